@@ -44,6 +44,7 @@ deps_kernel() {
     mkdir -p "$CACHE"
     with_lock kernel_unpack
     KERNEL_ROOT=$(newest_kernel)
+    # shellcheck disable=SC2034 # for lib/vm.sh
     KERNEL_VERSION=${KERNEL_ROOT##*/linux-image-}
 }
 newest_kernel() { find "$CACHE" -maxdepth 1 -name 'linux-image-*' | sort -V | tail -n 1; }
@@ -72,6 +73,7 @@ stock_kernel_package() {
 deps_nginx() {
     mkdir -p "$CACHE"
     with_lock nginx_unpack
+    # shellcheck disable=SC2034 # for lib/inside
     NGINX=$CACHE/nginx/usr/sbin/nginx
 }
 nginx_unpack() {

@@ -38,6 +38,8 @@ topology_up() {
     local ns
     for ns in $(topology_namespaces); do
         ip netns add "$ns" || return "$STATUS_LACKING"
+        # Before there are devices: a device copies these when it is made.
+        settings "$ns" "${QUIET_IPV6[@]}"
     done
     make_fabric && make_router && make_client && make_servers && make_balancers
 }
@@ -68,7 +70,7 @@ settings() {
 # batch NAMESPACE: ip commands, a line each, from standard input
 batch() { ip -netns "$1" -batch -; }
 
-NO_DAD=(net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.accept_ra=0
+QUIET_IPV6=(net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.accept_ra=0
     net.ipv6.conf.default.router_solicitations=0)
 
 make_fabric() {
@@ -85,7 +87,7 @@ plug() {
     echo "link add $1-$2 type veth peer name $2 netns $1"
     echo "link set $1-$2 master $3 up"
 }
-# host_part N: ip commands that give eth1/eth2 their addresses; network 1 is "back", 2 is "outside"
+# addresses DEVICE NETWORK HOST: ip commands; network 1 is "back", 2 is "outside", 3 joins client and router
 addresses() {
     local device=$1 network=$2 host=$3
     echo "link set $device up"
@@ -96,7 +98,7 @@ addresses() {
 make_router() {
     { plug router eth1 back; plug router eth2 outside; } | batch fabric
     ip -netns router link add eth0 type veth peer name eth0 netns client
-    settings router "${NO_DAD[@]}" net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+    settings router net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
         net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
         net.ipv4.fib_multipath_hash_policy=1 net.ipv6.fib_multipath_hash_policy=1
     local n hops4='' hops6=''
@@ -117,7 +119,7 @@ make_router() {
 }
 
 make_client() {
-    settings client "${NO_DAD[@]}" net.ipv4.ip_nonlocal_bind=1 net.ipv6.ip_nonlocal_bind=1
+    settings client net.ipv4.ip_nonlocal_bind=1 net.ipv6.ip_nonlocal_bind=1
     {
         echo "link set lo up"
         addresses eth0 3 1
@@ -134,7 +136,6 @@ make_servers() {
     local n
     for ((n = 1; n <= SERVERS; n++)); do plug "s$n" eth1 back; done | batch fabric
     for ((n = 1; n <= SERVERS; n++)); do
-        settings "s$n" "${NO_DAD[@]}"
         {
             echo "link set lo up"
             addresses eth1 1 "$n"
@@ -149,7 +150,7 @@ make_balancers() {
     for ((n = 201; n <= 200 + BALANCERS; n++)); do plug "lb$n" eth1 back; plug "lb$n" eth2 outside; done | batch fabric
     for ((n = 201; n <= 200 + BALANCERS; n++)); do
         # Forwarding is the operator's duty, not lbd's.
-        settings "lb$n" "${NO_DAD[@]}" net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+        settings "lb$n" net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
         {
             echo "link set lo up"
             addresses eth1 1 "$n"

@@ -22,7 +22,7 @@ vm_run() {
     if ((seconds == 0)); then
         printf '%s %s\n' "$(stty size)" "${TERM:-linux}" > "$run/terminal"
         vm_saved_tty=$(stty -g)
-        ports=(-chardev stdio,id=tty,signal=off -device virtconsole,chardev=tty)
+        ports=(-chardev "stdio,id=tty,signal=off" -device "virtconsole,chardev=tty")
         exec 3<&0
         setpriv --pdeathsig TERM "${qemu[@]}" "${ports[@]}" <&3 & vm_pid=$!
         exec 3<&-
@@ -30,8 +30,8 @@ vm_run() {
         mkfifo "$run/out" "$run/err"
         cat "$run/out" & vm_cats=($!)
         cat "$run/err" >&2 & vm_cats+=($!)
-        ports=(-chardev "file,id=out,path=$(qemu_path "$run/out")" -device virtserialport,name=out,chardev=out
-            -chardev "file,id=err,path=$(qemu_path "$run/err")" -device virtserialport,name=err,chardev=err)
+        ports=(-chardev "file,id=out,path=$(qemu_path "$run/out")" -device "virtserialport,name=out,chardev=out"
+            -chardev "file,id=err,path=$(qemu_path "$run/err")" -device "virtserialport,name=err,chardev=err")
         setpriv --pdeathsig TERM timeout -k 5 "$seconds" "${qemu[@]}" "${ports[@]}" </dev/null & vm_pid=$!
     fi
     wait "$vm_pid" || status=$?
@@ -51,12 +51,12 @@ vm_run() {
 vm_arguments() {
     local run=$1
     qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -nic none -monitor none
-        -smp 2 -m "$VM_MEMORY_MIB" -device virtio-serial-pci,max_ports=8
+        -smp 2 -m "$VM_MEMORY_MIB" -device "virtio-serial-pci,max_ports=8"
         -chardev "file,id=kernel,path=$(qemu_path "$run/serial.log")" -serial chardev:kernel
         -kernel "$KERNEL_ROOT/boot/vmlinuz-$KERNEL_VERSION" -initrd "$run/initramfs.gz"
         -append "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off nokaslr")
     case ${TESTBED_ACCEL:-tcg} in
-        tcg) qemu+=(-accel tcg,thread=multi -cpu max,la57=off) ;;
+        tcg) qemu+=(-accel "tcg,thread=multi" -cpu "max,la57=off") ;;
         kvm) qemu+=(-accel kvm -cpu host) ;;
         *) die "TESTBED_ACCEL is '$TESTBED_ACCEL'; it can be tcg (default) or kvm" ;;
     esac
