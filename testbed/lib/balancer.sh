@@ -101,6 +101,26 @@ ruleset_counter() {
     in_ns "$1" nft --json list counter inet synrail "$2" | jq '[.nftables[].counter // empty | .packets] | add'
 }
 
+# kernel_queued LB: packets that the kernel has ever put into the queues that are there now.
+kernel_queued() { in_ns "$1" awk '{ sum += $8 } END { print sum + 0 }' /proc/net/netfilter/nfnetlink_queue; }
+# table_of LB SERVICE: the lookup table, a backend's name a line.
+table_of() {
+    lbctl_in "$1" show --json --table | jq --raw-output --arg name "$2" '.services[] | select(.name == $name) | .table[]'
+}
+
+# kernel_state LB: what lbd made in the kernel, with identities (interface indices, rule handles), without counts.
+kernel_state() {
+    ip -netns "$1" -json link | jq --raw-output '.[] | "link \(.ifindex) \(.ifname)"' | without_fallback_devices
+    ip -netns "$1" -4 rule
+    ip -netns "$1" -6 rule
+    ip -netns "$1" -4 route show table all | sort
+    ip -netns "$1" -6 route show table all | without_expiry | sort
+    in_ns "$1" nft --stateless --terse --handle list ruleset
+}
+# Devices that a tunnel module adds to every namespace when it is loaded (gre0 and its like), and what hangs on them.
+without_fallback_devices() { grep -Ev ' (gre0|gretap0|erspan0|tunl0|ip6tnl0|ip6gre0|sit0)$' || true; }
+without_expiry() { sed 's/ expires [0-9]*sec//; s/[[:space:]]*$//'; }
+
 # --- Backends and their servers
 
 # backends_up LB SERVICE FIRST LAST: run what lbctl prints, exactly, in the namespace of each server.
@@ -116,19 +136,16 @@ backends_up() {
 }
 # servers_up FIRST LAST ADDRESS:PORT...: a traffic server on each, for TCP and UDP, that says its namespace's name.
 servers_up() {
-    local first=$1 last=$2 n address listen=() port
+    local first=$1 last=$2 n address listen=()
     shift 2
     for address; do listen+=(--tcp "$address" --udp "$address"); done
     for ((n = first; n <= last; n++)); do
-        background "s$n" "s$n.server.$RANDOM" traffic server "${listen[@]}" --name "s$n"
+        background "s$n" "s$n.server" traffic server "${listen[@]}" --name "s$n"
     done
     for ((n = first; n <= last; n++)); do
-        for port in $(printf '%s\n' "${@##*:}" | sort -u); do
-            wait_until 20 "s$n listens on port $port" listens "s$n" "$port" $#
-        done
+        wait_until 30 "the traffic server of s$n listens" grep -qw ready "$WORK/s$n.server.log"
     done
 }
-listens() { (($(in_ns "$1" ss -Hltun "sport = :$2" | wc -l) >= 2)); }
 
 # background NAMESPACE LOG COMMAND...: sets BACKGROUND to the process id; output goes to $WORK/LOG.log
 background() {
@@ -157,5 +174,29 @@ traffic_to() {
     }
 }
 TRAFFIC_RUNS=0
+# hold_start NAME ADDRESS:PORT CONNECTIONS [ARGUMENT...]: connections that stay open, each with a round trip a second,
+# until hold_end NAME, which claims that none was lost; all are open when it returns.
+declare -A HOLD_PID=()
+hold_start() {
+    local name=$1 address=$2 connections=$3
+    shift 3
+    rm -f "$WORK/$name".{ready,until}
+    ip netns exec client traffic hold --address "$address" --source-cidr "$(clients_for "$address")" \
+        --connections "$connections" --concurrency 20 --timeout-ms 20000 --seconds 600 \
+        --ready-file "$WORK/$name.ready" --until-file "$WORK/$name.until" --json "$@" \
+        </dev/null > "$WORK/$name.json" 2> "$WORK/$name.err" &
+    HOLD_PID[$name]=$!
+    wait_until 60 "the connections '$name' are open" test -s "$WORK/$name.ready"
+    expect_eq "connections '$name' open to $address" "$(jq .opened "$WORK/$name.ready")" "$connections"
+}
+hold_end() {
+    local name=$1 status=0
+    touch "$WORK/$name.until"
+    wait_until 60 "the connections '$name' are closed" process_gone "${HOLD_PID[$name]}"
+    wait "${HOLD_PID[$name]}" || status=$?
+    expect_eq "connections '$name' lost" "$(jq .lost "$WORK/$name.json")" 0
+    expect_eq "connections '$name': exit status of traffic hold" "$status" 0
+}
+
 # field FILE JQ-EXPRESSION
 field() { jq --raw-output "$2" "$1"; }
