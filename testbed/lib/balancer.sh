@@ -60,6 +60,7 @@ balancer_start() { # LB CONFIGURATION: start lbd there, wait until it is ready
     printf -- '--- start\n' >> "$log"
     ip netns exec "$lb" lbd --config "$config" --shm "$lb" </dev/null >> "$log" 2>&1 &
     LBD_PID[$lb]=$!
+    STARTED+=($!)
     wait_until 60 "lbd in $lb is ready or has ended" lbd_ready_or_gone "$lb"
     if ! lbd_ready "$lb"; then
         tail -n 20 "$log" >&2
@@ -102,10 +103,11 @@ ruleset_counter() {
 }
 
 # kernel_queued LB: packets that the kernel has ever put into the queues that are there now.
-kernel_queued() { in_ns "$1" awk '{ sum += $8 } END { print sum + 0 }' /proc/net/netfilter/nfnetlink_queue; }
+kernel_queued() { awk '{ sum += $8 } END { print sum + 0 }' \
+    <(in_ns "$1" cat /proc/net/netfilter/nfnetlink_queue 2>/dev/null); }
 # table_of LB SERVICE: the lookup table, a backend's name a line.
 table_of() {
-    lbctl_in "$1" show --json --table | jq --raw-output --arg name "$2" '.services[] | select(.name == $name) | .table[]'
+    lbctl_in "$1" show --json | jq --raw-output --arg name "$2" '.services[] | select(.name == $name) | .table[]'
 }
 
 # kernel_state LB: what lbd made in the kernel, with identities (interface indices, rule handles), without counts.
@@ -153,6 +155,7 @@ background() {
     shift 2
     ip netns exec "$ns" "$@" </dev/null > "$log" 2>&1 &
     BACKGROUND=$!
+    STARTED+=($!)
 }
 
 # --- Traffic from the client
@@ -186,6 +189,7 @@ hold_start() {
         --ready-file "$WORK/$name.ready" --until-file "$WORK/$name.until" --json "$@" \
         </dev/null > "$WORK/$name.json" 2> "$WORK/$name.err" &
     HOLD_PID[$name]=$!
+    STARTED+=($!)
     wait_until 60 "the connections '$name' are open" test -s "$WORK/$name.ready"
     expect_eq "connections '$name' open to $address" "$(jq .opened "$WORK/$name.ready")" "$connections"
 }

@@ -15,7 +15,8 @@
 # Addresses follow the xcluster load-balancer tests. The two bridges live in a namespace "fabric" of their own.
 # IPv6 has no duplicate address detection here, so that nothing must be waited for.
 #
-# topology_up SPEC sets SERVERS and BALANCERS; topology_down ends what runs in the namespaces and deletes them.
+# topology_up SPEC sets SERVERS and BALANCERS; topology_down ends what was started in the
+# background (STARTED) and deletes the namespaces.
 
 STATUS_LACKING=77 # exit status of what could not run because the kernel or the host lacks something
 
@@ -52,12 +53,11 @@ topology_namespaces() {
 }
 
 topology_down() {
-    local ns pid
-    for ns in $(ip netns list | cut -d ' ' -f 1); do
-        for pid in $(ip netns pids "$ns"); do [[ $pid == "$$" ]] || kill -9 "$pid" 2>/dev/null || true; done
-        ip netns delete "$ns"
-    done
+    # The shell's own word on a job of its that was killed is of no interest.
+    { kill -9 "${STARTED[@]}"; wait "${STARTED[@]}"; } 2>/dev/null || true
+    ip -all netns delete
 }
+STARTED=() # ids of the processes in the background
 
 # in_ns NAMESPACE COMMAND...
 in_ns() { local ns=$1; shift; ip netns exec "$ns" "$@"; }

@@ -23,6 +23,7 @@ table inet witness {
         iifname != "eth2" accept
         ip daddr 10.0.0.0/24 counter name to_vip
         ip6 daddr 1000::/112 counter name to_vip
+        meta l4proto != tcp accept
         tcp flags & (syn | ack | rst | fin) != syn accept
         ip daddr 10.0.0.0/24 counter name syn
         ip6 daddr 1000::/112 counter name syn
