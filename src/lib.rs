@@ -1,1 +1,5 @@
-//! x
+//! synrail
+pub mod balance;
+pub mod config;
+pub mod ids;
+pub mod state;
