@@ -2,4 +2,5 @@
 pub mod balance;
 pub mod config;
 pub mod ids;
+pub mod packet;
 pub mod state;

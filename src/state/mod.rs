@@ -100,3 +100,16 @@ impl State {
         })
     }
 }
+
+impl Service {
+    /// What of all traffic it claims.
+    #[must_use]
+    pub fn scope(&self) -> crate::balance::service::Scope<'_> {
+        crate::balance::service::Scope {
+            name: &self.name,
+            vips: &self.vips,
+            protocols: &self.protocols,
+            ports: &self.ports,
+        }
+    }
+}
