@@ -6,6 +6,7 @@
 
 mod parse;
 mod prime;
+mod reader;
 
 use std::{
     fmt,
@@ -14,8 +15,8 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use parse::ConfigError;
 pub use prime::{TableSize, TableSizeError};
+pub use reader::{ConfigError, ConfigErrors};
 
 use crate::ids::{MarkMask, QUEUES_MAX, QueueNum};
 
@@ -104,7 +105,7 @@ impl Balancer {
 pub struct Service {
     /// Unique among the services.
     pub name: Name,
-    /// Addresses or prefixes, host bits 0. Empty only in a region that `lbctl create` made.
+    /// Addresses or prefixes, host bits 0; never empty.
     pub vips: Vec<IpNet>,
     /// Which protocols.
     pub protocols: Protocols,
@@ -356,6 +357,11 @@ impl Name {
     pub(crate) fn known(text: &'static str) -> Self {
         debug_assert!(Self::new(text).is_some());
         Self(text.to_owned())
+    }
+
+    /// A number as a name.
+    pub(crate) fn from_index(index: usize) -> Self {
+        Self(index.to_string())
     }
 
     /// The text.

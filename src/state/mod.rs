@@ -10,7 +10,7 @@ mod change;
 
 use std::sync::Arc;
 
-pub use change::{Change, StateError};
+pub use change::{Change, ENTRIES_MAX, StateError};
 
 use crate::{
     config::{Balancer, HashMode, Name, Path, PortRange, Protocols, TableSize, Weight},
