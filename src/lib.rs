@@ -3,4 +3,5 @@ pub mod balance;
 pub mod config;
 pub mod ids;
 pub mod packet;
+pub mod shm;
 pub mod state;
