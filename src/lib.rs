@@ -5,3 +5,4 @@ pub mod ids;
 pub mod packet;
 pub mod shm;
 pub mod state;
+pub mod sys;

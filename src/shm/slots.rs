@@ -19,6 +19,8 @@ const GENERATION_AT: usize = 64;
 const SLOTS_AT: [usize; 2] = [128, 192];
 /// Slots begin on a page of their own.
 const PAGE: usize = 4096;
+/// A file must have this many bytes before [`format`] can be called on it.
+pub const HEADER_BYTES: u64 = PAGE as u64;
 /// A slot is never larger: all tables at their limit, and the records.
 const SLOT_BYTES_MAX: usize = 512 << 20;
 /// A reader that lost this many races gives up for now; each lost race is a publication.

@@ -1,0 +1,6 @@
+//! THE OS: the only place that holds unsafe code, calls libc, starts programs or reads the clock. Every module here
+//! is safe from outside and owns its descriptors.
+
+pub mod clock;
+pub mod region;
+mod sigbus;
