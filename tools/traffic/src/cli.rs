@@ -51,7 +51,7 @@ pub(crate) struct ServerArgs {
     /// Listen for TCP here; port 0: any, it is written to stderr
     #[arg(long, value_name = "ADDR:PORT", num_args = 1.., value_parser = address, required_unless_present = "udp")]
     pub(crate) tcp: Vec<SocketAddr>,
-    /// Listen for UDP here. Answers come from this address, so a virtual address is given as such, not as a wildcard
+    /// Listen for UDP here. An answer comes from the address that was asked, also with a wildcard
     #[arg(long, value_name = "ADDR:PORT", num_args = 1.., value_parser = address)]
     pub(crate) udp: Vec<SocketAddr>,
     /// The name to answer with (default: the host's)
@@ -278,7 +278,7 @@ fn transfer_bytes(text: &str) -> Result<u64, String> {
 
 const SERVER_EXAMPLES: &str = "\
 Examples:
-  traffic server --tcp 0.0.0.0:7000 [::]:7000
+  traffic server --tcp 0.0.0.0:7000 [::]:7000 --udp 0.0.0.0:7000 [::]:7000
   traffic server --tcp 10.0.0.0:7000 [1000::]:7000 --udp 10.0.0.0:7000 [1000::]:7000 --name s1
 
 Prints `ready` when all sockets listen. SIGTERM and SIGINT end it with exit status 0; 2: it cannot start.";

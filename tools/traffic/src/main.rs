@@ -5,13 +5,14 @@
 //! opened (`failed`), what broke (`lost`) and what changed its server (`moved`). The files, in the order of use:
 //!
 //! - `cli` the command line; `run` the frame around each client: limits, progress, signals, report, exit status
-//! - `connect` `hold` `udp` `transfer` the clients; `server` their peer
+//! - `connect` `hold` `udp` `transfer` the clients; `server` `answering` their peer
 //! - `link` a client's connection; `pace` rates and concurrency; `socket` socket options
 //! - `frame` `datagram` `stream` `cidr` `name` pure: bytes to facts and back
 //! - `tally` what is counted, `fault` what can go wrong, `report` what is said of both; `clock`
 //!
 //! One thread, no busy loop: it also runs in small, slow virtual machines. It knows nothing of any load balancer.
 
+mod answering;
 mod cidr;
 mod cli;
 mod clock;

@@ -2,9 +2,8 @@
 //!
 //! One task per socket and per connection, on one thread. At most `connections_max` connections are served at
 //! once; one more is told so by a `refused` frame and closed, which clients report as `server_full`. A connection
-//! that is silent for [`Options::idle`] is closed. An answer to a datagram comes from the address that the socket
-//! is bound to, which is why a server behind a load balancer binds to the virtual address: for a wildcard the kernel
-//! chooses, and a client would not know the answer for one.
+//! that is silent for [`Options::idle`] is closed. An answer to a datagram comes from the address that was asked
+//! (answering.rs).
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -15,11 +14,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::answering::AnsweringSocket;
 use crate::cli::ServerArgs;
 use crate::datagram::{self, DATAGRAM_BYTES_MAX};
 use crate::frame::{self, Extent, Reply, Request};
@@ -50,9 +50,6 @@ pub(crate) async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
     let server = Server::listen(&args.tcp, &args.udp)?;
     for (protocol, address) in server.addresses()? {
         eprintln!("listening: {protocol} {address}");
-        if protocol == "udp" && address.ip().is_unspecified() {
-            eprintln!("traffic: answers from udp {address} come from the address that the system chooses");
-        }
     }
     let mut stdout = io::stdout();
     stdout.write_all(b"ready\n").and_then(|()| stdout.flush()).context("writing `ready`")?;
@@ -110,13 +107,13 @@ impl std::fmt::Display for Served {
 #[derive(Debug)]
 struct Server {
     tcp: Vec<TcpListener>,
-    udp: Vec<UdpSocket>,
+    udp: Vec<AnsweringSocket>,
 }
 
 impl Server {
     fn listen(tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<Self> {
         let tcp = tcp.iter().map(|&at| socket::tcp_server(at).with_context(|| format!("tcp {at}")));
-        let udp = udp.iter().map(|&at| socket::udp_server(at).with_context(|| format!("udp {at}")));
+        let udp = udp.iter().map(|&at| AnsweringSocket::bind(at).with_context(|| format!("udp {at}")));
         Ok(Self { tcp: tcp.collect::<Result<_, _>>()?, udp: udp.collect::<Result<_, _>>()? })
     }
 
@@ -242,11 +239,11 @@ async fn send_download(stream: &mut BufReader<TcpStream>, extent: Extent, idle: 
     Ok(())
 }
 
-async fn answer_datagrams(socket: UdpSocket, options: Arc<Options>, served: Arc<Served>) {
+async fn answer_datagrams(mut socket: AnsweringSocket, options: Arc<Options>, served: Arc<Served>) {
     let mut question = vec![0; DATAGRAM_BYTES_MAX];
     let mut out = Vec::new();
     loop {
-        let Ok((length, from)) = socket.recv_from(&mut question).await else {
+        let Ok((length, asker)) = socket.receive(&mut question).await else {
             count(&served.socket_errors);
             sleep(REST).await;
             continue;
@@ -255,8 +252,8 @@ async fn answer_datagrams(socket: UdpSocket, options: Arc<Options>, served: Arc<
             count(&served.not_ours);
             continue;
         }
-        match socket.send_to(&out, from).await {
-            Ok(_) => count(&served.datagrams),
+        match socket.answer(&asker, &out).await {
+            Ok(()) => count(&served.datagrams),
             Err(_) => count(&served.socket_errors),
         }
     }

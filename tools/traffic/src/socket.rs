@@ -3,7 +3,7 @@
 //! A client that connects many times from one address must not use up its ephemeral ports: with
 //! IP_BIND_ADDRESS_NO_PORT the bind reserves none, and the connect may take any that is free for its 4-tuple.
 //! An IPv6 source may be from a prefix that is local by its route only (`ip route add local 2000::/112 dev lo`),
-//! which the kernel lets nobody bind to without IPV6_FREEBIND; IPv4 needs nothing for it.
+//! which the kernel lets nobody bind to, or answer from, without IPV6_FREEBIND; IPv4 needs nothing for it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -64,7 +64,7 @@ pub(crate) fn tcp_server(at: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// A UDP socket that receives and answers from one address.
+/// A UDP socket for a server; an IPv6 wildcard leaves IPv4 to another one.
 pub(crate) fn udp_server(at: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
@@ -72,6 +72,7 @@ pub(crate) fn udp_server(at: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
     socket.set_send_buffer_size(UDP_BUFFER_BYTES)?;
     if at.is_ipv6() {
         socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
     }
     socket.bind(&at.into())?;
     tokio::net::UdpSocket::from_std(socket.into())

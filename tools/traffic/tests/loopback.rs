@@ -128,6 +128,17 @@ fn ipv4_and_ipv6_wildcards_coexist() {
 }
 
 #[test]
+fn a_udp_wildcard_answers_from_the_address_that_was_asked() {
+    let server = Server::start("--udp 0.0.0.0:0 [::]:0 --name s1");
+    let [v4, v6] = [server.addresses[0].port(), server.addresses[1].port()];
+    for address in [format!("127.0.0.1:{v4}"), format!("127.77.0.7:{v4}"), format!("[::1]:{v6}")] {
+        // The client's socket is connected: an answer from another address does not reach it.
+        let ran = run(&format!("udp --address {address} --flows 5 --timeout-ms 2000 --json"));
+        assert_eq!(ran.code, Some(0), "{ran}");
+    }
+}
+
+#[test]
 fn a_server_ends_well_by_a_signal_even_with_open_connections() {
     for which in [Signal::SIGTERM, Signal::SIGINT] {
         let mut server = Server::start("--tcp 127.0.0.1:0");
