@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Act, Flip, Peer, Server, corrupting_proxy, run, udp_peer};
+use std::time::Duration;
+
+use common::{Act, Flip, Peer, Server, corrupting_proxy, finish, run, start, udp_peer};
 use serde_json::json;
 
 /// No test listens at this address.
@@ -53,6 +55,26 @@ fn hold_ends_when_none_is_left() {
 }
 
 #[test]
+fn a_killed_server_loses_all_its_connections() {
+    let mut server = Server::start("--tcp 127.0.0.1:0 --name s1");
+    let directory = tempfile::tempdir().unwrap();
+    let ready = directory.path().join("ready");
+    let hold =
+        format!("hold --address {} --connections 30 --seconds 60 --interval-ms 50", server.addresses[0]);
+    let child = start(&format!("{hold} --ready-file {} --json", ready.display()));
+    while !ready.exists() {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    server.child.kill().unwrap();
+    let ran = finish(child);
+    assert_eq!(
+        (ran.code, &ran.json()["opened"], &ran.json()["lost"]),
+        (Some(1), &json!(30), &json!(30)),
+        "{ran}"
+    );
+}
+
+#[test]
 fn connect_counts_closed_silent_and_moved_connections_apart() {
     let peer = Peer::start(|connection, message| match (connection % 10, message) {
         (0, 1..) => Act::Close,
@@ -61,7 +83,7 @@ fn connect_counts_closed_silent_and_moved_connections_apart() {
         _ => Act::Answer("s1"),
     });
     let ran = run(&format!(
-        "connect --address {} --connections 50 --messages 6 --timeout-ms 500 --json",
+        "connect --address {} --connections 50 --messages 6 --timeout-ms 1000 --json",
         peer.address
     ));
     assert_eq!(ran.code, Some(1), "{ran}");
@@ -101,7 +123,7 @@ fn udp_counts_lost_datagrams_lost_flows_and_moved_flows() {
         (10, _) => Act::Silence,
         _ => Act::Answer("s1"),
     });
-    let ran = run(&format!("udp --address {address} --flows 20 --messages 10 --timeout-ms 500 --json"));
+    let ran = run(&format!("udp --address {address} --flows 20 --messages 10 --timeout-ms 1000 --json"));
     assert_eq!(ran.code, Some(1), "{ran}");
     let report = ran.json();
     assert_eq!(
