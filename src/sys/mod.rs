@@ -2,5 +2,7 @@
 //! is safe from outside and owns its descriptors.
 
 pub mod clock;
+pub mod nfqueue;
 pub mod region;
 mod sigbus;
+pub mod signal;
