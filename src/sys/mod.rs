@@ -4,5 +4,6 @@
 pub mod clock;
 pub mod nfqueue;
 pub mod region;
+pub mod rtnetlink;
 mod sigbus;
 pub mod signal;
