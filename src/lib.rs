@@ -2,4 +2,6 @@
 pub mod balance;
 pub mod config;
 pub mod ids;
+pub mod plan;
 pub mod state;
+pub mod sys;
