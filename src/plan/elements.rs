@@ -101,7 +101,11 @@ impl Element {
 impl fmt::Display for Element {
     /// As nft reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fn span<T: PartialEq + fmt::Display>(f: &mut fmt::Formatter<'_>, first: T, last: T) -> fmt::Result {
+        fn span<T: Copy + PartialEq + fmt::Display>(
+            f: &mut fmt::Formatter<'_>,
+            first: T,
+            last: T,
+        ) -> fmt::Result {
             if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
         }
         match self {
@@ -142,7 +146,8 @@ impl Elements {
         let balancer = &state.balancer;
         let local = [balancer.address4.map(IpAddr::V4), balancer.address6.map(IpAddr::V6)];
         for address in local.into_iter().flatten() {
-            elements.insert_by_family([SetName::Local4, SetName::Local6], Element::addresses(single(address)));
+            elements
+                .insert_by_family([SetName::Local4, SetName::Local6], Element::addresses(single(address)));
         }
         for (_, path) in state.targets_used() {
             match path {
@@ -200,7 +205,9 @@ impl Elements {
         let objects = answer["nftables"].as_array().ok_or_else(|| unreadable(&"no list of objects"))?;
         let mut elements = Self::default();
         for set in objects.iter().filter_map(|object| object.get("set")) {
-            let Some(name) = SetName::ALL.into_iter().find(|name| set["name"] == name.name()) else { continue };
+            let Some(name) = SetName::ALL.into_iter().find(|name| set["name"] == name.name()) else {
+                continue;
+            };
             for element in set["elem"].as_array().into_iter().flatten() {
                 let parsed = element_of(name, element).ok_or_else(|| unreadable(&element))?;
                 elements.insert(name, parsed);

@@ -48,7 +48,7 @@ pub struct Structure {
     pub text: String,
     /// Rules that go by netlink, after the text.
     pub native: Vec<NativeChain>,
-    /// Every chain, in the order of the text.
+    /// Every chain, in the order of the text; last the one that is the name.
     pub chains: Vec<Chain>,
 }
 
@@ -116,26 +116,30 @@ impl Structure {
         native.push(NativeChain { name: "forget6", rule: NativeRule::Forget6 });
         native.push(NativeChain { name: "store6", rule: NativeRule::Store6 });
         let timeouts = balancer.timeouts;
-        let fill_with_name = |name: &str| {
-            let parameters = [
-                ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
-                ("tcp_open", timeouts.tcp_established_seconds.to_string()),
-                ("tcp_closing", timeouts.tcp_closing_seconds.to_string()),
-                ("udp", timeouts.udp_seconds.to_string()),
-                ("gue_port", GUE_PORT.to_string()),
-                ("queue", queue.clone()),
-                ("structure", name.to_owned()),
-            ];
-            fill(TEMPLATE, &parameters)
-        };
-        let made_from = format!("{} {native:?}", fill_with_name("")?);
-        let name = format!("{STRUCTURE_PREFIX}{:016x}", XxHash3_64::oneshot(made_from.as_bytes()));
-        let text = fill_with_name(&name)?;
+        let parameters = [
+            ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
+            ("tcp_open", timeouts.tcp_established_seconds.to_string()),
+            ("tcp_closing", timeouts.tcp_closing_seconds.to_string()),
+            ("udp", timeouts.udp_seconds.to_string()),
+            ("gue_port", GUE_PORT.to_string()),
+            ("queue", queue),
+        ];
+        let text = fill(TEMPLATE, &parameters)?;
         let mut chains = chains_of_text(&text);
         for chain in &mut chains {
             chain.rules += native.iter().filter(|native| native.name == chain.name).count();
         }
+        let made_from = format!("{text} {native:?}");
+        let name = format!("{STRUCTURE_PREFIX}{:016x}", XxHash3_64::oneshot(made_from.as_bytes()));
+        chains.push(Chain { name: name.clone(), base: None, rules: 0 });
         Ok(Self { name, text, native, chains })
+    }
+
+    /// The command that adds the chain which names this structure, for when all of it is in place: a change that fails
+    /// half-way must not pass for done.
+    #[must_use]
+    pub fn stamp(&self) -> String {
+        format!("add chain inet {TABLE} {}\n", self.name)
     }
 
     /// What leads from `current`, the chains that the kernel has (`None`: no table), to this structure.
@@ -158,7 +162,7 @@ impl Structure {
             if wanted.is_none() || self.native.iter().all(|native| native.name != name) {
                 let _ = writeln!(flush, "flush chain inet {TABLE} {name}");
             }
-            if wanted.is_none_or(|wanted| wanted.base != chain.base) {
+            if *name == self.name || wanted.is_none_or(|wanted| wanted.base != chain.base) {
                 let _ = writeln!(delete, "delete chain inet {TABLE} {name}");
                 if chain.base.is_some() {
                     removed_base_chains.push(name.clone());
@@ -172,7 +176,8 @@ impl Structure {
 /// How to get to a structure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StructureChange {
-    /// One transaction, to be followed by the rules that go by netlink; `None`: all is as it should be.
+    /// One transaction, to be followed by the rules that go by netlink, then by [`Structure::stamp`]; `None`: all is
+    /// as it should be.
     pub text: Option<String>,
     /// Base chains that it removes: packets that wait in queues are lost with them. Only when another version of
     /// synrail had others.
@@ -282,7 +287,9 @@ mod tests {
         let text = structure(QueueBy::Nft).text;
         assert!(!text.contains("{{"));
         assert!(text.contains("\t\tqueue flags bypass,fanout to 0-3\n"));
-        assert!(text.contains("ct mark & 0x0000ffff != 0 meta mark set ct mark counter name restored accept"));
+        assert!(
+            text.contains("ct mark & 0x0000ffff != 0 meta mark set ct mark counter name restored accept")
+        );
         assert!(text.contains("ct timeout tcp4_7440_30 {"));
         assert!(fill("\ntable {{a}}", &[("b", String::new())]).is_err());
         assert!(fill("\ntable {{a}}", &[]).is_err());
@@ -361,7 +368,7 @@ mod tests {
         let mut current = structure.chains.clone();
         current.reverse();
         assert_eq!(structure.change_from(Some(&current)).text, None);
-        assert_eq!(structure.change_from(None).text, Some(structure.text.clone()));
+        assert_eq!(structure.change_from(None).text, Some(structure.text));
     }
 
     #[test]
@@ -401,8 +408,7 @@ mod tests {
             {"chain": {"family": "inet", "table": "synrail", "name": "ask"}},
             {"rule": {"family": "inet", "table": "synrail", "chain": "ask", "expr": [{"accept": null}]}},
             {"rule": {"family": "ip", "table": "synrail", "chain": "ask"}}]}"#;
-        let steer =
-            Chain { name: "steer".to_owned(), base: Some(("prerouting".to_owned(), -150)), rules: 0 };
+        let steer = Chain { name: "steer".to_owned(), base: Some(("prerouting".to_owned(), -150)), rules: 0 };
         let ask = Chain { name: "ask".to_owned(), base: None, rules: 1 };
         assert_eq!(chains_of_json(json), Ok(vec![steer, ask]));
         assert!(chains_of_json("{}").is_err());

@@ -1,4 +1,4 @@
-//! Runs the nft command: text in over its standard input, its answer or its own message out.
+//! Runs the nft command (and modprobe): text in over its standard input, its answer or its own message out.
 
 use std::{
     io::{self, Write as _},
@@ -16,10 +16,9 @@ pub(crate) fn nft(what: &'static str, arguments: &[&str], text: Option<&str>) ->
     #[expect(clippy::disallowed_methods, reason = "this is where nft is run")]
     let mut command = Command::new("nft");
     let child = command.args(arguments).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = child.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => NftError::NoCommand,
-        _ => NftError::Run(error),
-    })?;
+    let not_found = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let mut child =
+        child.map_err(|error| if not_found(&error) { NftError::NoCommand } else { NftError::Run(error) })?;
     // A thread of its own writes, so that neither side can wait for the other with a full pipe.
     let stdin = child.stdin.take();
     let output = std::thread::scope(|scope| {
@@ -37,4 +36,12 @@ pub(crate) fn nft(what: &'static str, arguments: &[&str], text: Option<&str>) ->
     let lines: Vec<&str> = message.lines().take(MESSAGE_LINES_MAX).map(str::trim_end).collect();
     let message = if lines.is_empty() { output.status.to_string() } else { lines.join("\n") };
     Err(NftError::Refused { what, message })
+}
+
+/// Loads kernel modules. That it fails means nothing: they may be built in, and what needs them will say so.
+pub(super) fn load_modules(names: &[&str]) {
+    #[expect(clippy::disallowed_methods, reason = "next to nft, which loads modules as well")]
+    let mut command = Command::new("modprobe");
+    let command = command.args(["--quiet", "--all"]).args(names);
+    let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }

@@ -1,8 +1,8 @@
 //! Puts the ruleset of `plan/` into the kernel, and reads it back.
 //!
 //! Three steps, each one transaction: chains and rules as text through the `nft` command, if they differ; the rules
-//! that go by netlink (`batch.rs`), if there was a first step; the elements of the sets, if they differ. The order
-//! makes a first application harmless: as long as the set of interfaces is empty no packet meets a rule. Then both
+//! that go by netlink (`batch.rs`), if there was a first step; the elements of the sets, if they differ, with the name
+//! of the structure. The order makes a first application harmless: as long as the set of interfaces is empty no packet meets a rule. Then both
 //! are read back. What is in place is not touched, so a restarted lbd takes over, and nothing here ever
 //! removes a base chain, except where another version of synrail had other ones ([`Applied`] says so).
 
@@ -89,10 +89,12 @@ pub fn apply(ruleset: &Ruleset) -> Result<Applied, NftError> {
     let structure = apply_structure(ruleset)?;
     let current = read_elements()?;
     let diff = current.diff(&ruleset.elements);
-    if !diff.is_empty() {
-        nft("the elements of the sets", &["-f", "-"], Some(&diff.text()))?;
+    let stamp = if structure == StructureApplied::Kept { String::new() } else { ruleset.structure.stamp() };
+    let text = stamp + &diff.text();
+    if !text.is_empty() {
+        nft("the elements of the sets", &["-f", "-"], Some(&text))?;
     }
-    if !read_chains()?.is_some_and(|chains| ruleset.structure.change_from(Some(&chains)).text.is_none()) {
+    if !structure_in_force(ruleset)? {
         return Err(NftError::NotInForce("chains and rules"));
     }
     if !diff.is_empty() && !read_elements()?.diff(&ruleset.elements).is_empty() {
@@ -106,9 +108,7 @@ pub fn apply(ruleset: &Ruleset) -> Result<Applied, NftError> {
 /// # Errors
 /// When the table cannot be read.
 pub fn in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
-    let Some(chains) = read_chains()? else { return Ok(false) };
-    let structure = ruleset.structure.change_from(Some(&chains)).text.is_none();
-    Ok(structure && read_elements()?.diff(&ruleset.elements).is_empty())
+    Ok(structure_in_force(ruleset)? && read_elements()?.diff(&ruleset.elements).is_empty())
 }
 
 /// How this kernel can queue packets: asked with a check that changes nothing.
@@ -188,12 +188,15 @@ fn apply_structure(ruleset: &Ruleset) -> Result<StructureApplied, NftError> {
     let change = ruleset.structure.change_from(current.as_deref());
     let Some(text) = change.text else { return Ok(StructureApplied::Kept) };
     nft("the ruleset", &["-f", "-"], Some(&text))?;
+    let with_xtables = ruleset.structure.native.iter().any(|native| native.name == "to_queue");
+    if with_xtables {
+        // The kernel loads nft_compat by itself, but not a target that a table of family inet asks for.
+        command::load_modules(&["nft_compat", "xt_NFQUEUE"]);
+    }
     batch::fill(&ruleset.structure.native).map_err(|error| {
         let chains: Vec<&str> = ruleset.structure.native.iter().map(|native| native.name).collect();
-        let modules = match ruleset.structure.native.iter().any(|native| native.name == "to_queue") {
-            true => " (needs kernel module nft_queue, or nft_compat and xt_NFQUEUE)",
-            false => "",
-        };
+        let needs = " (to queue, they need the kernel module nft_queue, or nft_compat and xt_NFQUEUE)";
+        let modules = if with_xtables { needs } else { "" };
         NftError::Netlink { rules: format!("the rules of {}{modules}", chains.join(", ")), error }
     })?;
     Ok(match (current, change.removed_base_chains) {
@@ -201,6 +204,10 @@ fn apply_structure(ruleset: &Ruleset) -> Result<StructureApplied, NftError> {
         (Some(_), removed) if removed.is_empty() => StructureApplied::Refilled,
         (Some(_), removed) => StructureApplied::BaseChainsRemoved(removed),
     })
+}
+
+fn structure_in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
+    Ok(ruleset.structure.change_from(read_chains()?.as_deref()).text.is_none())
 }
 
 fn table_exists() -> Result<bool, NftError> {
