@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod nfqueue;
+pub mod nft;
+pub mod probe;
 pub mod region;
 pub mod rtnetlink;
 mod sigbus;
