@@ -26,3 +26,6 @@ pub mod shm;
 pub mod state;
 pub mod sys;
 pub mod worker;
+
+#[cfg(test)]
+mod tests;

@@ -297,8 +297,8 @@ mod tests {
     #[test]
     fn one_message_says_everything() {
         let message = configuration(QueueNum(0x0102));
-        assert_eq!(message.len(), 72);
-        assert_eq!(message[..4], 72u32.to_ne_bytes());
+        assert_eq!(message.len(), 64);
+        assert_eq!(message[..4], 64u32.to_ne_bytes());
         assert_eq!(message[18..20], [1, 2], "the queue in network order");
         assert_eq!(message[20..28], [8, 0, 1, 0, 1, 0, 0, 0], "bind");
         assert_eq!(message[28..40], [9, 0, 2, 0, 0, 0, 1, 0, 2, 0, 0, 0], "copy 256 bytes");
