@@ -1,0 +1,150 @@
+//! What was decided, counted: every verdict and every fault has a counter of its own, and every counter a line in
+//! `lbctl stats`. PURE.
+
+use crate::{
+    ids::{TARGETS_MAX, TargetId},
+    packet::Malformed,
+};
+
+macro_rules! counters {
+    ($($(#[doc = $help:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Something that a worker counts; the order is that of the statistics block in shared memory.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter {
+            $($(#[doc = $help])+ $variant,)+
+        }
+
+        impl Counter {
+            /// All of them, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The name in `lbctl stats`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What it counts, in a line.
+            #[must_use]
+            pub fn help(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($help),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets that came through the queue.
+    Packets = "packets",
+    /// TCP connections steered: SYNs, retransmitted ones included.
+    SteeredSyn = "steered_syn",
+    /// TCP packets of connections that this balancer did not see begin.
+    SteeredMidstream = "steered_midstream",
+    /// UDP flows steered.
+    SteeredUdp = "steered_udp",
+    /// SCTP packets steered.
+    SteeredSctp = "steered_sctp",
+    /// Packets of other protocols steered.
+    SteeredOther = "steered_other",
+    /// Dropped: no service claims the destination.
+    DropNoService = "drop_no_service",
+    /// Dropped: the service has no active backend.
+    DropNoBackend = "drop_no_backend",
+    /// Dropped: a later fragment, whose ports are not known.
+    DropFragment = "drop_fragment",
+    /// Dropped: neither IPv4 nor IPv6.
+    DropVersion = "drop_version",
+    /// Dropped: IP header cut short.
+    DropIpHeader = "drop_ip_header",
+    /// Dropped: IP length field contradicts the header.
+    DropIpLength = "drop_ip_length",
+    /// Dropped: IPv6 extension header cut short.
+    DropExtension = "drop_extension",
+    /// Dropped: too many IPv6 extension headers.
+    DropTooManyExtensions = "drop_too_many_extensions",
+    /// Dropped: transport header cut short.
+    DropL4Header = "drop_l4_header",
+    /// The socket's receive buffer overflowed (ENOBUFS); the kernel let those packets go on undecided.
+    SocketOverrun = "socket_overrun",
+    /// Verdicts for packets that the kernel had already dropped (ENOENT).
+    VerdictTooLate = "verdict_too_late",
+    /// Other errors of the queue's socket.
+    SocketError = "socket_error",
+}
+
+impl From<Malformed> for Counter {
+    fn from(reason: Malformed) -> Self {
+        match reason {
+            Malformed::Version => Self::DropVersion,
+            Malformed::IpHeader => Self::DropIpHeader,
+            Malformed::IpLength => Self::DropIpLength,
+            Malformed::Extension => Self::DropExtension,
+            Malformed::TooManyExtensions => Self::DropTooManyExtensions,
+            Malformed::L4Header => Self::DropL4Header,
+        }
+    }
+}
+
+/// One worker's counters since it started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    values: [u64; Counter::ALL.len()],
+    /// Packets steered to each target, by [`TargetId::index`].
+    targets: Vec<u64>,
+    /// Targets counted since they were last drained, some more than once. A worker drains it after each packet.
+    touched: Vec<TargetId>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { values: [0; Counter::ALL.len()], targets: vec![0; TARGETS_MAX], touched: Vec::new() }
+    }
+}
+
+impl Counters {
+    /// Counts one.
+    pub fn count(&mut self, counter: Counter) {
+        self.values[counter as usize] += 1;
+    }
+
+    /// Counts a packet steered to `target`.
+    pub fn count_target(&mut self, target: TargetId) {
+        if let Some(count) = self.targets.get_mut(target.index()) {
+            *count += 1;
+            if self.touched.last() != Some(&target) {
+                self.touched.push(target);
+            }
+        }
+    }
+
+    /// Hands every target that was counted since the last call, with its count, to `each`.
+    ///
+    /// # Errors
+    /// The first that `each` returns.
+    pub fn drain_touched<E>(
+        &mut self,
+        mut each: impl FnMut(TargetId, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let targets = &self.targets;
+        self.touched.drain(..).try_for_each(|target| each(target, targets[target.index()]))
+    }
+
+    /// The value of one.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.values[counter as usize]
+    }
+
+    /// All values in the order of [`Counter::ALL`].
+    #[must_use]
+    pub fn values(&self) -> &[u64] {
+        &self.values
+    }
+
+    /// Packets steered to each target, by [`TargetId::index`].
+    #[must_use]
+    pub fn targets(&self) -> &[u64] {
+        &self.targets
+    }
+}

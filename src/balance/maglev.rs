@@ -1,0 +1,190 @@
+//! The Maglev lookup table (Eisenbud et al., NSDI 2016, section 3.4). PURE.
+//!
+//! Every backend has a permutation of the M entries, given by an offset and a skip; the backends take turns, and at
+//! its turn each takes the next entry of its permutation that is still free. So all get equal shares (within one
+//! entry), and a backend that leaves hardly moves the entries of the others.
+//!
+//! A table is a pure function of (seed, M, the set of backends with their weights). Permutations come from the
+//! backend's name, never from a place in a list; turns are taken in the order of names. Two balancers that reached
+//! the same set by different ways hold the same table, byte for byte.
+//!
+//! Weights are the frequency of turns: a backend of weight w takes w turns while one of weight W takes W. Permutations
+//! are walked as they are needed; there is no N x M matrix. M is a prime, so every skip visits every entry.
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::config::{TableSize, Weight};
+
+/// No backend has this rank: [`crate::ids::TARGETS_MAX`] is far below.
+const FREE: u16 = u16::MAX;
+/// The second half of the SipHash key; the first is the configured seed.
+const KEY: u64 = u64::from_le_bytes(*b"synrail1");
+
+/// One backend's walk through its permutation.
+struct Walk {
+    position: u32,
+    skip: u32,
+    weight: u32,
+    credit: u32,
+}
+
+impl Walk {
+    fn new(name: &str, weight: Weight, seed: u32, m: u32) -> Self {
+        let hash = {
+            let mut hasher = SipHasher24::new_with_keys(u64::from(seed), KEY);
+            std::hash::Hasher::write(&mut hasher, name.as_bytes());
+            hasher.finish128()
+        };
+        // Remainders of m and m - 1 are below 2^32.
+        let below = |value: u64, limit: u32| u32::try_from(value % u64::from(limit)).unwrap_or(0);
+        Self {
+            position: below(hash.h1, m),
+            skip: below(hash.h2, m - 1) + 1,
+            weight: u32::from(weight.get()),
+            credit: 0,
+        }
+    }
+
+    /// The next entry of the permutation.
+    fn step(&mut self, m: u32) -> usize {
+        let here = self.position;
+        let next = here + self.skip;
+        self.position = if next >= m { next - m } else { next };
+        here as usize
+    }
+}
+
+/// The table of M entries, each the rank of a backend in `backends`, which must be sorted by name and hold fewer
+/// than 65535. Empty when there are no backends.
+#[must_use]
+pub fn build<'a>(
+    seed: u32,
+    size: TableSize,
+    backends: impl IntoIterator<Item = (&'a str, Weight)>,
+) -> Vec<u16> {
+    let m = size.get();
+    let mut walks: Vec<Walk> =
+        backends.into_iter().map(|(name, weight)| Walk::new(name, weight, seed, m)).collect();
+    let Some(weight_max) = walks.iter().map(|walk| walk.weight).max() else { return Vec::new() };
+    let mut table = vec![FREE; size.len()];
+    let mut free = size.len();
+    loop {
+        for (walk, rank) in walks.iter_mut().zip(0..FREE) {
+            walk.credit += walk.weight;
+            if walk.credit < weight_max {
+                continue;
+            }
+            walk.credit -= weight_max;
+            let mut entry = walk.step(m);
+            while table[entry] != FREE {
+                entry = walk.step(m);
+            }
+            table[entry] = rank;
+            free -= 1;
+            if free == 0 {
+                return table;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SEED: u32 = 0xcafe_babe;
+
+    fn names(n: usize) -> Vec<String> {
+        let mut names: Vec<_> = (0..n).map(|i| format!("s{i}")).collect();
+        names.sort();
+        names
+    }
+
+    fn equal(names: &[String], m: u64) -> Vec<u16> {
+        build(SEED, TableSize::new(m).unwrap(), names.iter().map(|n| (n.as_str(), Weight::ONE)))
+    }
+
+    fn counts(table: &[u16]) -> BTreeMap<u16, usize> {
+        table.iter().fold(BTreeMap::new(), |mut counts, &rank| {
+            *counts.entry(rank).or_default() += 1;
+            counts
+        })
+    }
+
+    #[test]
+    fn shares_differ_by_at_most_one_entry() {
+        for (n, m) in [(1, 3), (7, 97), (10, 65537), (100, 65537), (1000, 65537)] {
+            let counts = counts(&equal(&names(n), m));
+            assert_eq!(counts.len(), n);
+            assert!(counts.values().max().unwrap() - counts.values().min().unwrap() <= 1, "{n} of {m}");
+        }
+    }
+
+    #[test]
+    fn weights_are_shares() {
+        let weights = [1, 2, 3, 50, 100];
+        let names = names(weights.len());
+        let backends = names.iter().zip(weights).map(|(n, w)| (n.as_str(), Weight::new(w).unwrap()));
+        let counts = counts(&build(SEED, TableSize::DEFAULT, backends));
+        for (rank, weight) in (0u16..).zip(weights) {
+            let ideal = 65537.0 * f64::from(weight) / 156.0;
+            let share = f64::from(u32::try_from(counts[&rank]).unwrap());
+            assert!((share - ideal).abs() <= 0.01 * ideal + 2.0, "weight {weight}: {share} of {ideal}");
+        }
+    }
+
+    #[test]
+    fn few_entries_of_others_move_when_one_of_ten_leaves_or_comes_back() {
+        let all = names(10);
+        let before = equal(&all, 65537);
+        for gone in 0..all.len() {
+            let mut rest = all.clone();
+            rest.remove(gone);
+            let after = equal(&rest, 65537);
+            let moved = before
+                .iter()
+                .zip(&after)
+                .filter(|&(&b, &a)| usize::from(b) != gone && all[usize::from(b)] != rest[usize::from(a)])
+                .count();
+            assert!(moved <= 65537 / 50, "{gone}: {moved} entries moved, more than 2 % of M");
+        }
+    }
+
+    #[test]
+    fn more_backends_than_entries_still_fill_the_table() {
+        assert_eq!(counts(&equal(&names(200), 97)).len(), 97);
+        assert!(equal(&[], 97).is_empty());
+    }
+
+    proptest! {
+        /// The paper's pseudo code, with its N x M matrix, gives the same table.
+        #[test]
+        fn agrees_with_the_paper(n in 1usize..40, m in prop::sample::select(vec![3u64, 13, 97, 251, 997]), seed: u32) {
+            let names = names(n);
+            let size = TableSize::new(m).unwrap();
+            let fast = build(seed, size, names.iter().map(|n| (n.as_str(), Weight::ONE)));
+            let permutations: Vec<Vec<usize>> = names.iter().map(|name| {
+                let walk = Walk::new(name, Weight::ONE, seed, size.get());
+                (0..u64::from(size.get()))
+                    .map(|j| (u64::from(walk.position) + j * u64::from(walk.skip)) % u64::from(size.get()))
+                    .map(|e| usize::try_from(e).unwrap())
+                    .collect()
+            }).collect();
+            let mut naive = vec![FREE; size.len()];
+            let mut next = vec![0; n];
+            'fill: loop {
+                for i in 0..n {
+                    while naive[permutations[i][next[i]]] != FREE { next[i] += 1; }
+                    naive[permutations[i][next[i]]] = u16::try_from(i).unwrap();
+                    next[i] += 1;
+                    if naive.iter().all(|&e| e != FREE) { break 'fill; }
+                }
+            }
+            prop_assert_eq!(fast, naive);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! From facts to a decision. PURE: never reads a clock, never sees a socket.
+//!
+//! [`Balancer::handle`] is the function to read first: bytes in, [`Verdict`] out, everything counted. It decides with a
+//! [`Forwarding`], which is made from a [`State`] once and then only read: classify (which service), hash (the
+//! kernel's `jhash`), look up (the Maglev table), and the backend's mark is the answer.
+
+pub mod counters;
+pub mod maglev;
+pub mod service;
+
+use std::sync::Arc;
+
+use crate::{
+    config::HashMode,
+    ids::{Generation, Mark, TargetId},
+    packet::{L4, Packet, jhash, key},
+    state::State,
+};
+use counters::{Counter, Counters};
+use service::{Classifier, Conflict, Scope};
+
+/// What becomes of a queued packet. The caller must do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Accept it with this mark, which routes it to the target.
+    Steer(Mark),
+    /// Drop it.
+    Drop,
+}
+
+/// A decision with its reasons, as `lbctl which` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// A backend was chosen.
+    Steered {
+        /// Index of the service.
+        service: usize,
+        /// The flow hash.
+        hash: u32,
+        /// Index into the service's Maglev table.
+        index: u32,
+        /// Rank of the backend among the active ones.
+        rank: u16,
+        /// Where it goes.
+        target: TargetId,
+        /// With which mark.
+        mark: Mark,
+    },
+    /// No service claims the packet.
+    NoService,
+    /// A later fragment: its ports are not known.
+    Fragment,
+    /// The service has no active backend.
+    NoBackend {
+        /// Index of the service.
+        service: usize,
+    },
+}
+
+/// One generation of the state, made ready for deciding.
+#[derive(Clone, Debug)]
+pub struct Forwarding {
+    generation: Generation,
+    seed: u32,
+    classifier: Classifier,
+    services: Vec<Lookup>,
+}
+
+/// A service's table, and what its entries mean.
+#[derive(Clone, Debug)]
+struct Lookup {
+    hash: HashMode,
+    table: Arc<[u16]>,
+    /// By rank.
+    backends: Vec<(Mark, TargetId)>,
+}
+
+impl Forwarding {
+    /// Makes a state ready. Tables are shared with it, not copied.
+    ///
+    /// # Errors
+    /// When two services claim the same packets (a state that came from a configuration has none such).
+    pub fn new(state: &State, generation: Generation) -> Result<Self, Conflict> {
+        let scopes: Vec<Scope<'_>> = state.services.iter().map(crate::state::Service::scope).collect();
+        let mask = state.balancer.mark_mask;
+        let lookup = |service: &crate::state::Service| Lookup {
+            hash: service.hash,
+            table: Arc::clone(&service.table),
+            backends: service.active().map(|backend| (mask.mark(backend.target), backend.target)).collect(),
+        };
+        Ok(Self {
+            generation,
+            seed: state.balancer.hash_seed,
+            classifier: Classifier::new(&scopes)?,
+            services: state.services.iter().map(lookup).collect(),
+        })
+    }
+
+    /// Which generation of the region this is.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Which service owns which packets.
+    #[must_use]
+    pub fn classifier(&self) -> &Classifier {
+        &self.classifier
+    }
+
+    /// Where a packet goes, and why.
+    #[must_use]
+    pub fn decide(&self, packet: &Packet) -> Decision {
+        let Some(service) = self.classifier.service_of(packet) else {
+            return if packet.l4 == L4::LaterFragment { Decision::Fragment } else { Decision::NoService };
+        };
+        let lookup = &self.services[service];
+        let hash = key::flow_hash(packet, lookup.hash, self.seed);
+        // The length of a table is a `TableSize`, far below 2^32.
+        let index = jhash::index(hash, u32::try_from(lookup.table.len()).unwrap_or(0));
+        let Some(&rank) = lookup.table.get(index as usize) else { return Decision::NoBackend { service } };
+        let Some(&(mark, target)) = lookup.backends.get(usize::from(rank)) else {
+            return Decision::NoBackend { service };
+        };
+        Decision::Steered { service, hash, index, rank, target, mark }
+    }
+}
+
+/// Decides about packets and counts what it decided. One per worker.
+#[derive(Clone, Debug, Default)]
+pub struct Balancer {
+    /// What was counted since the start.
+    pub counters: Counters,
+}
+
+impl Balancer {
+    /// The verdict on one queued packet, which starts at its IP header.
+    pub fn handle(&mut self, forwarding: &Forwarding, bytes: &[u8]) -> Verdict {
+        self.counters.count(Counter::Packets);
+        let packet = match Packet::parse(bytes) {
+            Ok(packet) => packet,
+            Err(reason) => return self.drop(reason.into()),
+        };
+        match forwarding.decide(&packet) {
+            Decision::Steered { target, mark, .. } => {
+                self.counters.count(match packet.l4 {
+                    L4::Tcp { syn: true, .. } => Counter::SteeredSyn,
+                    L4::Tcp { syn: false, .. } => Counter::SteeredMidstream,
+                    L4::Udp(_) => Counter::SteeredUdp,
+                    L4::Sctp(_) => Counter::SteeredSctp,
+                    L4::Other | L4::LaterFragment => Counter::SteeredOther,
+                });
+                self.counters.count_target(target);
+                Verdict::Steer(mark)
+            }
+            Decision::NoService => self.drop(Counter::DropNoService),
+            Decision::NoBackend { .. } => self.drop(Counter::DropNoBackend),
+            Decision::Fragment => self.drop(Counter::DropFragment),
+        }
+    }
+
+    fn drop(&mut self, reason: Counter) -> Verdict {
+        self.counters.count(reason);
+        Verdict::Drop
+    }
+}

@@ -1,0 +1,392 @@
+//! Which service a packet belongs to. PURE.
+//!
+//! Services may overlap; the most specific wins. In this order: one port before a range before all ports; the longer
+//! prefix; a named protocol before any; the narrower range. Two services that are equal in all of it and claim the
+//! same packets are a [`Conflict`].
+//!
+//! That is settled once, when a [`Classifier`] is built: addresses are cut at the edges of all prefixes, and in each
+//! piece, for each protocol, ports are cut the same way. What results are disjoint boxes, found with two binary
+//! searches. The ruleset is made of the same boxes ([`Classifier::claims`]), so lbd and the kernel cannot differ.
+
+use std::{cmp::Reverse, collections::BTreeMap, fmt::Display, net::IpAddr};
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use crate::{
+    config::{Name, PortRange, Protocol, Protocols},
+    packet::{Addresses, L4, Packet},
+};
+
+/// What the classifier needs to know of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// Its name, for conflicts.
+    pub name: &'a Name,
+    /// Its virtual addresses.
+    pub vips: &'a [IpNet],
+    /// Its protocols.
+    pub protocols: &'a Protocols,
+    /// Its ports.
+    pub ports: &'a [PortRange],
+}
+
+/// Neighbouring addresses of one family, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressRange {
+    /// IPv4.
+    V4(u32, u32),
+    /// IPv6.
+    V6(u128, u128),
+}
+
+/// A box of (destination, protocol, port) that belongs to one service. All boxes of a classifier are disjoint, as
+/// nft's concatenated interval sets want them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The virtual addresses.
+    pub addresses: AddressRange,
+    /// Protocol numbers `first..=last`; more than one only where a service takes every protocol.
+    pub protocols: (u8, u8),
+    /// The destination ports; all of them unless the protocol is one of [`Protocol::ALL`].
+    pub ports: PortRange,
+    /// Index of the service.
+    pub service: usize,
+}
+
+/// Two services that claim the same packets, neither more specifically than the other.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("services \"{first}\" and \"{second}\" both claim {what}")]
+pub struct Conflict {
+    /// The one that comes first.
+    pub first: Name,
+    /// The other.
+    pub second: Name,
+    /// What both claim, as `address protocol port`.
+    pub what: String,
+}
+
+/// Finds the service of a packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Classifier {
+    v4: Pieces<u32>,
+    v6: Pieces<u128>,
+}
+
+impl Classifier {
+    /// A classifier for services; each is named by its index.
+    ///
+    /// # Errors
+    /// When two services claim the same packets.
+    pub fn new(services: &[Scope<'_>]) -> Result<Self, Conflict> {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for (index, service) in services.iter().enumerate() {
+            for vip in service.vips {
+                let (prefix, owner) = (vip.prefix_len(), index);
+                match vip {
+                    IpNet::V4(net) => {
+                        v4.push(Span {
+                            first: net.network().to_bits(),
+                            last: net.broadcast().to_bits(),
+                            prefix,
+                            owner,
+                        });
+                    }
+                    IpNet::V6(net) => {
+                        v6.push(Span {
+                            first: net.network().to_bits(),
+                            last: net.broadcast().to_bits(),
+                            prefix,
+                            owner,
+                        });
+                    }
+                }
+            }
+        }
+        Ok(Self { v4: Pieces::new(&v4, services)?, v6: Pieces::new(&v6, services)? })
+    }
+
+    /// The index of the service that a packet belongs to. A later fragment belongs to none, since its port is not
+    /// known, unless its service takes every protocol.
+    #[must_use]
+    pub fn service_of(&self, packet: &Packet) -> Option<usize> {
+        let port = match packet.l4 {
+            L4::Tcp { ports, .. } => Some((Protocol::Tcp, ports.dst)),
+            L4::Udp(ports) => Some((Protocol::Udp, ports.dst)),
+            L4::Sctp(ports) => Some((Protocol::Sctp, ports.dst)),
+            L4::Other | L4::LaterFragment => None,
+        };
+        match packet.addresses {
+            Addresses::V4 { dst, .. } => self.v4.find(dst.to_bits())?.service(port),
+            Addresses::V6 { dst, .. } => self.v6.find(dst.to_bits())?.service(port),
+        }
+    }
+
+    /// Whether any service has this address.
+    #[must_use]
+    pub fn is_vip(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.find(address.to_bits()).is_some(),
+            IpAddr::V6(address) => self.v6.find(address.to_bits()).is_some(),
+        }
+    }
+
+    /// Every box, all disjoint; IPv4 before IPv6, ascending by address.
+    #[must_use]
+    pub fn claims(&self) -> Vec<Claim> {
+        let v4 = self.v4.0.iter().flat_map(|p| p.body.claims(AddressRange::V4(p.first, p.last)));
+        let v6 = self.v6.0.iter().flat_map(|p| p.body.claims(AddressRange::V6(p.first, p.last)));
+        v4.chain(v6).collect()
+    }
+}
+
+/// An address as a number.
+trait Bits: Copy + Ord + Display {
+    /// The next one; `None` after the last.
+    fn next(self) -> Option<Self>;
+    /// The one before, of one that is not 0.
+    fn previous(self) -> Self;
+    fn address(self) -> IpAddr;
+}
+
+impl Bits for u32 {
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+    fn previous(self) -> Self {
+        self.saturating_sub(1)
+    }
+    fn address(self) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(self).into()
+    }
+}
+
+impl Bits for u128 {
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+    fn previous(self) -> Self {
+        self.saturating_sub(1)
+    }
+    fn address(self) -> IpAddr {
+        std::net::Ipv6Addr::from_bits(self).into()
+    }
+}
+
+/// A VIP of a service.
+struct Span<A> {
+    first: A,
+    last: A,
+    prefix: u8,
+    owner: usize,
+}
+
+/// Neighbouring addresses where the same services apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Piece<A> {
+    first: A,
+    last: A,
+    body: Body,
+}
+
+/// Disjoint, ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Pieces<A>(Vec<Piece<A>>);
+
+impl<A: Bits> Pieces<A> {
+    /// Cuts at all edges, so that every piece lies wholly inside or outside of each span.
+    fn new(spans: &[Span<A>], services: &[Scope<'_>]) -> Result<Self, Conflict> {
+        let mut edges: BTreeMap<A, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
+        for (index, span) in spans.iter().enumerate() {
+            edges.entry(span.first).or_default().0.push(index);
+            if let Some(behind) = span.last.next() {
+                edges.entry(behind).or_default().1.push(index);
+            }
+        }
+        let ends: Vec<A> = edges.keys().skip(1).map(|edge| edge.previous()).collect();
+        let last_ends = spans.iter().map(|span| span.last).max();
+        let ends = ends.into_iter().map(Some).chain(std::iter::once(last_ends));
+        let mut open: BTreeMap<usize, u8> = BTreeMap::new();
+        let mut inside: Vec<usize> = Vec::new();
+        let mut pieces: Vec<Piece<A>> = Vec::new();
+        for ((first, (begins, closes)), last) in edges.into_iter().zip(ends) {
+            inside.retain(|span| !closes.contains(span));
+            inside.extend(begins);
+            let Some(last) = last.filter(|_| !inside.is_empty()) else { continue };
+            // A service with nested prefixes counts with the longest.
+            open.clear();
+            for &span in &inside {
+                let longest = open.entry(spans[span].owner).or_default();
+                *longest = (*longest).max(spans[span].prefix);
+            }
+            let body = Body::new(&open, services)
+                .map_err(|clash| clash.explain(services, &first.address().to_string()))?;
+            pieces.push(Piece { first, last, body });
+        }
+        Ok(Self(pieces))
+    }
+
+    fn find(&self, address: A) -> Option<&Body> {
+        let behind = self.0.partition_point(|piece| piece.first <= address);
+        let piece = self.0.get(behind.checked_sub(1)?)?;
+        (address <= piece.last).then_some(&piece.body)
+    }
+}
+
+/// What is claimed of one piece.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Body {
+    /// By [`Protocol::ALL`]: disjoint, ascending.
+    ports: [Vec<(PortRange, usize)>; 3],
+    /// Of every other protocol.
+    other: Option<usize>,
+}
+
+/// What makes one claim more specific than another: the smaller wins.
+type Rank = (PortClass, Reverse<u8>, Reverse<bool>, u16);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PortClass {
+    Exact,
+    Range,
+    All,
+}
+
+/// Two claims of equal rank.
+struct Clash {
+    services: (usize, usize),
+    protocol: &'static str,
+    port: Option<u16>,
+}
+
+impl Clash {
+    fn explain(self, services: &[Scope<'_>], address: &str) -> Conflict {
+        let (first, second) = (self.services.0.min(self.services.1), self.services.0.max(self.services.1));
+        let port = self.port.map_or_else(String::new, |port| format!(" port {port}"));
+        Conflict {
+            first: services[first].name.clone(),
+            second: services[second].name.clone(),
+            what: format!("{address} {}{port}", self.protocol),
+        }
+    }
+}
+
+fn rank(ports: PortRange, prefix: u8, named: bool) -> Rank {
+    let class = match ports {
+        PortRange::ALL => PortClass::All,
+        PortRange { first, last } if first == last => PortClass::Exact,
+        PortRange { .. } => PortClass::Range,
+    };
+    (class, Reverse(prefix), Reverse(named), ports.last - ports.first)
+}
+
+impl Body {
+    fn new(open: &BTreeMap<usize, u8>, services: &[Scope<'_>]) -> Result<Self, Clash> {
+        let mut body = Self::default();
+        for (protocol, claimed) in Protocol::ALL.into_iter().zip(&mut body.ports) {
+            let mut wishes: Vec<(Rank, PortRange, usize)> = Vec::new();
+            for (&index, &prefix) in open {
+                let service = &services[index];
+                match service.protocols {
+                    Protocols::Any => {
+                        wishes.push((rank(PortRange::ALL, prefix, false), PortRange::ALL, index))
+                    }
+                    Protocols::Named(named) if named.contains(&protocol) => {
+                        wishes.extend(
+                            service.ports.iter().map(|&ports| (rank(ports, prefix, true), ports, index)),
+                        );
+                    }
+                    Protocols::Named(_) => {}
+                }
+            }
+            *claimed = settle(wishes, protocol)?;
+        }
+        let mut any: Vec<(u8, usize)> = open
+            .iter()
+            .filter(|&(&index, _)| *services[index].protocols == Protocols::Any)
+            .map(|(&index, &prefix)| (prefix, index))
+            .collect();
+        any.sort_unstable_by_key(|&(prefix, index)| (Reverse(prefix), index));
+        if let [(longest, first), (next, second), ..] = any[..]
+            && longest == next
+        {
+            return Err(Clash { services: (first, second), protocol: "any protocol", port: None });
+        }
+        body.other = any.first().map(|&(_, index)| index);
+        Ok(body)
+    }
+
+    fn service(&self, port: Option<(Protocol, u16)>) -> Option<usize> {
+        let Some((protocol, port)) = port else { return self.other };
+        let claimed = &self.ports[protocol as usize];
+        let behind = claimed.partition_point(|(ports, _)| ports.first <= port);
+        let (ports, service) = claimed.get(behind.checked_sub(1)?)?;
+        (port <= ports.last).then_some(*service)
+    }
+
+    fn claims(&self, addresses: AddressRange) -> Vec<Claim> {
+        if let Some(service) = self.other
+            && self.ports.iter().all(|claimed| claimed[..] == [(PortRange::ALL, service)])
+        {
+            return vec![Claim { addresses, protocols: (0, u8::MAX), ports: PortRange::ALL, service }];
+        }
+        let mut claims = Vec::new();
+        let mut unnamed = 0;
+        for (protocol, claimed) in Protocol::ALL.into_iter().zip(&self.ports) {
+            let number = protocol.number();
+            if let Some(service) = self.other {
+                claims.push(Claim {
+                    addresses,
+                    protocols: (unnamed, number - 1),
+                    ports: PortRange::ALL,
+                    service,
+                });
+                unnamed = number + 1;
+            }
+            let boxes = claimed.iter();
+            claims.extend(boxes.map(|&(ports, service)| Claim {
+                addresses,
+                protocols: (number, number),
+                ports,
+                service,
+            }));
+        }
+        if let Some(service) = self.other {
+            claims.push(Claim { addresses, protocols: (unnamed, u8::MAX), ports: PortRange::ALL, service });
+        }
+        claims
+    }
+}
+
+/// Gives every port to the most specific wish; neighbouring ports of one service become one range.
+fn settle(
+    mut wishes: Vec<(Rank, PortRange, usize)>,
+    protocol: Protocol,
+) -> Result<Vec<(PortRange, usize)>, Clash> {
+    wishes.sort_unstable();
+    let mut edges: Vec<u32> =
+        wishes.iter().flat_map(|(_, ports, _)| [u32::from(ports.first), u32::from(ports.last) + 1]).collect();
+    edges.sort_unstable();
+    edges.dedup();
+    let mut settled: Vec<(PortRange, usize)> = Vec::new();
+    for pair in edges.windows(2) {
+        let (Ok(first), Ok(last)) = (u16::try_from(pair[0]), u16::try_from(pair[1] - 1)) else { continue };
+        let mut here = wishes.iter().filter(|(_, ports, _)| ports.first <= first && last <= ports.last);
+        let Some(&(best, _, service)) = here.next() else { continue };
+        if let Some(&(_, _, other)) =
+            here.next().filter(|&&(rank, _, other)| rank == best && other != service)
+        {
+            return Err(Clash { services: (service, other), protocol: protocol.name(), port: Some(first) });
+        }
+        match settled.last_mut() {
+            Some((ports, owner)) if *owner == service && u32::from(ports.last) + 1 == pair[0] => {
+                ports.last = last
+            }
+            _ => settled.push((PortRange { first, last }, service)),
+        }
+    }
+    Ok(settled)
+}
+
+#[cfg(test)]
+mod tests;

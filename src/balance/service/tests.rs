@@ -1,0 +1,183 @@
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::packet::Ports;
+
+struct Given {
+    name: Name,
+    vips: Vec<IpNet>,
+    protocols: Protocols,
+    ports: Vec<PortRange>,
+}
+
+fn given(name: &str, vips: &[&str], protocols: &[Protocol], ports: &[(u16, u16)]) -> Given {
+    let ports: Vec<_> = ports.iter().map(|&(first, last)| PortRange { first, last }).collect();
+    Given {
+        name: Name::new(name).unwrap(),
+        vips: vips.iter().map(|v| v.parse().unwrap()).collect(),
+        protocols: if protocols.is_empty() { Protocols::Any } else { Protocols::Named(protocols.to_vec()) },
+        ports: if ports.is_empty() { vec![PortRange::ALL] } else { ports },
+    }
+}
+
+fn classifier(services: &[Given]) -> Result<Classifier, Conflict> {
+    let scopes: Vec<_> = services
+        .iter()
+        .map(|g| Scope { name: &g.name, vips: &g.vips, protocols: &g.protocols, ports: &g.ports })
+        .collect();
+    Classifier::new(&scopes)
+}
+
+fn packet(dst: &str, protocol: u8, port: u16) -> Packet {
+    let dst: IpAddr = dst.parse().unwrap();
+    let src = if dst.is_ipv4() { "50.0.0.1" } else { "2000::1" };
+    Packet::described(protocol, src.parse().unwrap(), dst, Ports { src: 1, dst: port }).unwrap()
+}
+
+use Protocol::{Sctp, Tcp, Udp};
+
+#[test]
+fn the_most_specific_service_wins() {
+    let services = [
+        given("any", &["10.0.0.0/24"], &[], &[]),
+        given("net-all", &["10.0.0.0/24", "1000::/112"], &[Tcp], &[]),
+        given("net-port", &["10.0.0.0/24"], &[Tcp], &[(80, 80)]),
+        given("host-all", &["10.0.0.5/32"], &[Tcp, Udp], &[]),
+        given("host-range", &["10.0.0.5/32"], &[Tcp], &[(8000, 8100)]),
+        given("host-narrow", &["10.0.0.5/32"], &[Tcp], &[(8050, 8060)]),
+        given("host-any", &["10.0.0.9/32"], &[], &[]),
+    ];
+    let classifier = classifier(&services).unwrap();
+    let who = |dst, protocol, port| {
+        classifier.service_of(&packet(dst, protocol, port)).map(|index| services[index].name.as_str())
+    };
+    assert_eq!(who("10.0.0.1", 6, 80), Some("net-port"));
+    assert_eq!(who("10.0.0.1", 6, 81), Some("net-all"), "a named protocol before any");
+    assert_eq!(who("10.0.0.1", 17, 80), Some("any"));
+    assert_eq!(who("10.0.0.1", 1, 0), Some("any"));
+    assert_eq!(who("10.0.0.5", 6, 80), Some("net-port"), "one port before all, whatever the prefix");
+    assert_eq!(who("10.0.0.5", 6, 81), Some("host-all"));
+    assert_eq!(who("10.0.0.5", 6, 8000), Some("host-range"));
+    assert_eq!(who("10.0.0.5", 6, 8055), Some("host-narrow"));
+    assert_eq!(who("10.0.0.5", 17, 1), Some("host-all"));
+    assert_eq!(who("10.0.0.5", 132, 1), Some("any"));
+    assert_eq!(who("10.0.0.9", 6, 81), Some("host-any"), "the longer prefix before the named protocol");
+    assert_eq!(who("1000::1", 6, 9), Some("net-all"));
+    assert_eq!(who("1000::1", 17, 9), None);
+    assert_eq!(who("1000::1:0", 6, 9), None);
+    assert_eq!(who("10.0.1.0", 6, 80), None);
+}
+
+#[test]
+fn equal_claims_are_a_conflict_and_name_the_packet() {
+    let clash = |a: Given, b: Given| classifier(&[a, b]).unwrap_err();
+    let conflict = clash(
+        given("a", &["10.0.0.0/32"], &[Tcp], &[(80, 90)]),
+        given("b", &["10.0.0.0/32"], &[Tcp], &[(85, 95)]),
+    );
+    assert_eq!(conflict.to_string(), "services \"a\" and \"b\" both claim 10.0.0.0 tcp port 85");
+    let conflict = clash(given("a", &["1000::/64"], &[], &[]), given("b", &["1000::/64"], &[], &[]));
+    assert_eq!(conflict.what, "1000:: tcp port 0");
+    assert!(
+        classifier(&[
+            given("a", &["10.0.0.0/32"], &[Tcp], &[(80, 80)]),
+            given("b", &["10.0.0.0/32"], &[Udp], &[(80, 80)])
+        ])
+        .is_ok()
+    );
+}
+
+#[test]
+fn the_ends_of_the_address_space_are_addresses_too() {
+    let all = classifier(&[given("all", &["0.0.0.0/0", "::/0"], &[], &[])]).unwrap();
+    for dst in ["0.0.0.0", "255.255.255.255", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"] {
+        assert_eq!(all.service_of(&packet(dst, 6, 65535)), Some(0), "{dst}");
+    }
+    assert_eq!(all.claims().len(), 2);
+    let top =
+        classifier(&[given("top", &["255.255.255.255/32", "255.255.255.0/24"], &[Tcp], &[(65535, 65535)])])
+            .unwrap();
+    assert_eq!(top.service_of(&packet("255.255.255.255", 6, 65535)), Some(0));
+    assert_eq!(top.service_of(&packet("255.255.254.255", 6, 65535)), None);
+}
+
+#[test]
+fn a_service_for_every_protocol_leaves_no_gap_beside_a_named_one() {
+    let services =
+        [given("any", &["10.0.0.0/24"], &[], &[]), given("web", &["10.0.0.0/32"], &[Tcp], &[(80, 80)])];
+    let claims = classifier(&services).unwrap().claims();
+    let boxes: Vec<_> = claims.iter().map(|c| (c.protocols, c.ports.to_string(), c.service)).collect();
+    assert_eq!(
+        boxes,
+        [
+            ((0, 5), "0-65535".to_owned(), 0),
+            ((6, 6), "0-79".to_owned(), 0),
+            ((6, 6), "80".to_owned(), 1),
+            ((6, 6), "81-65535".to_owned(), 0),
+            ((7, 16), "0-65535".to_owned(), 0),
+            ((17, 17), "0-65535".to_owned(), 0),
+            ((18, 131), "0-65535".to_owned(), 0),
+            ((132, 132), "0-65535".to_owned(), 0),
+            ((133, 255), "0-65535".to_owned(), 0),
+            ((0, 255), "0-65535".to_owned(), 0),
+        ]
+    );
+}
+
+/// A straightforward reading of the rules: every service is tried, and the best one wins.
+fn naive(services: &[Given], dst: Ipv4Addr, protocol: u8, port: u16) -> Option<usize> {
+    let known = Protocol::ALL.into_iter().find(|p| p.number() == protocol);
+    let mut best: Option<(Rank, usize)> = None;
+    for (index, service) in services.iter().enumerate() {
+        for vip in service.vips.iter().filter(|vip| vip.contains(&IpAddr::V4(dst))) {
+            let named = match &service.protocols {
+                Protocols::Any => false,
+                Protocols::Named(named) if known.is_some_and(|p| named.contains(&p)) => true,
+                Protocols::Named(_) => continue,
+            };
+            for &ports in service.ports.iter().filter(|r| !named || (r.first <= port && port <= r.last)) {
+                let candidate = (rank(ports, vip.prefix_len(), named), index);
+                if best.is_none_or(|best| candidate < best) {
+                    best = Some(candidate);
+                }
+            }
+        }
+    }
+    best.map(|(_, index)| index)
+}
+
+fn any_service() -> impl Strategy<Value = (u8, u8, Vec<Protocol>, Vec<(u16, u16)>)> {
+    let port = prop_oneof![
+        Just((80, 80)),
+        (0u16..20).prop_map(|p| (p, p)),
+        (0u16..20, 0u16..20).prop_map(|(a, b)| (a.min(b), a.max(b)))
+    ];
+    let protocols = prop::sample::subsequence(vec![Tcp, Udp, Sctp], 0..3);
+    (0u8..16, 24u8..=32, protocols, prop::collection::vec(port, 0..2))
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_trying_every_service(raw in prop::collection::vec(any_service(), 1..8), probes in prop::collection::vec((0u8..20, prop::sample::select(vec![1u8, 6, 17, 47, 132]), 0u16..90), 50)) {
+        let services: Vec<_> = raw.iter().enumerate().map(|(i, (host, prefix, protocols, ports))| {
+            let net = ipnet::Ipv4Net::new(Ipv4Addr::new(10, 0, 0, *host), *prefix).unwrap().trunc();
+            given(&format!("s{i}"), &[&net.to_string()], protocols, if protocols.is_empty() { &[] } else { ports })
+        }).collect();
+        let Ok(classifier) = classifier(&services) else { return Ok(()) };
+        let claims = classifier.claims();
+        for (host, protocol, port) in probes {
+            let dst = Ipv4Addr::new(10, 0, 0, host);
+            let expected = naive(&services, dst, protocol, port);
+            prop_assert_eq!(classifier.service_of(&packet(&dst.to_string(), protocol, port)), expected);
+            // Exactly one box holds a claimed packet, none another.
+            let held: Vec<_> = claims.iter().filter(|c| {
+                matches!(c.addresses, AddressRange::V4(first, last) if (first..=last).contains(&dst.to_bits()))
+                    && (c.protocols.0..=c.protocols.1).contains(&protocol)
+                    && (c.ports.first..=c.ports.last).contains(&port)
+            }).map(|c| c.service).collect();
+            prop_assert_eq!(held, expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

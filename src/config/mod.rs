@@ -1,0 +1,410 @@
+//! What the operator wants, parsed into types that cannot be invalid. PURE: text in, values or errors out.
+//!
+//! The file is TOML; [`Config::parse`] reads it (see `parse.rs` for the keys, each with its limits). What has left
+//! this module needs no second look: a [`TableSize`] is a prime, a tunnel's address has the family of its
+//! encapsulation, no two services claim the same packets, all names are unique.
+
+mod parse;
+mod prime;
+mod reader;
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+
+pub use prime::{TableSize, TableSizeError};
+pub use reader::{ConfigError, ConfigErrors};
+
+use crate::ids::{MarkMask, QUEUES_MAX, QueueNum};
+
+/// A whole configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The table `[balancer]`.
+    pub balancer: Balancer,
+    /// Every `[[service]]`, in the order of the file.
+    pub services: Vec<Service>,
+}
+
+/// Settings of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balancer {
+    /// The name of this balancer.
+    pub name: Name,
+    /// Outer source address of IPv4 tunnels.
+    pub address4: Option<Ipv4Addr>,
+    /// Outer source address of IPv6 tunnels.
+    pub address6: Option<Ipv6Addr>,
+    /// Where VIP traffic comes in. Empty only in a region that `lbctl create` made.
+    pub interfaces: Vec<InterfaceName>,
+    /// The queues for new flows; one worker each.
+    pub queues: QueueRange,
+    /// The queue for fragments.
+    pub fragment_queue: QueueNum,
+    /// Seed of the flow hash and of the Maglev permutations; the same on every balancer of a cluster.
+    pub hash_seed: u32,
+    /// The bits of fwmark that are ours.
+    pub mark_mask: MarkMask,
+    /// How long conntrack remembers flows to a VIP.
+    pub timeouts: Timeouts,
+}
+
+/// Seed of the flow hash when none is configured.
+pub const HASH_SEED_DEFAULT: u32 = 0xcafe_babe;
+
+/// Timeouts of connection tracking for flows to a VIP, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Open TCP connections, also those that send without being answered here (all do, under direct server return).
+    /// RFC 5382, REQ-5: at least 2 hours and 4 minutes.
+    pub tcp_established_seconds: u32,
+    /// TCP connections that have begun to close.
+    pub tcp_closing_seconds: u32,
+    /// UDP flows.
+    pub udp_seconds: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { tcp_established_seconds: 7440, tcp_closing_seconds: 30, udp_seconds: 120 }
+    }
+}
+
+impl Balancer {
+    /// The settings of a region that was made without a configuration file.
+    #[must_use]
+    pub fn unconfigured() -> Self {
+        Self {
+            name: Name::known("lb"),
+            address4: None,
+            address6: None,
+            interfaces: Vec::new(),
+            queues: QueueRange::default(),
+            fragment_queue: QueueNum(10),
+            hash_seed: HASH_SEED_DEFAULT,
+            mark_mask: MarkMask::DEFAULT,
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// The outer source address for tunnels to `remote`.
+    #[must_use]
+    pub fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
+        match remote {
+            IpAddr::V4(_) => self.address4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.address6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// Virtual addresses, what part of their traffic is meant, and who serves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Unique among the services.
+    pub name: Name,
+    /// Addresses or prefixes, host bits 0; never empty.
+    pub vips: Vec<IpNet>,
+    /// Which protocols.
+    pub protocols: Protocols,
+    /// Disjoint, ascending, never empty; all ports when the file names none.
+    pub ports: Vec<PortRange>,
+    /// What is hashed.
+    pub hash: HashMode,
+    /// M, the number of entries of the Maglev table.
+    pub table_size: TableSize,
+    /// Unique names; sorted by name.
+    pub backends: Vec<Backend>,
+}
+
+/// One server of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique in its service. The Maglev permutation is seeded by it.
+    pub name: Name,
+    /// How its packets reach it.
+    pub path: Path,
+    /// Its share of the table, relative to the others of the service: 1..=100.
+    pub weight: Weight,
+    /// Whether it gets new flows. `None`: the file does not say, so a known backend stays as it is and a new one
+    /// is active.
+    pub active: Option<bool>,
+}
+
+/// How packets reach a backend: the identity of a target. Backends of several services may share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Path {
+    /// In a tunnel, or through a next hop, to this address.
+    Via(Encap, IpAddr),
+    /// Only the mark is set; the operator's own rules carry the packet.
+    MarkOnly,
+}
+
+/// What is put around a packet on its way to the backend. The underlay's family follows from the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encap {
+    /// GRE (RFC 2784): device kind `gre`, or `ip6gre` over IPv6.
+    Gre,
+    /// IP in IP (RFC 2003, 4213, 2473): device kind `sit` with mode `any`, or `ip6tnl` over IPv6.
+    Ipip,
+    /// Generic UDP Encapsulation, as `Ipip` inside UDP port 6080.
+    Gue,
+    /// Nothing: the backend is the next hop on a shared segment.
+    Direct,
+}
+
+impl Encap {
+    /// The name in the configuration file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gre => "gre",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// The UDP port of GUE (IANA).
+pub const GUE_PORT: u16 = 6080;
+
+/// What of a packet decides its entry in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashMode {
+    /// Addresses, ports and protocol.
+    FiveTuple,
+    /// The client's address alone: all its flows reach one backend.
+    Source,
+    /// Both addresses: of services that name no protocol, where there may be no ports.
+    Addresses,
+}
+
+impl HashMode {
+    /// The name in the configuration file; `addresses` is what omitting the protocols gives.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FiveTuple => "5-tuple",
+            Self::Source => "source",
+            Self::Addresses => "addresses",
+        }
+    }
+}
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// IANA protocol number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// The name in the configuration file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// The protocols of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// Every IP protocol.
+    Any,
+    /// These: ascending, never empty.
+    Named(Vec<Protocol>),
+}
+
+/// Ports `first..=last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortRange {
+    /// The lowest.
+    pub first: u16,
+    /// The highest; not less than `first`.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Every port.
+    pub const ALL: Self = Self { first: 0, last: u16::MAX };
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// Neighbouring queue numbers, at most [`QUEUES_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueRange {
+    first: u16,
+    last: u16,
+}
+
+impl Default for QueueRange {
+    fn default() -> Self {
+        Self { first: 0, last: 0 }
+    }
+}
+
+impl QueueRange {
+    /// Queues `first..=last`, or `None` when there are none or too many.
+    #[must_use]
+    pub fn new(first: u16, last: u16) -> Option<Self> {
+        (first <= last && usize::from(last - first) < QUEUES_MAX).then_some(Self { first, last })
+    }
+
+    /// The lowest queue.
+    #[must_use]
+    pub fn first(self) -> QueueNum {
+        QueueNum(self.first)
+    }
+
+    /// The highest queue.
+    #[must_use]
+    pub fn last(self) -> QueueNum {
+        QueueNum(self.last)
+    }
+
+    /// Every queue, ascending.
+    pub fn iter(self) -> impl ExactSizeIterator<Item = QueueNum> {
+        (self.first..=self.last).map(QueueNum)
+    }
+
+    /// Whether `queue` is one of them.
+    #[must_use]
+    pub fn contains(self, queue: QueueNum) -> bool {
+        (self.first..=self.last).contains(&queue.0)
+    }
+}
+
+impl fmt::Display for QueueRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        PortRange { first: self.first, last: self.last }.fmt(f)
+    }
+}
+
+/// A share of the table: 1..=100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(u8);
+
+impl Weight {
+    /// The weight of a backend that names none.
+    pub const ONE: Self = Self(1);
+    /// The highest.
+    pub const MAX: u8 = 100;
+
+    /// A weight, or `None` outside 1..=100.
+    #[must_use]
+    pub fn new(weight: u8) -> Option<Self> {
+        (1..=Self::MAX).contains(&weight).then_some(Self(weight))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// The name of a balancer, service or backend: 1 to [`Name::BYTES_MAX`] of `A-Z a-z 0-9 . _ -`, not starting with `-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// The longest, in bytes.
+    pub const BYTES_MAX: usize = 48;
+
+    /// `text` as a name, or `None` when it is none.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let valid = (1..=Self::BYTES_MAX).contains(&text.len())
+            && !text.starts_with('-')
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        valid.then(|| Self(text.to_owned()))
+    }
+
+    /// A name written in this program.
+    pub(crate) fn known(text: &'static str) -> Self {
+        debug_assert!(Self::new(text).is_some());
+        Self(text.to_owned())
+    }
+
+    /// A number as a name.
+    pub(crate) fn from_index(index: usize) -> Self {
+        Self(index.to_string())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The name of a network device: 1 to 15 bytes as the kernel takes them (`dev_valid_name`), and nothing that would
+/// mean something else in a ruleset.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// The longest, in bytes (`IFNAMSIZ` - 1).
+    pub const BYTES_MAX: usize = 15;
+
+    /// `text` as a device name, or `None` when it is none.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let valid = (1..=Self::BYTES_MAX).contains(&text.len())
+            && text != "."
+            && text != ".."
+            && text.bytes().all(|b| b.is_ascii_graphic() && !b"/:*\"\\".contains(&b));
+        valid.then(|| Self(text.to_owned()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}

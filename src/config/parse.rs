@@ -1,0 +1,433 @@
+//! The configuration file's keys, each with what is allowed. `testbed/` and the README show whole files.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    Backend, Balancer, Config, Encap, HASH_SEED_DEFAULT, HashMode, InterfaceName, Name, Path, PortRange,
+    Protocol, Protocols, QueueRange, Service, TableSize, Timeouts, Weight,
+    reader::{ConfigErrors, Item, Reader, Table},
+};
+use crate::{
+    balance::service::{Classifier, Scope},
+    ids::{MarkMask, QUEUES_MAX, QueueNum, SERVICES_MAX, TARGETS_MAX},
+};
+
+const NAME: &str = "1 to 48 of A-Z a-z 0-9 . _ -, not starting with -";
+const INTERFACE: &str = "names of network devices, 1 to 15 bytes each";
+const VIP: &str = "unicast addresses or prefixes, such as \"10.0.0.1\", \"10.0.0.0/24\" or \"1000::/112\"";
+const PORTS: &str = "ports from 0 to 65535 or ranges of them, such as \"80\" or \"8000-8010\"";
+const ADDRESS: &str = "unicast addresses, at most one IPv4 and one IPv6";
+const ENCAP: &str =
+    "\"gre\", \"ipip\", \"gue\", \"direct\", \"ip6gre\" or \"ip6tnl\" (IPv6 only), or \"mark\" (no address)";
+/// RFC 5382 asks for 7440 s at least; conntrack takes 31 bits. A day is as long as anybody should want.
+const TIMEOUT_SECONDS_MAX: u32 = 864_000;
+/// More virtual addresses of one service than this would be a prefix.
+const VIPS_MAX: usize = 256;
+
+impl Config {
+    /// Reads a configuration. `file` is only named in complaints.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigErrors> {
+        let (mut reader, document) = Reader::open(file, text);
+        let config = document.and_then(|document| read_config(&mut reader, document));
+        reader.finish(config)
+    }
+}
+
+fn read_config(reader: &mut Reader<'_>, mut document: Table<'_>) -> Option<Config> {
+    let balancer = document.need(reader, "balancer", "the table [balancer]");
+    let balancer = balancer.and_then(|item| item.table(reader));
+    let mut balancer = balancer.and_then(|table| read_balancer(reader, table));
+    if let Some(item) = document.take("timeouts")
+        && let Some(timeouts) = read_timeouts(reader, item)
+        && let Some(balancer) = &mut balancer
+    {
+        balancer.timeouts = timeouts;
+    }
+    let items = document.take("service").map(Item::list).unwrap_or_default();
+    document.finish(reader, &["balancer", "timeouts", "service"]);
+    if let Some(item) = items.get(SERVICES_MAX) {
+        item.complain(reader, format_args!("at most {SERVICES_MAX} services"));
+        return None;
+    }
+    let mut services: Vec<(Service, Origin)> = Vec::new();
+    for item in items {
+        if let Some(table) = item.table(reader) {
+            services.extend(read_service(reader, table, balancer.as_ref()));
+        }
+    }
+    check_services(reader, &services);
+    Some(Config { balancer: balancer?, services: services.into_iter().map(|(service, _)| service).collect() })
+}
+
+/// Where a service stands, for complaints that need all of them.
+struct Origin {
+    at: std::ops::Range<usize>,
+    place: String,
+}
+
+const BALANCER_KEYS: &[&str] =
+    &["name", "address", "interfaces", "queues", "fragment_queue", "hash_seed", "mark_mask"];
+
+fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {
+    let mut balancer = Balancer::unconfigured();
+    let name = table.need(reader, "name", NAME);
+    let name = name.and_then(|item| item.string(reader, NAME, Name::new));
+    for item in table.take("address").map(Item::list).unwrap_or_default() {
+        let place = match item.string(reader, ADDRESS, unicast) {
+            Some(IpAddr::V4(address)) => balancer.address4.replace(address).map(IpAddr::V4),
+            Some(IpAddr::V6(address)) => balancer.address6.replace(address).map(IpAddr::V6),
+            None => None,
+        };
+        if place.is_some() {
+            item.complain(reader, ADDRESS);
+        }
+    }
+    if let Some(item) = table.need(reader, "interfaces", INTERFACE) {
+        for item in item.list_of_some(reader, INTERFACE) {
+            match item.string(reader, INTERFACE, InterfaceName::new) {
+                Some(interface) if balancer.interfaces.contains(&interface) => {
+                    item.complain(reader, "each once")
+                }
+                interface => balancer.interfaces.extend(interface),
+            }
+        }
+    }
+    if let Some(item) = table.take("queues") {
+        balancer.queues = read_queues(reader, &item)?;
+    }
+    if let Some(item) = table.take("fragment_queue") {
+        balancer.fragment_queue = QueueNum(item.integer(reader, 0..=u16::MAX)?);
+        if balancer.queues.contains(balancer.fragment_queue) {
+            item.complain(reader, format_args!("a number outside of queues, {}", balancer.queues));
+        }
+    } else if balancer.queues.contains(balancer.fragment_queue) {
+        let key = table.key("fragment_queue");
+        let allowed = format_args!("a number outside of queues, {}", balancer.queues);
+        reader.complain(&table.at, &key, "nothing, which means 10", allowed);
+    }
+    if let Some(item) = table.take("hash_seed") {
+        balancer.hash_seed = item.integer(reader, 0..=u32::MAX).unwrap_or(HASH_SEED_DEFAULT);
+    }
+    if let Some(item) = table.take("mark_mask")
+        && let Some(bits) = item.integer(reader, 0..=u32::MAX)
+    {
+        match MarkMask::new(bits) {
+            Ok(mask) => balancer.mark_mask = mask,
+            Err(error) => reader.complain(
+                &item.at,
+                &item.key,
+                format_args!("{bits:#010x}"),
+                format_args!("a mask: {error}"),
+            ),
+        }
+    }
+    table.finish(reader, BALANCER_KEYS);
+    balancer.name = name?;
+    Some(balancer)
+}
+
+fn read_queues(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<QueueRange> {
+    let text = item.as_i128().map(|number| number.to_string());
+    let range = text.as_deref().or(item.value.as_str()).and_then(port_range);
+    let queues = range.and_then(|range| QueueRange::new(range.first, range.last));
+    if queues.is_none() {
+        item.complain(
+            reader,
+            format_args!("a number from 0 to 65535 or a range of at most {QUEUES_MAX}, such as \"0-1\""),
+        );
+    }
+    queues
+}
+
+fn read_timeouts(reader: &mut Reader<'_>, item: Item<'_>) -> Option<Timeouts> {
+    let mut table = item.table(reader)?;
+    let mut timeouts = Timeouts::default();
+    for (key, value) in [
+        ("tcp_established_seconds", &mut timeouts.tcp_established_seconds),
+        ("tcp_closing_seconds", &mut timeouts.tcp_closing_seconds),
+        ("udp_seconds", &mut timeouts.udp_seconds),
+    ] {
+        if let Some(item) = table.take(key) {
+            *value = item.integer(reader, 1..=TIMEOUT_SECONDS_MAX).unwrap_or(*value);
+        }
+    }
+    table.finish(reader, &["tcp_established_seconds", "tcp_closing_seconds", "udp_seconds"]);
+    Some(timeouts)
+}
+
+const SERVICE_KEYS: &[&str] = &["name", "vips", "protocols", "ports", "hash", "table_size", "backend"];
+
+fn read_service(
+    reader: &mut Reader<'_>,
+    mut table: Table<'_>,
+    balancer: Option<&Balancer>,
+) -> Option<(Service, Origin)> {
+    let name = table.need(reader, "name", NAME).and_then(|item| item.string(reader, NAME, Name::new));
+    table.place = name.as_ref().map_or_else(|| "service".to_owned(), |name| format!("service \"{name}\""));
+    let vips = read_vips(reader, &mut table);
+    let protocols = read_protocols(reader, &mut table);
+    let ports = read_ports(reader, &mut table, &protocols);
+    let hash = read_hash(reader, &mut table, &protocols);
+    let size = table.take("table_size");
+    let table_size = size.as_ref().map_or(Some(TableSize::DEFAULT), |item| read_table_size(reader, item));
+    let items = table.take("backend").map(Item::list).unwrap_or_default();
+    let (at, place) = (table.at.clone(), table.place.clone());
+    if let (Some(size), Some(item)) = (table_size, size)
+        && size.len() < items.len()
+    {
+        item.complain(reader, format_args!("a prime not below the number of backends, {}", items.len()));
+    }
+    table.finish(reader, SERVICE_KEYS);
+    if let Some(item) = items.get(TARGETS_MAX) {
+        item.complain(reader, format_args!("at most {TARGETS_MAX} backends"));
+        return None;
+    }
+    let mut backends: Vec<Backend> = Vec::new();
+    let mut seen = (HashSet::new(), HashMap::new());
+    for item in items {
+        let Some(mut table) = item.table(reader) else { continue };
+        table.place = format!("{place}: backend");
+        let Some(backend) = read_backend(reader, table, balancer, &vips, &mut seen) else { continue };
+        backends.push(backend);
+    }
+    backends.sort_by(|a, b| a.name.cmp(&b.name));
+    let service = Service { name: name?, vips, protocols, ports, hash, table_size: table_size?, backends };
+    Some((service, Origin { at, place }))
+}
+
+fn read_vips(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<IpNet> {
+    let items =
+        table.need(reader, "vips", VIP).map(|item| item.list_of_some(reader, VIP)).unwrap_or_default();
+    if let Some(item) = items.get(VIPS_MAX) {
+        item.complain(reader, format_args!("at most {VIPS_MAX}"));
+        return Vec::new();
+    }
+    let mut vips = Vec::new();
+    for item in items {
+        let Some(vip) = item.string(reader, VIP, prefix) else { continue };
+        if vip.trunc() != vip {
+            let host = IpNet::from(vip.addr());
+            item.complain(
+                reader,
+                format_args!("no bits behind the prefix: \"{}\" or \"{host}\"", vip.trunc()),
+            );
+        } else if vips.contains(&vip) {
+            item.complain(reader, "each once");
+        } else {
+            vips.push(vip);
+        }
+    }
+    vips
+}
+
+fn read_protocols(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Protocols {
+    let allowed = "\"tcp\", \"udp\", \"sctp\", each once; without the key every protocol";
+    let Some(item) = table.take("protocols") else { return Protocols::Any };
+    let mut protocols = Vec::new();
+    for item in item.list_of_some(reader, allowed) {
+        let named = |text: &str| Protocol::ALL.into_iter().find(|protocol| protocol.name() == text);
+        match item.string(reader, allowed, named) {
+            Some(protocol) if protocols.contains(&protocol) => item.complain(reader, allowed),
+            protocol => protocols.extend(protocol),
+        }
+    }
+    protocols.sort_unstable();
+    Protocols::Named(protocols)
+}
+
+fn read_ports(reader: &mut Reader<'_>, table: &mut Table<'_>, protocols: &Protocols) -> Vec<PortRange> {
+    let Some(item) = table.take("ports") else { return vec![PortRange::ALL] };
+    if *protocols == Protocols::Any {
+        item.complain(reader, "no ports without protocols, since not every protocol has them");
+    }
+    let mut ports: Vec<PortRange> = Vec::new();
+    for item in item.list_of_some(reader, PORTS) {
+        let text = item.as_i128().map(|number| number.to_string());
+        match text.as_deref().or(item.value.as_str()).and_then(port_range) {
+            Some(range)
+                if ports.iter().any(|other| range.first <= other.last && other.first <= range.last) =>
+            {
+                item.complain(reader, "each port once");
+            }
+            Some(range) => ports.push(range),
+            None => item.complain(reader, PORTS),
+        }
+    }
+    ports.sort_unstable();
+    ports
+}
+
+fn read_hash(reader: &mut Reader<'_>, table: &mut Table<'_>, protocols: &Protocols) -> HashMode {
+    let any = *protocols == Protocols::Any;
+    let default = if any { HashMode::Addresses } else { HashMode::FiveTuple };
+    let Some(item) = table.take("hash") else { return default };
+    let allowed = if any {
+        "\"source\", or no key (both addresses), since a service without protocols has no ports"
+    } else {
+        "\"5-tuple\" or \"source\""
+    };
+    let read = |text: &str| match text {
+        "5-tuple" if !any => Some(HashMode::FiveTuple),
+        "source" => Some(HashMode::Source),
+        _ => None,
+    };
+    item.string(reader, allowed, read).unwrap_or(default)
+}
+
+fn read_table_size(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<TableSize> {
+    let size: u64 = item.integer(reader, 0..=u64::MAX)?;
+    TableSize::new(size).map_err(|error| item.complain(reader, error)).ok()
+}
+
+const BACKEND_KEYS: &[&str] = &["name", "address", "weight", "encap", "active"];
+
+fn read_backend(
+    reader: &mut Reader<'_>,
+    mut table: Table<'_>,
+    balancer: Option<&Balancer>,
+    vips: &[IpNet],
+    seen: &mut (HashSet<Name>, HashMap<Path, Name>),
+) -> Option<Backend> {
+    let item = table.need(reader, "name", NAME);
+    let name = item.as_ref().and_then(|item| item.string(reader, NAME, Name::new));
+    if let (Some(name), Some(item)) = (&name, &item) {
+        table.place = format!("{} \"{name}\"", table.place);
+        if !seen.0.insert(name.clone()) {
+            item.complain(reader, "each name once in a service");
+        }
+    }
+    let path = read_path(reader, &mut table, balancer, vips);
+    let weight = match table.take("weight") {
+        Some(item) => item.integer(reader, 1..=Weight::MAX).and_then(Weight::new),
+        None => Some(Weight::ONE),
+    };
+    let active = table.take("active").and_then(|item| item.bool(reader));
+    let (at, key) = (table.at.clone(), table.key("address"));
+    table.finish(reader, BACKEND_KEYS);
+    let backend = Backend { name: name?, path: path?, weight: weight?, active };
+    if backend.path != Path::MarkOnly
+        && let Some(other) = seen.1.insert(backend.path, backend.name.clone())
+    {
+        reader.complain(
+            &at,
+            &key,
+            format_args!("the target of backend \"{other}\""),
+            "each target once in a service",
+        );
+    }
+    Some(backend)
+}
+
+fn read_path(
+    reader: &mut Reader<'_>,
+    table: &mut Table<'_>,
+    balancer: Option<&Balancer>,
+    vips: &[IpNet],
+) -> Option<Path> {
+    let item = table.take("encap");
+    let encap = item.as_ref().map_or(Some("gre"), |item| item.value.as_str()).unwrap_or_default().to_owned();
+    if encap == "mark" {
+        if let Some(item) = table.take("address") {
+            item.complain(
+                reader,
+                "no address with encap = \"mark\": the operator's own rules route the mark",
+            );
+        }
+        return Some(Path::MarkOnly);
+    }
+    let allowed = "a unicast address";
+    let address_item = table.need(reader, "address", allowed);
+    let address = address_item.as_ref().and_then(|item| item.string(reader, allowed, unicast));
+    let (kind, six_only) = match encap.as_str() {
+        "gre" => (Encap::Gre, false),
+        "ip6gre" => (Encap::Gre, true),
+        "ipip" => (Encap::Ipip, false),
+        "ip6tnl" => (Encap::Ipip, true),
+        "gue" => (Encap::Gue, false),
+        "direct" => (Encap::Direct, false),
+        _ => {
+            item?.complain(reader, ENCAP);
+            return None;
+        }
+    };
+    let (address, at) = (address?, address_item?);
+    if six_only && address.is_ipv4() {
+        at.complain(reader, format_args!("an IPv6 address, as encap is \"{encap}\""));
+    }
+    if let Some(vip) = vips.iter().find(|vip| vip.contains(&address)) {
+        at.complain(reader, format_args!("an address outside of the service's own VIPs ({vip})"));
+    }
+    if kind == Encap::Direct
+        && address.is_ipv4()
+        && let Some(vip) = vips.iter().find(|vip| vip.addr().is_ipv6())
+    {
+        at.complain(
+            reader,
+            format_args!(
+                "an IPv6 address, which can be the next hop of both families (VIP {vip} has no IPv4 one)"
+            ),
+        );
+    }
+    if kind != Encap::Direct && balancer.is_some_and(|balancer| balancer.source_for(address).is_none()) {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        at.complain(
+            reader,
+            format_args!("an address of a family that [balancer] address has; it has no {family} one"),
+        );
+    }
+    Some(Path::Via(kind, address))
+}
+
+/// What can only be seen with all services at hand.
+fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
+    let mut names = HashSet::new();
+    for (service, origin) in services {
+        if !names.insert(&service.name) {
+            reader.complain(&origin.at, &origin.place, "its name again", "each name once");
+        }
+    }
+    let scopes: Vec<Scope<'_>> = services
+        .iter()
+        .map(|(s, _)| Scope { name: &s.name, vips: &s.vips, protocols: &s.protocols, ports: &s.ports })
+        .collect();
+    if let Err(conflict) = Classifier::new(&scopes)
+        && let Some((_, origin)) = services.iter().rev().find(|(service, _)| service.name == conflict.second)
+    {
+        let found = format!("{}, which service \"{}\" claims too", conflict.what, conflict.first);
+        let allowed =
+            "no two services that claim the same thing; one must be more specific (port, then prefix)";
+        reader.complain(&origin.at, &origin.place, found, allowed);
+    }
+}
+
+fn port_range(text: &str) -> Option<PortRange> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    let (first, last) = (port(first)?, port(last)?);
+    (first <= last).then_some(PortRange { first, last })
+}
+
+fn unicast(text: &str) -> Option<IpAddr> {
+    let address: IpAddr = text.parse().ok()?;
+    let broadcast = address == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+    (!address.is_unspecified() && !address.is_multicast() && !address.is_loopback() && !broadcast)
+        .then_some(address)
+}
+
+fn prefix(text: &str) -> Option<IpNet> {
+    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    let address = net.addr();
+    (net.prefix_len() > 0 && !address.is_multicast() && !address.is_loopback() && !address.is_unspecified())
+        .then_some(net)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Small numbers that look alike and must not be mixed: each has a type of its own.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// At most this many services in one configuration.
+pub const SERVICES_MAX: usize = 1024;
+/// At most this many targets (distinct tunnel ends) and as many backends in one service.
+pub const TARGETS_MAX: usize = 4096;
+/// At most this many queues, and so workers, in one daemon.
+pub const QUEUES_MAX: usize = 64;
+
+/// Which of the [`TARGETS_MAX`] targets: a place in the region's table of targets.
+///
+/// A target keeps its number as long as any backend names it, so the mark that a connection was pinned with
+/// goes on meaning the same tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetId(u16);
+
+impl TargetId {
+    /// The target at `index`, or `None` from [`TARGETS_MAX`] on.
+    #[must_use]
+    pub fn new(index: usize) -> Option<Self> {
+        u16::try_from(index).ok().filter(|_| index < TARGETS_MAX).map(Self)
+    }
+
+    /// Its place in the table of targets.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The number that people see: in the device (`sr-N`), the routing table and the mark. Counted from 1, since a
+    /// mark of 0 means that nobody decided yet.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        u32::from(self.0) + 1
+    }
+
+    /// The inverse of [`TargetId::number`].
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::new(usize::try_from(number.checked_sub(1)?).ok()?)
+    }
+}
+
+/// A firewall mark (`skb->mark`), whole: all 32 bits as the kernel sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Mark(pub u32);
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+/// The bits of a mark that belong to synrail: one run of neighbouring bits, wide enough for every target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkMask(u32);
+
+/// Why a number is no [`MarkMask`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MarkMaskError {
+    /// The set bits are not neighbours.
+    #[error("its set bits must be neighbours")]
+    NotContiguous,
+    /// Fewer than 13 bits: too few for [`TARGETS_MAX`] targets and the mark 0.
+    #[error("it must have at least 13 set bits, for 4096 targets")]
+    TooNarrow,
+}
+
+impl MarkMask {
+    /// The lower 16 bits.
+    pub const DEFAULT: Self = Self(0xffff);
+
+    /// A mask with these bits.
+    ///
+    /// # Errors
+    /// When the bits are not one run, or fewer than 13.
+    pub fn new(bits: u32) -> Result<Self, MarkMaskError> {
+        let run = bits.checked_shr(bits.trailing_zeros()).unwrap_or(0);
+        if run & run.wrapping_add(1) != 0 {
+            return Err(MarkMaskError::NotContiguous);
+        }
+        if bits.count_ones() < 13 {
+            return Err(MarkMaskError::TooNarrow);
+        }
+        Ok(Self(bits))
+    }
+
+    /// The bits.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// How far a target's number is shifted to lie in the mask.
+    #[must_use]
+    pub fn shift(self) -> u32 {
+        self.0.trailing_zeros()
+    }
+
+    /// The mark of a target: its number within the mask, the other bits 0.
+    #[must_use]
+    pub fn mark(self, target: TargetId) -> Mark {
+        Mark(target.number() << self.shift())
+    }
+
+    /// Which target a mark names, or `None` when our bits are 0 or name none.
+    #[must_use]
+    pub fn target(self, mark: Mark) -> Option<TargetId> {
+        TargetId::from_number((mark.0 & self.0) >> self.shift())
+    }
+}
+
+/// An NFQUEUE number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueNum(pub u16);
+
+/// Counts the configurations that a region has had. Its lowest bit names the live slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_is_one_run_of_at_least_thirteen_bits() {
+        assert_eq!(MarkMask::new(0), Err(MarkMaskError::TooNarrow));
+        assert_eq!(MarkMask::new(0xf0f), Err(MarkMaskError::NotContiguous));
+        assert_eq!(MarkMask::new(0xfff), Err(MarkMaskError::TooNarrow));
+        for bits in [0x1fff, 0xffff, 0xffff_0000, u32::MAX, 0x1fff << 19] {
+            assert_eq!(MarkMask::new(bits).map(MarkMask::bits), Ok(bits));
+        }
+    }
+
+    #[test]
+    fn every_target_has_a_mark_in_the_mask_and_is_found_by_it() {
+        for bits in [0x1fff, 0xffff, 0x1fff << 19] {
+            let mask = MarkMask::new(bits).unwrap();
+            for index in [0, 1, 255, TARGETS_MAX - 1] {
+                let target = TargetId::new(index).unwrap();
+                let mark = mask.mark(target);
+                assert_eq!(mark.0 & !bits, 0);
+                assert_ne!(mark.0, 0);
+                assert_eq!(mask.target(Mark(mark.0 | !bits)), Some(target));
+            }
+            assert_eq!(mask.target(Mark(!bits)), None);
+        }
+        assert_eq!(TargetId::new(TARGETS_MAX), None);
+    }
+}

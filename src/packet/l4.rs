@@ -1,0 +1,30 @@
+//! Transport headers: ports, and whether a TCP segment opens a connection.
+
+use super::{L4, Malformed, Ports, bytes_at};
+
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+pub(super) const SCTP: u8 = 132;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// Reads the transport header at the start of `payload`. Only what is used must be there: the ports, and for TCP
+/// the flags, so that first fragments of minimal size can be read.
+pub(super) fn parse(protocol: u8, payload: &[u8]) -> Result<L4, Malformed> {
+    if !matches!(protocol, TCP | UDP | SCTP) {
+        return Ok(L4::Other);
+    }
+    let [s0, s1, d0, d1] = bytes_at(payload, 0).ok_or(Malformed::L4Header)?;
+    let ports = Ports { src: u16::from_be_bytes([s0, s1]), dst: u16::from_be_bytes([d0, d1]) };
+    Ok(match protocol {
+        TCP => {
+            let flags = payload.get(13).ok_or(Malformed::L4Header)?;
+            L4::Tcp { ports, syn: flags & (SYN | ACK | RST | FIN) == SYN }
+        }
+        UDP => L4::Udp(ports),
+        _ => L4::Sctp(ports),
+    })
+}

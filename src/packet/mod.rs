@@ -1,0 +1,165 @@
+//! From bytes to facts: what a queued packet is. PURE.
+//!
+//! [`Packet::parse`] checks every length once; what it returns needs no second look. Packets come from the network
+//! layer up (no Ethernet header), cut to the queue's copy range, and may be larger than any MTU (GSO): a length field
+//! may say more than the bytes at hand, never less than the headers it covers.
+//!
+//! Everything that is wrong with a packet is a [`Malformed`] reason to be counted, never a panic.
+
+mod ip;
+pub mod jhash;
+pub mod key;
+mod l4;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use thiserror::Error;
+
+/// The facts that decide where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Source and destination.
+    pub addresses: Addresses,
+    /// IANA number of the protocol behind all extension headers.
+    pub protocol: u8,
+    /// What of the transport header could be read.
+    pub l4: L4,
+}
+
+/// Source and destination of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// IPv4 (RFC 791).
+    V4 {
+        /// Source.
+        src: Ipv4Addr,
+        /// Destination.
+        dst: Ipv4Addr,
+    },
+    /// IPv6 (RFC 8200).
+    V6 {
+        /// Source.
+        src: Ipv6Addr,
+        /// Destination.
+        dst: Ipv6Addr,
+    },
+}
+
+impl Addresses {
+    /// The pair, or `None` when the families differ.
+    #[must_use]
+    pub fn new(src: IpAddr, dst: IpAddr) -> Option<Self> {
+        match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => Some(Self::V4 { src, dst }),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => Some(Self::V6 { src, dst }),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+        }
+    }
+}
+
+/// The transport header, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum L4 {
+    /// TCP (RFC 9293).
+    Tcp {
+        /// The ports.
+        ports: Ports,
+        /// Whether it opens a connection: SYN, and none of ACK, RST, FIN.
+        syn: bool,
+    },
+    /// UDP (RFC 768).
+    Udp(Ports),
+    /// SCTP (RFC 9260).
+    Sctp(Ports),
+    /// A protocol without ports that are known here.
+    Other,
+    /// A fragment behind the first: the transport header is in another packet.
+    LaterFragment,
+}
+
+impl L4 {
+    /// The ports, where there are any.
+    #[must_use]
+    pub fn ports(self) -> Option<Ports> {
+        match self {
+            Self::Tcp { ports, .. } | Self::Udp(ports) | Self::Sctp(ports) => Some(ports),
+            Self::Other | Self::LaterFragment => None,
+        }
+    }
+}
+
+/// Source and destination port, in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Source.
+    pub src: u16,
+    /// Destination.
+    pub dst: u16,
+}
+
+/// What is wrong with a packet. Each reason has a counter of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Malformed {
+    /// No bytes, or a version that is neither 4 nor 6.
+    #[error("neither IPv4 nor IPv6")]
+    Version,
+    /// The fixed IP header, or its options, are not all there.
+    #[error("IP header cut short")]
+    IpHeader,
+    /// A length field contradicts the header that holds it.
+    #[error("IP length field contradicts the header")]
+    IpLength,
+    /// An IPv6 extension header is not all there.
+    #[error("IPv6 extension header cut short")]
+    Extension,
+    /// More extension headers than [`EXTENSIONS_MAX`].
+    #[error("too many IPv6 extension headers")]
+    TooManyExtensions,
+    /// The transport header is not all there.
+    #[error("transport header cut short")]
+    L4Header,
+}
+
+/// The walk over IPv6 extension headers ends here. RFC 8200 names six kinds, of which one may come twice.
+pub const EXTENSIONS_MAX: usize = 8;
+
+/// How many bytes of a packet are needed to decide: an IPv6 header with extension headers of ordinary size and the
+/// transport header behind them. The queue copies no more.
+pub const HEADER_BYTES_MAX: u16 = 256;
+
+impl Packet {
+    /// Reads a packet that starts at its IP header.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let header = ip::parse(bytes)?;
+        let l4 = if header.later_fragment {
+            L4::LaterFragment
+        } else {
+            l4::parse(header.protocol, header.payload)?
+        };
+        Ok(Self { addresses: header.addresses, protocol: header.protocol, l4 })
+    }
+
+    /// A packet as a person describes it, to ask what would become of it; TCP is taken as a SYN. `None` when the
+    /// addresses are of two families.
+    #[must_use]
+    pub fn described(protocol: u8, src: IpAddr, dst: IpAddr, ports: Ports) -> Option<Self> {
+        let l4 = match protocol {
+            l4::TCP => L4::Tcp { ports, syn: true },
+            l4::UDP => L4::Udp(ports),
+            l4::SCTP => L4::Sctp(ports),
+            _ => L4::Other,
+        };
+        Some(Self { addresses: Addresses::new(src, dst)?, protocol, l4 })
+    }
+}
+
+/// The `N` bytes at `offset`, if they are there.
+fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests;

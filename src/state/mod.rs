@@ -1,0 +1,115 @@
+//! What the balancer does now: the configuration, which backends are active, which target each uses, and the
+//! Maglev tables. PURE. This is the value that lives in shared memory; every change makes a new one.
+//!
+//! A [`State`] grows from a [`Config`] ([`State::merge`]) and by activation ([`State::set_active`]). Tables depend
+//! on nothing but (seed, M, active backends with their weights), so whatever path led to an active set, the
+//! tables are the same; the numbers of the targets do depend on history, since they must stay while flows carry
+//! them.
+
+mod change;
+
+use std::sync::Arc;
+
+pub use change::{Change, ENTRIES_MAX, StateError};
+
+use crate::{
+    config::{Balancer, HashMode, Name, Path, PortRange, Protocols, TableSize, Weight},
+    ids::TargetId,
+};
+use ipnet::IpNet;
+
+/// Everything the balancer needs to decide and to set up the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Settings of this machine.
+    pub balancer: Balancer,
+    /// The services, in the order of the file.
+    pub services: Vec<Service>,
+    /// Which paths are in use, by [`TargetId::index`]; `None` is a free number.
+    pub targets: Vec<Option<Path>>,
+    /// Where the search for a free number begins: just behind the last one given away, so that a number that was
+    /// given back rests as long as possible.
+    pub target_cursor: u16,
+}
+
+/// A service and its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Unique among the services.
+    pub name: Name,
+    /// See [`crate::config::Service::vips`].
+    pub vips: Vec<IpNet>,
+    /// Which protocols.
+    pub protocols: Protocols,
+    /// See [`crate::config::Service::ports`].
+    pub ports: Vec<PortRange>,
+    /// What is hashed.
+    pub hash: HashMode,
+    /// M.
+    pub table_size: TableSize,
+    /// Sorted by name.
+    pub backends: Vec<Backend>,
+    /// The Maglev table: M entries, each the rank of a backend among the active ones (sorted by name); empty when
+    /// none is active.
+    pub table: Arc<[u16]>,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique in its service.
+    pub name: Name,
+    /// Its target; the path stands in [`State::targets`].
+    pub target: TargetId,
+    /// Its share of the table.
+    pub weight: Weight,
+    /// Whether new flows may reach it.
+    pub active: bool,
+}
+
+impl Service {
+    /// The active backends in the order of their ranks.
+    pub fn active(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().filter(|backend| backend.active)
+    }
+}
+
+impl State {
+    /// The targets in use, ascending, each with its path.
+    pub fn targets_used(&self) -> impl Iterator<Item = (TargetId, Path)> {
+        self.targets.iter().enumerate().filter_map(|(index, path)| Some((TargetId::new(index)?, (*path)?)))
+    }
+
+    /// The path of a target in use.
+    #[must_use]
+    pub fn path(&self, target: TargetId) -> Option<Path> {
+        self.targets.get(target.index()).copied().flatten()
+    }
+
+    /// The service of that name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name.as_str() == name)
+    }
+
+    /// Every name by which a target is known, as `service/backend`.
+    pub fn names_of(&self, target: TargetId) -> impl Iterator<Item = String> {
+        self.services.iter().flat_map(move |service| {
+            let mine = service.backends.iter().filter(move |backend| backend.target == target);
+            mine.map(move |backend| format!("{}/{}", service.name, backend.name))
+        })
+    }
+}
+
+impl Service {
+    /// What of all traffic it claims.
+    #[must_use]
+    pub fn scope(&self) -> crate::balance::service::Scope<'_> {
+        crate::balance::service::Scope {
+            name: &self.name,
+            vips: &self.vips,
+            protocols: &self.protocols,
+            ports: &self.ports,
+        }
+    }
+}
