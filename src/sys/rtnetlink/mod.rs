@@ -5,8 +5,11 @@
 //!
 //! What was asked for is never assumed to be there: [`Routing::converge`] reads everything back.
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
 mod links;
+#[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
 mod routes;
+#[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
 mod rules;
 
 use std::{collections::BTreeMap, io};
