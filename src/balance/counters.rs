@@ -1,7 +1,10 @@
 //! What was decided, counted: every verdict and every fault has a counter of its own, and every counter a line in
 //! `lbctl stats`. PURE.
 
-use crate::packet::Malformed;
+use crate::{
+    ids::{TARGETS_MAX, TargetId},
+    packet::Malformed,
+};
 
 macro_rules! counters {
     ($($(#[doc = $help:literal])+ $variant:ident = $name:literal,)+) => {
@@ -34,8 +37,6 @@ macro_rules! counters {
 counters! {
     /// Packets that came through the queue.
     Packets = "packets",
-    /// Wake-ups of the worker that found at least one packet.
-    Batches = "batches",
     /// TCP connections steered: SYNs, retransmitted ones included.
     SteeredSyn = "steered_syn",
     /// TCP packets of connections that this balancer did not see begin.
@@ -70,8 +71,6 @@ counters! {
     VerdictTooLate = "verdict_too_late",
     /// Other errors of the queue's socket.
     SocketError = "socket_error",
-    /// Times that the worker took over a new configuration.
-    Adopted = "adopted",
 }
 
 impl From<Malformed> for Counter {
@@ -91,13 +90,15 @@ impl From<Malformed> for Counter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     values: [u64; Counter::ALL.len()],
-    /// Packets steered to each target, by [`crate::ids::TargetId::index`].
+    /// Packets steered to each target, by [`TargetId::index`].
     targets: Vec<u64>,
+    /// Targets counted since they were last drained, some more than once. A worker drains it after each packet.
+    touched: Vec<TargetId>,
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { values: [0; Counter::ALL.len()], targets: vec![0; crate::ids::TARGETS_MAX] }
+        Self { values: [0; Counter::ALL.len()], targets: vec![0; TARGETS_MAX], touched: Vec::new() }
     }
 }
 
@@ -108,10 +109,22 @@ impl Counters {
     }
 
     /// Counts a packet steered to `target`.
-    pub fn count_target(&mut self, target: crate::ids::TargetId) {
+    pub fn count_target(&mut self, target: TargetId) {
         if let Some(count) = self.targets.get_mut(target.index()) {
             *count += 1;
+            if self.touched.last() != Some(&target) {
+                self.touched.push(target);
+            }
         }
+    }
+
+    /// Hands every target that was counted since the last call, with its count, to `each`.
+    ///
+    /// # Errors
+    /// The first that `each` returns.
+    pub fn drain_touched<E>(&mut self, mut each: impl FnMut(TargetId, u64) -> Result<(), E>) -> Result<(), E> {
+        let targets = &self.targets;
+        self.touched.drain(..).try_for_each(|target| each(target, targets[target.index()]))
     }
 
     /// The value of one.
@@ -126,7 +139,7 @@ impl Counters {
         &self.values
     }
 
-    /// Packets steered to each target.
+    /// Packets steered to each target, by [`TargetId::index`].
     #[must_use]
     pub fn targets(&self) -> &[u64] {
         &self.targets

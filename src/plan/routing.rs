@@ -210,6 +210,17 @@ pub enum Op {
     RemoveRule(Family, Rule),
 }
 
+impl Op {
+    /// Whether it only takes something away.
+    #[must_use]
+    pub fn removes(&self) -> bool {
+        match self {
+            Self::RemoveDevice(_) | Self::RemoveRoute(_) | Self::RemoveRule(..) => true,
+            Self::AddDevice(_) | Self::Ready(_) | Self::AddRoute(_) | Self::AddRule(..) => false,
+        }
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

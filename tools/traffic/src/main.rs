@@ -1,2 +1,66 @@
-//! x
-fn main() {}
+//! `traffic`: a server that says its name, and clients that count.
+//!
+//! What a load balancer does is seen from outside: which server answers, which connections live. So each server
+//! answers with its name, and each client keeps to the first name it heard, checks every byte, and counts what never
+//! opened (`failed`), what broke (`lost`) and what changed its server (`moved`). The files, in the order of use:
+//!
+//! - `cli` the command line; `run` the frame around each client: limits, progress, signals, report, exit status
+//! - `connect` `hold` `udp` `transfer` the clients; `server` `answering` their peer
+//! - `link` a client's connection; `pace` rates and concurrency; `socket` socket options
+//! - `frame` `datagram` `stream` `cidr` `name` pure: bytes to facts and back
+//! - `tally` what is counted, `fault` what can go wrong, `report` what is said of both; `clock`
+//!
+//! One thread, no busy loop: it also runs in small, slow virtual machines. It knows nothing of any load balancer.
+
+mod answering;
+mod cidr;
+mod cli;
+mod clock;
+mod connect;
+mod datagram;
+mod fault;
+mod frame;
+mod hold;
+mod link;
+mod name;
+mod pace;
+mod report;
+mod run;
+mod server;
+mod socket;
+mod stream;
+mod tally;
+mod transfer;
+mod udp;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+/// Wrong usage (clap's own status too), or it cannot start.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("traffic: {error:#}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Server(args) => server::run(args).await,
+            Command::Connect(args) => connect::run(args).await,
+            Command::Hold(args) => hold::run(args).await,
+            Command::Udp(args) => udp::run(args).await,
+            Command::Transfer(args) => transfer::run(args).await,
+        }
+    })
+}

@@ -1,0 +1,439 @@
+//! What is in a slot: a head, then arrays of fixed records, then the Maglev tables. Numbers are in the machine's own
+//! order (the region's header says which).
+//!
+//! ```text
+//!  Head 192      counts of everything below, settings of [balancer]
+//!  interfaces    16 each   a device name, padded with zeros
+//!  targets       24 each   by target number; kind 0 is a free number
+//!  services      96 each   with counts of its vips, ports, backends
+//!  vips          24 each   of all services, in order
+//!  ports          4 each   of all services, in order
+//!  backends      56 each   of all services, in order
+//!  tables         2 each   of all services, in order: M ranks, or none when no backend is active
+//!  zeros                   up to a multiple of 8
+//! ```
+//!
+//! [`decode`] trusts nothing: every count is checked against the bytes there are, every value goes through the type
+//! that cannot be invalid. A checksum finds accidents; this finds everything else.
+
+use std::{
+    mem::size_of,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::RegionError;
+use crate::{
+    config::{
+        Balancer, Encap, HashMode, InterfaceName, Name, Path, PortRange, Protocol, Protocols, QueueRange, TableSize,
+        Timeouts, Weight,
+    },
+    ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
+    state::{Backend, ENTRIES_MAX, Service, State},
+};
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct Head {
+    generation: u64,
+    entries: u64,
+    interfaces: u32,
+    targets: u32,
+    services: u32,
+    vips: u32,
+    ports: u32,
+    backends: u32,
+    hash_seed: u32,
+    mark_mask: u32,
+    tcp_established_seconds: u32,
+    tcp_closing_seconds: u32,
+    udp_seconds: u32,
+    queue_first: u16,
+    queue_last: u16,
+    fragment_queue: u16,
+    target_cursor: u16,
+    /// Bit 0: there is an `address4`; bit 1: an `address6`.
+    addresses: u32,
+    name: NameRecord,
+    address4: [u8; 4],
+    address6: [u8; 16],
+    reserved: [u8; 52],
+}
+
+/// A [`Name`], padded with zeros.
+type NameRecord = [u8; Name::BYTES_MAX];
+/// An [`InterfaceName`], padded with at least one zero.
+type InterfaceRecord = [u8; InterfaceName::BYTES_MAX + 1];
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct TargetRecord {
+    address: [u8; 16],
+    /// 0 free, 1 mark only, 2 gre, 3 ipip, 4 gue, 5 direct.
+    kind: u8,
+    /// 4, 6, or 0 without an address.
+    family: u8,
+    reserved: [u8; 6],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct ServiceRecord {
+    name: NameRecord,
+    table_size: u32,
+    /// 0 or `table_size`.
+    entries: u32,
+    vips: u32,
+    ports: u32,
+    backends: u32,
+    /// 0 5-tuple, 1 source, 2 addresses.
+    hash: u8,
+    /// Bit 0 tcp, bit 1 udp, bit 2 sctp; 0 for every protocol.
+    protocols: u8,
+    reserved: [u8; 26],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct VipRecord {
+    address: [u8; 16],
+    family: u8,
+    prefix: u8,
+    reserved: [u8; 6],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct PortRecord {
+    first: u16,
+    last: u16,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct BackendRecord {
+    name: NameRecord,
+    target: u16,
+    weight: u8,
+    active: u8,
+    reserved: [u8; 4],
+}
+
+const _: () = {
+    assert!(size_of::<Head>() == 192);
+    assert!(size_of::<TargetRecord>() == 24);
+    assert!(size_of::<ServiceRecord>() == 96);
+    assert!(size_of::<VipRecord>() == 24);
+    assert!(size_of::<PortRecord>() == 4);
+    assert!(size_of::<BackendRecord>() == 56);
+};
+
+/// The bytes of a slot that holds `state`, a multiple of 8 of them.
+#[must_use]
+pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX); // all are limited far below
+    let sum = |of: fn(&Service) -> usize| state.services.iter().map(of).sum::<usize>();
+    let entries = sum(|service| service.table.len());
+    let balancer = &state.balancer;
+    let head = Head {
+        generation: generation.0,
+        entries: entries as u64,
+        interfaces: count(balancer.interfaces.len()),
+        targets: count(state.targets.len()),
+        services: count(state.services.len()),
+        vips: count(sum(|service| service.vips.len())),
+        ports: count(sum(|service| service.ports.len())),
+        backends: count(sum(|service| service.backends.len())),
+        hash_seed: balancer.hash_seed,
+        mark_mask: balancer.mark_mask.bits(),
+        tcp_established_seconds: balancer.timeouts.tcp_established_seconds,
+        tcp_closing_seconds: balancer.timeouts.tcp_closing_seconds,
+        udp_seconds: balancer.timeouts.udp_seconds,
+        queue_first: balancer.queues.first().0,
+        queue_last: balancer.queues.last().0,
+        fragment_queue: balancer.fragment_queue.0,
+        target_cursor: state.target_cursor,
+        addresses: u32::from(balancer.address4.is_some()) | u32::from(balancer.address6.is_some()) << 1,
+        name: padded(balancer.name.as_str()),
+        address4: balancer.address4.map_or([0; 4], |address| address.octets()),
+        address6: balancer.address6.map_or([0; 16], |address| address.octets()),
+        reserved: [0; 52],
+    };
+    let mut bytes = Vec::with_capacity(size_of::<Head>() + entries * 2 + (1 << 16));
+    bytes.extend(head.as_bytes());
+    for interface in &balancer.interfaces {
+        bytes.extend(padded::<{ size_of::<InterfaceRecord>() }>(interface.as_str()));
+    }
+    for path in &state.targets {
+        bytes.extend(target_record(*path).as_bytes());
+    }
+    for service in &state.services {
+        bytes.extend(service_record(service).as_bytes());
+    }
+    for vip in state.services.iter().flat_map(|service| &service.vips) {
+        let (family, address) = address_bytes(vip.addr());
+        bytes.extend(VipRecord { address, family, prefix: vip.prefix_len(), reserved: [0; 6] }.as_bytes());
+    }
+    for ports in state.services.iter().flat_map(|service| &service.ports) {
+        bytes.extend(PortRecord { first: ports.first, last: ports.last }.as_bytes());
+    }
+    for backend in state.services.iter().flat_map(|service| &service.backends) {
+        let target = u16::try_from(backend.target.index()).unwrap_or(u16::MAX); // below TARGETS_MAX
+        let (name, weight, active) = (padded(backend.name.as_str()), backend.weight.get(), u8::from(backend.active));
+        bytes.extend(BackendRecord { name, target, weight, active, reserved: [0; 4] }.as_bytes());
+    }
+    for service in &state.services {
+        bytes.extend(service.table.as_bytes());
+    }
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes
+}
+
+fn target_record(path: Option<Path>) -> TargetRecord {
+    let (kind, (family, address)) = match path {
+        None => (0, (0, [0; 16])),
+        Some(Path::MarkOnly) => (1, (0, [0; 16])),
+        Some(Path::Via(encap, address)) => {
+            let kind = match encap {
+                Encap::Gre => 2,
+                Encap::Ipip => 3,
+                Encap::Gue => 4,
+                Encap::Direct => 5,
+            };
+            (kind, address_bytes(address))
+        }
+    };
+    TargetRecord { address, kind, family, reserved: [0; 6] }
+}
+
+fn service_record(service: &Service) -> ServiceRecord {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX); // all are limited far below
+    let protocols = match &service.protocols {
+        Protocols::Any => 0,
+        Protocols::Named(named) => named.iter().fold(0, |bits, &protocol| bits | 1 << protocol as u8),
+    };
+    let hash = match service.hash {
+        HashMode::FiveTuple => 0,
+        HashMode::Source => 1,
+        HashMode::Addresses => 2,
+    };
+    ServiceRecord {
+        name: padded(service.name.as_str()),
+        table_size: service.table_size.get(),
+        entries: count(service.table.len()),
+        vips: count(service.vips.len()),
+        ports: count(service.ports.len()),
+        backends: count(service.backends.len()),
+        hash,
+        protocols,
+        reserved: [0; 26],
+    }
+}
+
+/// The generation and the state that the bytes of a slot hold.
+///
+/// # Errors
+/// When they hold none.
+pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
+    let mut input = Input { rest: bytes };
+    let head: Head = input.record()?;
+    let balancer = Balancer {
+        interfaces: input.records(head.interfaces, |record: InterfaceRecord| {
+            InterfaceName::new(unpadded(&record)?).ok_or(RegionError::Corrupt("an interface's name"))
+        })?,
+        ..balancer_of(&head)?
+    };
+    limit(head.targets, TARGETS_MAX, "number of targets")?;
+    let targets = input.records(head.targets, |record| path_of(&record))?;
+    limit(head.services, SERVICES_MAX, "number of services")?;
+    let services: Vec<ServiceRecord> = input.records(head.services, Ok)?;
+    let mut vips = input.records(head.vips, |record| vip_of(&record))?.into_iter();
+    let mut ports = input.records(head.ports, |record| ports_of(&record))?.into_iter();
+    let mut backends = input.records(head.backends, |record| backend_of(&record, &targets))?.into_iter();
+    let mut state = State { targets, target_cursor: head.target_cursor, ..State::empty(balancer) };
+    let mut entries_left = usize::try_from(head.entries).unwrap_or(usize::MAX);
+    limit(entries_left, ENTRIES_MAX, "number of table entries")?;
+    for record in services {
+        let mut service = Service {
+            name: name_of(&record.name)?,
+            vips: some(&mut vips, record.vips)?,
+            protocols: protocols_of(record.protocols)?,
+            ports: some(&mut ports, record.ports)?,
+            hash: hash_of(record.hash)?,
+            table_size: TableSize::new(record.table_size.into()).map_err(|_| RegionError::Corrupt("a table's size"))?,
+            backends: some(&mut backends, record.backends)?,
+            table: Arc::default(),
+        };
+        if service.vips.is_empty() || service.ports.is_empty() || !service.backends.is_sorted_by(|a, b| a.name < b.name) {
+            return Err(RegionError::Corrupt("a service"));
+        }
+        let active = service.active().count();
+        let entries = if active == 0 { 0 } else { service.table_size.len() };
+        entries_left = entries_left.checked_sub(entries).ok_or(RegionError::Corrupt("number of table entries"))?;
+        if usize::try_from(record.entries) != Ok(entries) {
+            return Err(RegionError::Corrupt("a table's length"));
+        }
+        service.table = input.table(entries, active)?;
+        state.services.push(service);
+    }
+    let nothing_left = vips.len() + ports.len() + backends.len() + entries_left == 0;
+    if !nothing_left || input.rest.len() >= 8 || usize::from(head.target_cursor) >= TARGETS_MAX {
+        return Err(RegionError::Corrupt("counts that do not add up"));
+    }
+    Ok((Generation(head.generation), state))
+}
+
+/// Bytes not read yet.
+struct Input<'a> {
+    rest: &'a [u8],
+}
+
+impl Input<'_> {
+    fn record<T: FromBytes>(&mut self) -> Result<T, RegionError> {
+        let (record, rest) = T::read_from_prefix(self.rest).map_err(|_| RegionError::Corrupt("a slot that is cut short"))?;
+        self.rest = rest;
+        Ok(record)
+    }
+
+    /// `count` records, each read by `of`. Memory is taken as records are found, not as `count` says.
+    fn records<R: FromBytes, T>(&mut self, count: u32, of: impl Fn(R) -> Result<T, RegionError>) -> Result<Vec<T>, RegionError> {
+        (0..count).map(|_| of(self.record()?)).collect()
+    }
+
+    fn table(&mut self, entries: usize, ranks: usize) -> Result<Arc<[u16]>, RegionError> {
+        let cut = RegionError::Corrupt("a slot that is cut short");
+        let Some((table, rest)) = self.rest.split_at_checked(entries * 2) else { return Err(cut) };
+        self.rest = rest;
+        let table: Arc<[u16]> = table.chunks_exact(2).map(|entry| u16::from_ne_bytes([entry[0], entry[1]])).collect();
+        if table.iter().any(|&rank| usize::from(rank) >= ranks) {
+            return Err(RegionError::Corrupt("a table entry"));
+        }
+        Ok(table)
+    }
+}
+
+/// The next `count` items; there must be that many.
+fn some<T>(items: &mut std::vec::IntoIter<T>, count: u32) -> Result<Vec<T>, RegionError> {
+    let count = count as usize;
+    if items.len() < count {
+        return Err(RegionError::Corrupt("counts that do not add up"));
+    }
+    Ok(items.take(count).collect())
+}
+
+fn limit(count: impl TryInto<usize>, max: usize, what: &'static str) -> Result<(), RegionError> {
+    let fits = count.try_into().is_ok_and(|count| count <= max);
+    if fits { Ok(()) } else { Err(RegionError::Corrupt(what)) }
+}
+
+fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
+    Ok(Balancer {
+        name: name_of(&head.name)?,
+        address4: (head.addresses & 1 != 0).then(|| Ipv4Addr::from(head.address4)),
+        address6: (head.addresses & 2 != 0).then(|| Ipv6Addr::from(head.address6)),
+        interfaces: Vec::new(),
+        queues: QueueRange::new(head.queue_first, head.queue_last).ok_or(RegionError::Corrupt("queue numbers"))?,
+        fragment_queue: QueueNum(head.fragment_queue),
+        hash_seed: head.hash_seed,
+        mark_mask: MarkMask::new(head.mark_mask).map_err(|_| RegionError::Corrupt("the mark mask"))?,
+        timeouts: Timeouts {
+            tcp_established_seconds: head.tcp_established_seconds,
+            tcp_closing_seconds: head.tcp_closing_seconds,
+            udp_seconds: head.udp_seconds,
+        },
+    })
+}
+
+fn path_of(record: &TargetRecord) -> Result<Option<Path>, RegionError> {
+    let encap = match record.kind {
+        0 => return Ok(None),
+        1 => return Ok(Some(Path::MarkOnly)),
+        2 => Encap::Gre,
+        3 => Encap::Ipip,
+        4 => Encap::Gue,
+        5 => Encap::Direct,
+        _ => return Err(RegionError::Corrupt("a target's kind")),
+    };
+    Ok(Some(Path::Via(encap, address_of(record.family, record.address)?)))
+}
+
+fn vip_of(record: &VipRecord) -> Result<IpNet, RegionError> {
+    let net = IpNet::new(address_of(record.family, record.address)?, record.prefix);
+    net.ok().filter(|net| net.trunc() == *net).ok_or(RegionError::Corrupt("a VIP"))
+}
+
+fn ports_of(record: &PortRecord) -> Result<PortRange, RegionError> {
+    let ports = PortRange { first: record.first, last: record.last };
+    if ports.first <= ports.last { Ok(ports) } else { Err(RegionError::Corrupt("a port range")) }
+}
+
+fn backend_of(record: &BackendRecord, targets: &[Option<Path>]) -> Result<Backend, RegionError> {
+    let target = TargetId::new(record.target.into()).filter(|t| targets.get(t.index()).is_some_and(Option::is_some));
+    Ok(Backend {
+        name: name_of(&record.name)?,
+        target: target.ok_or(RegionError::Corrupt("a backend's target"))?,
+        weight: Weight::new(record.weight).ok_or(RegionError::Corrupt("a weight"))?,
+        active: record.active != 0,
+    })
+}
+
+fn protocols_of(bits: u8) -> Result<Protocols, RegionError> {
+    match bits {
+        0 => Ok(Protocols::Any),
+        1..=7 => Ok(Protocols::Named(Protocol::ALL.into_iter().filter(|&p| bits & 1 << p as u8 != 0).collect())),
+        _ => Err(RegionError::Corrupt("a service's protocols")),
+    }
+}
+
+fn hash_of(hash: u8) -> Result<HashMode, RegionError> {
+    match hash {
+        0 => Ok(HashMode::FiveTuple),
+        1 => Ok(HashMode::Source),
+        2 => Ok(HashMode::Addresses),
+        _ => Err(RegionError::Corrupt("a service's hash")),
+    }
+}
+
+fn name_of(record: &NameRecord) -> Result<Name, RegionError> {
+    Name::new(unpadded(record)?).ok_or(RegionError::Corrupt("a name"))
+}
+
+/// `text`, which is not longer than `N`, and zeros.
+fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    for (to, from) in bytes.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+fn unpadded(bytes: &[u8]) -> Result<&str, RegionError> {
+    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    std::str::from_utf8(&bytes[..end]).map_err(|_| RegionError::Corrupt("a name"))
+}
+
+fn address_bytes(address: IpAddr) -> (u8, [u8; 16]) {
+    match address {
+        IpAddr::V4(address) => (4, padded_address(address)),
+        IpAddr::V6(address) => (6, address.octets()),
+    }
+}
+
+fn padded_address(address: Ipv4Addr) -> [u8; 16] {
+    let [a, b, c, d] = address.octets();
+    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+fn address_of(family: u8, bytes: [u8; 16]) -> Result<IpAddr, RegionError> {
+    match family {
+        4 => Ok(IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]])),
+        6 => Ok(IpAddr::from(bytes)),
+        _ => Err(RegionError::Corrupt("an address family")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

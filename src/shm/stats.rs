@@ -1,0 +1,122 @@
+//! What lbd leaves for `lbctl`: who it is, which generation is in force, and every worker's counters.
+//!
+//! A word has one writer and is stored whole, so readers need no lock; words of one block may be of slightly
+//! different moments.
+
+use super::{Memory, RegionError};
+use crate::{
+    balance::counters::{Counter, Counters},
+    ids::{Generation, QUEUES_MAX, QueueNum, TARGETS_MAX},
+};
+
+/// Where the daemon's words are.
+pub(super) const DAEMON_AT: usize = 256;
+/// Where the statistics blocks begin.
+pub(super) const BLOCKS_AT: usize = 4096;
+/// How many there are.
+pub(super) const BLOCKS: usize = QUEUES_MAX;
+/// A block: queue number, then counters in a page; then packets by target.
+pub(super) const BLOCK_BYTES: usize = 4096 + TARGETS_MAX * 8;
+/// Behind the last block.
+pub(super) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
+
+const COUNTERS_AT: usize = 64;
+const TARGETS_AT: usize = 4096;
+
+const _: () = assert!(COUNTERS_AT + Counter::ALL.len() * 8 <= TARGETS_AT);
+
+/// What a running lbd says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Daemon {
+    /// Its process; 0 when none has run.
+    pub pid: u64,
+    /// The generation that its workers decide by.
+    pub adopted: Generation,
+    /// When it started, in seconds since 1970.
+    pub started_unix_seconds: u64,
+    /// How many workers it has.
+    pub workers: u64,
+}
+
+impl Daemon {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the region is gone.
+    pub fn read(memory: &mut impl Memory) -> Result<Self, RegionError> {
+        Ok(Self {
+            pid: memory.load(DAEMON_AT)?,
+            adopted: Generation(memory.load(DAEMON_AT + 8)?),
+            started_unix_seconds: memory.load(DAEMON_AT + 16)?,
+            workers: memory.load(DAEMON_AT + 24)?,
+        })
+    }
+
+    /// Writes it; `pid` last.
+    ///
+    /// # Errors
+    /// When the region is gone.
+    pub fn write(&self, memory: &mut impl Memory) -> Result<(), RegionError> {
+        memory.store(DAEMON_AT + 24, self.workers)?;
+        memory.store(DAEMON_AT + 16, self.started_unix_seconds)?;
+        memory.store(DAEMON_AT + 8, self.adopted.0)?;
+        memory.store(DAEMON_AT, self.pid)?;
+        Ok(())
+    }
+}
+
+/// One worker's counters as they stand in the region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Its queue.
+    pub queue: QueueNum,
+    /// By [`Counter::ALL`].
+    pub counters: Vec<u64>,
+    /// Packets steered to each target, by [`crate::ids::TargetId::index`].
+    pub targets: Vec<u64>,
+}
+
+/// Stores a worker's counters; `worker` counts from 0 and is below [`QUEUES_MAX`].
+///
+/// # Errors
+/// When the region is gone.
+pub fn write(memory: &mut impl Memory, worker: usize, queue: QueueNum, counters: &mut Counters) -> Result<(), RegionError> {
+    let block = BLOCKS_AT + worker * BLOCK_BYTES;
+    memory.store(block, u64::from(queue.0))?;
+    for (index, &value) in counters.values().iter().enumerate() {
+        memory.store(block + COUNTERS_AT + index * 8, value)?;
+    }
+    counters.drain_touched(|target, value| memory.store(block + TARGETS_AT + target.index() * 8, value))?;
+    Ok(())
+}
+
+/// Every worker's block.
+///
+/// # Errors
+/// When the region is gone.
+pub fn read(memory: &mut impl Memory, workers: usize) -> Result<Vec<Block>, RegionError> {
+    (0..workers.min(BLOCKS))
+        .map(|worker| {
+            let block = BLOCKS_AT + worker * BLOCK_BYTES;
+            let words = |bytes: &[u8]| -> Vec<u64> {
+                bytes.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)).collect()
+            };
+            Ok(Block {
+                queue: QueueNum(u16::try_from(memory.load(block)?).unwrap_or(u16::MAX)),
+                counters: words(&memory.read(block + COUNTERS_AT, Counter::ALL.len() * 8)?),
+                targets: words(&memory.read(block + TARGETS_AT, TARGETS_MAX * 8)?),
+            })
+        })
+        .collect()
+}
+
+/// Sets every counter to 0, for a daemon that starts.
+///
+/// # Errors
+/// When the region is gone.
+pub fn clear(memory: &mut impl Memory, workers: usize) -> Result<(), RegionError> {
+    for worker in 0..workers.min(BLOCKS) {
+        memory.write(BLOCKS_AT + worker * BLOCK_BYTES, &[0; BLOCK_BYTES])?;
+    }
+    Ok(())
+}

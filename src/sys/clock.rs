@@ -1,0 +1,32 @@
+//! The clock, and waiting that ends.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The monotonic clock, now.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Seconds since 1970.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Asks `done` every `interval` until it answers or `timeout` has passed; it is asked at least once.
+#[expect(clippy::disallowed_methods, reason = "for conditions that nothing announces, such as a lock set free")]
+pub fn wait_for<T>(timeout: Duration, interval: Duration, mut done: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = now() + timeout;
+    loop {
+        if let Some(value) = done() {
+            return Some(value);
+        }
+        if now() >= end {
+            return None;
+        }
+        std::thread::sleep(interval);
+    }
+}

@@ -1,0 +1,450 @@
+//! The region as a file in `/dev/shm`: made in one step, mapped, locked, and never trusted.
+//!
+//! - Made under a temporary name and linked into place whole, so nobody ever sees half a region, and a live one is
+//!   never truncated.
+//! - Mode 0600; a file that another user owns or may write is refused, since anybody may make files in `/dev/shm`.
+//! - Writers hold `flock`; lbd holds an open-file-description lock on the first byte. Both end with their holder.
+//! - Other processes write the mapping, so it is only touched by atomic words. A truncated file is noticed
+//!   (`sigbus.rs`), not died of.
+
+#![allow(unsafe_code)]
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use thiserror::Error;
+
+use super::{clock, sigbus};
+use crate::{
+    ids::Generation,
+    shm::{Memory, RegionError, slots},
+    state::State,
+};
+
+/// The name of the region that is meant when none is given.
+pub const NAME_DEFAULT: &str = "synrail";
+const DIRECTORY: &str = "/dev/shm";
+/// How long a writer waits for another.
+pub const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// The name of a region: 1 to 100 of `A-Z a-z 0-9 . _ -`, not starting with `.` or `-`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionName(String);
+
+impl std::str::FromStr for RegionName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let valid = (1..=100).contains(&text.len())
+            && !text.starts_with(['.', '-'])
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if valid { Ok(Self(text.to_owned())) } else { Err("1 to 100 of A-Z a-z 0-9 . _ -, not starting with . or -") }
+    }
+}
+
+impl std::fmt::Display for RegionName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl RegionName {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new(DIRECTORY).join(&self.0)
+    }
+}
+
+/// Why a region could not be opened, made, locked or changed. Nothing was changed.
+#[derive(Debug, Error)]
+pub enum AccessError {
+    /// No such region.
+    #[error("there is no region \"{0}\"; make one with `lbctl apply FILE` or `lbctl create M N`, or start lbd")]
+    Missing(RegionName),
+    /// There is one already.
+    #[error("there is a region \"{0}\" already; `lbctl show` shows it, `lbctl clean` removes it")]
+    Exists(RegionName),
+    /// Somebody else's file.
+    #[error("region \"{name}\" belongs to user {owner} with mode {mode:04o}; only one that is ours alone (mode 0600) is used")]
+    NotOurs {
+        /// The region.
+        name: RegionName,
+        /// Whose it is.
+        owner: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Another writer holds the lock.
+    #[error("region \"{name}\" is being changed by {holder} since more than {} s; nothing was changed", LOCK_WAIT.as_secs())]
+    Locked {
+        /// The region.
+        name: RegionName,
+        /// Who has it.
+        holder: String,
+    },
+    /// Another lbd follows it.
+    #[error("region \"{name}\" is followed by another lbd, {holder}; end that one first or choose another --shm")]
+    Followed {
+        /// The region.
+        name: RegionName,
+        /// Who has it.
+        holder: String,
+    },
+    /// What it holds cannot be used.
+    #[error("region \"{name}\": {error}")]
+    Unusable {
+        /// The region.
+        name: RegionName,
+        /// Why.
+        error: RegionError,
+    },
+    /// The operating system said no.
+    #[error("region \"{name}\": {doing}: {error}")]
+    Os {
+        /// The region.
+        name: RegionName,
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// A mapping of a region's file. Shared by those who only touch words of their own.
+pub struct Mapping {
+    // Declared before the map, so that it is dropped first.
+    guard: sigbus::Guard,
+    map: MmapRaw,
+}
+
+impl Mapping {
+    fn new(file: &File) -> io::Result<Self> {
+        let map = MmapOptions::new().map_raw(file)?;
+        Ok(Self { guard: sigbus::Guard::new(map.as_ptr(), map.len())?, map })
+    }
+
+    fn word(&self, offset: usize) -> io::Result<&AtomicU64> {
+        if !offset.is_multiple_of(8) || offset.checked_add(8).is_none_or(|end| end > self.map.len()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // SAFETY: the offset was checked to lie inside of the mapping.
+        let pointer = unsafe { self.map.as_mut_ptr().add(offset) };
+        // SAFETY: a mapping begins on a page, so the word is aligned; it lives as long as `self`; this process and all
+        // that know the layout touch it atomically; should the file shrink, the guard puts other memory there.
+        Ok(unsafe { AtomicU64::from_ptr(pointer.cast()) })
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        if self.guard.lost() { Err(io::Error::other("its file was truncated while it was in use")) } else { Ok(()) }
+    }
+}
+
+/// For the statistics: words that are there from the start, written without a lock.
+impl Memory for Arc<Mapping> {
+    fn len(&mut self) -> io::Result<usize> {
+        Ok(self.map.len())
+    }
+
+    fn load(&mut self, offset: usize) -> io::Result<u64> {
+        let value = self.word(offset)?.load(Ordering::Acquire);
+        self.alive().map(|()| value)
+    }
+
+    fn store(&mut self, offset: usize, value: u64) -> io::Result<()> {
+        self.word(offset)?.store(value, Ordering::Release);
+        self.alive()
+    }
+
+    fn read(&mut self, offset: usize, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(len);
+        for at in (offset..offset + len).step_by(8) {
+            bytes.extend(self.word(at)?.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        self.alive().map(|()| bytes)
+    }
+
+    fn write(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        for (word, at) in bytes.as_chunks().0.iter().zip((offset..).step_by(8)) {
+            self.word(at)?.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+        }
+        self.alive()
+    }
+
+    fn grow(&mut self, len: usize) -> io::Result<()> {
+        if len <= self.map.len() { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+    }
+}
+
+/// An open region.
+pub struct Region {
+    name: RegionName,
+    file: File,
+    map: Arc<Mapping>,
+}
+
+/// Writers' lock on a region; ends when it is dropped, or with the process.
+pub struct WriteLock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+
+impl Region {
+    /// Makes a region that holds `state`.
+    ///
+    /// # Errors
+    /// When there is one, or it cannot be made.
+    pub fn create(name: &RegionName, state: &State) -> Result<Self, AccessError> {
+        let os = |doing| move |error| AccessError::Os { name: name.clone(), doing, error };
+        let unusable = |error| AccessError::Unusable { name: name.clone(), error };
+        // A name of this process alone: whoever is left over from a process with this number is dead.
+        let temporary = Path::new(DIRECTORY).join(format!(".{name}.{}", std::process::id()));
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(os("removing what is left over")(error)),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(&temporary).map_err(os("making it"))?;
+        let made = (|| {
+            file.set_len(slots::HEADER_BYTES).map_err(os("sizing it"))?;
+            let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
+            let mut region = Self { name: name.clone(), file, map };
+            slots::format(&mut region, state).map_err(unusable)?;
+            fs::hard_link(&temporary, name.path()).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => AccessError::Exists(name.clone()),
+                _ => os("naming it")(error),
+            })?;
+            Ok(region)
+        })();
+        fs::remove_file(&temporary).map_err(os("removing its temporary name"))?;
+        made
+    }
+
+    /// Opens a region. What it holds is not looked at yet.
+    ///
+    /// # Errors
+    /// When there is none, or it is not ours.
+    pub fn open(name: &RegionName) -> Result<Self, AccessError> {
+        let os = |doing| move |error| AccessError::Os { name: name.clone(), doing, error };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(name.path()).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => AccessError::Missing(name.clone()),
+            _ => os("opening it")(error),
+        })?;
+        let metadata = file.metadata().map_err(os("asking for its owner"))?;
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        // Root may look at anybody's region, but must not follow one that others can write.
+        let me = nix::unistd::geteuid();
+        if !metadata.is_file() || owner != me.as_raw() && !me.is_root() || mode & 0o022 != 0 {
+            return Err(AccessError::NotOurs { name: name.clone(), owner, mode });
+        }
+        let not_a_region = || AccessError::Unusable { name: name.clone(), error: RegionError::NotARegion };
+        if metadata.len() == 0 {
+            return Err(not_a_region());
+        }
+        let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
+        Ok(Self { name: name.clone(), file, map })
+    }
+
+    /// Removes a region's name; who has it open keeps it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn remove(name: &RegionName) -> Result<(), AccessError> {
+        fs::remove_file(name.path()).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => AccessError::Missing(name.clone()),
+            _ => AccessError::Os { name: name.clone(), doing: "removing it", error },
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &RegionName {
+        &self.name
+    }
+
+    /// The live state, verified.
+    ///
+    /// # Errors
+    /// When there is none that is whole.
+    pub fn state(&mut self) -> Result<(Generation, State), AccessError> {
+        slots::read(self).map_err(|error| self.unusable(error))
+    }
+
+    /// Publishes what `change` makes of the live state, alone among all writers. Returns the new generation and what
+    /// `change` returned beside the state; publishes nothing when it returns no state.
+    ///
+    /// # Errors
+    /// When another writes, the region cannot be used, or `change` says so; then nothing was changed.
+    pub fn update<T, E: From<AccessError>>(
+        &mut self,
+        change: impl FnOnce(&State) -> Result<(Option<State>, T), E>,
+    ) -> Result<(Generation, T), E> {
+        let _lock = self.lock()?;
+        let (live, state) = self.state()?;
+        let (next, result) = change(&state)?;
+        let Some(next) = next else { return Ok((live, result)) };
+        let generation = slots::publish(self, &next, live).map_err(|error| self.unusable(error))?;
+        Ok((generation, result))
+    }
+
+    /// Waits at most [`LOCK_WAIT`] for the writers' lock.
+    ///
+    /// # Errors
+    /// When another writer keeps it, and who that is.
+    pub fn lock(&self) -> Result<WriteLock, AccessError> {
+        let try_lock = || {
+            let file = self.file.try_clone().map_err(|error| self.os("cloning its descriptor", error));
+            match file.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock)) {
+                Ok(Ok(lock)) => Some(Ok(WriteLock(lock))),
+                Ok(Err((_, nix::errno::Errno::EWOULDBLOCK))) => None,
+                Ok(Err((_, error))) => Some(Err(self.os("locking it", error.into()))),
+                Err(error) => Some(Err(error)),
+            }
+        };
+        clock::wait_for(LOCK_WAIT, Duration::from_millis(5), try_lock)
+            .unwrap_or_else(|| Err(AccessError::Locked { name: self.name.clone(), holder: self.flock_holder() }))
+    }
+
+    /// Makes this process the lbd of the region, until the region is dropped.
+    ///
+    /// # Errors
+    /// When there is one already, and which.
+    pub fn follow(&mut self) -> Result<(), AccessError> {
+        let lock = first_byte(libc::F_WRLCK);
+        match fcntl(self.file.as_fd(), FcntlArg::F_OFD_SETLK(&lock)) {
+            Ok(_) => Ok(()),
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
+                let pid = crate::shm::stats::Daemon::read(self).map_or(0, |daemon| daemon.pid);
+                Err(AccessError::Followed { name: self.name.clone(), holder: process(pid) })
+            }
+            Err(error) => Err(self.os("locking it", error.into())),
+        }
+    }
+
+    /// Whether an lbd follows the region.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn is_followed(&self) -> Result<bool, AccessError> {
+        let mut lock = first_byte(libc::F_WRLCK);
+        fcntl(self.file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock)).map_err(|error| self.os("asking who follows it", error.into()))?;
+        Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+    }
+
+    /// Whether its name still names it: not after it was removed, or made anew.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn is_current(&self) -> io::Result<bool> {
+        let ours = self.file.metadata()?;
+        match fs::symlink_metadata(self.name.path()) {
+            Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The mapping, for the words that are written without a lock.
+    #[must_use]
+    pub fn mapping(&self) -> Arc<Mapping> {
+        Arc::clone(&self.map)
+    }
+
+    fn unusable(&self, error: RegionError) -> AccessError {
+        AccessError::Unusable { name: self.name.clone(), error }
+    }
+
+    fn os(&self, doing: &'static str, error: io::Error) -> AccessError {
+        AccessError::Os { name: self.name.clone(), doing, error }
+    }
+
+    /// Who holds the writers' lock, as `/proc/locks` tells.
+    fn flock_holder(&self) -> String {
+        let inode = self.file.metadata().map_or(0, |metadata| metadata.ino());
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        let holder = locks.lines().map(str::split_ascii_whitespace).find_map(|fields| {
+            let fields: Vec<&str> = fields.collect();
+            let [_, "FLOCK", _, _, pid, device, ..] = fields[..] else { return None };
+            (device.rsplit(':').next()? == inode.to_string()).then(|| pid.parse().ok()).flatten()
+        });
+        process(holder.unwrap_or(0))
+    }
+
+    /// Maps the file as long as it is now.
+    fn remap(&mut self) -> io::Result<()> {
+        self.map = Arc::new(Mapping::new(&self.file)?);
+        Ok(())
+    }
+}
+
+impl Memory for Region {
+    fn len(&mut self) -> io::Result<usize> {
+        let len = self.file.metadata()?.len();
+        usize::try_from(len).map_err(io::Error::other)
+    }
+
+    fn load(&mut self, offset: usize) -> io::Result<u64> {
+        self.map.load(offset)
+    }
+
+    fn store(&mut self, offset: usize, value: u64) -> io::Result<()> {
+        self.map.store(offset, value)
+    }
+
+    fn read(&mut self, offset: usize, len: usize) -> io::Result<Vec<u8>> {
+        if offset.checked_add(len).is_none_or(|end| end > self.map.map.len()) {
+            self.remap()?;
+        }
+        self.map.read(offset, len)
+    }
+
+    fn write(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        self.map.write(offset, bytes)
+    }
+
+    fn grow(&mut self, len: usize) -> io::Result<()> {
+        if len > self.len()? {
+            // Space is taken now: a write to a sparse file on a full file system would be a SIGBUS.
+            let len = i64::try_from(len).map_err(io::Error::other)?;
+            nix::fcntl::posix_fallocate(self.file.as_fd(), 0, len).map_err(io::Error::from)?;
+        }
+        if len > self.map.map.len() {
+            self.remap()?;
+        }
+        Ok(())
+    }
+}
+
+/// A lock of that kind on a region's first byte.
+fn first_byte(kind: i32) -> libc::flock {
+    // The constants are small and not negative.
+    let short = |n: i32| i16::try_from(n).unwrap_or(0);
+    libc::flock { l_type: short(kind), l_whence: short(libc::SEEK_SET), l_start: 0, l_len: 1, l_pid: 0 }
+}
+
+/// A process as a person knows it.
+fn process(pid: u64) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    match (pid, name.trim()) {
+        (0, _) => "another process".to_owned(),
+        (pid, "") => format!("process {pid}"),
+        (pid, name) => format!("process {pid} ({name})"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

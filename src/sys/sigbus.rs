@@ -1,0 +1,98 @@
+//! A shared mapping whose file somebody truncates gives SIGBUS at the next access. A load balancer must not die of
+//! that: the handler here puts anonymous memory under the access and notes that the mapping is lost; its owner sees
+//! the note and goes on with what it has.
+
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::raw::{c_int, c_void},
+    sync::{
+        Once,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+/// Mappings guarded at a time; more are refused.
+const GUARDS_MAX: usize = 16;
+
+/// One guarded mapping; free while `start` is 0.
+struct Entry {
+    start: AtomicUsize,
+    len: AtomicUsize,
+    lost: AtomicBool,
+}
+
+static ENTRIES: [Entry; GUARDS_MAX] = [const {
+    Entry { start: AtomicUsize::new(0), len: AtomicUsize::new(0), lost: AtomicBool::new(false) }
+}; GUARDS_MAX];
+
+/// Guards a mapping while it lives; must be dropped before the mapping.
+pub(super) struct Guard(&'static Entry);
+
+impl Guard {
+    /// Guards `len` bytes from `start`, which must be a mapping.
+    pub(super) fn new(start: *const u8, len: usize) -> io::Result<Self> {
+        install()?;
+        let claim = |entry: &&Entry| {
+            entry.start.compare_exchange(0, usize::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        let entry = ENTRIES.iter().find(claim).ok_or_else(|| io::Error::other("too many regions are mapped"))?;
+        entry.len.store(len, Ordering::Relaxed);
+        entry.lost.store(false, Ordering::Relaxed);
+        entry.start.store(start as usize, Ordering::Release);
+        Ok(Self(entry))
+    }
+
+    /// Whether an access hit memory that was gone.
+    pub(super) fn lost(&self) -> bool {
+        self.0.lost.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.start.store(0, Ordering::Release);
+    }
+}
+
+fn install() -> io::Result<()> {
+    static ONCE: Once = Once::new();
+    static FAILED: AtomicBool = AtomicBool::new(false);
+    ONCE.call_once(|| {
+        // SAFETY: all zeros is a valid sigaction.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+        // SAFETY: `action` is whole, and the handler only does what is async-signal-safe.
+        let result = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+        FAILED.store(result != 0, Ordering::Relaxed);
+    });
+    if FAILED.load(Ordering::Relaxed) { Err(io::Error::other("no handler for SIGBUS")) } else { Ok(()) }
+}
+
+extern "C" fn handler(_signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
+    // SAFETY: the kernel passes a valid siginfo_t with SA_SIGINFO.
+    let info = unsafe { &*info };
+    // SAFETY: SIGBUS fills the address.
+    let address = unsafe { info.si_addr() } as usize;
+    for entry in &ENTRIES {
+        let start = entry.start.load(Ordering::Acquire);
+        let end = start.saturating_add(entry.len.load(Ordering::Relaxed));
+        if start == 0 || start == usize::MAX || !(start..end).contains(&address) {
+            continue;
+        }
+        const PAGE: usize = 4096;
+        let page = address & !(PAGE - 1);
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: the range lies in a mapping that its guard keeps alive, and that nobody holds references into.
+        let mapped = unsafe { libc::mmap(page as *mut c_void, end - page, protection, flags, -1, 0) };
+        if mapped != libc::MAP_FAILED {
+            entry.lost.store(true, Ordering::Release);
+            return;
+        }
+    }
+    // Not ours: the access is tried again and the process ends as it would have.
+    // SAFETY: resetting a handler is async-signal-safe.
+    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+}

@@ -1,0 +1,103 @@
+//! Sockets with the options that this tool needs, and the limit of open files. The only file that sets options.
+//!
+//! A client that connects many times from one address must not use up its ephemeral ports: with
+//! IP_BIND_ADDRESS_NO_PORT the bind reserves none, and the connect may take any that is free for its 4-tuple.
+//! An IPv6 source may be from a prefix that is local by its route only (`ip route add local 2000::/112 dev lo`),
+//! which the kernel lets nobody bind to, or answer from, without IPV6_FREEBIND; IPv4 needs nothing for it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Open files besides the connections: standard ones, the runtime's, signals.
+const FILES_RESERVE: u64 = 64;
+const BACKLOG: i32 = 4096;
+/// Asked for; the kernel gives what its own limit allows.
+const UDP_BUFFER_BYTES: usize = 4 << 20;
+
+/// Where connections come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source {
+    pub(crate) address: IpAddr,
+    /// 0: any.
+    pub(crate) port: u16,
+}
+
+/// A TCP socket that has its source and is ready to connect.
+pub(crate) fn tcp_client(to: SocketAddr, source: Option<Source>) -> io::Result<TcpSocket> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = source {
+        socket.set_reuse_address(true)?;
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+        bind(&socket, source)?;
+    }
+    Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+/// A UDP socket, connected.
+pub(crate) fn udp_client(to: SocketAddr, source: Option<Source>) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if let Some(source) = source {
+        bind(&socket, source)?;
+    }
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
+/// A listening TCP socket; an IPv6 wildcard leaves IPv4 to another one.
+pub(crate) fn tcp_server(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// A UDP socket for a server; an IPv6 wildcard leaves IPv4 to another one.
+pub(crate) fn udp_server(at: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(UDP_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(UDP_BUFFER_BYTES)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    }
+    socket.bind(&at.into())?;
+    tokio::net::UdpSocket::from_std(socket.into())
+}
+
+/// Raises the limit of open files as far as `connections` need and the system allows; returns for how many
+/// connections it is enough, at most as many as asked for.
+pub(crate) fn allow_connections(connections: u64) -> io::Result<u64> {
+    let wanted = connections.saturating_add(FILES_RESERVE);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft >= wanted {
+        return Ok(connections);
+    }
+    // Beyond the hard limit root may go; others stay at it.
+    if wanted > hard && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+        return Ok(connections);
+    }
+    let reached = wanted.min(hard);
+    setrlimit(Resource::RLIMIT_NOFILE, reached, hard)?;
+    Ok(reached.saturating_sub(FILES_RESERVE))
+}
+
+fn bind(socket: &Socket, source: Source) -> io::Result<()> {
+    if source.address.is_ipv6() {
+        socket.set_freebind_v6(true)?;
+    }
+    socket.bind(&SocketAddr::new(source.address, source.port).into())
+}
