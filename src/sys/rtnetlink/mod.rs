@@ -214,6 +214,9 @@ fn hint(op: &Op, error: &io::Error) -> String {
         (Op::AddRoute(_), libc::ENETUNREACH | libc::EHOSTUNREACH) => {
             "the next hop must be on a network of this machine (ip route get ADDRESS)".to_owned()
         }
+        (Op::AddRoute(_), libc::EINVAL) => {
+            "a next hop must be another machine's address on a network of this one".to_owned()
+        }
         (Op::AddRoute(_), libc::EEXIST) => {
             "somebody else has a route in the same place (ip route show table all)".to_owned()
         }
