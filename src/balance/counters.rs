@@ -37,8 +37,6 @@ macro_rules! counters {
 counters! {
     /// Packets that came through the queue.
     Packets = "packets",
-    /// Wake-ups of the worker that found at least one packet.
-    Batches = "batches",
     /// TCP connections steered: SYNs, retransmitted ones included.
     SteeredSyn = "steered_syn",
     /// TCP packets of connections that this balancer did not see begin.
@@ -73,8 +71,6 @@ counters! {
     VerdictTooLate = "verdict_too_late",
     /// Other errors of the queue's socket.
     SocketError = "socket_error",
-    /// Times that the worker took over a new configuration.
-    Adopted = "adopted",
 }
 
 impl From<Malformed> for Counter {
@@ -96,7 +92,7 @@ pub struct Counters {
     values: [u64; Counter::ALL.len()],
     /// Packets steered to each target, by [`TargetId::index`].
     targets: Vec<u64>,
-    /// Targets counted since they were last drained, some more than once; a batch bounds it.
+    /// Targets counted since they were last drained, some more than once. A worker drains it after each packet.
     touched: Vec<TargetId>,
 }
 

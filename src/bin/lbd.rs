@@ -1,2 +1,71 @@
-//! x
-fn main() {}
+//! The daemon: decides about new flows.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use synrail::{
+    daemon,
+    sys::region::{NAME_DEFAULT, RegionName},
+};
+
+/// Balances new flows to virtual addresses over backends; the kernel carries the rest.
+///
+/// Follows the region that `lbctl` changes. Needs CAP_NET_ADMIN. Ends at SIGTERM and leaves the kernel as it is, so
+/// that existing flows go on; reads its file again at SIGHUP.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES)]
+struct Arguments {
+    /// The configuration file. The region is made from it if there is none.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The region in shared memory to follow.
+    #[arg(long, value_name = "NAME", default_value = NAME_DEFAULT)]
+    shm: RegionName,
+    /// Only check the configuration file.
+    #[arg(long, requires = "config", conflicts_with = "cleanup")]
+    check: bool,
+    /// Remove everything that lbd has set up: ruleset, rules, routes, devices and the region.
+    #[arg(long)]
+    cleanup: bool,
+    /// How much to log: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: tracing::Level,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lbd --config /etc/synrail.toml            start, or take over what is there
+  lbd --config /etc/synrail.toml --check    say what is wrong with the file, change nothing
+  lbd --cleanup                             leave nothing behind
+
+Exit status: 0 ended as asked, or the file is valid; 1 could not start or go on; 2 wrong usage.";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(arguments.log)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let result = match arguments {
+        Arguments { check: true, config: Some(file), .. } => daemon::check(&file).map(|(config, state)| {
+            let (services, targets) = (config.services.len(), state.targets_used().count());
+            println!("{}: valid: {services} services, {targets} targets", file.display());
+        }),
+        Arguments { cleanup: true, shm, .. } => daemon::cleanup(&shm).map(|removed| {
+            let removed =
+                if removed.is_empty() { vec!["nothing: nothing was there".to_owned()] } else { removed };
+            for what in removed {
+                println!("removed {what}");
+            }
+        }),
+        Arguments { config, shm, .. } => daemon::run(config, &shm),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lbd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

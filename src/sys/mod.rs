@@ -2,5 +2,10 @@
 //! is safe from outside and owns its descriptors.
 
 pub mod clock;
+pub mod nfqueue;
+pub mod nft;
+pub mod probe;
 pub mod region;
+pub mod rtnetlink;
 mod sigbus;
+pub mod signal;

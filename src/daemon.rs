@@ -1,0 +1,473 @@
+//! What lbd does besides deciding: it takes over what there is, puts the state in force, starts the workers, and then
+//! follows the region until somebody ends it.
+//!
+//! Order of start: region, kernel parts, queues, routing, ruleset, workers. Queues are bound before rules send packets
+//! to them, and routes are there before marks that need them. Order of a change: new routes, rules and elements; then
+//! the workers' tables; then routes that nobody needs any more.
+//!
+//! Whatever goes wrong with a new state, the last good one stays in force, and the reason is logged. Ending leaves the
+//! kernel as it is, so that existing flows go on; [`cleanup`] removes everything.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tracing::{error, info, warn};
+
+use crate::{
+    balance::{Forwarding, counters::Counters, service::Conflict},
+    config::{Config, ConfigErrors},
+    ids::{Generation, QueueNum},
+    io::Report,
+    plan::{
+        routing::{self, PlanError},
+        ruleset::{Ruleset, TemplateError},
+    },
+    shm::{
+        RegionError, slots,
+        stats::{self, Daemon},
+    },
+    state::{State, StateError},
+    sys::{
+        clock,
+        nfqueue::{NfQueue, OpenError},
+        nft::{self, NftError},
+        probe::{self, Severity},
+        region::{AccessError, Mapping, Region, RegionName},
+        rtnetlink::{Routing, RoutingError},
+        signal::{Signals, Wish},
+    },
+    worker::{Shared, Worker},
+};
+
+/// How often the region's generation is looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// How often it is made sure that the region is still the one of its name, and a failed adoption is tried again.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// Why lbd cannot start, or had to end.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The configuration file cannot be read.
+    #[error("{}: {error}", .file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The configuration file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The configuration passes a limit.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The region cannot be used.
+    #[error(transparent)]
+    Region(#[from] AccessError),
+    /// No region, and no file to make one from.
+    #[error("there is no region \"{0}\" yet and no --config FILE to make it from")]
+    NothingToStartFrom(RegionName),
+    /// A region without interfaces.
+    #[error("region \"{0}\" names no interfaces, so nothing would be steered; give it a configuration with `lbctl apply FILE`")]
+    NoInterfaces(RegionName),
+    /// Parts of the kernel are missing.
+    #[error("this host lacks what lbd needs: {0}")]
+    KernelParts(String),
+    /// A queue cannot be opened.
+    #[error(transparent)]
+    Queue(#[from] OpenError),
+    /// The state contradicts itself.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// Routing cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Routing cannot be set up.
+    #[error(transparent)]
+    Routing(#[from] RoutingError),
+    /// The ruleset cannot be made.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The ruleset cannot be set up.
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    /// A worker's queue is gone.
+    #[error("queue {} is gone: {error}", .queue.0)]
+    Worker {
+        /// The queue.
+        queue: QueueNum,
+        /// Why.
+        error: io::Error,
+    },
+    /// The operating system said no.
+    #[error("{doing}: {error}")]
+    Os {
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// Reads and checks a configuration file, as far as that goes without the kernel.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check(file: &std::path::Path) -> Result<(Config, State), DaemonError> {
+    let text = std::fs::read_to_string(file).map_err(|error| DaemonError::File { file: file.to_owned(), error })?;
+    let config = Config::parse(&file.display().to_string(), &text)?;
+    let state = State::new(&config)?;
+    Forwarding::new(&state, Generation::default())?;
+    routing::desired(&state)?;
+    Ok((config, state))
+}
+
+/// Removes everything that lbd has set up: ruleset, rules, routes, devices and the region. Says what there was.
+///
+/// # Errors
+/// When an lbd is at work, or the kernel refuses.
+pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
+    let mut removed = Vec::new();
+    let mut region = match Region::open(name) {
+        Ok(region) => Some(region),
+        Err(AccessError::Missing(_)) => None,
+        Err(AccessError::Unusable { error, .. }) => {
+            removed.push(format!("region \"{name}\" was unusable: {error}"));
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(region) = &mut region {
+        region.follow()?;
+    }
+    if nft::cleanup()? {
+        removed.push("nftables table inet synrail".to_owned());
+    }
+    let changes = Routing::open()?.cleanup()?.changes;
+    if changes > 0 {
+        removed.push(format!("{changes} rules, routes and devices"));
+    }
+    match Region::remove(name) {
+        Ok(()) => removed.push(format!("region \"{name}\"")),
+        Err(AccessError::Missing(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(removed)
+}
+
+/// Balances until it is told to end.
+///
+/// # Errors
+/// When it cannot start, or a worker's queue is gone.
+pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError> {
+    // Before any thread starts, so that all of them leave signals to this one.
+    let signals = Signals::take().map_err(|error| DaemonError::Os { doing: "taking signals", error })?;
+    let given = config.as_deref().map(check).transpose()?;
+    let (region, generation, state) = open_region(name, given.as_ref())?;
+    let mut lbd = Lbd::start(region, generation, &state, config)?;
+    info!(
+        region = %name, %generation, services = state.services.len(), targets = state.targets_used().count(),
+        queues = %state.balancer.queues, "ready"
+    );
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        warn!(%error, "the service manager cannot be told");
+    }
+    let result = lbd.follow(signals);
+    lbd.end();
+    result
+}
+
+/// The region with its state: made from the file if there is none.
+fn open_region(name: &RegionName, given: Option<&(Config, State)>) -> Result<(Region, Generation, State), DaemonError> {
+    let mut region = match Region::open(name) {
+        Ok(region) => region,
+        Err(AccessError::Missing(_)) => {
+            let Some((_, state)) = given else { return Err(DaemonError::NothingToStartFrom(name.clone())) };
+            info!(region = %name, "made from the configuration file");
+            Region::create(name, state)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    region.follow()?;
+    let (generation, state) = region.state()?;
+    if state.balancer.interfaces.is_empty() {
+        return Err(DaemonError::NoInterfaces(name.clone()));
+    }
+    if let Some((config, _)) = given {
+        let differences = state.changes(&state.merge(config)?);
+        if !differences.is_empty() {
+            let first = differences.first().map(ToString::to_string).unwrap_or_default();
+            warn!(
+                differences = differences.len(), first,
+                "the region is followed, not the file, which differs; `lbctl apply FILE` makes the region what the file says"
+            );
+        }
+    }
+    Ok((region, generation, state))
+}
+
+/// Where workers put their counters: the region that is followed, which may be made anew.
+struct Show {
+    region: Arc<ArcSwap<Mapping>>,
+    worker: usize,
+    queue: QueueNum,
+}
+
+impl Report for Show {
+    fn counters(&mut self, counters: &mut Counters) {
+        // A region that was truncated shows nothing; its follower notices and says so.
+        let _ = stats::write(&mut self.region.load_full(), self.worker, self.queue, counters);
+    }
+}
+
+/// A running lbd.
+struct Lbd {
+    config: Option<PathBuf>,
+    region: Region,
+    shown: Arc<ArcSwap<Mapping>>,
+    shared: Arc<Shared>,
+    routing: Routing,
+    queue_by: crate::plan::ruleset::QueueBy,
+    queues: crate::config::QueueRange,
+    workers: Vec<(QueueNum, JoinHandle<io::Result<()>>)>,
+    daemon: Daemon,
+    trouble: Trouble,
+}
+
+/// What was last complained about, so that it is not said every second.
+#[derive(Default)]
+struct Trouble(String);
+
+impl Trouble {
+    fn with(&mut self, what: &str, problem: &dyn std::fmt::Display) {
+        let message = problem.to_string();
+        if self.0 != message {
+            error!(problem = %message, "{what}; the last good state stays in force");
+            self.0 = message;
+        }
+    }
+
+    fn over(&mut self) {
+        if !self.0.is_empty() {
+            info!("all is well again");
+            self.0.clear();
+        }
+    }
+}
+
+impl Lbd {
+    fn start(region: Region, generation: Generation, state: &State, config: Option<PathBuf>) -> Result<Self, DaemonError> {
+        let queue_by = look_at_host(state)?;
+        let queues = state.balancer.queues;
+        let mut opened = Vec::new();
+        for number in queues.iter() {
+            opened.push(NfQueue::open(number, state.balancer.mark_mask)?);
+        }
+        let pid = u64::from(std::process::id());
+        let workers = opened.len() as u64;
+        let daemon = Daemon { pid, adopted: Generation(0), started_unix_seconds: clock::unix_seconds(), workers };
+        let unusable = |error| AccessError::Unusable { name: region.name().clone(), error };
+        let mut mapping = region.mapping();
+        stats::clear(&mut mapping, opened.len()).map_err(unusable)?;
+        daemon.write(&mut mapping).map_err(unusable)?;
+        let shown = Arc::new(ArcSwap::new(mapping));
+        let shared = Arc::new(Shared::new(Forwarding::new(state, generation)?));
+        let mut lbd = Self {
+            config,
+            region,
+            shown,
+            shared,
+            queue_by, queues, daemon,
+            routing: Routing::open()?,
+            workers: Vec::new(),
+            trouble: Trouble::default(),
+        };
+        lbd.put_in_force(state, generation)?;
+        for (worker, queue) in opened.into_iter().enumerate() {
+            lbd.spawn(worker, queue)?;
+        }
+        lbd.adopted(generation);
+        Ok(lbd)
+    }
+
+    fn spawn(&mut self, worker: usize, queue: NfQueue) -> Result<(), DaemonError> {
+        let number = crate::io::Queue::number(&queue);
+        let show = Show { region: Arc::clone(&self.shown), worker, queue: number };
+        let worker = Worker::new(queue, show, Arc::clone(&self.shared));
+        let thread = thread::Builder::new().name(format!("queue-{}", number.0)).spawn(move || worker.run());
+        let thread = thread.map_err(|error| DaemonError::Os { doing: "starting a thread", error })?;
+        self.workers.push((number, thread));
+        Ok(())
+    }
+
+    /// Follows the region until told to end.
+    fn follow(&mut self, mut signals: Signals) -> Result<(), DaemonError> {
+        let mut checked = clock::now();
+        loop {
+            match signals.wait(TICK).map_err(|error| DaemonError::Os { doing: "waiting for signals", error })? {
+                Some(Wish::End) => return Ok(()),
+                Some(Wish::Reload) => self.reload(),
+                None => {}
+            }
+            let now = clock::now();
+            let check = now.duration_since(checked) >= CHECK;
+            if check {
+                checked = now;
+                self.check_workers()?;
+            }
+            self.look_at_region(check);
+        }
+    }
+
+    /// Adopts what is new. What is wrong is logged once, and tried again at every `check`.
+    fn look_at_region(&mut self, check: bool) {
+        match self.adopt_what_is_new(check) {
+            Ok(()) if check => self.trouble.over(),
+            Ok(()) => {}
+            Err(error) => self.trouble.with("the region cannot be followed", &error),
+        }
+    }
+
+    fn adopt_what_is_new(&mut self, check: bool) -> Result<(), DaemonError> {
+        let unusable = |region: &Region, error| AccessError::Unusable { name: region.name().clone(), error };
+        if check {
+            if self.region.is_current().is_ok_and(|current| !current) {
+                self.reopen()?;
+            }
+            slots::check(&mut self.region).map_err(|error| unusable(&self.region, error))?;
+        }
+        let live = slots::generation(&mut self.region).map_err(|error| unusable(&self.region, error))?;
+        if live == self.daemon.adopted || !(check || self.trouble.0.is_empty()) {
+            return Ok(());
+        }
+        self.adopt()
+    }
+
+    fn adopt(&mut self) -> Result<(), DaemonError> {
+        let (generation, state) = self.region.state()?;
+        if generation == self.daemon.adopted {
+            return Ok(());
+        }
+        self.put_in_force(&state, generation)?;
+        self.adopted(generation);
+        info!(%generation, targets = state.targets_used().count(), "adopted");
+        Ok(())
+    }
+
+    /// Kernel and workers shall do what `state` says.
+    fn put_in_force(&mut self, state: &State, generation: Generation) -> Result<(), DaemonError> {
+        let mut state = state.clone();
+        if state.balancer.queues != self.queues {
+            warn!(running = %self.queues, configured = %state.balancer.queues, "other queues are used from the next start on");
+            state.balancer.queues = self.queues;
+        }
+        let forwarding = Forwarding::new(&state, generation)?;
+        let wanted = routing::desired(&state)?;
+        let ruleset = Ruleset::new(&state, &forwarding.classifier().claims(), self.queue_by)?;
+        let ops = routing::diff(&self.routing.current()?, &wanted).map_err(RoutingError::from)?.ops;
+        // Pure removals come last; they wait until no worker sends there any more.
+        let removals = ops.iter().rposition(|op| !op.removes()).map_or(0, |last| last + 1);
+        self.routing.apply(&ops[..removals])?;
+        let applied = nft::apply(&ruleset)?;
+        self.shared.forwarding.store(Arc::new(forwarding));
+        self.routing.apply(&ops[removals..])?;
+        let notes = self.routing.converge(&wanted)?.notes;
+        for note in notes {
+            warn!("{note}");
+        }
+        info!(
+            routing_changes = ops.len(), rules = ?applied.structure, elements_added = applied.elements_added,
+            elements_deleted = applied.elements_deleted, "in force"
+        );
+        Ok(())
+    }
+
+    fn adopted(&mut self, generation: Generation) {
+        self.daemon.adopted = generation;
+        // A region that is gone is noticed at the next look.
+        let _ = self.daemon.write(&mut self.region.mapping());
+    }
+
+    /// The region's name names another file now.
+    fn reopen(&mut self) -> Result<(), DaemonError> {
+        let mut region = Region::open(self.region.name())?;
+        region.follow()?;
+        region.state()?;
+        self.daemon.adopted = Generation(0);
+        self.daemon.write(&mut region.mapping()).map_err(|error: RegionError| AccessError::Unusable {
+            name: region.name().clone(),
+            error,
+        })?;
+        self.shown.store(region.mapping());
+        self.region = region;
+        info!("the region was made anew; following the new one");
+        Ok(())
+    }
+
+    /// SIGHUP: as `lbctl apply FILE`.
+    fn reload(&mut self) {
+        let Some(file) = self.config.clone() else { return warn!("SIGHUP: there is no --config FILE to read again") };
+        let result = check(&file).and_then(|(config, _)| {
+            self.region.update(|state| {
+                let next = state.merge(&config)?;
+                let changes = state.changes(&next);
+                Ok::<_, DaemonError>(((!changes.is_empty()).then_some(next), changes))
+            })
+        });
+        match result {
+            Ok((_, changes)) => {
+                for change in &changes {
+                    info!("{change}");
+                }
+                info!(changes = changes.len(), file = %file.display(), "read again");
+            }
+            Err(error) => error!("SIGHUP: {error}; nothing was changed"),
+        }
+    }
+
+    fn check_workers(&mut self) -> Result<(), DaemonError> {
+        let Some(ended) = self.workers.iter().position(|(_, thread)| thread.is_finished()) else { return Ok(()) };
+        let (queue, thread) = self.workers.swap_remove(ended);
+        let error = match thread.join() {
+            Ok(Ok(())) => io::Error::other("its worker ended"),
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::other("its worker panicked"),
+        };
+        Err(DaemonError::Worker { queue, error })
+    }
+
+    /// Ends the workers; the kernel keeps what it has.
+    fn end(mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for (queue, thread) in self.workers.drain(..) {
+            if let Err(error) = thread.join().unwrap_or_else(|_| Err(io::Error::other("its worker panicked"))) {
+                error!(queue = queue.0, %error, "a worker ended badly");
+            }
+        }
+        self.daemon.pid = 0;
+        let _ = self.daemon.write(&mut self.region.mapping());
+        info!("ended; the kernel goes on with the flows it knows");
+    }
+}
+
+/// Logs what the host lacks; what is needed is an error.
+fn look_at_host(state: &State) -> Result<crate::plan::ruleset::QueueBy, DaemonError> {
+    let probe = probe::probe(&state.balancer.interfaces)?;
+    let mut fatal = Vec::new();
+    for finding in &probe.findings {
+        let probe::Finding { name, value, wanted, severity, advice } = finding;
+        match severity {
+            Severity::Note => info!(name, value, wanted, "{advice}"),
+            Severity::Warning => warn!(name, value, wanted, "{advice}"),
+            Severity::Error => fatal.push(format!("{name} is {value}, wanted {wanted}: {advice}")),
+        }
+    }
+    if fatal.is_empty() { Ok(probe.queue_by) } else { Err(DaemonError::KernelParts(fatal.join("; "))) }
+}

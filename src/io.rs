@@ -1,0 +1,55 @@
+//! The seam between deciding and the world: what a worker needs of the operating system. Each trait has exactly two
+//! implementations, the OS's in `sys/` and the test world's in `tests/world.rs`.
+
+use std::io;
+
+use crate::{
+    balance::{Verdict, counters::Counters},
+    ids::QueueNum,
+};
+
+/// A queue of packets that wait for a verdict.
+pub trait Queue {
+    /// A packet, as the queue hands it out.
+    type Message: Message;
+
+    /// Its number.
+    fn number(&self) -> QueueNum;
+
+    /// The next packet, or `None` when none came for a while, so that the worker can look up.
+    ///
+    /// # Errors
+    /// When the socket reports one; see [`QueueError`] for which of them end the queue.
+    fn receive(&mut self) -> Result<Option<Self::Message>, QueueError>;
+
+    /// Tells the kernel what to do with a packet. Every packet must get a verdict, in the order they came.
+    ///
+    /// # Errors
+    /// When the socket reports one.
+    fn answer(&mut self, message: Self::Message, verdict: Verdict) -> Result<(), QueueError>;
+}
+
+/// A packet that waits for a verdict.
+pub trait Message {
+    /// Its bytes from the IP header on, cut to the queue's copy range.
+    fn bytes(&self) -> &[u8];
+}
+
+/// What the socket of a queue may report.
+#[derive(Debug)]
+pub enum QueueError {
+    /// ENOBUFS: packets came faster than they were read. Those lost went on undecided.
+    Overrun,
+    /// ENOENT: the packet of an earlier verdict was already gone.
+    TooLate,
+    /// The queue is not ours, or no more: nothing will ever come.
+    Closed(io::Error),
+    /// Anything else. The queue goes on.
+    Other(io::Error),
+}
+
+/// Where a worker's counters are shown.
+pub trait Report {
+    /// Shows them. Failing to is no reason to stop deciding, so there is no error.
+    fn counters(&mut self, counters: &mut Counters);
+}

@@ -1,0 +1,297 @@
+//! The commands that make a Linux host a backend. PURE: it prints them, a person pastes them into `sh` as root.
+//!
+//! What a backend needs, and why:
+//! - a tunnel that takes packets from **any** balancer (`remote any`), from its own address only, since that is how
+//!   the kernel keeps such tunnels apart. Its name ends in a digest of the address, so that a host with several
+//!   addresses has several. One `sit` or `ip6tnl` device serves ipip and gue alike;
+//! - no reverse path filter on it: what comes out was sent by a client whose route leads elsewhere;
+//! - the VIPs on `lo`, and no ARP answers for them;
+//! - a smaller segment size in answers from the VIPs (`advmss`), so that the clients' packets fit into the tunnel:
+//!   the balancer never sees a SYN-ACK and cannot do it. Only what leaves from a VIP by the default route is changed:
+//!   routes to particular networks stay with table main, as they are (a client behind one finds the limit by path
+//!   MTU discovery). The default routes are copied; paste again when they change.
+//!
+//! Pasting twice changes nothing. Several services may share a host: what they share has the same name, and tables
+//! and priorities follow the tunnel's overhead, where the larger overhead wins for a VIP that has both.
+//!
+//! Packets between the balancer and the backend are taken to be at most [`UNDERLAY_MTU_BYTES`] long.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::{
+    routing::PROTOCOL,
+    tunnel::{Kind, Wrap, fit, overhead_bytes, wrap},
+};
+use crate::{
+    config::{Encap, GUE_PORT, Path},
+    state::{Service, State},
+};
+
+/// MTU of the network between balancers and backends.
+pub const UNDERLAY_MTU_BYTES: u16 = 1500;
+/// Routing table for answers: this plus the tunnel's overhead. Beside the balancer's own tables, so that a balancer's
+/// cleanup leaves it alone.
+pub const ANSWER_TABLE_BASE: u32 = 30_000;
+/// Priority of the rule for answers: this minus the tunnel's overhead. Just before it lies
+/// [`SPECIFIC_PRIORITY`].
+pub const ANSWER_PRIORITY_BASE: u32 = 9_900;
+/// Priority of the rule that sends answers by the routes of table main to particular networks.
+pub const SPECIFIC_PRIORITY: u32 = 9_800;
+
+/// Why there are no commands.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SetupError {
+    /// No such service.
+    #[error("there is no service {0:?}")]
+    NoService(String),
+    /// No such backend.
+    #[error("service {service:?} has no backend {backend:?}")]
+    NoBackend {
+        /// Where it was looked for.
+        service: String,
+        /// What was looked for.
+        backend: String,
+    },
+    /// The service has no VIP.
+    #[error("service {0:?} has no VIPs that a backend could answer for")]
+    NoVips(String),
+    /// Nothing leads to the backend.
+    #[error("backend {0:?} has no address: its packets are only marked, and carried by rules of your own")]
+    MarkOnly(String),
+}
+
+/// The commands that make a host this backend.
+///
+/// # Errors
+/// When the names do not lead to a backend with an address, or the service has no VIPs.
+pub fn commands(state: &State, service: &str, backend: &str) -> Result<String, SetupError> {
+    let (service, path, encap, address) = find(state, service, backend)?;
+    let mut sh = Script::new();
+    sh.note(&format!("{} backend {backend} at {address}, {}", service.name, encap.name()));
+    sh.note("Paste into sh as root. Doing so again changes nothing.");
+    if let Some(wrap) = wrap(encap) {
+        receive(&mut sh, wrap, address);
+    }
+    vips(&mut sh, service);
+    if wrap(encap).is_some() {
+        answers(&mut sh, service, path);
+    }
+    Ok(sh.0)
+}
+
+/// The commands that undo [`commands`], but for what other backends of `state` at the same address need, and for
+/// settings that may have been so before (rp_filter, arp_ignore, arp_announce, modules).
+///
+/// # Errors
+/// As [`commands`].
+pub fn commands_undo(state: &State, service: &str, backend: &str) -> Result<String, SetupError> {
+    let (gone, path, encap, address) = find(state, service, backend)?;
+    let mut sh = Script::new();
+    sh.note(&format!("{} is no longer backend {backend} at {address}", gone.name));
+    let others: Vec<(&Service, Encap)> = others_at(state, gone, backend, address);
+    let vips: BTreeSet<IpNet> = others.iter().flat_map(|(service, _)| &service.vips).copied().collect();
+    for vip in gone.vips.iter().filter(|vip| !vips.contains(vip)) {
+        let ip = ip(*vip);
+        if is_host(*vip) {
+            sh.run(&format!("{ip} addr del {vip} dev lo"));
+        } else {
+            sh.run(&format!("{ip} route del local {vip} dev lo proto {PROTOCOL}"));
+        }
+        if wrap(encap).is_some() {
+            let priority = ANSWER_PRIORITY_BASE - u32::from(overhead_bytes(path));
+            sh.run(&format!("{ip} rule del pref {priority} from {vip}"));
+            sh.run(&format!("{ip} rule del pref {SPECIFIC_PRIORITY} from {vip}"));
+        }
+    }
+    if let Some(wrap) = wrap(encap)
+        && !others.iter().any(|(_, other)| {
+            self::wrap(*other).is_some_and(|other| kind(other, address) == kind(wrap, address))
+        })
+    {
+        sh.run(&format!("ip link del {}", device(wrap, address)));
+    }
+    Ok(sh.0)
+}
+
+fn find<'a>(state: &'a State, service: &str, backend: &str) -> Result<(&'a Service, Path, Encap, IpAddr), SetupError> {
+    let found = state.service(service).ok_or_else(|| SetupError::NoService(service.to_owned()))?;
+    let no_backend = || SetupError::NoBackend { service: service.to_owned(), backend: backend.to_owned() };
+    let known = found.backends.iter().find(|known| known.name.as_str() == backend).ok_or_else(no_backend)?;
+    match state.path(known.target).ok_or_else(no_backend)? {
+        Path::MarkOnly => Err(SetupError::MarkOnly(backend.to_owned())),
+        Path::Via(..) if found.vips.is_empty() => Err(SetupError::NoVips(service.to_owned())),
+        path @ Path::Via(encap, address) => Ok((found, path, encap, address)),
+    }
+}
+
+fn others_at<'a>(state: &'a State, gone: &Service, backend: &str, address: IpAddr) -> Vec<(&'a Service, Encap)> {
+    let pairs = state.services.iter().flat_map(|service| service.backends.iter().map(move |of| (service, of)));
+    pairs
+        .filter(|(service, of)| (service.name.as_str(), of.name.as_str()) != (gone.name.as_str(), backend))
+        .filter_map(|(service, of)| match state.path(of.target)? {
+            Path::Via(encap, at) if at == address => Some((service, encap)),
+            Path::Via(..) | Path::MarkOnly => None,
+        })
+        .collect()
+}
+
+/// The tunnel through which packets come in.
+fn receive(sh: &mut Script, wrap: Wrap, address: IpAddr) {
+    let kind = kind(wrap, address);
+    let device = device(wrap, address);
+    let (gue_modules, gue_ip, gue_shown) =
+        if address.is_ipv4() { ("fou", "ip", " *$") } else { ("fou fou6", "ip -6", " -6") };
+    sh.note("The tunnel: takes packets from every balancer");
+    let modules = if wrap == Wrap::Gue { format!(" {gue_modules}") } else { String::new() };
+    sh.run(&format!("modprobe -qa {}{modules} 2>/dev/null || :", kind.module()));
+    let options = match kind {
+        Kind::Gre => "",
+        Kind::Ip6Gre => " encaplimit none",
+        Kind::Sit => " mode any",
+        Kind::Ip6Tnl => " mode any encaplimit none",
+    };
+    sh.run(&format!(
+        "ip link show {device} >/dev/null 2>&1 || ip link add {device} type {} local {address} remote any{options}",
+        kind.name()
+    ));
+    sh.run(&format!("ip link set {device} alias \"synrail: {} for {address}\" addrgenmode none", kind.name()));
+    sh.run(&format!("ip link set {device} up"));
+    if wrap == Wrap::Gue {
+        sh.run(&format!(
+            "ip fou show | grep -q '^port {GUE_PORT} gue{gue_shown}' || {gue_ip} fou add port {GUE_PORT} gue"
+        ));
+    }
+    sh.note("No reverse path filter on it. The larger of \"all\" and the device's own value counts, so a value in");
+    sh.note("\"all\" moves to every other device first");
+    sh.run(REVERSE_PATH_FILTER);
+    sh.run(&format!("echo 0 > /proc/sys/net/ipv4/conf/{device}/rp_filter"));
+}
+
+const REVERSE_PATH_FILTER: &str = "\
+conf=/proc/sys/net/ipv4/conf; all=$(cat $conf/all/rp_filter)
+if [ \"$all\" -gt 0 ]; then
+  for f in $conf/*/rp_filter; do
+    case $f in */conf/all/*|*/conf/lb-*) continue ;; esac
+    if [ \"$(cat \"$f\")\" -lt \"$all\" ]; then echo \"$all\" > \"$f\"; fi
+  done
+  echo 0 > $conf/all/rp_filter
+fi";
+
+/// The addresses that it answers for.
+fn vips(sh: &mut Script, service: &Service) {
+    sh.note("The virtual addresses, of which only the balancer may speak on the network");
+    sh.run("echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore");
+    sh.run("echo 2 > /proc/sys/net/ipv4/conf/all/arp_announce");
+    for vip in &service.vips {
+        let ip = ip(*vip);
+        if is_host(*vip) {
+            let nodad = if matches!(vip, IpNet::V6(_)) { " nodad" } else { "" };
+            sh.run(&format!("{ip} addr replace {vip} dev lo{nodad}"));
+        } else {
+            sh.run(&format!("{ip} route replace local {vip} dev lo proto {PROTOCOL}"));
+        }
+    }
+}
+
+/// Segment sizes that fit into the tunnel.
+fn answers(sh: &mut Script, service: &Service, path: Path) {
+    let overhead = u32::from(overhead_bytes(path));
+    let (table, priority) = (ANSWER_TABLE_BASE + overhead, ANSWER_PRIORITY_BASE - overhead);
+    let fit = fit(path, UNDERLAY_MTU_BYTES);
+    sh.note(&format!("Answers ask clients for segments that fit: the tunnel takes {} bytes", fit.mtu_bytes));
+    let families = [(4, fit.mss4_bytes), (6, fit.mss6_bytes)];
+    for (family, mss) in families {
+        let mut of_family = service.vips.iter().filter(|vip| matches!(vip, IpNet::V4(_)) == (family == 4)).peekable();
+        if of_family.peek().is_none() {
+            continue;
+        }
+        sh.run(&format!(
+            "ip -{family} route flush table {table} 2>/dev/null\n\
+             ip -{family} -o route show default table main | sed -E 's/\\\\/ /g; s/ ({DROPPED})//g' |\n\
+             while read -r route; do\n  \
+             ip -{family} route replace $route table {table} proto {PROTOCOL} advmss {mss}\ndone"
+        ));
+        for vip in of_family {
+            for (priority, what) in [
+                (SPECIFIC_PRIORITY, "table main suppress_prefixlength 0".to_owned()),
+                (priority, format!("table {table}")),
+            ] {
+                let rule = format!("pref {priority} from {vip}");
+                sh.run(&format!(
+                    "ip -{family} rule del {rule} 2>/dev/null; ip -{family} rule add {rule} {what} protocol {PROTOCOL}"
+                ));
+            }
+        }
+    }
+}
+
+/// What `ip route show` prints and `ip route replace` does not take, or is said anew. An extended regular expression.
+const DROPPED: &str = "linkdown|dead|offload|trap|rt_[a-z_]+|pref [a-z]+|expires [0-9]+sec|proto [a-z0-9_]+|\
+                       advmss [0-9]+|error -?[0-9]+|hoplimit [0-9]+";
+
+fn kind(wrap: Wrap, address: IpAddr) -> Kind {
+    Kind::of(wrap, address.is_ipv6())
+}
+
+/// `lb-gre-c0a80101`: the address in hexadecimal; of an IPv6 address, its four words folded into one.
+fn device(wrap: Wrap, address: IpAddr) -> String {
+    let short = match kind(wrap, address) {
+        Kind::Gre => "gre",
+        Kind::Ip6Gre => "gr6",
+        Kind::Sit => "sit",
+        Kind::Ip6Tnl => "tn6",
+    };
+    let digest = match address {
+        IpAddr::V4(address) => address.to_bits(),
+        IpAddr::V6(address) => fold(address),
+    };
+    format!("lb-{short}-{digest:08x}")
+}
+
+/// FNV-1a over the bytes.
+fn fold(address: Ipv6Addr) -> u32 {
+    address.octets().iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+fn ip(vip: IpNet) -> &'static str {
+    match vip {
+        IpNet::V4(_) => "ip",
+        IpNet::V6(_) => "ip -6",
+    }
+}
+
+fn is_host(vip: IpNet) -> bool {
+    vip.prefix_len() == vip.max_prefix_len()
+}
+
+/// Lines of shell.
+struct Script(String);
+
+impl Script {
+    fn new() -> Self {
+        Self(String::new())
+    }
+
+    fn note(&mut self, text: &str) {
+        self.line(&format!("# {text}"));
+    }
+
+    fn run(&mut self, command: &str) {
+        self.line(command);
+    }
+
+    fn line(&mut self, text: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

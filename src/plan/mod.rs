@@ -1,0 +1,9 @@
+//! Desired state as values, and what must change to reach it. PURE: nothing here touches the kernel; `sys/` puts it
+//! in force and reads it back.
+
+pub mod backend_setup;
+pub mod elements;
+pub mod routing;
+pub mod rule_tree;
+pub mod ruleset;
+pub mod tunnel;

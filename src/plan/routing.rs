@@ -1,0 +1,544 @@
+//! Tunnel devices, routes and rules that carry a packet from its mark to its backend. PURE.
+//!
+//! ```text
+//! mark of target 7 ─▶ rules (rule_tree.rs) ─▶ table 20007 ─▶ default dev sr-7 ─▶ backend
+//! nothing of ours  ─▶ END ─▶ table main ─▶ blackhole VIP (what nobody steers must not go back to the router)
+//! ```
+//! The number is the same everywhere ([`TargetId::number`]), so an operator reads it at once. [`desired`] computes
+//! what should be from the state; [`diff`] compares it with what [`RoutingNow`] says there is.
+//!
+//! **What is ours**: devices `sr-N` whose alias begins with `synrail:`, routes of protocol 201 in tables 20001 to
+//! 24096, blackhole routes of protocol 201 in table main, rules of protocol 201 in the priorities of the rule tree.
+//! Only those are ever changed or removed. `ip route show table all proto 201` and `ip rule` show them.
+//!
+//! A `direct` target has no device: its table's default route leads to the backend as next hop. A target that only
+//! marks has nothing at all. Nothing that exists and is right is touched, so a daemon that starts again takes over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use thiserror::Error;
+
+use crate::{
+    config::{Encap, Path},
+    ids::TargetId,
+    plan::{
+        rule_tree::{self, Rule, Step},
+        tunnel::{Ends, Tunnel, wrap},
+    },
+    state::State,
+};
+
+/// The protocol number of everything that is ours, in routes and rules.
+pub const PROTOCOL: u8 = 201;
+/// A target's table is this plus its number.
+pub const TABLE_BASE: u32 = 20_000;
+/// The kernel's table `main`.
+pub const TABLE_MAIN: u32 = 254;
+/// How the alias of our devices begins.
+pub const ALIAS_PREFIX: &str = "synrail:";
+/// The longest alias that the kernel takes.
+pub const ALIAS_BYTES_MAX: usize = 255;
+/// Metric of the blackhole routes: so high that an operator's own route to a VIP wins.
+pub const BLACKHOLE_METRIC: u32 = 1_000_000;
+
+/// The routing table of a target.
+#[must_use]
+pub fn table(target: TargetId) -> u32 {
+    TABLE_BASE + target.number()
+}
+
+/// The device of a target.
+#[must_use]
+pub fn device_name(target: TargetId) -> String {
+    format!("sr-{}", target.number())
+}
+
+/// The target whose device has this name.
+#[must_use]
+pub fn target_of_device(name: &str) -> Option<TargetId> {
+    let target = TargetId::from_number(name.strip_prefix("sr-")?.parse().ok()?)?;
+    (device_name(target) == name).then_some(target)
+}
+
+/// Whether a route of protocol [`PROTOCOL`] in this table is ours to change.
+#[must_use]
+pub fn is_our_table(number: u32, blackhole: bool) -> bool {
+    let target = number.checked_sub(TABLE_BASE).and_then(TargetId::from_number);
+    target.is_some() || (number == TABLE_MAIN && blackhole)
+}
+
+/// IPv4 or IPv6, of rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// A tunnel device as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name, `sr-N`.
+    pub name: String,
+    /// What it does.
+    pub tunnel: Tunnel,
+    /// Who uses it, for people: `synrail: web/s1, api/s1`.
+    pub alias: String,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    /// Into this device.
+    Device(String),
+    /// To this next hop.
+    Gateway(IpAddr),
+    /// Nowhere: the packet is dropped in silence.
+    Blackhole,
+    /// Something that we never make; only seen.
+    Other,
+}
+
+/// A route of ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// In which table.
+    pub table: u32,
+    /// For which addresses.
+    pub to: IpNet,
+    /// The metric that the kernel shows.
+    pub metric: u32,
+    /// Where it leads.
+    pub via: Via,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, to, metric, via } = self;
+        match via {
+            Via::Device(name) => write!(f, "route {to} dev {name} table {table} metric {metric}"),
+            Via::Gateway(address) => write!(f, "route {to} via {address} table {table} metric {metric}"),
+            Via::Blackhole => write!(f, "route blackhole {to} table {table} metric {metric}"),
+            Via::Other => write!(f, "route {to} table {table} metric {metric}"),
+        }
+    }
+}
+
+/// What there should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// By name.
+    pub devices: BTreeMap<String, Device>,
+    /// Of targets, and the blackholes.
+    pub routes: BTreeSet<Route>,
+    /// The same for both families.
+    pub rules: BTreeSet<Rule>,
+}
+
+/// A device that the kernel has: every tunnel, and everything with a name of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceNow {
+    /// Its name.
+    pub name: String,
+    /// Its kind as the kernel names it; empty for none.
+    pub kind: String,
+    /// Its alias; empty for none.
+    pub alias: String,
+    /// The tunnel, if it is one that we could have made, with no option that differs.
+    pub tunnel: Option<Tunnel>,
+    /// The outer addresses, if both are set.
+    pub ends: Option<Ends>,
+    /// Whether it is up, makes itself no IPv6 address, carries IPv6, and takes packets from any source (rp_filter 0).
+    pub ready: bool,
+}
+
+impl DeviceNow {
+    fn is_ours(&self) -> bool {
+        self.alias.starts_with(ALIAS_PREFIX)
+    }
+}
+
+/// What there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoutingNow {
+    /// By name.
+    pub devices: BTreeMap<String, DeviceNow>,
+    /// Those of ours ([`is_our_table`]).
+    pub routes: BTreeSet<Route>,
+    /// Those of protocol [`PROTOCOL`] in our priorities.
+    pub rules: BTreeSet<(Family, Rule)>,
+    /// Where table main has routes of other protocols.
+    pub foreign_main: BTreeSet<IpNet>,
+}
+
+/// One change. Each names everything it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Make the device, then as [`Op::Ready`].
+    AddDevice(Device),
+    /// Set what can be set while a device is in use: its alias, no address of its own, rp_filter 0, up.
+    Ready(Device),
+    /// Remove the device of this name, and its routes with it.
+    RemoveDevice(String),
+    /// Add the route.
+    AddRoute(Route),
+    /// Remove the route.
+    RemoveRoute(Route),
+    /// Add the rule.
+    AddRule(Family, Rule),
+    /// Remove the rule.
+    RemoveRule(Family, Rule),
+}
+
+impl Op {
+    /// Whether it only takes something away.
+    #[must_use]
+    pub fn removes(&self) -> bool {
+        match self {
+            Self::RemoveDevice(_) | Self::RemoveRoute(_) | Self::RemoveRule(..) => true,
+            Self::AddDevice(_) | Self::Ready(_) | Self::AddRoute(_) | Self::AddRule(..) => false,
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddDevice(device) => write!(f, "add device {} ({})", device.name, device.tunnel),
+            Self::Ready(device) => write!(f, "set up device {}", device.name),
+            Self::RemoveDevice(name) => write!(f, "remove device {name}"),
+            Self::AddRoute(route) => write!(f, "add {route}"),
+            Self::RemoveRoute(route) => write!(f, "remove {route}"),
+            Self::AddRule(family, rule) => write!(f, "add {family} {rule}"),
+            Self::RemoveRule(family, rule) => write!(f, "remove {family} {rule}"),
+        }
+    }
+}
+
+/// What a person should know, though nothing is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Note {
+    /// Table main has another route for exactly a VIP's prefix, which wins over our blackhole.
+    #[error(
+        "{0} has a route of another protocol in table main: packets to it that nothing steers follow that route \
+         instead of being dropped"
+    )]
+    ForeignRoute(IpNet),
+}
+
+/// The way to what should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// In the order in which they are safe under traffic.
+    pub ops: Vec<Op>,
+    /// For people.
+    pub notes: Vec<Note>,
+}
+
+/// Why a state has no routing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// No outer source address of the right family.
+    #[error(
+        "backend {backend}: [balancer] address has no {family} address, from which its tunnel to {address} could start"
+    )]
+    NoSource {
+        /// As `service/backend`.
+        backend: String,
+        /// Where it is.
+        address: IpAddr,
+        /// Of which there is no address.
+        family: Family,
+    },
+    /// The kernel cannot send IPv6 through an IPv4 next hop.
+    #[error(
+        "service {service:?}: its VIP {vip} is IPv6, which backend {backend:?} with encap \"direct\" cannot get through \
+         its IPv4 address {address}; give an IPv6 address, or use a tunnel"
+    )]
+    Ipv6OverIpv4 {
+        /// The service.
+        service: String,
+        /// The backend.
+        backend: String,
+        /// A VIP of the service.
+        vip: IpNet,
+        /// The next hop.
+        address: IpAddr,
+    },
+    /// An address that means nothing without a device.
+    #[error("backend {backend}: {address} is link-local; use an address that a route without a device can reach")]
+    LinkLocal {
+        /// As `service/backend`.
+        backend: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Two tunnels that the kernel cannot tell apart.
+    #[error(
+        "backends {first} and {second}: ipip and gue to one address ({address}) need two devices of one kind and with \
+         the same ends, which the kernel refuses; use the same encap for both, or another address"
+    )]
+    SameEnds {
+        /// As `service/backend`.
+        first: String,
+        /// As `service/backend`.
+        second: String,
+        /// The address of both.
+        address: IpAddr,
+    },
+}
+
+/// Something that must be settled by a person.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DiffError {
+    /// A device that is not ours has a name that we need.
+    #[error(
+        "device {name} (kind {kind:?}, alias {alias:?}) exists and is not synrail's: rename it, or remove it with: \
+         ip link del {name}"
+    )]
+    ForeignDevice {
+        /// Its name.
+        name: String,
+        /// Its kind.
+        kind: String,
+        /// Its alias.
+        alias: String,
+    },
+    /// A device that is not ours has the ends that we need.
+    #[error(
+        "device {name} is not synrail's and is the same tunnel ({tunnel}) that {wanted} needs: remove it with: \
+         ip link del {name}"
+    )]
+    ForeignTunnel {
+        /// The one that exists.
+        name: String,
+        /// The one that is wanted.
+        wanted: String,
+        /// What both are.
+        tunnel: Tunnel,
+    },
+}
+
+/// Who uses a target, and for which families.
+#[derive(Default)]
+struct Users {
+    names: Vec<String>,
+    vip4: bool,
+    vip6: bool,
+}
+
+/// The routing that `state` needs.
+///
+/// # Errors
+/// When a backend cannot be reached as configured, which [`crate::config`] cannot see in a backend alone.
+pub fn desired(state: &State) -> Result<Desired, PlanError> {
+    let users = users(state)?;
+    let mut wanted = Desired::default();
+    let mut by_ends = BTreeMap::new();
+    let mut with_table = Vec::new();
+    for (target, path) in state.targets_used() {
+        let Path::Via(encap, address) = path else { continue };
+        let unused = Users::default();
+        let users = users.get(&target).unwrap_or(&unused);
+        let backend = || users.names.first().cloned().unwrap_or_else(|| format!("(target {})", target.number()));
+        if is_link_local(address) {
+            return Err(PlanError::LinkLocal { backend: backend(), address });
+        }
+        with_table.push(target);
+        let Some(wrap) = wrap(encap) else {
+            wanted.routes.extend(direct_routes(target, address, users));
+            continue;
+        };
+        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+        let ends = state.balancer.source_for(address).and_then(|local| Ends::new(local, address));
+        let ends = ends.ok_or_else(|| PlanError::NoSource { backend: backend(), address, family })?;
+        let tunnel = Tunnel { wrap, ends };
+        if let Some(first) = by_ends.insert((tunnel.kind(), ends), backend()) {
+            return Err(PlanError::SameEnds { first, second: backend(), address });
+        }
+        let name = device_name(target);
+        wanted.routes.extend(default_routes().map(|(to, metric)| Route {
+            table: table(target),
+            to,
+            metric,
+            via: Via::Device(name.clone()),
+        }));
+        wanted.devices.insert(name.clone(), Device { name, tunnel, alias: alias(&users.names) });
+    }
+    wanted.rules = rule_tree::rules(state.balancer.mark_mask, with_table, table);
+    let vips = state.services.iter().flat_map(|service| &service.vips);
+    wanted.routes.extend(vips.map(|vip| Route {
+        table: TABLE_MAIN,
+        to: vip.trunc(),
+        metric: BLACKHOLE_METRIC,
+        via: Via::Blackhole,
+    }));
+    Ok(wanted)
+}
+
+fn users(state: &State) -> Result<BTreeMap<TargetId, Users>, PlanError> {
+    let mut users: BTreeMap<TargetId, Users> = BTreeMap::new();
+    for service in &state.services {
+        let vip6 = service.vips.iter().find(|vip| matches!(vip, IpNet::V6(_)));
+        for backend in &service.backends {
+            if let (Some(Path::Via(Encap::Direct, address @ IpAddr::V4(_))), Some(vip)) =
+                (state.path(backend.target), vip6)
+            {
+                let (service, backend) = (service.name.to_string(), backend.name.to_string());
+                return Err(PlanError::Ipv6OverIpv4 { service, backend, vip: *vip, address });
+            }
+            let entry = users.entry(backend.target).or_default();
+            entry.names.push(format!("{}/{}", service.name, backend.name));
+            entry.vip4 |= service.vips.iter().any(|vip| matches!(vip, IpNet::V4(_)));
+            entry.vip6 |= vip6.is_some();
+        }
+    }
+    Ok(users)
+}
+
+/// Both default routes with the metrics that the kernel gives them.
+fn default_routes() -> impl Iterator<Item = (IpNet, u32)> {
+    [(Ipv4Net::default().into(), 0), (Ipv6Net::default().into(), 1024)].into_iter()
+}
+
+fn direct_routes(target: TargetId, address: IpAddr, users: &Users) -> impl Iterator<Item = Route> {
+    let (vip4, vip6) = (users.vip4, users.vip6);
+    default_routes()
+        .filter(move |(to, _)| match to {
+            IpNet::V4(_) => vip4,
+            IpNet::V6(_) => vip6,
+        })
+        .map(move |(to, metric)| Route { table: table(target), to, metric, via: Via::Gateway(address) })
+}
+
+fn alias(names: &[String]) -> String {
+    let mut alias = format!("{ALIAS_PREFIX} {}", names.join(", "));
+    alias.truncate(ALIAS_BYTES_MAX);
+    alias
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// What leads from `now` to `wanted`: devices, routes of targets, rules, blackholes; then what goes away, in the
+/// reverse order. `wanted` of [`Desired::default`] removes everything that is ours.
+///
+/// # Errors
+/// When something that is not ours is in the way.
+pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
+    let devices = diff_devices(now, wanted)?;
+    let lost = |route: &Route| matches!(&route.via, Via::Device(name) if devices.early.contains(name));
+    let kept: BTreeSet<&Route> = now.routes.iter().filter(|route| !lost(route)).collect();
+    let in_main = |route: &&Route| route.table == TABLE_MAIN;
+    let (blackholes, routes): (Vec<_>, Vec<_>) =
+        wanted.routes.iter().filter(|route| !kept.contains(route)).partition(in_main);
+    let gone = kept.iter().copied().filter(|route| !wanted.routes.contains(route));
+    let (blackholes_gone, routes_gone): (Vec<_>, Vec<_>) = gone.partition(in_main);
+    // A route in the place of a new one would keep that from being added.
+    let places: BTreeSet<_> = routes.iter().map(|route| (route.table, route.to)).collect();
+    let (replaced, routes_gone): (Vec<_>, Vec<_>) =
+        routes_gone.into_iter().partition(|route| places.contains(&(route.table, route.to)));
+
+    let remove = |route: &Route| Op::RemoveRoute(route.clone());
+    let add = |route: &Route| Op::AddRoute(route.clone());
+    let mut ops: Vec<Op> = devices.early.iter().cloned().map(Op::RemoveDevice).collect();
+    ops.extend(devices.changed);
+    ops.extend(replaced.into_iter().map(remove));
+    ops.extend(routes.into_iter().map(add));
+    let mut rules_gone = Vec::new();
+    for family in Family::ALL {
+        let rules_now = now.rules.iter().filter(|(of, _)| *of == family).map(|(_, rule)| *rule).collect();
+        for step in rule_tree::changes(&rules_now, &wanted.rules) {
+            match step {
+                Step::Add(rule) => ops.push(Op::AddRule(family, rule)),
+                Step::Remove(rule) => rules_gone.push(Op::RemoveRule(family, rule)),
+            }
+        }
+    }
+    ops.extend(blackholes.into_iter().map(add));
+    ops.extend(blackholes_gone.into_iter().map(remove));
+    ops.extend(rules_gone);
+    ops.extend(routes_gone.into_iter().map(remove));
+    ops.extend(devices.late.into_iter().map(Op::RemoveDevice));
+
+    let prefixes = wanted.routes.iter().filter(in_main).map(|route| route.to);
+    let notes = prefixes.filter(|to| now.foreign_main.contains(to)).map(Note::ForeignRoute).collect();
+    Ok(Diff { ops, notes })
+}
+
+struct DeviceChanges {
+    /// To be removed before anything is added: in the way of what is wanted.
+    early: BTreeSet<String>,
+    changed: Vec<Op>,
+    /// To be removed at the end.
+    late: Vec<String>,
+}
+
+fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, DiffError> {
+    let mut early = BTreeSet::new();
+    let mut changed = Vec::new();
+    let mut added = BTreeMap::new();
+    for device in wanted.devices.values() {
+        let Some(seen) = now.devices.get(&device.name) else {
+            added.insert((device.tunnel.kind().name(), device.tunnel.ends), device);
+            changed.push(Op::AddDevice(device.clone()));
+            continue;
+        };
+        let same = seen.tunnel == Some(device.tunnel);
+        // A daemon killed between making a device and naming its users leaves it right but without an alias.
+        let unfinished = same && seen.alias.is_empty();
+        if !seen.is_ours() && !unfinished {
+            let DeviceNow { name, kind, alias, .. } = seen.clone();
+            return Err(DiffError::ForeignDevice { name, kind, alias });
+        }
+        if !same {
+            early.insert(device.name.clone());
+            added.insert((device.tunnel.kind().name(), device.tunnel.ends), device);
+            changed.push(Op::AddDevice(device.clone()));
+        } else if seen.alias != device.alias || !seen.ready {
+            changed.push(Op::Ready(device.clone()));
+        }
+    }
+    let mut late = Vec::new();
+    for seen in now.devices.values() {
+        let ours = seen.is_ours() && target_of_device(&seen.name).is_some();
+        let blocked = seen.ends.and_then(|ends| added.get(&(seen.kind.as_str(), ends)));
+        match blocked {
+            Some(device) if !ours && !early.contains(&seen.name) => {
+                let (name, wanted, tunnel) = (seen.name.clone(), device.name.clone(), device.tunnel);
+                return Err(DiffError::ForeignTunnel { name, wanted, tunnel });
+            }
+            Some(_) => _ = early.insert(seen.name.clone()),
+            None if ours && !wanted.devices.contains_key(&seen.name) => late.push(seen.name.clone()),
+            None => {}
+        }
+    }
+    Ok(DeviceChanges { early, changed, late })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,416 @@
+//! The ruleset as a value: `nft/synrail.nft` with its parameters filled in, what of it goes by netlink, and how to get
+//! there from what the kernel has. PURE.
+//!
+//! Structure (chains and rules) and elements (`elements.rs`) are apart: elements change while traffic runs,
+//! the structure only with the version of synrail or with settings of the whole balancer. Its name, which the table
+//! carries as that of an empty chain, is made from all of it, so a restarted lbd finds out that nothing is to do.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use thiserror::Error;
+use twox_hash::XxHash3_64;
+
+use super::elements::{Elements, TABLE};
+use crate::{
+    balance::service::Claim,
+    config::{Balancer, GUE_PORT, QueueRange},
+    state::State,
+};
+
+const TEMPLATE: &str = include_str!("../../nft/synrail.nft");
+const STRUCTURE_PREFIX: &str = "structure_";
+
+/// By what means packets are queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueBy {
+    /// The `queue` expression of nftables (kernel module `nft_queue`).
+    Nft,
+    /// The NFQUEUE target of xtables, through `nft_compat` (`xt_NFQUEUE`), for kernels without the former.
+    Xtables,
+}
+
+/// Everything that the kernel's table should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Chains and rules.
+    pub structure: Structure,
+    /// Elements of the sets.
+    pub elements: Elements,
+}
+
+/// Chains and rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Structure {
+    /// The name of the empty chain that says which structure this is.
+    pub name: String,
+    /// The filled text: one `table` block. Loads into an empty table, or one whose chains were flushed.
+    pub text: String,
+    /// Rules that go by netlink, after the text.
+    pub native: Vec<NativeChain>,
+    /// Every chain, in the order of the text; last the one that is the name.
+    pub chains: Vec<Chain>,
+}
+
+/// A chain, with what is compared of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// Hook and priority, of a base chain.
+    pub base: Option<(String, i64)>,
+    /// How many rules it has.
+    pub rules: usize,
+}
+
+/// A chain that is filled by netlink, with one rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NativeChain {
+    /// Its name.
+    pub name: &'static str,
+    /// The rule.
+    pub rule: NativeRule,
+}
+
+/// What the nft command cannot say, or not to this kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeRule {
+    /// `delete @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`
+    Forget6,
+    /// `update @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark } accept`
+    Store6,
+    /// NFQUEUE to these queues, with bypass, and fanout where there are several.
+    XtQueue(QueueRange),
+}
+
+/// The template and its parameters do not fit each other.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the ruleset's template: {0}")]
+pub struct TemplateError(String);
+
+impl Ruleset {
+    /// The ruleset for this state, whose services claim these boxes.
+    ///
+    /// # Errors
+    /// Never with the template that is built in; a test sees to that.
+    pub fn new(state: &State, claims: &[Claim], queue_by: QueueBy) -> Result<Self, TemplateError> {
+        let structure = Structure::new(&state.balancer, queue_by)?;
+        Ok(Self { structure, elements: Elements::wanted(state, claims) })
+    }
+}
+
+impl Structure {
+    /// The structure for these settings.
+    ///
+    /// # Errors
+    /// Never with the template that is built in; a test sees to that.
+    pub fn new(balancer: &Balancer, queue_by: QueueBy) -> Result<Self, TemplateError> {
+        let queues = balancer.queues;
+        let (queue, mut native) = match queue_by {
+            QueueBy::Nft => (queue_statement(queues), vec![]),
+            QueueBy::Xtables => (
+                format!("# (native) NFQUEUE of xtables, to {queues}"),
+                vec![NativeChain { name: "to_queue", rule: NativeRule::XtQueue(queues) }],
+            ),
+        };
+        native.push(NativeChain { name: "forget6", rule: NativeRule::Forget6 });
+        native.push(NativeChain { name: "store6", rule: NativeRule::Store6 });
+        let timeouts = balancer.timeouts;
+        let parameters = [
+            ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
+            ("tcp_open", timeouts.tcp_established_seconds.to_string()),
+            ("tcp_closing", timeouts.tcp_closing_seconds.to_string()),
+            ("udp", timeouts.udp_seconds.to_string()),
+            ("gue_port", GUE_PORT.to_string()),
+            ("queue", queue),
+        ];
+        let text = fill(TEMPLATE, &parameters)?;
+        let mut chains = chains_of_text(&text);
+        for chain in &mut chains {
+            chain.rules += native.iter().filter(|native| native.name == chain.name).count();
+        }
+        let made_from = format!("{text} {native:?}");
+        let name = format!("{STRUCTURE_PREFIX}{:016x}", XxHash3_64::oneshot(made_from.as_bytes()));
+        chains.push(Chain { name: name.clone(), base: None, rules: 0 });
+        Ok(Self { name, text, native, chains })
+    }
+
+    /// The command that adds the chain which names this structure, for when all of it is in place: a change that fails
+    /// half-way must not pass for done.
+    #[must_use]
+    pub fn stamp(&self) -> String {
+        format!("add chain inet {TABLE} {}\n", self.name)
+    }
+
+    /// What leads from `current`, the chains that the kernel has (`None`: no table), to this structure.
+    #[must_use]
+    pub fn change_from(&self, current: Option<&[Chain]>) -> StructureChange {
+        let Some(current) = current else {
+            return StructureChange { text: Some(self.text.clone()), removed_base_chains: vec![] };
+        };
+        let known = |chain: &Chain| current.iter().any(|other| other == chain);
+        if self.chains.len() == current.len() && self.chains.iter().all(known) {
+            return StructureChange { text: None, removed_base_chains: vec![] };
+        }
+        // Chains filled by netlink are flushed and filled there, at once: they keep their rules till then.
+        let (mut flush, mut delete) = (String::new(), String::new());
+        let mut removed_base_chains = Vec::new();
+        for chain in current {
+            let name = &chain.name;
+            let wanted = self.chains.iter().find(|wanted| wanted.name == *name);
+            // Writing to a String cannot fail.
+            if wanted.is_none() || self.native.iter().all(|native| native.name != name) {
+                let _ = writeln!(flush, "flush chain inet {TABLE} {name}");
+            }
+            if *name == self.name || wanted.is_none_or(|wanted| wanted.base != chain.base) {
+                let _ = writeln!(delete, "delete chain inet {TABLE} {name}");
+                if chain.base.is_some() {
+                    removed_base_chains.push(name.clone());
+                }
+            }
+        }
+        StructureChange { text: Some(format!("{flush}{delete}{}", self.text)), removed_base_chains }
+    }
+}
+
+/// How to get to a structure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StructureChange {
+    /// One transaction, to be followed by the rules that go by netlink, then by [`Structure::stamp`]; `None`: all is
+    /// as it should be.
+    pub text: Option<String>,
+    /// Base chains that it removes: packets that wait in queues are lost with them. Only when another version of
+    /// synrail had others.
+    pub removed_base_chains: Vec<String>,
+}
+
+/// The chains of table inet synrail in the answer of `nft -j -t list table inet synrail`.
+///
+/// # Errors
+/// When it is no such answer.
+pub fn chains_of_json(json: &str) -> Result<Vec<Chain>, ChainsError> {
+    let answer: Value = serde_json::from_str(json).map_err(|error| ChainsError(error.to_string()))?;
+    let objects =
+        answer["nftables"].as_array().ok_or_else(|| ChainsError("no list of objects".to_owned()))?;
+    let in_table = |object: &Value| object["family"] == "inet" && object["table"] == TABLE;
+    let mut chains = Vec::new();
+    for chain in objects.iter().filter_map(|object| object.get("chain")).filter(|chain| in_table(chain)) {
+        let name = chain["name"].as_str().ok_or_else(|| ChainsError(chain.to_string()))?;
+        let base = chain["hook"].as_str().zip(chain["prio"].as_i64());
+        let rules = objects.iter().filter_map(|object| object.get("rule"));
+        let rules = rules.filter(|rule| in_table(rule) && rule["chain"] == name).count();
+        chains.push(Chain {
+            name: name.to_owned(),
+            base: base.map(|(hook, priority)| (hook.to_owned(), priority)),
+            rules,
+        });
+    }
+    Ok(chains)
+}
+
+/// Chains that nft printed, and that cannot be read.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("cannot read the chains of table inet synrail as nft prints them: {0}")]
+pub struct ChainsError(String);
+
+fn queue_statement(queues: QueueRange) -> String {
+    let flags = if queues.first() == queues.last() { "bypass" } else { "bypass,fanout" };
+    format!("queue flags {flags} to {queues}")
+}
+
+/// The template with every `{{name}}` replaced. The comment at its head, which explains the parameters, is left out.
+fn fill(template: &str, parameters: &[(&str, String)]) -> Result<String, TemplateError> {
+    let body_starts = template.find("\ntable ").ok_or_else(|| TemplateError("no table".to_owned()))? + 1;
+    let mut text = template[body_starts..].to_owned();
+    for (name, value) in parameters {
+        let marker = format!("{{{{{name}}}}}");
+        if !text.contains(&marker) {
+            return Err(TemplateError(format!("has no parameter {marker}")));
+        }
+        text = text.replace(&marker, value);
+    }
+    match text.find("{{") {
+        Some(at) => Err(TemplateError(text[at..].chars().take_while(|c| !c.is_whitespace()).collect())),
+        None => Ok(text),
+    }
+}
+
+/// The chains of the filled text, which keeps to one statement a line.
+fn chains_of_text(text: &str) -> Vec<Chain> {
+    let mut chains: Vec<Chain> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if let Some(rest) = line.strip_prefix("chain ") {
+            let name = rest.split_whitespace().next().unwrap_or_default().to_owned();
+            chains.push(Chain { name, base: None, rules: 0 });
+            inside = !line.ends_with('}');
+        } else if line == "}" {
+            inside = false;
+        } else if let (true, Some(chain)) = (inside && !line.is_empty(), chains.last_mut()) {
+            match line.strip_prefix("type ") {
+                Some(base) => chain.base = base_of(base),
+                None => chain.rules += 1,
+            }
+        }
+    }
+    chains
+}
+
+/// Hook and priority of `filter hook HOOK priority PRIORITY; ...`.
+fn base_of(text: &str) -> Option<(String, i64)> {
+    let mut words = text.split([' ', ';']);
+    let hook = words.by_ref().skip_while(|word| *word != "hook").nth(1)?;
+    let priority = match words.by_ref().skip_while(|word| *word != "priority").nth(1)? {
+        "raw" => -300,
+        "mangle" => -150,
+        number => number.parse().ok()?,
+    };
+    Some((hook.to_owned(), priority))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Timeouts, ids::MarkMask, plan::elements::SetName};
+
+    fn balancer() -> Balancer {
+        Balancer { queues: QueueRange::new(0, 3).unwrap(), ..Balancer::unconfigured() }
+    }
+
+    fn structure(queue_by: QueueBy) -> Structure {
+        Structure::new(&balancer(), queue_by).unwrap()
+    }
+
+    #[test]
+    fn the_template_and_its_parameters_fit() {
+        let text = structure(QueueBy::Nft).text;
+        assert!(!text.contains("{{"));
+        assert!(text.contains("\t\tqueue flags bypass,fanout to 0-3\n"));
+        assert!(
+            text.contains("ct mark & 0x0000ffff != 0 meta mark set ct mark counter name restored accept")
+        );
+        assert!(text.contains("ct timeout tcp4_7440_30 {"));
+        assert!(fill("\ntable {{a}}", &[("b", String::new())]).is_err());
+        assert!(fill("\ntable {{a}}", &[]).is_err());
+    }
+
+    #[test]
+    fn the_template_has_every_set_and_explains_every_parameter() {
+        for set in SetName::ALL {
+            assert!(TEMPLATE.contains(&format!("set {} {{", set.name())), "{set:?}");
+        }
+        let (head, body) = TEMPLATE.split_once("\ntable ").unwrap();
+        for part in body.split("{{").skip(1) {
+            let parameter = part.split("}}").next().unwrap();
+            assert!(head.contains(&format!("{{{{{parameter}}}}}")), "{parameter}");
+        }
+    }
+
+    #[test]
+    fn every_chain_that_is_named_is_there_and_the_other_way_round() {
+        let structure = structure(QueueBy::Nft);
+        for chain in structure.chains.iter().filter(|chain| chain.base.is_none()) {
+            let named = ["goto", "jump"].iter().any(|verb| {
+                structure.text.lines().any(|line| line.trim().ends_with(&format!("{verb} {}", chain.name)))
+            });
+            assert_eq!(named, chain.name != structure.name, "{}", chain.name);
+        }
+        for line in structure.text.lines().map(str::trim) {
+            if let Some((_, name)) = line.rsplit_once("goto ").or_else(|| line.rsplit_once("jump ")) {
+                assert!(structure.chains.iter().any(|chain| chain.name == name), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn chains_are_counted_in_the_text() {
+        let structure = structure(QueueBy::Xtables);
+        let chain = |name: &str| structure.chains.iter().find(|chain| chain.name == name).unwrap();
+        assert_eq!(chain("before_conntrack").base, Some(("prerouting".to_owned(), -300)));
+        assert_eq!(chain("steer").base, Some(("prerouting".to_owned(), -150)));
+        assert_eq!(chain("after_queue").base, Some(("prerouting".to_owned(), -149)));
+        assert_eq!(chain("outer").base, Some(("output".to_owned(), -300)));
+        let rules = ["steer", "claimed4", "to_queue", "forget4", "forget6", "store6", "lifetime", "outer"];
+        assert_eq!(rules.map(|name| chain(name).rules), [3, 4, 1, 1, 1, 1, 5, 4]);
+        assert_eq!(chain(&structure.name).rules, 0);
+    }
+
+    #[test]
+    fn one_queue_has_no_fanout() {
+        let one = Structure::new(&Balancer::unconfigured(), QueueBy::Nft).unwrap();
+        assert!(one.text.contains("\t\tqueue flags bypass to 0\n"));
+    }
+
+    #[test]
+    fn the_name_tells_structures_apart() {
+        let other_timeouts = Timeouts { udp_seconds: 60, ..Timeouts::default() };
+        let balancers = [
+            balancer(),
+            Balancer::unconfigured(),
+            Balancer { mark_mask: MarkMask::new(0xffff_0000).unwrap(), ..balancer() },
+            Balancer { timeouts: other_timeouts, ..balancer() },
+        ];
+        let mut names: Vec<String> = balancers
+            .iter()
+            .flat_map(|balancer| [QueueBy::Nft, QueueBy::Xtables].map(|by| Structure::new(balancer, by)))
+            .map(|structure| structure.unwrap().name)
+            .collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 8);
+        assert_eq!(structure(QueueBy::Nft).name, structure(QueueBy::Nft).name);
+    }
+
+    #[test]
+    fn what_is_in_place_is_left_alone() {
+        let structure = structure(QueueBy::Nft);
+        let mut current = structure.chains.clone();
+        current.reverse();
+        assert_eq!(structure.change_from(Some(&current)).text, None);
+        assert_eq!(structure.change_from(None).text, Some(structure.text));
+    }
+
+    #[test]
+    fn another_structure_is_refilled_in_one_transaction_with_the_base_chains_kept() {
+        let (old, new) = (structure(QueueBy::Xtables), structure(QueueBy::Nft));
+        let change = new.change_from(Some(&old.chains));
+        let text = change.text.unwrap();
+        assert_eq!(change.removed_base_chains, [""; 0]);
+        assert!(text.contains(&format!("delete chain inet synrail {}\n", old.name)));
+        assert_eq!(text.matches("delete chain").count(), 1);
+        assert!(text.contains("flush chain inet synrail to_queue\n"));
+        assert!(!text.contains("flush chain inet synrail store6\n"), "stays filled until netlink's turn");
+        assert!(text.ends_with(&new.text));
+        let back = old.change_from(Some(&new.chains)).text.unwrap();
+        assert!(!back.contains("flush chain inet synrail to_queue\n"));
+    }
+
+    #[test]
+    fn a_rule_too_few_and_foreign_chains_are_noticed() {
+        let structure = structure(QueueBy::Nft);
+        let mut current = structure.chains.clone();
+        current[3].rules -= 1;
+        assert!(structure.change_from(Some(&current)).text.is_some());
+        let mut current = structure.chains.clone();
+        let base = Some(("forward".to_owned(), 0));
+        current.push(Chain { name: "promote".to_owned(), base, rules: 1 });
+        let change = structure.change_from(Some(&current));
+        assert_eq!(change.removed_base_chains, ["promote"]);
+        assert!(change.text.unwrap().contains("delete chain inet synrail promote\n"));
+    }
+
+    #[test]
+    fn chains_are_read_from_nft() {
+        let json = r#"{"nftables": [{"metainfo": {}}, {"table": {"family": "inet", "name": "synrail"}},
+            {"chain": {"family": "inet", "table": "synrail", "name": "steer", "hook": "prerouting", "prio": -150}},
+            {"chain": {"family": "inet", "table": "other", "name": "steer"}},
+            {"chain": {"family": "inet", "table": "synrail", "name": "ask"}},
+            {"rule": {"family": "inet", "table": "synrail", "chain": "ask", "expr": [{"accept": null}]}},
+            {"rule": {"family": "ip", "table": "synrail", "chain": "ask"}}]}"#;
+        let steer = Chain { name: "steer".to_owned(), base: Some(("prerouting".to_owned(), -150)), rules: 0 };
+        let ask = Chain { name: "ask".to_owned(), base: None, rules: 1 };
+        assert_eq!(chains_of_json(json), Ok(vec![steer, ask]));
+        assert!(chains_of_json("{}").is_err());
+    }
+}

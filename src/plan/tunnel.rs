@@ -1,0 +1,226 @@
+//! What the tunnel to a target looks like, and what it costs. PURE.
+//!
+//! | encap | over IPv4: kind, headers, MTU at 1500 | over IPv6 |
+//! |---|---|---|
+//! | gre  | `gre`, IPv4 20 + GRE 4: 1476 | `ip6gre`, IPv6 40 + GRE 4: 1456 |
+//! | ipip | `sit` mode any, IPv4 20: 1480 | `ip6tnl` mode any, IPv6 40: 1460 |
+//! | gue  | `sit` + UDP 8 + GUE 4: 1468 | `ip6tnl` + UDP 8 + GUE 4: 1448 |
+//!
+//! Every kind carries IPv4 and IPv6 in one device. `sit` in mode `any` is the one IPv4 kind that does so without a
+//! GRE header: inner IPv4 goes as protocol 4, inner IPv6 as protocol 41. Over IPv6 the encapsulation limit is off,
+//! which would cost 8 bytes and an extension header that routers dislike.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use crate::config::{Encap, Path};
+
+/// Time to live, or hop limit, of the outer header: fixed, so that a short-lived inner packet still arrives.
+pub const OUTER_TTL: u8 = 64;
+
+/// What a tunnel puts between the outer IP header and the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Wrap {
+    /// A GRE header without options.
+    Gre,
+    /// Nothing.
+    Ipip,
+    /// UDP and a GUE header.
+    Gue,
+}
+
+/// The outer addresses. Both of one family, by construction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ends {
+    /// IPv4.
+    V4 {
+        /// Ours.
+        local: Ipv4Addr,
+        /// The backend's.
+        remote: Ipv4Addr,
+    },
+    /// IPv6.
+    V6 {
+        /// Ours.
+        local: Ipv6Addr,
+        /// The backend's.
+        remote: Ipv6Addr,
+    },
+}
+
+impl Ends {
+    /// The two addresses as ends of a tunnel, or `None` when their families differ.
+    #[must_use]
+    pub fn new(local: IpAddr, remote: IpAddr) -> Option<Self> {
+        match (local, remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => Some(Self::V4 { local, remote }),
+            (IpAddr::V6(local), IpAddr::V6(remote)) => Some(Self::V6 { local, remote }),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+        }
+    }
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4 { local, remote } => write!(f, "{local} to {remote}"),
+            Self::V6 { local, remote } => write!(f, "{local} to {remote}"),
+        }
+    }
+}
+
+/// A kind of device, as the kernel names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// GRE over IPv4.
+    Gre,
+    /// GRE over IPv6.
+    Ip6Gre,
+    /// IPv4 or IPv6 in IPv4.
+    Sit,
+    /// IPv4 or IPv6 in IPv6.
+    Ip6Tnl,
+}
+
+impl Kind {
+    /// The kind that puts `wrap` over IPv6, or over IPv4.
+    #[must_use]
+    pub fn of(wrap: Wrap, over_ipv6: bool) -> Self {
+        match (wrap, over_ipv6) {
+            (Wrap::Gre, false) => Self::Gre,
+            (Wrap::Gre, true) => Self::Ip6Gre,
+            (Wrap::Ipip | Wrap::Gue, false) => Self::Sit,
+            (Wrap::Ipip | Wrap::Gue, true) => Self::Ip6Tnl,
+        }
+    }
+
+    /// As `ip link add type` takes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gre => "gre",
+            Self::Ip6Gre => "ip6gre",
+            Self::Sit => "sit",
+            Self::Ip6Tnl => "ip6tnl",
+        }
+    }
+
+    /// The module that brings it.
+    #[must_use]
+    pub fn module(self) -> &'static str {
+        match self {
+            Self::Gre => "ip_gre",
+            Self::Ip6Gre => "ip6_gre",
+            Self::Sit => "sit",
+            Self::Ip6Tnl => "ip6_tunnel",
+        }
+    }
+}
+
+/// A tunnel to one target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tunnel {
+    /// What goes between.
+    pub wrap: Wrap,
+    /// From where to where.
+    pub ends: Ends,
+}
+
+impl Tunnel {
+    /// The device's kind.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        Kind::of(self.wrap, matches!(self.ends, Ends::V6 { .. }))
+    }
+
+    /// The module that GUE needs besides [`Kind::module`].
+    #[must_use]
+    pub fn encap_module(self) -> Option<&'static str> {
+        match (self.wrap, self.ends) {
+            (Wrap::Gre | Wrap::Ipip, _) => None,
+            (Wrap::Gue, Ends::V4 { .. }) => Some("fou"),
+            (Wrap::Gue, Ends::V6 { .. }) => Some("fou6"),
+        }
+    }
+}
+
+impl fmt::Display for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gue = if self.wrap == Wrap::Gue { " with gue" } else { "" };
+        write!(f, "{}{gue} {}", self.kind().name(), self.ends)
+    }
+}
+
+/// What `encap` puts around a packet, or `None` when it needs no tunnel.
+#[must_use]
+pub fn wrap(encap: Encap) -> Option<Wrap> {
+    match encap {
+        Encap::Gre => Some(Wrap::Gre),
+        Encap::Ipip => Some(Wrap::Ipip),
+        Encap::Gue => Some(Wrap::Gue),
+        Encap::Direct => None,
+    }
+}
+
+/// How many bytes a path puts in front of a packet.
+#[must_use]
+pub fn overhead_bytes(path: Path) -> u16 {
+    let Path::Via(encap, remote) = path else { return 0 };
+    let inner = match encap {
+        Encap::Direct => return 0,
+        Encap::Ipip => 0,
+        Encap::Gre => 4,
+        Encap::Gue => 8 + 4,
+    };
+    inner + if remote.is_ipv6() { 40 } else { 20 }
+}
+
+/// The largest packets and segments that pass a path whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// Bytes of an inner packet, its IP header included.
+    pub mtu_bytes: u16,
+    /// TCP payload over inner IPv4.
+    pub mss4_bytes: u16,
+    /// TCP payload over inner IPv6.
+    pub mss6_bytes: u16,
+}
+
+/// What fits through `path` when the network to the backend carries packets of `underlay_mtu_bytes`.
+#[must_use]
+pub fn fit(path: Path, underlay_mtu_bytes: u16) -> Fit {
+    let mtu_bytes = underlay_mtu_bytes.saturating_sub(overhead_bytes(path));
+    Fit { mtu_bytes, mss4_bytes: mtu_bytes.saturating_sub(40), mss6_bytes: mtu_bytes.saturating_sub(60) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mtu_and_mss_are_those_that_the_kernel_sets() {
+        let cases = [
+            (Encap::Gre, "192.168.1.1", 1476),
+            (Encap::Gre, "fd00::1", 1456),
+            (Encap::Ipip, "192.168.1.1", 1480),
+            (Encap::Ipip, "fd00::1", 1460),
+            (Encap::Gue, "192.168.1.1", 1468),
+            (Encap::Gue, "fd00::1", 1448),
+            (Encap::Direct, "192.168.1.1", 1500),
+        ];
+        for (encap, remote, mtu_bytes) in cases {
+            let fit = fit(Path::Via(encap, remote.parse().unwrap()), 1500);
+            assert_eq!(fit, Fit { mtu_bytes, mss4_bytes: mtu_bytes - 40, mss6_bytes: mtu_bytes - 60 });
+        }
+        assert_eq!(fit(Path::MarkOnly, 1500).mtu_bytes, 1500);
+    }
+
+    #[test]
+    fn ends_are_of_one_family() {
+        let (v4, v6) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
+        assert!(Ends::new(v4, v4).is_some() && Ends::new(v6, v6).is_some());
+        assert!(Ends::new(v4, v6).is_none() && Ends::new(v6, v4).is_none());
+    }
+}

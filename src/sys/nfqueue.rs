@@ -1,0 +1,299 @@
+//! NFQUEUE, by the crate `nfq`, with what that crate cannot do done on its socket.
+//!
+//! - **One message configures.** The crate's setters wait for an acknowledgement each and throw away packets read
+//!   meanwhile, which then hang in the kernel for ever. A daemon that is restarted finds rules in place and packets
+//!   coming, so everything is said in one message without acknowledgement, and checked by reading
+//!   `/proc/net/netfilter/nfnetlink_queue`.
+//! - **The socket is found** among the process's descriptors, since the crate keeps it to itself: for its receive
+//!   buffer (the default holds 256 packets, whatever the queue's length), a time limit, and close-on-exec.
+//! - A full queue fails open: the packet goes on, unmarked, to the chain behind the queue. Large packets come whole,
+//!   unsegmented (GSO): only headers are read.
+//!
+//! Verdicts must come from the socket that is bound, in the order of the packets (the kernel looks them up in a list).
+
+#![allow(unsafe_code)]
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::fd::{BorrowedFd, RawFd},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::{
+        socket::{
+            MsgFlags, NetlinkAddr, getsockname, sendto, setsockopt,
+            sockopt::{RcvBufForce, ReceiveTimeout},
+        },
+        time::{TimeVal, TimeValLike},
+    },
+};
+use thiserror::Error;
+
+use crate::{
+    balance::Verdict,
+    ids::{Mark, MarkMask, QueueNum},
+    io::{Message, Queue, QueueError},
+    packet::HEADER_BYTES_MAX,
+};
+
+/// Packets that wait for a verdict at a time; one more fails open.
+pub const QUEUE_PACKETS_MAX: u32 = 8192;
+/// Receive buffer for as many: a packet of [`HEADER_BYTES_MAX`] takes less than 2 KiB of kernel memory.
+const RECEIVE_BUFFER_BYTES: usize = QUEUE_PACKETS_MAX as usize * 2048;
+/// How often an idle worker looks up.
+const IDLE: Duration = Duration::from_millis(200);
+const QUEUES_FILE: &str = "/proc/self/net/netfilter/nfnetlink_queue";
+
+/// Why a queue could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The kernel cannot queue to user space.
+    #[error("the kernel has no nfnetlink_queue: `modprobe nfnetlink_queue` (a module of Debian's linux-image-amd64)")]
+    NoKernelPart,
+    /// Another process listens.
+    #[error("queue {} is held by {holder}; end it or choose other queues", .queue.0)]
+    Held {
+        /// The queue.
+        queue: QueueNum,
+        /// Who has it.
+        holder: String,
+    },
+    /// Not allowed.
+    #[error("queue {}: not allowed; lbd needs CAP_NET_ADMIN", .0.0)]
+    NotAllowed(QueueNum),
+    /// The operating system said no.
+    #[error("queue {}: {doing}: {error}", .queue.0)]
+    Os {
+        /// The queue.
+        queue: QueueNum,
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// A queue that this process listens to.
+pub struct NfQueue {
+    inner: nfq::Queue,
+    number: QueueNum,
+    mask: MarkMask,
+}
+
+impl NfQueue {
+    /// Listens to queue `number`; marks are set within `mask`.
+    ///
+    /// # Errors
+    /// When somebody else listens, or the kernel cannot.
+    pub fn open(number: QueueNum, mask: MarkMask) -> Result<Self, OpenError> {
+        let os = |doing| move |error: io::Error| OpenError::Os { queue: number, doing, error };
+        if let Some(line) = queue_line(number) {
+            return Err(OpenError::Held { queue: number, holder: holder(line.port) });
+        }
+        let before = netfilter_sockets().map_err(os("listing descriptors"))?;
+        let mut inner = nfq::Queue::open().map_err(|error| match error.raw_os_error() {
+            Some(libc::EPROTONOSUPPORT) => OpenError::NoKernelPart,
+            _ => os("opening a netlink socket")(error),
+        })?;
+        // So that losses are told and can be counted.
+        inner.set_recv_enobufs(true).map_err(os("asking for overruns"))?;
+        let after = netfilter_sockets().map_err(os("listing descriptors"))?;
+        let mut new = after.difference(&before);
+        let (Some(&fd), None) = (new.next(), new.next()) else {
+            return Err(os("finding its socket")(io::Error::other("not exactly one new netfilter socket")));
+        };
+        // SAFETY: `fd` was opened by `inner` just now, which keeps it open for the rest of this function.
+        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+        fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| os("setting close-on-exec")(e.into()))?;
+        setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER_BYTES).map_err(|error| match error {
+            Errno::EPERM => OpenError::NotAllowed(number),
+            error => os("enlarging its receive buffer")(error.into()),
+        })?;
+        let idle = TimeVal::milliseconds(i64::try_from(IDLE.as_millis()).unwrap_or(i64::MAX));
+        setsockopt(&socket, ReceiveTimeout, &idle).map_err(|e| os("setting its time limit")(e.into()))?;
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(fd, &configuration(number), &kernel, MsgFlags::empty()).map_err(|e| os("configuring it")(e.into()))?;
+        let ours: NetlinkAddr = getsockname(fd).map_err(|e| os("asking for its port")(e.into()))?;
+        match queue_line(number) {
+            Some(line) if line.port == ours.pid() => Ok(Self { inner, number, mask }),
+            Some(line) => Err(OpenError::Held { queue: number, holder: holder(line.port) }),
+            None => match inner.recv().map_err(|error| error.raw_os_error()) {
+                Err(Some(libc::EPERM)) => Err(OpenError::NotAllowed(number)),
+                Err(Some(libc::EINVAL | libc::EOPNOTSUPP)) => Err(OpenError::NoKernelPart),
+                Err(code) => Err(os("binding it")(io::Error::from_raw_os_error(code.unwrap_or(libc::EIO)))),
+                Ok(_) => Err(os("binding it")(io::Error::other(format!("{QUEUES_FILE} does not list it")))),
+            },
+        }
+    }
+}
+
+/// A packet that waits.
+pub struct NfMessage(nfq::Message);
+
+impl Message for NfMessage {
+    fn bytes(&self) -> &[u8] {
+        self.0.get_payload()
+    }
+}
+
+impl Queue for NfQueue {
+    type Message = NfMessage;
+
+    fn number(&self) -> QueueNum {
+        self.number
+    }
+
+    fn receive(&mut self) -> Result<Option<NfMessage>, QueueError> {
+        match self.inner.recv() {
+            Ok(message) => Ok(Some(NfMessage(message))),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EINTR) => Ok(None),
+                _ => Err(classify(error)),
+            },
+        }
+    }
+
+    fn answer(&mut self, NfMessage(mut message): NfMessage, verdict: Verdict) -> Result<(), QueueError> {
+        match verdict {
+            Verdict::Steer(Mark(mark)) => {
+                message.set_nfmark(message.get_nfmark() & !self.mask.bits() | mark);
+                message.set_verdict(nfq::Verdict::Accept);
+            }
+            Verdict::Drop => message.set_verdict(nfq::Verdict::Drop),
+        }
+        self.inner.verdict(message).map_err(classify)
+    }
+}
+
+fn classify(error: io::Error) -> QueueError {
+    match error.raw_os_error() {
+        Some(libc::ENOBUFS) => QueueError::Overrun,
+        Some(libc::ENOENT) => QueueError::TooLate,
+        Some(libc::EPERM | libc::EBADF | libc::ENODEV) => QueueError::Closed(error),
+        _ => QueueError::Other(error),
+    }
+}
+
+/// Binds a queue and sets everything about it, in one message (`nfnetlink_queue.h`, `nfqnl_recv_config`).
+fn configuration(queue: QueueNum) -> Vec<u8> {
+    const CONFIG: u16 = (libc::NFNL_SUBSYS_QUEUE as u16) << 8 | libc::NFQNL_MSG_CONFIG as u16;
+    let mut attributes = Vec::new();
+    let mut attribute = |kind: libc::c_int, value: &[u8]| {
+        // Kinds and lengths are small constants.
+        attributes.extend(u16::try_from(4 + value.len()).unwrap_or(0).to_ne_bytes());
+        attributes.extend(u16::try_from(kind).unwrap_or(0).to_ne_bytes());
+        attributes.extend(value);
+        attributes.resize(attributes.len().next_multiple_of(4), 0);
+    };
+    let flags = u32::try_from(libc::NFQA_CFG_F_FAIL_OPEN | libc::NFQA_CFG_F_GSO).unwrap_or(0).to_be_bytes();
+    let copy_mode = u8::try_from(libc::NFQNL_COPY_PACKET).unwrap_or(0);
+    let [r0, r1, r2, r3] = u32::from(HEADER_BYTES_MAX).to_be_bytes();
+    attribute(libc::NFQA_CFG_CMD, &[u8::try_from(libc::NFQNL_CFG_CMD_BIND).unwrap_or(0), 0, 0, 0]);
+    attribute(libc::NFQA_CFG_PARAMS, &[r0, r1, r2, r3, copy_mode]);
+    attribute(libc::NFQA_CFG_QUEUE_MAXLEN, &QUEUE_PACKETS_MAX.to_be_bytes());
+    attribute(libc::NFQA_CFG_FLAGS, &flags);
+    attribute(libc::NFQA_CFG_MASK, &flags);
+    let len = u32::try_from(20 + attributes.len()).unwrap_or(0);
+    let flags = u16::try_from(libc::NLM_F_REQUEST).unwrap_or(0);
+    let mut message = Vec::new();
+    message.extend(len.to_ne_bytes());
+    message.extend(CONFIG.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]); // sequence, port
+    message.extend([0, 0]); // family, version
+    message.extend(queue.0.to_be_bytes());
+    message.extend(attributes);
+    message
+}
+
+/// A line of `/proc/net/netfilter/nfnetlink_queue`: a queue that somebody listens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLine {
+    /// Its number.
+    pub queue: QueueNum,
+    /// The netlink port of the listener.
+    pub port: u32,
+    /// Packets that wait for a verdict.
+    pub waiting: u64,
+    /// Packets dropped since the queue was full.
+    pub queue_dropped: u64,
+    /// Packets dropped since the socket was full.
+    pub user_dropped: u64,
+}
+
+/// Every queue of this network namespace that somebody listens to; none when the kernel has no such file.
+#[must_use]
+pub fn queue_lines() -> Vec<QueueLine> {
+    fs::read_to_string(QUEUES_FILE).unwrap_or_default().lines().filter_map(parse_line).collect()
+}
+
+fn queue_line(number: QueueNum) -> Option<QueueLine> {
+    queue_lines().into_iter().find(|line| line.queue == number)
+}
+
+fn parse_line(line: &str) -> Option<QueueLine> {
+    let fields: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
+    let &[queue, port, waiting, _mode, _range, queue_dropped, user_dropped, ..] = &fields[..] else { return None };
+    let queue = QueueNum(u16::try_from(queue).ok()?);
+    Some(QueueLine { queue, port: u32::try_from(port).ok()?, waiting, queue_dropped, user_dropped })
+}
+
+/// Who has a netlink port: the process of that number, as the first socket of a process is named after it.
+fn holder(port: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{port}/comm")).unwrap_or_default();
+    match name.trim() {
+        "" => format!("netlink port {port}"),
+        name => format!("process {port} ({name})"),
+    }
+}
+
+/// The descriptors of this process that are netfilter netlink sockets.
+fn netfilter_sockets() -> io::Result<BTreeSet<RawFd>> {
+    let mut sockets = BTreeSet::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if socket_option(fd, libc::SO_DOMAIN) == Some(libc::AF_NETLINK)
+            && socket_option(fd, libc::SO_PROTOCOL) == Some(libc::NETLINK_NETFILTER)
+        {
+            sockets.insert(fd);
+        }
+    }
+    Ok(sockets)
+}
+
+/// An integer option of a socket, `None` for what is no socket.
+fn socket_option(fd: RawFd, option: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = libc::socklen_t::try_from(size_of_val(&value)).ok()?;
+    let pointer = (&raw mut value).cast();
+    // SAFETY: the pointers are to live variables of the size that `len` says; a bad descriptor is only an error.
+    let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, pointer, &raw mut len) };
+    (result == 0).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernels_list_of_queues() {
+        let line = "    0   1234     2 2   256     3     4       17  1";
+        let read = QueueLine { queue: QueueNum(0), port: 1234, waiting: 2, queue_dropped: 3, user_dropped: 4 };
+        assert_eq!(parse_line(line), Some(read));
+        assert_eq!(parse_line("    0   1234"), None);
+    }
+
+    #[test]
+    fn one_message_says_everything() {
+        let message = configuration(QueueNum(0x0102));
+        assert_eq!(message.len(), 72);
+        assert_eq!(message[..4], 72u32.to_ne_bytes());
+        assert_eq!(message[18..20], [1, 2], "the queue in network order");
+        assert_eq!(message[20..28], [8, 0, 1, 0, 1, 0, 0, 0], "bind");
+        assert_eq!(message[28..40], [9, 0, 2, 0, 0, 0, 1, 0, 2, 0, 0, 0], "copy 256 bytes");
+    }
+}

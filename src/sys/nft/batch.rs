@@ -1,0 +1,201 @@
+//! The rules that go to nf_tables by netlink, in one batch, through libnftnl: what the nft command cannot say.
+//!
+//! Each chain here has one rule; the batch flushes the chain and adds it, so the two cannot be seen apart. Keys of
+//! `pending6` are laid out as nft lays them out: 40 bytes from register 8 on (address, port padded to 4, address, port
+//! padded to 4), the mark in register 18.
+#![allow(unsafe_code)] // libnftnl is C; the one function that leaves this module is safe.
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    ptr::NonNull,
+};
+
+use nftnl::{
+    Batch, Chain, MsgType, ProtoFamily, Rule, Table,
+    expr::{Cmp, CmpOp, Expression, Meta, Verdict},
+    nftnl_sys as sys,
+};
+
+use crate::{
+    config::QueueRange,
+    plan::{
+        elements::TABLE,
+        ruleset::{NativeChain, NativeRule},
+    },
+};
+
+const NFPROTO_IPV6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+/// Where keys begin: the first of the 4-byte registers (`NFT_REG32_00`).
+const KEY: u32 = 8;
+/// Behind the 40 bytes of a key.
+const DATA: u32 = KEY + 10;
+/// Long enough for the answers to a batch of a few messages.
+const ANSWERS_BYTES: usize = 32 * 1024;
+
+/// Flushes these chains and gives each its rule, all at once.
+pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let table = Table::new(CString::new(TABLE).map_err(invalid)?, ProtoFamily::Inet);
+    let mut batch = Batch::new();
+    for native in chains {
+        let chain = Chain::new(CString::new(native.name).map_err(invalid)?, &table);
+        // A deletion that names no rule means every rule of the chain.
+        batch.add(&Rule::new(&chain), MsgType::Del);
+        let mut rule = Rule::new(&chain);
+        match native.rule {
+            NativeRule::Forget6 => pending6(&mut rule, DynsetOp::Delete),
+            NativeRule::Store6 => {
+                pending6(&mut rule, DynsetOp::Update);
+                rule.add_expr(&Verdict::Accept);
+            }
+            NativeRule::XtQueue(queues) => rule.add_expr(&Part::XtQueue(queues)),
+        }
+        batch.add(&rule, MsgType::Add);
+    }
+    send(batch)
+}
+
+/// `OP @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`
+fn pending6(rule: &mut Rule<'_>, op: DynsetOp) {
+    rule.add_expr(&Meta::NfProto);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, NFPROTO_IPV6));
+    rule.add_expr(&Meta::L4Proto);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, IPPROTO_TCP));
+    let (network, transport) = (Header::Network, Header::Transport);
+    rule.add_expr(&Part::Payload { header: network, offset_bytes: 8, bytes: 16, to: KEY });
+    rule.add_expr(&Part::Payload { header: transport, offset_bytes: 0, bytes: 2, to: KEY + 4 });
+    rule.add_expr(&Part::Payload { header: network, offset_bytes: 24, bytes: 16, to: KEY + 5 });
+    rule.add_expr(&Part::Payload { header: transport, offset_bytes: 2, bytes: 2, to: KEY + 9 });
+    rule.add_expr(&Part::Mark { to: DATA });
+    rule.add_expr(&Part::Dynset { map: c"pending6", op, key: KEY, data: DATA });
+}
+
+#[derive(Clone, Copy)]
+enum Header {
+    Network = 1,
+    Transport = 2,
+}
+
+#[derive(Clone, Copy)]
+enum DynsetOp {
+    Update = 1,
+    Delete = 2,
+}
+
+/// Expressions that the nftnl crate lacks, or ties to register 1.
+enum Part {
+    Payload { header: Header, offset_bytes: u32, bytes: u32, to: u32 },
+    Mark { to: u32 },
+    Dynset { map: &'static CStr, op: DynsetOp, key: u32, data: u32 },
+    XtQueue(QueueRange),
+}
+
+impl Expression for Part {
+    fn to_expr(&self, _: &Rule<'_>) -> NonNull<sys::nftnl_expr> {
+        match *self {
+            Self::Payload { header, offset_bytes, bytes, to } => Raw::new(c"payload")
+                .u32(sys::NFTNL_EXPR_PAYLOAD_BASE, header as u32)
+                .u32(sys::NFTNL_EXPR_PAYLOAD_OFFSET, offset_bytes)
+                .u32(sys::NFTNL_EXPR_PAYLOAD_LEN, bytes)
+                .u32(sys::NFTNL_EXPR_PAYLOAD_DREG, to),
+            Self::Mark { to } => Raw::new(c"meta")
+                .u32(sys::NFTNL_EXPR_META_KEY, libc::NFT_META_MARK.cast_unsigned())
+                .u32(sys::NFTNL_EXPR_META_DREG, to),
+            Self::Dynset { map, op, key, data } => Raw::new(c"dynset")
+                .text(sys::NFTNL_EXPR_DYNSET_SET_NAME, map)
+                .u32(sys::NFTNL_EXPR_DYNSET_OP, op as u32)
+                .u32(sys::NFTNL_EXPR_DYNSET_SREG_KEY, key)
+                .u32(sys::NFTNL_EXPR_DYNSET_SREG_DATA, data),
+            Self::XtQueue(queues) => Raw::new(c"target")
+                .text(sys::NFTNL_EXPR_TG_NAME, c"NFQUEUE")
+                .u32(sys::NFTNL_EXPR_TG_REV, 3)
+                .target_info(XtNfqInfo::new(queues)),
+        }
+        .0
+    }
+}
+
+/// `struct xt_NFQ_info_v3`, padded to the alignment that xtables want (8).
+#[repr(C, align(8))]
+struct XtNfqInfo {
+    first: u16,
+    total: u16,
+    flags: u16,
+    padding: u16,
+}
+
+impl XtNfqInfo {
+    const BYPASS: u16 = 1;
+    const FANOUT: u16 = 2;
+
+    fn new(queues: QueueRange) -> Self {
+        let (first, last) = (queues.first().0, queues.last().0);
+        let flags = if first == last { Self::BYPASS } else { Self::BYPASS | Self::FANOUT };
+        Self { first, total: last - first + 1, flags, padding: 0 }
+    }
+}
+
+/// An expression of libnftnl under construction. Once given to a rule, the rule frees it.
+struct Raw(NonNull<sys::nftnl_expr>);
+
+impl Raw {
+    fn new(name: &'static CStr) -> Self {
+        // SAFETY: the name is a C string; libnftnl returns an expression of its own, or null.
+        let expression = unsafe { sys::nftnl_expr_alloc(name.as_ptr()) };
+        Self(NonNull::new(expression).expect("libnftnl knows the expression and has memory"))
+    }
+
+    fn u32(self, attribute: u32, value: u32) -> Self {
+        // SAFETY: the expression is live; the attributes used above are 32 bits wide in libnftnl.
+        unsafe { sys::nftnl_expr_set_u32(self.0.as_ptr(), short(attribute), value) };
+        self
+    }
+
+    fn text(self, attribute: u32, value: &'static CStr) -> Self {
+        // SAFETY: the expression is live; libnftnl copies the string.
+        unsafe { sys::nftnl_expr_set_str(self.0.as_ptr(), short(attribute), value.as_ptr()) };
+        self
+    }
+
+    fn target_info(self, info: XtNfqInfo) -> Self {
+        const BYTES: u32 = 8;
+        const _: () = assert!(size_of::<XtNfqInfo>() == BYTES as usize);
+        // SAFETY: malloc has no preconditions.
+        let copy = unsafe { libc::malloc(size_of::<XtNfqInfo>()) }.cast::<XtNfqInfo>();
+        let copy = NonNull::new(copy).expect("there are 8 bytes of memory");
+        // SAFETY: `copy` is as large as the value and, as malloc's memory, aligned for it.
+        unsafe { copy.write(info) };
+        let attribute = short(sys::NFTNL_EXPR_TG_INFO);
+        // SAFETY: the expression is live, `copy` is BYTES long, and libnftnl takes it over and frees it with free().
+        unsafe { sys::nftnl_expr_set(self.0.as_ptr(), attribute, copy.as_ptr().cast(), BYTES) };
+        self
+    }
+}
+
+fn short(attribute: u32) -> u16 {
+    u16::try_from(attribute).expect("libnftnl's attributes are small")
+}
+
+/// Netlink messages are read in place and want this alignment.
+#[repr(align(8))]
+struct Answers([u8; ANSWERS_BYTES]);
+
+/// Sends the batch, which must fit one page of libnftnl's (the kernel wants it in one piece), and reads the kernel's
+/// answers: one for each message.
+fn send(batch: Batch) -> io::Result<()> {
+    let batch = batch.finalize();
+    let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
+    socket.send_all(&batch)?;
+    let mut answers = Box::new(Answers([0; ANSWERS_BYTES]));
+    let mut expected = batch.sequence_numbers();
+    while !expected.is_empty() {
+        for message in socket.recv(&mut answers.0[..])? {
+            let message = message?;
+            let Some(sequence) = expected.next() else { break };
+            mnl::cb_run(message, sequence, socket.portid())?;
+        }
+    }
+    Ok(())
+}

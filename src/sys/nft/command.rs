@@ -1,0 +1,47 @@
+//! Runs the nft command (and modprobe): text in over its standard input, its answer or its own message out.
+
+use std::{
+    io::{self, Write as _},
+    process::{Command, Stdio},
+};
+
+use super::NftError;
+
+/// How much of nft's message is kept: it repeats the offending line, and after one error follow many.
+const MESSAGE_LINES_MAX: usize = 12;
+
+/// Runs `nft` with these arguments and returns what it printed.
+pub(crate) fn nft(what: &'static str, arguments: &[&str], text: Option<&str>) -> Result<String, NftError> {
+    let stdin = if text.is_some() { Stdio::piped() } else { Stdio::null() };
+    #[expect(clippy::disallowed_methods, reason = "this is where nft is run")]
+    let mut command = Command::new("nft");
+    let child = command.args(arguments).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let not_found = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let mut child =
+        child.map_err(|error| if not_found(&error) { NftError::NoCommand } else { NftError::Run(error) })?;
+    // A thread of its own writes, so that neither side can wait for the other with a full pipe.
+    let stdin = child.stdin.take();
+    let output = std::thread::scope(|scope| {
+        if let (Some(mut stdin), Some(text)) = (stdin, text) {
+            // An nft that ends before it has read everything says why; that is the error to report.
+            scope.spawn(move || drop(stdin.write_all(text.as_bytes())));
+        }
+        child.wait_with_output()
+    });
+    let output = output.map_err(NftError::Run)?;
+    if output.status.success() {
+        return String::from_utf8(output.stdout).map_err(|error| NftError::Unreadable(error.to_string()));
+    }
+    let message = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = message.lines().take(MESSAGE_LINES_MAX).map(str::trim_end).collect();
+    let message = if lines.is_empty() { output.status.to_string() } else { lines.join("\n") };
+    Err(NftError::Refused { what, message })
+}
+
+/// Loads kernel modules. That it fails means nothing: they may be built in, and what needs them will say so.
+pub(super) fn load_modules(names: &[&str]) {
+    #[expect(clippy::disallowed_methods, reason = "next to nft, which loads modules as well")]
+    let mut command = Command::new("modprobe");
+    let command = command.args(["--quiet", "--all"]).args(names);
+    let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+}

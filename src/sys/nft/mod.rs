@@ -1,0 +1,233 @@
+//! Puts the ruleset of `plan/` into the kernel, and reads it back.
+//!
+//! Three steps, each one transaction: chains and rules as text through the `nft` command, if they differ; the rules
+//! that go by netlink (`batch.rs`), if there was a first step; the elements of the sets, if they differ, with the name
+//! of the structure. The order makes a first application harmless: as long as the set of interfaces is empty no packet meets a rule. Then both
+//! are read back. What is in place is not touched, so a restarted lbd takes over, and nothing here ever
+//! removes a base chain, except where another version of synrail had other ones ([`Applied`] says so).
+
+mod batch;
+mod command;
+
+use thiserror::Error;
+
+pub(crate) use command::nft;
+
+use crate::plan::{
+    elements::{Elements, ElementsError, TABLE},
+    ruleset::{Chain, ChainsError, QueueBy, Ruleset, chains_of_json},
+};
+
+/// Why the ruleset could not be put in force, or read.
+#[derive(Debug, Error)]
+pub enum NftError {
+    /// There is no nft command.
+    #[error("nft not found: apt install nftables")]
+    NoCommand,
+    /// The nft command could not be run.
+    #[error("cannot run nft: {0}")]
+    Run(std::io::Error),
+    /// The nft command refused. Its own message shows the line.
+    #[error("nft: {what}: {message}")]
+    Refused {
+        /// What was tried.
+        what: &'static str,
+        /// What nft says.
+        message: String,
+    },
+    /// The kernel refused the rules that go by netlink.
+    #[error("nf_tables refused {rules}: {error}")]
+    Netlink {
+        /// Which rules.
+        rules: String,
+        /// What the kernel says.
+        error: std::io::Error,
+    },
+    /// What nft printed about chains cannot be read.
+    #[error(transparent)]
+    Chains(#[from] ChainsError),
+    /// What nft printed about sets cannot be read.
+    #[error(transparent)]
+    Elements(#[from] ElementsError),
+    /// What nft printed about counters cannot be read.
+    #[error("cannot read what nft prints of table inet synrail: {0}")]
+    Unreadable(String),
+    /// Everything was accepted, but is not there: somebody else changes the table.
+    #[error("table inet synrail is not as it was set ({0}): does another program change it?")]
+    NotInForce(&'static str),
+}
+
+/// What an application has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// What became of chains and rules.
+    pub structure: StructureApplied,
+    /// Elements added to sets.
+    pub elements_added: usize,
+    /// Elements deleted from sets.
+    pub elements_deleted: usize,
+}
+
+/// What became of chains and rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StructureApplied {
+    /// They were in place and have not been touched.
+    Kept,
+    /// There was no table.
+    Created,
+    /// They were another version's or of other settings, and were filled again. No packet was lost.
+    Refilled,
+    /// As `Refilled`, but these base chains had to go: what waited in queues was lost.
+    BaseChainsRemoved(Vec<String>),
+}
+
+/// Makes the kernel's table what `ruleset` says, and reads it back.
+///
+/// # Errors
+/// When nft or the kernel refuses; each step is done wholly or not at all.
+pub fn apply(ruleset: &Ruleset) -> Result<Applied, NftError> {
+    let structure = apply_structure(ruleset)?;
+    let current = read_elements()?;
+    let diff = current.diff(&ruleset.elements);
+    let stamp = if structure == StructureApplied::Kept { String::new() } else { ruleset.structure.stamp() };
+    let text = stamp + &diff.text();
+    if !text.is_empty() {
+        nft("the elements of the sets", &["-f", "-"], Some(&text))?;
+    }
+    if !structure_in_force(ruleset)? {
+        return Err(NftError::NotInForce("chains and rules"));
+    }
+    if !diff.is_empty() && !read_elements()?.diff(&ruleset.elements).is_empty() {
+        return Err(NftError::NotInForce("elements of sets"));
+    }
+    Ok(Applied { structure, elements_added: diff.add.len(), elements_deleted: diff.delete.len() })
+}
+
+/// Whether the kernel's table is what `ruleset` says. Changes nothing.
+///
+/// # Errors
+/// When the table cannot be read.
+pub fn in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
+    Ok(structure_in_force(ruleset)? && read_elements()?.diff(&ruleset.elements).is_empty())
+}
+
+/// How this kernel can queue packets: asked with a check that changes nothing.
+///
+/// # Errors
+/// When the nft command is not there. A kernel that has neither way is noticed by [`apply`].
+pub fn queue_by() -> Result<QueueBy, NftError> {
+    let text = "table inet synrail_check { chain c { queue flags bypass to 0; }\n}\n";
+    match nft("the queue expression", &["-c", "-f", "-"], Some(text)) {
+        Ok(_) => Ok(QueueBy::Nft),
+        Err(NftError::Refused { .. }) => Ok(QueueBy::Xtables),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the table, with all that it remembers. Only for `lbd --cleanup`: packets that wait in queues are lost.
+/// Says whether there was one.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn cleanup() -> Result<bool, NftError> {
+    if !table_exists()? {
+        return Ok(false);
+    }
+    nft("the removal of the table", &["delete", "table", "inet", TABLE], None)?;
+    Ok(true)
+}
+
+/// One of the ruleset's counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// Its name; `nft/synrail.nft` says what each counts.
+    pub name: String,
+    /// How many packets.
+    pub packets: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// The ruleset's counters, in the order of their names. None when there is no table.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn counters() -> Result<Vec<Counter>, NftError> {
+    if !table_exists()? {
+        return Ok(vec![]);
+    }
+    let json = nft("the counters", &["-j", "list", "counters", "table", "inet", TABLE], None)?;
+    let answer: serde_json::Value =
+        serde_json::from_str(&json).map_err(|error| NftError::Unreadable(error.to_string()))?;
+    let read = |counter: &serde_json::Value| {
+        let name = counter["name"].as_str()?.to_owned();
+        Some(Counter { name, packets: counter["packets"].as_u64()?, bytes: counter["bytes"].as_u64()? })
+    };
+    let counters = answer["nftables"].as_array().into_iter().flatten().filter_map(|o| o.get("counter"));
+    let counters: Option<Vec<Counter>> = counters.map(read).collect();
+    let mut counters = counters.ok_or_else(|| NftError::Unreadable("a counter".to_owned()))?;
+    counters.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(counters)
+}
+
+/// How many SYNs are pending, IPv4 and IPv6. Lists both maps, so it costs up to a second where they are full: not for
+/// a loop.
+///
+/// # Errors
+/// When the maps cannot be read.
+pub fn pending() -> Result<[usize; 2], NftError> {
+    let count = |map| -> Result<usize, NftError> {
+        let json = nft("the pending SYNs", &["-j", "-n", "list", "map", "inet", TABLE, map], None)?;
+        Ok(json.matches("\"expires\"").count())
+    };
+    Ok([count("pending4")?, count("pending6")?])
+}
+
+fn apply_structure(ruleset: &Ruleset) -> Result<StructureApplied, NftError> {
+    let current = read_chains()?;
+    let change = ruleset.structure.change_from(current.as_deref());
+    let Some(text) = change.text else { return Ok(StructureApplied::Kept) };
+    nft("the ruleset", &["-f", "-"], Some(&text))?;
+    let with_xtables = ruleset.structure.native.iter().any(|native| native.name == "to_queue");
+    if with_xtables {
+        // The kernel loads nft_compat by itself, but not a target that a table of family inet asks for.
+        command::load_modules(&["nft_compat", "xt_NFQUEUE"]);
+    }
+    batch::fill(&ruleset.structure.native).map_err(|error| {
+        let chains: Vec<&str> = ruleset.structure.native.iter().map(|native| native.name).collect();
+        let needs = " (to queue, they need the kernel module nft_queue, or nft_compat and xt_NFQUEUE)";
+        let modules = if with_xtables { needs } else { "" };
+        NftError::Netlink { rules: format!("the rules of {}{modules}", chains.join(", ")), error }
+    })?;
+    Ok(match (current, change.removed_base_chains) {
+        (None, _) => StructureApplied::Created,
+        (Some(_), removed) if removed.is_empty() => StructureApplied::Refilled,
+        (Some(_), removed) => StructureApplied::BaseChainsRemoved(removed),
+    })
+}
+
+fn structure_in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
+    Ok(ruleset.structure.change_from(read_chains()?.as_deref()).text.is_none())
+}
+
+fn table_exists() -> Result<bool, NftError> {
+    let tables = nft("the list of tables", &["list", "tables", "inet"], None)?;
+    Ok(tables.lines().any(|line| line == format!("table inet {TABLE}")))
+}
+
+/// The chains that the kernel has; `None` when there is no table. `-t` leaves the elements out.
+fn read_chains() -> Result<Option<Vec<Chain>>, NftError> {
+    if !table_exists()? {
+        return Ok(None);
+    }
+    let json = nft("the list of chains", &["-j", "-t", "list", "table", "inet", TABLE], None)?;
+    Ok(Some(chains_of_json(&json)?))
+}
+
+fn read_elements() -> Result<Elements, NftError> {
+    let json = nft("the list of sets", &["-j", "-n", "list", "sets", "table", "inet", TABLE], None)?;
+    Ok(Elements::parse(&json)?)
+}
+
+#[cfg(test)]
+mod tests;

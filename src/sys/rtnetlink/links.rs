@@ -1,0 +1,317 @@
+//! Tunnel devices.
+//!
+//! A device is made down, then told what it is for and not to give itself a link-local address (which would send
+//! router solicitations into the tunnel), then set up: the kernel takes neither while it makes a device, and when a
+//! message says both, it sets the device up first.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use futures_util::StreamExt;
+use rtnetlink::{
+    Handle,
+    packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Nla, NetlinkMessage},
+    packet_route::{
+        RouteNetlinkMessage,
+        link::{
+            AfSpecInet, AfSpecInet6, AfSpecUnspec, GreEncapType, GreIOFlags, In6AddrGenMode, InfoData, InfoGre,
+            InfoGre6, InfoIpTunnel, InfoKind, Ip6TunnelFlags, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+            TunnelEncapFlags, TunnelEncapType,
+        },
+    },
+};
+
+use super::{change, dump, inner, request};
+use crate::{
+    config::GUE_PORT,
+    plan::{
+        routing::{Device, DeviceNow, target_of_device},
+        tunnel::{Ends, OUTER_TTL, Tunnel, Wrap},
+    },
+};
+
+/// What the crate does not know, or does not let others write.
+const IFLA_IPTUN_PROTO: u16 = 9;
+const IFLA_GRE_FLAGS: u16 = 13;
+const IFLA_GRE_IGNORE_DF: u16 = 19;
+
+/// Tunnels and devices with names like ours; and the numbers of all devices.
+pub(super) async fn current(
+    handle: &mut Handle,
+) -> io::Result<(BTreeMap<String, DeviceNow>, BTreeMap<String, u32>)> {
+    let (mut devices, mut indexes) = (BTreeMap::new(), BTreeMap::new());
+    dump(handle, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+        let RouteNetlinkMessage::NewLink(message) = message else { return };
+        let device = seen(&message);
+        indexes.insert(device.name.clone(), message.header.index);
+        if device.ends.is_some() || target_of_device(&device.name).is_some() {
+            devices.insert(device.name.clone(), device);
+        }
+    })
+    .await?;
+    Ok((devices, indexes))
+}
+
+/// The number of a device.
+pub(super) async fn index(handle: &mut Handle, name: &str) -> io::Result<u32> {
+    let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetLink(named(name)));
+    message.header.flags = NLM_F_REQUEST;
+    let answer = request(handle, message)?.next().await.map(inner).transpose()?.flatten();
+    match answer {
+        Some(RouteNetlinkMessage::NewLink(message)) => Ok(message.header.index),
+        _ => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+    }
+}
+
+/// Makes the device, down.
+pub(super) async fn add(handle: &mut Handle, device: &Device) -> io::Result<()> {
+    let (kind, data) = info(device.tunnel);
+    let mut message = named(&device.name);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
+    change(handle, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
+}
+
+/// Sets what may be set at any time.
+pub(super) async fn ready(handle: &mut Handle, device: &Device) -> io::Result<()> {
+    let mut message = named(&device.name);
+    message.attributes.push(LinkAttribute::IfAlias(device.alias.clone()));
+    let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+    message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]));
+    change(handle, RouteNetlinkMessage::SetLink(message), 0).await?;
+    for (family, setting) in [("ipv4", "rp_filter"), ("ipv6", "disable_ipv6")] {
+        fs::write(format!("/proc/sys/net/{family}/conf/{}/{setting}", device.name), "0")?;
+    }
+    let mut message = named(&device.name);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    change(handle, RouteNetlinkMessage::SetLink(message), 0).await
+}
+
+/// Removes the device.
+pub(super) async fn remove(handle: &mut Handle, name: &str) -> io::Result<()> {
+    change(handle, RouteNetlinkMessage::DelLink(named(name)), 0).await
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
+}
+
+/// The tunnel in the words of the kernel. [`tunnel`] reads them.
+fn info(tunnel: Tunnel) -> (InfoKind, InfoData) {
+    let (kind, data) = match (tunnel.wrap, tunnel.ends) {
+        (Wrap::Gre, Ends::V4 { local, remote }) => {
+            let data = vec![
+                InfoGre::Local(local),
+                InfoGre::Remote(remote),
+                InfoGre::Ttl(OUTER_TTL),
+                InfoGre::PathMTUDiscovery(true),
+            ];
+            return (InfoKind::GreTun, InfoData::GreTun(data));
+        }
+        (Wrap::Gre, Ends::V6 { local, remote }) => {
+            let flags = Ip6TunnelFlags::IgnEncapLimit.bits().to_ne_bytes().to_vec();
+            let data = vec![
+                InfoGre6::Local(local),
+                InfoGre6::Remote(remote),
+                InfoGre6::Ttl(OUTER_TTL),
+                InfoGre6::Other(DefaultNla::new(IFLA_GRE_FLAGS, flags)),
+            ];
+            return (InfoKind::GreTun6, InfoData::GreTun6(data));
+        }
+        (Wrap::Ipip | Wrap::Gue, Ends::V4 { local, remote }) => {
+            let data = vec![
+                InfoIpTunnel::Local(IpAddr::V4(local)),
+                InfoIpTunnel::Remote(IpAddr::V4(remote)),
+                InfoIpTunnel::PMtuDisc(true),
+            ];
+            (InfoKind::SitTun, data)
+        }
+        (Wrap::Ipip | Wrap::Gue, Ends::V6 { local, remote }) => {
+            let data = vec![
+                InfoIpTunnel::Local(IpAddr::V6(local)),
+                InfoIpTunnel::Remote(IpAddr::V6(remote)),
+                InfoIpTunnel::Ipv6Flags(Ip6TunnelFlags::IgnEncapLimit),
+            ];
+            (InfoKind::Ip6Tnl, data)
+        }
+    };
+    let mut data = data;
+    data.push(InfoIpTunnel::Ttl(OUTER_TTL));
+    data.push(InfoIpTunnel::Other(DefaultNla::new(IFLA_IPTUN_PROTO, vec![0])));
+    if tunnel.wrap == Wrap::Gue {
+        data.push(InfoIpTunnel::EncapType(TunnelEncapType::Gue));
+        data.push(InfoIpTunnel::EncapFlags(gue_flags(tunnel.ends)));
+        data.push(InfoIpTunnel::EncapSPort(0));
+        data.push(InfoIpTunnel::EncapDPort(GUE_PORT));
+    }
+    (kind, InfoData::IpTunnel(data))
+}
+
+/// UDP over IPv6 needs its checksum (RFC 8200, 8.1).
+fn gue_flags(ends: Ends) -> TunnelEncapFlags {
+    match ends {
+        Ends::V4 { .. } => TunnelEncapFlags::empty(),
+        Ends::V6 { .. } => TunnelEncapFlags::CSum6,
+    }
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "non-exhaustive enums of another crate")]
+fn seen(message: &LinkMessage) -> DeviceNow {
+    let (mut name, mut kind, mut alias) = (String::new(), String::new(), String::new());
+    let (mut tunnel, mut ends) = (None, None);
+    let (mut addressless, mut open, mut inet6) = (false, false, false);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(value) => name.clone_from(value),
+            LinkAttribute::IfAlias(value) => alias.clone_from(value),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(value) => kind = value.to_string(),
+                        LinkInfo::Data(data) => (ends, tunnel) = tunnel_of(data, &kind),
+                        _ => {}
+                    }
+                }
+            }
+            LinkAttribute::AfSpecUnspec(specs) => {
+                for spec in specs {
+                    match spec {
+                        AfSpecUnspec::Inet(inet) => open = inet.iter().any(rp_filter_is_off),
+                        AfSpecUnspec::Inet6(values) => {
+                            addressless = values.contains(&AfSpecInet6::AddrGenMode(In6AddrGenMode::None));
+                            inet6 = values.iter().any(ipv6_is_on);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let ready = message.header.flags.contains(LinkFlags::Up) && addressless && open && inet6;
+    DeviceNow { name, kind, alias, tunnel, ends, ready }
+}
+
+fn rp_filter_is_off(spec: &AfSpecInet) -> bool {
+    matches!(spec, AfSpecInet::DevConf(conf) if conf.rp_filter == 0)
+}
+
+fn ipv6_is_on(spec: &AfSpecInet6) -> bool {
+    matches!(spec, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 == 0)
+}
+
+/// The ends of any tunnel, and the tunnel if we could have made it.
+#[allow(clippy::wildcard_enum_match_arm, reason = "a non-exhaustive enum of another crate")]
+fn tunnel_of(data: &InfoData, kind: &str) -> (Option<Ends>, Option<Tunnel>) {
+    let (ends, wrap) = match data {
+        InfoData::GreTun(infos) => gre(infos),
+        InfoData::GreTun6(infos) => gre6(infos),
+        InfoData::IpTunnel(infos) => ip_tunnel(infos),
+        _ => (None, None),
+    };
+    let tunnel = ends.zip(wrap).map(|(ends, wrap)| Tunnel { wrap, ends });
+    (ends, tunnel.filter(|tunnel| tunnel.kind().name() == kind))
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "a non-exhaustive enum of another crate")]
+fn gre(infos: &[InfoGre]) -> (Option<Ends>, Option<Wrap>) {
+    let (mut local, mut remote) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+    let mut plain = true;
+    for info in infos {
+        plain &= match info {
+            InfoGre::Local(address) => {
+                local = *address;
+                true
+            }
+            InfoGre::Remote(address) => {
+                remote = *address;
+                true
+            }
+            InfoGre::Ttl(ttl) => *ttl == OUTER_TTL,
+            InfoGre::Tos(tos) => *tos == 0,
+            InfoGre::PathMTUDiscovery(on) => *on,
+            InfoGre::IFlags(flags) | InfoGre::OFlags(flags) => *flags == GreIOFlags::empty(),
+            InfoGre::EncapType(encap) => *encap == GreEncapType::None,
+            InfoGre::Link(index) | InfoGre::FwMask(index) => *index == 0,
+            InfoGre::CollectMetadata => false,
+            InfoGre::Other(nla) if nla.kind() == IFLA_GRE_IGNORE_DF => value(nla).iter().all(|byte| *byte == 0),
+            _ => true,
+        };
+    }
+    (Some(Ends::V4 { local, remote }), plain.then_some(Wrap::Gre))
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "a non-exhaustive enum of another crate")]
+fn gre6(infos: &[InfoGre6]) -> (Option<Ends>, Option<Wrap>) {
+    let (mut local, mut remote) = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+    let (mut plain, mut limit_is_off) = (true, false);
+    for info in infos {
+        plain &= match info {
+            InfoGre6::Local(address) => {
+                local = *address;
+                true
+            }
+            InfoGre6::Remote(address) => {
+                remote = *address;
+                true
+            }
+            InfoGre6::Ttl(ttl) => *ttl == OUTER_TTL,
+            InfoGre6::IFlags(flags) | InfoGre6::OFlags(flags) => *flags == GreIOFlags::empty(),
+            InfoGre6::EncapType(encap) => *encap == GreEncapType::None,
+            InfoGre6::Link(number) | InfoGre6::FwMask(number) | InfoGre6::FlowLabel(number) => *number == 0,
+            InfoGre6::CollectMetadata => false,
+            InfoGre6::Other(nla) if nla.kind() == IFLA_GRE_FLAGS => {
+                let flags = value(nla).try_into().map(u32::from_ne_bytes).unwrap_or(0);
+                limit_is_off = Ip6TunnelFlags::from_bits_retain(flags).contains(Ip6TunnelFlags::IgnEncapLimit);
+                true
+            }
+            _ => true,
+        };
+    }
+    (Some(Ends::V6 { local, remote }), (plain && limit_is_off).then_some(Wrap::Gre))
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "a non-exhaustive enum of another crate")]
+fn ip_tunnel(infos: &[InfoIpTunnel]) -> (Option<Ends>, Option<Wrap>) {
+    let (mut local, mut remote) = (None, None);
+    let (mut plain, mut encap, mut limit_is_off) = (true, TunnelEncapType::None, false);
+    let (mut encap_flags, mut ports) = (TunnelEncapFlags::empty(), (0, 0));
+    for info in infos {
+        match info {
+            InfoIpTunnel::Local(address) => local = Some(*address),
+            InfoIpTunnel::Remote(address) => remote = Some(*address),
+            InfoIpTunnel::Ttl(ttl) => plain &= *ttl == OUTER_TTL,
+            InfoIpTunnel::PMtuDisc(on) => plain &= *on,
+            InfoIpTunnel::Protocol(protocol) => plain &= u8::from(*protocol) == 0,
+            InfoIpTunnel::Link(number) | InfoIpTunnel::FlowInfo(number) | InfoIpTunnel::FwMark(number) => {
+                plain &= *number == 0;
+            }
+            InfoIpTunnel::Ipv6Flags(flags) => limit_is_off = flags.contains(Ip6TunnelFlags::IgnEncapLimit),
+            InfoIpTunnel::EncapType(value) => encap = *value,
+            InfoIpTunnel::EncapFlags(value) => encap_flags = *value,
+            InfoIpTunnel::EncapSPort(port) => ports.0 = *port,
+            InfoIpTunnel::EncapDPort(port) => ports.1 = *port,
+            InfoIpTunnel::CollectMetadata => plain = false,
+            _ => {}
+        }
+    }
+    let ends = local.zip(remote).and_then(|(local, remote)| Ends::new(local, remote));
+    plain &= limit_is_off || matches!(ends, Some(Ends::V4 { .. }));
+    let wrap = match encap {
+        TunnelEncapType::None => Some(Wrap::Ipip),
+        TunnelEncapType::Gue if ports == (0, GUE_PORT) && ends.map(gue_flags) == Some(encap_flags) => Some(Wrap::Gue),
+        _ => None,
+    };
+    (ends, wrap.filter(|_| plain))
+}
+
+fn value(nla: &DefaultNla) -> Vec<u8> {
+    let mut value = vec![0; nla.value_len()];
+    nla.emit_value(&mut value);
+    value
+}

@@ -1,0 +1,267 @@
+//! Tunnel devices, routes and rules in the kernel, through rtnetlink: reads what there is, applies [`Op`]s.
+//!
+//! A blocking face over an asynchronous crate: a runtime of its own, on the caller's thread, in the caller's network
+//! namespace. For the control thread only; no packet waits for it.
+//!
+//! What was asked for is never assumed to be there: [`Routing::converge`] reads everything back.
+
+mod links;
+mod routes;
+mod rules;
+
+use std::{collections::BTreeMap, io};
+
+use futures_util::{Stream, StreamExt};
+use rtnetlink::{
+    Handle,
+    packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_route::RouteNetlinkMessage,
+};
+use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::plan::routing::{Desired, Diff, DiffError, Note, Op, RoutingNow, diff};
+
+/// At most this many differences are named in [`RoutingError::Drift`].
+const DRIFT_SHOWN_MAX: usize = 10;
+
+/// Why routing could not be read or set up.
+#[derive(Debug, Error)]
+pub enum RoutingError {
+    /// No runtime or no socket.
+    #[error("rtnetlink cannot be opened: {0}")]
+    Open(#[source] io::Error),
+    /// A dump failed.
+    #[error("{what} cannot be read: {source}")]
+    Read {
+        /// Links, routes or rules.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A change failed. Those before it were made.
+    #[error("{op}: {source}{hint}")]
+    Apply {
+        /// The operation that failed, as a person reads it.
+        op: String,
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do about it; empty, or begins with `": "`.
+        hint: String,
+    },
+    /// Something of somebody else's is in the way.
+    #[error(transparent)]
+    InTheWay(#[from] DiffError),
+    /// Every change was accepted, yet the kernel has something else.
+    #[error("{count} differences remain after all changes were accepted; somebody else changes the same things, or \
+             the kernel does not do as told: {}", shown.join("; "))]
+    Drift {
+        /// How many changes it would still take.
+        count: usize,
+        /// The first of them.
+        shown: Vec<String>,
+    },
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// How many changes were made; 0 when everything was right already.
+    pub changes: usize,
+    /// For people.
+    pub notes: Vec<Note>,
+}
+
+/// A connection to the kernel's routing.
+pub struct Routing {
+    runtime: Runtime,
+    handle: Handle,
+    /// Devices by name, as last seen.
+    indexes: BTreeMap<String, u32>,
+}
+
+impl Routing {
+    /// Opens a connection in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When there is no runtime or no socket to be had.
+    pub fn open() -> Result<Self, RoutingError> {
+        let runtime = Builder::new_current_thread().enable_io().build().map_err(RoutingError::Open)?;
+        let entered = runtime.enter();
+        let (connection, handle, _) =
+            rtnetlink::new_connection_with_strict_check().map_err(RoutingError::Open)?;
+        runtime.spawn(connection);
+        drop(entered);
+        Ok(Self { runtime, handle, indexes: BTreeMap::new() })
+    }
+
+    /// What there is now.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn current(&mut self) -> Result<RoutingNow, RoutingError> {
+        let Self { runtime, handle, indexes } = self;
+        runtime.block_on(async {
+            let (devices, by_name) =
+                links::current(handle).await.map_err(|source| RoutingError::Read { what: "links", source })?;
+            *indexes = by_name;
+            let (routes, foreign_main) = routes::current(handle, indexes)
+                .await
+                .map_err(|source| RoutingError::Read { what: "routes", source })?;
+            let rules =
+                rules::current(handle).await.map_err(|source| RoutingError::Read { what: "rules", source })?;
+            Ok(RoutingNow { devices, routes, rules, foreign_main })
+        })
+    }
+
+    /// Makes these changes, in this order.
+    ///
+    /// # Errors
+    /// At the first that the kernel refuses. What is to be removed may be gone already.
+    pub fn apply(&mut self, ops: &[Op]) -> Result<(), RoutingError> {
+        let Self { runtime, handle, indexes } = self;
+        runtime.block_on(async {
+            for op in ops {
+                apply(handle, indexes, op).await.map_err(|source| {
+                    let hint = hint(op, &source);
+                    RoutingError::Apply { op: op.to_string(), source, hint }
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes the kernel agree with `wanted`, and reads back that it does.
+    ///
+    /// # Errors
+    /// When something is in the way, the kernel refuses a change, or differences remain.
+    pub fn converge(&mut self, wanted: &Desired) -> Result<Applied, RoutingError> {
+        let Diff { ops, notes } = diff(&self.current()?, wanted)?;
+        if ops.is_empty() {
+            return Ok(Applied { changes: 0, notes });
+        }
+        self.apply(&ops)?;
+        let left = diff(&self.current()?, wanted)?.ops;
+        if !left.is_empty() {
+            let shown = left.iter().take(DRIFT_SHOWN_MAX).map(Op::to_string).collect();
+            return Err(RoutingError::Drift { count: left.len(), shown });
+        }
+        Ok(Applied { changes: ops.len(), notes })
+    }
+
+    /// Removes everything that is ours.
+    ///
+    /// # Errors
+    /// As [`Routing::converge`].
+    pub fn cleanup(&mut self) -> Result<Applied, RoutingError> {
+        self.converge(&Desired::default())
+    }
+}
+
+async fn apply(handle: &mut Handle, indexes: &mut BTreeMap<String, u32>, op: &Op) -> io::Result<()> {
+    match op {
+        Op::AddDevice(device) => {
+            links::add(handle, device).await?;
+            indexes.insert(device.name.clone(), links::index(handle, &device.name).await?);
+            links::ready(handle, device).await
+        }
+        Op::Ready(device) => links::ready(handle, device).await,
+        Op::RemoveDevice(name) => {
+            indexes.remove(name);
+            gone_is_fine(links::remove(handle, name).await)
+        }
+        Op::AddRoute(route) => routes::add(handle, indexes, route).await,
+        Op::RemoveRoute(route) => gone_is_fine(routes::remove(handle, indexes, route).await),
+        Op::AddRule(family, rule) => rules::add(handle, *family, rule).await,
+        Op::RemoveRule(family, rule) => gone_is_fine(rules::remove(handle, *family, rule).await),
+    }
+}
+
+/// A removal of what is gone already has done what it should.
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| match error.raw_os_error() {
+        Some(libc::ENODEV | libc::ESRCH | libc::ENOENT) => Ok(()),
+        Some(_) | None => Err(error),
+    })
+}
+
+/// What a person can do about a refusal.
+fn hint(op: &Op, error: &io::Error) -> String {
+    let errno = error.raw_os_error().unwrap_or(0);
+    let advice = match (op, errno) {
+        (_, libc::EPERM | libc::EACCES) => "needs CAP_NET_ADMIN (and a writable /proc/sys for new devices)".to_owned(),
+        (Op::AddDevice(device), libc::EOPNOTSUPP | libc::ENOENT | libc::EINVAL | libc::EPROTONOSUPPORT) => {
+            let module = device.tunnel.kind().module();
+            let encap = device.tunnel.encap_module().map(|module| format!(" {module}")).unwrap_or_default();
+            format!(
+                "the kernel may lack {module}{encap}: modprobe -a {module}{encap} (in Debian's linux-image-amd64; \
+                 cloud kernels lack some modules)"
+            )
+        }
+        (Op::AddDevice(device), libc::EEXIST) => {
+            format!("somebody made {} or a tunnel with its ends just now; see: ip -d link show", device.name)
+        }
+        (Op::Ready(_) | Op::AddDevice(_) | Op::AddRoute(_) | Op::AddRule(..), libc::EAFNOSUPPORT) => {
+            "IPv6 is off in this kernel (ipv6.disable=1?)".to_owned()
+        }
+        (Op::AddRoute(_), libc::ENETUNREACH | libc::EHOSTUNREACH) => {
+            "the next hop must be on a network of this machine (ip route get ADDRESS)".to_owned()
+        }
+        (Op::AddRoute(_), libc::EEXIST) => {
+            "somebody else has a route in the same place (ip route show table all)".to_owned()
+        }
+        (
+            Op::AddDevice(_)
+            | Op::Ready(_)
+            | Op::RemoveDevice(_)
+            | Op::AddRoute(_)
+            | Op::RemoveRoute(_)
+            | Op::AddRule(..)
+            | Op::RemoveRule(..),
+            _,
+        ) => return String::new(),
+    };
+    format!(": {advice}")
+}
+
+/// Sends a change and waits for the kernel's answer.
+async fn change(handle: &mut Handle, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    let mut answers = request(handle, message)?;
+    while let Some(answer) = answers.next().await {
+        inner(answer)?;
+    }
+    Ok(())
+}
+
+/// Asks for everything of one kind.
+async fn dump(
+    handle: &mut Handle,
+    message: RouteNetlinkMessage,
+    mut take: impl FnMut(RouteNetlinkMessage),
+) -> io::Result<()> {
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut answers = request(handle, message)?;
+    while let Some(answer) = answers.next().await {
+        inner(answer)?.map(&mut take);
+    }
+    Ok(())
+}
+
+fn request(
+    handle: &mut Handle,
+    message: NetlinkMessage<RouteNetlinkMessage>,
+) -> io::Result<impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + use<>> {
+    handle.request(message).map_err(|error| io::Error::other(error.to_string()))
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "a non-exhaustive enum of another crate")]
+fn inner(answer: NetlinkMessage<RouteNetlinkMessage>) -> io::Result<Option<RouteNetlinkMessage>> {
+    match answer.payload {
+        NetlinkPayload::InnerMessage(message) => Ok(Some(message)),
+        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,158 @@
+//! Routes of our protocol.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use rtnetlink::{
+    Handle,
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        route::{
+            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
+        },
+    },
+};
+
+use super::{change, dump};
+use crate::plan::routing::{PROTOCOL, Route, TABLE_MAIN, Via, is_our_table};
+
+type Indexes = BTreeMap<String, u32>;
+
+/// Our routes, and the prefixes of everybody else's in table main.
+pub(super) async fn current(
+    handle: &mut Handle,
+    indexes: &Indexes,
+) -> io::Result<(BTreeSet<Route>, BTreeSet<IpNet>)> {
+    let names: BTreeMap<u32, &str> = indexes.iter().map(|(name, index)| (*index, name.as_str())).collect();
+    let (mut ours, mut foreign) = (BTreeSet::new(), BTreeSet::new());
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        let mut of_main = request.clone();
+        request.header.protocol = RouteProtocol::from(PROTOCOL);
+        dump(handle, RouteNetlinkMessage::GetRoute(request), |message| {
+            if let RouteNetlinkMessage::NewRoute(message) = message {
+                ours.extend(seen(&message, &names).filter(|_| is_ours(&message)));
+            }
+        })
+        .await?;
+        of_main.header.table = RouteHeader::RT_TABLE_MAIN;
+        dump(handle, RouteNetlinkMessage::GetRoute(of_main), |message| {
+            if let RouteNetlinkMessage::NewRoute(message) = message
+                && message.header.protocol != RouteProtocol::from(PROTOCOL)
+                && table(&message) == TABLE_MAIN
+            {
+                foreign.extend(prefix(&message));
+            }
+        })
+        .await?;
+    }
+    Ok((ours, foreign))
+}
+
+pub(super) async fn add(handle: &mut Handle, indexes: &Indexes, route: &Route) -> io::Result<()> {
+    let message = RouteNetlinkMessage::NewRoute(message(route, indexes)?);
+    change(handle, message, NLM_F_CREATE | NLM_F_EXCL).await
+}
+
+pub(super) async fn remove(handle: &mut Handle, indexes: &Indexes, route: &Route) -> io::Result<()> {
+    let mut message = message(route, indexes)?;
+    message.header.scope = RouteScope::NoWhere;
+    change(handle, RouteNetlinkMessage::DelRoute(message), 0).await
+}
+
+fn message(route: &Route, indexes: &Indexes) -> io::Result<RouteMessage> {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = match route.to {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    header.destination_prefix_length = route.to.prefix_len();
+    header.protocol = RouteProtocol::from(PROTOCOL);
+    header.kind = RouteType::Unicast;
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Table(route.table));
+    if route.to.prefix_len() > 0 {
+        attributes.push(RouteAttribute::Destination(RouteAddress::from(route.to.network())));
+    }
+    if route.metric > 0 {
+        attributes.push(RouteAttribute::Priority(route.metric));
+    }
+    match &route.via {
+        Via::Device(name) => {
+            let index = indexes.get(name).copied();
+            let index = index.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+            attributes.push(RouteAttribute::Oif(index));
+            header.scope = RouteScope::Link;
+        }
+        Via::Gateway(address) => attributes.push(match (route.to, address) {
+            (IpNet::V4(_), IpAddr::V6(address)) => RouteAttribute::Via(RouteVia::Inet6(*address)),
+            (IpNet::V4(_), IpAddr::V4(_)) | (IpNet::V6(_), _) => RouteAttribute::Gateway(RouteAddress::from(*address)),
+        }),
+        Via::Blackhole => header.kind = RouteType::BlackHole,
+        Via::Other => header.kind = RouteType::Unspec,
+    }
+    Ok(message)
+}
+
+fn is_ours(message: &RouteMessage) -> bool {
+    message.header.protocol == RouteProtocol::from(PROTOCOL)
+        && is_our_table(table(message), message.header.kind == RouteType::BlackHole)
+}
+
+fn table(message: &RouteMessage) -> u32 {
+    let attribute = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    attribute.unwrap_or(u32::from(message.header.table))
+}
+
+fn prefix(message: &RouteMessage) -> Option<IpNet> {
+    let to = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(to) => ip(to),
+        _ => None,
+    });
+    let any = match message.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    IpNet::new(to.unwrap_or(any), message.header.destination_prefix_length).ok()
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+fn seen(message: &RouteMessage, names: &BTreeMap<u32, &str>) -> Option<Route> {
+    let to = prefix(message)?;
+    let (mut device, mut gateway, mut metric, mut strange) = (None, None, 0, false);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => device = names.get(index),
+            RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
+            RouteAttribute::Priority(value) => metric = *value,
+            RouteAttribute::MultiPath(_) | RouteAttribute::Metrics(_) | RouteAttribute::Encap(_) => strange = true,
+            _ => {}
+        }
+    }
+    let via = match (message.header.kind, gateway, device) {
+        (RouteType::BlackHole, _, _) => Via::Blackhole,
+        (RouteType::Unicast, Some(address), _) if !strange => Via::Gateway(address),
+        (RouteType::Unicast, None, Some(name)) if !strange => Via::Device((*name).to_owned()),
+        _ => Via::Other,
+    };
+    Some(Route { table: table(message), to, metric, via })
+}

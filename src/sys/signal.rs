@@ -1,0 +1,50 @@
+//! Signals as something to wait for, with a time limit; no code runs in a handler.
+
+use std::{io, os::fd::AsFd, time::Duration};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
+
+/// What somebody wants of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// SIGTERM or SIGINT: end.
+    End,
+    /// SIGHUP: read the configuration file again.
+    Reload,
+}
+
+/// Receives the signals that the process would otherwise die of.
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks the signals in this thread, and in those it starts from now on.
+    ///
+    /// # Errors
+    /// When the operating system says no.
+    pub fn take() -> io::Result<Self> {
+        let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+        set.thread_block()?;
+        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+    }
+
+    /// Waits for a signal, at most `limit`.
+    ///
+    /// # Errors
+    /// When the operating system says no.
+    pub fn wait(&mut self, limit: Duration) -> io::Result<Option<Wish>> {
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], limit) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let Some(signal) = self.0.read_signal()? else { return Ok(None) };
+        let hang_up = i32::try_from(signal.ssi_signo) == Ok(Signal::SIGHUP as i32);
+        Ok(Some(if hang_up { Wish::Reload } else { Wish::End }))
+    }
+}

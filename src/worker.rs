@@ -1,0 +1,98 @@
+//! One worker per queue: receive, decide, answer, and show what was counted. It owns its queue and its counters and
+//! shares nothing but the configuration in force, which it looks at once per packet with one atomic load.
+//!
+//! No packet and no error of the socket ends a worker: they are counted. Only a queue that is gone does.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::{ArcSwap, Cache};
+
+use crate::{
+    balance::{Balancer, Forwarding, counters::Counter},
+    io::{Message, Queue, QueueError, Report},
+};
+
+/// What all workers look at.
+pub struct Shared {
+    /// The configuration in force.
+    pub forwarding: Arc<ArcSwap<Forwarding>>,
+    /// Set once, to end all workers.
+    pub stop: AtomicBool,
+}
+
+impl Shared {
+    /// Workers shall decide by this.
+    #[must_use]
+    pub fn new(forwarding: Forwarding) -> Self {
+        Self { forwarding: Arc::new(ArcSwap::from_pointee(forwarding)), stop: AtomicBool::new(false) }
+    }
+}
+
+/// One queue's worker.
+pub struct Worker<Q, R> {
+    queue: Q,
+    report: R,
+    shared: Arc<Shared>,
+    forwarding: Cache<Arc<ArcSwap<Forwarding>>, Arc<Forwarding>>,
+    balancer: Balancer,
+}
+
+impl<Q: Queue, R: Report> Worker<Q, R> {
+    /// A worker for `queue`.
+    pub fn new(queue: Q, report: R, shared: Arc<Shared>) -> Self {
+        let forwarding = Cache::new(Arc::clone(&shared.forwarding));
+        Self { queue, report, shared, forwarding, balancer: Balancer::default() }
+    }
+
+    /// Works until told to stop.
+    ///
+    /// # Errors
+    /// When the queue is gone.
+    pub fn run(mut self) -> io::Result<()> {
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Handles at most one packet.
+    ///
+    /// # Errors
+    /// When the queue is gone.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let result = match self.queue.receive() {
+            Ok(Some(message)) => {
+                let forwarding = self.forwarding.load();
+                let verdict = self.balancer.handle(forwarding, message.bytes());
+                self.queue.answer(message, verdict)
+            }
+            Ok(None) => return Ok(()),
+            Err(error) => Err(error),
+        };
+        let counters = &mut self.balancer.counters;
+        match result {
+            Ok(()) => {}
+            Err(QueueError::Overrun) => counters.count(Counter::SocketOverrun),
+            Err(QueueError::TooLate) => counters.count(Counter::VerdictTooLate),
+            Err(QueueError::Other(error)) => {
+                counters.count(Counter::SocketError);
+                tracing::debug!(queue = self.queue.number().0, %error, "socket error");
+            }
+            Err(QueueError::Closed(error)) => return Err(error),
+        }
+        self.report.counters(counters);
+        Ok(())
+    }
+
+    /// What it decided, for tests.
+    #[cfg(test)]
+    pub(crate) fn parts(&mut self) -> (&mut Q, &mut R, &mut Balancer) {
+        (&mut self.queue, &mut self.report, &mut self.balancer)
+    }
+}

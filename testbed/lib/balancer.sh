@@ -1,0 +1,206 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # variables for scenarios
+# lbd and lbctl in a balancer's namespace, the backends set up as lbctl says, and the traffic servers on them.
+#
+# Each balancer has a shared memory region of its own, named like the balancer. A backend is named like the namespace
+# of its server. VIP traffic comes in on eth2.
+
+# --- Configuration, as text on standard output: cluster lb201, then services, each followed by its backends.
+
+HASH_SEED=3405691582
+config_balancer() { # LB [LINE...]
+    local lb=$1 line
+    shift
+    cat <<TOML
+[balancer]
+name = "$lb"
+address = ["192.168.1.${lb#lb}", "fd00:0:0:1::${lb#lb}"]
+interfaces = ["eth2"]
+queues = "0-1"
+fragment_queue = 10
+hash_seed = $HASH_SEED
+mark_mask = 0x0000ffff
+TOML
+    for line; do echo "$line"; done
+}
+config_service() { # NAME "VIP VIP.." "PROTOCOL.." "PORT.." [LINE...]
+    printf '\n[[service]]\nname = "%s"\nvips = %s\n' "$1" "$(toml_list "$2")"
+    [[ -z $3 ]] || printf 'protocols = %s\n' "$(toml_list "$3")"
+    [[ -z $4 ]] || printf 'ports = %s\n' "$(toml_list "$4")"
+    shift 4
+    local line
+    for line; do echo "$line"; done
+}
+config_backend() { # NAME ADDRESS ENCAP [LINE...]
+    printf '[[service.backend]]\nname = "%s"\naddress = "%s"\nencap = "%s"\n' "$1" "$2" "$3"
+    shift 3
+    local line
+    for line; do echo "$line"; done
+}
+# Servers FIRST to LAST as backends: by their IPv4 address, or their IPv6 address if the encapsulation wants that.
+config_servers() { # FIRST LAST ENCAP [LINE...]
+    local first=$1 last=$2 encap=$3 n
+    shift 3
+    for ((n = first; n <= last; n++)); do
+        config_backend "s$n" "$(underlay "$n" "$encap")" "${encap/gue6/gue}" "$@"
+    done
+}
+underlay() { case $2 in ip6gre | ip6tnl | gue6) echo "fd00:0:0:1::$1" ;; *) echo "192.168.1.$1" ;; esac; }
+toml_list() {
+    local item list=''
+    for item in $1; do list+="${list:+, }\"$item\""; done
+    echo "[$list]"
+}
+
+# --- lbd
+
+declare -A LBD_PID=()
+balancer_start() { # LB CONFIGURATION: start lbd there, wait until it is ready
+    local lb=$1 config=$2 log=$WORK/$1.lbd.log
+    printf -- '--- start\n' >> "$log"
+    ip netns exec "$lb" lbd --config "$config" --shm "$lb" </dev/null >> "$log" 2>&1 &
+    LBD_PID[$lb]=$!
+    STARTED+=($!)
+    wait_until 60 "lbd in $lb is ready or has ended" lbd_ready_or_gone "$lb"
+    if ! lbd_ready "$lb"; then
+        tail -n 20 "$log" >&2
+        broken "lbd in $lb did not become ready"
+    fi
+}
+lbd_ready() { sed '1,/--- start/!d' <(tac "$WORK/$1.lbd.log") | grep -qw ready; }
+lbd_ready_or_gone() { lbd_ready "$1" || process_gone "${LBD_PID[$1]}"; }
+balancer_kill() { # LB: as a crash would
+    kill -9 "${LBD_PID[$1]}"
+    wait_until 10 "lbd in $1 is dead" process_gone "${LBD_PID[$1]}"
+    wait "${LBD_PID[$1]}" 2>/dev/null || true
+}
+balancer_stop() { # LB: SIGTERM; its exit status must be 0
+    local status=0
+    kill -TERM "${LBD_PID[$1]}"
+    wait_until 20 "lbd in $1 has ended" process_gone "${LBD_PID[$1]}"
+    wait "${LBD_PID[$1]}" || status=$?
+    expect_eq "exit status of lbd in $1 after SIGTERM" "$status" 0
+}
+lbctl_in() { # LB ARGUMENT...
+    local lb=$1
+    shift
+    ip netns exec "$lb" lbctl --shm "$lb" "$@"
+}
+
+# --- What the balancer says of itself. The names of counters are known here and nowhere else.
+
+# statistic LB NAME: NAME is a counter of lbctl stats, or one of the sums below.
+statistic() {
+    lbctl_in "$1" stats --json | jq --arg name "$2" '.counters as $c |
+        if $name == "queued" then $c.packets
+        elif $name == "steered" then [$c | to_entries[] | select(.key | startswith("steered")) | .value] | add // 0
+        elif $name == "dropped" then [$c | to_entries[] | select(.key | startswith("drop")) | .value] | add // 0
+        else $c[$name] // error("lbctl stats has no counter \($name)") end'
+}
+# ruleset_counter LB NAME: packets of a named counter in lbd's own table.
+ruleset_counter() {
+    in_ns "$1" nft --json list counter inet synrail "$2" | jq '[.nftables[].counter // empty | .packets] | add'
+}
+
+# kernel_queued LB: packets that the kernel has ever put into the queues that are there now.
+kernel_queued() { awk '{ sum += $8 } END { print sum + 0 }' \
+    <(in_ns "$1" cat /proc/net/netfilter/nfnetlink_queue 2>/dev/null); }
+# table_of LB SERVICE: the lookup table, a backend's name a line.
+table_of() {
+    lbctl_in "$1" show --json | jq --raw-output --arg name "$2" '.services[] | select(.name == $name) | .table[]'
+}
+
+# kernel_state LB: what lbd made in the kernel, with identities (interface indices, rule handles), without counts.
+kernel_state() {
+    ip -netns "$1" -json link | jq --raw-output '.[] | "link \(.ifindex) \(.ifname)"' | without_fallback_devices
+    ip -netns "$1" -4 rule
+    ip -netns "$1" -6 rule
+    ip -netns "$1" -4 route show table all | sort
+    ip -netns "$1" -6 route show table all | without_expiry | sort
+    in_ns "$1" nft --stateless --terse --handle list ruleset
+}
+# Devices that a tunnel module adds to every namespace when it is loaded (gre0 and its like), and what hangs on them.
+without_fallback_devices() { grep -Ev ' (gre0|gretap0|erspan0|tunl0|ip6tnl0|ip6gre0|sit0)$' || true; }
+without_expiry() { sed 's/ expires [0-9]*sec//; s/[[:space:]]*$//'; }
+
+# --- Backends and their servers
+
+# backends_up LB SERVICE FIRST LAST: run what lbctl prints, exactly, in the namespace of each server.
+backends_up() {
+    local lb=$1 service=$2 n
+    for ((n = $3; n <= $4; n++)); do
+        lbctl_in "$lb" backend-setup "s$n" --service "$service" > "$WORK/setup-s$n-$service.sh"
+        in_ns "s$n" sh "$WORK/setup-s$n-$service.sh" > "$WORK/setup-s$n-$service.log" 2>&1 || {
+            cat "$WORK/setup-s$n-$service.sh" "$WORK/setup-s$n-$service.log" >&2
+            broken "the commands of lbctl backend-setup s$n --service $service fail in s$n"
+        }
+    done
+}
+# servers_up FIRST LAST ADDRESS:PORT...: a traffic server on each, for TCP and UDP, that says its namespace's name.
+servers_up() {
+    local first=$1 last=$2 n address listen=()
+    shift 2
+    for address; do listen+=(--tcp "$address" --udp "$address"); done
+    for ((n = first; n <= last; n++)); do
+        background "s$n" "s$n.server" traffic server "${listen[@]}" --name "s$n"
+    done
+    for ((n = first; n <= last; n++)); do
+        wait_until 30 "the traffic server of s$n listens" grep -qw ready "$WORK/s$n.server.log"
+    done
+}
+
+# background NAMESPACE LOG COMMAND...: sets BACKGROUND to the process id; output goes to $WORK/LOG.log
+background() {
+    local ns=$1 log=$WORK/$2.log
+    shift 2
+    ip netns exec "$ns" "$@" </dev/null > "$log" 2>&1 &
+    BACKGROUND=$!
+    STARTED+=($!)
+}
+
+# --- Traffic from the client
+
+VIP4=10.0.0.0 VIP6=1000::
+CLIENTS4=50.0.0.0/16 CLIENTS6=2000::/112
+clients_for() { if [[ $1 == \[* ]]; then echo "$CLIENTS6"; else echo "$CLIENTS4"; fi; }
+
+# traffic_to KIND ADDRESS:PORT ARGUMENT...: run the traffic tool in the client, its result in $WORK/KIND-*.json and REPLY
+traffic_to() {
+    local kind=$1 address=$2
+    shift 2
+    REPLY=$WORK/$kind-$((++TRAFFIC_RUNS)).json
+    local sources=()
+    [[ $kind == transfer ]] || sources=(--source-cidr "$(clients_for "$address")")
+    in_ns client traffic "$kind" --address "$address" "${sources[@]}" "$@" --json > "$REPLY" 2> "$REPLY.err" || {
+        cat "$REPLY" "$REPLY.err" >&2
+        broken "traffic $kind to $address failed"
+    }
+}
+TRAFFIC_RUNS=0
+# hold_start NAME ADDRESS:PORT CONNECTIONS [ARGUMENT...]: connections that stay open, each with a round trip a second,
+# until hold_end NAME, which claims that none was lost; all are open when it returns.
+declare -A HOLD_PID=()
+hold_start() {
+    local name=$1 address=$2 connections=$3
+    shift 3
+    rm -f "$WORK/$name".{ready,until}
+    ip netns exec client traffic hold --address "$address" --source-cidr "$(clients_for "$address")" \
+        --connections "$connections" --concurrency 20 --timeout-ms 20000 --seconds 600 \
+        --ready-file "$WORK/$name.ready" --until-file "$WORK/$name.until" --json "$@" \
+        </dev/null > "$WORK/$name.json" 2> "$WORK/$name.err" &
+    HOLD_PID[$name]=$!
+    STARTED+=($!)
+    wait_until 60 "the connections '$name' are open" test -s "$WORK/$name.ready"
+    expect_eq "connections '$name' open to $address" "$(jq .opened "$WORK/$name.ready")" "$connections"
+}
+hold_end() {
+    local name=$1 status=0
+    touch "$WORK/$name.until"
+    wait_until 60 "the connections '$name' are closed" process_gone "${HOLD_PID[$name]}"
+    wait "${HOLD_PID[$name]}" || status=$?
+    expect_eq "connections '$name' lost" "$(jq .lost "$WORK/$name.json")" 0
+    expect_eq "connections '$name': exit status of traffic hold" "$status" 0
+}
+
+# field FILE JQ-EXPRESSION
+field() { jq --raw-output "$2" "$1"; }

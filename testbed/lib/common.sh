@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# Speaking, failing and waiting: the few words that every part of the testbed shares, on the host and inside.
+#
+# Progress goes to standard output as one line a step; what went wrong goes to standard error.
+# Nothing here sleeps until something is "probably ready": wait_until polls a condition, with a limit.
+
+say() { printf '%s\n' "$*"; }
+step() { printf '%s %s\n' "${STEP_MARK:-==>}" "$*"; }
+complain() { printf 'testbed: %s\n' "$*" >&2; }
+die() { complain "$@"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# wait_until SECONDS DESCRIPTION COMMAND...: poll COMMAND ten times a second until it succeeds; 1 when the time is up.
+wait_until() {
+    local seconds=$1 description=$2 end
+    shift 2
+    end=$(($(now_ms) + seconds * 1000))
+    until "$@" >/dev/null 2>&1; do
+        if (($(now_ms) >= end)); then
+            complain "waited $seconds s in vain until $description"
+            return 1
+        fi
+        sleep 0.1
+    done
+}
+
+# Milliseconds of a clock that never jumps back far enough to matter; no process is started for it.
+now_ms() { local us=${EPOCHREALTIME/[.,]/}; printf '%s\n' "$((us / 1000))"; }
+
+# end_process PID [SECONDS]: ask, wait, then insist. Only ever given ids that this run started.
+end_process() {
+    local pid=$1 seconds=${2:-5}
+    kill "$pid" 2>/dev/null || return 0
+    wait_until "$seconds" "process $pid has ended" process_gone "$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+}
+process_gone() { ! kill -0 "$1" 2>/dev/null || [[ $(process_state "$1") == Z ]]; }
+process_state() { sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null; }
+
+# head_field FILE KEY: the value of a "# KEY: value" line in a script's head.
+head_field() { sed -n "s/^# $2: *//p" "$1" | head -n 1; }

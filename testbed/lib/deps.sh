@@ -1,0 +1,133 @@
+# shellcheck shell=bash
+# Everything that the testbed needs and that is not in the checkout: Debian packages, a stock kernel, nginx, the build.
+#
+# Packages that are missing are installed without a question; none of them starts a service. The kernel and nginx are
+# only unpacked, into the cache. What enters the cache is made under a temporary name and renamed, under a lock: a run
+# that is interrupted, or two runs at once, never leave half of something. A second run needs no network.
+
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/synrail-testbed
+
+# package=command or file that shows it is there
+PACKAGES=(
+    qemu-system-x86=qemu-system-x86_64 busybox-static=busybox kmod=modprobe cpio=cpio
+    nftables=nft iproute2=ip conntrack=conntrack tcpdump=tcpdump ethtool=ethtool procps=ps util-linux=unshare
+    iperf3=iperf3 curl=curl jq=jq python3=/usr/bin/python3 gzip=gzip
+    gcc=cc pkg-config=pkg-config libc6-dev=/usr/include/stdio.h
+    libmnl-dev=/usr/include/libmnl/libmnl.h libnftnl-dev=/usr/include/libnftnl/expr.h
+)
+# nginx itself is unpacked; these are the libraries it links.
+NGINX_LIBRARIES=(libcrypt1 libpcre2-8-0 libssl3 zlib1g)
+
+deps_packages() {
+    local PATH=$PATH:/usr/sbin:/sbin entry missing=()
+    for entry in "${PACKAGES[@]}"; do
+        is_there "${entry#*=}" || missing+=("${entry%%=*}")
+    done
+    ((${#missing[@]})) || return 0
+    have apt-get || die "this host has no apt-get; please install what these Debian packages hold: ${missing[*]}"
+    step "installing Debian packages: ${missing[*]}"
+    as_root apt-get -qq update || complain "apt-get update failed; going on with the lists that are there"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+        -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null ||
+        die "apt-get could not install: ${missing[*]}"
+}
+is_there() { if [[ $1 == /* ]]; then [[ -e $1 ]]; else have "$1"; fi; }
+as_root() {
+    if ((EUID == 0)); then "$@"
+    elif have sudo; then sudo "$@"
+    else die "to run '$*' the testbed needs root (or sudo)"
+    fi
+}
+
+# deps_kernel: the newest stock kernel in the cache; the first time it is fetched. Sets KERNEL_ROOT and KERNEL_VERSION.
+deps_kernel() {
+    mkdir -p "$CACHE"
+    with_lock kernel_unpack
+    KERNEL_ROOT=$(newest_kernel)
+    # shellcheck disable=SC2034 # for lib/vm.sh
+    KERNEL_VERSION=${KERNEL_ROOT##*/linux-image-}
+}
+newest_kernel() { find "$CACHE" -maxdepth 1 -name 'linux-image-*' | sort -V | tail -n 1; }
+kernel_unpack() {
+    [[ -z $(newest_kernel) ]] || return 0
+    local package new
+    package=$(stock_kernel_package)
+    if [[ -z $package ]]; then
+        as_root apt-get -qq update || true
+        package=$(stock_kernel_package)
+        [[ -n $package ]] || die "apt knows no package linux-image-amd64; is this Debian?"
+    fi
+    step "fetching Debian's stock kernel ($package), to be unpacked in $CACHE, not installed"
+    new=$(mktemp -d "$CACHE/.new-XXXXXX")
+    fetch_package "$new" "$package"
+    # A package with /lib in it, wherever the host keeps its modules.
+    [[ -d $new/lib/modules ]] || ln -s usr/lib "$new/lib"
+    PATH=$PATH:/usr/sbin:/sbin depmod -b "$new" "${package#linux-image-}"
+    mv -T "$new" "$CACHE/$package"
+}
+stock_kernel_package() {
+    apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
+}
+
+# deps_nginx: sets NGINX to the program, or to nothing when it cannot be had.
+deps_nginx() {
+    mkdir -p "$CACHE"
+    with_lock nginx_unpack
+    # shellcheck disable=SC2034 # for lib/inside
+    NGINX=$CACHE/nginx/usr/sbin/nginx
+}
+nginx_unpack() {
+    [[ ! -x $CACHE/nginx/usr/sbin/nginx ]] || return 0
+    step "fetching nginx, to be unpacked in $CACHE, not installed"
+    local new missing
+    new=$(mktemp -d "$CACHE/.new-XXXXXX")
+    fetch_package "$new" nginx
+    missing=$(ldd "$new/usr/sbin/nginx" | grep 'not found' || true)
+    if [[ -n $missing ]]; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+            "${NGINX_LIBRARIES[@]}" >/dev/null || die "nginx lacks libraries: $missing"
+    fi
+    mv -T "$new" "$CACHE/nginx"
+}
+
+# fetch_package DIRECTORY PACKAGE: download it and unpack it there; package lists that are out of date are renewed once.
+fetch_package() {
+    local directory=$1 package=$2 download
+    download=$(mktemp -d "$CACHE/.get-XXXXXX")
+    apt_download "$download" "$package" || { as_root apt-get -qq update && apt_download "$download" "$package"; } ||
+        { rm -rf "$download" "$directory"; die "could not download the Debian package $package"; }
+    dpkg-deb -x "$download"/*.deb "$directory"
+    rm -rf "$download"
+}
+apt_download() { (cd "$1" && apt-get -qq -o APT::Sandbox::User=root download "$2"); }
+
+# with_lock COMMAND...: one at a time over all runs; what an interrupted run left is swept first.
+with_lock() {
+    {
+        flock -w 600 9 || die "another run has held $CACHE/.lock for ten minutes"
+        rm -rf "$CACHE"/.new-* "$CACHE"/.get-*
+        "$@"
+    } 9>"$CACHE/.lock"
+}
+
+# deps_build DIRECTORY: build the project and copy its programs there (a copy, so that a later build cannot change a
+# run, and so that the place of the target directory does not matter). $TESTBED_BIN names programs built beforehand.
+PROGRAMS=(lbd lbctl traffic)
+deps_build() {
+    local to=$1 from=${TESTBED_BIN:-} program
+    if [[ -z $from ]]; then
+        have cargo || die "cargo is missing; see https://rustup.rs (the Rust of Debian 12 is too old)"
+        step "building synrail (cargo build --release)"
+        (cd "$CHECKOUT" && cargo build --quiet --release --workspace --bins) || die "the build failed"
+        from=$(cd "$CHECKOUT" && cargo metadata --format-version 1 --no-deps --offline |
+            jq --raw-output .target_directory)/release
+    fi
+    mkdir -p "$to"
+    for program in "${PROGRAMS[@]}"; do
+        if [[ -x $from/$program ]]; then
+            cp "$from/$program" "$to/$program"
+        else
+            complain "there is no program $from/$program; what needs it will fail"
+        fi
+    done
+}

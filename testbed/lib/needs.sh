@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# What a scenario needs of kernel and host, each found out by trying it in a namespace that is thrown away.
+#
+# need NAME succeeds or prints what is missing. Names stand in a scenario's head, as in "# needs: gre queue nginx".
+
+need() {
+    case $1 in
+        queue) nft_can 'queue num 0 bypass' || nfqueue_there || lacks "NFQUEUE (modules nfnetlink_queue, nft_queue)" ;;
+        nft_queue) nft_can 'queue num 0 bypass' || lacks "nft's queue expression (module nft_queue)" ;;
+        nft_hash) nft_can 'meta mark set jhash ip saddr mod 7 seed 1' || lacks "nft's jhash (module nft_hash)" ;;
+        conntrack) nft_can 'ct mark 1' || lacks "connection tracking (modules nf_conntrack, nft_ct)" ;;
+        gre) link_can gre local 127.0.0.1 remote 127.0.0.2 || lacks "GRE tunnels (module ip_gre)" ;;
+        ip6gre) link_can ip6gre local ::1 remote ::2 || lacks "GRE over IPv6 (module ip6_gre)" ;;
+        ipip) link_can ipip local 127.0.0.1 remote 127.0.0.2 || lacks "IPIP tunnels (module ipip)" ;;
+        ip6tnl) link_can ip6tnl local ::1 remote ::2 || lacks "IPv6 tunnels (module ip6_tunnel)" ;;
+        gue) scratch ip fou add port 5555 gue || lacks "GUE (modules fou, fou6)" ;;
+        modules) [[ -e /proc/modules && $KERNEL == stock ]] || lacks "modules that this run may load and refuse" ;;
+        *) is_program "$1" || lacks "the program $1" ;;
+    esac
+}
+lacks() { printf '%s\n' "$1"; return 1; }
+is_program() { if [[ $1 == nginx ]]; then [[ -x $NGINX ]]; else have "$1"; fi; }
+scratch() { unshare --net -- "$@" >/dev/null 2>&1; }
+nft_can() {
+    scratch nft "add table inet t; add chain inet t c { type filter hook prerouting priority 0; }; add rule inet t c $1"
+}
+link_can() { scratch ip link add probe type "$@"; }
+nfqueue_there() { [[ -e /proc/net/netfilter/nfnetlink_queue ]]; }

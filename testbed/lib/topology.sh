@@ -1,0 +1,162 @@
+# shellcheck shell=bash
+# The topology "dsr": network namespaces joined as the drawing shows. Replies of a server never touch a balancer.
+#
+#                client          50.0.0.0/16, 2000::/112: every address of the ranges is its own
+#                  | 192.168.3.0/24, fd00:0:0:3::/64
+#                router          .254, ::254 in every network; VIPs are routed to the balancers, by 5-tuple
+#       eth1 |          | eth2
+#   "back"   |          |   "outside"
+#   192.168.1.0/24      |   192.168.2.0/24
+#   fd00:0:0:1::/64     |   fd00:0:0:2::/64
+#      |     |          |
+#   eth1   eth1 ----- lb201 .. eth2   .201, ::201 ..; VIP traffic comes in on eth2
+#   s1 .. sN                          .1, ::1 ..; default route: the router, over eth1
+#
+# Addresses follow the xcluster load-balancer tests. The two bridges live in a namespace "fabric" of their own.
+# IPv6 has no duplicate address detection here, so that nothing must be waited for.
+#
+# topology_up SPEC sets SERVERS and BALANCERS; topology_down ends what was started in the
+# background (STARTED) and deletes the namespaces.
+
+STATUS_LACKING=77 # exit status of what could not run because the kernel or the host lacks something
+
+topology_up() {
+    local spec=$1 setting
+    SERVERS=4 BALANCERS=1
+    if [[ $spec == *:* ]]; then
+        for setting in $(tr ',' ' ' <<< "${spec#*:}"); do
+            case $setting in
+                servers=*) SERVERS=${setting#*=} ;;
+                balancers=*) BALANCERS=${setting#*=} ;;
+                *) die "topology dsr has no parameter '$setting'; it has servers and balancers" ;;
+            esac
+        done
+    fi
+    ((SERVERS >= 1 && SERVERS <= 200)) || die "servers=$SERVERS; it can be 1 to 200"
+    ((BALANCERS >= 1 && BALANCERS <= 20)) || die "balancers=$BALANCERS; it can be 1 to 20"
+    step "topology: client, router, $BALANCERS balancer(s), $SERVERS server(s)"
+
+    local ns
+    for ns in $(topology_namespaces); do
+        ip netns add "$ns" || return "$STATUS_LACKING"
+        # Before there are devices: a device copies these when it is made.
+        settings "$ns" "${QUIET_IPV6[@]}"
+    done
+    make_fabric && make_router && make_client && make_servers && make_balancers
+}
+
+topology_namespaces() {
+    echo fabric client router
+    local n
+    for ((n = 1; n <= BALANCERS; n++)); do echo "lb$((200 + n))"; done
+    for ((n = 1; n <= SERVERS; n++)); do echo "s$n"; done
+}
+
+topology_down() {
+    # The shell's own word on a job of its that was killed is of no interest.
+    { kill -9 "${STARTED[@]}"; wait "${STARTED[@]}"; } 2>/dev/null || true
+    ip -all netns delete
+}
+STARTED=() # ids of the processes in the background
+
+# in_ns NAMESPACE COMMAND...
+in_ns() { local ns=$1; shift; ip netns exec "$ns" "$@"; }
+# settings NAMESPACE KEY=VALUE...: sysctls, in one process
+settings() {
+    local ns=$1
+    shift
+    in_ns "$ns" bash -c 'for s; do k=${s%%=*}; echo "${s#*=}" > "/proc/sys/${k//.//}" || exit 1; done' settings "$@"
+}
+# batch NAMESPACE: ip commands, a line each, from standard input
+batch() { ip -netns "$1" -batch -; }
+
+QUIET_IPV6=(net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.accept_ra=0
+    net.ipv6.conf.default.router_solicitations=0)
+
+make_fabric() {
+    batch fabric <<'IP'
+link set lo up
+link add back type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+link add outside type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+link set back up
+link set outside up
+IP
+}
+# plug NAMESPACE DEVICE BRIDGE: ip commands for the fabric that join the namespace to a bridge
+plug() {
+    echo "link add $1-$2 type veth peer name $2 netns $1"
+    echo "link set $1-$2 master $3 up"
+}
+# addresses DEVICE NETWORK HOST: ip commands; network 1 is "back", 2 is "outside", 3 joins client and router
+addresses() {
+    local device=$1 network=$2 host=$3
+    echo "link set $device up"
+    echo "address add 192.168.$network.$host/24 dev $device"
+    echo "address add fd00:0:0:$network::$host/64 dev $device nodad"
+}
+
+make_router() {
+    { plug router eth1 back; plug router eth2 outside; } | batch fabric
+    ip -netns router link add eth0 type veth peer name eth0 netns client
+    settings router net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+        net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
+        net.ipv4.fib_multipath_hash_policy=1 net.ipv6.fib_multipath_hash_policy=1
+    local n hops4='' hops6=''
+    for ((n = 201; n <= 200 + BALANCERS; n++)); do
+        hops4+=" nexthop via 192.168.2.$n"
+        hops6+=" nexthop via fd00:0:0:2::$n"
+    done
+    {
+        echo "link set lo up"
+        addresses eth0 3 254
+        addresses eth1 1 254
+        addresses eth2 2 254
+        echo "route add 50.0.0.0/16 via 192.168.3.1"
+        echo "route add 2000::/112 via fd00:0:0:3::1"
+        echo "route add 10.0.0.0/24$hops4"
+        echo "route add 1000::/112$hops6"
+    } | batch router
+}
+
+make_client() {
+    settings client net.ipv4.ip_nonlocal_bind=1 net.ipv6.ip_nonlocal_bind=1
+    {
+        echo "link set lo up"
+        addresses eth0 3 1
+        echo "address add 50.0.0.1/32 dev lo"
+        echo "address add 2000::1/128 dev lo nodad"
+        echo "route add local 50.0.0.0/16 dev lo"
+        echo "route add local 2000::/112 dev lo"
+        echo "route add default via 192.168.3.254 src 50.0.0.1"
+        echo "route add default via fd00:0:0:3::254 src 2000::1"
+    } | batch client
+}
+
+make_servers() {
+    local n
+    for ((n = 1; n <= SERVERS; n++)); do plug "s$n" eth1 back; done | batch fabric
+    for ((n = 1; n <= SERVERS; n++)); do
+        {
+            echo "link set lo up"
+            addresses eth1 1 "$n"
+            echo "route add default via 192.168.1.254"
+            echo "route add default via fd00:0:0:1::254"
+        } | batch "s$n"
+    done
+}
+
+make_balancers() {
+    local n
+    for ((n = 201; n <= 200 + BALANCERS; n++)); do plug "lb$n" eth1 back; plug "lb$n" eth2 outside; done | batch fabric
+    for ((n = 201; n <= 200 + BALANCERS; n++)); do
+        # Forwarding is the operator's duty, not lbd's.
+        settings "lb$n" net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+        {
+            echo "link set lo up"
+            addresses eth1 1 "$n"
+            addresses eth2 2 "$n"
+            echo "route add default via 192.168.2.254"
+            echo "route add default via fd00:0:0:2::254"
+        } | batch "lb$n"
+    done
+}

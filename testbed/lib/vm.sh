@@ -1,0 +1,107 @@
+# shellcheck shell=bash
+# Debian's stock kernel in QEMU, by software emulation, with the host's root file system as its own.
+#
+# No disk, no network card, no privilege on the host: the guest sees the host's root read-only over 9p with a layer in
+# memory above it, the checkout read-only, and one directory (the run) that it can write. It ends with its job, at the
+# time limit, or with this process, whichever comes first. /dev/kvm is not used unless TESTBED_ACCEL=kvm says so:
+# some hosts have one on which a stock kernel hangs.
+
+VM_MEMORY_MIB=${TESTBED_MEMORY_MIB:-1536}
+INITRAMFS_MODULES=(virtio_pci 9pnet_virtio 9p overlay virtio_console)
+
+# vm_run RUN_DIRECTORY SECONDS: boot, run RUN_DIRECTORY/job inside, pass its output on; returns its exit status.
+# SECONDS 0: no limit, and the caller's terminal becomes the guest's.
+vm_run() {
+    local run=$1 seconds=$2 qemu ports=() status=0
+    printf '%s' "$CHECKOUT" > "$run/checkout.path"
+    printf '%s' "$run" > "$run/run.path"
+    printf '%s' "$KERNEL_VERSION" > "$run/kernel.version"
+    vm_initramfs "$run/initramfs.gz"
+    vm_arguments "$run"
+
+    if ((seconds == 0)); then
+        printf '%s %s\n' "$(stty size)" "${TERM:-linux}" > "$run/terminal"
+        vm_saved_tty=$(stty -g)
+        ports=(-chardev "stdio,id=tty,signal=off" -device "virtconsole,chardev=tty")
+        exec 3<&0
+        setpriv --pdeathsig TERM "${qemu[@]}" "${ports[@]}" <&3 & vm_pid=$!
+        exec 3<&-
+    else
+        mkfifo "$run/out" "$run/err"
+        cat "$run/out" & vm_cats=($!)
+        cat "$run/err" >&2 & vm_cats+=($!)
+        ports=(-chardev "file,id=out,path=$(qemu_path "$run/out")" -device "virtserialport,name=out,chardev=out"
+            -chardev "file,id=err,path=$(qemu_path "$run/err")" -device "virtserialport,name=err,chardev=err")
+        setpriv --pdeathsig TERM timeout -k 5 "$seconds" "${qemu[@]}" "${ports[@]}" </dev/null & vm_pid=$!
+    fi
+    wait "$vm_pid" || status=$?
+    vm_pid=
+    vm_restore
+    if [[ -s $run/rc ]]; then
+        return "$(cat "$run/rc")"
+    elif ((status == 124)); then
+        complain "the virtual machine did not end within $seconds s and was stopped"
+        return 124
+    fi
+    complain "the virtual machine ended without a result (QEMU's exit status $status); its console says:"
+    tail -n 20 "$run/serial.log" >&2 || true
+    return 125
+}
+
+vm_arguments() {
+    local run=$1
+    qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -nic none -monitor none
+        -smp 2 -m "$VM_MEMORY_MIB" -device "virtio-serial-pci,max_ports=8"
+        -chardev "file,id=kernel,path=$(qemu_path "$run/serial.log")" -serial chardev:kernel
+        -kernel "$KERNEL_ROOT/boot/vmlinuz-$KERNEL_VERSION" -initrd "$run/initramfs.gz"
+        -append "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off nokaslr")
+    case ${TESTBED_ACCEL:-tcg} in
+        tcg) qemu+=(-accel "tcg,thread=multi" -cpu "max,la57=off") ;;
+        kvm) qemu+=(-accel kvm -cpu host) ;;
+        *) die "TESTBED_ACCEL is '$TESTBED_ACCEL'; it can be tcg (default) or kvm" ;;
+    esac
+    vm_share root / readonly=on
+    vm_share checkout "$CHECKOUT" readonly=on
+    vm_share modules "$KERNEL_ROOT/lib/modules/$KERNEL_VERSION" readonly=on
+    vm_share run "$run" readonly=off
+}
+vm_share() {
+    qemu+=(-virtfs "local,path=$(qemu_path "$2"),mount_tag=$1,security_model=none,multidevs=remap,$3")
+}
+# In QEMU's options a comma ends a value, and two stand for one.
+qemu_path() { printf '%s' "${1//,/,,}"; }
+
+# The first program and the modules it needs, packed anew each time: it takes a fraction of a second.
+vm_initramfs() {
+    local file=$1 PATH=$PATH:/usr/sbin:/sbin tree module path number=100
+    tree=$(mktemp -d)
+    mkdir -p "$tree"/{bin,proc,sys,dev,modules}
+    cp "$(command -v busybox)" "$tree/bin/busybox"
+    ln -s busybox "$tree/bin/sh"
+    cp "$CHECKOUT/testbed/lib/initramfs-init" "$tree/init"
+    chmod 755 "$tree/init"
+    for module in "${INITRAMFS_MODULES[@]}"; do
+        modprobe -d "$KERNEL_ROOT" -S "$KERNEL_VERSION" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
+    done | awk '!seen[$0]++' | while read -r path; do
+        cp "$path" "$tree/modules/$((number++))-${path##*/}"
+    done
+    (cd "$tree" && find . -print0 | cpio --null --create --format=newc --quiet) | gzip -1 > "$file"
+    rm -rf "$tree"
+}
+
+# vm_stop: for the trap of the caller; ends the machine by the id it was started with.
+vm_pid='' vm_cats=() vm_saved_tty=''
+vm_stop() {
+    [[ -z $vm_pid ]] || end_process "$vm_pid" 3
+    vm_pid=''
+    local cat
+    for cat in "${vm_cats[@]}"; do kill "$cat" 2>/dev/null || true; done
+    vm_restore
+}
+vm_restore() {
+    [[ -z $vm_saved_tty ]] || stty "$vm_saved_tty" 2>/dev/null || true
+    vm_saved_tty=''
+    local cat
+    for cat in "${vm_cats[@]}"; do wait "$cat" 2>/dev/null || true; done
+    vm_cats=()
+}

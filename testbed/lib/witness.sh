@@ -1,0 +1,46 @@
+# shellcheck shell=bash
+# An nft table of the testbed's own in a balancer, that counts what passes, independent of what lbd says.
+#
+# It must be made before lbd starts and stay until the end: to delete a base chain drops the packets that wait in any
+# queue of the namespace. It changes no packet. A SYN sent again is told from a first one by a set of those seen.
+
+witness_up() { # LB...
+    local lb
+    for lb; do
+        in_ns "$lb" nft -f - <<'NFT'
+table inet witness {
+    set syns4 { typeof ip saddr . tcp sport . ip daddr . tcp dport; size 65535; flags dynamic; }
+    set syns6 { typeof ip6 saddr . tcp sport . ip6 daddr . tcp dport; size 65535; flags dynamic; }
+    counter syn { comment "bare SYNs to a VIP, those sent again too" }
+    counter syn_again { comment "those of them that were sent again" }
+    counter to_vip { comment "all packets to a VIP" }
+    counter invalid { comment "packets to a VIP that conntrack calls invalid" }
+    counter from_vip { comment "packets from a VIP: replies, that should never come here" }
+    chain arrive {
+        type filter hook prerouting priority -500; policy accept
+        ip saddr 10.0.0.0/24 counter name from_vip
+        ip6 saddr 1000::/112 counter name from_vip
+        iifname != "eth2" accept
+        ip daddr 10.0.0.0/24 counter name to_vip
+        ip6 daddr 1000::/112 counter name to_vip
+        meta l4proto != tcp accept
+        tcp flags & (syn | ack | rst | fin) != syn accept
+        ip daddr 10.0.0.0/24 counter name syn
+        ip6 daddr 1000::/112 counter name syn
+        ip daddr 10.0.0.0/24 ip saddr . tcp sport . ip daddr . tcp dport @syns4 counter name syn_again
+        ip6 daddr 1000::/112 ip6 saddr . tcp sport . ip6 daddr . tcp dport @syns6 counter name syn_again
+        ip daddr 10.0.0.0/24 add @syns4 { ip saddr . tcp sport . ip daddr . tcp dport }
+        ip6 daddr 1000::/112 add @syns6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport }
+    }
+    chain tracked {
+        type filter hook prerouting priority -199; policy accept
+        ip daddr 10.0.0.0/24 ct state invalid counter name invalid
+        ip6 daddr 1000::/112 ct state invalid counter name invalid
+    }
+}
+NFT
+    done
+}
+witness() { # LB COUNTER: packets
+    in_ns "$1" nft --json list counter inet witness "$2" | jq '[.nftables[].counter // empty | .packets] | add'
+}
