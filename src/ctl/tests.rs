@@ -1,0 +1,1 @@
+//! Commands against regions of their own.
