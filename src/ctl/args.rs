@@ -23,7 +23,7 @@ Exit status:
   0  done
   1  failed: the region is missing, corrupt, being changed, ...; nothing was changed
   2  the command line is wrong
-  3  the answer is no: `apply --dry-run` found differences, or nothing steers what `which` was asked about";
+  3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers";
 
 const SHOW: &str = "\
 Examples:
@@ -43,33 +43,40 @@ const STATS: &str = "\
 Examples:
   lbctl stats
   lbctl stats --json | jq .counters.steered_syn";
+const WHICH_USAGE: &str = "\
+lbctl which [OPTIONS] PROTO SRC SPORT DST DPORT
+       lbctl which [OPTIONS] --batch FILE";
 const WHICH: &str = "\
-PROTO is tcp, udp, sctp, icmp or a number; where there are no ports, give 0 or -. With --batch every line is such a
-question (empty lines and those that begin with # are skipped), and every answer a line of JSON.
+PROTO is tcp, udp, sctp, icmp or a number; where there are no ports, give 0 or -.
+With --batch every line of FILE is such a question (empty lines and those that begin
+with # are skipped) and every answer a line of JSON; the exit status is 0 also where
+nothing steers.
 
 Examples:
   lbctl which tcp 50.0.0.1 40000 10.0.0.0 80
   lbctl which udp 2000::1 4000 1000:: 53 --json
   lbctl which icmp 50.0.0.1 - 10.0.0.0 -
-  lbctl which --batch flows.txt       one JSON object a line; exit status 0 also where nothing steers";
+  lbctl which --batch flows.txt | jq -r .backend | sort | uniq -c";
 const CREATE: &str = "\
-The region gets one service, \"default\", that claims every destination; its backends are only marked (backend I has
-mark I + 1). M is lowered to the prime at or below it.
+The region gets one service, \"default\", that claims every destination; its backends
+are only marked (backend I has mark I + 1). M is lowered to the prime at or below it.
 
 Examples:
   lbctl create 100 10                 M 97, backends 0 to 9, none active
   lbctl create -i 5 100 10            0 to 4 active
   lbctl create --shm try 65537 100    another region, for trying things out";
 const CLEAN: &str = "\
-An lbd that follows the region would go on with the copy it has, and follow nothing; so the region is kept while
-there is one. A corrupt region can be removed, somebody else's file cannot; --force removes either.
+A region that an lbd follows is kept: that lbd would go on with the copy it has, and
+nobody could change it. A corrupt region is removed, a file that is no region is not;
+--force removes either.
 
 Examples:
   lbctl clean
   lbctl clean --shm try";
 const APPLY: &str = "\
-Makes the region if there is none. What the file leaves open stays as it is: a known backend without `active` keeps
-its state, targets keep their marks. Where nothing differs nothing is written.
+Makes the region if there is none. What the file leaves open stays as it is: a known
+backend without `active` keeps its state, targets keep their marks. Where nothing
+differs nothing is written.
 
 Examples:
   lbctl apply lb.toml --dry-run       exit status 3 if anything would change, as `diff` has it
@@ -129,7 +136,7 @@ pub(super) enum Command {
     #[command(after_help = STATS)]
     Stats,
     /// Tell where a new flow would go, and why
-    #[command(after_help = WHICH)]
+    #[command(after_help = WHICH, override_usage = WHICH_USAGE)]
     Which(WhichArguments),
     /// Make a region without a configuration file
     #[command(after_help = CREATE)]
@@ -161,7 +168,7 @@ pub(super) struct BackendsArguments {
 #[derive(Args, Debug)]
 pub(super) struct WhichArguments {
     /// Protocol, source, its port, destination, its port.
-    #[arg(num_args = 5, value_names = ["PROTO", "SRC", "SPORT", "DST", "DPORT"], allow_hyphen_values = true)]
+    #[arg(num_args = 5, value_names = ["PROTO", "SRC", "SPORT", "DST", "DPORT"])]
     #[arg(required_unless_present = "batch", conflicts_with = "batch")]
     pub flow: Vec<String>,
     /// Answer every line of a file; - is standard input.

@@ -23,12 +23,18 @@ use serde_json::json;
 const TRIES: usize = 8;
 
 /// `lbctl create`.
-pub(super) fn create(env: &mut Env<'_>, name: &RegionName, json: bool, args: &CreateArguments) -> Result<Status, CtlError> {
+pub(super) fn create(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    args: &CreateArguments,
+) -> Result<Status, CtlError> {
     let n = args.n as usize;
     if args.active > n {
         return Err(CtlError::Usage(format!("-i {}: there are only {}", args.active, count(n, "backend"))));
     }
-    let size = TableSize::at_most(args.m).map_err(|error| CtlError::Usage(format!("M {}: {error}", args.m)))?;
+    let size =
+        TableSize::at_most(args.m).map_err(|error| CtlError::Usage(format!("M {}: {error}", args.m)))?;
     let state = State::unconfigured(size, n, args.active)?;
     let mut region = Region::create(name, &state)?;
     let (generation, _) = region.state()?;
@@ -38,9 +44,17 @@ pub(super) fn create(env: &mut Env<'_>, name: &RegionName, json: bool, args: &Cr
             "table_size": size.get(), "backends": n, "active": args.active,
         }));
     }
-    let lowered = if u64::from(size.get()) == args.m { String::new() } else { format!(" (the prime below {})", args.m) };
+    let lowered = if u64::from(size.get()) == args.m {
+        String::new()
+    } else {
+        format!(" (the prime below {})", args.m)
+    };
     let names = if n == 1 { "backend 0".to_owned() } else { format!("backends 0 to {}", n - 1) };
-    env.print(format_args!("region {name} made: service default, M {}{lowered}, {names}, {} active", size.get(), args.active))?;
+    env.print(format_args!(
+        "region {name} made: service default, M {}{lowered}, {names}, {} active",
+        size.get(),
+        args.active
+    ))?;
     Ok(Status::Done)
 }
 
@@ -56,7 +70,12 @@ struct Outcome<'a> {
 }
 
 /// `lbctl apply`.
-pub(super) fn apply(env: &mut Env<'_>, name: &RegionName, json: bool, args: &ApplyArguments) -> Result<Status, CtlError> {
+pub(super) fn apply(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    args: &ApplyArguments,
+) -> Result<Status, CtlError> {
     let (file, text) = env.read(&args.file)?;
     let config = Config::parse(&file, &text)?;
     let mut printed: Option<Vec<Change>> = None;
@@ -86,19 +105,25 @@ pub(super) fn apply(env: &mut Env<'_>, name: &RegionName, json: bool, args: &App
             }
             return Ok(if nothing { Status::Done } else { Status::No });
         }
+        let emptied = emptied(&base, &next);
         let published = match region {
             Some(mut region) => publish_if(&mut region, &base, next)?.map(|generation| (region, generation)),
             None => create_if(name, &next)?,
         };
         if let Some((mut region, generation)) = published {
-            return finish(env, json, &mut region, generation, &changes);
+            return finish(env, json, &mut region, generation, &changes, &emptied);
         }
         printed = Some(changes);
     }
     Err(CtlError::Busy(name.clone()))
 }
 
-fn print_changes(env: &mut Env<'_>, name: &RegionName, new: bool, changes: &[Change]) -> Result<(), CtlError> {
+fn print_changes(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    new: bool,
+    changes: &[Change],
+) -> Result<(), CtlError> {
     if new {
         env.print(format_args!("+ region {name}"))?;
     } else if changes.is_empty() {
@@ -131,7 +156,14 @@ fn create_if(name: &RegionName, next: &State) -> Result<Option<(Region, Generati
 }
 
 /// Says what came of a change that was published, when lbd has taken it over or time is up.
-fn finish(env: &mut Env<'_>, json: bool, region: &mut Region, generation: Generation, changes: &[Change]) -> Result<Status, CtlError> {
+fn finish(
+    env: &mut Env<'_>,
+    json: bool,
+    region: &mut Region,
+    generation: Generation,
+    changes: &[Change],
+    emptied: &[String],
+) -> Result<Status, CtlError> {
     if !region.is_current().unwrap_or(true) {
         return Err(CtlError::Gone(region.name().clone()));
     }
@@ -153,32 +185,47 @@ fn finish(env: &mut Env<'_>, json: bool, region: &mut Region, generation: Genera
             ))?;
         }
     }
-    for service in emptied(&region.state()?.1) {
+    for service in emptied {
         env.warn(&format!("service \"{service}\" has no active backend: its new flows are dropped"))?;
     }
     Ok(Status::Done)
 }
 
-fn print_outcome(env: &mut Env<'_>, changes: &[Change], generation: Option<Generation>, published: bool, lbd: Option<Adoption>) -> Result<(), CtlError> {
+fn print_outcome(
+    env: &mut Env<'_>,
+    changes: &[Change],
+    generation: Option<Generation>,
+    published: bool,
+    lbd: Option<Adoption>,
+) -> Result<(), CtlError> {
     let generation = generation.map(|generation| generation.0);
     env.json(&Outcome { changes, generation, published, lbd }).map(drop)
 }
 
-/// The services that nobody serves.
-fn emptied(state: &State) -> impl Iterator<Item = String> {
-    let empty = |service: &&Service| service.active().next().is_none();
-    state.services.iter().filter(empty).map(|service| service.name.to_string())
+/// The services that have lost their last active backend, or never had one.
+fn emptied(before: &State, after: &State) -> Vec<String> {
+    let empty = |service: &Service| service.active().next().is_none();
+    let was = |service: &Service| before.service(service.name.as_str()).is_some_and(empty);
+    let now = after.services.iter().filter(|service| empty(service) && !was(service));
+    now.map(|service| service.name.to_string()).collect()
 }
 
 /// `lbctl activate` and `lbctl deactivate`.
-pub(super) fn activate(env: &mut Env<'_>, name: &RegionName, json: bool, args: &ActivateArguments, active: bool) -> Result<Status, CtlError> {
+pub(super) fn activate(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    args: &ActivateArguments,
+    active: bool,
+) -> Result<Status, CtlError> {
     let mut region = Region::open(name)?;
     let service = args.service.as_deref();
-    let (generation, (changes, lines)) = region.update(|live| {
+    let (generation, (changes, lines, emptied)) = region.update(|live| {
         let next = live.set_active(service, &args.backends, active)?;
         let changes = live.changes(&next);
         let lines = activation_lines(live, service, &args.backends, active);
-        Ok::<_, CtlError>(((!changes.is_empty()).then_some(next), (changes, lines)))
+        let emptied = emptied(live, &next);
+        Ok::<_, CtlError>(((!changes.is_empty()).then_some(next), (changes, lines, emptied)))
     })?;
     if !json {
         for line in lines {
@@ -186,7 +233,7 @@ pub(super) fn activate(env: &mut Env<'_>, name: &RegionName, json: bool, args: &
         }
     }
     if !changes.is_empty() {
-        return finish(env, json, &mut region, generation, &changes);
+        return finish(env, json, &mut region, generation, &changes, &emptied);
     }
     if json {
         print_outcome(env, &changes, Some(generation), false, None)?;
@@ -199,13 +246,19 @@ pub(super) fn activate(env: &mut Env<'_>, name: &RegionName, json: bool, args: &
 /// What happens to each backend that is meant.
 fn activation_lines(live: &State, service: Option<&str>, names: &[String], active: bool) -> Vec<String> {
     let now = if active { "active" } else { "inactive" };
-    let services = || live.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name));
+    let services = || {
+        live.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name))
+    };
     let of_name = |name: &String| {
-        let found = services().flat_map(|service| service.backends.iter().map(move |backend| (service, backend)));
-        found.filter(|(_, backend)| backend.name.as_str() == name).map(|(service, backend)| {
-            let was = if backend.active == active { "already" } else { "now" };
-            format!("{}/{}: {was} {now}", service.name, backend.name)
-        }).collect::<Vec<_>>()
+        let found =
+            services().flat_map(|service| service.backends.iter().map(move |backend| (service, backend)));
+        found
+            .filter(|(_, backend)| backend.name.as_str() == name)
+            .map(|(service, backend)| {
+                let was = if backend.active == active { "already" } else { "now" };
+                format!("{}/{}: {was} {now}", service.name, backend.name)
+            })
+            .collect::<Vec<_>>()
     };
     let mut lines: Vec<String> = names.iter().flat_map(of_name).collect();
     let mut seen = std::collections::HashSet::new();

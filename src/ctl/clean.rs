@@ -1,18 +1,18 @@
 //! `clean`: removes a region, unless somebody still needs it.
 
-use super::{
-    Env, Status,
-    args::CleanArguments,
-    daemon::DaemonView,
-    error::CtlError,
-};
+use super::{Env, Status, args::CleanArguments, daemon::DaemonView, error::CtlError};
 use crate::{
     shm::{RegionError, slots},
     sys::region::{AccessError, Region, RegionName},
 };
 
 /// `lbctl clean`.
-pub(super) fn clean(env: &mut Env<'_>, name: &RegionName, json: bool, args: &CleanArguments) -> Result<Status, CtlError> {
+pub(super) fn clean(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    args: &CleanArguments,
+) -> Result<Status, CtlError> {
     let _lock = if args.force { None } else { Some(needed_by_nobody(name)?) };
     Region::remove(name)?;
     if json {

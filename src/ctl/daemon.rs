@@ -73,7 +73,11 @@ pub(super) enum Adoption {
 }
 
 /// Waits at most `timeout` until the lbd that follows the region, if any, decides by `generation`.
-pub(super) fn wait_adopted(region: &mut Region, generation: Generation, timeout: Duration) -> Result<Adoption, CtlError> {
+pub(super) fn wait_adopted(
+    region: &mut Region,
+    generation: Generation,
+    timeout: Duration,
+) -> Result<Adoption, CtlError> {
     let adopted = clock::wait_for(timeout, Duration::from_millis(5), || match DaemonView::of(region) {
         Ok(None) => Some(Ok(Adoption::NoDaemon)),
         Ok(Some(daemon)) => (daemon.adopted >= generation.0).then_some(Ok(Adoption::InForce)),

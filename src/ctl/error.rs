@@ -5,8 +5,8 @@ use std::io;
 use thiserror::Error;
 
 use crate::{
-    balance::service::Conflict, config::ConfigErrors, shm::RegionError, state::StateError, sys::region::AccessError,
-    sys::region::RegionName,
+    balance::service::Conflict, config::ConfigErrors, shm::RegionError, state::StateError,
+    sys::region::AccessError, sys::region::RegionName,
 };
 
 /// Why a command failed. Nothing was changed, unless it says so.
@@ -46,13 +46,17 @@ pub(super) enum CtlError {
     #[error("{0}")]
     Usage(String),
     /// Others changed the region each time when this command was about to.
-    #[error("region \"{0}\" was changed by others while the differences were made out; nothing was changed, try again")]
+    #[error(
+        "region \"{0}\" was changed by others while the differences were made out; nothing was changed, try again"
+    )]
     Busy(RegionName),
     /// The region was removed after it was opened.
     #[error("region \"{0}\" was removed or made anew meanwhile; the change went with it, do it again")]
     Gone(RegionName),
     /// An lbd follows what should be removed.
-    #[error("region \"{name}\" is followed by lbd, process {pid}; end that first (`kill {pid}`), or use --force")]
+    #[error(
+        "region \"{name}\" is followed by lbd, process {pid}; end that first (`kill {pid}`), or use --force"
+    )]
     Followed {
         /// The region.
         name: RegionName,
@@ -82,7 +86,9 @@ fn explain(error: &AccessError) -> String {
     let next = match reason {
         RegionError::NotARegion => "; choose another --shm",
         RegionError::ForeignByteOrder | RegionError::Truncated { .. } | RegionError::Corrupt(_) => {
-            return format!("{error}; nothing was changed; make it anew with `lbctl clean --shm {name}` and `lbctl apply FILE --shm {name}`");
+            return format!(
+                "{error}; nothing was changed; make it anew with `lbctl clean --shm {name}` and `lbctl apply FILE --shm {name}`"
+            );
         }
         RegionError::Unstable => "; try again",
         RegionError::ForeignVersion { .. } | RegionError::TooLarge { .. } | RegionError::Os(_) => "",

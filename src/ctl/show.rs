@@ -1,5 +1,7 @@
 //! `show`, `services`, `backends`: the state, read and printed.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::{
@@ -57,17 +59,30 @@ pub(super) fn show(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<S
     let mut region = Region::open(name)?;
     let (generation, state) = region.state()?;
     let lbd = DaemonView::of(&mut region)?;
-    if json { show_json(env, name, generation, &state, lbd) } else { show_text(env, name, generation, &state, lbd) }
+    if json {
+        show_json(env, name, generation, &state, lbd)
+    } else {
+        show_text(env, name, generation, &state, lbd)
+    }
 }
 
-fn show_json(env: &mut Env<'_>, name: &RegionName, generation: Generation, state: &State, lbd: Option<DaemonView>) -> Result<Status, CtlError> {
+fn show_json(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    generation: Generation,
+    state: &State,
+    lbd: Option<DaemonView>,
+) -> Result<Status, CtlError> {
     let whole = |service| WholeService {
         service: ServiceView::new(service),
         backends: backends(state, service),
         table_digest: table_digest(service),
         table: &service.table,
     };
-    let named = |target| NamedTarget { target: TargetView::new(state, target), names: state.names_of(target).collect() };
+    let named = |target| NamedTarget {
+        target: TargetView::new(state, target),
+        names: state.names_of(target).collect(),
+    };
     env.json(&Everything {
         region: RegionView {
             name: name.to_string(),
@@ -82,23 +97,37 @@ fn show_json(env: &mut Env<'_>, name: &RegionName, generation: Generation, state
     })
 }
 
-fn show_text(env: &mut Env<'_>, name: &RegionName, generation: Generation, state: &State, lbd: Option<DaemonView>) -> Result<Status, CtlError> {
+fn show_text(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    generation: Generation,
+    state: &State,
+    lbd: Option<DaemonView>,
+) -> Result<Status, CtlError> {
     let balancer = &state.balancer;
-    let lbd = lbd.map_or_else(|| "none follows this region".to_owned(), |lbd| lbd.line(generation, env.unix_seconds));
+    let lbd = lbd
+        .map_or_else(|| "none follows this region".to_owned(), |lbd| lbd.line(generation, env.unix_seconds));
     env.print(format_args!("region    {name}, generation {generation}"))?;
     env.print(format_args!("lbd       {lbd}"))?;
     let interfaces: Vec<&str> = balancer.interfaces.iter().map(|interface| interface.as_str()).collect();
-    let interfaces = if interfaces.is_empty() { String::new() } else { format!(", from {}", interfaces.join(" ")) };
+    let interfaces =
+        if interfaces.is_empty() { String::new() } else { format!(", from {}", interfaces.join(" ")) };
     env.print(format_args!(
         "balancer  {}{interfaces}, queues {}, hash seed {}, mark mask {}",
-        balancer.name, balancer.queues, balancer.hash_seed, mask_text(balancer.mark_mask),
+        balancer.name,
+        balancer.queues,
+        balancer.hash_seed,
+        mask_text(balancer.mark_mask),
     ))?;
     for service in &state.services {
         let view = ServiceView::new(service);
         let (active, all) = (view.active.len(), view.active.len() + view.inactive.len());
         env.print(format_args!(
             "\nservice {}: {active} of {} active, hash {}, M {}",
-            view.name, count(all, "backend"), view.hash, view.table_size,
+            view.name,
+            count(all, "backend"),
+            view.hash,
+            view.table_size,
         ))?;
         env.print(format_args!("  vips       {}", view.vips.join(" ")))?;
         env.print(format_args!("  protocols  {}", view.protocols()))?;
@@ -126,7 +155,12 @@ pub(super) fn services(env: &mut Env<'_>, name: &RegionName, json: bool) -> Resu
 }
 
 /// `lbctl backends`.
-pub(super) fn list_backends(env: &mut Env<'_>, name: &RegionName, json: bool, service: Option<&str>) -> Result<Status, CtlError> {
+pub(super) fn list_backends(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    service: Option<&str>,
+) -> Result<Status, CtlError> {
     let (_, state) = Region::open(name)?.state()?;
     if let Some(wanted) = service
         && state.service(wanted).is_none()
@@ -134,12 +168,13 @@ pub(super) fn list_backends(env: &mut Env<'_>, name: &RegionName, json: bool, se
         let known: Vec<&str> = state.services.iter().map(|service| service.name.as_str()).collect();
         return Err(StateError::NoService { name: wanted.to_owned(), known: known.join(", ") }.into());
     }
-    let meant = state.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name));
+    let meant =
+        state.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name));
     let views: Vec<BackendView> = meant.flat_map(|service| backends(&state, service)).collect();
     if json { env.json(&views) } else { env.text(&backend_table(views, true)) }
 }
 
-/// Backends as a table; the fullest bar is that of the largest share.
+/// Backends as a table; in each service the fullest bar is that of the largest share.
 fn backend_table(mut views: Vec<BackendView>, with_service: bool) -> String {
     if !with_service {
         views.sort_by_cached_key(|view| natural(&view.name));
@@ -147,14 +182,19 @@ fn backend_table(mut views: Vec<BackendView>, with_service: bool) -> String {
     let columns = ["SERVICE", "BACKEND", "PATH", ">MARK", ">WEIGHT", "ACTIVE", ">SHARE", ""];
     let (columns, indent) = if with_service { (&columns[..], "") } else { (&columns[1..], "  ") };
     let mut table = Table::new(columns);
-    let largest = views.iter().map(|view| view.entries).max().unwrap_or(0);
+    let mut largest: HashMap<String, u64> = HashMap::new();
+    for view in &views {
+        let largest = largest.entry(view.service.clone()).or_default();
+        *largest = view.entries.max(*largest);
+    }
     for view in views {
+        let bar = bar(view.entries, largest[&view.service]);
         let active = if view.active { "yes" } else { "no" }.to_owned();
         let share = percent(view.entries, view.table_size.into());
         let (mark, weight) = (format!("{:#x}", view.target.mark), view.weight.to_string());
         let path = view.target.path();
         let service = with_service.then_some(view.service);
-        let rest = [view.name, path, mark, weight, active, share, bar(view.entries, largest)];
+        let rest = [view.name, path, mark, weight, active, share, bar];
         table.row(service.into_iter().chain(rest));
     }
     table.render(indent)

@@ -98,7 +98,10 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
         generation: generation.0,
         counters: Values(sum(blocks.iter().map(|block| &block.counters[..]), Counter::ALL.len())),
         backends: by_target(&state, &blocks),
-        workers: blocks.into_iter().map(|block| Worker { queue: block.queue.0, counters: Values(block.counters) }).collect(),
+        workers: blocks
+            .into_iter()
+            .map(|block| Worker { queue: block.queue.0, counters: Values(block.counters) })
+            .collect(),
         queues: table.ok().map(|table| our_queues(&table, &state.balancer)),
     };
     if json {
@@ -134,12 +137,14 @@ fn sum<'a>(of: impl Iterator<Item = &'a [u64]>, len: usize) -> Vec<u64> {
 /// Packets by target: all that are in use, and those that got some while they were.
 fn by_target(state: &State, blocks: &[Block]) -> Vec<Packets> {
     let packets = sum(blocks.iter().map(|block| &block.targets[..]), crate::ids::TARGETS_MAX);
-    let mut names: BTreeMap<TargetId, Vec<String>> = state.targets_used().map(|(target, _)| (target, Vec::new())).collect();
+    let mut names: BTreeMap<TargetId, Vec<String>> =
+        state.targets_used().map(|(target, _)| (target, Vec::new())).collect();
     for (service, backend) in state.services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b))) {
         names.entry(backend.target).or_default().push(format!("{}/{}", service.name, backend.name));
     }
     let used = |target: TargetId, packets: u64| packets > 0 || names.contains_key(&target);
-    let targets = packets.iter().enumerate().filter_map(|(index, &packets)| Some((TargetId::new(index)?, packets)));
+    let targets =
+        packets.iter().enumerate().filter_map(|(index, &packets)| Some((TargetId::new(index)?, packets)));
     let mut all: Vec<Packets> = targets
         .filter(|&(target, packets)| used(target, packets))
         .map(|(target, packets)| Packets {
@@ -148,7 +153,9 @@ fn by_target(state: &State, blocks: &[Block]) -> Vec<Packets> {
             packets,
         })
         .collect();
-    all.sort_by_cached_key(|packets| (packets.names.is_empty(), packets.names.first().map(|name| natural(name))));
+    all.sort_by_cached_key(|packets| {
+        (packets.names.is_empty(), packets.names.first().map(|name| natural(name)))
+    });
     all
 }
 
@@ -156,11 +163,17 @@ fn counter_table(stats: &Stats) -> String {
     let side_by_side = (2..=COLUMNS_MAX).contains(&stats.workers.len());
     let shown = if side_by_side { &stats.workers[..] } else { &[] };
     let queues: Vec<String> = shown.iter().map(|worker| format!(">QUEUE {}", worker.queue)).collect();
-    let columns: Vec<&str> = ["COUNTER", ">VALUE"].into_iter().chain(queues.iter().map(String::as_str)).chain(["WHAT"]).collect();
+    let columns: Vec<&str> =
+        ["COUNTER", ">VALUE"].into_iter().chain(queues.iter().map(String::as_str)).chain(["WHAT"]).collect();
     let mut table = Table::new(&columns);
     for (index, (counter, value)) in Counter::ALL.iter().zip(&stats.counters.0).enumerate() {
         let each = shown.iter().map(|worker| worker.counters.0.get(index).unwrap_or(&0).to_string());
-        table.row([counter.name().to_owned(), value.to_string()].into_iter().chain(each).chain([counter.help().to_owned()]));
+        table.row(
+            [counter.name().to_owned(), value.to_string()]
+                .into_iter()
+                .chain(each)
+                .chain([counter.help().to_owned()]),
+        );
     }
     table.render("")
 }
@@ -182,7 +195,14 @@ fn packet_table(backends: &[Packets]) -> String {
 fn queue_table(queues: &[QueueView]) -> String {
     let mut table = Table::new(&[">QUEUE", ">READER", ">WAITING", ">QUEUED", ">QUEUE FULL", ">SOCKET FULL"]);
     for queue in queues {
-        let numbers = [u64::from(queue.queue), queue.portid.into(), queue.waiting, queue.packets, queue.dropped, queue.user_dropped];
+        let numbers = [
+            u64::from(queue.queue),
+            queue.portid.into(),
+            queue.waiting,
+            queue.packets,
+            queue.dropped,
+            queue.user_dropped,
+        ];
         table.row(numbers.map(|number| number.to_string()));
     }
     table.render("")
@@ -191,8 +211,12 @@ fn queue_table(queues: &[QueueView]) -> String {
 /// The lines of nfnetlink_queue that are about queues of this balancer.
 fn our_queues(table: &str, balancer: &Balancer) -> Vec<QueueView> {
     let read = |line: &str| {
-        let fields: Vec<u64> = line.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
-        let &[queue, portid, waiting, _mode, copy_range, dropped, user_dropped, packets, ..] = &fields[..] else { return None };
+        let fields: Vec<u64> =
+            line.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+        let &[queue, portid, waiting, _mode, copy_range, dropped, user_dropped, packets, ..] = &fields[..]
+        else {
+            return None;
+        };
         let (queue, portid) = (u16::try_from(queue).ok()?, u32::try_from(portid).ok()?);
         Some(QueueView { queue, portid, waiting, copy_range, dropped, user_dropped, packets })
     };
@@ -214,8 +238,15 @@ mod tests {
         let table = "    0   4242     3 2   256    10    20      300  1\n    7  99 0 2 256 0 0 1  1\n   10   4243 0 2 256 0 0 5  1\nx\n";
         let queues = our_queues(table, &balancer);
         assert_eq!(queues.iter().map(|q| q.queue).collect::<Vec<_>>(), [0, 10]);
-        let expected =
-            QueueView { queue: 0, portid: 4242, waiting: 3, copy_range: 256, dropped: 10, user_dropped: 20, packets: 300 };
+        let expected = QueueView {
+            queue: 0,
+            portid: 4242,
+            waiting: 3,
+            copy_range: 256,
+            dropped: 10,
+            user_dropped: 20,
+            packets: 300,
+        };
         assert_eq!(queues[0], expected);
     }
 }

@@ -21,6 +21,9 @@ use crate::{
     sys::region::{Region, RegionName},
 };
 
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
 /// What a person asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Question {
@@ -49,7 +52,12 @@ struct Answer<'a> {
 }
 
 /// `lbctl which PROTO SRC SPORT DST DPORT`.
-pub(super) fn which(env: &mut Env<'_>, name: &RegionName, json: bool, flow: &[String]) -> Result<Status, CtlError> {
+pub(super) fn which(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    flow: &[String],
+) -> Result<Status, CtlError> {
     let words: Vec<&str> = flow.iter().map(String::as_str).collect();
     let question = Question::parse(&words).map_err(CtlError::Usage)?;
     let (generation, state) = Region::open(name)?.state()?;
@@ -84,9 +92,13 @@ pub(super) fn batch(env: &mut Env<'_>, name: &RegionName, file: &Path) -> Result
         if words.first().is_none_or(|word| word.starts_with('#')) {
             continue;
         }
-        let question = Question::parse(&words)
-            .map_err(|complaint| CtlError::Batch { file: label.clone(), line: number, complaint })?;
-        serde_json::to_writer(&mut *env.out, &answer(&state, &forwarding, &question)).map_err(std::io::Error::from)?;
+        let question = Question::parse(&words).map_err(|complaint| CtlError::Batch {
+            file: label.clone(),
+            line: number,
+            complaint,
+        })?;
+        serde_json::to_writer(&mut *env.out, &answer(&state, &forwarding, &question))
+            .map_err(std::io::Error::from)?;
         env.out.write_all(b"\n")?;
     }
     Ok(Status::Done)
@@ -95,13 +107,20 @@ pub(super) fn batch(env: &mut Env<'_>, name: &RegionName, file: &Path) -> Result
 fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
     if let (Some(service), Some(backend)) = (answer.service, answer.backend) {
         let (mark, device) = (answer.mark.unwrap_or(0), answer.device.as_deref());
-        let (path, device) = (answer.path.as_deref().unwrap_or(""), device.map_or_else(String::new, |d| format!(" through {d}")));
+        let (path, device) = (
+            answer.path.as_deref().unwrap_or(""),
+            device.map_or_else(String::new, |d| format!(" through {d}")),
+        );
         env.print(format_args!("service  {service}"))?;
         env.print(format_args!("backend  {backend}"))?;
         env.print(format_args!("path     {path}{device}"))?;
         env.print(format_args!("mark     {mark:#x} ({mark})"))?;
         env.print(format_args!("hash     {:#010x}", answer.hash.unwrap_or(0)))?;
-        env.print(format_args!("index    {} of {}", answer.index.unwrap_or(0), answer.table_size.unwrap_or(0)))?;
+        env.print(format_args!(
+            "index    {} of {}",
+            answer.index.unwrap_or(0),
+            answer.table_size.unwrap_or(0)
+        ))?;
     } else {
         env.print(format_args!("not steered"))?;
     }
@@ -117,14 +136,18 @@ impl Question {
         let [protocol, src, sport, dst, dport] = words[..] else {
             return Err(format!("{} words; a question is: PROTO SRC SPORT DST DPORT", words.len()));
         };
-        let address = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("{text}: an IPv4 or IPv6 address is needed"));
+        let address = |text: &str| {
+            text.parse::<IpAddr>().map_err(|_| format!("{text}: an IPv4 or IPv6 address is needed"))
+        };
         let (src, dst) = (address(src)?, address(dst)?);
         let protocol = match protocol {
-            "icmp" if dst.is_ipv6() => 58,
-            "icmp" => 1,
+            "icmp" if dst.is_ipv6() => ICMPV6,
+            "icmp" => ICMP,
             text => match Protocol::ALL.into_iter().find(|protocol| protocol.name() == text) {
                 Some(protocol) => protocol.number(),
-                None => text.parse().map_err(|_| format!("{text}: a protocol is tcp, udp, sctp, icmp or a number to 255"))?,
+                None => text
+                    .parse()
+                    .map_err(|_| format!("{text}: a protocol is tcp, udp, sctp, icmp or a number to 255"))?,
             },
         };
         let named = Protocol::ALL.into_iter().any(|named| named.number() == protocol);
@@ -147,6 +170,7 @@ impl Question {
     fn destination(&self) -> String {
         match self.named() {
             Some(protocol) => format!("{} {} port {}", self.dst, protocol.name(), self.ports.dst),
+            None if matches!(self.protocol, ICMP | ICMPV6) => format!("{} icmp", self.dst),
             None => format!("{} protocol {}", self.dst, self.protocol),
         }
     }
@@ -159,14 +183,21 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
             let service = &state.services[service];
             let view = TargetView::new(state, target);
             let backend = service.active().nth(rank.into()).map_or("", |backend| backend.name.as_str());
-            let device = view.device.as_ref().map_or_else(String::new, |device| format!(" through {device}"));
             let actives = service.active().count();
             let reason = vec![
                 matched(state, service, question),
-                format!("{} with seed {} gives {hash:#010x}", hashed(service.hash, question), state.balancer.hash_seed),
-                format!("({hash} * {}) >> 32 = {index}, and that entry of the table is {backend} (rank {rank} of {actives} active)", service.table_size.get()),
-                format!("mark {mark} is target {}: {}{device}", target.number(), view.path()),
-                "this is about a new flow: an established one keeps the mark of its conntrack entry".to_owned(),
+                format!(
+                    "{} with seed {} gives {hash:#010x}",
+                    hashed(service.hash, question),
+                    state.balancer.hash_seed
+                ),
+                format!(
+                    "({hash} * {}) >> 32 = {index}, and that entry of the table is {backend} (rank {rank} of {actives} active)",
+                    service.table_size.get()
+                ),
+                format!("mark {mark} is target {}: {}", target.number(), route(&view)),
+                "this is about a new flow: an established one keeps the mark of its conntrack entry"
+                    .to_owned(),
             ];
             Answer {
                 steered: true,
@@ -186,7 +217,10 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
         Decision::NoBackend { service } => {
             let service = &state.services[service];
             let all = service.backends.len();
-            let empty = format!("none of its backends is active (of {all}); `lbctl activate --service {} BACKEND` changes that", service.name);
+            let empty = format!(
+                "none of its backends is active (of {all}); `lbctl activate --service {} BACKEND` changes that",
+                service.name
+            );
             Answer {
                 service: Some(service.name.as_str()),
                 table_size: Some(service.table_size.get()),
@@ -198,12 +232,25 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
             let mut reason = vec![format!("no service claims {destination}")];
             let here = |service: &&Service| service.vips.iter().any(|vip| vip.contains(&question.dst));
             let neighbours = state.services.iter().filter(here);
-            reason.extend(neighbours.map(|service| format!("service {} there claims {}", service.name, claim(&service.scope()))));
+            reason.extend(
+                neighbours.map(|service| {
+                    format!("service {} there claims {}", service.name, claim(&service.scope()))
+                }),
+            );
             if reason.len() == 1 {
                 reason.push(format!("{} is no service's address; `lbctl services` lists them", question.dst));
             }
             Answer { reason, ..Answer::default() }
         }
+    }
+}
+
+/// Where packets with the target's mark go.
+fn route(target: &TargetView) -> String {
+    match (&target.device, target.path().as_str()) {
+        (Some(device), path) => format!("{path} through {device}"),
+        (None, "mark") => "nothing but the mark, for rules of your own".to_owned(),
+        (None, path) => path.to_owned(),
     }
 }
 
@@ -224,16 +271,18 @@ fn matched(state: &State, service: &Service, question: &Question) -> String {
         .collect();
     let less = match less[..] {
         [] => String::new(),
-        _ => format!(", more specifically than {}", less.join(", ")),
+        _ => format!(", more specific than {}", less.join(", ")),
     };
-    format!("service {} claims {}: {vip}{ports}{less}", service.name, question.destination())
+    format!("{} belongs to service {}: {vip}{ports}{less}", question.destination(), service.name)
 }
 
 /// Whether a service claims the packet, if perhaps less specifically than another.
 fn claims(service: &Service, question: &Question) -> bool {
     let protocol = match (&service.protocols, question.named()) {
         (Protocols::Any, _) => true,
-        (Protocols::Named(named), Some(protocol)) => named.contains(&protocol) && port_range(service, question).is_some(),
+        (Protocols::Named(named), Some(protocol)) => {
+            named.contains(&protocol) && port_range(service, question).is_some()
+        }
         (Protocols::Named(_), None) => false,
     };
     protocol && longest(service, question).is_some()
@@ -257,7 +306,11 @@ fn hashed(mode: HashMode, question: &Question) -> String {
     let Question { src, dst, protocol, .. } = question;
     match mode {
         HashMode::FiveTuple => {
-            let ports = if matches!(question.packet.l4, L4::Other) { Ports { src: 0, dst: 0 } } else { question.ports };
+            let ports = if matches!(question.packet.l4, L4::Other) {
+                Ports { src: 0, dst: 0 }
+            } else {
+                question.ports
+            };
             format!("hash 5-tuple: jhash of ({src}, {dst}, {}, {}, {protocol})", ports.src, ports.dst)
         }
         HashMode::Source => format!("hash source: jhash of ({src})"),
