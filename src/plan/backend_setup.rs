@@ -76,8 +76,12 @@ pub fn commands(state: &State, service: &str, backend: &str) -> Result<String, S
     let mut sh = Script::new();
     sh.note(&format!("{} backend {backend} at {address}, {}", service.name, encap.name()));
     sh.note("Paste into sh as root. Doing so again changes nothing.");
-    if let Some(wrap) = wrap(encap) {
-        receive(&mut sh, wrap, address);
+    match wrap(encap) {
+        Some(wrap) => receive(&mut sh, wrap, address),
+        None => {
+            sh.note("If answers leave by another interface than packets come in, and rp_filter is 1 there or in \"all\":");
+            sh.note("set it to 2, or packets from clients are dropped");
+        }
     }
     vips(&mut sh, service);
     if wrap(encap).is_some() {
@@ -87,7 +91,8 @@ pub fn commands(state: &State, service: &str, backend: &str) -> Result<String, S
 }
 
 /// The commands that undo [`commands`], but for what other backends of `state` at the same address need, and for
-/// settings that may have been so before (rp_filter, arp_ignore, arp_announce, modules).
+/// settings that may have been so before (rp_filter, arp_ignore, arp_announce, modules). What is gone already is no
+/// error.
 ///
 /// # Errors
 /// As [`commands`].
@@ -100,14 +105,14 @@ pub fn commands_undo(state: &State, service: &str, backend: &str) -> Result<Stri
     for vip in gone.vips.iter().filter(|vip| !vips.contains(vip)) {
         let ip = ip(*vip);
         if is_host(*vip) {
-            sh.run(&format!("{ip} addr del {vip} dev lo"));
+            sh.undo(&format!("{ip} addr del {vip} dev lo"));
         } else {
-            sh.run(&format!("{ip} route del local {vip} dev lo proto {PROTOCOL}"));
+            sh.undo(&format!("{ip} route del local {vip} dev lo proto {PROTOCOL}"));
         }
         if wrap(encap).is_some() {
             let priority = ANSWER_PRIORITY_BASE - u32::from(overhead_bytes(path));
-            sh.run(&format!("{ip} rule del pref {priority} from {vip}"));
-            sh.run(&format!("{ip} rule del pref {SPECIFIC_PRIORITY} from {vip}"));
+            sh.undo(&format!("{ip} rule del pref {priority} from {vip}"));
+            sh.undo(&format!("{ip} rule del pref {SPECIFIC_PRIORITY} from {vip}"));
         }
     }
     if let Some(wrap) = wrap(encap)
@@ -115,12 +120,16 @@ pub fn commands_undo(state: &State, service: &str, backend: &str) -> Result<Stri
             self::wrap(*other).is_some_and(|other| kind(other, address) == kind(wrap, address))
         })
     {
-        sh.run(&format!("ip link del {}", device(wrap, address)));
+        sh.undo(&format!("ip link del {}", device(wrap, address)));
     }
     Ok(sh.0)
 }
 
-fn find<'a>(state: &'a State, service: &str, backend: &str) -> Result<(&'a Service, Path, Encap, IpAddr), SetupError> {
+fn find<'a>(
+    state: &'a State,
+    service: &str,
+    backend: &str,
+) -> Result<(&'a Service, Path, Encap, IpAddr), SetupError> {
     let found = state.service(service).ok_or_else(|| SetupError::NoService(service.to_owned()))?;
     let no_backend = || SetupError::NoBackend { service: service.to_owned(), backend: backend.to_owned() };
     let known = found.backends.iter().find(|known| known.name.as_str() == backend).ok_or_else(no_backend)?;
@@ -131,8 +140,14 @@ fn find<'a>(state: &'a State, service: &str, backend: &str) -> Result<(&'a Servi
     }
 }
 
-fn others_at<'a>(state: &'a State, gone: &Service, backend: &str, address: IpAddr) -> Vec<(&'a Service, Encap)> {
-    let pairs = state.services.iter().flat_map(|service| service.backends.iter().map(move |of| (service, of)));
+fn others_at<'a>(
+    state: &'a State,
+    gone: &Service,
+    backend: &str,
+    address: IpAddr,
+) -> Vec<(&'a Service, Encap)> {
+    let pairs =
+        state.services.iter().flat_map(|service| service.backends.iter().map(move |of| (service, of)));
     pairs
         .filter(|(service, of)| (service.name.as_str(), of.name.as_str()) != (gone.name.as_str(), backend))
         .filter_map(|(service, of)| match state.path(of.target)? {
@@ -161,7 +176,10 @@ fn receive(sh: &mut Script, wrap: Wrap, address: IpAddr) {
         "ip link show {device} >/dev/null 2>&1 || ip link add {device} type {} local {address} remote any{options}",
         kind.name()
     ));
-    sh.run(&format!("ip link set {device} alias \"synrail: {} for {address}\" addrgenmode none", kind.name()));
+    sh.run(&format!(
+        "ip link set {device} alias \"synrail: {} for {address}\" addrgenmode none",
+        kind.name()
+    ));
     sh.run(&format!("ip link set {device} up"));
     if wrap == Wrap::Gue {
         sh.run(&format!(
@@ -208,7 +226,8 @@ fn answers(sh: &mut Script, service: &Service, path: Path) {
     sh.note(&format!("Answers ask clients for segments that fit: the tunnel takes {} bytes", fit.mtu_bytes));
     let families = [(4, fit.mss4_bytes), (6, fit.mss6_bytes)];
     for (family, mss) in families {
-        let mut of_family = service.vips.iter().filter(|vip| matches!(vip, IpNet::V4(_)) == (family == 4)).peekable();
+        let mut of_family =
+            service.vips.iter().filter(|vip| matches!(vip, IpNet::V4(_)) == (family == 4)).peekable();
         if of_family.peek().is_none() {
             continue;
         }
@@ -257,7 +276,10 @@ fn device(wrap: Wrap, address: IpAddr) -> String {
 
 /// FNV-1a over the bytes.
 fn fold(address: Ipv6Addr) -> u32 {
-    address.octets().iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    address
+        .octets()
+        .iter()
+        .fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 fn ip(vip: IpNet) -> &'static str {
@@ -285,6 +307,10 @@ impl Script {
 
     fn run(&mut self, command: &str) {
         self.line(command);
+    }
+
+    fn undo(&mut self, command: &str) {
+        self.line(&format!("{command} 2>/dev/null || :"));
     }
 
     fn line(&mut self, text: &str) {

@@ -286,7 +286,9 @@ pub enum PlanError {
         address: IpAddr,
     },
     /// An address that means nothing without a device.
-    #[error("backend {backend}: {address} is link-local; use an address that a route without a device can reach")]
+    #[error(
+        "backend {backend}: {address} is link-local; use an address that a route without a device can reach"
+    )]
     LinkLocal {
         /// As `service/backend`.
         backend: String,
@@ -360,7 +362,8 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
         let Path::Via(encap, address) = path else { continue };
         let unused = Users::default();
         let users = users.get(&target).unwrap_or(&unused);
-        let backend = || users.names.first().cloned().unwrap_or_else(|| format!("(target {})", target.number()));
+        let backend =
+            || users.names.first().cloned().unwrap_or_else(|| format!("(target {})", target.number()));
         if is_link_local(address) {
             return Err(PlanError::LinkLocal { backend: backend(), address });
         }

@@ -33,7 +33,8 @@ pub const COMPARISONS_MAX: u32 = 1 + BITS + 3;
 
 /// Bits that tell targets apart. [`TARGETS_MAX`] itself has the low bits of 0, which is no target's number.
 const BITS: u32 = TARGETS_MAX.ilog2();
-const _: () = assert!(TARGETS_MAX.is_power_of_two() && PRIORITY_END < 32_766, "must lie before the rule of table main");
+const _: () =
+    assert!(TARGETS_MAX.is_power_of_two() && PRIORITY_END < 32_766, "must lie before the rule of table main");
 
 /// Places of a full subtree over `bits` bits: `2^bits - 1` forks, `2^bits` leaves, as many exits.
 const fn places(bits: u32) -> u32 {
@@ -118,7 +119,12 @@ impl<F: Fn(TargetId) -> u32> Tree<F> {
     fn grow(&mut self, keyed: &[(u32, TargetId)], bits: u32, priority: u32) -> u32 {
         let Some(low) = bits.checked_sub(1) else {
             for &(_, target) in keyed {
-                self.add(priority, self.mask.mark(target).0, self.mask.bits(), Action::Lookup((self.table)(target)));
+                self.add(
+                    priority,
+                    self.mask.mark(target).0,
+                    self.mask.bits(),
+                    Action::Lookup((self.table)(target)),
+                );
             }
             self.add(priority + 1, 0, 0, Action::Goto(PRIORITY_END));
             return priority;

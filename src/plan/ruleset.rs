@@ -118,6 +118,7 @@ impl Structure {
         let timeouts = balancer.timeouts;
         let parameters = [
             ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
+            ("mark_rest", format!("{:#010x}", !balancer.mark_mask.bits())),
             ("tcp_open", timeouts.tcp_established_seconds.to_string()),
             ("tcp_closing", timeouts.tcp_closing_seconds.to_string()),
             ("udp", timeouts.udp_seconds.to_string()),
@@ -184,15 +185,19 @@ pub struct StructureChange {
     pub removed_base_chains: Vec<String>,
 }
 
-/// The chains of table inet synrail in the answer of `nft -j -t list table inet synrail`.
+/// The chains of table inet synrail in the answer of `nft -j -t list ruleset inet`; `None` when there is no such table.
 ///
 /// # Errors
 /// When it is no such answer.
-pub fn chains_of_json(json: &str) -> Result<Vec<Chain>, ChainsError> {
+pub fn chains_of_json(json: &str) -> Result<Option<Vec<Chain>>, ChainsError> {
     let answer: Value = serde_json::from_str(json).map_err(|error| ChainsError(error.to_string()))?;
     let objects =
         answer["nftables"].as_array().ok_or_else(|| ChainsError("no list of objects".to_owned()))?;
     let in_table = |object: &Value| object["family"] == "inet" && object["table"] == TABLE;
+    let tables = objects.iter().filter_map(|object| object.get("table"));
+    if !tables.into_iter().any(|table| table["family"] == "inet" && table["name"] == TABLE) {
+        return Ok(None);
+    }
     let mut chains = Vec::new();
     for chain in objects.iter().filter_map(|object| object.get("chain")).filter(|chain| in_table(chain)) {
         let name = chain["name"].as_str().ok_or_else(|| ChainsError(chain.to_string()))?;
@@ -205,7 +210,7 @@ pub fn chains_of_json(json: &str) -> Result<Vec<Chain>, ChainsError> {
             rules,
         });
     }
-    Ok(chains)
+    Ok(Some(chains))
 }
 
 /// Chains that nft printed, and that cannot be read.
@@ -410,7 +415,9 @@ mod tests {
             {"rule": {"family": "ip", "table": "synrail", "chain": "ask"}}]}"#;
         let steer = Chain { name: "steer".to_owned(), base: Some(("prerouting".to_owned(), -150)), rules: 0 };
         let ask = Chain { name: "ask".to_owned(), base: None, rules: 1 };
-        assert_eq!(chains_of_json(json), Ok(vec![steer, ask]));
+        assert_eq!(chains_of_json(json), Ok(Some(vec![steer, ask])));
+        let other = r#"{"nftables": [{"table": {"family": "ip", "name": "synrail"}}]}"#;
+        assert_eq!(chains_of_json(other), Ok(None));
         assert!(chains_of_json("{}").is_err());
     }
 }

@@ -1,1 +1,257 @@
+//! What is planned, and that every plan leads where it should.
+
+use proptest::prelude::*;
+
 use super::*;
+use crate::{config::Config, plan::rule_tree::Action};
+
+const BALANCER: &str = r#"
+[balancer]
+name = "lb201"
+address = ["192.168.1.201", "fd00:0:0:1::201"]
+interfaces = ["eth1"]
+queues = "0"
+"#;
+
+/// The state of a file with one service, `web`, and the given keys of its backends.
+fn state(vips: &str, backends: &[&str]) -> State {
+    let mut text = format!("{BALANCER}\n[[service]]\nname = \"web\"\nvips = [{vips}]\n");
+    for (number, keys) in backends.iter().enumerate() {
+        text += &format!("[[service.backend]]\nname = \"s{}\"\n{keys}\n", number + 1);
+    }
+    State::new(&Config::parse("test.toml", &text).unwrap()).unwrap()
+}
+
+const DUAL: &str = r#""10.0.0.0/32", "1000::/128""#;
+
+fn every_kind() -> State {
+    state(
+        DUAL,
+        &[
+            "address = \"192.168.1.1\"",
+            "address = \"fd00:0:0:1::1\"",
+            "address = \"192.168.1.2\"\nencap = \"ipip\"",
+            "address = \"fd00:0:0:1::2\"\nencap = \"ipip\"",
+            "address = \"192.168.1.3\"\nencap = \"gue\"",
+            "address = \"fd00:0:0:1::3\"\nencap = \"gue\"",
+            "address = \"fd00:0:0:1::4\"\nencap = \"direct\"",
+        ],
+    )
+}
+
+/// The kernel as far as the plan goes: what each operation does, and what it refuses.
+fn perform(now: &mut RoutingNow, op: &Op) {
+    match op {
+        Op::AddDevice(device) => {
+            let seen = DeviceNow {
+                name: device.name.clone(),
+                kind: device.tunnel.kind().name().to_owned(),
+                alias: device.alias.clone(),
+                tunnel: Some(device.tunnel),
+                ends: Some(device.tunnel.ends),
+                ready: true,
+            };
+            let same_ends = |other: &&DeviceNow| other.kind == seen.kind && other.ends == seen.ends;
+            assert_eq!(now.devices.values().find(same_ends), None, "EEXIST");
+            assert_eq!(now.devices.insert(device.name.clone(), seen), None, "EEXIST");
+        }
+        Op::Ready(device) => {
+            let seen = now.devices.get_mut(&device.name).expect("ENODEV");
+            seen.alias.clone_from(&device.alias);
+            seen.ready = true;
+        }
+        Op::RemoveDevice(name) => {
+            assert!(now.devices.remove(name).is_some(), "ENODEV");
+            now.routes.retain(|route| !matches!(&route.via, Via::Device(device) if device == name));
+        }
+        Op::AddRoute(route) => {
+            if let Via::Device(name) = &route.via {
+                assert!(now.devices.contains_key(name), "ENODEV");
+            }
+            let place = |other: &&Route| {
+                (other.table, other.to, other.metric) == (route.table, route.to, route.metric)
+            };
+            assert_eq!(now.routes.iter().find(place), None, "EEXIST");
+            now.routes.insert(route.clone());
+        }
+        Op::RemoveRoute(route) => assert!(now.routes.remove(route), "ESRCH"),
+        Op::AddRule(family, rule) => assert!(now.rules.insert((*family, *rule))),
+        Op::RemoveRule(family, rule) => assert!(now.rules.remove(&(*family, *rule)), "ENOENT"),
+    }
+}
+
+fn converge(now: &mut RoutingNow, wanted: &Desired) -> Vec<Op> {
+    let ops = diff(now, wanted).unwrap().ops;
+    ops.iter().for_each(|op| perform(now, op));
+    assert_eq!(diff(now, wanted).unwrap(), Diff::default());
+    ops
+}
+
+#[test]
+fn the_number_of_a_target_is_the_same_in_device_table_and_mark() {
+    let wanted = desired(&every_kind()).unwrap();
+    assert_eq!(wanted.devices.len(), 6);
+    let seventh = wanted.rules.iter().find(|rule| rule.mark == 7 && rule.mask == 0xffff).unwrap();
+    assert_eq!(seventh.action, Action::Lookup(20_007));
+    assert_eq!(wanted.devices["sr-3"].alias, "synrail: web/s3");
+    let of_third: Vec<String> =
+        wanted.routes.iter().filter(|route| route.table == 20_003).map(Route::to_string).collect();
+    assert_eq!(
+        of_third,
+        ["route 0.0.0.0/0 dev sr-3 table 20003 metric 0", "route ::/0 dev sr-3 table 20003 metric 1024"]
+    );
+    assert_eq!(wanted.devices["sr-5"].tunnel.to_string(), "sit with gue 192.168.1.201 to 192.168.1.3");
+}
+
+#[test]
+fn a_direct_backend_is_the_next_hop_of_the_families_that_its_services_have() {
+    let next_hops = |state: &State| {
+        let wanted = desired(state).unwrap();
+        wanted
+            .routes
+            .into_iter()
+            .filter(|route| route.table != TABLE_MAIN)
+            .map(|route| route.to_string())
+            .collect()
+    };
+    let seen: Vec<String> =
+        next_hops(&state("\"10.0.0.0/32\"", &["address = \"192.168.1.1\"\nencap = \"direct\""]));
+    assert_eq!(seen, ["route 0.0.0.0/0 via 192.168.1.1 table 20001 metric 0"]);
+    let seen: Vec<String> = next_hops(&state(DUAL, &["address = \"fd00:0:0:1::1\"\nencap = \"direct\""]));
+    assert_eq!(
+        seen,
+        [
+            "route 0.0.0.0/0 via fd00:0:0:1::1 table 20001 metric 0",
+            "route ::/0 via fd00:0:0:1::1 table 20001 metric 1024"
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_work_is_an_error_that_names_the_backend() {
+    let error = |state: &State| desired(state).unwrap_err().to_string();
+    let mut ipv4_only = state("\"10.0.0.0/32\"", &["address = \"fd00:0:0:1::1\""]);
+    ipv4_only.balancer.address6 = None;
+    assert!(error(&ipv4_only).starts_with("backend web/s1: [balancer] address has no IPv6 address"));
+    let two = ["address = \"192.168.1.1\"\nencap = \"ipip\"", "address = \"192.168.1.1\"\nencap = \"gue\""];
+    assert!(error(&state(DUAL, &two)).starts_with("backends web/s1 and web/s2: ipip and gue to one address"));
+    let mut impossible = every_kind();
+    impossible.targets[6] = Some(Path::Via(Encap::Direct, "192.168.1.9".parse().unwrap()));
+    assert!(error(&impossible).contains("\"s7\" with encap \"direct\" cannot get through"));
+    impossible.targets[6] = Some(Path::Via(Encap::Gre, "fe80::1".parse().unwrap()));
+    assert!(error(&impossible).contains("fe80::1 is link-local"));
+}
+
+#[test]
+fn the_same_is_not_done_twice_and_cleanup_leaves_nothing() {
+    let mut now = RoutingNow::default();
+    let ops = converge(&mut now, &desired(&every_kind()).unwrap());
+    let kind = |op: &Op| match op {
+        Op::AddDevice(_) => 0,
+        Op::AddRoute(route) if route.table != TABLE_MAIN => 1,
+        Op::AddRule(..) => 2,
+        Op::AddRoute(_) => 3,
+        Op::Ready(_) | Op::RemoveDevice(_) | Op::RemoveRoute(_) | Op::RemoveRule(..) => 4,
+    };
+    assert!(ops.is_sorted_by_key(kind) && kind(ops.last().unwrap()) == 3, "{ops:?}");
+    let removed = converge(&mut now, &Desired::default());
+    assert_eq!(now, RoutingNow::default());
+    assert_eq!(removed.len(), ops.len());
+}
+
+#[test]
+fn a_tunnel_that_changed_is_made_anew_and_one_that_lacks_a_setting_is_not() {
+    let mut now = RoutingNow::default();
+    let before = every_kind();
+    converge(&mut now, &desired(&before).unwrap());
+    now.devices.get_mut("sr-2").unwrap().ready = false;
+    let mut after = before.clone();
+    after.targets[0] = Some(Path::Via(Encap::Gre, "192.168.1.77".parse().unwrap()));
+    let ops: Vec<String> = converge(&mut now, &desired(&after).unwrap()).iter().map(Op::to_string).collect();
+    assert_eq!(
+        ops,
+        [
+            "remove device sr-1",
+            "add device sr-1 (gre 192.168.1.201 to 192.168.1.77)",
+            "set up device sr-2",
+            "add route 0.0.0.0/0 dev sr-1 table 20001 metric 0",
+            "add route ::/0 dev sr-1 table 20001 metric 1024",
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_ours_stays_and_is_named() {
+    let wanted = desired(&every_kind()).unwrap();
+    let mut now = RoutingNow::default();
+    converge(&mut now, &wanted);
+    let mine = now.devices["sr-1"].clone();
+    let foreign = |name: &str, alias: &str, tunnel| {
+        let mut now = RoutingNow::default();
+        let device = DeviceNow { name: name.to_owned(), alias: alias.to_owned(), tunnel, ..mine.clone() };
+        now.devices.insert(name.to_owned(), device);
+        now
+    };
+    let refused = diff(&foreign("sr-1", "mine", mine.tunnel), &wanted).unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .starts_with("device sr-1 (kind \"gre\", alias \"mine\") exists and is not synrail's")
+    );
+    assert!(diff(&foreign("sr-1", "", None), &wanted).is_err());
+    let refused = diff(&foreign("to-s1", "", mine.tunnel), &wanted).unwrap_err();
+    assert!(refused.to_string().starts_with("device to-s1 is not synrail's and is the same tunnel"));
+    // Left behind by a daemon that was killed in the middle: taken over.
+    let ops = diff(&foreign("sr-1", "", mine.tunnel), &wanted).unwrap().ops;
+    assert!(ops.contains(&Op::Ready(wanted.devices["sr-1"].clone())));
+    // Another tunnel, and nothing is wanted: left alone.
+    assert_eq!(diff(&foreign("to-s1", "", mine.tunnel), &Desired::default()).unwrap(), Diff::default());
+
+    now.foreign_main.insert("10.0.0.0/32".parse().unwrap());
+    now.foreign_main.insert("10.9.9.9/32".parse().unwrap());
+    let diff = diff(&now, &wanted).unwrap();
+    assert_eq!((diff.ops.len(), diff.notes), (0, vec![Note::ForeignRoute("10.0.0.0/32".parse().unwrap())]));
+}
+
+#[test]
+fn our_tables_and_names_are_told_from_others() {
+    assert!(is_our_table(20_001, false) && is_our_table(24_096, false) && is_our_table(TABLE_MAIN, true));
+    assert!(!is_our_table(20_000, false) && !is_our_table(24_097, false) && !is_our_table(TABLE_MAIN, false));
+    assert_eq!(target_of_device("sr-4096").map(table), Some(24_096));
+    for other in ["sr-0", "sr-4097", "sr-01", "sr-+1", "sr-", "gre0"] {
+        assert_eq!(target_of_device(other), None, "{other}");
+    }
+}
+
+#[test]
+fn an_alias_fits_into_the_kernel() {
+    let names: Vec<String> = (0..100).map(|number| format!("service-{number}/backend")).collect();
+    assert_eq!(alias(&names).len(), ALIAS_BYTES_MAX);
+    assert_eq!(alias(&names[..2]), "synrail: service-0/backend, service-1/backend");
+}
+
+proptest! {
+    /// Numbers are taken over by other paths and paths by other numbers, in one step.
+    #[test]
+    fn any_state_leads_to_any_other(
+        before in prop::collection::vec(prop::option::of(0..9_u16), 9),
+        after in prop::collection::vec(prop::option::of(0..9_u16), 9),
+    ) {
+        let mut state = every_kind();
+        let mut wanted = |paths: Vec<Option<u16>>| {
+            let mut used = BTreeSet::new();
+            let path = |number: u16| {
+                let encap = [Encap::Gre, Encap::Ipip, Encap::Direct][usize::from(number % 3)];
+                Path::Via(encap, format!("fd00:0:0:1::{number}").parse().unwrap())
+            };
+            state.targets = paths.into_iter().map(|path| path.filter(|path| used.insert(*path))).map(|p| p.map(path)).collect();
+            desired(&state).unwrap()
+        };
+        let (before, after) = (wanted(before), wanted(after));
+        let mut now = RoutingNow::default();
+        converge(&mut now, &before);
+        converge(&mut now, &after);
+        converge(&mut now, &Desired::default());
+        prop_assert_eq!(now, RoutingNow::default());
+    }
+}

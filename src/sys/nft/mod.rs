@@ -2,9 +2,9 @@
 //!
 //! Three steps, each one transaction: chains and rules as text through the `nft` command, if they differ; the rules
 //! that go by netlink (`batch.rs`), if there was a first step; the elements of the sets, if they differ, with the name
-//! of the structure. The order makes a first application harmless: as long as the set of interfaces is empty no packet meets a rule. Then both
-//! are read back. What is in place is not touched, so a restarted lbd takes over, and nothing here ever
-//! removes a base chain, except where another version of synrail had other ones ([`Applied`] says so).
+//! of the structure. The order makes a first application harmless: as long as the set of interfaces is empty no packet
+//! meets a rule. Then both are read back. What is in place is not touched, so a restarted lbd takes over, and nothing
+//! here ever removes a base chain, except where another version of synrail had other ones ([`Applied`] says so).
 
 mod batch;
 mod command;
@@ -93,12 +93,12 @@ pub fn apply(ruleset: &Ruleset) -> Result<Applied, NftError> {
     let text = stamp + &diff.text();
     if !text.is_empty() {
         nft("the elements of the sets", &["-f", "-"], Some(&text))?;
-    }
-    if !structure_in_force(ruleset)? {
-        return Err(NftError::NotInForce("chains and rules"));
-    }
-    if !diff.is_empty() && !read_elements()?.diff(&ruleset.elements).is_empty() {
-        return Err(NftError::NotInForce("elements of sets"));
+        if !structure_in_force(ruleset)? {
+            return Err(NftError::NotInForce("chains and rules"));
+        }
+        if !read_elements()?.diff(&ruleset.elements).is_empty() {
+            return Err(NftError::NotInForce("elements of sets"));
+        }
     }
     Ok(Applied { structure, elements_added: diff.add.len(), elements_deleted: diff.delete.len() })
 }
@@ -130,7 +130,7 @@ pub fn queue_by() -> Result<QueueBy, NftError> {
 /// # Errors
 /// When the kernel refuses.
 pub fn cleanup() -> Result<bool, NftError> {
-    if !table_exists()? {
+    if read_chains()?.is_none() {
         return Ok(false);
     }
     nft("the removal of the table", &["delete", "table", "inet", TABLE], None)?;
@@ -153,10 +153,7 @@ pub struct Counter {
 /// # Errors
 /// When they cannot be read.
 pub fn counters() -> Result<Vec<Counter>, NftError> {
-    if !table_exists()? {
-        return Ok(vec![]);
-    }
-    let json = nft("the counters", &["-j", "list", "counters", "table", "inet", TABLE], None)?;
+    let json = nft("the counters", &LIST_TERSE, None)?;
     let answer: serde_json::Value =
         serde_json::from_str(&json).map_err(|error| NftError::Unreadable(error.to_string()))?;
     let read = |counter: &serde_json::Value| {
@@ -164,6 +161,7 @@ pub fn counters() -> Result<Vec<Counter>, NftError> {
         Some(Counter { name, packets: counter["packets"].as_u64()?, bytes: counter["bytes"].as_u64()? })
     };
     let counters = answer["nftables"].as_array().into_iter().flatten().filter_map(|o| o.get("counter"));
+    let counters = counters.filter(|counter| counter["table"] == TABLE);
     let counters: Option<Vec<Counter>> = counters.map(read).collect();
     let mut counters = counters.ok_or_else(|| NftError::Unreadable("a counter".to_owned()))?;
     counters.sort_by(|a, b| a.name.cmp(&b.name));
@@ -210,18 +208,13 @@ fn structure_in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
     Ok(ruleset.structure.change_from(read_chains()?.as_deref()).text.is_none())
 }
 
-fn table_exists() -> Result<bool, NftError> {
-    let tables = nft("the list of tables", &["list", "tables", "inet"], None)?;
-    Ok(tables.lines().any(|line| line == format!("table inet {TABLE}")))
-}
+/// The one way of nft 1.0.6 to list anything but single sets that does not read all elements of `pending` before: 6 ms
+/// against 700 ms, where it is full.
+const LIST_TERSE: [&str; 5] = ["-j", "-t", "list", "ruleset", "inet"];
 
-/// The chains that the kernel has; `None` when there is no table. `-t` leaves the elements out.
+/// The chains that the kernel has; `None` when there is no table.
 fn read_chains() -> Result<Option<Vec<Chain>>, NftError> {
-    if !table_exists()? {
-        return Ok(None);
-    }
-    let json = nft("the list of chains", &["-j", "-t", "list", "table", "inet", TABLE], None)?;
-    Ok(Some(chains_of_json(&json)?))
+    Ok(chains_of_json(&nft("the list of chains", &LIST_TERSE, None)?)?)
 }
 
 fn read_elements() -> Result<Elements, NftError> {

@@ -5,6 +5,7 @@ use super::*;
 use crate::{
     balance::service::{AddressRange, Claim},
     config::{Balancer, Encap, InterfaceName, Path, PortRange, QueueRange, Timeouts},
+    ids::MarkMask,
     state::State,
 };
 
@@ -108,6 +109,21 @@ fn other_settings_refill_the_chains() {
         let listing = listing();
         assert_eq!(listing.matches("chain structure_").count(), 1);
         assert_eq!(listing.matches("hook prerouting").count(), 3);
+    });
+}
+
+#[test]
+#[ignore = "needs root and nf_tables"]
+fn every_mask_and_queue_range_is_taken() {
+    in_namespace(|| {
+        for mask in [0x1fff, 0xffff_0000, u32::MAX] {
+            let mut state = state();
+            state.balancer.mark_mask = MarkMask::new(mask).unwrap();
+            state.balancer.queues = QueueRange::new(65_472, 65_535).unwrap();
+            let ruleset = ruleset(&state, 127);
+            apply(&ruleset).unwrap();
+            assert!(in_force(&ruleset).unwrap(), "{mask:#x}");
+        }
     });
 }
 

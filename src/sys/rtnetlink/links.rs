@@ -8,18 +8,19 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    process::{Command, Stdio},
 };
 
 use futures_util::StreamExt;
 use rtnetlink::{
     Handle,
-    packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Nla, NetlinkMessage},
+    packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, Nla},
     packet_route::{
         RouteNetlinkMessage,
         link::{
-            AfSpecInet, AfSpecInet6, AfSpecUnspec, GreEncapType, GreIOFlags, In6AddrGenMode, InfoData, InfoGre,
-            InfoGre6, InfoIpTunnel, InfoKind, Ip6TunnelFlags, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-            TunnelEncapFlags, TunnelEncapType,
+            AfSpecInet, AfSpecInet6, AfSpecUnspec, GreEncapType, GreIOFlags, In6AddrGenMode, InfoData,
+            InfoGre, InfoGre6, InfoIpTunnel, InfoKind, Ip6TunnelFlags, LinkAttribute, LinkFlags, LinkInfo,
+            LinkMessage, TunnelEncapFlags, TunnelEncapType,
         },
     },
 };
@@ -66,8 +67,24 @@ pub(super) async fn index(handle: &mut Handle, name: &str) -> io::Result<u32> {
     }
 }
 
-/// Makes the device, down.
+/// Makes the device, down. The kernel loads the module of a kind of device by itself, but not that of a GUE header.
 pub(super) async fn add(handle: &mut Handle, device: &Device) -> io::Result<()> {
+    let made = create(handle, device).await;
+    match (made, device.tunnel.encap_module()) {
+        (Err(error), Some(module)) if error.raw_os_error() == Some(libc::EINVAL) && load_module(module) => {
+            create(handle, device).await
+        }
+        (made, _) => made,
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "sys/ is where other programs are started")]
+fn load_module(module: &str) -> bool {
+    let done = Command::new("modprobe").args(["-q", module]).stdin(Stdio::null()).status();
+    done.is_ok_and(|status| status.success())
+}
+
+async fn create(handle: &mut Handle, device: &Device) -> io::Result<()> {
     let (kind, data) = info(device.tunnel);
     let mut message = named(&device.name);
     message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
@@ -239,7 +256,9 @@ fn gre(infos: &[InfoGre]) -> (Option<Ends>, Option<Wrap>) {
             InfoGre::EncapType(encap) => *encap == GreEncapType::None,
             InfoGre::Link(index) | InfoGre::FwMask(index) => *index == 0,
             InfoGre::CollectMetadata => false,
-            InfoGre::Other(nla) if nla.kind() == IFLA_GRE_IGNORE_DF => value(nla).iter().all(|byte| *byte == 0),
+            InfoGre::Other(nla) if nla.kind() == IFLA_GRE_IGNORE_DF => {
+                value(nla).iter().all(|byte| *byte == 0)
+            }
             _ => true,
         };
     }
@@ -267,7 +286,8 @@ fn gre6(infos: &[InfoGre6]) -> (Option<Ends>, Option<Wrap>) {
             InfoGre6::CollectMetadata => false,
             InfoGre6::Other(nla) if nla.kind() == IFLA_GRE_FLAGS => {
                 let flags = value(nla).try_into().map(u32::from_ne_bytes).unwrap_or(0);
-                limit_is_off = Ip6TunnelFlags::from_bits_retain(flags).contains(Ip6TunnelFlags::IgnEncapLimit);
+                limit_is_off =
+                    Ip6TunnelFlags::from_bits_retain(flags).contains(Ip6TunnelFlags::IgnEncapLimit);
                 true
             }
             _ => true,
@@ -304,7 +324,9 @@ fn ip_tunnel(infos: &[InfoIpTunnel]) -> (Option<Ends>, Option<Wrap>) {
     plain &= limit_is_off || matches!(ends, Some(Ends::V4 { .. }));
     let wrap = match encap {
         TunnelEncapType::None => Some(Wrap::Ipip),
-        TunnelEncapType::Gue if ports == (0, GUE_PORT) && ends.map(gue_flags) == Some(encap_flags) => Some(Wrap::Gue),
+        TunnelEncapType::Gue if ports == (0, GUE_PORT) && ends.map(gue_flags) == Some(encap_flags) => {
+            Some(Wrap::Gue)
+        }
         _ => None,
     };
     (ends, wrap.filter(|_| plain))

@@ -102,14 +102,16 @@ impl Routing {
     pub fn current(&mut self) -> Result<RoutingNow, RoutingError> {
         let Self { runtime, handle, indexes } = self;
         runtime.block_on(async {
-            let (devices, by_name) =
-                links::current(handle).await.map_err(|source| RoutingError::Read { what: "links", source })?;
+            let (devices, by_name) = links::current(handle)
+                .await
+                .map_err(|source| RoutingError::Read { what: "links", source })?;
             *indexes = by_name;
             let (routes, foreign_main) = routes::current(handle, indexes)
                 .await
                 .map_err(|source| RoutingError::Read { what: "routes", source })?;
-            let rules =
-                rules::current(handle).await.map_err(|source| RoutingError::Read { what: "rules", source })?;
+            let rules = rules::current(handle)
+                .await
+                .map_err(|source| RoutingError::Read { what: "rules", source })?;
             Ok(RoutingNow { devices, routes, rules, foreign_main })
         })
     }
@@ -189,7 +191,9 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 fn hint(op: &Op, error: &io::Error) -> String {
     let errno = error.raw_os_error().unwrap_or(0);
     let advice = match (op, errno) {
-        (_, libc::EPERM | libc::EACCES) => "needs CAP_NET_ADMIN (and a writable /proc/sys for new devices)".to_owned(),
+        (_, libc::EPERM | libc::EACCES) => {
+            "needs CAP_NET_ADMIN (and a writable /proc/sys for new devices)".to_owned()
+        }
         (Op::AddDevice(device), libc::EOPNOTSUPP | libc::ENOENT | libc::EINVAL | libc::EPROTONOSUPPORT) => {
             let module = device.tunnel.kind().module();
             let encap = device.tunnel.encap_module().map(|module| format!(" {module}")).unwrap_or_default();

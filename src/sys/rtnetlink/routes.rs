@@ -13,7 +13,8 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         route::{
-            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
+            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+            RouteVia,
         },
     },
 };
@@ -93,7 +94,9 @@ fn message(route: &Route, indexes: &Indexes) -> io::Result<RouteMessage> {
         }
         Via::Gateway(address) => attributes.push(match (route.to, address) {
             (IpNet::V4(_), IpAddr::V6(address)) => RouteAttribute::Via(RouteVia::Inet6(*address)),
-            (IpNet::V4(_), IpAddr::V4(_)) | (IpNet::V6(_), _) => RouteAttribute::Gateway(RouteAddress::from(*address)),
+            (IpNet::V4(_), IpAddr::V4(_)) | (IpNet::V6(_), _) => {
+                RouteAttribute::Gateway(RouteAddress::from(*address))
+            }
         }),
         Via::Blackhole => header.kind = RouteType::BlackHole,
         Via::Other => header.kind = RouteType::Unspec,
@@ -144,7 +147,9 @@ fn seen(message: &RouteMessage, names: &BTreeMap<u32, &str>) -> Option<Route> {
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
             RouteAttribute::Priority(value) => metric = *value,
-            RouteAttribute::MultiPath(_) | RouteAttribute::Metrics(_) | RouteAttribute::Encap(_) => strange = true,
+            RouteAttribute::MultiPath(_) | RouteAttribute::Metrics(_) | RouteAttribute::Encap(_) => {
+                strange = true
+            }
             _ => {}
         }
     }

@@ -78,7 +78,8 @@ fn message(family: Family, rule: &Rule) -> RuleMessage {
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "non-exhaustive enums of another crate")]
 fn ours(message: &RuleMessage) -> Option<Rule> {
-    let (mut priority, mut mark, mut mask, mut goto, mut table) = (0, 0, 0, 0, u32::from(message.header.table));
+    let (mut priority, mut mark, mut mask, mut goto, mut table) =
+        (0, 0, 0, 0, u32::from(message.header.table));
     let mut protocol = 0;
     for attribute in &message.attributes {
         match attribute {

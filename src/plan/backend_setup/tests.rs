@@ -1,0 +1,94 @@
+use super::*;
+use crate::config::Config;
+
+fn state() -> State {
+    let text = r#"
+[balancer]
+name = "lb201"
+address = ["192.168.1.201", "fd00:0:0:1::201"]
+interfaces = ["eth1"]
+queues = "0"
+[[service]]
+name = "web"
+vips = ["10.0.0.0/32", "1000::/112"]
+protocols = ["tcp"]
+ports = ["80"]
+[[service.backend]]
+name = "s1"
+address = "192.168.1.1"
+[[service.backend]]
+name = "s2"
+address = "fd00:0:0:1::2"
+encap = "gue"
+[[service]]
+name = "api"
+vips = ["10.0.0.0/32"]
+protocols = ["tcp"]
+ports = ["443"]
+[[service.backend]]
+name = "s1"
+address = "192.168.1.1"
+encap = "ipip"
+[[service.backend]]
+name = "s3"
+address = "192.168.1.3"
+encap = "direct"
+"#;
+    State::new(&Config::parse("test.toml", text).unwrap()).unwrap()
+}
+
+#[test]
+fn a_gre_backend_is_set_up_with_tunnel_vips_and_segment_sizes() {
+    let script = commands(&state(), "web", "s1").unwrap();
+    for line in [
+        "modprobe -qa ip_gre 2>/dev/null || :",
+        "ip link show lb-gre-c0a80101 >/dev/null 2>&1 || ip link add lb-gre-c0a80101 type gre local 192.168.1.1 remote any",
+        "ip link set lb-gre-c0a80101 up",
+        "echo 0 > /proc/sys/net/ipv4/conf/lb-gre-c0a80101/rp_filter",
+        "ip addr replace 10.0.0.0/32 dev lo",
+        "ip -6 route replace local 1000::/112 dev lo proto 201",
+        "ip -4 route replace $route table 30024 proto 201 advmss 1436",
+        "ip -6 route replace $route table 30024 proto 201 advmss 1416",
+        "ip -4 rule del pref 9876 from 10.0.0.0/32 2>/dev/null; ip -4 rule add pref 9876 from 10.0.0.0/32 table 30024 \
+         protocol 201",
+    ] {
+        assert!(script.lines().any(|have| have.trim() == line), "{line}\n is missing in\n{script}");
+    }
+    assert!(!script.contains("fou"));
+}
+
+#[test]
+fn gue_over_ipv6_opens_its_port_and_direct_needs_no_tunnel() {
+    let script = commands(&state(), "web", "s2").unwrap();
+    assert!(script.contains("|| ip -6 fou add port 6080 gue\n"));
+    assert!(script.contains("type ip6tnl local fd00:0:0:1::2 remote any mode any encaplimit none\n"));
+    let script = commands(&state(), "api", "s3").unwrap();
+    assert!(script.contains("arp_ignore") && script.contains("dev lo"));
+    assert!(!script.contains("link") && !script.contains("rule") && !script.contains("advmss"));
+}
+
+#[test]
+fn names_fit_into_the_kernel_and_differ_by_address() {
+    for (wrap, address) in [(Wrap::Gre, "255.255.255.255"), (Wrap::Gue, "fd00::1"), (Wrap::Gre, "::")] {
+        assert_eq!(device(wrap, address.parse().unwrap()).len(), 15);
+    }
+    assert_ne!(device(Wrap::Gre, "fd00::1".parse().unwrap()), device(Wrap::Gre, "fd00::2".parse().unwrap()));
+}
+
+#[test]
+fn undoing_leaves_what_others_on_the_host_need() {
+    let script = commands_undo(&state(), "web", "s1").unwrap();
+    assert!(!script.contains("10.0.0.0"), "api answers for it still: {script}");
+    assert!(script.contains("ip -6 route del local 1000::/112 dev lo proto 201 2>/dev/null || :\n"));
+    assert!(script.contains("ip link del lb-gre-c0a80101 2>/dev/null || :\n"));
+}
+
+#[test]
+fn what_is_no_backend_is_named() {
+    let error = |service, backend| commands(&state(), service, backend).unwrap_err().to_string();
+    assert_eq!(error("wob", "s1"), "there is no service \"wob\"");
+    assert_eq!(error("web", "s9"), "service \"web\" has no backend \"s9\"");
+    let mut state = state();
+    state.targets[0] = Some(Path::MarkOnly);
+    assert_eq!(commands(&state, "web", "s1"), Err(SetupError::MarkOnly("s1".to_owned())));
+}
