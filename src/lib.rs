@@ -17,6 +17,7 @@
 
 pub mod balance;
 pub mod config;
+pub mod ctl;
 pub mod daemon;
 pub mod ids;
 pub mod io;

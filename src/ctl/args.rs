@@ -1,0 +1,227 @@
+//! The command line of `lbctl`: what there is to say, with its help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::TableSize,
+    ids::TARGETS_MAX,
+    sys::region::{NAME_DEFAULT, RegionName},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  lbctl create -i 5 100 10            a region without a file: M from 100, backends 0 to 9, 5 active
+  lbctl apply lb.toml --dry-run       what would change
+  lbctl apply lb.toml                 change it
+  lbctl deactivate s1                 no new flows to s1; those it has go on
+  lbctl which tcp 50.0.0.1 40000 10.0.0.0 80
+  lbctl show --json | jq .services[].active
+
+Exit status:
+  0  done
+  1  failed: the region is missing, corrupt, being changed, ...; nothing was changed
+  2  the command line is wrong
+  3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers";
+
+const SHOW: &str = "\
+Examples:
+  lbctl show
+  lbctl show --json                   with every Maglev table: ranks, each an index into `active`
+  lbctl show --json | jq -r '.services[].table_digest'
+                                      equal on two balancers that steer alike";
+const SERVICES: &str = "\
+Examples:
+  lbctl services
+  lbctl services --json | jq -r '.[].name'";
+const BACKENDS: &str = "\
+Examples:
+  lbctl backends
+  lbctl backends --service web --json";
+const STATS: &str = "\
+Examples:
+  lbctl stats
+  lbctl stats --json | jq .counters.steered_syn";
+const WHICH_USAGE: &str = "\
+lbctl which [OPTIONS] PROTO SRC SPORT DST DPORT
+       lbctl which [OPTIONS] --batch FILE";
+const WHICH: &str = "\
+PROTO is tcp, udp, sctp, icmp or a number; where there are no ports, give 0 or -.
+With --batch every line of FILE is such a question (empty lines and those that begin
+with # are skipped) and every answer a line of JSON; the exit status is 0 also where
+nothing steers.
+
+Examples:
+  lbctl which tcp 50.0.0.1 40000 10.0.0.0 80
+  lbctl which udp 2000::1 4000 1000:: 53 --json
+  lbctl which icmp 50.0.0.1 - 10.0.0.0 -
+  lbctl which --batch flows.txt | jq -r .backend | sort | uniq -c";
+const CREATE: &str = "\
+The region gets one service, \"default\", that claims every destination; its backends
+are only marked (backend I has mark I + 1). M is lowered to the prime at or below it.
+
+Examples:
+  lbctl create 100 10                 M 97, backends 0 to 9, none active
+  lbctl create -i 5 100 10            0 to 4 active
+  lbctl create --shm try 65537 100    another region, for trying things out";
+const CLEAN: &str = "\
+A region that an lbd follows is kept: that lbd would go on with the copy it has, and
+nobody could change it. A corrupt region is removed, a file that is no region is not;
+--force removes either.
+
+Examples:
+  lbctl clean
+  lbctl clean --shm try";
+const APPLY: &str = "\
+Makes the region if there is none. What the file leaves open stays as it is: a known
+backend without `active` keeps its state, targets keep their marks. Where nothing
+differs nothing is written.
+
+Examples:
+  lbctl apply lb.toml --dry-run       exit status 3 if anything would change, as `diff` has it
+  lbctl apply lb.toml
+  generate | lbctl apply -            from standard input";
+const ACTIVATE: &str = "\
+Examples:
+  lbctl activate 6 7 8
+  lbctl activate --service web s1     of this service only";
+const DEACTIVATE: &str = "\
+Flows that a backend has stay with it; new ones go to the others.
+
+Examples:
+  lbctl deactivate 1
+  lbctl deactivate --service web s1   of this service only";
+const BACKEND_SETUP: &str = "\
+Examples:
+  lbctl backend-setup s1              read it, then paste it into a shell on s1
+  lbctl backend-setup s1 --service web | ssh root@s1 sh";
+
+/// Shows and changes what the load balancer does: services, backends, and which of them are active.
+///
+/// All of it is in a region of shared memory, /dev/shm/NAME, that lbd follows. lbctl needs no running lbd and no
+/// root for a region of its own.
+#[derive(Debug, Parser)]
+#[command(name = "lbctl", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What goes with every command.
+#[derive(Args, Debug)]
+pub(super) struct Global {
+    /// The region in shared memory.
+    #[arg(long, global = true, value_name = "NAME", default_value = NAME_DEFAULT)]
+    pub shm: RegionName,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show everything: settings, services, backends and their shares
+    #[command(after_help = SHOW)]
+    Show,
+    /// List the services
+    #[command(after_help = SERVICES)]
+    Services,
+    /// List the backends
+    #[command(after_help = BACKENDS)]
+    Backends(BackendsArguments),
+    /// Show what lbd counted
+    #[command(after_help = STATS)]
+    Stats,
+    /// Tell where a new flow would go, and why
+    #[command(after_help = WHICH, override_usage = WHICH_USAGE)]
+    Which(WhichArguments),
+    /// Make a region without a configuration file
+    #[command(after_help = CREATE)]
+    Create(CreateArguments),
+    /// Make the region what a configuration file says
+    #[command(after_help = APPLY)]
+    Apply(ApplyArguments),
+    /// Give new flows to backends
+    #[command(after_help = ACTIVATE)]
+    Activate(ActivateArguments),
+    /// Give no new flows to backends
+    #[command(after_help = DEACTIVATE)]
+    Deactivate(ActivateArguments),
+    /// Print the commands that make a Linux host this backend
+    #[command(after_help = BACKEND_SETUP)]
+    BackendSetup(BackendSetupArguments),
+    /// Remove the region
+    #[command(after_help = CLEAN)]
+    Clean(CleanArguments),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct BackendsArguments {
+    /// Of this service only.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct WhichArguments {
+    /// Protocol, source, its port, destination, its port.
+    #[arg(num_args = 5, value_names = ["PROTO", "SRC", "SPORT", "DST", "DPORT"])]
+    #[arg(required_unless_present = "batch", conflicts_with = "batch")]
+    pub flow: Vec<String>,
+    /// Answer every line of a file; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub batch: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CreateArguments {
+    /// How many backends are active at first.
+    #[arg(short = 'i', long = "initially-active", value_name = "ACTIVE", default_value_t = 0)]
+    pub active: usize,
+    /// The size of the Maglev table; lowered to a prime.
+    #[arg(value_name = "M", value_parser = clap::value_parser!(u64).range(u64::from(TableSize::MIN)..=u64::from(TableSize::MAX)))]
+    pub m: u64,
+    /// How many backends there are.
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=TARGETS_MAX as i64))]
+    pub n: u32,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CleanArguments {
+    /// Although an lbd follows it, or the file is not ours.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ApplyArguments {
+    /// The configuration file; - is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print the differences and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ActivateArguments {
+    /// Of this service only; else of every service that has a backend of the name.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Names of backends.
+    #[arg(value_name = "BACKEND", required = true)]
+    pub backends: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct BackendSetupArguments {
+    /// The backend's name.
+    #[arg(value_name = "BACKEND")]
+    pub backend: String,
+    /// Its service; needed where several have a backend of this name.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+}

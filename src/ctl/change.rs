@@ -1,0 +1,267 @@
+//! `create`, `apply`, `activate`, `deactivate`: how a region comes to be and changes.
+//!
+//! `apply` makes out the differences without the lock, prints them, and publishes only if nobody changed the region
+//! meanwhile; so what was printed is what was done, and a slow reader of the output holds nobody up.
+
+use super::{
+    Env, Status,
+    args::{ActivateArguments, ApplyArguments, CreateArguments},
+    daemon::{Adoption, DaemonView, wait_adopted},
+    error::CtlError,
+    text::count,
+};
+use crate::{
+    config::{Config, TableSize},
+    ids::Generation,
+    state::{Change, Service, State},
+    sys::region::{AccessError, Region, RegionName},
+};
+use serde::Serialize;
+use serde_json::json;
+
+/// How often `apply` begins again because others changed the region.
+const TRIES: usize = 8;
+
+/// `lbctl create`.
+pub(super) fn create(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    args: &CreateArguments,
+) -> Result<Status, CtlError> {
+    let n = args.n as usize;
+    if args.active > n {
+        return Err(CtlError::Usage(format!("-i {}: there are only {}", args.active, count(n, "backend"))));
+    }
+    let size =
+        TableSize::at_most(args.m).map_err(|error| CtlError::Usage(format!("M {}: {error}", args.m)))?;
+    let state = State::unconfigured(size, n, args.active)?;
+    let mut region = Region::create(name, &state)?;
+    let (generation, _) = region.state()?;
+    if json {
+        return env.json(&json!({
+            "region": name.to_string(), "generation": generation.0,
+            "table_size": size.get(), "backends": n, "active": args.active,
+        }));
+    }
+    let lowered = if u64::from(size.get()) == args.m {
+        String::new()
+    } else {
+        format!(" (the prime below {})", args.m)
+    };
+    let names = if n == 1 { "backend 0".to_owned() } else { format!("backends 0 to {}", n - 1) };
+    env.print(format_args!(
+        "region {name} made: service default, M {}{lowered}, {names}, {} active",
+        size.get(),
+        args.active
+    ))?;
+    Ok(Status::Done)
+}
+
+/// What `apply`, `activate` and `deactivate` print with `--json`.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    changes: &'a [Change],
+    /// The live generation; null where there is no region.
+    generation: Option<u64>,
+    published: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lbd: Option<Adoption>,
+}
+
+/// `lbctl apply`.
+pub(super) fn apply(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    args: &ApplyArguments,
+) -> Result<Status, CtlError> {
+    let (file, text) = env.read(&args.file)?;
+    let config = Config::parse(&file, &text)?;
+    let mut printed: Option<Vec<Change>> = None;
+    for _ in 0..TRIES {
+        let mut region = match Region::open(name) {
+            Ok(region) => Some(region),
+            Err(AccessError::Missing(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let live = region.as_mut().map(Region::state).transpose()?;
+        let (base, next) = match &live {
+            Some((_, state)) => (state.clone(), state.merge(&config)?),
+            None => (State::empty(config.balancer.clone()), State::new(&config)?),
+        };
+        let changes = base.changes(&next);
+        let generation = live.as_ref().map(|(generation, _)| *generation);
+        let nothing = live.is_some() && changes.is_empty();
+        if !json && printed.as_ref() != Some(&changes) {
+            if printed.is_some() {
+                env.print(format_args!("\nothers changed the region meanwhile; the differences now are:"))?;
+            }
+            print_changes(env, name, live.is_none(), &changes)?;
+        }
+        if nothing || args.dry_run {
+            if json {
+                print_outcome(env, &changes, generation, false, None)?;
+            }
+            return Ok(if nothing { Status::Done } else { Status::No });
+        }
+        let emptied = emptied(&base, &next);
+        let published = match region {
+            Some(mut region) => publish_if(&mut region, &base, next)?.map(|generation| (region, generation)),
+            None => create_if(name, &next)?,
+        };
+        if let Some((mut region, generation)) = published {
+            return finish(env, json, &mut region, generation, &changes, &emptied);
+        }
+        printed = Some(changes);
+    }
+    Err(CtlError::Busy(name.clone()))
+}
+
+fn print_changes(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    new: bool,
+    changes: &[Change],
+) -> Result<(), CtlError> {
+    if new {
+        env.print(format_args!("+ region {name}"))?;
+    } else if changes.is_empty() {
+        env.print(format_args!("nothing to change"))?;
+    }
+    for change in changes {
+        env.print(format_args!("{change}"))?;
+    }
+    // They are to be seen before anything happens.
+    Ok(env.out.flush()?)
+}
+
+/// Publishes `next` if `base` is still live.
+fn publish_if(region: &mut Region, base: &State, next: State) -> Result<Option<Generation>, CtlError> {
+    let (generation, unchanged) = region.update(|live| {
+        let unchanged = live == base;
+        Ok::<_, CtlError>((unchanged.then_some(next), unchanged))
+    })?;
+    Ok(unchanged.then_some(generation))
+}
+
+/// Makes the region if there is still none.
+fn create_if(name: &RegionName, next: &State) -> Result<Option<(Region, Generation)>, CtlError> {
+    let mut region = match Region::create(name, next) {
+        Err(AccessError::Exists(_)) => return Ok(None),
+        created => created?,
+    };
+    let (generation, _) = region.state()?;
+    Ok(Some((region, generation)))
+}
+
+/// Says what came of a change that was published, when lbd has taken it over or time is up.
+fn finish(
+    env: &mut Env<'_>,
+    json: bool,
+    region: &mut Region,
+    generation: Generation,
+    changes: &[Change],
+    emptied: &[String],
+) -> Result<Status, CtlError> {
+    if !region.is_current().unwrap_or(true) {
+        return Err(CtlError::Gone(region.name().clone()));
+    }
+    let adoption = wait_adopted(region, generation, env.adoption_wait)?;
+    if json {
+        print_outcome(env, changes, Some(generation), true, Some(adoption))?;
+    }
+    match adoption {
+        Adoption::InForce if !json => env.print(format_args!("in force: generation {generation}"))?,
+        Adoption::NoDaemon if !json => {
+            env.print(format_args!("written: generation {generation}; no lbd follows this region now"))?;
+        }
+        Adoption::InForce | Adoption::NoDaemon => {}
+        Adoption::NotYet => {
+            let pid = DaemonView::of(region)?.map_or(0, |daemon| daemon.pid);
+            env.warn(&format!(
+                "generation {generation} is written, but lbd (process {pid}) has not taken it over yet; \
+                 `lbctl stats` shows when it has, its log why not"
+            ))?;
+        }
+    }
+    for service in emptied {
+        env.warn(&format!("service \"{service}\" has no active backend: its new flows are dropped"))?;
+    }
+    Ok(Status::Done)
+}
+
+fn print_outcome(
+    env: &mut Env<'_>,
+    changes: &[Change],
+    generation: Option<Generation>,
+    published: bool,
+    lbd: Option<Adoption>,
+) -> Result<(), CtlError> {
+    let generation = generation.map(|generation| generation.0);
+    env.json(&Outcome { changes, generation, published, lbd }).map(drop)
+}
+
+/// The services that have lost their last active backend, or never had one.
+fn emptied(before: &State, after: &State) -> Vec<String> {
+    let empty = |service: &Service| service.active().next().is_none();
+    let was = |service: &Service| before.service(service.name.as_str()).is_some_and(empty);
+    let now = after.services.iter().filter(|service| empty(service) && !was(service));
+    now.map(|service| service.name.to_string()).collect()
+}
+
+/// `lbctl activate` and `lbctl deactivate`.
+pub(super) fn activate(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    args: &ActivateArguments,
+    active: bool,
+) -> Result<Status, CtlError> {
+    let mut region = Region::open(name)?;
+    let service = args.service.as_deref();
+    let (generation, (changes, lines, emptied)) = region.update(|live| {
+        let next = live.set_active(service, &args.backends, active)?;
+        let changes = live.changes(&next);
+        let lines = activation_lines(live, service, &args.backends, active);
+        let emptied = emptied(live, &next);
+        Ok::<_, CtlError>(((!changes.is_empty()).then_some(next), (changes, lines, emptied)))
+    })?;
+    if !json {
+        for line in lines {
+            env.print(format_args!("{line}"))?;
+        }
+    }
+    if !changes.is_empty() {
+        return finish(env, json, &mut region, generation, &changes, &emptied);
+    }
+    if json {
+        print_outcome(env, &changes, Some(generation), false, None)?;
+    } else {
+        env.print(format_args!("nothing to change"))?;
+    }
+    Ok(Status::Done)
+}
+
+/// What happens to each backend that is meant.
+fn activation_lines(live: &State, service: Option<&str>, names: &[String], active: bool) -> Vec<String> {
+    let now = if active { "active" } else { "inactive" };
+    let services = || {
+        live.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name))
+    };
+    let of_name = |name: &String| {
+        let found =
+            services().flat_map(|service| service.backends.iter().map(move |backend| (service, backend)));
+        found
+            .filter(|(_, backend)| backend.name.as_str() == name)
+            .map(|(service, backend)| {
+                let was = if backend.active == active { "already" } else { "now" };
+                format!("{}/{}: {was} {now}", service.name, backend.name)
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut lines: Vec<String> = names.iter().flat_map(of_name).collect();
+    let mut seen = std::collections::HashSet::new();
+    lines.retain(|line| seen.insert(line.clone()));
+    lines
+}

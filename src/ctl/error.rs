@@ -1,0 +1,97 @@
+//! Why a command failed: one line for a person, with what to do next.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::{
+    balance::service::Conflict, config::ConfigErrors, shm::RegionError, state::StateError,
+    sys::region::AccessError, sys::region::RegionName,
+};
+
+/// Why a command failed. Nothing was changed, unless it says so.
+#[derive(Debug, Error)]
+pub(super) enum CtlError {
+    /// The region cannot be used.
+    #[error("{}", explain(.0))]
+    Access(AccessError),
+    /// The configuration file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The state cannot become what was asked.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The region holds services that contradict each other; only another program can have written that.
+    #[error("the region contradicts itself: {0}; `lbctl apply FILE` puts it right")]
+    Conflict(#[from] Conflict),
+    /// A file cannot be read.
+    #[error("{file}: {error}")]
+    Input {
+        /// Which.
+        file: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// A line of a batch is no question.
+    #[error("{file}:{line}: {complaint}")]
+    Batch {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        complaint: String,
+    },
+    /// The arguments, each right by itself, make no sense together.
+    #[error("{0}")]
+    Usage(String),
+    /// Others changed the region each time when this command was about to.
+    #[error(
+        "region \"{0}\" was changed by others while the differences were made out; nothing was changed, try again"
+    )]
+    Busy(RegionName),
+    /// The region was removed after it was opened.
+    #[error("region \"{0}\" was removed or made anew meanwhile; the change went with it, do it again")]
+    Gone(RegionName),
+    /// An lbd follows what should be removed.
+    #[error(
+        "region \"{name}\" is followed by lbd, process {pid}; end that first (`kill {pid}`), or use --force"
+    )]
+    Followed {
+        /// The region.
+        name: RegionName,
+        /// The daemon.
+        pid: u64,
+    },
+    /// What should be removed may be somebody else's.
+    #[error("{0}; --force removes it all the same")]
+    NotRemoved(AccessError),
+    /// There are no commands for the backend.
+    #[error("{0}")]
+    Setup(String),
+    /// The output cannot be written.
+    #[error("writing the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl From<AccessError> for CtlError {
+    fn from(error: AccessError) -> Self {
+        Self::Access(error)
+    }
+}
+
+/// What is wrong with a region, and the way out where the error does not name it.
+fn explain(error: &AccessError) -> String {
+    let AccessError::Unusable { name, error: reason } = error else { return error.to_string() };
+    let next = match reason {
+        RegionError::NotARegion => "; choose another --shm",
+        RegionError::ForeignByteOrder | RegionError::Truncated { .. } | RegionError::Corrupt(_) => {
+            return format!(
+                "{error}; nothing was changed; make it anew with `lbctl clean --shm {name}` and `lbctl apply FILE --shm {name}`"
+            );
+        }
+        RegionError::Unstable => "; try again",
+        RegionError::ForeignVersion { .. } | RegionError::TooLarge { .. } | RegionError::Os(_) => "",
+    };
+    format!("{error}{next}")
+}

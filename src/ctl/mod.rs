@@ -1,0 +1,165 @@
+//! What `lbctl` does, testable without a process: [`run`] takes arguments and an [`Env`], prints into it and returns
+//! a [`Status`].
+//!
+//! Nouns read (`show`, `services`, `backends`, `stats`, `which`), verbs change (`create`, `apply`, `activate`,
+//! `deactivate`, `clean`). Reading takes no lock. A change is made of the live state and published whole, under the
+//! writers' lock of the region; where anything is wrong nothing is changed.
+
+mod args;
+mod backend_setup;
+mod change;
+mod clean;
+mod daemon;
+mod error;
+mod show;
+mod stats;
+mod text;
+mod view;
+mod which;
+
+use std::{
+    ffi::OsString,
+    fmt,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Parser;
+use serde::Serialize;
+
+use args::{Arguments, Command};
+use error::CtlError;
+
+/// Everything of the outside world that a command touches, besides its region.
+pub struct Env<'a> {
+    /// Where answers go.
+    pub out: &'a mut dyn Write,
+    /// Where complaints go.
+    pub err: &'a mut dyn Write,
+    /// What a file name of `-` reads.
+    pub input: &'a mut dyn Read,
+    /// The time, in seconds since 1970.
+    pub unix_seconds: u64,
+    /// Where procfs is.
+    pub proc: PathBuf,
+    /// How long to wait until lbd has taken over a change.
+    pub adoption_wait: Duration,
+}
+
+/// How a command ended; scripts see it as the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Done.
+    Done = 0,
+    /// Not done; nothing was changed.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The answer is no, or not the same.
+    No = 3,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+impl Env<'_> {
+    /// A line of the answer.
+    fn print(&mut self, line: fmt::Arguments<'_>) -> io::Result<()> {
+        self.out.write_fmt(line)?;
+        self.out.write_all(b"\n")
+    }
+
+    /// An answer that is all text.
+    fn text(&mut self, text: &str) -> Result<Status, CtlError> {
+        self.out.write_all(text.as_bytes())?;
+        Ok(Status::Done)
+    }
+
+    /// An answer that is all JSON.
+    fn json(&mut self, answer: &impl Serialize) -> Result<Status, CtlError> {
+        serde_json::to_writer(&mut *self.out, answer).map_err(io::Error::from)?;
+        self.out.write_all(b"\n")?;
+        Ok(Status::Done)
+    }
+
+    /// Something to be known that is no failure. What was printed before comes before it.
+    fn warn(&mut self, warning: &str) -> io::Result<()> {
+        self.out.flush()?;
+        writeln!(self.err, "lbctl: warning: {warning}")
+    }
+
+    /// The text of a file, or of standard input for `-`, and how to call it.
+    fn read(&mut self, file: &Path) -> Result<(String, String), CtlError> {
+        let mut text = String::new();
+        let (name, result) = if file == Path::new("-") {
+            ("standard input".to_owned(), self.input.read_to_string(&mut text).map(drop))
+        } else {
+            (file.display().to_string(), std::fs::read_to_string(file).map(|read| text = read))
+        };
+        result.map_err(|error| CtlError::Input { file: name.clone(), error })?;
+        Ok((name, text))
+    }
+}
+
+/// Does what the arguments say; the first is the program's name.
+pub fn run<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>, env: &mut Env<'_>) -> Status {
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(complaint) => return usage(&complaint, env),
+    };
+    let result = dispatch(arguments, env).and_then(|status| {
+        env.out.flush()?;
+        Ok(status)
+    });
+    match result {
+        Ok(status) => status,
+        // The reader has seen enough, as in `lbctl show | head`.
+        Err(CtlError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Status::Done,
+        Err(error) => {
+            // Where not even a complaint can be written, the status is all that is left.
+            let _ = env.out.flush();
+            let _ = writeln!(env.err, "lbctl: {error}");
+            if matches!(error, CtlError::Usage(_)) { Status::Usage } else { Status::Failed }
+        }
+    }
+}
+
+/// Help and the version are answers, all else of clap's is a complaint.
+fn usage(complaint: &clap::Error, env: &mut Env<'_>) -> Status {
+    let text = complaint.render();
+    if complaint.use_stderr() {
+        let _ = write!(env.err, "{text}");
+        return Status::Usage;
+    }
+    let _ = write!(env.out, "{text}").and_then(|()| env.out.flush());
+    Status::Done
+}
+
+fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError> {
+    let (name, json) = (&arguments.global.shm, arguments.global.json);
+    match arguments.command {
+        Command::Show => show::show(env, name, json),
+        Command::Services => show::services(env, name, json),
+        Command::Backends(args) => show::list_backends(env, name, json, args.service.as_deref()),
+        Command::Stats => stats::stats(env, name, json),
+        Command::Which(args) => match &args.batch {
+            Some(file) => which::batch(env, name, file),
+            None => which::which(env, name, json, &args.flow),
+        },
+        Command::Create(args) => change::create(env, name, json, &args),
+        Command::Apply(args) => change::apply(env, name, json, &args),
+        Command::Activate(args) => change::activate(env, name, json, &args, true),
+        Command::Deactivate(args) => change::activate(env, name, json, &args, false),
+        Command::BackendSetup(args) => backend_setup::backend_setup(env, name, &args),
+        Command::Clean(args) => clean::clean(env, name, json, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! `show`, `services`, `backends`: the state, read and printed.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::{
+    Env, Status,
+    daemon::DaemonView,
+    error::CtlError,
+    text::{Table, bar, count, natural, percent},
+    view::{BackendView, BalancerView, ServiceView, TargetView, backends, mask_text, table_digest},
+};
+use crate::{
+    ids::Generation,
+    shm::slots::LAYOUT_VERSION,
+    state::{State, StateError},
+    sys::region::{Region, RegionName},
+};
+
+/// What `show --json` prints.
+#[derive(Serialize)]
+struct Everything<'a> {
+    region: RegionView,
+    /// The lbd that follows the region, or null.
+    lbd: Option<DaemonView>,
+    balancer: BalancerView,
+    services: Vec<WholeService<'a>>,
+    targets: Vec<NamedTarget>,
+}
+
+#[derive(Serialize)]
+struct RegionView {
+    name: String,
+    path: String,
+    generation: u64,
+    layout_version: u32,
+}
+
+#[derive(Serialize)]
+struct WholeService<'a> {
+    #[serde(flatten)]
+    service: ServiceView,
+    backends: Vec<BackendView>,
+    table_digest: String,
+    table: &'a [u16],
+}
+
+#[derive(Serialize)]
+struct NamedTarget {
+    #[serde(flatten)]
+    target: TargetView,
+    /// Every backend that it stands for, as service/backend.
+    names: Vec<String>,
+}
+
+/// `lbctl show`.
+pub(super) fn show(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
+    let mut region = Region::open(name)?;
+    let (generation, state) = region.state()?;
+    let lbd = DaemonView::of(&mut region)?;
+    if json {
+        show_json(env, name, generation, &state, lbd)
+    } else {
+        show_text(env, name, generation, &state, lbd)
+    }
+}
+
+fn show_json(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    generation: Generation,
+    state: &State,
+    lbd: Option<DaemonView>,
+) -> Result<Status, CtlError> {
+    let whole = |service| WholeService {
+        service: ServiceView::new(service),
+        backends: backends(state, service),
+        table_digest: table_digest(service),
+        table: &service.table,
+    };
+    let named = |target| NamedTarget {
+        target: TargetView::new(state, target),
+        names: state.names_of(target).collect(),
+    };
+    env.json(&Everything {
+        region: RegionView {
+            name: name.to_string(),
+            path: name.path().display().to_string(),
+            generation: generation.0,
+            layout_version: LAYOUT_VERSION,
+        },
+        lbd,
+        balancer: BalancerView::new(&state.balancer),
+        services: state.services.iter().map(whole).collect(),
+        targets: state.targets_used().map(|(target, _)| named(target)).collect(),
+    })
+}
+
+fn show_text(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    generation: Generation,
+    state: &State,
+    lbd: Option<DaemonView>,
+) -> Result<Status, CtlError> {
+    let balancer = &state.balancer;
+    let lbd = lbd
+        .map_or_else(|| "none follows this region".to_owned(), |lbd| lbd.line(generation, env.unix_seconds));
+    env.print(format_args!("region    {name}, generation {generation}"))?;
+    env.print(format_args!("lbd       {lbd}"))?;
+    let interfaces: Vec<&str> = balancer.interfaces.iter().map(|interface| interface.as_str()).collect();
+    let interfaces =
+        if interfaces.is_empty() { String::new() } else { format!(", from {}", interfaces.join(" ")) };
+    env.print(format_args!(
+        "balancer  {}{interfaces}, queues {}, hash seed {}, mark mask {}",
+        balancer.name,
+        balancer.queues,
+        balancer.hash_seed,
+        mask_text(balancer.mark_mask),
+    ))?;
+    for service in &state.services {
+        let view = ServiceView::new(service);
+        let (active, all) = (view.active.len(), view.active.len() + view.inactive.len());
+        env.print(format_args!(
+            "\nservice {}: {active} of {} active, hash {}, M {}",
+            view.name,
+            count(all, "backend"),
+            view.hash,
+            view.table_size,
+        ))?;
+        env.print(format_args!("  vips       {}", view.vips.join(" ")))?;
+        env.print(format_args!("  protocols  {}", view.protocols()))?;
+        env.print(format_args!("  ports      {}\n", view.ports()))?;
+        let rows = backends(state, service);
+        env.text(&backend_table(rows, false))?;
+    }
+    Ok(Status::Done)
+}
+
+/// `lbctl services`.
+pub(super) fn services(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
+    let (_, state) = Region::open(name)?.state()?;
+    let views: Vec<ServiceView> = state.services.iter().map(ServiceView::new).collect();
+    if json {
+        return env.json(&views);
+    }
+    let mut table = Table::new(&["SERVICE", "ACTIVE", "HASH", ">M", "PROTOCOLS", "PORTS", "VIPS"]);
+    for view in views {
+        let active = format!("{} of {}", view.active.len(), view.active.len() + view.inactive.len());
+        let (m, protocols, ports) = (view.table_size.to_string(), view.protocols(), view.ports());
+        table.row([view.name, active, view.hash.to_owned(), m, protocols, ports, view.vips.join(" ")]);
+    }
+    env.text(&table.render(""))
+}
+
+/// `lbctl backends`.
+pub(super) fn list_backends(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    service: Option<&str>,
+) -> Result<Status, CtlError> {
+    let (_, state) = Region::open(name)?.state()?;
+    if let Some(wanted) = service
+        && state.service(wanted).is_none()
+    {
+        let known: Vec<&str> = state.services.iter().map(|service| service.name.as_str()).collect();
+        return Err(StateError::NoService { name: wanted.to_owned(), known: known.join(", ") }.into());
+    }
+    let meant =
+        state.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name));
+    let views: Vec<BackendView> = meant.flat_map(|service| backends(&state, service)).collect();
+    if json { env.json(&views) } else { env.text(&backend_table(views, true)) }
+}
+
+/// Backends as a table; in each service the fullest bar is that of the largest share.
+fn backend_table(mut views: Vec<BackendView>, with_service: bool) -> String {
+    if !with_service {
+        views.sort_by_cached_key(|view| natural(&view.name));
+    }
+    let columns = ["SERVICE", "BACKEND", "PATH", ">MARK", ">WEIGHT", "ACTIVE", ">SHARE", ""];
+    let (columns, indent) = if with_service { (&columns[..], "") } else { (&columns[1..], "  ") };
+    let mut table = Table::new(columns);
+    let mut largest: HashMap<String, u64> = HashMap::new();
+    for view in &views {
+        let largest = largest.entry(view.service.clone()).or_default();
+        *largest = view.entries.max(*largest);
+    }
+    for view in views {
+        let bar = bar(view.entries, largest[&view.service]);
+        let active = if view.active { "yes" } else { "no" }.to_owned();
+        let share = percent(view.entries, view.table_size.into());
+        let (mark, weight) = (format!("{:#x}", view.target.mark), view.weight.to_string());
+        let path = view.target.path();
+        let service = with_service.then_some(view.service);
+        let rest = [view.name, path, mark, weight, active, share, bar];
+        table.row(service.into_iter().chain(rest));
+    }
+    table.render(indent)
+}

@@ -1,0 +1,252 @@
+//! `stats`: what the workers counted, which backend got how much, and how the kernel's queues stand.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use super::{
+    Env, Status,
+    daemon::{DaemonView, last, unusable},
+    error::CtlError,
+    text::{Table, bar, natural, percent},
+    view::TargetView,
+};
+use crate::{
+    balance::counters::Counter,
+    config::Balancer,
+    ids::{QueueNum, TargetId},
+    shm::stats::{self, Block},
+    state::State,
+    sys::region::{Region, RegionName},
+};
+
+/// More workers than this are not shown side by side.
+const COLUMNS_MAX: usize = 8;
+
+/// Everything there is to tell; what `--json` prints.
+#[derive(Serialize)]
+struct Stats {
+    /// The lbd that follows the region, or null: then the counters are those of the last one.
+    daemon: Option<DaemonView>,
+    generation: u64,
+    /// The sums over all workers.
+    counters: Values,
+    workers: Vec<Worker>,
+    backends: Vec<Packets>,
+    /// How the kernel's queues stand; null where that may not be read.
+    queues: Option<Vec<QueueView>>,
+}
+
+/// Counters by [`Counter::ALL`]; JSON has an object.
+#[derive(Clone)]
+struct Values(Vec<u64>);
+
+impl Serialize for Values {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (counter, value) in Counter::ALL.iter().zip(&self.0) {
+            map.serialize_entry(counter.name(), value)?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct Worker {
+    queue: u16,
+    counters: Values,
+}
+
+/// Packets that lbd steered to a target: one for a flow, as a rule.
+#[derive(Serialize)]
+struct Packets {
+    /// Every backend that it stands for, as service/backend; none where it is no longer in use.
+    names: Vec<String>,
+    #[serde(flatten)]
+    target: TargetView,
+    packets: u64,
+}
+
+/// A line of `/proc/net/netfilter/nfnetlink_queue` (`nfnetlink_queue.c`, `seq_show`).
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct QueueView {
+    queue: u16,
+    /// The netlink port of who reads it, mostly its process.
+    portid: u32,
+    /// Packets that wait.
+    waiting: u64,
+    /// Bytes copied of each.
+    copy_range: u64,
+    /// Not queued, since the queue was full; they go on undecided.
+    dropped: u64,
+    /// Not queued, since the socket's buffer was full; likewise.
+    user_dropped: u64,
+    /// Packets queued since the queue was bound.
+    packets: u64,
+}
+
+/// `lbctl stats`.
+pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
+    let mut region = Region::open(name)?;
+    let (generation, state) = region.state()?;
+    let daemon = DaemonView::of(&mut region)?;
+    let workers = usize::try_from(last(&mut region)?.workers).unwrap_or(usize::MAX);
+    let blocks = stats::read(&mut region, workers).map_err(|error| unusable(name, error))?;
+    let table = std::fs::read_to_string(env.proc.join("net/netfilter/nfnetlink_queue"));
+    let stats = Stats {
+        daemon,
+        generation: generation.0,
+        counters: Values(sum(blocks.iter().map(|block| &block.counters[..]), Counter::ALL.len())),
+        backends: by_target(&state, &blocks),
+        workers: blocks
+            .into_iter()
+            .map(|block| Worker { queue: block.queue.0, counters: Values(block.counters) })
+            .collect(),
+        queues: table.ok().map(|table| our_queues(&table, &state.balancer)),
+    };
+    if json {
+        return env.json(&stats);
+    }
+    let lbd = match &stats.daemon {
+        Some(daemon) => daemon.line(generation, env.unix_seconds),
+        None if stats.workers.is_empty() => "none follows this region, none ever did".to_owned(),
+        None => "none follows this region; the counters are those of the last one".to_owned(),
+    };
+    env.print(format_args!("lbd  {lbd}\n"))?;
+    env.text(&counter_table(&stats))?;
+    if !stats.backends.is_empty() {
+        env.print(format_args!(""))?;
+        env.text(&packet_table(&stats.backends))?;
+    }
+    if let Some(queues) = stats.queues.as_ref().filter(|queues| !queues.is_empty()) {
+        env.print(format_args!(""))?;
+        env.text(&queue_table(queues))?;
+    }
+    Ok(Status::Done)
+}
+
+fn sum<'a>(of: impl Iterator<Item = &'a [u64]>, len: usize) -> Vec<u64> {
+    of.fold(vec![0; len], |mut sum, values| {
+        for (sum, value) in sum.iter_mut().zip(values) {
+            *sum = sum.saturating_add(*value);
+        }
+        sum
+    })
+}
+
+/// Packets by target: all that are in use, and those that got some while they were.
+fn by_target(state: &State, blocks: &[Block]) -> Vec<Packets> {
+    let packets = sum(blocks.iter().map(|block| &block.targets[..]), crate::ids::TARGETS_MAX);
+    let mut names: BTreeMap<TargetId, Vec<String>> =
+        state.targets_used().map(|(target, _)| (target, Vec::new())).collect();
+    for (service, backend) in state.services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b))) {
+        names.entry(backend.target).or_default().push(format!("{}/{}", service.name, backend.name));
+    }
+    let used = |target: TargetId, packets: u64| packets > 0 || names.contains_key(&target);
+    let targets =
+        packets.iter().enumerate().filter_map(|(index, &packets)| Some((TargetId::new(index)?, packets)));
+    let mut all: Vec<Packets> = targets
+        .filter(|&(target, packets)| used(target, packets))
+        .map(|(target, packets)| Packets {
+            names: names.get(&target).cloned().unwrap_or_default(),
+            target: TargetView::new(state, target),
+            packets,
+        })
+        .collect();
+    all.sort_by_cached_key(|packets| {
+        (packets.names.is_empty(), packets.names.first().map(|name| natural(name)))
+    });
+    all
+}
+
+fn counter_table(stats: &Stats) -> String {
+    let side_by_side = (2..=COLUMNS_MAX).contains(&stats.workers.len());
+    let shown = if side_by_side { &stats.workers[..] } else { &[] };
+    let queues: Vec<String> = shown.iter().map(|worker| format!(">QUEUE {}", worker.queue)).collect();
+    let columns: Vec<&str> =
+        ["COUNTER", ">VALUE"].into_iter().chain(queues.iter().map(String::as_str)).chain(["WHAT"]).collect();
+    let mut table = Table::new(&columns);
+    for (index, (counter, value)) in Counter::ALL.iter().zip(&stats.counters.0).enumerate() {
+        let each = shown.iter().map(|worker| worker.counters.0.get(index).unwrap_or(&0).to_string());
+        table.row(
+            [counter.name().to_owned(), value.to_string()]
+                .into_iter()
+                .chain(each)
+                .chain([counter.help().to_owned()]),
+        );
+    }
+    table.render("")
+}
+
+fn packet_table(backends: &[Packets]) -> String {
+    let mut table = Table::new(&["BACKEND", "PATH", ">MARK", ">STEERED", ">SHARE", ""]);
+    let all = backends.iter().map(|backend| backend.packets).sum();
+    let largest = backends.iter().map(|backend| backend.packets).max().unwrap_or(0);
+    for backend in backends {
+        let names = if backend.names.is_empty() { "(removed)".to_owned() } else { backend.names.join(" ") };
+        let path = if backend.names.is_empty() { String::new() } else { backend.target.path() };
+        let share = percent(backend.packets, all);
+        let mark = format!("{:#x}", backend.target.mark);
+        table.row([names, path, mark, backend.packets.to_string(), share, bar(backend.packets, largest)]);
+    }
+    table.render("")
+}
+
+fn queue_table(queues: &[QueueView]) -> String {
+    let mut table = Table::new(&[">QUEUE", ">READER", ">WAITING", ">QUEUED", ">QUEUE FULL", ">SOCKET FULL"]);
+    for queue in queues {
+        let numbers = [
+            u64::from(queue.queue),
+            queue.portid.into(),
+            queue.waiting,
+            queue.packets,
+            queue.dropped,
+            queue.user_dropped,
+        ];
+        table.row(numbers.map(|number| number.to_string()));
+    }
+    table.render("")
+}
+
+/// The lines of nfnetlink_queue that are about queues of this balancer.
+fn our_queues(table: &str, balancer: &Balancer) -> Vec<QueueView> {
+    let read = |line: &str| {
+        let fields: Vec<u64> =
+            line.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+        let &[queue, portid, waiting, _mode, copy_range, dropped, user_dropped, packets, ..] = &fields[..]
+        else {
+            return None;
+        };
+        let (queue, portid) = (u16::try_from(queue).ok()?, u32::try_from(portid).ok()?);
+        Some(QueueView { queue, portid, waiting, copy_range, dropped, user_dropped, packets })
+    };
+    let ours = |queue: &QueueView| {
+        let number = QueueNum(queue.queue);
+        balancer.queues.contains(number) || balancer.fragment_queue == number
+    };
+    table.lines().filter_map(read).filter(ours).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernels_queue_lines() {
+        let mut balancer = Balancer::unconfigured();
+        balancer.queues = crate::config::QueueRange::new(0, 1).unwrap();
+        let table = "    0   4242     3 2   256    10    20      300  1\n    7  99 0 2 256 0 0 1  1\n   10   4243 0 2 256 0 0 5  1\nx\n";
+        let queues = our_queues(table, &balancer);
+        assert_eq!(queues.iter().map(|q| q.queue).collect::<Vec<_>>(), [0, 10]);
+        let expected = QueueView {
+            queue: 0,
+            portid: 4242,
+            waiting: 3,
+            copy_range: 256,
+            dropped: 10,
+            user_dropped: 20,
+            packets: 300,
+        };
+        assert_eq!(queues[0], expected);
+    }
+}

@@ -1,0 +1,436 @@
+//! Commands against regions of their own, without a process; `src/tests/lbctl.rs` has what needs one.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    balance::counters::{Counter, Counters},
+    ids::{Generation, QueueNum, TargetId},
+    shm::{
+        Memory,
+        stats::{self as blocks, Daemon},
+    },
+    sys::region::{Region, RegionName},
+};
+
+/// A region of this test alone, removed when it ends.
+struct Lb {
+    name: RegionName,
+    proc: tempfile::TempDir,
+}
+
+/// How a command ended, and what it printed.
+#[derive(Debug)]
+struct Ended {
+    status: Status,
+    out: String,
+    err: String,
+}
+
+impl Lb {
+    fn new(test: &str) -> Self {
+        let name: RegionName = format!("synrail-ctl-{}-{test}", std::process::id()).parse().unwrap();
+        assert!(!name.path().exists());
+        Self { name, proc: tempfile::tempdir().unwrap() }
+    }
+
+    /// `lbctl --shm THIS line`, with `input` on standard input.
+    fn with(&self, input: &str, line: &str) -> Ended {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let name = self.name.to_string();
+        let args = ["lbctl", "--shm", &name].into_iter().chain(line.split_ascii_whitespace());
+        let mut env = Env {
+            out: &mut out,
+            err: &mut err,
+            input: &mut input.as_bytes(),
+            unix_seconds: 1000,
+            proc: self.proc.path().to_owned(),
+            adoption_wait: Duration::from_millis(20),
+        };
+        let status = run(args, &mut env);
+        Ended { status, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+    }
+
+    fn run(&self, line: &str) -> Ended {
+        self.with("", line)
+    }
+
+    fn done(&self, line: &str) -> String {
+        let ended = self.run(line);
+        assert_eq!((ended.status, ended.err.as_str()), (Status::Done, ""), "{line}: {ended:?}");
+        ended.out
+    }
+
+    fn json(&self, line: &str) -> Value {
+        serde_json::from_str(&self.done(line)).unwrap()
+    }
+
+    fn refused(&self, line: &str, status: Status, says: &str) {
+        let ended = self.run(line);
+        assert_eq!(ended.status, status, "{line}: {ended:?}");
+        assert!(ended.err.contains(says), "{line}: {}", ended.err);
+        assert_eq!(ended.out, "", "{line}");
+    }
+
+    fn active(&self) -> Vec<String> {
+        let show = self.json("show --json");
+        let names = show["services"][0]["active"].as_array().unwrap();
+        names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// An lbd that follows the region and decides by `adopted`.
+    fn daemon(&self, adopted: u64) -> Region {
+        let mut region = Region::open(&self.name).unwrap();
+        region.follow().unwrap();
+        let daemon = Daemon { pid: 42, adopted: Generation(adopted), started_unix_seconds: 900, workers: 2 };
+        daemon.write(&mut region).unwrap();
+        region
+    }
+}
+
+impl Drop for Lb {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.name.path());
+    }
+}
+
+const FILE: &str = r#"
+[balancer]
+name = "lb201"
+address = ["192.168.1.201", "fd00:0:0:1::201"]
+interfaces = ["eth1"]
+queues = "0-1"
+[[service]]
+name = "web"
+vips = ["10.0.0.0/32", "1000::/128"]
+protocols = ["tcp", "udp"]
+ports = ["80", "8000-8010"]
+table_size = 97
+[[service.backend]]
+name = "s1"
+address = "192.168.1.1"
+[[service.backend]]
+name = "s2"
+address = "192.168.1.2"
+encap = "ipip"
+[[service]]
+name = "all"
+vips = ["10.0.0.0/24"]
+hash = "source"
+table_size = 97
+[[service.backend]]
+name = "s1"
+address = "192.168.1.1"
+"#;
+
+#[test]
+fn the_commands_of_the_original() {
+    let lb = Lb::new("original");
+    let made = lb.done("create -i 5 100 10");
+    assert!(made.contains("M 97 (the prime below 100), backends 0 to 9, 5 active"), "{made}");
+    assert_eq!(lb.active(), ["0", "1", "2", "3", "4"]);
+    lb.done("deactivate 1");
+    lb.done("activate 6 7 8");
+    assert_eq!(lb.active(), ["0", "2", "3", "4", "6", "7", "8"]);
+    assert!(lb.done("show").contains("service default: 7 of 10 backends active, hash 5-tuple, M 97"));
+    lb.done("clean");
+    lb.refused("show", Status::Failed, "there is no region");
+}
+
+#[test]
+fn without_i_none_is_active_and_limits_are_named() {
+    let lb = Lb::new("limits");
+    lb.refused("create 2 10", Status::Usage, "3..=1048573");
+    lb.refused("create 100 0", Status::Usage, "1..=4096");
+    lb.refused("create 100 4097", Status::Usage, "1..=4096");
+    lb.refused("create -i 11 100 10", Status::Usage, "there are only 10 backends");
+    lb.done("create 100 10");
+    assert!(lb.active().is_empty());
+    lb.refused("create 100 10", Status::Failed, "already");
+}
+
+#[test]
+fn nothing_is_written_where_nothing_changes() {
+    let lb = Lb::new("same");
+    lb.done("create -i 5 100 10");
+    assert!(lb.done("activate 1 1").contains("default/1: already active\nnothing to change\n"));
+    lb.refused("deactivate 1 99", Status::Failed, "no backend \"99\" in any service; there are: 0, 1,");
+    lb.refused("deactivate --service web 1", Status::Failed, "no service \"web\"; there are: default");
+    assert_eq!(lb.json("show --json")["region"]["generation"], 1);
+    let outcome = lb.json("deactivate 1 --json");
+    assert_eq!(outcome["generation"], 2);
+    assert_eq!(outcome["lbd"], "no_daemon");
+    assert_eq!(outcome["changes"][0]["what"], "backend default/1");
+}
+
+#[test]
+fn the_last_active_backend_leaves_a_warning() {
+    let lb = Lb::new("empty");
+    lb.done("create -i 1 100 10");
+    let ended = lb.run("deactivate 0");
+    assert_eq!(ended.status, Status::Done);
+    assert!(ended.err.contains("service \"default\" has no active backend"), "{}", ended.err);
+}
+
+#[test]
+fn a_file_is_compared_before_it_is_applied() {
+    let lb = Lb::new("apply");
+    let dry = lb.with(FILE, "apply - --dry-run");
+    assert_eq!(dry.status, Status::No);
+    assert!(
+        dry.out.contains("+ region") && dry.out.contains("+ backend web/s2: path ipip 192.168.1.2"),
+        "{}",
+        dry.out
+    );
+    assert!(!lb.name.path().exists());
+    let applied = lb.with(FILE, "apply -");
+    assert_eq!(applied.status, Status::Done);
+    assert!(applied.out.starts_with(&dry.out) && applied.out.ends_with("no lbd follows this region now\n"));
+    let again = lb.with(FILE, "apply -");
+    assert_eq!((again.status, again.out.as_str()), (Status::Done, "nothing to change\n"));
+    // What the file leaves open stays.
+    lb.done("deactivate --service web s2");
+    assert_eq!(lb.with(FILE, "apply --dry-run -").status, Status::Done);
+    let weighty = FILE.replace("encap = \"ipip\"", "weight = 3");
+    let dry: Value = serde_json::from_str(&lb.with(&weighty, "--json apply - --dry-run").out).unwrap();
+    assert_eq!((&dry["generation"], &dry["published"]), (&Value::from(2), &Value::from(false)));
+    assert_eq!(lb.with(&weighty, "apply -").out.matches("web/s2").count(), 2);
+}
+
+#[test]
+fn every_complaint_about_a_file_is_printed() {
+    let lb = Lb::new("wrong");
+    let ended = lb.with(&FILE.replace("= 97", "= 100").replace("eth1", "eth 1"), "apply -");
+    assert_eq!(ended.status, Status::Failed);
+    for line in [":5:", ":12:", ":24:"] {
+        assert!(ended.err.contains(&format!("standard input{line}")), "{}", ended.err);
+    }
+    lb.refused("apply /nowhere/lb.toml", Status::Failed, "/nowhere/lb.toml: No such file");
+    assert!(!lb.name.path().exists());
+}
+
+#[test]
+fn a_change_is_in_force_when_lbd_has_taken_it_over() {
+    let lb = Lb::new("adopt");
+    lb.done("create -i 5 100 10");
+    let mut daemon = lb.daemon(1);
+    let ended = lb.run("deactivate 1");
+    assert_eq!(ended.status, Status::Done);
+    assert!(ended.err.contains("lbd (process 42) has not taken it over yet"), "{}", ended.err);
+    assert!(
+        lb.done("show").contains("process 42, 2 workers, for 1 min 40 s, generation 1 in force, 2 NOT YET")
+    );
+    // From here on it is faster.
+    Daemon { pid: 42, adopted: Generation(9), started_unix_seconds: 900, workers: 2 }
+        .write(&mut daemon)
+        .unwrap();
+    assert_eq!(lb.done("activate 1"), "default/1: now active\nin force: generation 3\n");
+    assert_eq!(lb.json("deactivate 2 --json")["lbd"], "in_force");
+    assert_eq!(lb.json("--json show")["lbd"]["pid"], 42);
+}
+
+#[test]
+fn what_somebody_needs_is_not_removed() {
+    let lb = Lb::new("clean");
+    lb.refused("clean", Status::Failed, "there is no region");
+    lb.done("create 100 10");
+    let daemon = lb.daemon(1);
+    lb.refused("clean", Status::Failed, "is followed by lbd, process 42");
+    drop(daemon);
+    lb.done("clean");
+    fs::write(lb.name.path(), "mine").unwrap();
+    lb.done("clean --force");
+    fs::write(lb.name.path(), [b'x'; 5000]).unwrap();
+    lb.refused(
+        "clean",
+        Status::Failed,
+        "no region of synrail (wrong magic); --force removes it",
+    );
+    lb.done("clean --force");
+    lb.done("create 100 10");
+    lb.daemon(1).store(64, 77).unwrap();
+    lb.refused("show", Status::Failed, "it is corrupt");
+    lb.done("clean");
+}
+
+#[test]
+fn which_tells_where_and_why() {
+    let lb = Lb::new("which");
+    lb.with(FILE, "apply -");
+    let text = lb.done("which tcp 50.0.0.1 40000 10.0.0.0 80");
+    assert!(
+        text.contains(
+            "10.0.0.0 tcp port 80 belongs to service web: 10.0.0.0/32, port 80, more specific than all"
+        ),
+        "{text}"
+    );
+    let answer = lb.json("which tcp 50.0.0.1 40000 10.0.0.0 80 --json");
+    // It is what lbd would do, and the table that `show` prints.
+    let show = lb.json("show --json");
+    let index = usize::try_from(answer["index"].as_u64().unwrap()).unwrap();
+    assert_eq!(show["services"][0]["table"][index], answer["rank"]);
+    let rank = usize::try_from(answer["rank"].as_u64().unwrap()).unwrap();
+    assert_eq!(show["services"][0]["active"][rank], answer["backend"]);
+    assert_eq!(answer["device"], format!("sr-{}", answer["number"]));
+    assert_eq!(lb.json("which icmp 50.0.0.1 - 10.0.0.7 - --json")["service"], "all");
+    // By source alone.
+    let index =
+        |port: u16| lb.json(&format!("which udp 50.0.0.1 {port} 10.0.0.1 53 --json"))["index"].clone();
+    assert_eq!(index(1), index(2));
+}
+
+#[test]
+fn which_tells_why_not() {
+    let lb = Lb::new("whynot");
+    lb.with(FILE, "apply -");
+    for (flow, why) in [
+        ("tcp 2000::1 40000 1000:: 81", "service web there claims tcp udp, ports 80 8000-8010"),
+        ("tcp 50.0.0.1 40000 10.0.1.0 80", "10.0.1.0 is no service's address"),
+    ] {
+        let ended = lb.run(&format!("which {flow}"));
+        assert_eq!(ended.status, Status::No);
+        assert!(ended.out.starts_with("not steered\n") && ended.out.contains(why), "{}", ended.out);
+    }
+    lb.run("deactivate --service web s1 s2");
+    let ended = lb.run("which tcp 50.0.0.1 40000 10.0.0.0 80 --json");
+    let answer: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(
+        (ended.status, &answer["service"], &answer["index"]),
+        (Status::No, &Value::from("web"), &Value::Null)
+    );
+    for bad in [
+        "tcp 1",
+        "tcp 50.0.0.1 1 1000:: 1",
+        "xyz 50.0.0.1 1 10.0.0.0 1",
+        "tcp 50.0.0.1 - 10.0.0.0 80",
+        "300 a 1 b 1",
+    ] {
+        assert_eq!(lb.run(&format!("which {bad}")).status, Status::Usage, "{bad}");
+    }
+}
+
+#[test]
+fn a_batch_is_answered_line_by_line() {
+    let lb = Lb::new("batch");
+    lb.with(FILE, "apply -");
+    let ended = lb.with("tcp 50.0.0.1 1 10.0.0.0 80\n\n# x\nudp 2000::1 1 1000:: 81\n", "which --batch -");
+    let answers: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(ended.status, Status::Done);
+    assert_eq!((&answers[0]["steered"], &answers[1]["steered"]), (&Value::from(true), &Value::from(false)));
+    let ended = lb.with("tcp 50.0.0.1 1 10.0.0.0 80\ntcp 1\n", "which --batch -");
+    assert_eq!(ended.status, Status::Failed);
+    assert!(ended.err.contains("standard input:2: 2 words"), "{}", ended.err);
+}
+
+#[test]
+fn statistics_are_summed_over_workers() {
+    let lb = Lb::new("stats");
+    lb.with(FILE, "apply -");
+    assert!(lb.done("stats").contains("none ever did"));
+    let mut region = lb.daemon(1);
+    for worker in 0..2 {
+        let mut counters = Counters::default();
+        counters.count(Counter::SteeredSyn);
+        counters.count_target(TargetId::new(worker).unwrap());
+        counters.count_target(TargetId::new(9).unwrap());
+        blocks::write(&mut region, worker, QueueNum(u16::try_from(worker).unwrap()), &mut counters).unwrap();
+    }
+    fs::create_dir_all(lb.proc.path().join("net/netfilter")).unwrap();
+    fs::write(
+        lb.proc.path().join("net/netfilter/nfnetlink_queue"),
+        "    1   42     3 2   256    10    20      300  1\n",
+    )
+    .unwrap();
+    let stats = lb.json("stats --json");
+    assert_eq!(stats["counters"]["steered_syn"], 2);
+    assert_eq!(stats["workers"][1]["queue"], 1);
+    assert_eq!(stats["daemon"]["pid"], 42);
+    assert_eq!(stats["queues"][0]["waiting"], 3);
+    let backends = stats["backends"].as_array().unwrap();
+    assert_eq!(backends[0]["names"], serde_json::json!(["web/s1", "all/s1"]));
+    assert_eq!(backends.last().unwrap()["packets"], 2);
+    let text = lb.done("stats");
+    for part in ["QUEUE 1", "steered_syn", "web/s1 all/s1", "(removed)", "SOCKET FULL"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn equal_active_sets_have_equal_digests() {
+    let (one, other) = (Lb::new("digest1"), Lb::new("digest2"));
+    one.done("create -i 5 997 10");
+    other.done("create -i 10 997 10");
+    let digest = |lb: &Lb| lb.json("show --json")["services"][0]["table_digest"].clone();
+    assert_ne!(digest(&one), digest(&other));
+    for name in ["9", "5", "7", "6", "8"] {
+        other.done(&format!("deactivate {name}"));
+    }
+    assert_eq!(digest(&one), digest(&other));
+    let table = |lb: &Lb| lb.json("show --json")["services"][0]["table"].clone();
+    assert_eq!(table(&one), table(&other));
+}
+
+#[test]
+fn a_backend_in_several_services_must_be_told_apart() {
+    let lb = Lb::new("setup");
+    lb.with(FILE, "apply -");
+    lb.refused("backend-setup s1", Status::Usage, "in several services: web, all; choose one with --service");
+    lb.refused("backend-setup s9", Status::Failed, "no service has a backend \"s9\"");
+    assert!(lb.done("backend-setup s2").contains("192.168.1.2"));
+    assert!(lb.done("backend-setup s1 --service all").contains("10.0.0.0/24"));
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    let lb = Lb::new("help");
+    assert!(lb.done("--help").contains("Exit status:"));
+    assert!(lb.done("--version").starts_with("lbctl "));
+    for command in [
+        "show",
+        "services",
+        "backends",
+        "stats",
+        "which",
+        "create",
+        "apply",
+        "activate",
+        "deactivate",
+        "backend-setup",
+        "clean",
+    ] {
+        assert!(lb.done(&format!("{command} --help")).contains("Examples:"), "{command}");
+    }
+    lb.refused("nonsense", Status::Usage, "unrecognized subcommand");
+}
+
+/// Standard output whose reader has gone.
+struct Gone;
+
+impl Write for Gone {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let lb = Lb::new("pipe");
+    lb.done("create -i 5 100 10");
+    let mut err = Vec::new();
+    let name = lb.name.to_string();
+    let mut env = Env {
+        out: &mut Gone,
+        err: &mut err,
+        input: &mut io::empty(),
+        unix_seconds: 0,
+        proc: PathBuf::new(),
+        adoption_wait: Duration::ZERO,
+    };
+    assert_eq!(run(["lbctl", "--shm", &name, "show"], &mut env), Status::Done);
+    assert!(err.is_empty());
+}

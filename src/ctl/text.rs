@@ -1,0 +1,150 @@
+//! Text for a person: aligned columns, bars, shares and durations. PURE.
+
+use std::fmt::Write;
+
+/// How wide a bar of 100 % is, in characters.
+const BAR_CHARS: u64 = 20;
+
+/// How a column is aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Align {
+    Left,
+    Right,
+}
+
+/// Rows of cells that become aligned columns.
+pub(super) struct Table {
+    columns: Vec<Align>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these columns; a name that starts with `>` is that of a column aligned right.
+    pub(super) fn new(columns: &[&str]) -> Self {
+        let align = |name: &&str| if name.starts_with('>') { Align::Right } else { Align::Left };
+        let names = columns.iter().map(|name| name.trim_start_matches('>').to_owned()).collect();
+        Self { columns: columns.iter().map(align).collect(), rows: vec![names] }
+    }
+
+    /// Adds a row.
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The text, each line indented.
+    pub(super) fn render(&self, indent: &str) -> String {
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).map(|column| width(column).unwrap_or(0)).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = indent.to_owned();
+            for ((cell, &width), align) in row.iter().zip(&widths).zip(&self.columns) {
+                // Writing to a String cannot fail.
+                let _ = match align {
+                    Align::Left => write!(line, "{cell:width$}  "),
+                    Align::Right => write!(line, "{cell:>width$}  "),
+                };
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// A bar of `part` in `whole`, in eighths of a character.
+pub(super) fn bar(part: u64, whole: u64) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let length = scaled(part, whole, BAR_CHARS * 8);
+    let (full, rest) = (usize::try_from(length / 8).unwrap_or(0), usize::try_from(length % 8).unwrap_or(0));
+    // What is there at all is to be seen.
+    let rest = if length == 0 && part > 0 { EIGHTHS[1] } else { EIGHTHS[rest] };
+    "█".repeat(full) + rest
+}
+
+/// `part` in `whole` in percent, with a decimal.
+pub(super) fn percent(part: u64, whole: u64) -> String {
+    let tenths = scaled(part, whole, 1000);
+    format!("{}.{} %", tenths / 10, tenths % 10)
+}
+
+/// `part / whole * scale`, rounded; 0 of nothing.
+fn scaled(part: u64, whole: u64, scale: u64) -> u64 {
+    if whole == 0 {
+        return 0;
+    }
+    let (part, whole, scale) = (u128::from(part), u128::from(whole), u128::from(scale));
+    u64::try_from((part * scale + whole / 2) / whole).unwrap_or(u64::MAX)
+}
+
+/// A length of time, in its two largest units.
+pub(super) fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// "1 backend", "2 backends".
+pub(super) fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// A key that sorts names as people do: s2 before s10.
+pub(super) fn natural(name: &str) -> Vec<(u64, String)> {
+    let mut parts: Vec<(u64, String)> = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let word = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (word, behind) = rest.split_at(word);
+        let digits = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+        let (digits, behind) = behind.split_at(digits);
+        parts.push((0, word.to_owned()));
+        parts.push((digits.parse().unwrap_or(u64::MAX), String::new()));
+        rest = behind;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_not_padded() {
+        let mut table = Table::new(&["NAME", ">N", "WHAT"]);
+        table.row(["a".into(), "10".into(), "x".into()]);
+        table.row(["long".into(), "9".into(), String::new()]);
+        assert_eq!(table.render("  "), "  NAME   N  WHAT\n  a     10  x\n  long   9\n");
+    }
+
+    #[test]
+    fn bars_and_shares_are_in_proportion() {
+        assert_eq!(bar(1, 1), "█".repeat(20));
+        assert_eq!(bar(1, 40), "▌");
+        assert_eq!(bar(0, 40), "");
+        assert_eq!(bar(1, 1_000_000), "▏");
+        assert_eq!(bar(0, 0), "");
+        assert_eq!(percent(1, 3), "33.3 %");
+        assert_eq!(percent(u64::MAX, u64::MAX), "100.0 %");
+        assert_eq!(percent(0, 0), "0.0 %");
+    }
+
+    #[test]
+    fn names_sort_as_people_sort_them() {
+        let mut names = ["s10", "s2", "a", "s1b", "s1", "10", "9"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["9", "10", "a", "s1", "s1b", "s2", "s10"]);
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        assert_eq!(duration(59), "59 s");
+        assert_eq!(duration(61), "1 min 1 s");
+        assert_eq!(duration(3600 * 25), "1 d 1 h");
+    }
+}

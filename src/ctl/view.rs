@@ -1,0 +1,196 @@
+//! What `lbctl` shows of a state, as values: printed as JSON as they are, and as text by `show.rs`. PURE.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+use twox_hash::XxHash3_64;
+
+use crate::{
+    balance::service::Scope,
+    config::{Balancer, Encap, Path, PortRange, Protocols},
+    ids::{MarkMask, TargetId},
+    state::{Backend, Service, State},
+};
+
+/// The settings of `[balancer]` and `[timeouts]`.
+#[derive(Debug, Serialize)]
+pub(super) struct BalancerView {
+    name: String,
+    address: Vec<IpAddr>,
+    interfaces: Vec<String>,
+    queues: String,
+    fragment_queue: u16,
+    hash_seed: u32,
+    mark_mask: String,
+    tcp_established_seconds: u32,
+    tcp_closing_seconds: u32,
+    udp_seconds: u32,
+}
+
+impl BalancerView {
+    pub(super) fn new(balancer: &Balancer) -> Self {
+        let address4 = balancer.address4.map(IpAddr::V4);
+        let address6 = balancer.address6.map(IpAddr::V6);
+        Self {
+            name: balancer.name.to_string(),
+            address: address4.into_iter().chain(address6).collect(),
+            interfaces: balancer.interfaces.iter().map(ToString::to_string).collect(),
+            queues: balancer.queues.to_string(),
+            fragment_queue: balancer.fragment_queue.0,
+            hash_seed: balancer.hash_seed,
+            mark_mask: mask_text(balancer.mark_mask),
+            tcp_established_seconds: balancer.timeouts.tcp_established_seconds,
+            tcp_closing_seconds: balancer.timeouts.tcp_closing_seconds,
+            udp_seconds: balancer.timeouts.udp_seconds,
+        }
+    }
+}
+
+/// A target: where packets with its mark go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct TargetView {
+    /// The target's number, in the device and the routing table.
+    pub number: u32,
+    /// The mark as a number.
+    pub mark: u32,
+    /// "gre", "ipip", "gue", "direct"; null where packets are only marked.
+    encap: Option<&'static str>,
+    address: Option<IpAddr>,
+    /// The tunnel device; null where there is none.
+    pub device: Option<String>,
+}
+
+impl TargetView {
+    pub(super) fn new(state: &State, target: TargetId) -> Self {
+        let (encap, address) = match state.path(target) {
+            Some(Path::Via(encap, address)) => (Some(encap), Some(address)),
+            Some(Path::MarkOnly) | None => (None, None),
+        };
+        let device = encap.filter(|&encap| encap != Encap::Direct).map(|_| format!("sr-{}", target.number()));
+        Self {
+            number: target.number(),
+            mark: state.balancer.mark_mask.mark(target).0,
+            encap: encap.map(Encap::name),
+            address,
+            device,
+        }
+    }
+
+    /// The path as the configuration file would put it.
+    pub(super) fn path(&self) -> String {
+        match (self.encap, self.address) {
+            (Some(encap), Some(address)) => format!("{encap} {address}"),
+            _ => "mark".to_owned(),
+        }
+    }
+}
+
+/// A backend and its share of the table.
+#[derive(Debug, Serialize)]
+pub(super) struct BackendView {
+    pub service: String,
+    pub name: String,
+    pub active: bool,
+    pub weight: u8,
+    /// How many entries of the table are its own.
+    pub entries: u64,
+    /// Of how many.
+    pub table_size: u32,
+    /// Where its packets go.
+    #[serde(flatten)]
+    pub target: TargetView,
+}
+
+/// The backends of a service, in the order of names.
+pub(super) fn backends(state: &State, service: &Service) -> Vec<BackendView> {
+    let mut by_rank = vec![0u64; service.active().count()];
+    for &rank in service.table.iter() {
+        if let Some(entries) = by_rank.get_mut(usize::from(rank)) {
+            *entries += 1;
+        }
+    }
+    let mut by_rank = by_rank.into_iter();
+    let view = |backend: &Backend| BackendView {
+        service: service.name.to_string(),
+        name: backend.name.to_string(),
+        active: backend.active,
+        weight: backend.weight.get(),
+        entries: if backend.active { by_rank.next().unwrap_or(0) } else { 0 },
+        table_size: service.table_size.get(),
+        target: TargetView::new(state, backend.target),
+    };
+    service.backends.iter().map(view).collect()
+}
+
+/// A service without its table.
+#[derive(Debug, Serialize)]
+pub(super) struct ServiceView {
+    pub name: String,
+    pub vips: Vec<String>,
+    /// Empty for every protocol.
+    protocols: Vec<&'static str>,
+    /// Empty for all.
+    ports: Vec<String>,
+    pub hash: &'static str,
+    pub table_size: u32,
+    /// The active backends; an entry of the table is an index into them.
+    pub active: Vec<String>,
+    /// The others.
+    pub inactive: Vec<String>,
+}
+
+impl ServiceView {
+    pub(super) fn new(service: &Service) -> Self {
+        let ports: &[PortRange] = if service.ports == [PortRange::ALL] { &[] } else { &service.ports };
+        Self {
+            name: service.name.to_string(),
+            vips: service.vips.iter().map(ToString::to_string).collect(),
+            protocols: match &service.protocols {
+                Protocols::Any => Vec::new(),
+                Protocols::Named(named) => named.iter().map(|protocol| protocol.name()).collect(),
+            },
+            ports: ports.iter().map(ToString::to_string).collect(),
+            hash: service.hash.name(),
+            table_size: service.table_size.get(),
+            active: service.active().map(|backend| backend.name.to_string()).collect(),
+            inactive: service.backends.iter().filter(|b| !b.active).map(|b| b.name.to_string()).collect(),
+        }
+    }
+
+    pub(super) fn protocols(&self) -> String {
+        if self.protocols.is_empty() { "any".to_owned() } else { self.protocols.join(" ") }
+    }
+
+    pub(super) fn ports(&self) -> String {
+        if self.ports.is_empty() { "all".to_owned() } else { self.ports.join(" ") }
+    }
+}
+
+/// What a scope claims, in a few words.
+pub(super) fn claim(scope: &Scope<'_>) -> String {
+    let protocols = match scope.protocols {
+        Protocols::Any => return "every protocol".to_owned(),
+        Protocols::Named(named) => named.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(" "),
+    };
+    if *scope.ports == [PortRange::ALL] {
+        return format!("{protocols}, all ports");
+    }
+    let ports: Vec<String> = scope.ports.iter().map(ToString::to_string).collect();
+    format!("{protocols}, ports {}", ports.join(" "))
+}
+
+/// What two balancers must have in common to steer a service alike: the names of the active backends and the table.
+/// XXH3, 64 bits, over each name and a zero byte, then over each rank as two bytes, the lower first.
+pub(super) fn table_digest(service: &Service) -> String {
+    let mut bytes = Vec::with_capacity(service.table.len() * 2);
+    for backend in service.active() {
+        bytes.extend(backend.name.as_str().bytes());
+        bytes.push(0);
+    }
+    bytes.extend(service.table.iter().flat_map(|rank| rank.to_le_bytes()));
+    format!("{:016x}", XxHash3_64::oneshot(&bytes))
+}
+
+pub(super) fn mask_text(mask: MarkMask) -> String {
+    format!("{:#010x}", mask.bits())
+}

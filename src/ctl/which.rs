@@ -1,0 +1,319 @@
+//! `which`: where a new flow would go, and why. It asks the same [`Forwarding`] that lbd decides by.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::IpAddr,
+    path::Path,
+};
+
+use serde::Serialize;
+
+use super::{
+    Env, Status,
+    error::CtlError,
+    view::{TargetView, claim},
+};
+use crate::{
+    balance::{Decision, Forwarding},
+    config::{HashMode, PortRange, Protocol, Protocols},
+    packet::{L4, Packet, Ports},
+    state::{Service, State},
+    sys::region::{Region, RegionName},
+};
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+/// What a person asks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Question {
+    protocol: u8,
+    src: IpAddr,
+    dst: IpAddr,
+    ports: Ports,
+    packet: Packet,
+}
+
+/// What `--json` prints. Where nothing steers, only `steered`, `reason` and perhaps `service` have values.
+#[derive(Debug, Default, Serialize)]
+struct Answer<'a> {
+    steered: bool,
+    service: Option<&'a str>,
+    hash: Option<u32>,
+    index: Option<u32>,
+    table_size: Option<u32>,
+    rank: Option<u16>,
+    backend: Option<&'a str>,
+    mark: Option<u32>,
+    number: Option<u32>,
+    device: Option<String>,
+    path: Option<String>,
+    reason: Vec<String>,
+}
+
+/// `lbctl which PROTO SRC SPORT DST DPORT`.
+pub(super) fn which(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    flow: &[String],
+) -> Result<Status, CtlError> {
+    let words: Vec<&str> = flow.iter().map(String::as_str).collect();
+    let question = Question::parse(&words).map_err(CtlError::Usage)?;
+    let (generation, state) = Region::open(name)?.state()?;
+    let forwarding = Forwarding::new(&state, generation)?;
+    let answer = answer(&state, &forwarding, &question);
+    let status = if answer.steered { Status::Done } else { Status::No };
+    if json {
+        env.json(&answer)?;
+    } else {
+        print(env, &answer)?;
+    }
+    Ok(status)
+}
+
+/// `lbctl which --batch FILE`.
+pub(super) fn batch(env: &mut Env<'_>, name: &RegionName, file: &Path) -> Result<Status, CtlError> {
+    let (generation, state) = Region::open(name)?.state()?;
+    let forwarding = Forwarding::new(&state, generation)?;
+    let stdin = file == Path::new("-");
+    let label = if stdin { "standard input".to_owned() } else { file.display().to_string() };
+    let input_error = |error| CtlError::Input { file: label.clone(), error };
+    let mut opened;
+    let input: &mut dyn Read = if stdin {
+        &mut *env.input
+    } else {
+        opened = std::fs::File::open(file).map_err(input_error)?;
+        &mut opened
+    };
+    for (number, line) in (1..).zip(BufReader::new(input).lines()) {
+        let line = line.map_err(input_error)?;
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        if words.first().is_none_or(|word| word.starts_with('#')) {
+            continue;
+        }
+        let question = Question::parse(&words).map_err(|complaint| CtlError::Batch {
+            file: label.clone(),
+            line: number,
+            complaint,
+        })?;
+        serde_json::to_writer(&mut *env.out, &answer(&state, &forwarding, &question))
+            .map_err(std::io::Error::from)?;
+        env.out.write_all(b"\n")?;
+    }
+    Ok(Status::Done)
+}
+
+fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
+    if let (Some(service), Some(backend)) = (answer.service, answer.backend) {
+        let (mark, device) = (answer.mark.unwrap_or(0), answer.device.as_deref());
+        let (path, device) = (
+            answer.path.as_deref().unwrap_or(""),
+            device.map_or_else(String::new, |d| format!(" through {d}")),
+        );
+        env.print(format_args!("service  {service}"))?;
+        env.print(format_args!("backend  {backend}"))?;
+        env.print(format_args!("path     {path}{device}"))?;
+        env.print(format_args!("mark     {mark:#x} ({mark})"))?;
+        env.print(format_args!("hash     {:#010x}", answer.hash.unwrap_or(0)))?;
+        env.print(format_args!(
+            "index    {} of {}",
+            answer.index.unwrap_or(0),
+            answer.table_size.unwrap_or(0)
+        ))?;
+    } else {
+        env.print(format_args!("not steered"))?;
+    }
+    for (line, reason) in answer.reason.iter().enumerate() {
+        let label = if line == 0 { "why" } else { "" };
+        env.print(format_args!("{label:<8} {reason}"))?;
+    }
+    Ok(())
+}
+
+impl Question {
+    fn parse(words: &[&str]) -> Result<Self, String> {
+        let [protocol, src, sport, dst, dport] = words[..] else {
+            return Err(format!("{} words; a question is: PROTO SRC SPORT DST DPORT", words.len()));
+        };
+        let address = |text: &str| {
+            text.parse::<IpAddr>().map_err(|_| format!("{text}: an IPv4 or IPv6 address is needed"))
+        };
+        let (src, dst) = (address(src)?, address(dst)?);
+        let protocol = match protocol {
+            "icmp" if dst.is_ipv6() => ICMPV6,
+            "icmp" => ICMP,
+            text => match Protocol::ALL.into_iter().find(|protocol| protocol.name() == text) {
+                Some(protocol) => protocol.number(),
+                None => text
+                    .parse()
+                    .map_err(|_| format!("{text}: a protocol is tcp, udp, sctp, icmp or a number to 255"))?,
+            },
+        };
+        let named = Protocol::ALL.into_iter().any(|named| named.number() == protocol);
+        let port = |text: &str| match text {
+            "-" if !named => Ok(0),
+            text => text.parse::<u16>().map_err(|_| format!("{text}: a port is a number to 65535")),
+        };
+        let ports = Ports { src: port(sport)?, dst: port(dport)? };
+        let packet = Packet::described(protocol, src, dst, ports)
+            .ok_or_else(|| format!("{src} and {dst} are not of one address family"))?;
+        Ok(Self { protocol, src, dst, ports, packet })
+    }
+
+    /// The protocol with its name, if it has ports.
+    fn named(&self) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.number() == self.protocol)
+    }
+
+    /// The destination, as a reason names it.
+    fn destination(&self) -> String {
+        match self.named() {
+            Some(protocol) => format!("{} {} port {}", self.dst, protocol.name(), self.ports.dst),
+            None if matches!(self.protocol, ICMP | ICMPV6) => format!("{} icmp", self.dst),
+            None => format!("{} protocol {}", self.dst, self.protocol),
+        }
+    }
+}
+
+fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) -> Answer<'a> {
+    let destination = question.destination();
+    match forwarding.decide(&question.packet) {
+        Decision::Steered { service, hash, index, rank, target, mark } => {
+            let service = &state.services[service];
+            let view = TargetView::new(state, target);
+            let backend = service.active().nth(rank.into()).map_or("", |backend| backend.name.as_str());
+            let actives = service.active().count();
+            let reason = vec![
+                matched(state, service, question),
+                format!(
+                    "{} with seed {} gives {hash:#010x}",
+                    hashed(service.hash, question),
+                    state.balancer.hash_seed
+                ),
+                format!(
+                    "({hash} * {}) >> 32 = {index}, and that entry of the table is {backend} (rank {rank} of {actives} active)",
+                    service.table_size.get()
+                ),
+                format!("mark {mark} is target {}: {}", target.number(), route(&view)),
+                "this is about a new flow: an established one keeps the mark of its conntrack entry"
+                    .to_owned(),
+            ];
+            Answer {
+                steered: true,
+                service: Some(service.name.as_str()),
+                hash: Some(hash),
+                index: Some(index),
+                table_size: Some(service.table_size.get()),
+                rank: Some(rank),
+                backend: Some(backend),
+                mark: Some(mark.0),
+                number: Some(target.number()),
+                path: Some(view.path()),
+                device: view.device,
+                reason,
+            }
+        }
+        Decision::NoBackend { service } => {
+            let service = &state.services[service];
+            let all = service.backends.len();
+            let empty = format!(
+                "none of its backends is active (of {all}); `lbctl activate --service {} BACKEND` changes that",
+                service.name
+            );
+            Answer {
+                service: Some(service.name.as_str()),
+                table_size: Some(service.table_size.get()),
+                reason: vec![matched(state, service, question), empty],
+                ..Answer::default()
+            }
+        }
+        Decision::NoService | Decision::Fragment => {
+            let mut reason = vec![format!("no service claims {destination}")];
+            let here = |service: &&Service| service.vips.iter().any(|vip| vip.contains(&question.dst));
+            let neighbours = state.services.iter().filter(here);
+            reason.extend(
+                neighbours.map(|service| {
+                    format!("service {} there claims {}", service.name, claim(&service.scope()))
+                }),
+            );
+            if reason.len() == 1 {
+                reason.push(format!("{} is no service's address; `lbctl services` lists them", question.dst));
+            }
+            Answer { reason, ..Answer::default() }
+        }
+    }
+}
+
+/// Where packets with the target's mark go.
+fn route(target: &TargetView) -> String {
+    match (&target.device, target.path().as_str()) {
+        (Some(device), path) => format!("{path} through {device}"),
+        (None, "mark") => "nothing but the mark, for rules of your own".to_owned(),
+        (None, path) => path.to_owned(),
+    }
+}
+
+/// Why the packet belongs to the service, and whom it was taken from.
+fn matched(state: &State, service: &Service, question: &Question) -> String {
+    let (vip, ports) = (longest(service, question), port_range(service, question));
+    let vip = vip.map_or_else(String::new, |vip| vip.to_string());
+    let ports = ports.map_or_else(String::new, |ports| match ports {
+        PortRange::ALL => ", all ports".to_owned(),
+        PortRange { first, last } if first == last => format!(", port {ports}"),
+        PortRange { .. } => format!(", ports {ports}"),
+    });
+    let less: Vec<&str> = state
+        .services
+        .iter()
+        .filter(|other| other.name != service.name && claims(other, question))
+        .map(|other| other.name.as_str())
+        .collect();
+    let less = match less[..] {
+        [] => String::new(),
+        _ => format!(", more specific than {}", less.join(", ")),
+    };
+    format!("{} belongs to service {}: {vip}{ports}{less}", question.destination(), service.name)
+}
+
+/// Whether a service claims the packet, if perhaps less specifically than another.
+fn claims(service: &Service, question: &Question) -> bool {
+    let protocol = match (&service.protocols, question.named()) {
+        (Protocols::Any, _) => true,
+        (Protocols::Named(named), Some(protocol)) => {
+            named.contains(&protocol) && port_range(service, question).is_some()
+        }
+        (Protocols::Named(_), None) => false,
+    };
+    protocol && longest(service, question).is_some()
+}
+
+fn longest(service: &Service, question: &Question) -> Option<ipnet::IpNet> {
+    let vips = service.vips.iter().filter(|vip| vip.contains(&question.dst));
+    vips.max_by_key(|vip| vip.prefix_len()).copied()
+}
+
+/// The narrowest range that the port is in; none where ports mean nothing.
+fn port_range(service: &Service, question: &Question) -> Option<PortRange> {
+    question.named().filter(|_| service.protocols != Protocols::Any)?;
+    let port = question.ports.dst;
+    let ranges = service.ports.iter().filter(|ports| (ports.first..=ports.last).contains(&port));
+    ranges.min_by_key(|ports| ports.last - ports.first).copied()
+}
+
+/// What is hashed, as a reason names it.
+fn hashed(mode: HashMode, question: &Question) -> String {
+    let Question { src, dst, protocol, .. } = question;
+    match mode {
+        HashMode::FiveTuple => {
+            let ports = if matches!(question.packet.l4, L4::Other) {
+                Ports { src: 0, dst: 0 }
+            } else {
+                question.ports
+            };
+            format!("hash 5-tuple: jhash of ({src}, {dst}, {}, {}, {protocol})", ports.src, ports.dst)
+        }
+        HashMode::Source => format!("hash source: jhash of ({src})"),
+        HashMode::Addresses => format!("hash addresses: jhash of ({src}, {dst})"),
+    }
+}
