@@ -78,7 +78,7 @@ vm_initramfs() {
     mkdir -p "$tree"/{bin,proc,sys,dev,modules}
     cp "$(command -v busybox)" "$tree/bin/busybox"
     ln -s busybox "$tree/bin/sh"
-    cp "$CHECKOUT/testbed/lib/initramfs-init" "$tree/init"
+    cp "$TESTBED/lib/initramfs-init" "$tree/init"
     chmod 755 "$tree/init"
     for module in "${INITRAMFS_MODULES[@]}"; do
         modprobe -d "$KERNEL_ROOT" -S "$KERNEL_VERSION" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'

@@ -33,15 +33,19 @@ SERVICES="gre     gre     1 4      56 56
 } > lb201.toml
 witness_up lb201
 balancer_start lb201 lb201.toml
-listen=() targets=()
+listen12=() listen34=() targets=() # a server listens on the VIPs that it has
 n=0
 while read -r name encap first last four six; do
     n=$((n + 1))
     backends_up lb201 "$name" "$first" "$last"
-    ((four == 0)) || { listen+=("10.0.0.$n:$PORT"); targets+=("10.0.0.$n:$PORT $four $name"); }
-    ((six == 0)) || { listen+=("[1000::$n]:$PORT"); targets+=("[1000::$n]:$PORT $six $name"); }
+    own=()
+    ((four == 0)) || { own+=("10.0.0.$n:$PORT"); targets+=("10.0.0.$n:$PORT $four $name"); }
+    ((six == 0)) || { own+=("[1000::$n]:$PORT"); targets+=("[1000::$n]:$PORT $six $name"); }
+    ((first > 2)) || listen12+=("${own[@]}")
+    ((last < 3)) || listen34+=("${own[@]}")
 done <<< "$SERVICES"
-servers_up 1 4 "${listen[@]}"
+servers_up 1 2 "${listen12[@]}"
+servers_up 3 4 "${listen34[@]}"
 
 connections=0
 for target in "${targets[@]}"; do

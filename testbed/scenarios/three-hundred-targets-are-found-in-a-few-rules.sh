@@ -16,8 +16,8 @@
 for ((s = 1; s <= 3; s++)); do
     {
         # A GRE device with no remote address takes what comes to any local address.
-        echo "link add all type gre local any remote 192.168.1.201 dev eth1"
-        echo "link set all up"
+        echo "link add tunnel type gre local any remote 192.168.1.201 dev eth1"
+        echo "link set tunnel up"
         echo "address add $VIP4/32 dev lo"
         echo "address add $VIP6/128 dev lo nodad"
         echo "route replace default via 192.168.1.254 dev eth1 advmss 1400"

@@ -4,11 +4,13 @@
 # Up is what can go wrong: a full segment and 24 bytes of tunnel header do not fit 1500 bytes. The backend's set-up
 # makes the client send smaller segments; not one packet may need to be fragmented or be refused as too big.
 # topology: dsr:servers=2
-# needs: queue conntrack gre traffic
+# needs: queue conntrack gre traffic ethtool
 # captures: no
 # limit_s: 420
 
 BYTES=20000000
+# Each packet as long as on a wire: no segmentation offload at the senders.
+for place in client:eth0 s1:eth1 s2:eth1; do in_ns "${place%:*}" ethtool -K "${place#*:}" tso off gso off; done
 web_up gre
 
 for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
@@ -20,6 +22,7 @@ for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
     done
 done
 
+expect_ge "packets to VIPs, each with 1500 bytes or less" "$(witness lb201 to_vip)" "$((2 * BYTES / 1500))"
 failures() { in_ns "$1" nstat -az "$2" | awk 'NR > 1 { n += $2 } END { print n + 0 }'; }
 for counter in IpFragCreates Ip6FragCreates IcmpOutDestUnreachs Icmp6OutPktTooBigs; do
     expect_eq "$counter at the balancer" "$(failures lb201 $counter)" 0
