@@ -91,6 +91,8 @@ lbctl_in() { # LB ARGUMENT...
 # change LB ARGUMENT...: lbctl_in, for its effect
 change() { lbctl_in "$@" >> "$WORK/lbctl.log"; }
 
+taken_over() { ! lbctl_in "$1" stats | grep -q 'NOT YET taken over'; }
+
 # --- What the balancer says of itself. The names of counters are known here and nowhere else.
 
 # statistic LB NAME: NAME is a counter of lbctl stats, or one of the sums below.

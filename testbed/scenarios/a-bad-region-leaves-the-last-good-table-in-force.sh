@@ -46,6 +46,7 @@ for kind in corrupt foreign version; do
     expect_ok "$kind: the repaired region is good" lbctl_in lb201 show > /dev/null
 done
 change lb201 deactivate --service web s1
+wait_until 20 "lbd has taken over what was changed" taken_over lb201
 connect_all 20
 expect_eq "lbd follows the repaired region: connections to s1, inactive" "$(jq '.servers.s1 // 0' "$REPLY")" 0
 change lb201 activate --service web s1
