@@ -145,6 +145,9 @@ pub struct Mapping {
 impl Mapping {
     fn new(file: &File) -> io::Result<Self> {
         let map = MmapOptions::new().map_raw(file)?;
+        if map.len() == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         Ok(Self { guard: sigbus::Guard::new(map.as_ptr(), map.len())?, map })
     }
 
@@ -374,6 +377,19 @@ impl Region {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Maps the file again if it was truncated under its mapping, which says only so from then on. Says whether it had
+    /// to.
+    ///
+    /// # Errors
+    /// When the file is still too short to be a region.
+    pub fn recover(&mut self) -> Result<bool, AccessError> {
+        if !self.map.guard.lost() {
+            return Ok(false);
+        }
+        self.remap().map_err(|error| self.os("mapping it again after it was truncated", error))?;
+        Ok(true)
     }
 
     /// The mapping, for the words that are written without a lock.
