@@ -75,7 +75,9 @@ pub enum DaemonError {
     #[error("there is no region \"{0}\" yet and no --config FILE to make it from")]
     NothingToStartFrom(RegionName),
     /// A region without interfaces.
-    #[error("region \"{0}\" names no interfaces, so nothing would be steered; give it a configuration with `lbctl apply FILE`")]
+    #[error(
+        "region \"{0}\" names no interfaces, so nothing would be steered; give it a configuration with `lbctl apply FILE`"
+    )]
     NoInterfaces(RegionName),
     /// Parts of the kernel are missing.
     #[error("this host lacks what lbd needs: {0}")]
@@ -121,7 +123,8 @@ pub enum DaemonError {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn check(file: &std::path::Path) -> Result<(Config, State), DaemonError> {
-    let text = std::fs::read_to_string(file).map_err(|error| DaemonError::File { file: file.to_owned(), error })?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| DaemonError::File { file: file.to_owned(), error })?;
     let config = Config::parse(&file.display().to_string(), &text)?;
     let state = State::new(&config)?;
     Forwarding::new(&state, Generation::default())?;
@@ -185,7 +188,10 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
 }
 
 /// The region with its state: made from the file if there is none.
-fn open_region(name: &RegionName, given: Option<&(Config, State)>) -> Result<(Region, Generation, State), DaemonError> {
+fn open_region(
+    name: &RegionName,
+    given: Option<&(Config, State)>,
+) -> Result<(Region, Generation, State), DaemonError> {
     let mut region = match Region::open(name) {
         Ok(region) => region,
         Err(AccessError::Missing(_)) => {
@@ -205,7 +211,8 @@ fn open_region(name: &RegionName, given: Option<&(Config, State)>) -> Result<(Re
         if !differences.is_empty() {
             let first = differences.first().map(ToString::to_string).unwrap_or_default();
             warn!(
-                differences = differences.len(), first,
+                differences = differences.len(),
+                first,
                 "the region is followed, not the file, which differs; `lbctl apply FILE` makes the region what the file says"
             );
         }
@@ -263,7 +270,12 @@ impl Trouble {
 }
 
 impl Lbd {
-    fn start(region: Region, generation: Generation, state: &State, config: Option<PathBuf>) -> Result<Self, DaemonError> {
+    fn start(
+        region: Region,
+        generation: Generation,
+        state: &State,
+        config: Option<PathBuf>,
+    ) -> Result<Self, DaemonError> {
         let queue_by = look_at_host(state)?;
         let queues = state.balancer.queues;
         let mut opened = Vec::new();
@@ -272,7 +284,8 @@ impl Lbd {
         }
         let pid = u64::from(std::process::id());
         let workers = opened.len() as u64;
-        let daemon = Daemon { pid, adopted: Generation(0), started_unix_seconds: clock::unix_seconds(), workers };
+        let daemon =
+            Daemon { pid, adopted: Generation(0), started_unix_seconds: clock::unix_seconds(), workers };
         let unusable = |error| AccessError::Unusable { name: region.name().clone(), error };
         let mut mapping = region.mapping();
         stats::clear(&mut mapping, opened.len()).map_err(unusable)?;
@@ -284,7 +297,9 @@ impl Lbd {
             region,
             shown,
             shared,
-            queue_by, queues, daemon,
+            queue_by,
+            queues,
+            daemon,
             routing: Routing::open()?,
             workers: Vec::new(),
             trouble: Trouble::default(),
@@ -311,7 +326,10 @@ impl Lbd {
     fn follow(&mut self, mut signals: Signals) -> Result<(), DaemonError> {
         let mut checked = clock::now();
         loop {
-            match signals.wait(TICK).map_err(|error| DaemonError::Os { doing: "waiting for signals", error })? {
+            match signals
+                .wait(TICK)
+                .map_err(|error| DaemonError::Os { doing: "waiting for signals", error })?
+            {
                 Some(Wish::End) => return Ok(()),
                 Some(Wish::Reload) => self.reload(),
                 None => {}
@@ -401,10 +419,9 @@ impl Lbd {
         region.follow()?;
         region.state()?;
         self.daemon.adopted = Generation(0);
-        self.daemon.write(&mut region.mapping()).map_err(|error: RegionError| AccessError::Unusable {
-            name: region.name().clone(),
-            error,
-        })?;
+        self.daemon
+            .write(&mut region.mapping())
+            .map_err(|error: RegionError| AccessError::Unusable { name: region.name().clone(), error })?;
         self.shown.store(region.mapping());
         self.region = region;
         info!("the region was made anew; following the new one");
@@ -413,7 +430,9 @@ impl Lbd {
 
     /// SIGHUP: as `lbctl apply FILE`.
     fn reload(&mut self) {
-        let Some(file) = self.config.clone() else { return warn!("SIGHUP: there is no --config FILE to read again") };
+        let Some(file) = self.config.clone() else {
+            return warn!("SIGHUP: there is no --config FILE to read again");
+        };
         let result = check(&file).and_then(|(config, _)| {
             self.region.update(|state| {
                 let next = state.merge(&config)?;
@@ -433,7 +452,9 @@ impl Lbd {
     }
 
     fn check_workers(&mut self) -> Result<(), DaemonError> {
-        let Some(ended) = self.workers.iter().position(|(_, thread)| thread.is_finished()) else { return Ok(()) };
+        let Some(ended) = self.workers.iter().position(|(_, thread)| thread.is_finished()) else {
+            return Ok(());
+        };
         let (queue, thread) = self.workers.swap_remove(ended);
         let error = match thread.join() {
             Ok(Ok(())) => io::Error::other("its worker ended"),
@@ -447,7 +468,8 @@ impl Lbd {
     fn end(mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         for (queue, thread) in self.workers.drain(..) {
-            if let Err(error) = thread.join().unwrap_or_else(|_| Err(io::Error::other("its worker panicked"))) {
+            if let Err(error) = thread.join().unwrap_or_else(|_| Err(io::Error::other("its worker panicked")))
+            {
                 error!(queue = queue.0, %error, "a worker ended badly");
             }
         }

@@ -27,3 +27,6 @@ pub mod shm;
 pub mod state;
 pub mod sys;
 pub mod worker;
+
+#[cfg(test)]
+mod tests;

@@ -122,7 +122,10 @@ impl Counters {
     ///
     /// # Errors
     /// The first that `each` returns.
-    pub fn drain_touched<E>(&mut self, mut each: impl FnMut(TargetId, u64) -> Result<(), E>) -> Result<(), E> {
+    pub fn drain_touched<E>(
+        &mut self,
+        mut each: impl FnMut(TargetId, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
         let targets = &self.targets;
         self.touched.drain(..).try_for_each(|target| each(target, targets[target.index()]))
     }

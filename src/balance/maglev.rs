@@ -57,7 +57,11 @@ impl Walk {
 /// The table of M entries, each the rank of a backend in `backends`, which must be sorted by name and hold fewer
 /// than 65535. Empty when there are no backends.
 #[must_use]
-pub fn build<'a>(seed: u32, size: TableSize, backends: impl IntoIterator<Item = (&'a str, Weight)>) -> Vec<u16> {
+pub fn build<'a>(
+    seed: u32,
+    size: TableSize,
+    backends: impl IntoIterator<Item = (&'a str, Weight)>,
+) -> Vec<u16> {
     let m = size.get();
     let mut walks: Vec<Walk> =
         backends.into_iter().map(|(name, weight)| Walk::new(name, weight, seed, m)).collect();

@@ -85,10 +85,20 @@ impl Classifier {
                 let (prefix, owner) = (vip.prefix_len(), index);
                 match vip {
                     IpNet::V4(net) => {
-                        v4.push(Span { first: net.network().to_bits(), last: net.broadcast().to_bits(), prefix, owner });
+                        v4.push(Span {
+                            first: net.network().to_bits(),
+                            last: net.broadcast().to_bits(),
+                            prefix,
+                            owner,
+                        });
                     }
                     IpNet::V6(net) => {
-                        v6.push(Span { first: net.network().to_bits(), last: net.broadcast().to_bits(), prefix, owner });
+                        v6.push(Span {
+                            first: net.network().to_bits(),
+                            last: net.broadcast().to_bits(),
+                            prefix,
+                            owner,
+                        });
                     }
                 }
             }
@@ -278,9 +288,13 @@ impl Body {
             for (&index, &prefix) in open {
                 let service = &services[index];
                 match service.protocols {
-                    Protocols::Any => wishes.push((rank(PortRange::ALL, prefix, false), PortRange::ALL, index)),
+                    Protocols::Any => {
+                        wishes.push((rank(PortRange::ALL, prefix, false), PortRange::ALL, index))
+                    }
                     Protocols::Named(named) if named.contains(&protocol) => {
-                        wishes.extend(service.ports.iter().map(|&ports| (rank(ports, prefix, true), ports, index)));
+                        wishes.extend(
+                            service.ports.iter().map(|&ports| (rank(ports, prefix, true), ports, index)),
+                        );
                     }
                     Protocols::Named(_) => {}
                 }
@@ -321,11 +335,21 @@ impl Body {
         for (protocol, claimed) in Protocol::ALL.into_iter().zip(&self.ports) {
             let number = protocol.number();
             if let Some(service) = self.other {
-                claims.push(Claim { addresses, protocols: (unnamed, number - 1), ports: PortRange::ALL, service });
+                claims.push(Claim {
+                    addresses,
+                    protocols: (unnamed, number - 1),
+                    ports: PortRange::ALL,
+                    service,
+                });
                 unnamed = number + 1;
             }
             let boxes = claimed.iter();
-            claims.extend(boxes.map(|&(ports, service)| Claim { addresses, protocols: (number, number), ports, service }));
+            claims.extend(boxes.map(|&(ports, service)| Claim {
+                addresses,
+                protocols: (number, number),
+                ports,
+                service,
+            }));
         }
         if let Some(service) = self.other {
             claims.push(Claim { addresses, protocols: (unnamed, u8::MAX), ports: PortRange::ALL, service });
@@ -335,7 +359,10 @@ impl Body {
 }
 
 /// Gives every port to the most specific wish; neighbouring ports of one service become one range.
-fn settle(mut wishes: Vec<(Rank, PortRange, usize)>, protocol: Protocol) -> Result<Vec<(PortRange, usize)>, Clash> {
+fn settle(
+    mut wishes: Vec<(Rank, PortRange, usize)>,
+    protocol: Protocol,
+) -> Result<Vec<(PortRange, usize)>, Clash> {
     wishes.sort_unstable();
     let mut edges: Vec<u32> =
         wishes.iter().flat_map(|(_, ports, _)| [u32::from(ports.first), u32::from(ports.last) + 1]).collect();
@@ -346,11 +373,15 @@ fn settle(mut wishes: Vec<(Rank, PortRange, usize)>, protocol: Protocol) -> Resu
         let (Ok(first), Ok(last)) = (u16::try_from(pair[0]), u16::try_from(pair[1] - 1)) else { continue };
         let mut here = wishes.iter().filter(|(_, ports, _)| ports.first <= first && last <= ports.last);
         let Some(&(best, _, service)) = here.next() else { continue };
-        if let Some(&(_, _, other)) = here.next().filter(|&&(rank, _, other)| rank == best && other != service) {
+        if let Some(&(_, _, other)) =
+            here.next().filter(|&&(rank, _, other)| rank == best && other != service)
+        {
             return Err(Clash { services: (service, other), protocol: protocol.name(), port: Some(first) });
         }
         match settled.last_mut() {
-            Some((ports, owner)) if *owner == service && u32::from(ports.last) + 1 == pair[0] => ports.last = last,
+            Some((ports, owner)) if *owner == service && u32::from(ports.last) + 1 == pair[0] => {
+                ports.last = last
+            }
             _ => settled.push((PortRange { first, last }, service)),
         }
     }

@@ -8,8 +8,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Backend, Balancer, Config, Encap, HASH_SEED_DEFAULT, HashMode, InterfaceName, Name, Path, PortRange, Protocol,
-    Protocols, QueueRange, Service, TableSize, Timeouts, Weight,
+    Backend, Balancer, Config, Encap, HASH_SEED_DEFAULT, HashMode, InterfaceName, Name, Path, PortRange,
+    Protocol, Protocols, QueueRange, Service, TableSize, Timeouts, Weight,
     reader::{ConfigErrors, Item, Reader, Table},
 };
 use crate::{
@@ -22,7 +22,8 @@ const INTERFACE: &str = "names of network devices, 1 to 15 bytes each";
 const VIP: &str = "unicast addresses or prefixes, such as \"10.0.0.1\", \"10.0.0.0/24\" or \"1000::/112\"";
 const PORTS: &str = "ports from 0 to 65535 or ranges of them, such as \"80\" or \"8000-8010\"";
 const ADDRESS: &str = "unicast addresses, at most one IPv4 and one IPv6";
-const ENCAP: &str = "\"gre\", \"ipip\", \"gue\", \"direct\", \"ip6gre\" or \"ip6tnl\" (IPv6 only), or \"mark\" (no address)";
+const ENCAP: &str =
+    "\"gre\", \"ipip\", \"gue\", \"direct\", \"ip6gre\" or \"ip6tnl\" (IPv6 only), or \"mark\" (no address)";
 /// RFC 5382 asks for 7440 s at least; conntrack takes 31 bits. A day is as long as anybody should want.
 const TIMEOUT_SECONDS_MAX: u32 = 864_000;
 /// More virtual addresses of one service than this would be a prefix.
@@ -92,7 +93,9 @@ fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balanc
     if let Some(item) = table.need(reader, "interfaces", INTERFACE) {
         for item in item.list_of_some(reader, INTERFACE) {
             match item.string(reader, INTERFACE, InterfaceName::new) {
-                Some(interface) if balancer.interfaces.contains(&interface) => item.complain(reader, "each once"),
+                Some(interface) if balancer.interfaces.contains(&interface) => {
+                    item.complain(reader, "each once")
+                }
                 interface => balancer.interfaces.extend(interface),
             }
         }
@@ -118,7 +121,12 @@ fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balanc
     {
         match MarkMask::new(bits) {
             Ok(mask) => balancer.mark_mask = mask,
-            Err(error) => reader.complain(&item.at, &item.key, format_args!("{bits:#010x}"), format_args!("a mask: {error}")),
+            Err(error) => reader.complain(
+                &item.at,
+                &item.key,
+                format_args!("{bits:#010x}"),
+                format_args!("a mask: {error}"),
+            ),
         }
     }
     table.finish(reader, BALANCER_KEYS);
@@ -131,7 +139,10 @@ fn read_queues(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<QueueRange> {
     let range = text.as_deref().or(item.value.as_str()).and_then(port_range);
     let queues = range.and_then(|range| QueueRange::new(range.first, range.last));
     if queues.is_none() {
-        item.complain(reader, format_args!("a number from 0 to 65535 or a range of at most {QUEUES_MAX}, such as \"0-1\""));
+        item.complain(
+            reader,
+            format_args!("a number from 0 to 65535 or a range of at most {QUEUES_MAX}, such as \"0-1\""),
+        );
     }
     queues
 }
@@ -154,7 +165,11 @@ fn read_timeouts(reader: &mut Reader<'_>, item: Item<'_>) -> Option<Timeouts> {
 
 const SERVICE_KEYS: &[&str] = &["name", "vips", "protocols", "ports", "hash", "table_size", "backend"];
 
-fn read_service(reader: &mut Reader<'_>, mut table: Table<'_>, balancer: Option<&Balancer>) -> Option<(Service, Origin)> {
+fn read_service(
+    reader: &mut Reader<'_>,
+    mut table: Table<'_>,
+    balancer: Option<&Balancer>,
+) -> Option<(Service, Origin)> {
     let name = table.need(reader, "name", NAME).and_then(|item| item.string(reader, NAME, Name::new));
     table.place = name.as_ref().map_or_else(|| "service".to_owned(), |name| format!("service \"{name}\""));
     let vips = read_vips(reader, &mut table);
@@ -189,7 +204,8 @@ fn read_service(reader: &mut Reader<'_>, mut table: Table<'_>, balancer: Option<
 }
 
 fn read_vips(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<IpNet> {
-    let items = table.need(reader, "vips", VIP).map(|item| item.list_of_some(reader, VIP)).unwrap_or_default();
+    let items =
+        table.need(reader, "vips", VIP).map(|item| item.list_of_some(reader, VIP)).unwrap_or_default();
     if let Some(item) = items.get(VIPS_MAX) {
         item.complain(reader, format_args!("at most {VIPS_MAX}"));
         return Vec::new();
@@ -199,7 +215,10 @@ fn read_vips(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<IpNet> {
         let Some(vip) = item.string(reader, VIP, prefix) else { continue };
         if vip.trunc() != vip {
             let host = IpNet::from(vip.addr());
-            item.complain(reader, format_args!("no bits behind the prefix: \"{}\" or \"{host}\"", vip.trunc()));
+            item.complain(
+                reader,
+                format_args!("no bits behind the prefix: \"{}\" or \"{host}\"", vip.trunc()),
+            );
         } else if vips.contains(&vip) {
             item.complain(reader, "each once");
         } else {
@@ -233,7 +252,9 @@ fn read_ports(reader: &mut Reader<'_>, table: &mut Table<'_>, protocols: &Protoc
     for item in item.list_of_some(reader, PORTS) {
         let text = item.as_i128().map(|number| number.to_string());
         match text.as_deref().or(item.value.as_str()).and_then(port_range) {
-            Some(range) if ports.iter().any(|other| range.first <= other.last && other.first <= range.last) => {
+            Some(range)
+                if ports.iter().any(|other| range.first <= other.last && other.first <= range.last) =>
+            {
                 item.complain(reader, "each port once");
             }
             Some(range) => ports.push(range),
@@ -295,17 +316,30 @@ fn read_backend(
     if backend.path != Path::MarkOnly
         && let Some(other) = seen.1.insert(backend.path, backend.name.clone())
     {
-        reader.complain(&at, &key, format_args!("the target of backend \"{other}\""), "each target once in a service");
+        reader.complain(
+            &at,
+            &key,
+            format_args!("the target of backend \"{other}\""),
+            "each target once in a service",
+        );
     }
     Some(backend)
 }
 
-fn read_path(reader: &mut Reader<'_>, table: &mut Table<'_>, balancer: Option<&Balancer>, vips: &[IpNet]) -> Option<Path> {
+fn read_path(
+    reader: &mut Reader<'_>,
+    table: &mut Table<'_>,
+    balancer: Option<&Balancer>,
+    vips: &[IpNet],
+) -> Option<Path> {
     let item = table.take("encap");
     let encap = item.as_ref().map_or(Some("gre"), |item| item.value.as_str()).unwrap_or_default().to_owned();
     if encap == "mark" {
         if let Some(item) = table.take("address") {
-            item.complain(reader, "no address with encap = \"mark\": the operator's own rules route the mark");
+            item.complain(
+                reader,
+                "no address with encap = \"mark\": the operator's own rules route the mark",
+            );
         }
         return Some(Path::MarkOnly);
     }
@@ -335,11 +369,19 @@ fn read_path(reader: &mut Reader<'_>, table: &mut Table<'_>, balancer: Option<&B
         && address.is_ipv4()
         && let Some(vip) = vips.iter().find(|vip| vip.addr().is_ipv6())
     {
-        at.complain(reader, format_args!("an IPv6 address, which can be the next hop of both families (VIP {vip} has no IPv4 one)"));
+        at.complain(
+            reader,
+            format_args!(
+                "an IPv6 address, which can be the next hop of both families (VIP {vip} has no IPv4 one)"
+            ),
+        );
     }
     if kind != Encap::Direct && balancer.is_some_and(|balancer| balancer.source_for(address).is_none()) {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        at.complain(reader, format_args!("an address of a family that [balancer] address has; it has no {family} one"));
+        at.complain(
+            reader,
+            format_args!("an address of a family that [balancer] address has; it has no {family} one"),
+        );
     }
     Some(Path::Via(kind, address))
 }
@@ -360,7 +402,8 @@ fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
         && let Some((_, origin)) = services.iter().rev().find(|(service, _)| service.name == conflict.second)
     {
         let found = format!("{}, which service \"{}\" claims too", conflict.what, conflict.first);
-        let allowed = "no two services that claim the same thing; one must be more specific (port, then prefix)";
+        let allowed =
+            "no two services that claim the same thing; one must be more specific (port, then prefix)";
         reader.complain(&origin.at, &origin.place, found, allowed);
     }
 }
@@ -375,13 +418,15 @@ fn port_range(text: &str) -> Option<PortRange> {
 fn unicast(text: &str) -> Option<IpAddr> {
     let address: IpAddr = text.parse().ok()?;
     let broadcast = address == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
-    (!address.is_unspecified() && !address.is_multicast() && !address.is_loopback() && !broadcast).then_some(address)
+    (!address.is_unspecified() && !address.is_multicast() && !address.is_loopback() && !broadcast)
+        .then_some(address)
 }
 
 fn prefix(text: &str) -> Option<IpNet> {
     let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
     let address = net.addr();
-    (net.prefix_len() > 0 && !address.is_multicast() && !address.is_loopback() && !address.is_unspecified()).then_some(net)
+    (net.prefix_len() > 0 && !address.is_multicast() && !address.is_loopback() && !address.is_unspecified())
+        .then_some(net)
 }
 
 #[cfg(test)]

@@ -74,7 +74,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn complain(&mut self, at: &Range<usize>, key: &str, found: impl fmt::Display, allowed: impl fmt::Display) {
+    pub(super) fn complain(
+        &mut self,
+        at: &Range<usize>,
+        key: &str,
+        found: impl fmt::Display,
+        allowed: impl fmt::Display,
+    ) {
         let line = self.text.bytes().take(at.start).filter(|&byte| byte == b'\n').count() + 1;
         self.errors.push(ConfigError {
             file: self.file.to_owned(),
@@ -188,7 +194,8 @@ impl<'a> Item<'a> {
     where
         T: TryFrom<i128> + PartialOrd + fmt::Display,
     {
-        let value = self.as_i128().and_then(|value| T::try_from(value).ok()).filter(|value| range.contains(value));
+        let value =
+            self.as_i128().and_then(|value| T::try_from(value).ok()).filter(|value| range.contains(value));
         if value.is_none() {
             self.complain(reader, format_args!("a number from {} to {}", range.start(), range.end()));
         }
@@ -201,7 +208,12 @@ impl<'a> Item<'a> {
     }
 
     /// A string that `read` understands.
-    pub(super) fn string<T>(&self, reader: &mut Reader<'_>, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+    pub(super) fn string<T>(
+        &self,
+        reader: &mut Reader<'_>,
+        allowed: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
         let value = self.value.as_str().and_then(read);
         if value.is_none() {
             self.complain(reader, allowed);

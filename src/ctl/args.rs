@@ -79,7 +79,7 @@ backend without `active` keeps its state, targets keep their marks. Where nothin
 differs nothing is written.
 
 Examples:
-  lbctl apply lb.toml --dry-run       exit status 3 if anything would change, as `diff` has it
+  lbctl apply lb.toml --dry-run       exit status 3 if anything would change
   lbctl apply lb.toml
   generate | lbctl apply -            from standard input";
 const ACTIVATE: &str = "\

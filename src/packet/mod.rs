@@ -134,7 +134,11 @@ impl Packet {
     /// The first thing that is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let header = ip::parse(bytes)?;
-        let l4 = if header.later_fragment { L4::LaterFragment } else { l4::parse(header.protocol, header.payload)? };
+        let l4 = if header.later_fragment {
+            L4::LaterFragment
+        } else {
+            l4::parse(header.protocol, header.payload)?
+        };
         Ok(Self { addresses: header.addresses, protocol: header.protocol, l4 })
     }
 

@@ -29,7 +29,9 @@ const PORTS: Ports = Ports { src: 40000, dst: 5001 };
 
 #[test]
 fn reads_ports_and_the_syn() {
-    for (flags, syn) in [(0x02, true), (0xc2, true), (0x12, false), (0x10, false), (0x04, false), (0x03, false)] {
+    for (flags, syn) in
+        [(0x02, true), (0xc2, true), (0x12, false), (0x10, false), (0x04, false), (0x03, false)]
+    {
         for packet in [v4(6, &tcp(flags)), v6(6, &tcp(flags))] {
             let parsed = Packet::parse(&packet).unwrap();
             assert_eq!(parsed.l4, L4::Tcp { ports: PORTS, syn });

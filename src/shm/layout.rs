@@ -28,8 +28,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::RegionError;
 use crate::{
     config::{
-        Balancer, Encap, HashMode, InterfaceName, Name, Path, PortRange, Protocol, Protocols, QueueRange, TableSize,
-        Timeouts, Weight,
+        Balancer, Encap, HashMode, InterfaceName, Name, Path, PortRange, Protocol, Protocols, QueueRange,
+        TableSize, Timeouts, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
     state::{Backend, ENTRIES_MAX, Service, State},
@@ -182,7 +182,8 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
     }
     for backend in state.services.iter().flat_map(|service| &service.backends) {
         let target = u16::try_from(backend.target.index()).unwrap_or(u16::MAX); // below TARGETS_MAX
-        let (name, weight, active) = (padded(backend.name.as_str()), backend.weight.get(), u8::from(backend.active));
+        let (name, weight, active) =
+            (padded(backend.name.as_str()), backend.weight.get(), u8::from(backend.active));
         bytes.extend(BackendRecord { name, target, weight, active, reserved: [0; 4] }.as_bytes());
     }
     for service in &state.services {
@@ -263,16 +264,21 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
             protocols: protocols_of(record.protocols)?,
             ports: some(&mut ports, record.ports)?,
             hash: hash_of(record.hash)?,
-            table_size: TableSize::new(record.table_size.into()).map_err(|_| RegionError::Corrupt("a table's size"))?,
+            table_size: TableSize::new(record.table_size.into())
+                .map_err(|_| RegionError::Corrupt("a table's size"))?,
             backends: some(&mut backends, record.backends)?,
             table: Arc::default(),
         };
-        if service.vips.is_empty() || service.ports.is_empty() || !service.backends.is_sorted_by(|a, b| a.name < b.name) {
+        if service.vips.is_empty()
+            || service.ports.is_empty()
+            || !service.backends.is_sorted_by(|a, b| a.name < b.name)
+        {
             return Err(RegionError::Corrupt("a service"));
         }
         let active = service.active().count();
         let entries = if active == 0 { 0 } else { service.table_size.len() };
-        entries_left = entries_left.checked_sub(entries).ok_or(RegionError::Corrupt("number of table entries"))?;
+        entries_left =
+            entries_left.checked_sub(entries).ok_or(RegionError::Corrupt("number of table entries"))?;
         if usize::try_from(record.entries) != Ok(entries) {
             return Err(RegionError::Corrupt("a table's length"));
         }
@@ -293,13 +299,18 @@ struct Input<'a> {
 
 impl Input<'_> {
     fn record<T: FromBytes>(&mut self) -> Result<T, RegionError> {
-        let (record, rest) = T::read_from_prefix(self.rest).map_err(|_| RegionError::Corrupt("a slot that is cut short"))?;
+        let (record, rest) =
+            T::read_from_prefix(self.rest).map_err(|_| RegionError::Corrupt("a slot that is cut short"))?;
         self.rest = rest;
         Ok(record)
     }
 
     /// `count` records, each read by `of`. Memory is taken as records are found, not as `count` says.
-    fn records<R: FromBytes, T>(&mut self, count: u32, of: impl Fn(R) -> Result<T, RegionError>) -> Result<Vec<T>, RegionError> {
+    fn records<R: FromBytes, T>(
+        &mut self,
+        count: u32,
+        of: impl Fn(R) -> Result<T, RegionError>,
+    ) -> Result<Vec<T>, RegionError> {
         (0..count).map(|_| of(self.record()?)).collect()
     }
 
@@ -307,7 +318,8 @@ impl Input<'_> {
         let cut = RegionError::Corrupt("a slot that is cut short");
         let Some((table, rest)) = self.rest.split_at_checked(entries * 2) else { return Err(cut) };
         self.rest = rest;
-        let table: Arc<[u16]> = table.chunks_exact(2).map(|entry| u16::from_ne_bytes([entry[0], entry[1]])).collect();
+        let table: Arc<[u16]> =
+            table.chunks_exact(2).map(|entry| u16::from_ne_bytes([entry[0], entry[1]])).collect();
         if table.iter().any(|&rank| usize::from(rank) >= ranks) {
             return Err(RegionError::Corrupt("a table entry"));
         }
@@ -335,7 +347,8 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
         address4: (head.addresses & 1 != 0).then(|| Ipv4Addr::from(head.address4)),
         address6: (head.addresses & 2 != 0).then(|| Ipv6Addr::from(head.address6)),
         interfaces: Vec::new(),
-        queues: QueueRange::new(head.queue_first, head.queue_last).ok_or(RegionError::Corrupt("queue numbers"))?,
+        queues: QueueRange::new(head.queue_first, head.queue_last)
+            .ok_or(RegionError::Corrupt("queue numbers"))?,
         fragment_queue: QueueNum(head.fragment_queue),
         hash_seed: head.hash_seed,
         mark_mask: MarkMask::new(head.mark_mask).map_err(|_| RegionError::Corrupt("the mark mask"))?,
@@ -371,7 +384,8 @@ fn ports_of(record: &PortRecord) -> Result<PortRange, RegionError> {
 }
 
 fn backend_of(record: &BackendRecord, targets: &[Option<Path>]) -> Result<Backend, RegionError> {
-    let target = TargetId::new(record.target.into()).filter(|t| targets.get(t.index()).is_some_and(Option::is_some));
+    let target =
+        TargetId::new(record.target.into()).filter(|t| targets.get(t.index()).is_some_and(Option::is_some));
     Ok(Backend {
         name: name_of(&record.name)?,
         target: target.ok_or(RegionError::Corrupt("a backend's target"))?,
@@ -383,7 +397,9 @@ fn backend_of(record: &BackendRecord, targets: &[Option<Path>]) -> Result<Backen
 fn protocols_of(bits: u8) -> Result<Protocols, RegionError> {
     match bits {
         0 => Ok(Protocols::Any),
-        1..=7 => Ok(Protocols::Named(Protocol::ALL.into_iter().filter(|&p| bits & 1 << p as u8 != 0).collect())),
+        1..=7 => {
+            Ok(Protocols::Named(Protocol::ALL.into_iter().filter(|&p| bits & 1 << p as u8 != 0).collect()))
+        }
         _ => Err(RegionError::Corrupt("a service's protocols")),
     }
 }

@@ -68,7 +68,9 @@ pub enum RegionError {
     #[error("it is no region of synrail (wrong magic)")]
     NotARegion,
     /// Made by another version of this program.
-    #[error("its layout is version {found}, this program knows version {known}; make it anew with `lbctl clean` and `lbctl apply FILE`")]
+    #[error(
+        "its layout is version {found}, this program knows version {known}; make it anew with `lbctl clean` and `lbctl apply FILE`"
+    )]
     ForeignVersion {
         /// The region's.
         found: u32,

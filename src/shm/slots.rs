@@ -104,7 +104,11 @@ pub fn format(memory: &mut impl Memory, state: &State) -> Result<(), RegionError
 pub fn check(memory: &mut impl Memory) -> Result<(), RegionError> {
     let found = memory.len()?;
     if found < size_of::<Header>() {
-        return Err(if found == 0 { RegionError::NotARegion } else { RegionError::Truncated { found, needed: stats::END } });
+        return Err(if found == 0 {
+            RegionError::NotARegion
+        } else {
+            RegionError::Truncated { found, needed: stats::END }
+        });
     }
     let header: Header = record(memory, 0)?;
     if header.magic != MAGIC {
@@ -223,7 +227,8 @@ fn place(length: usize, occupied: Option<(usize, usize)>) -> (usize, usize) {
 
 fn record<T: FromBytes>(memory: &mut impl Memory, offset: usize) -> Result<T, RegionError> {
     let bytes = memory.read(offset, size_of::<T>())?;
-    T::read_from_bytes(&bytes).map_err(|_| RegionError::Truncated { found: bytes.len(), needed: size_of::<T>() })
+    T::read_from_bytes(&bytes)
+        .map_err(|_| RegionError::Truncated { found: bytes.len(), needed: size_of::<T>() })
 }
 
 #[cfg(test)]

@@ -80,7 +80,12 @@ pub struct Block {
 ///
 /// # Errors
 /// When the region is gone.
-pub fn write(memory: &mut impl Memory, worker: usize, queue: QueueNum, counters: &mut Counters) -> Result<(), RegionError> {
+pub fn write(
+    memory: &mut impl Memory,
+    worker: usize,
+    queue: QueueNum,
+    counters: &mut Counters,
+) -> Result<(), RegionError> {
     let block = BLOCKS_AT + worker * BLOCK_BYTES;
     memory.store(block, u64::from(queue.0))?;
     for (index, &value) in counters.values().iter().enumerate() {

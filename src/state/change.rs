@@ -23,7 +23,9 @@ pub enum StateError {
     #[error("more than {TARGETS_MAX} distinct targets (address and encapsulation)")]
     TooManyTargets,
     /// More table entries than a region may hold.
-    #[error("the tables of all services have {0} entries together; at most {ENTRIES_MAX} are allowed; choose smaller table_size")]
+    #[error(
+        "the tables of all services have {0} entries together; at most {ENTRIES_MAX} are allowed; choose smaller table_size"
+    )]
     TooManyEntries(usize),
     /// No such service.
     #[error("no service \"{name}\"; there are: {known}")]
@@ -107,8 +109,10 @@ impl State {
         let mut backends: Vec<_> = (0..backends).map(backend).collect();
         // In the order of numbers while targets are given away, so that backend I has the mark I + 1.
         let mut state = Self::empty(Balancer::unconfigured());
-        let in_order = backends.iter().map(|_| state.new_target(Path::MarkOnly)).collect::<Result<Vec<_>, _>>()?;
-        let by_name: HashMap<Name, TargetId> = backends.iter().map(|b| b.name.clone()).zip(in_order).collect();
+        let in_order =
+            backends.iter().map(|_| state.new_target(Path::MarkOnly)).collect::<Result<Vec<_>, _>>()?;
+        let by_name: HashMap<Name, TargetId> =
+            backends.iter().map(|b| b.name.clone()).zip(in_order).collect();
         backends.sort_by(|a, b| a.name.cmp(&b.name));
         let mut service = Service {
             name: Name::known("default"),
@@ -119,7 +123,12 @@ impl State {
             table_size,
             backends: backends
                 .into_iter()
-                .map(|b| Backend { target: by_name[&b.name], active: b.active == Some(true), name: b.name, weight: b.weight })
+                .map(|b| Backend {
+                    target: by_name[&b.name],
+                    active: b.active == Some(true),
+                    name: b.name,
+                    weight: b.weight,
+                })
                 .collect(),
             table: Arc::default(),
         };
@@ -139,16 +148,17 @@ impl State {
             return Err(StateError::TooManyEntries(entries));
         }
         let mut next = Self { target_cursor: self.target_cursor, ..Self::empty(config.balancer.clone()) };
-        let old_paths: HashMap<Path, TargetId> = self.targets_used().map(|(target, path)| (path, target)).collect();
+        let old_paths: HashMap<Path, TargetId> =
+            self.targets_used().map(|(target, path)| (path, target)).collect();
         let known = |service: &config::Service, backend: &config::Backend| {
             let old = self.service(service.name.as_str())?;
             old.backends.iter().find(|old| old.name == backend.name)
         };
         let kept = |service: &config::Service, backend: &config::Backend| match backend.path {
             Path::Via(..) => old_paths.get(&backend.path).copied(),
-            Path::MarkOnly => {
-                known(service, backend).map(|old| old.target).filter(|&t| self.path(t) == Some(Path::MarkOnly))
-            }
+            Path::MarkOnly => known(service, backend)
+                .map(|old| old.target)
+                .filter(|&t| self.path(t) == Some(Path::MarkOnly)),
         };
         // Those that stay first, so that no new one takes their number.
         for service in &config.services {
@@ -168,7 +178,8 @@ impl State {
                     None => next.new_target(backend.path)?,
                 };
                 new_paths.insert(backend.path, target);
-                let active = backend.active.or_else(|| known(service, backend).map(|old| old.active)).unwrap_or(true);
+                let active =
+                    backend.active.or_else(|| known(service, backend).map(|old| old.active)).unwrap_or(true);
                 backends.push(Backend { name: backend.name.clone(), target, weight: backend.weight, active });
             }
             next.services.push(self.service_from(service, backends, config.balancer.hash_seed));
@@ -187,7 +198,8 @@ impl State {
             backends,
             table: Arc::default(),
         };
-        let shares = |service: &Service| service.active().map(|b| (b.name.clone(), b.weight)).collect::<Vec<_>>();
+        let shares =
+            |service: &Service| service.active().map(|b| (b.name.clone(), b.weight)).collect::<Vec<_>>();
         match self.service(service.name.as_str()) {
             Some(old)
                 if seed == self.balancer.hash_seed
@@ -206,7 +218,12 @@ impl State {
     ///
     /// # Errors
     /// When a name is not known; then nothing is changed.
-    pub fn set_active(&self, service: Option<&str>, names: &[String], active: bool) -> Result<Self, StateError> {
+    pub fn set_active(
+        &self,
+        service: Option<&str>,
+        names: &[String],
+        active: bool,
+    ) -> Result<Self, StateError> {
         let mut next = self.clone();
         if let Some(name) = service
             && self.service(name).is_none()
@@ -224,8 +241,13 @@ impl State {
                 }
             }
             if !found {
-                let place = service.map_or_else(|| "any service".to_owned(), |name| format!("service \"{name}\""));
-                let known = self.services.iter().filter(|service| meant(service)).flat_map(|service| &service.backends);
+                let place =
+                    service.map_or_else(|| "any service".to_owned(), |name| format!("service \"{name}\""));
+                let known = self
+                    .services
+                    .iter()
+                    .filter(|service| meant(service))
+                    .flat_map(|service| &service.backends);
                 let known = list(known.map(|backend| &backend.name));
                 return Err(StateError::NoBackend { name: name.clone(), place, known });
             }
@@ -248,7 +270,9 @@ impl State {
             let name = old.or(new).map_or_else(String::new, |service| service.name.to_string());
             let what = format!("service {name}");
             match (old, new) {
-                (Some(old), Some(new)) => compare(&what, &service_keys(old), &service_keys(new), &mut changes),
+                (Some(old), Some(new)) => {
+                    compare(&what, &service_keys(old), &service_keys(new), &mut changes)
+                }
                 (old, new) => changes.push(Change {
                     what,
                     key: None,
@@ -256,13 +280,18 @@ impl State {
                     to: new.map(|service| summary(&service_keys(service))),
                 }),
             }
-            let (none, keys_of) = (Vec::new(), |state: &Self, backend: &Backend| backend_keys(backend, state.path(backend.target)));
-            let (old_backends, new_backends) = (old.map_or(&none, |s| &s.backends), new.map_or(&none, |s| &s.backends));
+            let (none, keys_of) = (Vec::new(), |state: &Self, backend: &Backend| {
+                backend_keys(backend, state.path(backend.target))
+            });
+            let (old_backends, new_backends) =
+                (old.map_or(&none, |s| &s.backends), new.map_or(&none, |s| &s.backends));
             for (old, new) in self::pairs(old_backends, new_backends, |backend| &backend.name) {
                 let backend = old.or(new).map_or_else(String::new, |backend| backend.name.to_string());
                 let what = format!("backend {name}/{backend}");
                 match (old, new) {
-                    (Some(old), Some(new)) => compare(&what, &keys_of(self, old), &keys_of(next, new), &mut changes),
+                    (Some(old), Some(new)) => {
+                        compare(&what, &keys_of(self, old), &keys_of(next, new), &mut changes)
+                    }
                     (old, new) => changes.push(Change {
                         what,
                         key: None,
@@ -316,11 +345,16 @@ fn list<'a>(names: impl Iterator<Item = &'a Name>) -> String {
 }
 
 /// What `old` and `new` have of the same name, in the order of `old`, then what is new.
-fn pairs<'a, T>(old: &'a [T], new: &'a [T], name: impl Fn(&T) -> &Name) -> Vec<(Option<&'a T>, Option<&'a T>)> {
+fn pairs<'a, T>(
+    old: &'a [T],
+    new: &'a [T],
+    name: impl Fn(&T) -> &Name,
+) -> Vec<(Option<&'a T>, Option<&'a T>)> {
     let olds: HashMap<&str, &T> = old.iter().map(|item| (name(item).as_str(), item)).collect();
     let news: HashMap<&str, &T> = new.iter().map(|item| (name(item).as_str(), item)).collect();
     let both = old.iter().map(|item| (Some(item), news.get(name(item).as_str()).copied()));
-    let fresh = new.iter().filter(|item| !olds.contains_key(name(item).as_str())).map(|item| (None, Some(item)));
+    let fresh =
+        new.iter().filter(|item| !olds.contains_key(name(item).as_str())).map(|item| (None, Some(item)));
     both.chain(fresh).collect()
 }
 

@@ -17,7 +17,10 @@ pub fn unix_seconds() -> u64 {
 }
 
 /// Asks `done` every `interval` until it answers or `timeout` has passed; it is asked at least once.
-#[expect(clippy::disallowed_methods, reason = "for conditions that nothing announces, such as a lock set free")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "for conditions that nothing announces, such as a lock set free"
+)]
 pub fn wait_for<T>(timeout: Duration, interval: Duration, mut done: impl FnMut() -> Option<T>) -> Option<T> {
     let end = now() + timeout;
     loop {

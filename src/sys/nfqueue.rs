@@ -52,7 +52,9 @@ const QUEUES_FILE: &str = "/proc/self/net/netfilter/nfnetlink_queue";
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The kernel cannot queue to user space.
-    #[error("the kernel has no nfnetlink_queue: `modprobe nfnetlink_queue` (a module of Debian's linux-image-amd64)")]
+    #[error(
+        "the kernel has no nfnetlink_queue: `modprobe nfnetlink_queue` (a module of Debian's linux-image-amd64)"
+    )]
     NoKernelPart,
     /// Another process listens.
     #[error("queue {} is held by {holder}; end it or choose other queues", .queue.0)]
@@ -108,7 +110,8 @@ impl NfQueue {
         };
         // SAFETY: `fd` was opened by `inner` just now, which keeps it open for the rest of this function.
         let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-        fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| os("setting close-on-exec")(e.into()))?;
+        fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+            .map_err(|e| os("setting close-on-exec")(e.into()))?;
         setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER_BYTES).map_err(|error| match error {
             Errno::EPERM => OpenError::NotAllowed(number),
             error => os("enlarging its receive buffer")(error.into()),
@@ -116,7 +119,8 @@ impl NfQueue {
         let idle = TimeVal::milliseconds(i64::try_from(IDLE.as_millis()).unwrap_or(i64::MAX));
         setsockopt(&socket, ReceiveTimeout, &idle).map_err(|e| os("setting its time limit")(e.into()))?;
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(fd, &configuration(number), &kernel, MsgFlags::empty()).map_err(|e| os("configuring it")(e.into()))?;
+        sendto(fd, &configuration(number), &kernel, MsgFlags::empty())
+            .map_err(|e| os("configuring it")(e.into()))?;
         let ours: NetlinkAddr = getsockname(fd).map_err(|e| os("asking for its port")(e.into()))?;
         match queue_line(number) {
             Some(line) if line.port == ours.pid() => Ok(Self { inner, number, mask }),
@@ -237,7 +241,9 @@ fn queue_line(number: QueueNum) -> Option<QueueLine> {
 
 fn parse_line(line: &str) -> Option<QueueLine> {
     let fields: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
-    let &[queue, port, waiting, _mode, _range, queue_dropped, user_dropped, ..] = &fields[..] else { return None };
+    let &[queue, port, waiting, _mode, _range, queue_dropped, user_dropped, ..] = &fields[..] else {
+        return None;
+    };
     let queue = QueueNum(u16::try_from(queue).ok()?);
     Some(QueueLine { queue, port: u32::try_from(port).ok()?, waiting, queue_dropped, user_dropped })
 }
@@ -282,7 +288,8 @@ mod tests {
     #[test]
     fn reads_the_kernels_list_of_queues() {
         let line = "    0   1234     2 2   256     3     4       17  1";
-        let read = QueueLine { queue: QueueNum(0), port: 1234, waiting: 2, queue_dropped: 3, user_dropped: 4 };
+        let read =
+            QueueLine { queue: QueueNum(0), port: 1234, waiting: 2, queue_dropped: 3, user_dropped: 4 };
         assert_eq!(parse_line(line), Some(read));
         assert_eq!(parse_line("    0   1234"), None);
     }
@@ -290,8 +297,8 @@ mod tests {
     #[test]
     fn one_message_says_everything() {
         let message = configuration(QueueNum(0x0102));
-        assert_eq!(message.len(), 72);
-        assert_eq!(message[..4], 72u32.to_ne_bytes());
+        assert_eq!(message.len(), 64);
+        assert_eq!(message[..4], 64u32.to_ne_bytes());
         assert_eq!(message[18..20], [1, 2], "the queue in network order");
         assert_eq!(message[20..28], [8, 0, 1, 0, 1, 0, 0, 0], "bind");
         assert_eq!(message[28..40], [9, 0, 2, 0, 0, 0, 1, 0, 2, 0, 0, 0], "copy 256 bytes");

@@ -52,7 +52,11 @@ impl std::str::FromStr for RegionName {
         let valid = (1..=100).contains(&text.len())
             && !text.starts_with(['.', '-'])
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-        if valid { Ok(Self(text.to_owned())) } else { Err("1 to 100 of A-Z a-z 0-9 . _ -, not starting with . or -") }
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("1 to 100 of A-Z a-z 0-9 . _ -, not starting with . or -")
+        }
     }
 }
 
@@ -74,13 +78,17 @@ impl RegionName {
 #[derive(Debug, Error)]
 pub enum AccessError {
     /// No such region.
-    #[error("there is no region \"{0}\"; make one with `lbctl apply FILE` or `lbctl create M N`, or start lbd")]
+    #[error(
+        "there is no region \"{0}\"; make one with `lbctl apply FILE` or `lbctl create M N`, or start lbd"
+    )]
     Missing(RegionName),
     /// There is one already.
     #[error("there is a region \"{0}\" already; `lbctl show` shows it, `lbctl clean` removes it")]
     Exists(RegionName),
     /// Somebody else's file.
-    #[error("region \"{name}\" belongs to user {owner} with mode {mode:04o}; only one that is ours alone (mode 0600) is used")]
+    #[error(
+        "region \"{name}\" belongs to user {owner} with mode {mode:04o}; only one that is ours alone (mode 0600) is used"
+    )]
     NotOurs {
         /// The region.
         name: RegionName,
@@ -98,7 +106,9 @@ pub enum AccessError {
         holder: String,
     },
     /// Another lbd follows it.
-    #[error("region \"{name}\" is followed by another lbd, {holder}; end that one first or choose another --shm")]
+    #[error(
+        "region \"{name}\" is followed by another lbd, {holder}; end that one first or choose another --shm"
+    )]
     Followed {
         /// The region.
         name: RegionName,
@@ -150,7 +160,11 @@ impl Mapping {
     }
 
     fn alive(&self) -> io::Result<()> {
-        if self.guard.lost() { Err(io::Error::other("its file was truncated while it was in use")) } else { Ok(()) }
+        if self.guard.lost() {
+            Err(io::Error::other("its file was truncated while it was in use"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -211,7 +225,9 @@ impl Region {
         // A name of this process alone: whoever is left over from a process with this number is dead.
         let temporary = Path::new(DIRECTORY).join(format!(".{name}.{}", std::process::id()));
         match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(os("removing what is left over")(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(os("removing what is left over")(error));
+            }
             _ => {}
         }
         let mut options = OpenOptions::new();
@@ -315,8 +331,9 @@ impl Region {
                 Err(error) => Some(Err(error)),
             }
         };
-        clock::wait_for(LOCK_WAIT, Duration::from_millis(5), try_lock)
-            .unwrap_or_else(|| Err(AccessError::Locked { name: self.name.clone(), holder: self.flock_holder() }))
+        clock::wait_for(LOCK_WAIT, Duration::from_millis(5), try_lock).unwrap_or_else(|| {
+            Err(AccessError::Locked { name: self.name.clone(), holder: self.flock_holder() })
+        })
     }
 
     /// Makes this process the lbd of the region, until the region is dropped.
@@ -341,7 +358,8 @@ impl Region {
     /// When it cannot be told.
     pub fn is_followed(&self) -> Result<bool, AccessError> {
         let mut lock = first_byte(libc::F_WRLCK);
-        fcntl(self.file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock)).map_err(|error| self.os("asking who follows it", error.into()))?;
+        fcntl(self.file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock))
+            .map_err(|error| self.os("asking who follows it", error.into()))?;
         Ok(i32::from(lock.l_type) != libc::F_UNLCK)
     }
 

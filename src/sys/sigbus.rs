@@ -23,9 +23,9 @@ struct Entry {
     lost: AtomicBool,
 }
 
-static ENTRIES: [Entry; GUARDS_MAX] = [const {
-    Entry { start: AtomicUsize::new(0), len: AtomicUsize::new(0), lost: AtomicBool::new(false) }
-}; GUARDS_MAX];
+static ENTRIES: [Entry; GUARDS_MAX] =
+    [const { Entry { start: AtomicUsize::new(0), len: AtomicUsize::new(0), lost: AtomicBool::new(false) } };
+        GUARDS_MAX];
 
 /// Guards a mapping while it lives; must be dropped before the mapping.
 pub(super) struct Guard(&'static Entry);
@@ -37,7 +37,8 @@ impl Guard {
         let claim = |entry: &&Entry| {
             entry.start.compare_exchange(0, usize::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
-        let entry = ENTRIES.iter().find(claim).ok_or_else(|| io::Error::other("too many regions are mapped"))?;
+        let entry =
+            ENTRIES.iter().find(claim).ok_or_else(|| io::Error::other("too many regions are mapped"))?;
         entry.len.store(len, Ordering::Relaxed);
         entry.lost.store(false, Ordering::Relaxed);
         entry.start.store(start as usize, Ordering::Release);
@@ -84,7 +85,8 @@ extern "C" fn handler(_signal: c_int, info: *mut libc::siginfo_t, _context: *mut
         }
         const PAGE: usize = 4096;
         let page = address & !(PAGE - 1);
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: the range lies in a mapping that its guard keeps alive, and that nobody holds references into.
         let mapped = unsafe { libc::mmap(page as *mut c_void, end - page, protection, flags, -1, 0) };
         if mapped != libc::MAP_FAILED {

@@ -42,6 +42,8 @@ expect_grep() { # WHAT PATTERN FILE
 }
 
 at_least() { [[ $1 =~ ^-?[0-9]+$ && $2 =~ ^-?[0-9]+$ ]] && (($1 >= $2)); }
-holds() { printf '   ok  %s\n' "$*"; }
-note() { printf '       %s\n' "$*"; }
-broken() { printf '   NO  %s\n' "$*"; exit 1; }
+# To the scenario's own output, wherever the command that claims it is redirected to.
+exec {CLAIMS}>&1
+holds() { printf '   ok  %s\n' "$*" >&"$CLAIMS"; }
+note() { printf '       %s\n' "$*" >&"$CLAIMS"; }
+broken() { printf '   NO  %s\n' "$*" >&"$CLAIMS"; exit 1; }

@@ -37,15 +37,17 @@ config_backend() { # NAME ADDRESS ENCAP [LINE...]
     local line
     for line; do echo "$line"; done
 }
-# Servers FIRST to LAST as backends: by their IPv4 address, or their IPv6 address if the encapsulation wants that.
+# Servers FIRST to LAST as backends: by their IPv4 address, or by their IPv6 address if the encapsulation wants that;
+# gue6 and direct6 stand for gue and direct by IPv6.
 config_servers() { # FIRST LAST ENCAP [LINE...]
-    local first=$1 last=$2 encap=$3 n
+    local first=$1 last=$2 encap=$3 kind=$3 n
+    case $encap in gue6 | direct6) kind=${encap%6} ;; esac
     shift 3
     for ((n = first; n <= last; n++)); do
-        config_backend "s$n" "$(underlay "$n" "$encap")" "${encap/gue6/gue}" "$@"
+        config_backend "s$n" "$(underlay "$n" "$encap")" "$kind" "$@"
     done
 }
-underlay() { case $2 in ip6gre | ip6tnl | gue6) echo "fd00:0:0:1::$1" ;; *) echo "192.168.1.$1" ;; esac; }
+underlay() { case $2 in ip6gre | ip6tnl | gue6 | direct6) echo "fd00:0:0:1::$1" ;; *) echo "192.168.1.$1" ;; esac; }
 toml_list() {
     local item list=''
     for item in $1; do list+="${list:+, }\"$item\""; done

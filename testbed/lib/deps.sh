@@ -69,12 +69,12 @@ stock_kernel_package() {
     apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
 }
 
-# deps_nginx: sets NGINX to the program, or to nothing when it cannot be had.
+# deps_nginx: sets NGINX_PROGRAM to the program, or to nothing when it cannot be had.
 deps_nginx() {
     mkdir -p "$CACHE"
     with_lock nginx_unpack
     # shellcheck disable=SC2034 # for lib/inside
-    NGINX=$CACHE/nginx/usr/sbin/nginx
+    NGINX_PROGRAM=$CACHE/nginx/usr/sbin/nginx
 }
 nginx_unpack() {
     [[ ! -x $CACHE/nginx/usr/sbin/nginx ]] || return 0

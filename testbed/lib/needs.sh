@@ -19,7 +19,7 @@ need() {
     esac
 }
 lacks() { printf '%s\n' "$1"; return 1; }
-is_program() { if [[ $1 == nginx ]]; then [[ -x $NGINX ]]; else have "$1"; fi; }
+is_program() { if [[ $1 == nginx ]]; then [[ -x $NGINX_PROGRAM ]]; else have "$1"; fi; }
 scratch() { unshare --net -- "$@" >/dev/null 2>&1; }
 nft_can() {
     scratch nft "add table inet t; add chain inet t c { type filter hook prerouting priority 0; }; add rule inet t c $1"

@@ -13,12 +13,11 @@ region=/dev/shm/lb201
 size=$(stat -c %s "$region")
 wait_until 10 "lbd has taken the region" lbctl_in lb201 show
 cp "$region" good
-cp good "$WORK/region.good"
 
 damage() {
     case $1 in
-        corrupt) # the middle half of it is noise
-            dd if=/dev/urandom of="$region" bs=4096 seek=$((size / 16384)) count=$((size / 8192)) conv=notrunc status=none ;;
+        corrupt) # noise, but for the first page, which describes the rest
+            dd if=/dev/urandom of="$region" bs=4096 seek=1 count=$((size / 4096 - 1)) conv=notrunc status=none ;;
         foreign) # not our magic
             printf 'FOREIGN!' | dd of="$region" bs=1 conv=notrunc status=none ;;
         version) # our magic, a layout that nobody knows

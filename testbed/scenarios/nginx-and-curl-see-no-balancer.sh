@@ -45,18 +45,18 @@ http {
     }
 }
 NGINX
-    background "s$n" "s$n/nginx" "$NGINX" -e "$WORK/s$n/error.log" -p "$WORK/s$n" -c "$WORK/s$n/nginx.conf"
+    background "s$n" "s$n/nginx" "$NGINX_PROGRAM" -e "$WORK/s$n/error.log" -p "$WORK/s$n" -c "$WORK/s$n/nginx.conf"
 done
 for ((n = 1; n <= SERVERS; n++)); do wait_until 30 "nginx runs on s$n" test -s "s$n/pid"; done
 
 fetch() { in_ns client curl --silent --show-error --fail --max-time 60 "$@"; }
 for ((n = 1; n <= 12; n++)); do
     fetch --interface "50.0.7.$n" --output /dev/null --dump-header - "http://$VIP4/file" --range 0-99
-    fetch --interface "2000::7:$n" --output /dev/null --dump-header - "http://[$VIP6]/file" --range 0-99
+    fetch --interface "2000::7$((10 + n))" --output /dev/null --dump-header - "http://[$VIP6]/file" --range 0-99
 done > headers.txt
 expect_eq "servers that answered 24 requests" "$(grep -i '^x-server' headers.txt | sort -u | wc -l)" "$SERVERS"
 
-for place in "50.0.8.1 $VIP4" "2000::8:1 [$VIP6]"; do
+for place in "50.0.8.1 $VIP4" "2000::801 [$VIP6]"; do
     read -r source vip <<< "$place"
     fetch --interface "$source" --output got "http://$vip/file"
     expect_same "download of $BYTES bytes from $vip by $source" file got
@@ -65,5 +65,5 @@ for place in "50.0.8.1 $VIP4" "2000::8:1 [$VIP6]"; do
     expect_same "upload of $BYTES bytes to $vip by $source" file "$(echo s*/root/up)"
 done
 cat s*/access.log > access.txt
-expect_eq "requests whose source nginx saw as it was" "$(grep -Ec '^(50\.0\.[78]\.|2000::[78]:)' access.txt)" "$(wc -l < access.txt)"
+expect_eq "requests whose source nginx saw as it was" "$(grep -Ec '^(50\.0\.[78]\.|2000::[78][0-9a-f][0-9a-f] )' access.txt)" "$(wc -l < access.txt)"
 expect_eq "replies seen by the balancer" "$(witness lb201 from_vip)" 0

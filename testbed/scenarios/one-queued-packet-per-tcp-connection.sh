@@ -3,39 +3,41 @@
 #
 # One service an encapsulation, each with a VIP of IPv4 and of IPv6, all on the same four servers. An independent nft
 # table counts SYNs (those sent again apart), packets that conntrack calls invalid, and replies seen by the balancer.
-# ipip carries IPv4 only.
+# direct reaches a next hop of the VIP's own family; ipip and gue to one address would be tunnels that the kernel cannot
+# tell apart, so each has servers of its own.
 # topology: dsr:servers=4
 # needs: queue conntrack gre ip6gre ipip ip6tnl gue traffic
 # limit_s: 420
 
-#         service encap  connections over IPv4, over IPv6
-SERVICES="gre     gre    64 64
-          ip6gre  ip6gre 64 64
-          direct  direct 64 64
-          ipip    ipip   64 0
-          gue     gue    13 13
-          gue6    gue6   0  13
-          ip6tnl  ip6tnl 13 0"
+#         service encap   servers  connections over IPv4, over IPv6
+SERVICES="gre     gre     1 4      56 56
+          ip6gre  ip6gre  1 4      56 56
+          ipip    ipip    1 2      56 56
+          direct  direct  1 4      56 0
+          direct6 direct6 1 4      0  56
+          gue     gue     3 4      13 13
+          gue6    gue6    3 4      13 0
+          ip6tnl  ip6tnl  1 2      0  13"
 
 {
     config_balancer lb201
     n=0
-    while read -r name encap four six; do
+    while read -r name encap first last four six; do
         n=$((n + 1))
         vips=''
         ((four == 0)) || vips+=" 10.0.0.$n/32"
         ((six == 0)) || vips+=" 1000::$n/128"
         config_service "$name" "$vips" tcp "$PORT"
-        config_servers 1 4 "$encap"
+        config_servers "$first" "$last" "$encap"
     done <<< "$SERVICES"
 } > lb201.toml
 witness_up lb201
 balancer_start lb201 lb201.toml
 listen=() targets=()
 n=0
-while read -r name encap four six; do
+while read -r name encap first last four six; do
     n=$((n + 1))
-    backends_up lb201 "$name" 1 4
+    backends_up lb201 "$name" "$first" "$last"
     ((four == 0)) || { listen+=("10.0.0.$n:$PORT"); targets+=("10.0.0.$n:$PORT $four $name"); }
     ((six == 0)) || { listen+=("[1000::$n]:$PORT"); targets+=("[1000::$n]:$PORT $six $name"); }
 done <<< "$SERVICES"
@@ -50,7 +52,7 @@ for target in "${targets[@]}"; do
 done
 
 syns=$(witness lb201 syn) again=$(witness lb201 syn_again)
-expect_eq "connections" "$connections" "$(awk '{ n += $3 + $4 } END { print n }' <<< "$SERVICES")"
+expect_eq "connections" "$connections" "$(awk '{ n += $5 + $6 } END { print n }' <<< "$SERVICES")"
 expect_eq "first SYNs seen ($again were sent again)" "$((syns - again))" "$connections"
 expect_ge "packets to VIPs" "$(witness lb201 to_vip)" "$((connections * 20))"
 expect_eq "packets queued, as the kernel counts" "$(kernel_queued lb201)" "$syns"

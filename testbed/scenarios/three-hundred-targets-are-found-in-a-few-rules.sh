@@ -47,7 +47,7 @@ for family in ("-4", "-6"):
             mask = int(rule.get("fwmask", "0xffffffff"), 0)
             if "fwmark" in rule and mark & mask != int(rule["fwmark"], 0) & mask:
                 continue
-            if rule.get("action") == "nop":
+            if "nop" in rule or rule.get("action") == "nop":
                 continue
             if "goto" in rule:
                 at = next(i for i, r in enumerate(rules) if r["priority"] >= rule["goto"])

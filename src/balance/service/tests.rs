@@ -73,11 +73,20 @@ fn the_most_specific_service_wins() {
 #[test]
 fn equal_claims_are_a_conflict_and_name_the_packet() {
     let clash = |a: Given, b: Given| classifier(&[a, b]).unwrap_err();
-    let conflict = clash(given("a", &["10.0.0.0/32"], &[Tcp], &[(80, 90)]), given("b", &["10.0.0.0/32"], &[Tcp], &[(85, 95)]));
+    let conflict = clash(
+        given("a", &["10.0.0.0/32"], &[Tcp], &[(80, 90)]),
+        given("b", &["10.0.0.0/32"], &[Tcp], &[(85, 95)]),
+    );
     assert_eq!(conflict.to_string(), "services \"a\" and \"b\" both claim 10.0.0.0 tcp port 85");
     let conflict = clash(given("a", &["1000::/64"], &[], &[]), given("b", &["1000::/64"], &[], &[]));
     assert_eq!(conflict.what, "1000:: tcp port 0");
-    assert!(classifier(&[given("a", &["10.0.0.0/32"], &[Tcp], &[(80, 80)]), given("b", &["10.0.0.0/32"], &[Udp], &[(80, 80)])]).is_ok());
+    assert!(
+        classifier(&[
+            given("a", &["10.0.0.0/32"], &[Tcp], &[(80, 80)]),
+            given("b", &["10.0.0.0/32"], &[Udp], &[(80, 80)])
+        ])
+        .is_ok()
+    );
 }
 
 #[test]
@@ -87,14 +96,17 @@ fn the_ends_of_the_address_space_are_addresses_too() {
         assert_eq!(all.service_of(&packet(dst, 6, 65535)), Some(0), "{dst}");
     }
     assert_eq!(all.claims().len(), 2);
-    let top = classifier(&[given("top", &["255.255.255.255/32", "255.255.255.0/24"], &[Tcp], &[(65535, 65535)])]).unwrap();
+    let top =
+        classifier(&[given("top", &["255.255.255.255/32", "255.255.255.0/24"], &[Tcp], &[(65535, 65535)])])
+            .unwrap();
     assert_eq!(top.service_of(&packet("255.255.255.255", 6, 65535)), Some(0));
     assert_eq!(top.service_of(&packet("255.255.254.255", 6, 65535)), None);
 }
 
 #[test]
 fn a_service_for_every_protocol_leaves_no_gap_beside_a_named_one() {
-    let services = [given("any", &["10.0.0.0/24"], &[], &[]), given("web", &["10.0.0.0/32"], &[Tcp], &[(80, 80)])];
+    let services =
+        [given("any", &["10.0.0.0/24"], &[], &[]), given("web", &["10.0.0.0/32"], &[Tcp], &[(80, 80)])];
     let claims = classifier(&services).unwrap().claims();
     let boxes: Vec<_> = claims.iter().map(|c| (c.protocols, c.ports.to_string(), c.service)).collect();
     assert_eq!(
@@ -137,7 +149,11 @@ fn naive(services: &[Given], dst: Ipv4Addr, protocol: u8, port: u16) -> Option<u
 }
 
 fn any_service() -> impl Strategy<Value = (u8, u8, Vec<Protocol>, Vec<(u16, u16)>)> {
-    let port = prop_oneof![Just((80, 80)), (0u16..20).prop_map(|p| (p, p)), (0u16..20, 0u16..20).prop_map(|(a, b)| (a.min(b), a.max(b)))];
+    let port = prop_oneof![
+        Just((80, 80)),
+        (0u16..20).prop_map(|p| (p, p)),
+        (0u16..20, 0u16..20).prop_map(|(a, b)| (a.min(b), a.max(b)))
+    ];
     let protocols = prop::sample::subsequence(vec![Tcp, Udp, Sctp], 0..3);
     (0u8..16, 24u8..=32, protocols, prop::collection::vec(port, 0..2))
 }

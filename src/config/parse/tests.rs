@@ -90,7 +90,11 @@ fn a_complaint_names_file_line_key_found_and_allowed() {
 #[test]
 fn every_key_has_limits() {
     for (old, new, expected) in [
-        ("address = [\"192.168.1.201\", ", "address = [\"192.168.1.201\", \"192.168.1.202\", ", "at most one IPv4"),
+        (
+            "address = [\"192.168.1.201\", ",
+            "address = [\"192.168.1.201\", \"192.168.1.202\", ",
+            "at most one IPv4",
+        ),
         ("interfaces = [\"eth1\"]", "interfaces = []", "names of network devices"),
         ("interfaces = [\"eth1\"]", "interfaces = [\"eth1\", \"eth1\"]", "each once"),
         ("interfaces = [\"eth1\"]", "interfaces = [\"a-name-too-long-1\"]", "1 to 15 bytes"),
@@ -102,7 +106,11 @@ fn every_key_has_limits() {
         ("\"10.0.0.0/32\"", "\"10.0.0.1/24\"", "\"10.0.0.0/24\" or \"10.0.0.1/32\""),
         ("\"10.0.0.0/32\"", "\"224.0.0.1\"", "unicast"),
         ("[\"udp\", \"tcp\"]", "[\"udp\", \"icmp\"]", "\"tcp\", \"udp\", \"sctp\""),
-        ("protocols = [\"udp\", \"tcp\"]\nports = [\"8000-8010\", \"80\"]\nhash = \"5-tuple\"", "ports = [80]", "no ports without protocols"),
+        (
+            "protocols = [\"udp\", \"tcp\"]\nports = [\"8000-8010\", \"80\"]\nhash = \"5-tuple\"",
+            "ports = [80]",
+            "no ports without protocols",
+        ),
         ("[\"8000-8010\", \"80\"]", "[\"80-70\"]", "ranges of them"),
         ("[\"8000-8010\", \"80\"]", "[\"80-90\", 85]", "each port once"),
         ("hash = \"5-tuple\"", "hash = \"4-tuple\"", "\"5-tuple\" or \"source\""),
@@ -135,9 +143,13 @@ fn all_complaints_come_at_once_in_the_order_of_lines() {
 
 #[test]
 fn services_that_claim_the_same_are_refused() {
-    let second = "\n[[service]]\nname = \"web2\"\nvips = [\"10.0.0.0/32\"]\nprotocols = [\"tcp\"]\nports = [\"80\"]\n";
+    let second =
+        "\n[[service]]\nname = \"web2\"\nvips = [\"10.0.0.0/32\"]\nprotocols = [\"tcp\"]\nports = [\"80\"]\n";
     let message = one(&format!("{WHOLE}{second}"));
-    assert!(message.contains("service \"web2\": found 10.0.0.0 tcp port 80, which service \"web\" claims too"), "{message}");
+    assert!(
+        message.contains("service \"web2\": found 10.0.0.0 tcp port 80, which service \"web\" claims too"),
+        "{message}"
+    );
     let same_name = second.replace("web2", "web").replace("\"80\"", "\"81\"");
     assert!(one(&format!("{WHOLE}{same_name}")).contains("each name once"));
 }

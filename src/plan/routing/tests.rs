@@ -165,7 +165,7 @@ fn a_tunnel_that_changed_is_made_anew_and_one_that_lacks_a_setting_is_not() {
     let before = every_kind();
     converge(&mut now, &desired(&before).unwrap());
     now.devices.get_mut("sr-2").unwrap().ready = false;
-    let mut after = before.clone();
+    let mut after = before;
     after.targets[0] = Some(Path::Via(Encap::Gre, "192.168.1.77".parse().unwrap()));
     let ops: Vec<String> = converge(&mut now, &desired(&after).unwrap()).iter().map(Op::to_string).collect();
     assert_eq!(

@@ -33,7 +33,11 @@ fn state() -> State {
 
 #[test]
 fn a_state_comes_back_as_it_went() {
-    for state in [state(), State::unconfigured(TableSize::DEFAULT, 10, 5).unwrap(), State::empty(Balancer::unconfigured())] {
+    for state in [
+        state(),
+        State::unconfigured(TableSize::DEFAULT, 10, 5).unwrap(),
+        State::empty(Balancer::unconfigured()),
+    ] {
         let bytes = encode(&state, Generation(7));
         assert_eq!(bytes.len() % 8, 0);
         let (generation, back) = decode(&bytes).unwrap();

@@ -3,9 +3,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn config(services: &[(&str, &[(&str, &str)])]) -> Config {
-    let mut text = "[balancer]\nname='lb'\naddress=['192.168.1.201','fd00::201']\ninterfaces=['eth2']\n".to_owned();
+    let mut text =
+        "[balancer]\nname='lb'\naddress=['192.168.1.201','fd00::201']\ninterfaces=['eth2']\n".to_owned();
     for (index, (name, backends)) in services.iter().enumerate() {
-        text += &format!("[[service]]\nname='{name}'\nvips=['10.0.0.{index}']\nprotocols=['tcp']\ntable_size=997\n");
+        text += &format!(
+            "[[service]]\nname='{name}'\nvips=['10.0.0.{index}']\nprotocols=['tcp']\ntable_size=997\n"
+        );
         for (backend, rest) in *backends {
             text += &format!("[[service.backend]]\nname='{backend}'\n{rest}\n");
         }
@@ -33,7 +36,8 @@ fn targets_are_shared_by_services_and_keep_their_numbers() {
     assert_eq!(number(&without, "web", "s2"), 2);
     assert_eq!(without.targets_used().count(), 2);
     // The number of s1 rests: a newcomer takes a fresh one.
-    let newcomer = without.merge(&config(&[("web", &[S2, ("s9", "address='192.168.1.9'")]), ("dns", &[S3])])).unwrap();
+    let newcomer =
+        without.merge(&config(&[("web", &[S2, ("s9", "address='192.168.1.9'")]), ("dns", &[S3])])).unwrap();
     assert_eq!(number(&newcomer, "web", "s9"), 4);
 }
 
@@ -50,7 +54,9 @@ fn a_file_that_does_not_say_leaves_activation_alone() {
 #[test]
 fn changes_are_named_one_by_one() {
     let state = State::new(&config(&[("web", &[S1, S2])])).unwrap();
-    let next = state.merge(&config(&[("web", &[("s1", "address='192.168.1.1'\nweight=5"), S3]), ("new", &[S1])])).unwrap();
+    let next = state
+        .merge(&config(&[("web", &[("s1", "address='192.168.1.1'\nweight=5"), S3]), ("new", &[S1])]))
+        .unwrap();
     let lines: Vec<_> = state.changes(&next).iter().map(ToString::to_string).collect();
     assert_eq!(
         lines,

@@ -89,7 +89,10 @@ fn a_region_truncated_under_its_reader_is_an_error_not_a_crash() {
     let mut region = Region::create(&name.0, &state(5)).unwrap();
     let mut words = region.mapping();
     OpenOptions::new().write(true).open(name.0.path()).unwrap().set_len(100).unwrap();
-    assert!(matches!(region.state(), Err(AccessError::Unusable { error: RegionError::Truncated { .. }, .. })));
+    assert!(matches!(
+        region.state(),
+        Err(AccessError::Unusable { error: RegionError::Truncated { .. }, .. })
+    ));
     OpenOptions::new().write(true).open(name.0.path()).unwrap().set_len(0).unwrap();
     assert!(words.store(8192, 1).is_err());
     assert!(region.state().is_err());

@@ -177,7 +177,6 @@ fn gue_flags(ends: Ends) -> TunnelEncapFlags {
     }
 }
 
-#[allow(clippy::wildcard_enum_match_arm, reason = "non-exhaustive enums of another crate")]
 fn seen(message: &LinkMessage) -> DeviceNow {
     let (mut name, mut kind, mut alias) = (String::new(), String::new(), String::new());
     let (mut tunnel, mut ends) = (None, None);
@@ -223,7 +222,6 @@ fn ipv6_is_on(spec: &AfSpecInet6) -> bool {
 }
 
 /// The ends of any tunnel, and the tunnel if we could have made it.
-#[allow(clippy::wildcard_enum_match_arm, reason = "a non-exhaustive enum of another crate")]
 fn tunnel_of(data: &InfoData, kind: &str) -> (Option<Ends>, Option<Tunnel>) {
     let (ends, wrap) = match data {
         InfoData::GreTun(infos) => gre(infos),
@@ -235,7 +233,6 @@ fn tunnel_of(data: &InfoData, kind: &str) -> (Option<Ends>, Option<Tunnel>) {
     (ends, tunnel.filter(|tunnel| tunnel.kind().name() == kind))
 }
 
-#[allow(clippy::wildcard_enum_match_arm, reason = "a non-exhaustive enum of another crate")]
 fn gre(infos: &[InfoGre]) -> (Option<Ends>, Option<Wrap>) {
     let (mut local, mut remote) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
     let mut plain = true;
@@ -265,7 +262,6 @@ fn gre(infos: &[InfoGre]) -> (Option<Ends>, Option<Wrap>) {
     (Some(Ends::V4 { local, remote }), plain.then_some(Wrap::Gre))
 }
 
-#[allow(clippy::wildcard_enum_match_arm, reason = "a non-exhaustive enum of another crate")]
 fn gre6(infos: &[InfoGre6]) -> (Option<Ends>, Option<Wrap>) {
     let (mut local, mut remote) = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
     let (mut plain, mut limit_is_off) = (true, false);
@@ -296,7 +292,6 @@ fn gre6(infos: &[InfoGre6]) -> (Option<Ends>, Option<Wrap>) {
     (Some(Ends::V6 { local, remote }), (plain && limit_is_off).then_some(Wrap::Gre))
 }
 
-#[allow(clippy::wildcard_enum_match_arm, reason = "a non-exhaustive enum of another crate")]
 fn ip_tunnel(infos: &[InfoIpTunnel]) -> (Option<Ends>, Option<Wrap>) {
     let (mut local, mut remote) = (None, None);
     let (mut plain, mut encap, mut limit_is_off) = (true, TunnelEncapType::None, false);

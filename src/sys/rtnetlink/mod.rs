@@ -5,8 +5,11 @@
 //!
 //! What was asked for is never assumed to be there: [`Routing::converge`] reads everything back.
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
 mod links;
+#[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
 mod routes;
+#[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
 mod rules;
 
 use std::{collections::BTreeMap, io};
@@ -210,6 +213,9 @@ fn hint(op: &Op, error: &io::Error) -> String {
         }
         (Op::AddRoute(_), libc::ENETUNREACH | libc::EHOSTUNREACH) => {
             "the next hop must be on a network of this machine (ip route get ADDRESS)".to_owned()
+        }
+        (Op::AddRoute(_), libc::EINVAL) => {
+            "a next hop must be another machine's address on a network of this one".to_owned()
         }
         (Op::AddRoute(_), libc::EEXIST) => {
             "somebody else has a route in the same place (ip route show table all)".to_owned()

@@ -148,7 +148,7 @@ fn seen(message: &RouteMessage, names: &BTreeMap<u32, &str>) -> Option<Route> {
             RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
             RouteAttribute::Priority(value) => metric = *value,
             RouteAttribute::MultiPath(_) | RouteAttribute::Metrics(_) | RouteAttribute::Encap(_) => {
-                strange = true
+                strange = true;
             }
             _ => {}
         }

@@ -76,7 +76,6 @@ fn message(family: Family, rule: &Rule) -> RuleMessage {
     message
 }
 
-#[allow(clippy::wildcard_enum_match_arm, reason = "non-exhaustive enums of another crate")]
 fn ours(message: &RuleMessage) -> Option<Rule> {
     let (mut priority, mut mark, mut mask, mut goto, mut table) =
         (0, 0, 0, 0, u32::from(message.header.table));

@@ -1,0 +1,5 @@
+//! Worlds: whole balancers with fake queues, in one process, without root. Each test says which packets come, and then
+//! which verdicts and which counters it expects, all of them.
+
+mod scenarios;
+mod world;

@@ -1,0 +1,160 @@
+//! What balancers do, packet by packet.
+
+use std::collections::BTreeMap;
+
+use super::world::{Event, Lb, packet, syn};
+use crate::{balance::Verdict, io::QueueError};
+
+const CONFIG: &str = "
+    [balancer]
+    name = 'lb201'
+    address = ['192.168.1.201', 'fd00:0:0:1::201']
+    interfaces = ['eth2']
+    [[service]]
+    name = 'web'
+    vips = ['10.0.0.0/32', '1000::/128']
+    protocols = ['tcp', 'udp']
+    ports = ['80']
+    table_size = 997
+    backend = [ { name = 's1', address = '192.168.1.1' }, { name = 's2', address = '192.168.1.2' },
+                { name = 's3', address = '192.168.1.3' }, { name = 's4', address = 'fd00:0:0:1::4' } ]
+    [[service]]
+    name = 'affine'
+    vips = ['10.0.0.1']
+    protocols = ['tcp']
+    hash = 'source'
+    table_size = 997
+    backend = [ { name = 's1', address = '192.168.1.1' }, { name = 's2', address = '192.168.1.2' } ]
+    [[service]]
+    name = 'any'
+    vips = ['10.0.0.2']
+    table_size = 97
+    backend = [ { name = 's1', address = '192.168.1.1' } ]
+";
+
+#[test]
+fn every_packet_gets_one_verdict_and_moves_exactly_its_counters() {
+    let mut lb = Lb::new(CONFIG);
+    for (bytes, steered, counter) in [
+        (syn("50.0.0.1", 1, "10.0.0.0", 80), true, "steered_syn"),
+        (syn("2000::1", 1, "1000::", 80), true, "steered_syn"),
+        (packet(6, "50.0.0.1", 1, "10.0.0.0", 80, 0x10), true, "steered_midstream"),
+        (packet(17, "50.0.0.1", 1, "10.0.0.0", 80, 0), true, "steered_udp"),
+        (packet(132, "50.0.0.1", 1, "10.0.0.2", 80, 0), true, "steered_sctp"),
+        (packet(47, "50.0.0.1", 1, "10.0.0.2", 80, 0), true, "steered_other"),
+        (syn("50.0.0.1", 1, "10.0.0.0", 81), false, "drop_no_service"),
+        (syn("50.0.0.1", 1, "10.0.0.9", 80), false, "drop_no_service"),
+        (packet(132, "50.0.0.1", 1, "10.0.0.0", 80, 0), false, "drop_no_service"),
+        (vec![], false, "drop_version"),
+        (syn("50.0.0.1", 1, "10.0.0.0", 80)[..19].to_vec(), false, "drop_ip_header"),
+        (syn("50.0.0.1", 1, "10.0.0.0", 80)[..30].to_vec(), false, "drop_l4_header"),
+    ] {
+        assert_eq!(lb.steer(bytes).is_some(), steered, "{counter}");
+        assert_eq!(lb.moved(), [("packets", 1), (counter, 1)]);
+    }
+    assert_eq!(lb.turn(Event::Nothing).unwrap(), None);
+    assert_eq!(lb.moved(), []);
+}
+
+#[test]
+fn the_hash_decides_by_what_the_service_says() {
+    let mut lb = Lb::new(CONFIG);
+    let flow = lb.steer(syn("50.0.0.1", 7, "10.0.0.0", 80));
+    for _ in 0..3 {
+        assert_eq!(lb.steer(syn("50.0.0.1", 7, "10.0.0.0", 80)), flow, "a flow stays");
+        assert_eq!(
+            lb.steer(packet(6, "50.0.0.1", 7, "10.0.0.0", 80, 0x18)),
+            flow,
+            "and its middle goes there too"
+        );
+    }
+    let mut ports = BTreeMap::new();
+    let mut affine = BTreeMap::new();
+    for port in 1..=400 {
+        *ports.entry(lb.steer(syn("50.0.0.1", port, "10.0.0.0", 80)).unwrap()).or_insert(0) += 1;
+        *affine.entry(lb.steer(syn("50.0.0.1", port, "10.0.0.1", port)).unwrap()).or_insert(0) += 1;
+    }
+    assert_eq!(ports.len(), 4, "ports spread over all: {ports:?}");
+    assert!(ports.values().all(|&count| (60..=140).contains(&count)), "{ports:?}");
+    assert_eq!(affine.into_values().collect::<Vec<_>>(), [400], "one client, one backend");
+}
+
+#[test]
+fn a_deactivated_backend_gets_nothing_new_and_others_keep_almost_all() {
+    let mut lb = Lb::new(CONFIG);
+    let flows: Vec<_> = (1..=1000).map(|port| syn("50.0.0.1", port, "10.0.0.0", 80)).collect();
+    let owners = |lb: &mut Lb| flows.iter().map(|flow| lb.steer(flow.clone()).unwrap()).collect::<Vec<_>>();
+    let before = owners(&mut lb);
+    lb.deactivate("s2");
+    let without = owners(&mut lb);
+    assert!(!without.contains(&"web/s2".to_owned()));
+    let moved = before.iter().zip(&without).filter(|(b, w)| *b != "web/s2" && b != w).count();
+    assert!(moved < 50, "{moved} of 1000 flows moved besides those of s2");
+    lb.activate("s2");
+    assert_eq!(owners(&mut lb), before, "the same set, the same table");
+}
+
+#[test]
+fn without_backends_packets_are_dropped_and_counted() {
+    let mut lb = Lb::new(CONFIG);
+    lb.deactivate("s1");
+    assert_eq!(lb.steer(syn("50.0.0.1", 1, "10.0.0.2", 9)), None);
+    assert_eq!(lb.moved(), [("packets", 1), ("drop_no_backend", 1)]);
+    assert!(lb.steer(syn("50.0.0.1", 1, "10.0.0.0", 80)).is_some(), "other services go on");
+}
+
+#[test]
+fn two_balancers_of_different_histories_agree_on_every_flow() {
+    let (mut ours, mut theirs) = (Lb::new(CONFIG), Lb::new(CONFIG));
+    for (lb, backends) in [(&mut ours, ["s3", "s1"]), (&mut theirs, ["s1", "s3"])] {
+        for backend in backends {
+            lb.deactivate(backend);
+        }
+    }
+    theirs.activate("s1");
+    theirs.deactivate("s4");
+    theirs.activate("s4");
+    ours.activate("s1");
+    for port in 1..=500 {
+        let flow = syn("2000::9", port, "1000::", 80);
+        assert_eq!(ours.steer(flow.clone()), theirs.steer(flow));
+    }
+}
+
+#[test]
+fn no_error_of_the_socket_ends_a_worker_but_a_queue_that_is_gone() {
+    let mut lb = Lb::new(CONFIG);
+    let other = || QueueError::Other(std::io::Error::other("strange"));
+    for (error, counter) in [
+        (QueueError::Overrun, "socket_overrun"),
+        (QueueError::TooLate, "verdict_too_late"),
+        (other(), "socket_error"),
+    ] {
+        assert_eq!(lb.turn(Event::Fails(error)).unwrap(), None);
+        assert_eq!(lb.moved(), [(counter, 1)]);
+    }
+    lb.fail_next_answer(other());
+    assert!(lb.steer(syn("50.0.0.1", 1, "10.0.0.0", 80)).is_some());
+    assert_eq!(lb.moved(), [("packets", 1), ("steered_syn", 1), ("socket_error", 1)]);
+    let gone = QueueError::Closed(std::io::Error::from_raw_os_error(1));
+    assert!(lb.turn(Event::Fails(gone)).is_err());
+}
+
+#[test]
+fn marks_of_one_target_are_the_same_for_all_its_services() {
+    let mut lb = Lb::new(CONFIG);
+    let mut marks = BTreeMap::new();
+    for (dst, port) in [("10.0.0.2", 0), ("10.0.0.1", 80), ("10.0.0.0", 80)] {
+        for sport in 1..=100 {
+            let Some(Verdict::Steer(mark)) =
+                lb.turn(Event::Packet(syn("50.0.0.9", sport, dst, port))).unwrap()
+            else {
+                panic!("{dst} is not steered");
+            };
+            let target = lb.state.balancer.mark_mask.target(mark).unwrap();
+            let path = lb.state.path(target).unwrap();
+            assert_eq!(*marks.entry(path).or_insert(mark), mark);
+        }
+    }
+    assert_eq!(marks.len(), 4);
+}

@@ -1,0 +1,169 @@
+//! What deciding costs: building tables, one decision, publishing a state and taking it over.
+//!
+//! `cargo bench` prints times; they hold for the machine and the moment. The Maglev paper (5.3) gives 1.8 ms and 22.9 ms
+//! for tables of 65537 and 655373 entries on Google's machines of 2016.
+
+#![expect(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use synrail::{
+    balance::{Balancer, Forwarding, maglev},
+    config::{Config, TableSize, Weight},
+    ids::Generation,
+    packet::Packet,
+    state::State,
+    sys::region::{AccessError, Region, RegionName},
+};
+
+const SEED: u32 = 0xcafe_babe;
+
+fn names(count: usize) -> Vec<String> {
+    let mut names: Vec<_> = (0..count).map(|index| format!("backend-{index}")).collect();
+    names.sort();
+    names
+}
+
+fn tables(c: &mut Criterion) {
+    let mut group = c.benchmark_group("table");
+    group.sample_size(20);
+    for (entries, backends) in [(65537, 100), (65537, 1000), (655_373, 1000)] {
+        let names = names(backends);
+        let size = TableSize::new(entries).unwrap();
+        let equal = || names.iter().map(|name| (name.as_str(), Weight::ONE));
+        group.bench_function(format!("{entries}x{backends}"), |b| {
+            b.iter(|| maglev::build(SEED, size, equal()));
+        });
+        let weighted =
+            || names.iter().zip((1..=100).cycle()).map(|(name, w)| (name.as_str(), Weight::new(w).unwrap()));
+        group.bench_function(format!("{entries}x{backends} weighted 1..100"), |b| {
+            b.iter(|| maglev::build(SEED, size, weighted()));
+        });
+    }
+}
+
+/// 100 services with IPv4 and IPv6, TCP and UDP, 10 backends each.
+fn hundred_services() -> State {
+    let mut text =
+        "[balancer]\nname='lb'\naddress=['192.168.1.201','fd00::201']\ninterfaces=['eth2']\n".to_owned();
+    for service in 0..100 {
+        text += &format!(
+            "[[service]]\nname='v{service}'\nvips=['10.0.{service}.0/24','1000::{service}/128']\nprotocols=['tcp','udp']\nports=['80','8000-8010']\n"
+        );
+        for backend in 0..10 {
+            text += &format!("[[service.backend]]\nname='s{backend}'\naddress='192.168.1.{}'\n", backend + 1);
+        }
+    }
+    State::new(&Config::parse("bench", &text).unwrap()).unwrap()
+}
+
+fn v4(protocol: u8, client: u32, sport: u16, service: u8) -> Vec<u8> {
+    let mut bytes = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    bytes.extend((0x3200_0000 + client).to_be_bytes());
+    bytes.extend([10, 0, service, 1]);
+    bytes.extend(sport.to_be_bytes());
+    bytes.extend(80u16.to_be_bytes());
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    bytes
+}
+
+fn v6(client: u16, sport: u16, service: u16) -> Vec<u8> {
+    let mut bytes = vec![0x60, 0, 0, 0, 0, 20, 6, 64];
+    bytes.extend([0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend(client.to_be_bytes());
+    bytes.extend([0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    // Written in decimal digits, as the VIPs above are.
+    bytes.extend(u16::from_str_radix(&service.to_string(), 16).unwrap().to_be_bytes());
+    bytes.extend(sport.to_be_bytes());
+    bytes.extend(80u16.to_be_bytes());
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    bytes
+}
+
+/// Each iteration takes another packet, so that no branch or cache line is learned by heart.
+fn decisions(c: &mut Criterion) {
+    let state = hundred_services();
+    let forwarding = Forwarding::new(&state, Generation(1)).unwrap();
+    let spread = |n: u32| (n.wrapping_mul(2_654_435_761) >> 8, u16::try_from(n % 50_000).unwrap() + 1024);
+    let kinds: [(&str, Box<dyn Fn(u32) -> Vec<u8>>); 3] = [
+        (
+            "tcp ipv4",
+            Box::new(move |n| v4(6, spread(n).0 & 0xffff, spread(n).1, u8::try_from(n % 100).unwrap())),
+        ),
+        (
+            "udp ipv4",
+            Box::new(move |n| v4(17, spread(n).0 & 0xffff, spread(n).1, u8::try_from(n % 100).unwrap())),
+        ),
+        (
+            "tcp ipv6",
+            Box::new(move |n| {
+                v6(u16::try_from(spread(n).0 & 0xffff).unwrap(), spread(n).1, u16::try_from(n % 100).unwrap())
+            }),
+        ),
+    ];
+    let mut group = c.benchmark_group("decision, 100 services");
+    for (kind, make) in &kinds {
+        let packets: Vec<Vec<u8>> = (0..4096).map(make).collect();
+        let mut balancer = Balancer::default();
+        let mut next = 0;
+        group.bench_function(format!("{kind}: parse, classify, hash, look up, count"), |b| {
+            b.iter(|| {
+                next = (next + 1) % packets.len();
+                black_box(balancer.handle(&forwarding, black_box(&packets[next])))
+            });
+        });
+        assert_eq!(balancer.counters.values()[5..].iter().sum::<u64>(), 0, "{kind}: every packet is steered");
+        group.bench_function(format!("{kind}: parse alone"), |b| {
+            b.iter(|| {
+                next = (next + 1) % packets.len();
+                black_box(Packet::parse(black_box(&packets[next])))
+            });
+        });
+    }
+}
+
+/// A region of this benchmark alone.
+struct Private(RegionName);
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let _ = Region::remove(&self.0);
+    }
+}
+
+fn publishing(c: &mut Criterion) {
+    let name = Private(format!("synrail-bench-{}", std::process::id()).parse().unwrap());
+    let state = State::unconfigured(TableSize::DEFAULT, 1000, 999).unwrap();
+    let mut writer = Region::create(&name.0, &state).unwrap();
+    let mut reader = Region::open(&name.0).unwrap();
+    let mut group = c.benchmark_group("region, 65537x1000");
+    group.sample_size(20);
+    group.bench_function("publish", |b| {
+        b.iter(|| writer.update(|_| Ok::<_, AccessError>((Some(state.clone()), ()))).unwrap());
+    });
+    group.bench_function("take over: copy, verify, make ready", |b| {
+        b.iter_batched(
+            || (),
+            |()| {
+                let (generation, state) = reader.state().unwrap();
+                Forwarding::new(&state, generation).unwrap()
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    let mut last = true;
+    group.bench_function("deactivate or activate one backend: rebuild and publish", |b| {
+        b.iter(|| {
+            last = !last;
+            let change = |state: &State| {
+                let next = state.set_active(None, &["999".to_owned()], last).map_err(|e| panic!("{e}"))?;
+                Ok::<_, AccessError>((Some(next), ()))
+            };
+            writer.update(change).unwrap()
+        });
+    });
+}
+
+criterion_group!(benches, tables, decisions, publishing);
+criterion_main!(benches);
