@@ -26,9 +26,12 @@ Exit status:
   3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers";
 
 const SHOW: &str = "\
+In JSON, no protocols and no ports stand for all of them. An entry of `table` is an index
+into `active`; `table_digest` is XXH3 over the names in `active` and over `table`.
+
 Examples:
   lbctl show
-  lbctl show --json                   with every Maglev table: ranks, each an index into `active`
+  lbctl show --json                   with every Maglev table
   lbctl show --json | jq -r '.services[].table_digest'
                                       equal on two balancers that steer alike";
 const SERVICES: &str = "\
