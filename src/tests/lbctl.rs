@@ -145,7 +145,7 @@ mod tests {
     }
 
     /// How the writers ended.
-    #[derive(Debug, Default)]
+    #[derive(Clone, Copy, Debug, Default)]
     struct Ends {
         /// On their own.
         finished: u64,
