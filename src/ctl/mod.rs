@@ -124,7 +124,9 @@ pub fn run<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>, env: &m
         Err(error) => {
             // Where not even a complaint can be written, the status is all that is left.
             let _ = env.out.flush();
-            let _ = writeln!(env.err, "lbctl: {error}");
+            for line in error.to_string().lines() {
+                let _ = writeln!(env.err, "lbctl: {line}");
+            }
             if matches!(error, CtlError::Usage(_)) { Status::Usage } else { Status::Failed }
         }
     }
