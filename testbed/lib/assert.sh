@@ -34,7 +34,7 @@ expect_refused() {
     ((status != 0)) || broken "$what: '$*' succeeded and should not have: $output"
     ((status < 124)) || broken "$what: '$*' ended with status $status: $output"
     grep -Eiq -- "$pattern" <<< "$output" || broken "$what: it should say something like '$pattern', and said: $output"
-    holds "$what: $(tail -n 1 <<< "$output")"
+    holds "$what: $(grep -Ei -m 1 -- "$pattern" <<< "$output")"
 }
 expect_grep() { # WHAT PATTERN FILE
     grep -Eiq -- "$2" "$3" || broken "$1: nothing like '$2' in $3"

@@ -72,9 +72,8 @@ balancer_start() { # LB CONFIGURATION: start lbd there, wait until it is ready
 lbd_ready() { sed '1,/--- start/!d' <(tac "$WORK/$1.lbd.log") | grep -qw ready; }
 lbd_ready_or_gone() { lbd_ready "$1" || process_gone "${LBD_PID[$1]}"; }
 balancer_kill() { # LB: as a crash would
-    kill -9 "${LBD_PID[$1]}"
-    wait_until 10 "lbd in $1 is dead" process_gone "${LBD_PID[$1]}"
-    wait "${LBD_PID[$1]}" 2>/dev/null || true
+    # The shell's own word on a job of its that was killed is of no interest.
+    { kill -9 "${LBD_PID[$1]}"; wait "${LBD_PID[$1]}"; } 2>/dev/null || true
 }
 balancer_stop() { # LB: SIGTERM; its exit status must be 0
     local status=0
@@ -109,7 +108,7 @@ kernel_queued() { awk '{ sum += $8 } END { print sum + 0 }' \
     <(in_ns "$1" cat /proc/net/netfilter/nfnetlink_queue 2>/dev/null); }
 # table_of LB SERVICE: the lookup table, a backend's name a line.
 table_of() {
-    lbctl_in "$1" show --json | jq --raw-output --arg name "$2" '.services[] | select(.name == $name) | .table[]'
+    lbctl_in "$1" show --json | jq --raw-output --arg name "$2" '.services[] | select(.name == $name) | .active as $active | .table[] | $active[.]'
 }
 
 # kernel_state LB: what lbd made in the kernel, with identities (interface indices, rule handles), without counts.

@@ -13,7 +13,7 @@ need() {
         ip6gre) link_can ip6gre local ::1 remote ::2 || lacks "GRE over IPv6 (module ip6_gre)" ;;
         ipip) link_can ipip local 127.0.0.1 remote 127.0.0.2 || lacks "IPIP tunnels (module ipip)" ;;
         ip6tnl) link_can ip6tnl local ::1 remote ::2 || lacks "IPv6 tunnels (module ip6_tunnel)" ;;
-        gue) scratch ip fou add port 5555 gue || lacks "GUE (modules fou, fou6)" ;;
+        gue) modprobe -qa fou fou6 2>/dev/null; scratch ip fou add port 5555 gue || lacks "GUE (modules fou, fou6)" ;;
         modules) [[ -e /proc/modules && $KERNEL == stock ]] || lacks "modules that this run may load and refuse" ;;
         *) is_program "$1" || lacks "the program $1" ;;
     esac
