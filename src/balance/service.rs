@@ -289,7 +289,7 @@ impl Body {
                 let service = &services[index];
                 match service.protocols {
                     Protocols::Any => {
-                        wishes.push((rank(PortRange::ALL, prefix, false), PortRange::ALL, index))
+                        wishes.push((rank(PortRange::ALL, prefix, false), PortRange::ALL, index));
                     }
                     Protocols::Named(named) if named.contains(&protocol) => {
                         wishes.extend(
@@ -380,7 +380,7 @@ fn settle(
         }
         match settled.last_mut() {
             Some((ports, owner)) if *owner == service && u32::from(ports.last) + 1 == pair[0] => {
-                ports.last = last
+                ports.last = last;
             }
             _ => settled.push((PortRange { first, last }, service)),
         }

@@ -12,6 +12,7 @@
 //! Verdicts must come from the socket that is bound, in the order of the packets (the kernel looks them up in a list).
 
 #![allow(unsafe_code)]
+#![expect(clippy::wildcard_enum_match_arm, reason = "Errno is open")]
 
 use std::{
     collections::BTreeSet,
@@ -184,7 +185,6 @@ fn classify(error: io::Error) -> QueueError {
 
 /// Binds a queue and sets everything about it, in one message (`nfnetlink_queue.h`, `nfqnl_recv_config`).
 fn configuration(queue: QueueNum) -> Vec<u8> {
-    const CONFIG: u16 = (libc::NFNL_SUBSYS_QUEUE as u16) << 8 | libc::NFQNL_MSG_CONFIG as u16;
     let mut attributes = Vec::new();
     let mut attribute = |kind: libc::c_int, value: &[u8]| {
         // Kinds and lengths are small constants.
@@ -201,11 +201,12 @@ fn configuration(queue: QueueNum) -> Vec<u8> {
     attribute(libc::NFQA_CFG_QUEUE_MAXLEN, &QUEUE_PACKETS_MAX.to_be_bytes());
     attribute(libc::NFQA_CFG_FLAGS, &flags);
     attribute(libc::NFQA_CFG_MASK, &flags);
+    let kind = u16::try_from(libc::NFNL_SUBSYS_QUEUE << 8 | libc::NFQNL_MSG_CONFIG).unwrap_or(0);
     let len = u32::try_from(20 + attributes.len()).unwrap_or(0);
     let flags = u16::try_from(libc::NLM_F_REQUEST).unwrap_or(0);
     let mut message = Vec::new();
     message.extend(len.to_ne_bytes());
-    message.extend(CONFIG.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
     message.extend([0; 8]); // sequence, port
     message.extend([0, 0]); // family, version

@@ -8,6 +8,7 @@
 //!   (`sigbus.rs`), not died of.
 
 #![allow(unsafe_code)]
+#![expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open")]
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -173,7 +174,7 @@ impl Mapping {
 
 /// For the statistics: words that are there from the start, written without a lock.
 impl Memory for Arc<Mapping> {
-    fn len(&mut self) -> io::Result<usize> {
+    fn size(&mut self) -> io::Result<usize> {
         Ok(self.map.len())
     }
 
@@ -426,7 +427,7 @@ impl Region {
 }
 
 impl Memory for Region {
-    fn len(&mut self) -> io::Result<usize> {
+    fn size(&mut self) -> io::Result<usize> {
         let len = self.file.metadata()?.len();
         usize::try_from(len).map_err(io::Error::other)
     }
@@ -451,7 +452,7 @@ impl Memory for Region {
     }
 
     fn grow(&mut self, len: usize) -> io::Result<()> {
-        if len > self.len()? {
+        if len > self.size()? {
             // Space is taken now: a write to a sparse file on a full file system would be a SIGBUS.
             let len = i64::try_from(len).map_err(io::Error::other)?;
             nix::fcntl::posix_fallocate(self.file.as_fd(), 0, len).map_err(io::Error::from)?;
