@@ -29,7 +29,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use thiserror::Error;
 
-use super::{clock, sigbus};
+use super::{clock, process_name, sigbus};
 use crate::{
     ids::Generation,
     shm::{Memory, RegionError, slots},
@@ -473,11 +473,10 @@ fn first_byte(kind: i32) -> libc::flock {
 
 /// A process as a person knows it.
 fn process(pid: u64) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    match (pid, name.trim()) {
-        (0, _) => "another process".to_owned(),
-        (pid, "") => format!("process {pid}"),
-        (pid, name) => format!("process {pid} ({name})"),
+    match process_name(pid) {
+        _ if pid == 0 => "another process".to_owned(),
+        Some(name) => format!("process {pid} ({name})"),
+        None => format!("process {pid}"),
     }
 }
 
