@@ -242,7 +242,7 @@ pub struct QueueLine {
 /// # Errors
 /// When the kernel has no such file: then it cannot queue, or not yet.
 pub fn queue_lines(proc: &Path) -> io::Result<Vec<QueueLine>> {
-    Ok(fs::read_to_string(proc.join("self").join(QUEUES_FILE))?.lines().filter_map(parse_line).collect())
+    Ok(fs::read_to_string(proc.join(QUEUES_FILE))?.lines().filter_map(parse_line).collect())
 }
 
 fn queue_line(number: QueueNum) -> Option<QueueLine> {
