@@ -88,6 +88,9 @@ lbctl_in() { # LB ARGUMENT...
     ip netns exec "$lb" lbctl --shm "$lb" "$@"
 }
 
+# change LB ARGUMENT...: lbctl_in, for its effect
+change() { lbctl_in "$@" >> "$WORK/lbctl.log"; }
+
 # --- What the balancer says of itself. The names of counters are known here and nowhere else.
 
 # statistic LB NAME: NAME is a counter of lbctl stats, or one of the sums below.
@@ -128,11 +131,16 @@ without_expiry() { sed 's/ expires [0-9]*sec//; s/[[:space:]]*$//'; }
 
 # backends_up LB SERVICE FIRST LAST: run what lbctl prints, exactly, in the namespace of each server.
 backends_up() {
-    local lb=$1 service=$2 n
+    local lb=$1 service=$2 n file running=()
     for ((n = $3; n <= $4; n++)); do
-        lbctl_in "$lb" backend-setup "s$n" --service "$service" > "$WORK/setup-s$n-$service.sh"
-        in_ns "s$n" sh "$WORK/setup-s$n-$service.sh" > "$WORK/setup-s$n-$service.log" 2>&1 || {
-            cat "$WORK/setup-s$n-$service.sh" "$WORK/setup-s$n-$service.log" >&2
+        file=$WORK/setup-s$n-$service
+        lbctl_in "$lb" backend-setup "s$n" --service "$service" > "$file.sh"
+        background "s$n" "${file##*/}" sh "$file.sh"
+        running[n]=$BACKGROUND
+    done
+    for n in "${!running[@]}"; do
+        wait "${running[n]}" || {
+            cat "$WORK/setup-s$n-$service".{sh,log} >&2
             broken "the commands of lbctl backend-setup s$n --service $service fail in s$n"
         }
     done

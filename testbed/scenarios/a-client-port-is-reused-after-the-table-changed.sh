@@ -24,14 +24,14 @@ old_entries() { in_ns lb201 conntrack --dump --family "$1" --proto tcp --orig-po
 round "first"
 expect_eq "backends used" "$(servers_used round.json)" 4
 
-lbctl_in lb201 deactivate --service web s1
+change lb201 deactivate --service web s1
 expect_ge "old conntrack entries, IPv4" "$(old_entries ipv4)" 10
 expect_ge "old conntrack entries, IPv6" "$(old_entries ipv6)" 10
 : > round.json
 round "with s1 inactive"
 expect_eq "connections to s1" "$(total servers.s1 round.json)" 0
 
-lbctl_in lb201 activate --service web s1
+change lb201 activate --service web s1
 expect_ge "old conntrack entries, IPv4" "$(old_entries ipv4)" 10
 : > round.json
 round "with s1 active again"

@@ -12,7 +12,7 @@ hold_start six "[$VIP6]:$PORT" 100
 table_of lb201 web > before.txt
 expect_ge "entries of the table" "$(wc -l < before.txt)" 65537
 
-lbctl_in lb201 deactivate --service web s3
+change lb201 deactivate --service web s3
 table_of lb201 web > without.txt
 changed=$(paste before.txt without.txt | awk '$1 != "s3" && $1 != $2' | wc -l)
 expect_le "entries that changed though they were not s3's" "$changed" "$((65537 * 2 / 100))"
@@ -21,7 +21,7 @@ connect_all 100
 expect_eq "new connections to s3" "$(jq '.servers.s3 // 0' "$REPLY")" 0
 expect_eq "backends used by new connections" "$(servers_used "$WORK"/connect-*.json)" 9
 
-lbctl_in lb201 activate --service web s3
+change lb201 activate --service web s3
 table_of lb201 web > again.txt
 expect_same "the table is as it was before" before.txt again.txt
 connect_all 100
