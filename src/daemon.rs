@@ -359,6 +359,9 @@ impl Lbd {
             if self.region.is_current().is_ok_and(|current| !current) {
                 self.reopen()?;
             }
+            if self.region.recover()? {
+                self.shown.store(self.region.mapping());
+            }
             slots::check(&mut self.region).map_err(|error| unusable(&self.region, error))?;
         }
         let live = slots::generation(&mut self.region).map_err(|error| unusable(&self.region, error))?;

@@ -66,8 +66,8 @@ pub fn build<'a>(
     let mut walks: Vec<Walk> =
         backends.into_iter().map(|(name, weight)| Walk::new(name, weight, seed, m)).collect();
     let Some(weight_max) = walks.iter().map(|walk| walk.weight).max() else { return Vec::new() };
-    let mut table = vec![FREE; size.len()];
-    let mut free = size.len();
+    let mut table = vec![FREE; size.entries()];
+    let mut free = size.entries();
     loop {
         for (walk, rank) in walks.iter_mut().zip(0..FREE) {
             walk.credit += walk.weight;
@@ -174,7 +174,7 @@ mod tests {
                     .map(|e| usize::try_from(e).unwrap())
                     .collect()
             }).collect();
-            let mut naive = vec![FREE; size.len()];
+            let mut naive = vec![FREE; size.entries()];
             let mut next = vec![0; n];
             'fill: loop {
                 for i in 0..n {

@@ -134,8 +134,8 @@ impl Classifier {
     /// Every box, all disjoint; IPv4 before IPv6, ascending by address.
     #[must_use]
     pub fn claims(&self) -> Vec<Claim> {
-        let v4 = self.v4.0.iter().flat_map(|p| p.body.claims(AddressRange::V4(p.first, p.last)));
-        let v6 = self.v6.0.iter().flat_map(|p| p.body.claims(AddressRange::V6(p.first, p.last)));
+        let v4 = self.v4.iter().flat_map(|(first, last, body)| body.claims(AddressRange::V4(first, last)));
+        let v6 = self.v6.iter().flat_map(|(first, last, body)| body.claims(AddressRange::V6(first, last)));
         v4.chain(v6).collect()
     }
 }
@@ -181,17 +181,14 @@ struct Span<A> {
     owner: usize,
 }
 
-/// Neighbouring addresses where the same services apply.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Piece<A> {
-    first: A,
-    last: A,
-    body: Body,
-}
-
-/// Disjoint, ascending.
+/// Runs of neighbouring addresses where the same services apply; disjoint, ascending. Where a run begins is kept apart
+/// from the rest of it, so that the search stays in few cache lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Pieces<A>(Vec<Piece<A>>);
+struct Pieces<A> {
+    firsts: Vec<A>,
+    /// Where the run of the same index ends, and what is claimed of it.
+    rest: Vec<(A, Body)>,
+}
 
 impl<A: Bits> Pieces<A> {
     /// Cuts at all edges, so that every piece lies wholly inside or outside of each span.
@@ -208,7 +205,7 @@ impl<A: Bits> Pieces<A> {
         let ends = ends.into_iter().map(Some).chain(std::iter::once(last_ends));
         let mut open: BTreeMap<usize, u8> = BTreeMap::new();
         let mut inside: Vec<usize> = Vec::new();
-        let mut pieces: Vec<Piece<A>> = Vec::new();
+        let mut pieces = Self { firsts: Vec::new(), rest: Vec::new() };
         for ((first, (begins, closes)), last) in edges.into_iter().zip(ends) {
             inside.retain(|span| !closes.contains(span));
             inside.extend(begins);
@@ -221,15 +218,20 @@ impl<A: Bits> Pieces<A> {
             }
             let body = Body::new(&open, services)
                 .map_err(|clash| clash.explain(services, &first.address().to_string()))?;
-            pieces.push(Piece { first, last, body });
+            pieces.firsts.push(first);
+            pieces.rest.push((last, body));
         }
-        Ok(Self(pieces))
+        Ok(pieces)
     }
 
     fn find(&self, address: A) -> Option<&Body> {
-        let behind = self.0.partition_point(|piece| piece.first <= address);
-        let piece = self.0.get(behind.checked_sub(1)?)?;
-        (address <= piece.last).then_some(&piece.body)
+        let behind = self.firsts.partition_point(|&first| first <= address);
+        let (last, body) = self.rest.get(behind.checked_sub(1)?)?;
+        (address <= *last).then_some(body)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (A, A, &Body)> {
+        self.firsts.iter().zip(&self.rest).map(|(&first, (last, body))| (first, *last, body))
     }
 }
 
@@ -289,7 +291,7 @@ impl Body {
                 let service = &services[index];
                 match service.protocols {
                     Protocols::Any => {
-                        wishes.push((rank(PortRange::ALL, prefix, false), PortRange::ALL, index))
+                        wishes.push((rank(PortRange::ALL, prefix, false), PortRange::ALL, index));
                     }
                     Protocols::Named(named) if named.contains(&protocol) => {
                         wishes.extend(
@@ -380,7 +382,7 @@ fn settle(
         }
         match settled.last_mut() {
             Some((ports, owner)) if *owner == service && u32::from(ports.last) + 1 == pair[0] => {
-                ports.last = last
+                ports.last = last;
             }
             _ => settled.push((PortRange { first, last }, service)),
         }

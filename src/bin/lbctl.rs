@@ -1,6 +1,7 @@
 //! The command: shows and changes what lbd follows. All it does is in [`synrail::ctl`].
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufWriter},
     path::PathBuf,
     process::ExitCode,
@@ -9,8 +10,14 @@ use std::{
 
 use synrail::{
     ctl::{self, Env},
-    sys::clock,
+    sys::{clock, nft},
 };
+
+/// `None` without rights, without nft, or without a ruleset.
+fn ruleset_counters() -> Option<BTreeMap<String, u64>> {
+    let counters = nft::counters().ok().filter(|counters| !counters.is_empty())?;
+    Some(counters.into_iter().map(|counter| (counter.name, counter.packets)).collect())
+}
 
 fn main() -> ExitCode {
     let status = ctl::run(
@@ -21,6 +28,7 @@ fn main() -> ExitCode {
             input: &mut io::stdin().lock(),
             unix_seconds: clock::unix_seconds(),
             proc: PathBuf::from("/proc"),
+            ruleset_counters,
             adoption_wait: Duration::from_secs(2),
         },
     );

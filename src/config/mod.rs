@@ -263,17 +263,11 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// Neighbouring queue numbers, at most [`QUEUES_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Neighbouring queue numbers, at most [`QUEUES_MAX`]. The default is queue 0 alone.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueRange {
     first: u16,
     last: u16,
-}
-
-impl Default for QueueRange {
-    fn default() -> Self {
-        Self { first: 0, last: 0 }
-    }
 }
 
 impl QueueRange {

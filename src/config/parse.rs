@@ -94,7 +94,7 @@ fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balanc
         for item in item.list_of_some(reader, INTERFACE) {
             match item.string(reader, INTERFACE, InterfaceName::new) {
                 Some(interface) if balancer.interfaces.contains(&interface) => {
-                    item.complain(reader, "each once")
+                    item.complain(reader, "each once");
                 }
                 interface => balancer.interfaces.extend(interface),
             }
@@ -181,7 +181,7 @@ fn read_service(
     let items = table.take("backend").map(Item::list).unwrap_or_default();
     let (at, place) = (table.at.clone(), table.place.clone());
     if let (Some(size), Some(item)) = (table_size, size)
-        && size.len() < items.len()
+        && size.entries() < items.len()
     {
         item.complain(reader, format_args!("a prime not below the number of backends, {}", items.len()));
     }

@@ -67,14 +67,15 @@ impl TableSize {
 
     /// The number of entries, to size a table with.
     #[must_use]
-    pub fn len(self) -> usize {
+    pub fn entries(self) -> usize {
         self.0 as usize
     }
 }
 
 /// Trial division: numbers are below 2^20, so at most 500 odd divisors.
 fn is_prime(n: u32) -> bool {
-    n == 2 || (n > 2 && n % 2 == 1 && (3..).step_by(2).take_while(|d| d * d <= n).all(|d| n % d != 0))
+    n == 2
+        || (n > 2 && n % 2 == 1 && (3..).step_by(2).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d)))
 }
 
 #[cfg(test)]

@@ -26,9 +26,12 @@ Exit status:
   3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers";
 
 const SHOW: &str = "\
+In JSON, no protocols and no ports stand for all of them. An entry of `table` is an index
+into `active`; `table_digest` is XXH3 over the names in `active` and over `table`.
+
 Examples:
   lbctl show
-  lbctl show --json                   with every Maglev table: ranks, each an index into `active`
+  lbctl show --json                   with every Maglev table
   lbctl show --json | jq -r '.services[].table_digest'
                                       equal on two balancers that steer alike";
 const SERVICES: &str = "\
@@ -79,7 +82,7 @@ backend without `active` keeps its state, targets keep their marks. Where nothin
 differs nothing is written.
 
 Examples:
-  lbctl apply lb.toml --dry-run       exit status 3 if anything would change, as `diff` has it
+  lbctl apply lb.toml --dry-run       exit status 3 if anything would change
   lbctl apply lb.toml
   generate | lbctl apply -            from standard input";
 const ACTIVATE: &str = "\

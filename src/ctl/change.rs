@@ -13,6 +13,7 @@ use super::{
 use crate::{
     config::{Config, TableSize},
     ids::Generation,
+    plan::routing,
     state::{Change, Service, State},
     sys::region::{AccessError, Region, RegionName},
 };
@@ -90,6 +91,8 @@ pub(super) fn apply(
             Some((_, state)) => (state.clone(), state.merge(&config)?),
             None => (State::empty(config.balancer.clone()), State::new(&config)?),
         };
+        // What lbd could not put in force must not be published.
+        routing::desired(&next)?;
         let changes = base.changes(&next);
         let generation = live.as_ref().map(|(generation, _)| *generation);
         let nothing = live.is_some() && changes.is_empty();

@@ -5,8 +5,8 @@ use std::io;
 use thiserror::Error;
 
 use crate::{
-    balance::service::Conflict, config::ConfigErrors, shm::RegionError, state::StateError,
-    sys::region::AccessError, sys::region::RegionName,
+    balance::service::Conflict, config::ConfigErrors, plan::routing::PlanError, shm::RegionError,
+    state::StateError, sys::region::AccessError, sys::region::RegionName,
 };
 
 /// Why a command failed. Nothing was changed, unless it says so.
@@ -21,6 +21,9 @@ pub(super) enum CtlError {
     /// The state cannot become what was asked.
     #[error(transparent)]
     State(#[from] StateError),
+    /// lbd could not put it in force.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The region holds services that contradict each other; only another program can have written that.
     #[error("the region contradicts itself: {0}; `lbctl apply FILE` puts it right")]
     Conflict(#[from] Conflict),

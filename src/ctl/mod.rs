@@ -18,6 +18,7 @@ mod view;
 mod which;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fmt,
     io::{self, Read, Write},
@@ -44,6 +45,8 @@ pub struct Env<'a> {
     pub unix_seconds: u64,
     /// Where procfs is.
     pub proc: PathBuf,
+    /// The ruleset's counters in packets, by name; `None` where they cannot be read.
+    pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
     /// How long to wait until lbd has taken over a change.
     pub adoption_wait: Duration,
 }
@@ -124,7 +127,9 @@ pub fn run<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>, env: &m
         Err(error) => {
             // Where not even a complaint can be written, the status is all that is left.
             let _ = env.out.flush();
-            let _ = writeln!(env.err, "lbctl: {error}");
+            for line in error.to_string().lines() {
+                let _ = writeln!(env.err, "lbctl: {line}");
+            }
             if matches!(error, CtlError::Usage(_)) { Status::Usage } else { Status::Failed }
         }
     }

@@ -13,11 +13,13 @@ use super::{
 };
 use crate::{
     balance::counters::Counter,
-    config::Balancer,
     ids::{QueueNum, TargetId},
     shm::stats::{self, Block},
     state::State,
-    sys::region::{Region, RegionName},
+    sys::{
+        nfqueue::{QueueLine, queue_lines},
+        region::{Region, RegionName},
+    },
 };
 
 /// More workers than this are not shown side by side.
@@ -34,7 +36,9 @@ struct Stats {
     workers: Vec<Worker>,
     backends: Vec<Packets>,
     /// How the kernel's queues stand; null where that may not be read.
-    queues: Option<Vec<QueueView>>,
+    queues: Option<Vec<QueueLine>>,
+    /// What the ruleset counted, in packets; null where that may not be read, or there is no ruleset.
+    ruleset: Option<BTreeMap<String, u64>>,
 }
 
 /// Counters by [`Counter::ALL`]; JSON has an object.
@@ -67,24 +71,6 @@ struct Packets {
     packets: u64,
 }
 
-/// A line of `/proc/net/netfilter/nfnetlink_queue` (`nfnetlink_queue.c`, `seq_show`).
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct QueueView {
-    queue: u16,
-    /// The netlink port of who reads it, mostly its process.
-    portid: u32,
-    /// Packets that wait.
-    waiting: u64,
-    /// Bytes copied of each.
-    copy_range: u64,
-    /// Not queued, since the queue was full; they go on undecided.
-    dropped: u64,
-    /// Not queued, since the socket's buffer was full; likewise.
-    user_dropped: u64,
-    /// Packets queued since the queue was bound.
-    packets: u64,
-}
-
 /// `lbctl stats`.
 pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
     let mut region = Region::open(name)?;
@@ -92,7 +78,11 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
     let daemon = DaemonView::of(&mut region)?;
     let workers = usize::try_from(last(&mut region)?.workers).unwrap_or(usize::MAX);
     let blocks = stats::read(&mut region, workers).map_err(|error| unusable(name, error))?;
-    let table = std::fs::read_to_string(env.proc.join("net/netfilter/nfnetlink_queue"));
+    let ours = |queue: &QueueLine| {
+        let number = QueueNum(queue.queue);
+        state.balancer.queues.contains(number) || state.balancer.fragment_queue == number
+    };
+    let queues = queue_lines(&env.proc).ok();
     let stats = Stats {
         daemon,
         generation: generation.0,
@@ -102,7 +92,8 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
             .into_iter()
             .map(|block| Worker { queue: block.queue.0, counters: Values(block.counters) })
             .collect(),
-        queues: table.ok().map(|table| our_queues(&table, &state.balancer)),
+        queues: queues.map(|queues| queues.into_iter().filter(ours).collect()),
+        ruleset: (env.ruleset_counters)(),
     };
     if json {
         return env.json(&stats);
@@ -121,6 +112,14 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
     if let Some(queues) = stats.queues.as_ref().filter(|queues| !queues.is_empty()) {
         env.print(format_args!(""))?;
         env.text(&queue_table(queues))?;
+    }
+    if let Some(ruleset) = &stats.ruleset {
+        let mut table = Table::new(&["RULESET", ">PACKETS"]);
+        for (name, packets) in ruleset {
+            table.row([name.clone(), packets.to_string()]);
+        }
+        env.print(format_args!(""))?;
+        env.text(&table.render(""))?;
     }
     Ok(Status::Done)
 }
@@ -192,7 +191,7 @@ fn packet_table(backends: &[Packets]) -> String {
     table.render("")
 }
 
-fn queue_table(queues: &[QueueView]) -> String {
+fn queue_table(queues: &[QueueLine]) -> String {
     let mut table = Table::new(&[">QUEUE", ">READER", ">WAITING", ">QUEUED", ">QUEUE FULL", ">SOCKET FULL"]);
     for queue in queues {
         let numbers = [
@@ -206,47 +205,4 @@ fn queue_table(queues: &[QueueView]) -> String {
         table.row(numbers.map(|number| number.to_string()));
     }
     table.render("")
-}
-
-/// The lines of nfnetlink_queue that are about queues of this balancer.
-fn our_queues(table: &str, balancer: &Balancer) -> Vec<QueueView> {
-    let read = |line: &str| {
-        let fields: Vec<u64> =
-            line.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
-        let &[queue, portid, waiting, _mode, copy_range, dropped, user_dropped, packets, ..] = &fields[..]
-        else {
-            return None;
-        };
-        let (queue, portid) = (u16::try_from(queue).ok()?, u32::try_from(portid).ok()?);
-        Some(QueueView { queue, portid, waiting, copy_range, dropped, user_dropped, packets })
-    };
-    let ours = |queue: &QueueView| {
-        let number = QueueNum(queue.queue);
-        balancer.queues.contains(number) || balancer.fragment_queue == number
-    };
-    table.lines().filter_map(read).filter(ours).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_the_kernels_queue_lines() {
-        let mut balancer = Balancer::unconfigured();
-        balancer.queues = crate::config::QueueRange::new(0, 1).unwrap();
-        let table = "    0   4242     3 2   256    10    20      300  1\n    7  99 0 2 256 0 0 1  1\n   10   4243 0 2 256 0 0 5  1\nx\n";
-        let queues = our_queues(table, &balancer);
-        assert_eq!(queues.iter().map(|q| q.queue).collect::<Vec<_>>(), [0, 10]);
-        let expected = QueueView {
-            queue: 0,
-            portid: 4242,
-            waiting: 3,
-            copy_range: 256,
-            dropped: 10,
-            user_dropped: 20,
-            packets: 300,
-        };
-        assert_eq!(queues[0], expected);
-    }
 }

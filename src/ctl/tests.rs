@@ -47,6 +47,7 @@ impl Lb {
             input: &mut input.as_bytes(),
             unix_seconds: 1000,
             proc: self.proc.path().to_owned(),
+            ruleset_counters: || None,
             adoption_wait: Duration::from_millis(20),
         };
         let status = run(args, &mut env);
@@ -243,11 +244,7 @@ fn what_somebody_needs_is_not_removed() {
     fs::write(lb.name.path(), "mine").unwrap();
     lb.done("clean --force");
     fs::write(lb.name.path(), [b'x'; 5000]).unwrap();
-    lb.refused(
-        "clean",
-        Status::Failed,
-        "no region of synrail (wrong magic); --force removes it",
-    );
+    lb.refused("clean", Status::Failed, "no region of synrail (wrong magic); --force removes it");
     lb.done("clean --force");
     lb.done("create 100 10");
     lb.daemon(1).store(64, 77).unwrap();
@@ -429,6 +426,7 @@ fn a_reader_that_leaves_early_is_no_failure() {
         input: &mut io::empty(),
         unix_seconds: 0,
         proc: PathBuf::new(),
+        ruleset_counters: || None,
         adoption_wait: Duration::ZERO,
     };
     assert_eq!(run(["lbctl", "--shm", &name, "show"], &mut env), Status::Done);

@@ -276,7 +276,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
             return Err(RegionError::Corrupt("a service"));
         }
         let active = service.active().count();
-        let entries = if active == 0 { 0 } else { service.table_size.len() };
+        let entries = if active == 0 { 0 } else { service.table_size.entries() };
         entries_left =
             entries_left.checked_sub(entries).ok_or(RegionError::Corrupt("number of table entries"))?;
         if usize::try_from(record.entries) != Ok(entries) {

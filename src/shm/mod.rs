@@ -33,7 +33,7 @@ pub trait Memory {
     ///
     /// # Errors
     /// When it cannot be told.
-    fn len(&mut self) -> io::Result<usize>;
+    fn size(&mut self) -> io::Result<usize>;
     /// The word at `offset`, a multiple of 8; acquires what was written before it was stored.
     ///
     /// # Errors

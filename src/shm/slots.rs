@@ -19,7 +19,7 @@ const GENERATION_AT: usize = 64;
 const SLOTS_AT: [usize; 2] = [128, 192];
 /// Slots begin on a page of their own.
 const PAGE: usize = 4096;
-/// A file must have this many bytes before [`format`] can be called on it.
+/// A file must have this many bytes before [`format()`] can be called on it.
 pub const HEADER_BYTES: u64 = PAGE as u64;
 /// A slot is never larger: all tables at their limit, and the records.
 const SLOT_BYTES_MAX: usize = 512 << 20;
@@ -102,7 +102,7 @@ pub fn format(memory: &mut impl Memory, state: &State) -> Result<(), RegionError
 /// # Errors
 /// Why it is none.
 pub fn check(memory: &mut impl Memory) -> Result<(), RegionError> {
-    let found = memory.len()?;
+    let found = memory.size()?;
     if found < size_of::<Header>() {
         return Err(if found == 0 {
             RegionError::NotARegion
@@ -163,7 +163,7 @@ fn read_generation(memory: &mut impl Memory, generation: Generation) -> Result<S
     if length > capacity || length > SLOT_BYTES_MAX || offset % 8 != 0 || length % 8 != 0 {
         return Err(RegionError::Corrupt("a slot's description"));
     }
-    let (found, needed) = (memory.len()?, offset.saturating_add(length));
+    let (found, needed) = (memory.size()?, offset.saturating_add(length));
     if found < needed {
         return Err(RegionError::Truncated { found, needed });
     }

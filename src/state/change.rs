@@ -143,7 +143,7 @@ impl State {
     /// # Errors
     /// When a limit is passed.
     pub fn merge(&self, config: &Config) -> Result<Self, StateError> {
-        let entries = config.services.iter().map(|service| service.table_size.len()).sum();
+        let entries = config.services.iter().map(|service| service.table_size.entries()).sum();
         if entries > ENTRIES_MAX {
             return Err(StateError::TooManyEntries(entries));
         }
@@ -271,7 +271,7 @@ impl State {
             let what = format!("service {name}");
             match (old, new) {
                 (Some(old), Some(new)) => {
-                    compare(&what, &service_keys(old), &service_keys(new), &mut changes)
+                    compare(&what, &service_keys(old), &service_keys(new), &mut changes);
                 }
                 (old, new) => changes.push(Change {
                     what,
@@ -290,7 +290,7 @@ impl State {
                 let what = format!("backend {name}/{backend}");
                 match (old, new) {
                     (Some(old), Some(new)) => {
-                        compare(&what, &keys_of(self, old), &keys_of(next, new), &mut changes)
+                        compare(&what, &keys_of(self, old), &keys_of(next, new), &mut changes);
                     }
                     (old, new) => changes.push(Change {
                         what,

@@ -9,3 +9,9 @@ pub mod region;
 pub mod rtnetlink;
 mod sigbus;
 pub mod signal;
+
+/// What a running process calls itself.
+fn process_name(pid: u64) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}

@@ -12,11 +12,13 @@
 //! Verdicts must come from the socket that is bound, in the order of the packets (the kernel looks them up in a list).
 
 #![allow(unsafe_code)]
+#![expect(clippy::wildcard_enum_match_arm, reason = "Errno is open")]
 
 use std::{
     collections::BTreeSet,
     fs, io,
     os::fd::{BorrowedFd, RawFd},
+    path::Path,
     time::Duration,
 };
 
@@ -31,8 +33,10 @@ use nix::{
         time::{TimeVal, TimeValLike},
     },
 };
+use serde::Serialize;
 use thiserror::Error;
 
+use super::process_name;
 use crate::{
     balance::Verdict,
     ids::{Mark, MarkMask, QueueNum},
@@ -46,7 +50,7 @@ pub const QUEUE_PACKETS_MAX: u32 = 8192;
 const RECEIVE_BUFFER_BYTES: usize = QUEUE_PACKETS_MAX as usize * 2048;
 /// How often an idle worker looks up.
 const IDLE: Duration = Duration::from_millis(200);
-const QUEUES_FILE: &str = "/proc/self/net/netfilter/nfnetlink_queue";
+const QUEUES_FILE: &str = "net/netfilter/nfnetlink_queue";
 
 /// Why a queue could not be opened.
 #[derive(Debug, Error)]
@@ -94,7 +98,7 @@ impl NfQueue {
     pub fn open(number: QueueNum, mask: MarkMask) -> Result<Self, OpenError> {
         let os = |doing| move |error: io::Error| OpenError::Os { queue: number, doing, error };
         if let Some(line) = queue_line(number) {
-            return Err(OpenError::Held { queue: number, holder: holder(line.port) });
+            return Err(OpenError::Held { queue: number, holder: holder(line.portid) });
         }
         let before = netfilter_sockets().map_err(os("listing descriptors"))?;
         let mut inner = nfq::Queue::open().map_err(|error| match error.raw_os_error() {
@@ -123,8 +127,8 @@ impl NfQueue {
             .map_err(|e| os("configuring it")(e.into()))?;
         let ours: NetlinkAddr = getsockname(fd).map_err(|e| os("asking for its port")(e.into()))?;
         match queue_line(number) {
-            Some(line) if line.port == ours.pid() => Ok(Self { inner, number, mask }),
-            Some(line) => Err(OpenError::Held { queue: number, holder: holder(line.port) }),
+            Some(line) if line.portid == ours.pid() => Ok(Self { inner, number, mask }),
+            Some(line) => Err(OpenError::Held { queue: number, holder: holder(line.portid) }),
             None => match inner.recv().map_err(|error| error.raw_os_error()) {
                 Err(Some(libc::EPERM)) => Err(OpenError::NotAllowed(number)),
                 Err(Some(libc::EINVAL | libc::EOPNOTSUPP)) => Err(OpenError::NoKernelPart),
@@ -184,7 +188,6 @@ fn classify(error: io::Error) -> QueueError {
 
 /// Binds a queue and sets everything about it, in one message (`nfnetlink_queue.h`, `nfqnl_recv_config`).
 fn configuration(queue: QueueNum) -> Vec<u8> {
-    const CONFIG: u16 = (libc::NFNL_SUBSYS_QUEUE as u16) << 8 | libc::NFQNL_MSG_CONFIG as u16;
     let mut attributes = Vec::new();
     let mut attribute = |kind: libc::c_int, value: &[u8]| {
         // Kinds and lengths are small constants.
@@ -201,11 +204,12 @@ fn configuration(queue: QueueNum) -> Vec<u8> {
     attribute(libc::NFQA_CFG_QUEUE_MAXLEN, &QUEUE_PACKETS_MAX.to_be_bytes());
     attribute(libc::NFQA_CFG_FLAGS, &flags);
     attribute(libc::NFQA_CFG_MASK, &flags);
+    let kind = u16::try_from(libc::NFNL_SUBSYS_QUEUE << 8 | libc::NFQNL_MSG_CONFIG).unwrap_or(0);
     let len = u32::try_from(20 + attributes.len()).unwrap_or(0);
     let flags = u16::try_from(libc::NLM_F_REQUEST).unwrap_or(0);
     let mut message = Vec::new();
     message.extend(len.to_ne_bytes());
-    message.extend(CONFIG.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
     message.extend([0; 8]); // sequence, port
     message.extend([0, 0]); // family, version
@@ -214,46 +218,51 @@ fn configuration(queue: QueueNum) -> Vec<u8> {
     message
 }
 
-/// A line of `/proc/net/netfilter/nfnetlink_queue`: a queue that somebody listens to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A queue that somebody listens to: a line of `/proc/net/netfilter/nfnetlink_queue` (`nfnetlink_queue.c`, `seq_show`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct QueueLine {
     /// Its number.
-    pub queue: QueueNum,
-    /// The netlink port of the listener.
-    pub port: u32,
+    pub queue: u16,
+    /// The netlink port of the listener, mostly its process.
+    pub portid: u32,
     /// Packets that wait for a verdict.
     pub waiting: u64,
-    /// Packets dropped since the queue was full.
-    pub queue_dropped: u64,
-    /// Packets dropped since the socket was full.
+    /// Bytes copied of each.
+    pub copy_range: u64,
+    /// Dropped, since the queue was full. One that fails open counts nothing here, but `unsteered` in the ruleset.
+    pub dropped: u64,
+    /// Dropped, since the socket's buffer was full; likewise.
     pub user_dropped: u64,
+    /// Packets queued since the queue was bound.
+    pub packets: u64,
 }
 
-/// Every queue of this network namespace that somebody listens to; none when the kernel has no such file.
-#[must_use]
-pub fn queue_lines() -> Vec<QueueLine> {
-    fs::read_to_string(QUEUES_FILE).unwrap_or_default().lines().filter_map(parse_line).collect()
+/// Every queue of this network namespace that somebody listens to, as a file below `proc` tells.
+///
+/// # Errors
+/// When the kernel has no such file: then it cannot queue, or not yet.
+pub fn queue_lines(proc: &Path) -> io::Result<Vec<QueueLine>> {
+    Ok(fs::read_to_string(proc.join(QUEUES_FILE))?.lines().filter_map(parse_line).collect())
 }
 
 fn queue_line(number: QueueNum) -> Option<QueueLine> {
-    queue_lines().into_iter().find(|line| line.queue == number)
+    queue_lines(Path::new("/proc")).ok()?.into_iter().find(|line| line.queue == number.0)
 }
 
 fn parse_line(line: &str) -> Option<QueueLine> {
-    let fields: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
-    let &[queue, port, waiting, _mode, _range, queue_dropped, user_dropped, ..] = &fields[..] else {
+    let fields: Vec<u64> = line.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+    let &[queue, portid, waiting, _mode, copy_range, dropped, user_dropped, packets, ..] = &fields[..] else {
         return None;
     };
-    let queue = QueueNum(u16::try_from(queue).ok()?);
-    Some(QueueLine { queue, port: u32::try_from(port).ok()?, waiting, queue_dropped, user_dropped })
+    let (queue, portid) = (u16::try_from(queue).ok()?, u32::try_from(portid).ok()?);
+    Some(QueueLine { queue, portid, waiting, copy_range, dropped, user_dropped, packets })
 }
 
 /// Who has a netlink port: the process of that number, as the first socket of a process is named after it.
 fn holder(port: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{port}/comm")).unwrap_or_default();
-    match name.trim() {
-        "" => format!("netlink port {port}"),
-        name => format!("process {port} ({name})"),
+    match process_name(port.into()) {
+        Some(name) => format!("process {port} ({name})"),
+        None => format!("netlink port {port}"),
     }
 }
 
@@ -287,11 +296,19 @@ mod tests {
 
     #[test]
     fn reads_the_kernels_list_of_queues() {
-        let line = "    0   1234     2 2   256     3     4       17  1";
-        let read =
-            QueueLine { queue: QueueNum(0), port: 1234, waiting: 2, queue_dropped: 3, user_dropped: 4 };
-        assert_eq!(parse_line(line), Some(read));
+        let line = "    0   4242     3 2   256    10    20      300  1";
+        let expected = QueueLine {
+            queue: 0,
+            portid: 4242,
+            waiting: 3,
+            copy_range: 256,
+            dropped: 10,
+            user_dropped: 20,
+            packets: 300,
+        };
+        assert_eq!(parse_line(line), Some(expected));
         assert_eq!(parse_line("    0   1234"), None);
+        assert_eq!(parse_line("x"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!   (`sigbus.rs`), not died of.
 
 #![allow(unsafe_code)]
+#![expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open")]
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -28,7 +29,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use thiserror::Error;
 
-use super::{clock, sigbus};
+use super::{clock, process_name, sigbus};
 use crate::{
     ids::Generation,
     shm::{Memory, RegionError, slots},
@@ -145,6 +146,9 @@ pub struct Mapping {
 impl Mapping {
     fn new(file: &File) -> io::Result<Self> {
         let map = MmapOptions::new().map_raw(file)?;
+        if map.len() == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         Ok(Self { guard: sigbus::Guard::new(map.as_ptr(), map.len())?, map })
     }
 
@@ -170,7 +174,7 @@ impl Mapping {
 
 /// For the statistics: words that are there from the start, written without a lock.
 impl Memory for Arc<Mapping> {
-    fn len(&mut self) -> io::Result<usize> {
+    fn size(&mut self) -> io::Result<usize> {
         Ok(self.map.len())
     }
 
@@ -376,6 +380,19 @@ impl Region {
         }
     }
 
+    /// Maps the file again if it was truncated under its mapping, which says only so from then on. Says whether it had
+    /// to.
+    ///
+    /// # Errors
+    /// When the file is still too short to be a region.
+    pub fn recover(&mut self) -> Result<bool, AccessError> {
+        if !self.map.guard.lost() {
+            return Ok(false);
+        }
+        self.remap().map_err(|error| self.os("mapping it again after it was truncated", error))?;
+        Ok(true)
+    }
+
     /// The mapping, for the words that are written without a lock.
     #[must_use]
     pub fn mapping(&self) -> Arc<Mapping> {
@@ -410,7 +427,7 @@ impl Region {
 }
 
 impl Memory for Region {
-    fn len(&mut self) -> io::Result<usize> {
+    fn size(&mut self) -> io::Result<usize> {
         let len = self.file.metadata()?.len();
         usize::try_from(len).map_err(io::Error::other)
     }
@@ -435,7 +452,7 @@ impl Memory for Region {
     }
 
     fn grow(&mut self, len: usize) -> io::Result<()> {
-        if len > self.len()? {
+        if len > self.size()? {
             // Space is taken now: a write to a sparse file on a full file system would be a SIGBUS.
             let len = i64::try_from(len).map_err(io::Error::other)?;
             nix::fcntl::posix_fallocate(self.file.as_fd(), 0, len).map_err(io::Error::from)?;
@@ -456,11 +473,10 @@ fn first_byte(kind: i32) -> libc::flock {
 
 /// A process as a person knows it.
 fn process(pid: u64) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    match (pid, name.trim()) {
-        (0, _) => "another process".to_owned(),
-        (pid, "") => format!("process {pid}"),
-        (pid, name) => format!("process {pid} ({name})"),
+    match process_name(pid) {
+        _ if pid == 0 => "another process".to_owned(),
+        Some(name) => format!("process {pid} ({name})"),
+        None => format!("process {pid}"),
     }
 }
 

@@ -26,7 +26,7 @@ impl Bytes {
 }
 
 impl Memory for Bytes {
-    fn len(&mut self) -> io::Result<usize> {
+    fn size(&mut self) -> io::Result<usize> {
         Ok(self.bytes.len())
     }
     fn load(&mut self, offset: usize) -> io::Result<u64> {

@@ -88,6 +88,7 @@ fn a_region_truncated_under_its_reader_is_an_error_not_a_crash() {
     let name = Private::new("truncate");
     let mut region = Region::create(&name.0, &state(5)).unwrap();
     let mut words = region.mapping();
+    let whole = fs::read(name.0.path()).unwrap();
     OpenOptions::new().write(true).open(name.0.path()).unwrap().set_len(100).unwrap();
     assert!(matches!(
         region.state(),
@@ -97,6 +98,12 @@ fn a_region_truncated_under_its_reader_is_an_error_not_a_crash() {
     assert!(words.store(8192, 1).is_err());
     assert!(region.state().is_err());
     assert!(Region::open(&name.0).is_err());
+    assert!(region.recover().is_err(), "there is nothing to map yet");
+    // What was there is put back in place.
+    fs::write(name.0.path(), whole).unwrap();
+    assert!(region.state().is_err(), "the old mapping stays lost");
+    assert!(region.recover().unwrap() && !region.recover().unwrap());
+    assert_eq!(region.state().unwrap(), (Generation(1), state(5)));
 }
 
 #[test]

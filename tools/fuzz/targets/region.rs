@@ -18,7 +18,7 @@ fn beyond() -> io::Error {
 }
 
 impl Memory for Bytes {
-    fn len(&mut self) -> io::Result<usize> {
+    fn size(&mut self) -> io::Result<usize> {
         Ok(self.0.len())
     }
     fn load(&mut self, offset: usize) -> io::Result<u64> {
