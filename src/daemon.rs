@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use crate::{
     balance::{Forwarding, counters::Counters, service::Conflict},
     config::{Config, ConfigErrors},
-    ids::{Generation, QueueNum},
+    ids::{Generation, MarkMask, QueueNum},
     io::Report,
     plan::{
         routing::{self, PlanError},
@@ -35,8 +35,9 @@ use crate::{
     },
     state::{State, StateError},
     sys::{
+        alone::{Alone, NotAlone},
         clock,
-        nfqueue::{NfQueue, OpenError},
+        nfqueue::{NfQueue, OpenError, QUEUE_PACKETS_MAX},
         nft::{self, NftError},
         probe::{self, Severity},
         region::{AccessError, Mapping, Region, RegionName},
@@ -50,6 +51,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(20);
 /// How often it is made sure that the region is still the one of its name, and a failed adoption is tried again.
 const CHECK: Duration = Duration::from_secs(1);
+/// Every how many checks the kernel is compared with what it should have.
+const CHECKS_PER_REPAIR: u32 = 10;
 
 /// Why lbd cannot start, or had to end.
 #[derive(Debug, Error)]
@@ -82,6 +85,9 @@ pub enum DaemonError {
     /// Parts of the kernel are missing.
     #[error("this host lacks what lbd needs: {0}")]
     KernelParts(String),
+    /// Another lbd is at work here.
+    #[error(transparent)]
+    NotAlone(#[from] NotAlone),
     /// A queue cannot be opened.
     #[error(transparent)]
     Queue(#[from] OpenError),
@@ -149,7 +155,11 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
     };
     if let Some(region) = &mut region {
         region.follow()?;
+        if let Err(error @ RegionError::NotARegion) = slots::check(region) {
+            return Err(AccessError::Unusable { name: name.clone(), error }.into());
+        }
     }
+    let _alone = Alone::take()?;
     if nft::cleanup()? {
         removed.push("nftables table inet synrail".to_owned());
     }
@@ -173,8 +183,14 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
     // Before any thread starts, so that all of them leave signals to this one.
     let signals = Signals::take().map_err(|error| DaemonError::Os { doing: "taking signals", error })?;
     let given = config.as_deref().map(check).transpose()?;
-    let (region, generation, state) = open_region(name, given.as_ref())?;
-    let mut lbd = Lbd::start(region, generation, &state, config)?;
+    let (region, generation, state, made) = open_region(name, given.as_ref())?;
+    let _alone = Alone::take()?;
+    let mut lbd = Lbd::start(region, generation, &state, config).inspect_err(|_| {
+        // It would be followed at the next start, whatever is mended in the file until then.
+        if made && let Err(error) = Region::remove(name) {
+            warn!(%error, "the region that was made just now stays");
+        }
+    })?;
     info!(
         region = %name, %generation, services = state.services.len(), targets = state.targets_used().count(),
         queues = %state.balancer.queues, "ready"
@@ -187,17 +203,17 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
     result
 }
 
-/// The region with its state: made from the file if there is none.
+/// The region with its state: made from the file if there is none, and whether it was.
 fn open_region(
     name: &RegionName,
     given: Option<&(Config, State)>,
-) -> Result<(Region, Generation, State), DaemonError> {
-    let mut region = match Region::open(name) {
-        Ok(region) => region,
+) -> Result<(Region, Generation, State, bool), DaemonError> {
+    let (mut region, made) = match Region::open(name) {
+        Ok(region) => (region, false),
         Err(AccessError::Missing(_)) => {
             let Some((_, state)) = given else { return Err(DaemonError::NothingToStartFrom(name.clone())) };
             info!(region = %name, "made from the configuration file");
-            Region::create(name, state)?
+            (Region::create(name, state)?, true)
         }
         Err(error) => return Err(error.into()),
     };
@@ -217,7 +233,7 @@ fn open_region(
             );
         }
     }
-    Ok((region, generation, state))
+    Ok((region, generation, state, made))
 }
 
 /// Where workers put their counters: the region that is followed, which may be made anew.
@@ -244,8 +260,27 @@ struct Lbd {
     queue_by: crate::plan::ruleset::QueueBy,
     queues: crate::config::QueueRange,
     workers: Vec<(QueueNum, JoinHandle<io::Result<()>>)>,
+    mark_mask: MarkMask,
     daemon: Daemon,
+    /// What the kernel should have.
+    wanted: Option<Wanted>,
+    checks: u32,
     trouble: Trouble,
+}
+
+/// What becomes of a target whose route the kernel refuses, since its next hop is out of reach.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unreachable {
+    /// The state is refused: there is a good one in force.
+    Refused,
+    /// The others shall work meanwhile: lbd starts, and nothing is in force yet.
+    Tried,
+}
+
+/// What one state asks of the kernel.
+struct Wanted {
+    routing: routing::Desired,
+    ruleset: Ruleset,
 }
 
 /// What was last complained about, so that it is not said every second.
@@ -300,11 +335,14 @@ impl Lbd {
             queue_by,
             queues,
             daemon,
+            mark_mask: state.balancer.mark_mask,
+            wanted: None,
+            checks: 0,
             routing: Routing::open()?,
             workers: Vec::new(),
             trouble: Trouble::default(),
         };
-        lbd.put_in_force(state, generation)?;
+        lbd.put_in_force(state, generation, Unreachable::Tried)?;
         for (worker, queue) in opened.into_iter().enumerate() {
             lbd.spawn(worker, queue)?;
         }
@@ -316,7 +354,9 @@ impl Lbd {
         let number = crate::io::Queue::number(&queue);
         let show = Show { region: Arc::clone(&self.shown), worker, queue: number };
         let worker = Worker::new(queue, show, Arc::clone(&self.shared));
-        let thread = thread::Builder::new().name(format!("queue-{}", number.0)).spawn(move || worker.run());
+        let thread = thread::Builder::new()
+            .name(format!("queue-{}", number.0))
+            .spawn(move || worker.run(QUEUE_PACKETS_MAX));
         let thread = thread.map_err(|error| DaemonError::Os { doing: "starting a thread", error })?;
         self.workers.push((number, thread));
         Ok(())
@@ -349,12 +389,15 @@ impl Lbd {
         match self.adopt_what_is_new(check) {
             Ok(()) if check => self.trouble.over(),
             Ok(()) => {}
-            Err(error) => self.trouble.with("the region cannot be followed", &error),
+            Err(error) => self.trouble.with("not all is as it should be", &error),
         }
     }
 
     fn adopt_what_is_new(&mut self, check: bool) -> Result<(), DaemonError> {
         let unusable = |region: &Region, error| AccessError::Unusable { name: region.name().clone(), error };
+        if !check && !self.trouble.0.is_empty() {
+            return Ok(());
+        }
         if check {
             if self.region.is_current().is_ok_and(|current| !current) {
                 self.reopen()?;
@@ -365,10 +408,16 @@ impl Lbd {
             slots::check(&mut self.region).map_err(|error| unusable(&self.region, error))?;
         }
         let live = slots::generation(&mut self.region).map_err(|error| unusable(&self.region, error))?;
-        if live == self.daemon.adopted || !(check || self.trouble.0.is_empty()) {
-            return Ok(());
+        if live != self.daemon.adopted {
+            return self.adopt();
         }
-        self.adopt()
+        if check {
+            self.checks += 1;
+            if self.checks.is_multiple_of(CHECKS_PER_REPAIR) {
+                self.repair()?;
+            }
+        }
+        Ok(())
     }
 
     fn adopt(&mut self) -> Result<(), DaemonError> {
@@ -376,37 +425,83 @@ impl Lbd {
         if generation == self.daemon.adopted {
             return Ok(());
         }
-        self.put_in_force(&state, generation)?;
+        if let Err(error) = self.put_in_force(&state, generation, Unreachable::Refused) {
+            self.go_back();
+            return Err(error);
+        }
         self.adopted(generation);
         info!(%generation, targets = state.targets_used().count(), "adopted");
         Ok(())
     }
 
     /// Kernel and workers shall do what `state` says.
-    fn put_in_force(&mut self, state: &State, generation: Generation) -> Result<(), DaemonError> {
+    fn put_in_force(
+        &mut self,
+        state: &State,
+        generation: Generation,
+        unreachable: Unreachable,
+    ) -> Result<(), DaemonError> {
         let mut state = state.clone();
-        if state.balancer.queues != self.queues {
-            warn!(running = %self.queues, configured = %state.balancer.queues, "other queues are used from the next start on");
-            state.balancer.queues = self.queues;
+        let balancer = &mut state.balancer;
+        if (balancer.queues, balancer.mark_mask) != (self.queues, self.mark_mask) {
+            let mask = format!("{:#x}", balancer.mark_mask.bits());
+            warn!(queues = %balancer.queues, mark_mask = mask, "other queues or marks are used from the next start on");
+            (balancer.queues, balancer.mark_mask) = (self.queues, self.mark_mask);
         }
         let forwarding = Forwarding::new(&state, generation)?;
-        let wanted = routing::desired(&state)?;
-        let ruleset = Ruleset::new(&state, &forwarding.classifier().claims(), self.queue_by)?;
-        let ops = routing::diff(&self.routing.current()?, &wanted).map_err(RoutingError::from)?.ops;
-        // Pure removals come last; they wait until no worker sends there any more.
+        let wanted = Wanted {
+            routing: routing::desired(&state)?,
+            ruleset: Ruleset::new(&state, &forwarding.classifier().claims(), self.queue_by)?,
+        };
+        let ops = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?.ops;
+        // Pure removals come last, when no worker sends there any more and no flow is pinned there.
         let removals = ops.iter().rposition(|op| !op.removes()).map_or(0, |last| last + 1);
-        self.routing.apply(&ops[..removals])?;
-        let applied = nft::apply(&ruleset)?;
+        let left = match unreachable {
+            Unreachable::Refused => self.routing.apply(&ops[..removals]).map(|()| Vec::new())?,
+            Unreachable::Tried => self.routing.apply_reachable(&ops[..removals])?,
+        };
+        let applied = nft::apply(&wanted.ruleset)?;
         self.shared.forwarding.store(Arc::new(forwarding));
         self.routing.apply(&ops[removals..])?;
-        let notes = self.routing.converge(&wanted)?.notes;
-        for note in notes {
-            warn!("{note}");
+        for problem in &left {
+            error!(%problem, "this target cannot be reached; it is tried again every few seconds");
         }
+        if left.is_empty() {
+            for note in self.routing.converge(&wanted.routing)?.notes {
+                warn!("{note}");
+            }
+        }
+        self.wanted = Some(wanted);
         info!(
             routing_changes = ops.len(), rules = ?applied.structure, elements_added = applied.elements_added,
             elements_deleted = applied.elements_deleted, "in force"
         );
+        Ok(())
+    }
+
+    /// After a change that failed half-way: the kernel as it was for the last good state.
+    fn go_back(&mut self) {
+        let Some(wanted) = &self.wanted else { return };
+        if let Err(error) = self.routing.converge(&wanted.routing) {
+            error!(%error, "routing of the last good state");
+        }
+        if let Err(error) = nft::apply(&wanted.ruleset) {
+            error!(%error, "ruleset of the last good state");
+        }
+    }
+
+    /// Mends what somebody else has changed: a link that went down takes its routes along, a service that reloads the
+    /// host's own rules may flush ours.
+    fn repair(&mut self) -> Result<(), DaemonError> {
+        let Some(wanted) = &self.wanted else { return Ok(()) };
+        let changes = self.routing.converge(&wanted.routing)?.changes;
+        if changes > 0 {
+            warn!(changes, "somebody changed our devices, routes or rules; they are mended");
+        }
+        if !nft::in_force(&wanted.ruleset)? {
+            let applied = nft::apply(&wanted.ruleset)?;
+            warn!(rules = ?applied.structure, elements = applied.elements_added, "somebody changed our ruleset; it is mended");
+        }
         Ok(())
     }
 
@@ -436,6 +531,11 @@ impl Lbd {
         let Some(file) = self.config.clone() else {
             return warn!("SIGHUP: there is no --config FILE to read again");
         };
+        if let Ok(false) = self.region.is_current()
+            && let Err(error) = self.reopen()
+        {
+            return error!("SIGHUP: {error}; nothing was changed");
+        }
         let result = check(&file).and_then(|(config, _)| {
             self.region.update(|state| {
                 let next = state.merge(&config)?;

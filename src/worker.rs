@@ -50,29 +50,35 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
         Self { queue, report, shared, forwarding, balancer: Balancer::default() }
     }
 
-    /// Works until told to stop.
+    /// Works until told to stop, and then until nothing waits any more: closing the queue would drop it. More than
+    /// `rest_max` packets are not waited for, since new ones may come for ever.
     ///
     /// # Errors
     /// When the queue is gone.
-    pub fn run(mut self) -> io::Result<()> {
+    pub fn run(mut self, rest_max: u32) -> io::Result<()> {
         while !self.shared.stop.load(Ordering::Relaxed) {
             self.turn()?;
+        }
+        for _ in 0..rest_max {
+            if !self.turn()? {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Handles at most one packet.
+    /// Handles at most one packet; says whether anything came.
     ///
     /// # Errors
     /// When the queue is gone.
-    pub fn turn(&mut self) -> io::Result<()> {
+    pub fn turn(&mut self) -> io::Result<bool> {
         let result = match self.queue.receive() {
             Ok(Some(message)) => {
                 let forwarding = self.forwarding.load();
                 let verdict = self.balancer.handle(forwarding, message.bytes());
                 self.queue.answer(message, verdict)
             }
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(false),
             Err(error) => Err(error),
         };
         let counters = &mut self.balancer.counters;
@@ -87,7 +93,7 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
             Err(QueueError::Closed(error)) => return Err(error),
         }
         self.report.counters(counters);
-        Ok(())
+        Ok(true)
     }
 
     /// What it decided, for tests.

@@ -92,7 +92,8 @@ pub struct Counters {
     values: [u64; Counter::ALL.len()],
     /// Packets steered to each target, by [`TargetId::index`].
     targets: Vec<u64>,
-    /// Targets counted since they were last drained, some more than once. A worker drains it after each packet.
+    /// Targets counted since they were last drained, some more than once. A worker drains it after
+    /// each packet; where that fails for long, it stays at [`TARGETS_MAX`].
     touched: Vec<TargetId>,
 }
 
@@ -112,7 +113,7 @@ impl Counters {
     pub fn count_target(&mut self, target: TargetId) {
         if let Some(count) = self.targets.get_mut(target.index()) {
             *count += 1;
-            if self.touched.last() != Some(&target) {
+            if self.touched.last() != Some(&target) && self.touched.len() < TARGETS_MAX {
                 self.touched.push(target);
             }
         }

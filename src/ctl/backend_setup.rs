@@ -1,5 +1,7 @@
 //! `backend-setup`: which backend is meant, and the commands for it.
 
+use serde_json::json;
+
 use super::{Env, Status, args::BackendSetupArguments, error::CtlError};
 use crate::{
     state::State,
@@ -10,6 +12,7 @@ use crate::{
 pub(super) fn backend_setup(
     env: &mut Env<'_>,
     name: &RegionName,
+    json: bool,
     args: &BackendSetupArguments,
 ) -> Result<Status, CtlError> {
     let (_, state) = Region::open(name)?.state()?;
@@ -17,7 +20,11 @@ pub(super) fn backend_setup(
         Some(service) => service.clone(),
         None => service_of(&state, &args.backend)?,
     };
-    env.text(&commands(&state, &service, &args.backend)?)
+    let commands = commands(&state, &service, &args.backend)?;
+    if json {
+        return env.json(&json!({ "service": service, "backend": args.backend, "commands": commands }));
+    }
+    env.text(&commands)
 }
 
 /// The one service that has a backend of this name.

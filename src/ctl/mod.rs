@@ -161,7 +161,7 @@ fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError>
         Command::Apply(args) => change::apply(env, name, json, &args),
         Command::Activate(args) => change::activate(env, name, json, &args, true),
         Command::Deactivate(args) => change::activate(env, name, json, &args, false),
-        Command::BackendSetup(args) => backend_setup::backend_setup(env, name, &args),
+        Command::BackendSetup(args) => backend_setup::backend_setup(env, name, json, &args),
         Command::Clean(args) => clean::clean(env, name, json, &args),
     }
 }

@@ -37,6 +37,8 @@ struct Stats {
     backends: Vec<Packets>,
     /// How the kernel's queues stand; null where that may not be read.
     queues: Option<Vec<QueueLine>>,
+    /// How full the table of connections is; null where that may not be read.
+    conntrack: Option<Conntrack>,
     /// What the ruleset counted, in packets; null where that may not be read, or there is no ruleset.
     ruleset: Option<BTreeMap<String, u64>>,
 }
@@ -71,6 +73,23 @@ struct Packets {
     packets: u64,
 }
 
+/// Connection tracking of this network namespace. When it is full, flows go unpinned.
+#[derive(Serialize)]
+struct Conntrack {
+    entries: u64,
+    max: u64,
+}
+
+impl Conntrack {
+    fn read(env: &Env<'_>) -> Option<Self> {
+        let value = |name| -> Option<u64> {
+            let path = env.proc.join("sys/net/netfilter").join(name);
+            std::fs::read_to_string(path).ok()?.trim().parse().ok()
+        };
+        Some(Self { entries: value("nf_conntrack_count")?, max: value("nf_conntrack_max")? })
+    }
+}
+
 /// `lbctl stats`.
 pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
     let mut region = Region::open(name)?;
@@ -93,6 +112,7 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
             .map(|block| Worker { queue: block.queue.0, counters: Values(block.counters) })
             .collect(),
         queues: queues.map(|queues| queues.into_iter().filter(ours).collect()),
+        conntrack: Conntrack::read(env),
         ruleset: (env.ruleset_counters)(),
     };
     if json {
@@ -112,6 +132,9 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
     if let Some(queues) = stats.queues.as_ref().filter(|queues| !queues.is_empty()) {
         env.print(format_args!(""))?;
         env.text(&queue_table(queues))?;
+    }
+    if let Some(Conntrack { entries, max }) = stats.conntrack {
+        env.print(format_args!("\nconntrack  {entries} of at most {max} entries"))?;
     }
     if let Some(ruleset) = &stats.ruleset {
         let mut table = Table::new(&["RULESET", ">PACKETS"]);

@@ -83,18 +83,32 @@ fn finish(mut a: u32, mut b: u32, mut c: u32) -> u32 {
 mod tests {
     use super::*;
 
-    fn words(text: &str) -> Vec<u32> {
-        text.as_bytes().chunks(4).map(|w| u32::from_ne_bytes(w.try_into().unwrap())).collect()
+    fn words(key: &[u8]) -> Vec<u32> {
+        key.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word)).collect()
     }
 
-    /// The examples of lookup3.c (`driver5`), whose lengths are multiples of 4; its initval is our seed.
+    /// Two of lookup3.c's own examples (`driver5`), whose initval is our seed; the others would need lengths that nft's
+    /// keys never have.
     #[test]
     #[cfg(target_endian = "little")]
     fn agrees_with_lookup3() {
         assert_eq!(jhash(&[], 0), 0xdead_beef);
         assert_eq!(jhash(&[], 0xdead_beef), 0xbd5b_7dde);
-        // 30 bytes in the original; the kernel's own algorithm is checked against nft in the testbed.
-        assert_ne!(jhash(&words("Four score and s"), 0), jhash(&words("Four score and s"), 1));
+    }
+
+    /// What `nft ... jhash ip saddr . ip daddr . th sport . th dport . meta l4proto mod 65537 seed 0xcafebabe` made of
+    /// UDP packets from 127.0.0.1 and ::1, port 4000, to themselves, port 80, on Linux 6.18. Keys of one to eleven words
+    /// go through every branch; the testbed compares 1000 more.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn agrees_with_the_kernel() {
+        let ports = [0x0f, 0xa0, 0, 0, 0, 80, 0, 0, 17, 0, 0, 0];
+        let v4 = [&[127, 0, 0, 1, 127, 0, 0, 1][..], &ports].concat();
+        assert_eq!(index(jhash(&words(&v4), 0xcafe_babe), 65537), 0x9f);
+        let mut v6 = [0; 32];
+        (v6[15], v6[31]) = (1, 1);
+        let v6 = [&v6[..], &ports].concat();
+        assert_eq!(index(jhash(&words(&v6), 0xcafe_babe), 65537), 0x59f3);
     }
 
     #[test]

@@ -17,7 +17,6 @@
 //! Packets between the balancer and the backend are taken to be at most [`UNDERLAY_MTU_BYTES`] long.
 
 use std::{
-    collections::BTreeSet,
     fmt::Write,
     net::{IpAddr, Ipv6Addr},
 };
@@ -90,41 +89,6 @@ pub fn commands(state: &State, service: &str, backend: &str) -> Result<String, S
     Ok(sh.0)
 }
 
-/// The commands that undo [`commands`], but for what other backends of `state` at the same address need, and for
-/// settings that may have been so before (rp_filter, arp_ignore, arp_announce, modules). What is gone already is no
-/// error.
-///
-/// # Errors
-/// As [`commands`].
-pub fn commands_undo(state: &State, service: &str, backend: &str) -> Result<String, SetupError> {
-    let (gone, path, encap, address) = find(state, service, backend)?;
-    let mut sh = Script::new();
-    sh.note(&format!("{} is no longer backend {backend} at {address}", gone.name));
-    let others: Vec<(&Service, Encap)> = others_at(state, gone, backend, address);
-    let vips: BTreeSet<IpNet> = others.iter().flat_map(|(service, _)| &service.vips).copied().collect();
-    for vip in gone.vips.iter().filter(|vip| !vips.contains(vip)) {
-        let ip = ip(*vip);
-        if is_host(*vip) {
-            sh.undo(&format!("{ip} addr del {vip} dev lo"));
-        } else {
-            sh.undo(&format!("{ip} route del local {vip} dev lo proto {PROTOCOL}"));
-        }
-        if wrap(encap).is_some() {
-            let priority = ANSWER_PRIORITY_BASE - u32::from(overhead_bytes(path));
-            sh.undo(&format!("{ip} rule del pref {priority} from {vip}"));
-            sh.undo(&format!("{ip} rule del pref {SPECIFIC_PRIORITY} from {vip}"));
-        }
-    }
-    if let Some(wrap) = wrap(encap)
-        && !others.iter().any(|(_, other)| {
-            self::wrap(*other).is_some_and(|other| kind(other, address) == kind(wrap, address))
-        })
-    {
-        sh.undo(&format!("ip link del {}", device(wrap, address)));
-    }
-    Ok(sh.0)
-}
-
 fn find<'a>(
     state: &'a State,
     service: &str,
@@ -138,23 +102,6 @@ fn find<'a>(
         Path::Via(..) if found.vips.is_empty() => Err(SetupError::NoVips(service.to_owned())),
         path @ Path::Via(encap, address) => Ok((found, path, encap, address)),
     }
-}
-
-fn others_at<'a>(
-    state: &'a State,
-    gone: &Service,
-    backend: &str,
-    address: IpAddr,
-) -> Vec<(&'a Service, Encap)> {
-    let pairs =
-        state.services.iter().flat_map(|service| service.backends.iter().map(move |of| (service, of)));
-    pairs
-        .filter(|(service, of)| (service.name.as_str(), of.name.as_str()) != (gone.name.as_str(), backend))
-        .filter_map(|(service, of)| match state.path(of.target)? {
-            Path::Via(encap, at) if at == address => Some((service, encap)),
-            Path::Via(..) | Path::MarkOnly => None,
-        })
-        .collect()
 }
 
 /// The tunnel through which packets come in.
@@ -233,9 +180,10 @@ fn answers(sh: &mut Script, service: &Service, path: Path) {
         }
         sh.run(&format!(
             "ip -{family} route flush table {table} 2>/dev/null\n\
-             ip -{family} -o route show default table main | sed -E 's/\\\\/ /g; s/ ({DROPPED})//g' |\n\
+             ip -{family} -o route show default table main | sed -E 's/\\\\/ /g; s/ ({DROPPED})//g; \
+             s/^default/default table {table} proto {PROTOCOL} advmss {mss}/' |\n\
              while read -r route; do\n  \
-             ip -{family} route replace $route table {table} proto {PROTOCOL} advmss {mss}\ndone"
+             ip -{family} route replace $route\ndone"
         ));
         for vip in of_family {
             for (priority, what) in [
@@ -307,10 +255,6 @@ impl Script {
 
     fn run(&mut self, command: &str) {
         self.line(command);
-    }
-
-    fn undo(&mut self, command: &str) {
-        self.line(&format!("{command} 2>/dev/null || :"));
     }
 
     fn line(&mut self, text: &str) {

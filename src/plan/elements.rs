@@ -42,11 +42,12 @@ pub enum SetName {
     Local6,
     Remotes4,
     Remotes6,
+    Targets,
 }
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -60,6 +61,7 @@ impl SetName {
         Self::Local6,
         Self::Remotes4,
         Self::Remotes6,
+        Self::Targets,
     ];
 
     /// The name in the ruleset.
@@ -79,6 +81,7 @@ impl SetName {
             Self::Local6 => "local6",
             Self::Remotes4 => "remotes4",
             Self::Remotes6 => "remotes6",
+            Self::Targets => "targets",
         }
     }
 }
@@ -88,6 +91,8 @@ impl SetName {
 pub enum Element {
     /// A device, by its name.
     Interface(String),
+    /// A mark.
+    Mark(u32),
     /// Addresses, and where the set has more fields, protocols and ports.
     Range(AddressRange, Option<(u8, u8)>, Option<PortRange>),
 }
@@ -110,6 +115,7 @@ impl fmt::Display for Element {
         }
         match self {
             Self::Interface(name) => write!(f, "\"{name}\""),
+            Self::Mark(mark) => write!(f, "{mark:#010x}"),
             Self::Range(addresses, protocols, ports) => {
                 match *addresses {
                     AddressRange::V4(first, last) => span(f, Ipv4Addr::from(first), Ipv4Addr::from(last))?,
@@ -149,7 +155,8 @@ impl Elements {
             elements
                 .insert_by_family([SetName::Local4, SetName::Local6], Element::addresses(single(address)));
         }
-        for (_, path) in state.targets_used() {
+        for (target, path) in state.targets_used() {
+            elements.insert(SetName::Targets, Element::Mark(balancer.mark_mask.mark(target).0));
             match path {
                 Path::Via(Encap::Gre | Encap::Ipip | Encap::Gue, remote) => {
                     let sets = [SetName::Remotes4, SetName::Remotes6];
@@ -309,6 +316,9 @@ fn single(address: IpAddr) -> AddressRange {
 fn element_of(set: SetName, json: &Value) -> Option<Element> {
     if set == SetName::Interfaces {
         return Some(Element::Interface(InterfaceName::new(json.as_str()?)?.to_string()));
+    }
+    if set == SetName::Targets {
+        return Some(Element::Mark(u32::try_from(json.as_u64()?).ok()?));
     }
     let joined = json.get("concat").and_then(Value::as_array);
     let mut fields = joined.map_or(std::slice::from_ref(json), Vec::as_slice).iter();

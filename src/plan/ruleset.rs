@@ -19,6 +19,8 @@ use crate::{
 };
 
 const TEMPLATE: &str = include_str!("../../nft/synrail.nft");
+/// How long a TCP connection is remembered of which one packet was seen.
+const TCP_FIRST_SECONDS: u32 = 120;
 const STRUCTURE_PREFIX: &str = "structure_";
 
 /// By what means packets are queued.
@@ -119,6 +121,7 @@ impl Structure {
         let parameters = [
             ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
             ("mark_rest", format!("{:#010x}", !balancer.mark_mask.bits())),
+            ("tcp_first", timeouts.tcp_established_seconds.min(TCP_FIRST_SECONDS).to_string()),
             ("tcp_open", timeouts.tcp_established_seconds.to_string()),
             ("tcp_closing", timeouts.tcp_closing_seconds.to_string()),
             ("udp", timeouts.udp_seconds.to_string()),
@@ -293,7 +296,9 @@ mod tests {
         assert!(!text.contains("{{"));
         assert!(text.contains("\t\tqueue flags bypass,fanout to 0-3\n"));
         assert!(
-            text.contains("ct mark & 0x0000ffff != 0 meta mark set ct mark counter name restored accept")
+            text.contains(
+                "ct mark & 0x0000ffff == @targets meta mark set ct mark counter name restored accept"
+            )
         );
         assert!(text.contains("ct timeout tcp4_7440_30 {"));
         assert!(fill("\ntable {{a}}", &[("b", String::new())]).is_err());

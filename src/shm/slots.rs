@@ -82,8 +82,11 @@ impl Slot {
         Self { checksum: XxHash3_64::oneshot(&self.as_bytes()[..size_of::<Self>() - 8]), ..self }
     }
 
+    /// Offset and capacity, where they can be right.
     fn place(&self) -> Option<(usize, usize)> {
-        Some((usize::try_from(self.offset).ok()?, usize::try_from(self.capacity).ok()?))
+        let (offset, capacity) = (usize::try_from(self.offset).ok()?, usize::try_from(self.capacity).ok()?);
+        let right = offset >= stats::END && offset.is_multiple_of(8) && capacity <= 2 * SLOT_BYTES_MAX;
+        (right && offset <= 4 * SLOT_BYTES_MAX).then_some((offset, capacity))
     }
 }
 
@@ -160,7 +163,7 @@ fn read_generation(memory: &mut impl Memory, generation: Generation) -> Result<S
     let (Some((offset, capacity)), Ok(length)) = (slot.place(), usize::try_from(slot.length)) else {
         return Err(RegionError::Corrupt("a slot's description"));
     };
-    if length > capacity || length > SLOT_BYTES_MAX || offset % 8 != 0 || length % 8 != 0 {
+    if length > capacity || length > SLOT_BYTES_MAX || length % 8 != 0 {
         return Err(RegionError::Corrupt("a slot's description"));
     }
     let (found, needed) = (memory.size()?, offset.saturating_add(length));
@@ -192,14 +195,17 @@ fn live_slot(memory: &mut impl Memory, generation: Generation) -> Result<Slot, R
 /// # Errors
 /// When the state is too large or the region is gone; then the live generation stays as it is.
 pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Result<Generation, RegionError> {
-    let next = Generation(live.0 + 1);
+    let next = Generation(live.0.checked_add(1).ok_or(RegionError::Corrupt("its generation"))?);
     let content = layout::encode(state, next);
     if content.len() > SLOT_BYTES_MAX {
         return Err(RegionError::TooLarge { needed: content.len(), allowed: SLOT_BYTES_MAX });
     }
     let target = usize::from(next.0 % 2 == 1);
     // Generation 0 has no slot: the region is being made.
-    let occupied = if live.0 == 0 { None } else { live_slot(memory, live)?.place() };
+    let occupied = match live {
+        Generation(0) => None,
+        live => Some(live_slot(memory, live)?.place().ok_or(RegionError::Corrupt("a slot's description"))?),
+    };
     let (offset, capacity) = place(content.len(), occupied);
     memory.grow(offset + capacity)?;
     memory.write(offset, &content)?;

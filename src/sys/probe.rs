@@ -80,13 +80,6 @@ pub fn probe(interfaces: &[InterfaceName]) -> Result<Probe, NftError> {
     Ok(Probe { queue_by, findings })
 }
 
-/// Whether a module is loaded, built in or installed; `None` when the host does not tell (a kernel without
-/// `/lib/modules`).
-#[must_use]
-pub fn module(name: &str) -> Option<bool> {
-    Host { root: PathBuf::from("/") }.module(name)
-}
-
 /// A part of nf_tables, and a ruleset that needs it.
 struct NftPart {
     name: &'static str,

@@ -1,7 +1,7 @@
 //! The region as a file in `/dev/shm`: made in one step, mapped, locked, and never trusted.
 //!
-//! - Made under a temporary name and linked into place whole, so nobody ever sees half a region, and a live one is
-//!   never truncated.
+//! - Made without a name and linked into place whole, so nobody ever sees half a region, and a live one is never
+//!   truncated.
 //! - Mode 0600; a file that another user owns or may write is refused, since anybody may make files in `/dev/shm`.
 //! - Writers hold `flock`; lbd holds an open-file-description lock on the first byte. Both end with their holder.
 //! - Other processes write the mapping, so it is only touched by atomic words. A truncated file is noticed
@@ -14,19 +14,23 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::AsFd,
+        fd::{AsFd, AsRawFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering, fence},
     },
     time::Duration,
 };
 
 use memmap2::{MmapOptions, MmapRaw};
-use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, FcntlArg, Flock, FlockArg, fcntl},
+    unistd::linkat,
+};
 use thiserror::Error;
 
 use super::{clock, process_name, sigbus};
@@ -107,9 +111,7 @@ pub enum AccessError {
         holder: String,
     },
     /// Another lbd follows it.
-    #[error(
-        "region \"{name}\" is followed by another lbd, {holder}; end that one first or choose another --shm"
-    )]
+    #[error("region \"{name}\" is followed by another lbd, {holder}; end that one first")]
     Followed {
         /// The region.
         name: RegionName,
@@ -193,10 +195,14 @@ impl Memory for Arc<Mapping> {
         for at in (offset..offset + len).step_by(8) {
             bytes.extend(self.word(at)?.load(Ordering::Relaxed).to_ne_bytes());
         }
+        // What is loaded next, such as the generation, is not older than these words.
+        fence(Ordering::Acquire);
         self.alive().map(|()| bytes)
     }
 
     fn write(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        // Who sees one of these words sees what was stored before, such as the last generation.
+        fence(Ordering::Release);
         for (word, at) in bytes.as_chunks().0.iter().zip((offset..).step_by(8)) {
             self.word(at)?.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
         }
@@ -226,30 +232,23 @@ impl Region {
     pub fn create(name: &RegionName, state: &State) -> Result<Self, AccessError> {
         let os = |doing| move |error| AccessError::Os { name: name.clone(), doing, error };
         let unusable = |error| AccessError::Unusable { name: name.clone(), error };
-        // A name of this process alone: whoever is left over from a process with this number is dead.
-        let temporary = Path::new(DIRECTORY).join(format!(".{name}.{}", std::process::id()));
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(os("removing what is left over")(error));
-            }
-            _ => {}
-        }
+        // Without a name until it is whole, so whoever dies half-way leaves nothing.
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(&temporary).map_err(os("making it"))?;
-        let made = (|| {
-            file.set_len(slots::HEADER_BYTES).map_err(os("sizing it"))?;
-            let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
-            let mut region = Self { name: name.clone(), file, map };
-            slots::format(&mut region, state).map_err(unusable)?;
-            fs::hard_link(&temporary, name.path()).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => AccessError::Exists(name.clone()),
-                _ => os("naming it")(error),
-            })?;
-            Ok(region)
-        })();
-        fs::remove_file(&temporary).map_err(os("removing its temporary name"))?;
-        made
+        options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
+        let file = options.open(DIRECTORY).map_err(os("making it"))?;
+        file.set_len(slots::HEADER_BYTES).map_err(os("sizing it"))?;
+        let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
+        let mut region = Self { name: name.clone(), file, map };
+        slots::format(&mut region, state).map_err(unusable)?;
+        let nameless = format!("/proc/self/fd/{}", region.file.as_raw_fd());
+        let here = nix::fcntl::AT_FDCWD;
+        linkat(here, &nameless[..], here, &name.path(), AtFlags::AT_SYMLINK_FOLLOW).map_err(|error| {
+            match error {
+                Errno::EEXIST => AccessError::Exists(name.clone()),
+                error => os("naming it")(error.into()),
+            }
+        })?;
+        Ok(region)
     }
 
     /// Opens a region. What it holds is not looked at yet.
@@ -266,9 +265,8 @@ impl Region {
         })?;
         let metadata = file.metadata().map_err(os("asking for its owner"))?;
         let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-        // Root may look at anybody's region, but must not follow one that others can write.
-        let me = nix::unistd::geteuid();
-        if !metadata.is_file() || owner != me.as_raw() && !me.is_root() || mode & 0o022 != 0 {
+        // Anybody may make files there, and whoever owns the region tells lbd what to do.
+        if !metadata.is_file() || owner != nix::unistd::geteuid().as_raw() || mode & 0o022 != 0 {
             return Err(AccessError::NotOurs { name: name.clone(), owner, mode });
         }
         let not_a_region = || AccessError::Unusable { name: name.clone(), error: RegionError::NotARegion };
@@ -330,7 +328,7 @@ impl Region {
             let file = self.file.try_clone().map_err(|error| self.os("cloning its descriptor", error));
             match file.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock)) {
                 Ok(Ok(lock)) => Some(Ok(WriteLock(lock))),
-                Ok(Err((_, nix::errno::Errno::EWOULDBLOCK))) => None,
+                Ok(Err((_, Errno::EWOULDBLOCK))) => None,
                 Ok(Err((_, error))) => Some(Err(self.os("locking it", error.into()))),
                 Err(error) => Some(Err(error)),
             }
@@ -348,7 +346,7 @@ impl Region {
         let lock = first_byte(libc::F_WRLCK);
         match fcntl(self.file.as_fd(), FcntlArg::F_OFD_SETLK(&lock)) {
             Ok(_) => Ok(()),
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
+            Err(Errno::EAGAIN | Errno::EACCES) => {
                 let pid = crate::shm::stats::Daemon::read(self).map_or(0, |daemon| daemon.pid);
                 Err(AccessError::Followed { name: self.name.clone(), holder: process(pid) })
             }

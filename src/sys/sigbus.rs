@@ -16,6 +16,9 @@ use std::{
 /// Mappings guarded at a time; more are refused.
 const GUARDS_MAX: usize = 16;
 
+/// No page of any Linux machine is larger; what is replaced may begin a little before the access.
+const PAGE_BYTES_MAX: usize = 65536;
+
 /// One guarded mapping; free while `start` is 0.
 struct Entry {
     start: AtomicUsize,
@@ -83,8 +86,8 @@ extern "C" fn handler(_signal: c_int, info: *mut libc::siginfo_t, _context: *mut
         if start == 0 || start == usize::MAX || !(start..end).contains(&address) {
             continue;
         }
-        const PAGE: usize = 4096;
-        let page = address & !(PAGE - 1);
+        // A mapping starts on a page, so this does too, whatever a page's size.
+        let page = start + (address - start) / PAGE_BYTES_MAX * PAGE_BYTES_MAX;
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: the range lies in a mapping that its guard keeps alive, and that nobody holds references into.

@@ -168,19 +168,6 @@ pub fn counters() -> Result<Vec<Counter>, NftError> {
     Ok(counters)
 }
 
-/// How many SYNs are pending, IPv4 and IPv6. Lists both maps, so it costs up to a second where they are full: not for
-/// a loop.
-///
-/// # Errors
-/// When the maps cannot be read.
-pub fn pending() -> Result<[usize; 2], NftError> {
-    let count = |map| -> Result<usize, NftError> {
-        let json = nft("the pending SYNs", &["-j", "-n", "list", "map", "inet", TABLE, map], None)?;
-        Ok(json.matches("\"expires\"").count())
-    };
-    Ok([count("pending4")?, count("pending6")?])
-}
-
 fn apply_structure(ruleset: &Ruleset) -> Result<StructureApplied, NftError> {
     let current = read_chains()?;
     let change = ruleset.structure.change_from(current.as_deref());

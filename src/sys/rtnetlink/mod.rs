@@ -66,6 +66,16 @@ pub enum RoutingError {
     },
 }
 
+impl RoutingError {
+    /// Whether the kernel refused a route since its next hop, or the device to it, is out of reach.
+    fn is_unreachable(&self, op: &Op) -> bool {
+        let Self::Apply { source, .. } = self else { return false };
+        // EINVAL is "Nexthop has invalid gateway".
+        let codes = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ENETDOWN, libc::EINVAL];
+        matches!(op, Op::AddRoute(_)) && source.raw_os_error().is_some_and(|code| codes.contains(&code))
+    }
+}
+
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -134,6 +144,21 @@ impl Routing {
             }
             Ok(())
         })
+    }
+
+    /// As [`Routing::apply`], but goes on where a next hop is out of reach, and returns those refusals.
+    ///
+    /// # Errors
+    /// At the first that the kernel refuses for another reason.
+    pub fn apply_reachable(&mut self, ops: &[Op]) -> Result<Vec<RoutingError>, RoutingError> {
+        let mut refused = Vec::new();
+        for op in ops {
+            match self.apply(std::slice::from_ref(op)) {
+                Err(error @ RoutingError::Apply { .. }) if error.is_unreachable(op) => refused.push(error),
+                result => result?,
+            }
+        }
+        Ok(refused)
     }
 
     /// Makes the kernel agree with `wanted`, and reads back that it does.

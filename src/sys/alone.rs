@@ -1,0 +1,61 @@
+//! One lbd in a network namespace: it has one ruleset and one set of routes. An abstract unix socket is the lock: its
+//! name lives in the network namespace and ends with the process, however that ends.
+
+use std::{
+    io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
+    },
+};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use thiserror::Error;
+
+use super::process_name;
+
+const NAME: &str = "synrail";
+
+/// While it lives, this process is the only one that sets up the kernel for synrail in its network namespace.
+pub struct Alone(#[expect(dead_code, reason = "held, not used")] UnixListener);
+
+/// Why this process is not alone.
+#[derive(Debug, Error)]
+pub enum NotAlone {
+    /// There is another.
+    #[error(
+        "another lbd, {0}, has the queues, ruleset and routes of this network namespace; end that one first"
+    )]
+    Other(String),
+    /// The operating system said no.
+    #[error("making sure that no other lbd is at work: {0}")]
+    Os(#[from] io::Error),
+}
+
+impl Alone {
+    /// Takes the place.
+    ///
+    /// # Errors
+    /// When another process has it, and which.
+    pub fn take() -> Result<Self, NotAlone> {
+        let address = SocketAddr::from_abstract_name(NAME)?;
+        match UnixListener::bind_addr(&address) {
+            Ok(listener) => Ok(Self(listener)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(NotAlone::Other(holder(&address))),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The process that listens there.
+fn holder(address: &SocketAddr) -> String {
+    let peer =
+        UnixStream::connect_addr(address).ok().and_then(|stream| getsockopt(&stream, PeerCredentials).ok());
+    match peer.map(|peer| peer.pid()) {
+        Some(pid) => match u64::try_from(pid).ok().and_then(process_name) {
+            Some(name) => format!("process {pid} ({name})"),
+            None => format!("process {pid}"),
+        },
+        None => "a process of which nothing more is known".to_owned(),
+    }
+}
