@@ -1,0 +1,37 @@
+# shellcheck shell=bash
+# proves: rules flushed and routes lost by other hands are back within seconds, with no operator, and traffic goes on
+#
+# What happens on real hosts: a service that reloads the host's own rules flushes everybody's, and a link that goes down
+# takes its routes along. lbd compares the kernel with what it should be, and mends it.
+# topology: dsr:servers=3
+# needs: queue conntrack traffic
+# limit_s: 200
+
+{
+    config_balancer lb201
+    config_service four "$VIP4/32" "tcp udp" "$PORT"
+    config_servers 1 "$SERVERS" direct
+    config_service six "$VIP6/128" "tcp udp" "$PORT"
+    config_servers 1 "$SERVERS" direct6
+} > lb201.toml
+balancer_start lb201 lb201.toml
+backends_up lb201 four 1 "$SERVERS"
+backends_up lb201 six 1 "$SERVERS"
+servers_up 1 "$SERVERS" "$VIP4:$PORT" "[$VIP6]:$PORT"
+connect_all 20
+routes() { ip -netns lb201 -4 route show table all proto 201; ip -netns lb201 -6 route show table all proto 201; }
+routes | without_expiry | sort > routes.before
+
+in_ns lb201 nft flush ruleset
+ruleset_back() { in_ns lb201 nft list chain inet synrail to_queue 2>/dev/null | grep -q queue; }
+wait_until 60 "the ruleset is there again" ruleset_back
+wait_until 60 "lbd says that it mended it" grep -q 'ruleset; it is mended' lb201.lbd.log
+connect_all 20
+
+ip -netns lb201 link set eth1 down
+ip -netns lb201 link set eth1 up
+# The kernel drops a device's IPv6 addresses with it; that they come back is the host's business.
+ip -netns lb201 -6 addr replace fd00:0:0:1::201/64 dev eth1 nodad
+routes_back() { routes | without_expiry | sort > routes.after; cmp -s routes.before routes.after; }
+wait_until 60 "the routes are there again" routes_back
+connect_all 20
