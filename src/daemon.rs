@@ -36,7 +36,7 @@ use crate::{
     state::{State, StateError},
     sys::{
         alone::{Alone, NotAlone},
-        clock,
+        capability, clock,
         nfqueue::{NfQueue, OpenError, QUEUE_PACKETS_MAX},
         nft::{self, NftError},
         probe::{self, Severity},
@@ -82,8 +82,11 @@ pub enum DaemonError {
         "region \"{0}\" names no interfaces, so nothing would be steered; give it a configuration with `lbctl apply FILE`"
     )]
     NoInterfaces(RegionName),
+    /// No right to set up the network.
+    #[error("lbd needs CAP_NET_ADMIN; run it as root")]
+    NotAllowed,
     /// Parts of the kernel are missing.
-    #[error("this host lacks what lbd needs: {0}")]
+    #[error("this host lacks what lbd needs:\n  {0}")]
     KernelParts(String),
     /// Another lbd is at work here.
     #[error(transparent)]
@@ -182,6 +185,9 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
 pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError> {
     // Before any thread starts, so that all of them leave signals to this one.
     let signals = Signals::take().map_err(|error| DaemonError::Os { doing: "taking signals", error })?;
+    if !capability::may_administer_network() {
+        return Err(DaemonError::NotAllowed);
+    }
     let given = config.as_deref().map(check).transpose()?;
     let (region, generation, state, made) = open_region(name, given.as_ref())?;
     let _alone = Alone::take()?;
@@ -344,6 +350,8 @@ impl Lbd {
         };
         lbd.put_in_force(state, generation, Unreachable::Tried)?;
         for (worker, queue) in opened.into_iter().enumerate() {
+            let number = crate::io::Queue::number(&queue);
+            Show { region: Arc::clone(&lbd.shown), worker, queue: number }.counters(&mut Counters::default());
             lbd.spawn(worker, queue)?;
         }
         lbd.adopted(generation);
@@ -447,6 +455,9 @@ impl Lbd {
             let mask = format!("{:#x}", balancer.mark_mask.bits());
             warn!(queues = %balancer.queues, mark_mask = mask, "other queues or marks are used from the next start on");
             (balancer.queues, balancer.mark_mask) = (self.queues, self.mark_mask);
+        }
+        for interface in state.balancer.interfaces.iter().filter(|name| !probe::has_interface(name)) {
+            warn!(%interface, "there is no such device now: nothing comes in by it");
         }
         let forwarding = Forwarding::new(&state, generation)?;
         let wanted = Wanted {
@@ -584,6 +595,7 @@ impl Lbd {
 
 /// Logs what the host lacks; what is needed is an error.
 fn look_at_host(state: &State) -> Result<crate::plan::ruleset::QueueBy, DaemonError> {
+    info!("looking at what the kernel has");
     let probe = probe::probe(&state.balancer.interfaces)?;
     let mut fatal = Vec::new();
     for finding in &probe.findings {
@@ -594,5 +606,5 @@ fn look_at_host(state: &State) -> Result<crate::plan::ruleset::QueueBy, DaemonEr
             Severity::Error => fatal.push(format!("{name} is {value}, wanted {wanted}: {advice}")),
         }
     }
-    if fatal.is_empty() { Ok(probe.queue_by) } else { Err(DaemonError::KernelParts(fatal.join("; "))) }
+    if fatal.is_empty() { Ok(probe.queue_by) } else { Err(DaemonError::KernelParts(fatal.join("\n  "))) }
 }

@@ -63,10 +63,10 @@ pub struct MarkMask(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MarkMaskError {
     /// The set bits are not neighbours.
-    #[error("its set bits must be neighbours")]
+    #[error("the set bits are neighbours")]
     NotContiguous,
     /// Fewer than 13 bits: too few for [`TARGETS_MAX`] targets and the mark 0.
-    #[error("it must have at least 13 set bits, for 4096 targets")]
+    #[error("at least 13 bits are set, for 4096 targets")]
     TooNarrow,
 }
 

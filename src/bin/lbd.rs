@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let result = match arguments {
         Arguments { check: true, config: Some(file), .. } => daemon::check(&file).map(|(config, state)| {
             let (services, targets) = (config.services.len(), state.targets_used().count());
-            println!("{}: valid: {services} services, {targets} targets", file.display());
+            println!("{}: valid; services: {services}, targets: {targets}", file.display());
         }),
         Arguments { cleanup: true, shm, .. } => daemon::cleanup(&shm).map(|removed| {
             let removed =
@@ -64,7 +64,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lbd: {error}");
+            for line in error.to_string().lines() {
+                eprintln!("lbd: {line}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -101,11 +101,12 @@ fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balanc
         }
     }
     if let Some(item) = table.take("queues") {
-        balancer.queues = read_queues(reader, &item)?;
+        balancer.queues = read_queues(reader, &item).unwrap_or(balancer.queues);
     }
     if let Some(item) = table.take("fragment_queue") {
-        balancer.fragment_queue = QueueNum(item.integer(reader, 0..=u16::MAX)?);
-        if balancer.queues.contains(balancer.fragment_queue) {
+        let number = item.integer(reader, 0..=u16::MAX);
+        balancer.fragment_queue = number.map_or(balancer.fragment_queue, QueueNum);
+        if number.is_some() && balancer.queues.contains(balancer.fragment_queue) {
             item.complain(reader, format_args!("a number outside of queues, {}", balancer.queues));
         }
     } else if balancer.queues.contains(balancer.fragment_queue) {
@@ -125,7 +126,7 @@ fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balanc
                 &item.at,
                 &item.key,
                 format_args!("{bits:#010x}"),
-                format_args!("a mask: {error}"),
+                format_args!("a mask of which {error}"),
             ),
         }
     }
@@ -172,7 +173,7 @@ fn read_service(
 ) -> Option<(Service, Origin)> {
     let name = table.need(reader, "name", NAME).and_then(|item| item.string(reader, NAME, Name::new));
     table.place = name.as_ref().map_or_else(|| "service".to_owned(), |name| format!("service \"{name}\""));
-    let vips = read_vips(reader, &mut table);
+    let vips = read_vips(reader, &mut table, balancer);
     let protocols = read_protocols(reader, &mut table);
     let ports = read_ports(reader, &mut table, &protocols);
     let hash = read_hash(reader, &mut table, &protocols);
@@ -203,7 +204,7 @@ fn read_service(
     Some((service, Origin { at, place }))
 }
 
-fn read_vips(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<IpNet> {
+fn read_vips(reader: &mut Reader<'_>, table: &mut Table<'_>, balancer: Option<&Balancer>) -> Vec<IpNet> {
     let items =
         table.need(reader, "vips", VIP).map(|item| item.list_of_some(reader, VIP)).unwrap_or_default();
     if let Some(item) = items.get(VIPS_MAX) {
@@ -221,6 +222,10 @@ fn read_vips(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<IpNet> {
             );
         } else if vips.contains(&vip) {
             item.complain(reader, "each once");
+        } else if let Some(own) = balancer.and_then(|balancer| balancer.source_for(vip.addr()))
+            && vip.contains(&own)
+        {
+            item.complain(reader, format_args!("prefixes without the balancer's own address, {own}"));
         } else {
             vips.push(vip);
         }
@@ -284,7 +289,7 @@ fn read_hash(reader: &mut Reader<'_>, table: &mut Table<'_>, protocols: &Protoco
 
 fn read_table_size(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<TableSize> {
     let size: u64 = item.integer(reader, 0..=u64::MAX)?;
-    TableSize::new(size).map_err(|error| item.complain(reader, error)).ok()
+    TableSize::new(size).map_err(|error| item.complain(reader, error.allowed())).ok()
 }
 
 const BACKEND_KEYS: &[&str] = &["name", "address", "weight", "encap", "active"];
@@ -361,6 +366,9 @@ fn read_path(
     let (address, at) = (address?, address_item?);
     if six_only && address.is_ipv4() {
         at.complain(reader, format_args!("an IPv6 address, as encap is \"{encap}\""));
+    }
+    if balancer.is_some_and(|balancer| balancer.source_for(address) == Some(address)) {
+        at.complain(reader, "another host's address; this one is the balancer's own");
     }
     if let Some(vip) = vips.iter().find(|vip| vip.contains(&address)) {
         at.complain(reader, format_args!("an address outside of the service's own VIPs ({vip})"));

@@ -22,6 +22,17 @@ pub enum TableSizeError {
     OutOfRange,
 }
 
+impl TableSizeError {
+    /// What would have been right.
+    #[must_use]
+    pub fn allowed(self) -> String {
+        match self {
+            Self::NotPrime { below, above } => format!("a prime; the nearest are {below} and {above}"),
+            Self::OutOfRange => format!("a prime from {} to {}", TableSize::MIN, TableSize::MAX),
+        }
+    }
+}
+
 impl TableSize {
     /// The smallest.
     pub const MIN: u32 = 3;

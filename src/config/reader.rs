@@ -72,8 +72,9 @@ impl<'a> Reader<'a> {
             Err(error) => {
                 let at = error.span().unwrap_or(0..0);
                 let found = text.get(at.clone()).map(str::trim).filter(|found| !found.is_empty());
-                let found = found.map_or_else(|| "a fault".to_owned(), |found| format!("`{found}`"));
-                reader.complain(&at, "TOML", found, error.message().replace('\n', ", "));
+                let found = found.map_or_else(String::new, |found| format!(" at `{found}`"));
+                let fault = error.message().replace('\n', ", ");
+                reader.complain(&at, "TOML", format_args!("a fault{found}: {fault}"), "TOML 1.0");
                 (reader, None)
             }
         }

@@ -23,7 +23,8 @@ Exit status:
   0  done
   1  failed: the region is missing, corrupt, being changed, ...; nothing was changed
   2  the command line is wrong
-  3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers";
+  3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers
+  4  written, but the lbd that follows the region has not taken it over in time";
 
 const SHOW: &str = "\
 In JSON, no protocols and no ports stand for all of them. An entry of `table` is an index

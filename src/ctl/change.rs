@@ -11,7 +11,7 @@ use super::{
     text::count,
 };
 use crate::{
-    config::{Config, TableSize},
+    config::{Balancer, Config, TableSize},
     ids::Generation,
     plan::routing,
     state::{Change, Service, State},
@@ -50,6 +50,9 @@ pub(super) fn create(
     } else {
         format!(" (the prime below {})", args.m)
     };
+    if n > size.entries() {
+        env.warn("M is less than the backends: some can never get a flow")?;
+    }
     let names = if n == 1 { "backend 0".to_owned() } else { format!("backends 0 to {}", n - 1) };
     env.print(format_args!(
         "region {name} made: service default, M {}{lowered}, {names}, {} active",
@@ -114,7 +117,9 @@ pub(super) fn apply(
             None => create_if(name, &next)?,
         };
         if let Some((mut region, generation)) = published {
-            return finish(env, json, &mut region, generation, &changes, &emptied);
+            let status = finish(env, json, &mut region, generation, &changes, &emptied)?;
+            warn_of_settings(env, &mut region, &base.balancer, &config.balancer)?;
+            return Ok(status);
         }
         printed = Some(changes);
     }
@@ -137,6 +142,27 @@ fn print_changes(
     }
     // They are to be seen before anything happens.
     Ok(env.out.flush()?)
+}
+
+/// What of `[balancer]` does not do what one may think.
+fn warn_of_settings(
+    env: &mut Env<'_>,
+    region: &mut Region,
+    before: &Balancer,
+    after: &Balancer,
+) -> Result<(), CtlError> {
+    let at_start = (before.queues, before.mark_mask) != (after.queues, after.mark_mask);
+    if at_start && DaemonView::of(region)?.is_some() {
+        env.warn("other queues or mark_mask are used by lbd from its next start on")?;
+    }
+    let devices = std::fs::read_to_string(env.proc.join("net/dev")).unwrap_or_default();
+    let known: Vec<&str> = devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
+    for interface in
+        after.interfaces.iter().filter(|name| !known.is_empty() && !known.contains(&name.as_str()))
+    {
+        env.warn(&format!("there is no device \"{interface}\" here: nothing comes in by it"))?;
+    }
+    Ok(())
 }
 
 /// Publishes `next` if `base` is still live.
@@ -191,7 +217,7 @@ fn finish(
     for service in emptied {
         env.warn(&format!("service \"{service}\" has no active backend: its new flows are dropped"))?;
     }
-    Ok(Status::Done)
+    Ok(if adoption == Adoption::NotYet { Status::Pending } else { Status::Done })
 }
 
 fn print_outcome(

@@ -63,6 +63,8 @@ pub enum Status {
     Usage = 2,
     /// The answer is no, or not the same.
     No = 3,
+    /// Written, and not yet taken over by the lbd that follows the region.
+    Pending = 4,
 }
 
 impl From<Status> for ExitCode {

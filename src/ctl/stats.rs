@@ -215,7 +215,7 @@ fn packet_table(backends: &[Packets]) -> String {
 }
 
 fn queue_table(queues: &[QueueLine]) -> String {
-    let mut table = Table::new(&[">QUEUE", ">READER", ">WAITING", ">QUEUED", ">QUEUE FULL", ">SOCKET FULL"]);
+    let mut table = Table::new(&[">QUEUE", ">PORTID", ">WAITING", ">QUEUED", ">QUEUE FULL", ">SOCKET FULL"]);
     for queue in queues {
         let numbers = [
             u64::from(queue.queue),

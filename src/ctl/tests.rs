@@ -218,7 +218,7 @@ fn a_change_is_in_force_when_lbd_has_taken_it_over() {
     lb.done("create -i 5 100 10");
     let mut daemon = lb.daemon(1);
     let ended = lb.run("deactivate 1");
-    assert_eq!(ended.status, Status::Done);
+    assert_eq!(ended.status, Status::Pending);
     assert!(ended.err.contains("lbd (process 42) has not taken it over yet"), "{}", ended.err);
     assert!(
         lb.done("show").contains("process 42, 2 workers, for 1 min 40 s, generation 1 in force, 2 NOT YET")

@@ -107,10 +107,11 @@ pub fn format(memory: &mut impl Memory, state: &State) -> Result<(), RegionError
 pub fn check(memory: &mut impl Memory) -> Result<(), RegionError> {
     let found = memory.size()?;
     if found < size_of::<Header>() {
-        return Err(if found == 0 {
-            RegionError::NotARegion
-        } else {
+        let ours = found >= 8 && memory.load(0)? == MAGIC;
+        return Err(if ours {
             RegionError::Truncated { found, needed: stats::END }
+        } else {
+            RegionError::NotARegion
         });
     }
     let header: Header = record(memory, 0)?;

@@ -2,6 +2,7 @@
 //! is safe from outside and owns its descriptors.
 
 pub mod alone;
+pub mod capability;
 pub mod clock;
 pub mod nfqueue;
 pub mod nft;

@@ -80,6 +80,12 @@ pub fn probe(interfaces: &[InterfaceName]) -> Result<Probe, NftError> {
     Ok(Probe { queue_by, findings })
 }
 
+/// Whether this network namespace has a device of that name.
+#[must_use]
+pub fn has_interface(name: &InterfaceName) -> bool {
+    nix::net::if_::if_nametoindex(name.as_str()).is_ok()
+}
+
 /// A part of nf_tables, and a ruleset that needs it.
 struct NftPart {
     name: &'static str,

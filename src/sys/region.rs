@@ -102,6 +102,9 @@ pub enum AccessError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Not for this user.
+    #[error("region \"{0}\" is another user's; run this as that user, for lbd's as root")]
+    NotAllowed(RegionName),
     /// Another writer holds the lock.
     #[error("region \"{name}\" is being changed by {holder} since more than {} s; nothing was changed", LOCK_WAIT.as_secs())]
     Locked {
@@ -261,6 +264,7 @@ impl Region {
         options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
         let file = options.open(name.path()).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => AccessError::Missing(name.clone()),
+            io::ErrorKind::PermissionDenied => AccessError::NotAllowed(name.clone()),
             _ => os("opening it")(error),
         })?;
         let metadata = file.metadata().map_err(os("asking for its owner"))?;
