@@ -146,6 +146,7 @@ pub fn check(file: &std::path::Path) -> Result<(Config, State), DaemonError> {
 /// # Errors
 /// When an lbd is at work, or the kernel refuses.
 pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
+    let _alone = Alone::take()?;
     let mut removed = Vec::new();
     let mut region = match Region::open(name) {
         Ok(region) => Some(region),
@@ -162,7 +163,6 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
             return Err(AccessError::Unusable { name: name.clone(), error }.into());
         }
     }
-    let _alone = Alone::take()?;
     if nft::cleanup()? {
         removed.push("nftables table inet synrail".to_owned());
     }
@@ -189,8 +189,8 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
         return Err(DaemonError::NotAllowed);
     }
     let given = config.as_deref().map(check).transpose()?;
-    let (region, generation, state, made) = open_region(name, given.as_ref())?;
     let _alone = Alone::take()?;
+    let (region, generation, state, made) = open_region(name, given.as_ref())?;
     let mut lbd = Lbd::start(region, generation, &state, config).inspect_err(|_| {
         // It would be followed at the next start, whatever is mended in the file until then.
         if made && let Err(error) = Region::remove(name) {
@@ -274,15 +274,6 @@ struct Lbd {
     trouble: Trouble,
 }
 
-/// What becomes of a target whose route the kernel refuses, since its next hop is out of reach.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Unreachable {
-    /// The state is refused: there is a good one in force.
-    Refused,
-    /// The others shall work meanwhile: lbd starts, and nothing is in force yet.
-    Tried,
-}
-
 /// What one state asks of the kernel.
 struct Wanted {
     routing: routing::Desired,
@@ -348,7 +339,7 @@ impl Lbd {
             workers: Vec::new(),
             trouble: Trouble::default(),
         };
-        lbd.put_in_force(state, generation, Unreachable::Tried)?;
+        lbd.put_in_force(state, generation)?;
         for (worker, queue) in opened.into_iter().enumerate() {
             let number = crate::io::Queue::number(&queue);
             Show { region: Arc::clone(&lbd.shown), worker, queue: number }.counters(&mut Counters::default());
@@ -433,7 +424,7 @@ impl Lbd {
         if generation == self.daemon.adopted {
             return Ok(());
         }
-        if let Err(error) = self.put_in_force(&state, generation, Unreachable::Refused) {
+        if let Err(error) = self.put_in_force(&state, generation) {
             self.go_back();
             return Err(error);
         }
@@ -442,13 +433,9 @@ impl Lbd {
         Ok(())
     }
 
-    /// Kernel and workers shall do what `state` says.
-    fn put_in_force(
-        &mut self,
-        state: &State,
-        generation: Generation,
-        unreachable: Unreachable,
-    ) -> Result<(), DaemonError> {
+    /// Kernel and workers shall do what `state` says. A target whose next hop is out of reach now holds up no other: it
+    /// is tried again at every repair.
+    fn put_in_force(&mut self, state: &State, generation: Generation) -> Result<(), DaemonError> {
         let mut state = state.clone();
         let balancer = &mut state.balancer;
         if (balancer.queues, balancer.mark_mask) != (self.queues, self.mark_mask) {
@@ -467,15 +454,12 @@ impl Lbd {
         let ops = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?.ops;
         // Pure removals come last, when no worker sends there any more and no flow is pinned there.
         let removals = ops.iter().rposition(|op| !op.removes()).map_or(0, |last| last + 1);
-        let left = match unreachable {
-            Unreachable::Refused => self.routing.apply(&ops[..removals]).map(|()| Vec::new())?,
-            Unreachable::Tried => self.routing.apply_reachable(&ops[..removals])?,
-        };
+        let left = self.routing.apply_reachable(&ops[..removals])?;
         let applied = nft::apply(&wanted.ruleset)?;
         self.shared.forwarding.store(Arc::new(forwarding));
         self.routing.apply(&ops[removals..])?;
         for problem in &left {
-            error!(%problem, "this target cannot be reached; it is tried again every few seconds");
+            error!(%problem, "a target is out of reach; it is tried again every few seconds");
         }
         if left.is_empty() {
             for note in self.routing.converge(&wanted.routing)?.notes {
@@ -505,15 +489,17 @@ impl Lbd {
     /// host's own rules may flush ours.
     fn repair(&mut self) -> Result<(), DaemonError> {
         let Some(wanted) = &self.wanted else { return Ok(()) };
-        let changes = self.routing.converge(&wanted.routing)?.changes;
-        if changes > 0 {
+        let ops = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?.ops;
+        let left = self.routing.apply_reachable(&ops)?;
+        if ops.len() > left.len() {
+            let changes = ops.len() - left.len();
             warn!(changes, "somebody changed our devices, routes or rules; they are mended");
         }
         if !nft::in_force(&wanted.ruleset)? {
             let applied = nft::apply(&wanted.ruleset)?;
             warn!(rules = ?applied.structure, elements = applied.elements_added, "somebody changed our ruleset; it is mended");
         }
-        Ok(())
+        left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
     }
 
     fn adopted(&mut self, generation: Generation) {
@@ -537,7 +523,7 @@ impl Lbd {
         Ok(())
     }
 
-    /// SIGHUP: as `lbctl apply FILE`.
+    /// SIGHUP: as `lbctl apply FILE`, and the kernel is looked at now.
     fn reload(&mut self) {
         let Some(file) = self.config.clone() else {
             return warn!("SIGHUP: there is no --config FILE to read again");
@@ -562,6 +548,9 @@ impl Lbd {
                 info!(changes = changes.len(), file = %file.display(), "read again");
             }
             Err(error) => error!("SIGHUP: {error}; nothing was changed"),
+        }
+        if let Err(error) = self.repair() {
+            error!("SIGHUP: {error}");
         }
     }
 

@@ -2,7 +2,8 @@
 # proves: rules flushed and routes lost by other hands are back within seconds, with no operator, and traffic goes on
 #
 # What happens on real hosts: a service that reloads the host's own rules flushes everybody's, and a link that goes down
-# takes its routes along. lbd compares the kernel with what it should be, and mends it.
+# takes its routes along. lbd compares the kernel with what it should be, and mends it. A next hop that is out of reach
+# when lbd starts holds up nobody else, and is used as soon as there is a way.
 # topology: dsr:servers=3
 # needs: queue conntrack traffic
 # limit_s: 200
@@ -13,12 +14,17 @@
     config_servers 1 "$SERVERS" direct
     config_service six "$VIP6/128" "tcp udp" "$PORT"
     config_servers 1 "$SERVERS" direct6
+    config_service far 10.0.0.9/32 tcp "$PORT"
+    config_backend far 192.168.77.1 direct
 } > lb201.toml
 balancer_start lb201 lb201.toml
 backends_up lb201 four 1 "$SERVERS"
 backends_up lb201 six 1 "$SERVERS"
 servers_up 1 "$SERVERS" "$VIP4:$PORT" "[$VIP6]:$PORT"
 connect_all 20
+expect_grep "lbd names the next hop that is out of reach" 'out of reach.*' lb201.lbd.log
+ip -netns lb201 addr add 192.168.77.254/24 dev eth1
+wait_until 60 "the far backend has its route" sh -c 'ip -netns lb201 route show table all | grep -q "via 192.168.77.1 "'
 routes() { ip -netns lb201 -4 route show table all proto 201; ip -netns lb201 -6 route show table all proto 201; }
 routes | without_expiry | sort > routes.before
 
