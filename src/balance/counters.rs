@@ -45,6 +45,10 @@ counters! {
     SteeredUdp = "steered_udp",
     /// SCTP packets steered.
     SteeredSctp = "steered_sctp",
+    /// ICMP and ICMPv6 echo requests steered.
+    SteeredEcho = "steered_echo",
+    /// ICMP and ICMPv6 errors steered to where the flow that they quote goes.
+    SteeredIcmpError = "steered_icmp_error",
     /// Packets of other protocols steered.
     SteeredOther = "steered_other",
     /// Dropped: no service claims the destination.
@@ -65,6 +69,8 @@ counters! {
     DropTooManyExtensions = "drop_too_many_extensions",
     /// Dropped: transport header cut short.
     DropL4Header = "drop_l4_header",
+    /// Dropped: ICMP error that quotes no packet of its receiver.
+    DropIcmpQuote = "drop_icmp_quote",
     /// The socket's receive buffer overflowed (ENOBUFS); the kernel let those packets go on undecided.
     SocketOverrun = "socket_overrun",
     /// Verdicts for packets that the kernel had already dropped (ENOENT).
@@ -82,6 +88,7 @@ impl From<Malformed> for Counter {
             Malformed::Extension => Self::DropExtension,
             Malformed::TooManyExtensions => Self::DropTooManyExtensions,
             Malformed::L4Header => Self::DropL4Header,
+            Malformed::IcmpQuote => Self::DropIcmpQuote,
         }
     }
 }

@@ -144,6 +144,8 @@ impl Balancer {
         match forwarding.decide(&packet) {
             Decision::Steered { target, mark, .. } => {
                 self.counters.count(match packet.l4 {
+                    _ if packet.quoted => Counter::SteeredIcmpError,
+                    L4::Echo { .. } => Counter::SteeredEcho,
                     L4::Tcp { syn: true, .. } => Counter::SteeredSyn,
                     L4::Tcp { syn: false, .. } => Counter::SteeredMidstream,
                     L4::Udp(_) => Counter::SteeredUdp,

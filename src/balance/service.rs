@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::{
     config::{Name, PortRange, Protocol, Protocols},
-    packet::{Addresses, L4, Packet},
+    packet::{L4, Packet},
 };
 
 /// What the classifier needs to know of a service.
@@ -107,27 +107,29 @@ impl Classifier {
     }
 
     /// The index of the service that a packet belongs to. A later fragment belongs to none, since its port is not
-    /// known, unless its service takes every protocol.
+    /// known, unless its service takes every protocol. An echo request belongs to any service that has the address.
     #[must_use]
     pub fn service_of(&self, packet: &Packet) -> Option<usize> {
         let port = match packet.l4 {
             L4::Tcp { ports, .. } => Some((Protocol::Tcp, ports.dst)),
             L4::Udp(ports) => Some((Protocol::Udp, ports.dst)),
             L4::Sctp(ports) => Some((Protocol::Sctp, ports.dst)),
+            L4::Echo { .. } => return self.piece(packet.addresses.destination())?.echo(),
             L4::Other | L4::LaterFragment => None,
         };
-        match packet.addresses {
-            Addresses::V4 { dst, .. } => self.v4.find(dst.to_bits())?.service(port),
-            Addresses::V6 { dst, .. } => self.v6.find(dst.to_bits())?.service(port),
-        }
+        self.piece(packet.addresses.destination())?.service(port)
     }
 
     /// Whether any service has this address.
     #[must_use]
     pub fn is_vip(&self, address: IpAddr) -> bool {
+        self.piece(address).is_some()
+    }
+
+    fn piece(&self, address: IpAddr) -> Option<&Body> {
         match address {
-            IpAddr::V4(address) => self.v4.find(address.to_bits()).is_some(),
-            IpAddr::V6(address) => self.v6.find(address.to_bits()).is_some(),
+            IpAddr::V4(address) => self.v4.find(address.to_bits()),
+            IpAddr::V6(address) => self.v6.find(address.to_bits()),
         }
     }
 
@@ -324,6 +326,11 @@ impl Body {
         let behind = claimed.partition_point(|(ports, _)| ports.first <= port);
         let (ports, service) = claimed.get(behind.checked_sub(1)?)?;
         (port <= ports.last).then_some(*service)
+    }
+
+    /// Who answers an echo request: the service for every protocol, or the first of those that have the address.
+    fn echo(&self) -> Option<usize> {
+        self.other.or_else(|| self.ports.iter().flatten().map(|&(_, service)| service).min())
     }
 
     fn claims(&self, addresses: AddressRange) -> Vec<Claim> {

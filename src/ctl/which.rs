@@ -16,7 +16,7 @@ use super::{
 use crate::{
     balance::{Decision, Forwarding},
     config::{HashMode, PortRange, Protocol, Protocols},
-    packet::{L4, Packet, Ports},
+    packet::{Packet, Ports},
     state::{Service, State},
     sys::region::{Region, RegionName},
 };
@@ -306,11 +306,7 @@ fn hashed(mode: HashMode, question: &Question) -> String {
     let Question { src, dst, protocol, .. } = question;
     match mode {
         HashMode::FiveTuple => {
-            let ports = if matches!(question.packet.l4, L4::Other) {
-                Ports { src: 0, dst: 0 }
-            } else {
-                question.ports
-            };
+            let ports = question.packet.l4.ports().unwrap_or(Ports { src: 0, dst: 0 });
             format!("hash 5-tuple: jhash of ({src}, {dst}, {}, {}, {protocol})", ports.src, ports.dst)
         }
         HashMode::Source => format!("hash source: jhash of ({src})"),

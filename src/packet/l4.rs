@@ -14,11 +14,7 @@ const ACK: u8 = 0x10;
 /// Reads the transport header at the start of `payload`. Only what is used must be there: the ports, and for TCP
 /// the flags, so that first fragments of minimal size can be read.
 pub(super) fn parse(protocol: u8, payload: &[u8]) -> Result<L4, Malformed> {
-    if !matches!(protocol, TCP | UDP | SCTP) {
-        return Ok(L4::Other);
-    }
-    let [s0, s1, d0, d1] = bytes_at(payload, 0).ok_or(Malformed::L4Header)?;
-    let ports = Ports { src: u16::from_be_bytes([s0, s1]), dst: u16::from_be_bytes([d0, d1]) };
+    let Some(ports) = ports(protocol, payload)? else { return Ok(L4::Other) };
     Ok(match protocol {
         TCP => {
             let flags = payload.get(13).ok_or(Malformed::L4Header)?;
@@ -27,4 +23,13 @@ pub(super) fn parse(protocol: u8, payload: &[u8]) -> Result<L4, Malformed> {
         UDP => L4::Udp(ports),
         _ => L4::Sctp(ports),
     })
+}
+
+/// The ports, of a protocol that has them.
+pub(super) fn ports(protocol: u8, payload: &[u8]) -> Result<Option<Ports>, Malformed> {
+    if !matches!(protocol, TCP | UDP | SCTP) {
+        return Ok(None);
+    }
+    let [s0, s1, d0, d1] = bytes_at(payload, 0).ok_or(Malformed::L4Header)?;
+    Ok(Some(Ports { src: u16::from_be_bytes([s0, s1]), dst: u16::from_be_bytes([d0, d1]) }))
 }

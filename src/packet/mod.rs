@@ -6,6 +6,7 @@
 //!
 //! Everything that is wrong with a packet is a [`Malformed`] reason to be counted, never a panic.
 
+mod icmp;
 mod ip;
 pub mod jhash;
 pub mod key;
@@ -13,6 +14,7 @@ mod l4;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use icmp::Icmp;
 use thiserror::Error;
 
 /// The facts that decide where a packet goes.
@@ -24,6 +26,8 @@ pub struct Packet {
     pub protocol: u8,
     /// What of the transport header could be read.
     pub l4: L4,
+    /// Whether it is an ICMP error. Then all else is that of the flow it quotes, as a packet to the VIP has it.
+    pub quoted: bool,
 }
 
 /// Source and destination of one family.
@@ -55,6 +59,24 @@ impl Addresses {
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
         }
     }
+
+    /// Those of the answer.
+    #[must_use]
+    pub fn swapped(self) -> Self {
+        match self {
+            Self::V4 { src, dst } => Self::V4 { src: dst, dst: src },
+            Self::V6 { src, dst } => Self::V6 { src: dst, dst: src },
+        }
+    }
+
+    /// The destination.
+    #[must_use]
+    pub fn destination(self) -> IpAddr {
+        match self {
+            Self::V4 { dst, .. } => dst.into(),
+            Self::V6 { dst, .. } => dst.into(),
+        }
+    }
 }
 
 /// The transport header, as far as it matters here.
@@ -71,6 +93,11 @@ pub enum L4 {
     Udp(Ports),
     /// SCTP (RFC 9260).
     Sctp(Ports),
+    /// An ICMP or ICMPv6 echo request.
+    Echo {
+        /// The identifier.
+        id: u16,
+    },
     /// A protocol without ports that are known here.
     Other,
     /// A fragment behind the first: the transport header is in another packet.
@@ -78,11 +105,12 @@ pub enum L4 {
 }
 
 impl L4 {
-    /// The ports, where there are any.
+    /// The ports, where there are any. The identifier of an echo request, and 0, stand in for them.
     #[must_use]
     pub fn ports(self) -> Option<Ports> {
         match self {
             Self::Tcp { ports, .. } | Self::Udp(ports) | Self::Sctp(ports) => Some(ports),
+            Self::Echo { id } => Some(Ports { src: id, dst: 0 }),
             Self::Other | Self::LaterFragment => None,
         }
     }
@@ -118,6 +146,9 @@ pub enum Malformed {
     /// The transport header is not all there.
     #[error("transport header cut short")]
     L4Header,
+    /// What an ICMP error quotes cannot be read, or was not sent by whom the error is sent to.
+    #[error("ICMP error that quotes no packet of its receiver")]
+    IcmpQuote,
 }
 
 /// The walk over IPv6 extension headers ends here. RFC 8200 names six kinds, of which one may come twice.
@@ -137,12 +168,17 @@ impl Packet {
         let l4 = if header.later_fragment {
             L4::LaterFragment
         } else {
-            l4::parse(header.protocol, header.payload)?
+            match icmp::parse(header.protocol, header.payload)? {
+                Icmp::Error { quoted } => return icmp::quoted_flow(header.addresses, quoted),
+                Icmp::Echo { id } => L4::Echo { id },
+                Icmp::Other => l4::parse(header.protocol, header.payload)?,
+            }
         };
-        Ok(Self { addresses: header.addresses, protocol: header.protocol, l4 })
+        Ok(Self { addresses: header.addresses, protocol: header.protocol, l4, quoted: false })
     }
 
-    /// A packet as a person describes it, to ask what would become of it; TCP is taken as a SYN. `None` when the
+    /// A packet as a person describes it, to ask what would become of it; TCP is taken as a SYN, ICMP as an
+    /// echo request whose identifier is the source port. `None` when the
     /// addresses are of two families.
     #[must_use]
     pub fn described(protocol: u8, src: IpAddr, dst: IpAddr, ports: Ports) -> Option<Self> {
@@ -150,9 +186,10 @@ impl Packet {
             l4::TCP => L4::Tcp { ports, syn: true },
             l4::UDP => L4::Udp(ports),
             l4::SCTP => L4::Sctp(ports),
+            icmp::ICMP | icmp::ICMPV6 => L4::Echo { id: ports.src },
             _ => L4::Other,
         };
-        Some(Self { addresses: Addresses::new(src, dst)?, protocol, l4 })
+        Some(Self { addresses: Addresses::new(src, dst)?, protocol, l4, quoted: false })
     }
 }
 

@@ -145,3 +145,83 @@ proptest! {
         let _ = Packet::parse(&packet[..cut.min(packet.len())]);
     }
 }
+
+/// An ICMP error of this type to the VIP, quoting a packet from it.
+fn error4(kind: u8, quoted: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, 4, 0, 0, 0, 0, 5, 0x14];
+    message.extend(quoted);
+    v4(1, &message)
+}
+
+fn error6(kind: u8, quoted: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, 0, 5, 0x14];
+    message.extend(quoted);
+    v6(58, &message)
+}
+
+/// The packet with source and destination address exchanged, as the backend sends it.
+fn answer(mut packet: Vec<u8>) -> Vec<u8> {
+    let (src, len) = if packet[0] >> 4 == 4 { (12, 4) } else { (8, 16) };
+    let (from, to) = packet[src..src + 2 * len].split_at_mut(len);
+    from.swap_with_slice(to);
+    packet
+}
+
+const ANSWER_PORTS: [u8; 8] = [0x13, 0x89, 0x9c, 0x40, 0, 0, 0, 0];
+
+#[test]
+fn an_icmp_error_is_about_the_flow_it_quotes() {
+    let flow = |packet: &[u8]| {
+        let packet = Packet::parse(packet).unwrap();
+        assert!(packet.quoted);
+        (packet.addresses, packet.protocol, packet.l4)
+    };
+    let expected4 = Packet::parse(&v4(17, &tcp(0)[..8])).unwrap();
+    let expected6 = Packet::parse(&v6(17, &tcp(0)[..8])).unwrap();
+    for kind in [3, 11, 12] {
+        let udp = answer(v4(17, &ANSWER_PORTS));
+        assert_eq!(flow(&error4(kind, &udp)), (expected4.addresses, 17, L4::Udp(PORTS)));
+        // TCP: eight bytes suffice, and the length field says more than is quoted (RFC 792).
+        let mut segment = answer(v4(6, &ANSWER_PORTS));
+        segment[2..4].copy_from_slice(&1500u16.to_be_bytes());
+        assert_eq!(flow(&error4(kind, &segment)).2, L4::Tcp { ports: PORTS, syn: false });
+    }
+    for kind in 1..=4 {
+        // Behind an extension header.
+        let udp = answer(v6(60, &[&[17, 0, 0, 0, 0, 0, 0, 0], &ANSWER_PORTS[..]].concat()));
+        assert_eq!(flow(&error6(kind, &udp)), (expected6.addresses, 17, L4::Udp(PORTS)));
+    }
+    let pong = answer(v4(1, &[0, 0, 0, 0, 0x12, 0x34, 0, 1]));
+    assert_eq!(flow(&error4(3, &pong)).2, L4::Echo { id: 0x1234 });
+    let mut later = answer(v4(17, &ANSWER_PORTS));
+    later[7] = 1;
+    assert_eq!(flow(&error4(3, &later)).2, L4::LaterFragment);
+}
+
+#[test]
+fn an_icmp_error_that_quotes_nothing_of_its_receiver_is_refused() {
+    for bad in [
+        error4(3, &[]),
+        error4(3, &answer(v4(17, &ANSWER_PORTS))[..22]),
+        error4(3, &v4(17, &ANSWER_PORTS)),
+        error6(2, &v6(17, &ANSWER_PORTS)),
+        error6(2, &answer(v4(17, &ANSWER_PORTS))),
+    ] {
+        assert_eq!(Packet::parse(&bad), Err(Malformed::IcmpQuote));
+    }
+    assert_eq!(Packet::parse(&v4(1, &[3, 4, 0, 0])), Err(Malformed::L4Header));
+    // Redirects and all that is no error are not about flows.
+    assert_eq!(Packet::parse(&error4(5, &answer(v4(17, &ANSWER_PORTS)))).unwrap().l4, L4::Other);
+}
+
+#[test]
+fn an_echo_request_has_an_identifier() {
+    let ping = [0, 0, 0, 0, 0x12, 0x34, 0, 1];
+    for (packet, kind) in [(v4(1, &ping), 8), (v6(58, &ping), 128)] {
+        let mut packet = packet;
+        let at = packet.len() - ping.len();
+        packet[at] = kind;
+        let parsed = Packet::parse(&packet).unwrap();
+        assert_eq!((parsed.l4, parsed.quoted), (L4::Echo { id: 0x1234 }, false));
+    }
+}

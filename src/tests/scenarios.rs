@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::world::{Event, Lb, packet, syn};
+use super::world::{Event, Lb, ip, packet, syn};
 use crate::{balance::Verdict, io::QueueError};
 
 const CONFIG: &str = "
@@ -54,6 +54,31 @@ fn every_packet_gets_one_verdict_and_moves_exactly_its_counters() {
     }
     assert_eq!(lb.turn(Event::Nothing).unwrap(), None);
     assert_eq!(lb.moved(), []);
+}
+
+/// An error of some router about an answer: it goes where the question's packets go, whoever knows the flow.
+#[test]
+fn icmp_errors_and_pings_find_their_backend() {
+    let mut lb = Lb::new(CONFIG);
+    for port in 1..=50 {
+        let owner = lb.steer(packet(6, "50.0.0.1", port, "10.0.0.0", 80, 0x10));
+        let answer = packet(6, "10.0.0.0", 80, "50.0.0.1", port, 0x10);
+        let message = [&[3, 4, 0, 0, 0, 0, 5, 0x14], &answer[..28]].concat();
+        lb.moved();
+        assert_eq!(lb.steer(ip(1, "192.0.2.1", "10.0.0.0", &message)), owner);
+        assert_eq!(lb.moved(), [("packets", 1), ("steered_icmp_error", 1)]);
+    }
+    let foreign = packet(6, "10.0.0.9", 80, "50.0.0.1", 1, 0x10);
+    let message = [&[3, 4, 0, 0, 0, 0, 5, 0x14], &foreign[..28]].concat();
+    assert_eq!(lb.steer(ip(1, "192.0.2.1", "10.0.0.0", &message)), None);
+    assert_eq!(lb.moved(), [("packets", 1), ("drop_icmp_quote", 1)]);
+    let ping = |id| ip(58, "2000::1", "1000::", &[128, 0, 0, 0, 0, id, 0, 1]);
+    let owner = lb.steer(ping(7));
+    assert!(owner.is_some());
+    assert_eq!(lb.steer(ping(7)), owner);
+    assert_eq!(lb.moved(), [("packets", 2), ("steered_echo", 2)]);
+    let spread: std::collections::BTreeSet<_> = (0..50).map(|id| lb.steer(ping(id))).collect();
+    assert_eq!(spread.len(), 4, "by the identifier");
 }
 
 #[test]

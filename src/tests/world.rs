@@ -150,7 +150,12 @@ pub(super) fn packet(protocol: u8, src: &str, sport: u16, dst: &str, dport: u16,
     l4.extend([0; 8]);
     l4.extend([0x50, flags]);
     l4.extend([0; 30]);
-    let len = u16::try_from(l4.len()).unwrap();
+    ip(protocol, src, dst, &l4)
+}
+
+/// An IP packet with this behind its header.
+pub(super) fn ip(protocol: u8, src: &str, dst: &str, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(payload.len()).unwrap();
     let mut bytes;
     match (src.parse().unwrap(), dst.parse().unwrap()) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -169,7 +174,7 @@ pub(super) fn packet(protocol: u8, src: &str, sport: u16, dst: &str, dport: u16,
         }
         mixed => panic!("{mixed:?}"),
     }
-    bytes.extend(l4);
+    bytes.extend(payload);
     bytes
 }
 

@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# proves: "too big" errors about a download reach its server through another balancer than the flow's; pings are answered
+#
+# The last link to the client takes 1300 bytes. The router complains to the VIP, and all its complaints are sent to lb202,
+# while the connections go through lb201. lb202 reads the quoted packet and sends the error where the flow goes.
+# topology: dsr:servers=4,balancers=2
+# needs: queue conntrack gre traffic
+# limit_s: 240
+
+for lb in lb201 lb202; do
+    web_config "$lb" gre > "$lb.toml"
+    witness_up "$lb"
+    balancer_start "$lb" "$lb.toml"
+done
+backends_up lb201 web 1 "$SERVERS"
+servers_up 1 "$SERVERS" "$VIP4:$PORT" "[$VIP6]:$PORT"
+
+# All traffic to lb201, all ICMP to lb202.
+ip -netns router route replace "$VIP4/32" via 192.168.2.201
+ip -netns router -6 route replace "$VIP6/128" via fd00:0:0:2::201
+ip -netns router route add table 99 "$VIP4/32" via 192.168.2.202
+ip -netns router -6 route add table 99 "$VIP6/128" via fd00:0:0:2::202
+ip -netns router rule add pref 99 ipproto icmp table 99
+ip -netns router -6 rule add pref 99 ipproto ipv6-icmp to "$VIP6/128" table 99
+ip -netns router link set eth0 mtu 1300
+
+for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
+    traffic_to transfer "$address" --download 200000 --timeout-ms 30000
+    expect_eq "bytes downloaded from $address" "$(jq .bytes "$REPLY")" 200000
+done
+expect_ge "errors that lb202 steered" "$(statistic lb202 steered_icmp_error)" 2
+expect_eq "connections of lb202" "$(witness lb202 syn)" 0
+learned() { # FAMILY VIP CLIENT: how many servers have a route of 1300 bytes
+    local n
+    for ((n = 1; n <= SERVERS; n++)); do ip -netns "s$n" "$1" route show cache 2>/dev/null; done | grep -c 'mtu 1300' || true
+}
+expect_ge "servers that have learned 1300 bytes, IPv4" "$(learned -4)" 1
+expect_ge "servers that have learned 1300 bytes, IPv6" "$(learned -6)" 1
+
+for vip in "$VIP4" "$VIP6"; do
+    expect_ok "ping $vip" in_ns client busybox ping -c 3 -W 10 "$vip"
+done
+expect_ge "pings that lb202 steered" "$(statistic lb202 steered_echo)" 2
