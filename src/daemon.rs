@@ -22,12 +22,12 @@ use tracing::{error, info, warn};
 
 use crate::{
     balance::{Forwarding, counters::Counters, service::Conflict},
-    config::{Config, ConfigErrors},
+    config::{Config, ConfigErrors, QueueRange},
     ids::{Generation, MarkMask, QueueNum},
-    io::Report,
+    io::{Queue, Report},
     plan::{
         routing::{self, PlanError},
-        ruleset::{Ruleset, TemplateError},
+        ruleset::{QueueBy, Ruleset, TemplateError},
     },
     shm::{
         RegionError, slots,
@@ -263,8 +263,8 @@ struct Lbd {
     shown: Arc<ArcSwap<Mapping>>,
     shared: Arc<Shared>,
     routing: Routing,
-    queue_by: crate::plan::ruleset::QueueBy,
-    queues: crate::config::QueueRange,
+    queue_by: QueueBy,
+    queues: QueueRange,
     workers: Vec<(QueueNum, JoinHandle<io::Result<()>>)>,
     mark_mask: MarkMask,
     daemon: Daemon,
@@ -285,10 +285,10 @@ struct Wanted {
 struct Trouble(String);
 
 impl Trouble {
-    fn with(&mut self, what: &str, problem: &dyn std::fmt::Display) {
+    fn with(&mut self, problem: &dyn std::fmt::Display) {
         let message = problem.to_string();
         if self.0 != message {
-            error!(problem = %message, "{what}; the last good state stays in force");
+            error!(problem = %message, "not all is as it should be; the last good state stays in force");
             self.0 = message;
         }
     }
@@ -341,8 +341,6 @@ impl Lbd {
         };
         lbd.put_in_force(state, generation)?;
         for (worker, queue) in opened.into_iter().enumerate() {
-            let number = crate::io::Queue::number(&queue);
-            Show { region: Arc::clone(&lbd.shown), worker, queue: number }.counters(&mut Counters::default());
             lbd.spawn(worker, queue)?;
         }
         lbd.adopted(generation);
@@ -350,8 +348,10 @@ impl Lbd {
     }
 
     fn spawn(&mut self, worker: usize, queue: NfQueue) -> Result<(), DaemonError> {
-        let number = crate::io::Queue::number(&queue);
-        let show = Show { region: Arc::clone(&self.shown), worker, queue: number };
+        let number = queue.number();
+        let mut show = Show { region: Arc::clone(&self.shown), worker, queue: number };
+        // So that its queue is known before it has counted anything.
+        show.counters(&mut Counters::default());
         let worker = Worker::new(queue, show, Arc::clone(&self.shared));
         let thread = thread::Builder::new()
             .name(format!("queue-{}", number.0))
@@ -388,7 +388,7 @@ impl Lbd {
         match self.adopt_what_is_new(check) {
             Ok(()) if check => self.trouble.over(),
             Ok(()) => {}
-            Err(error) => self.trouble.with("not all is as it should be", &error),
+            Err(error) => self.trouble.with(&error),
         }
     }
 
@@ -583,7 +583,7 @@ impl Lbd {
 }
 
 /// Logs what the host lacks; what is needed is an error.
-fn look_at_host(state: &State) -> Result<crate::plan::ruleset::QueueBy, DaemonError> {
+fn look_at_host(state: &State) -> Result<QueueBy, DaemonError> {
     info!("looking at what the kernel has");
     let probe = probe::probe(&state.balancer.interfaces)?;
     let mut fatal = Vec::new();

@@ -120,12 +120,6 @@ impl Classifier {
         self.piece(packet.addresses.destination())?.service(port)
     }
 
-    /// Whether any service has this address.
-    #[must_use]
-    pub fn is_vip(&self, address: IpAddr) -> bool {
-        self.piece(address).is_some()
-    }
-
     fn piece(&self, address: IpAddr) -> Option<&Body> {
         match address {
             IpAddr::V4(address) => self.v4.find(address.to_bits()),

@@ -12,7 +12,7 @@ use std::{
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use thiserror::Error;
 
-use super::process_name;
+use super::process;
 
 const NAME: &str = "synrail";
 
@@ -52,10 +52,7 @@ fn holder(address: &SocketAddr) -> String {
     let peer =
         UnixStream::connect_addr(address).ok().and_then(|stream| getsockopt(&stream, PeerCredentials).ok());
     match peer.map(|peer| peer.pid()) {
-        Some(pid) => match u64::try_from(pid).ok().and_then(process_name) {
-            Some(name) => format!("process {pid} ({name})"),
-            None => format!("process {pid}"),
-        },
+        Some(pid) => u64::try_from(pid).ok().and_then(process).unwrap_or_else(|| format!("process {pid}")),
         None => "a process of which nothing more is known".to_owned(),
     }
 }

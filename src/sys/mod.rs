@@ -12,8 +12,8 @@ pub mod rtnetlink;
 mod sigbus;
 pub mod signal;
 
-/// What a running process calls itself.
-fn process_name(pid: u64) -> Option<String> {
+/// A running process as a person knows it: by number and name.
+fn process(pid: u64) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    Some(name.trim()).filter(|name| !name.is_empty()).map(|name| format!("process {pid} ({name})"))
 }

@@ -36,7 +36,7 @@ use nix::{
 use serde::Serialize;
 use thiserror::Error;
 
-use super::process_name;
+use super::process;
 use crate::{
     balance::Verdict,
     ids::{Mark, MarkMask, QueueNum},
@@ -260,10 +260,7 @@ fn parse_line(line: &str) -> Option<QueueLine> {
 
 /// Who has a netlink port: the process of that number, as the first socket of a process is named after it.
 fn holder(port: u32) -> String {
-    match process_name(port.into()) {
-        Some(name) => format!("process {port} ({name})"),
-        None => format!("netlink port {port}"),
-    }
+    process(port.into()).unwrap_or_else(|| format!("netlink port {port}"))
 }
 
 /// The descriptors of this process that are netfilter netlink sockets.

@@ -33,7 +33,7 @@ use nix::{
 };
 use thiserror::Error;
 
-use super::{clock, process_name, sigbus};
+use super::{clock, process, sigbus};
 use crate::{
     ids::Generation,
     shm::{Memory, RegionError, slots},
@@ -352,7 +352,7 @@ impl Region {
             Ok(_) => Ok(()),
             Err(Errno::EAGAIN | Errno::EACCES) => {
                 let pid = crate::shm::stats::Daemon::read(self).map_or(0, |daemon| daemon.pid);
-                Err(AccessError::Followed { name: self.name.clone(), holder: process(pid) })
+                Err(AccessError::Followed { name: self.name.clone(), holder: holder(pid) })
             }
             Err(error) => Err(self.os("locking it", error.into())),
         }
@@ -413,12 +413,12 @@ impl Region {
     fn flock_holder(&self) -> String {
         let inode = self.file.metadata().map_or(0, |metadata| metadata.ino());
         let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-        let holder = locks.lines().map(str::split_ascii_whitespace).find_map(|fields| {
+        let pid = locks.lines().map(str::split_ascii_whitespace).find_map(|fields| {
             let fields: Vec<&str> = fields.collect();
             let [_, "FLOCK", _, _, pid, device, ..] = fields[..] else { return None };
             (device.rsplit(':').next()? == inode.to_string()).then(|| pid.parse().ok()).flatten()
         });
-        process(holder.unwrap_or(0))
+        holder(pid.unwrap_or(0))
     }
 
     /// Maps the file as long as it is now.
@@ -473,13 +473,12 @@ fn first_byte(kind: i32) -> libc::flock {
     libc::flock { l_type: short(kind), l_whence: short(libc::SEEK_SET), l_start: 0, l_len: 1, l_pid: 0 }
 }
 
-/// A process as a person knows it.
-fn process(pid: u64) -> String {
-    match process_name(pid) {
-        _ if pid == 0 => "another process".to_owned(),
-        Some(name) => format!("process {pid} ({name})"),
-        None => format!("process {pid}"),
+/// Who holds a lock, by the process number that is known of him; 0 for none.
+fn holder(pid: u64) -> String {
+    if pid == 0 {
+        return "another process".to_owned();
     }
+    process(pid).unwrap_or_else(|| format!("process {pid}"))
 }
 
 #[cfg(test)]
