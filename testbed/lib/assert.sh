@@ -46,4 +46,9 @@ at_least() { [[ $1 =~ ^-?[0-9]+$ && $2 =~ ^-?[0-9]+$ ]] && (($1 >= $2)); }
 exec {CLAIMS}>&1
 holds() { printf '   ok  %s\n' "$*" >&"$CLAIMS"; }
 note() { printf '       %s\n' "$*" >&"$CLAIMS"; }
-broken() { printf '   NO  %s\n' "$*" >&"$CLAIMS"; exit 1; }
+broken() { no "$*"; exit 1; }
+# Also kept for the summary at the end of a run, which is what people see first.
+no() {
+    printf '   NO  %s\n' "$*" >&"$CLAIMS"
+    printf '   NO  %s: %s\n' "$NAME" "$*" >> "$RUN/claims-that-failed"
+}
