@@ -5,7 +5,8 @@ use std::io;
 
 use crate::{
     balance::{Verdict, counters::Counters},
-    ids::QueueNum,
+    ids::{Mark, QueueNum},
+    packet::Packet,
 };
 
 /// A queue of packets that wait for a verdict.
@@ -33,6 +34,28 @@ pub trait Queue {
 pub trait Message {
     /// Its bytes from the IP header on, cut to the queue's copy range.
     fn bytes(&self) -> &[u8];
+
+    /// The index of the device that it came in by; 0 when that is not known.
+    fn arrived_by(&self) -> u32;
+}
+
+/// What connection tracking knows of flows.
+pub trait Pins {
+    /// The connection mark of the flow that `packet` belongs to; 0 when it has an entry without one, `None` when it has
+    /// none.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Mark>>;
+}
+
+/// A way back into the kernel for packets that were held.
+pub trait Inject {
+    /// Lets the kernel receive a packet, which begins with its IP header, as if it had just come in.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    fn inject(&mut self, packet: &[u8]) -> io::Result<()>;
 }
 
 /// What the socket of a queue may report.

@@ -22,15 +22,30 @@ use crate::{
 pub struct Shared {
     /// The configuration in force.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
+    /// Which devices are ours, for the worker of fragments.
+    pub links: ArcSwap<Links>,
     /// Set once, to end all workers.
     pub stop: AtomicBool,
+}
+
+/// Indexes of the devices by which fragments come that were somewhere else before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// The TUN device of held fragments; 0 when there is none.
+    pub tun: u32,
+    /// The tunnels from other balancers of the tier.
+    pub tier: Vec<u32>,
 }
 
 impl Shared {
     /// Workers shall decide by this.
     #[must_use]
     pub fn new(forwarding: Forwarding) -> Self {
-        Self { forwarding: Arc::new(ArcSwap::from_pointee(forwarding)), stop: AtomicBool::new(false) }
+        Self {
+            forwarding: Arc::new(ArcSwap::from_pointee(forwarding)),
+            links: ArcSwap::default(),
+            stop: AtomicBool::new(false),
+        }
     }
 }
 

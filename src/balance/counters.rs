@@ -71,6 +71,54 @@ counters! {
     DropL4Header = "drop_l4_header",
     /// Dropped: ICMP error that quotes no packet of its receiver.
     DropIcmpQuote = "drop_icmp_quote",
+    /// Fragments that came to the fragment queue for the first time.
+    Fragments = "fragments",
+    /// Fragments steered to a backend.
+    SteeredFragment = "steered_fragment",
+    /// First fragments that followed their flow's connection mark, not the table.
+    FragmentPinned = "fragment_pinned",
+    /// Fragments that another balancer of the tier owns, sent there.
+    FragmentForwarded = "fragment_forwarded",
+    /// Fragments that another balancer of the tier sent here.
+    FragmentFromTier = "fragment_from_tier",
+    /// Fragments held until their first one comes.
+    FragmentHeld = "fragment_held",
+    /// Held fragments sent on when their first one had come, by the TUN device.
+    FragmentInjected = "fragment_injected",
+    /// Held fragments that the TUN device did not take.
+    FragmentInjectFailed = "fragment_inject_failed",
+    /// Fragmented packets forgotten before their time, to make room for others.
+    FragmentEvicted = "fragment_evicted",
+    /// Dropped: a fragment that was there before.
+    DropFragmentDuplicate = "drop_fragment_duplicate",
+    /// Dropped: a fragment that overlaps another, or contradicts it about the packet's length (RFC 5722).
+    DropFragmentOverlap = "drop_fragment_overlap",
+    /// Dropped: a first fragment without the whole transport header, or one that would overwrite it (RFC 1858, 7112).
+    DropFragmentTiny = "drop_fragment_tiny",
+    /// Dropped: a fragment of impossible length.
+    DropFragmentLength = "drop_fragment_length",
+    /// Dropped: a fragment of a packet that was given up for one of the reasons above, or has no backend.
+    DropFragmentPoisoned = "drop_fragment_poisoned",
+    /// Dropped: a packet of too many fragments.
+    DropFragmentParts = "drop_fragment_parts",
+    /// Dropped: a fragment of a source that has its share of the fragment table.
+    DropFragmentSource = "drop_fragment_source",
+    /// Dropped: a fragment that cannot be held, larger than what is held of all.
+    DropFragmentFull = "drop_fragment_full",
+    /// Dropped: held fragments that had to make room for others.
+    DropFragmentEvicted = "drop_fragment_evicted",
+    /// Dropped: held fragments whose first one did not come in time.
+    DropFragmentExpired = "drop_fragment_expired",
+    /// Dropped: a fragment that came back by the TUN device when its packet was forgotten.
+    DropFragmentLate = "drop_fragment_late",
+    /// Connection tracking could not be asked about a first fragment; the table decided.
+    ConntrackError = "conntrack_error",
+    /// Now: fragmented packets of which something is remembered.
+    FragmentEntriesNow = "fragment_entries_now",
+    /// Now: fragments held.
+    FragmentHeldPacketsNow = "fragment_held_packets_now",
+    /// Now: bytes of them.
+    FragmentHeldBytesNow = "fragment_held_bytes_now",
     /// The socket's receive buffer overflowed (ENOBUFS); the kernel let those packets go on undecided.
     SocketOverrun = "socket_overrun",
     /// Verdicts for packets that the kernel had already dropped (ENOENT).
@@ -114,6 +162,16 @@ impl Counters {
     /// Counts one.
     pub fn count(&mut self, counter: Counter) {
         self.values[counter as usize] += 1;
+    }
+
+    /// Counts several.
+    pub fn add(&mut self, counter: Counter, by: u64) {
+        self.values[counter as usize] += by;
+    }
+
+    /// Sets what is a level, not a count.
+    pub fn set(&mut self, counter: Counter, value: u64) {
+        self.values[counter as usize] = value;
     }
 
     /// Counts a packet steered to `target`.

@@ -5,19 +5,22 @@
 //! kernel's `jhash`), look up (the Maglev table), and the backend's mark is the answer.
 
 pub mod counters;
+pub mod fragments;
 pub mod maglev;
 pub mod service;
+pub mod tier;
 
 use std::sync::Arc;
 
 use crate::{
-    config::HashMode,
-    ids::{Generation, Mark, TargetId},
+    config::{FragmentLimits, HashMode},
+    ids::{Generation, Mark, MarkMask, TargetId},
     packet::{L4, Packet, jhash, key},
     state::State,
 };
 use counters::{Counter, Counters};
 use service::{Classifier, Conflict, Scope};
+use tier::Tier;
 
 /// What becomes of a queued packet. The caller must do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,11 @@ pub struct Forwarding {
     seed: u32,
     classifier: Classifier,
     services: Vec<Lookup>,
+    tier: Tier,
+    fragments: FragmentLimits,
+    /// Marks that a flow may be pinned with: those of targets in use.
+    live: MarkMask,
+    targets: Vec<bool>,
 }
 
 /// A service's table, and what its entries mean.
@@ -93,6 +101,10 @@ impl Forwarding {
             seed: state.balancer.hash_seed,
             classifier: Classifier::new(&scopes)?,
             services: state.services.iter().map(lookup).collect(),
+            tier: Tier::new(state),
+            fragments: state.balancer.fragments,
+            live: mask,
+            targets: state.targets.iter().map(Option::is_some).collect(),
         })
     }
 
@@ -106,6 +118,26 @@ impl Forwarding {
     #[must_use]
     pub fn classifier(&self) -> &Classifier {
         &self.classifier
+    }
+
+    /// Who of the tier handles which fragments.
+    #[must_use]
+    pub fn tier(&self) -> &Tier {
+        &self.tier
+    }
+
+    /// How much the fragment table may hold.
+    #[must_use]
+    pub fn fragments(&self) -> FragmentLimits {
+        self.fragments
+    }
+
+    /// The target that a connection mark pins a flow to, if that target is still in use, and the mark without the bits of
+    /// others.
+    #[must_use]
+    pub fn pinned(&self, mark: Mark) -> Option<(TargetId, Mark)> {
+        let target = self.live.target(mark)?;
+        self.targets.get(target.index())?.then(|| (target, self.live.mark(target)))
     }
 
     /// Where a packet goes, and why.

@@ -27,7 +27,25 @@ pub struct Config {
     pub balancer: Balancer,
     /// Every `[[service]]`, in the order of the file.
     pub services: Vec<Service>,
+    /// Every `[[tier.balancer]]`, sorted by name; empty without `[tier]`.
+    pub tier: Vec<TierMember>,
 }
+
+/// A balancer of the tier, this one among them: they share the work of fragments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierMember {
+    /// Unique in the tier. The Maglev permutation is seeded by it.
+    pub name: Name,
+    /// Its outer address, as its own `[balancer] address` says.
+    pub address4: Option<Ipv4Addr>,
+    /// Likewise.
+    pub address6: Option<Ipv6Addr>,
+    /// Whether it owns fragments. `None`: the file does not say, so a known member stays as it is and a new one is active.
+    pub active: Option<bool>,
+}
+
+/// At most this many balancers in a tier.
+pub const TIER_MAX: usize = 64;
 
 /// Settings of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +68,39 @@ pub struct Balancer {
     pub mark_mask: MarkMask,
     /// How long conntrack remembers flows to a VIP.
     pub timeouts: Timeouts,
+    /// How much the fragment table may hold.
+    pub fragments: FragmentLimits,
+}
+
+/// Limits of the fragment table. All but the time hold for what is there at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentLimits {
+    /// How long a packet is remembered after its last fragment, in milliseconds. RFC 791 suggests 15 s, RFC 8200 60 s for
+    /// a receiver; on the way a fraction of that is enough.
+    pub ttl_ms: u32,
+    /// Fragmented packets of which something is remembered.
+    pub entries: u32,
+    /// The same, of one source address.
+    pub entries_per_source: u32,
+    /// Fragments that wait for their first one.
+    pub held_packets: u32,
+    /// Their bytes.
+    pub held_bytes: u32,
+    /// The same, of one source address.
+    pub held_bytes_per_source: u32,
+}
+
+impl Default for FragmentLimits {
+    fn default() -> Self {
+        Self {
+            ttl_ms: 200,
+            entries: 16_384,
+            entries_per_source: 2_048,
+            held_packets: 8_192,
+            held_bytes: 16 << 20,
+            held_bytes_per_source: 1 << 20,
+        }
+    }
 }
 
 /// Seed of the flow hash when none is configured.
@@ -87,6 +138,7 @@ impl Balancer {
             hash_seed: HASH_SEED_DEFAULT,
             mark_mask: MarkMask::DEFAULT,
             timeouts: Timeouts::default(),
+            fragments: FragmentLimits::default(),
         }
     }
 
@@ -113,6 +165,8 @@ pub struct Service {
     pub ports: Vec<PortRange>,
     /// What is hashed.
     pub hash: HashMode,
+    /// What becomes of packets that are too large for a tunnel.
+    pub pmtu: Pmtu,
     /// M, the number of entries of the Maglev table.
     pub table_size: TableSize,
     /// Unique names; sorted by name.
@@ -164,6 +218,26 @@ impl Encap {
             Self::Ipip => "ipip",
             Self::Gue => "gue",
             Self::Direct => "direct",
+        }
+    }
+}
+
+/// What becomes of a packet that is too large for its backend's tunnel and must not be fragmented itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pmtu {
+    /// The sender is told the size that fits (RFC 1191, RFC 8201), in the name of the virtual address.
+    Icmp,
+    /// The tunnel's outer packet is sent in fragments, which the backend puts together. Only GRE over IPv4 can.
+    FragmentOuter,
+}
+
+impl Pmtu {
+    /// The name in the configuration file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Icmp => "icmp",
+            Self::FragmentOuter => "fragment-outer",
         }
     }
 }

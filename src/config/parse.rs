@@ -8,8 +8,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Backend, Balancer, Config, Encap, HASH_SEED_DEFAULT, HashMode, InterfaceName, Name, Path, PortRange,
-    Protocol, Protocols, QueueRange, Service, TableSize, Timeouts, Weight,
+    Backend, Balancer, Config, Encap, HASH_SEED_DEFAULT, HashMode, InterfaceName, Name, Path, Pmtu,
+    PortRange, Protocol, Protocols, QueueRange, Service, TableSize, Timeouts, Weight,
     reader::{ConfigErrors, Item, Reader, Table},
 };
 use crate::{
@@ -64,7 +64,8 @@ fn read_config(reader: &mut Reader<'_>, mut document: Table<'_>) -> Option<Confi
         }
     }
     check_services(reader, &services);
-    Some(Config { balancer: balancer?, services: services.into_iter().map(|(service, _)| service).collect() })
+    let services = services.into_iter().map(|(service, _)| service).collect();
+    Some(Config { balancer: balancer?, services, tier: Vec::new() })
 }
 
 /// Where a service stands, for complaints that need all of them.
@@ -200,7 +201,8 @@ fn read_service(
         backends.push(backend);
     }
     backends.sort_by(|a, b| a.name.cmp(&b.name));
-    let service = Service { name: name?, vips, protocols, ports, hash, table_size: table_size?, backends };
+    let (name, table_size, pmtu) = (name?, table_size?, Pmtu::Icmp);
+    let service = Service { name, vips, protocols, ports, hash, pmtu, table_size, backends };
     Some((service, Origin { at, place }))
 }
 

@@ -41,6 +41,20 @@ pub fn flow_hash(packet: &Packet, mode: HashMode, seed: u32) -> u32 {
     }
 }
 
+/// The hash that says which balancer of the tier owns a fragment: of both addresses, and in IPv4 of the protocol.
+#[must_use]
+pub fn tier_hash(addresses: Addresses, protocol: u8, seed: u32) -> u32 {
+    match addresses {
+        Addresses::V4 { src, dst } => {
+            jhash(&[word4(src), word4(dst), u32::from_ne_bytes([protocol, 0, 0, 0])], seed)
+        }
+        Addresses::V6 { src, dst } => {
+            let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (words6(src), words6(dst));
+            jhash(&[s0, s1, s2, s3, d0, d1, d2, d3], seed)
+        }
+    }
+}
+
 /// Source port, destination port and protocol, each padded to a word.
 fn tail(packet: &Packet) -> [u32; 3] {
     let (src, dst) = packet.l4.ports().map_or((0, 0), |ports| (ports.src, ports.dst));

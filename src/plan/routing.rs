@@ -375,7 +375,7 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
         let ends = state.balancer.source_for(address).and_then(|local| Ends::new(local, address));
         let ends = ends.ok_or_else(|| PlanError::NoSource { backend: backend(), address, family })?;
-        let tunnel = Tunnel { wrap, ends };
+        let tunnel = Tunnel { wrap, ends, fragment_outer: false };
         if let Some(first) = by_ends.insert((tunnel.kind(), ends), backend()) {
             return Err(PlanError::SameEnds { first, second: backend(), address });
         }

@@ -126,6 +126,9 @@ pub struct Tunnel {
     pub wrap: Wrap,
     /// From where to where.
     pub ends: Ends,
+    /// Whether packets of any size go in, and outer packets that are too large go out in fragments. Only GRE over IPv4 can:
+    /// Linux fragments no outer packet in IPv6, and sends what must not be fragmented as such in other kinds over IPv4.
+    pub fragment_outer: bool,
 }
 
 impl Tunnel {

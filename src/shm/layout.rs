@@ -28,8 +28,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::RegionError;
 use crate::{
     config::{
-        Balancer, Encap, HashMode, InterfaceName, Name, Path, PortRange, Protocol, Protocols, QueueRange,
-        TableSize, Timeouts, Weight,
+        Balancer, Encap, FragmentLimits, HashMode, InterfaceName, Name, Path, Pmtu, PortRange, Protocol,
+        Protocols, QueueRange, TableSize, Timeouts, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
     state::{Backend, ENTRIES_MAX, Service, State},
@@ -264,6 +264,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
             protocols: protocols_of(record.protocols)?,
             ports: some(&mut ports, record.ports)?,
             hash: hash_of(record.hash)?,
+            pmtu: Pmtu::Icmp,
             table_size: TableSize::new(record.table_size.into())
                 .map_err(|_| RegionError::Corrupt("a table's size"))?,
             backends: some(&mut backends, record.backends)?,
@@ -357,6 +358,7 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
             tcp_closing_seconds: head.tcp_closing_seconds,
             udp_seconds: head.udp_seconds,
         },
+        fragments: FragmentLimits::default(),
     })
 }
 

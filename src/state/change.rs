@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{Backend, Service, State};
 use crate::{
     balance::maglev,
-    config::{self, Balancer, Config, HashMode, Name, Path, PortRange, Protocols, TableSize, Weight},
+    config::{self, Balancer, Config, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},
     ids::{TARGETS_MAX, TargetId},
 };
 
@@ -83,7 +83,7 @@ impl State {
     /// A state without services.
     #[must_use]
     pub fn empty(balancer: Balancer) -> Self {
-        Self { balancer, services: Vec::new(), targets: Vec::new(), target_cursor: 0 }
+        Self { balancer, services: Vec::new(), tier: Vec::new(), targets: Vec::new(), target_cursor: 0 }
     }
 
     /// The state that a configuration file describes, from nothing.
@@ -120,6 +120,7 @@ impl State {
             protocols: Protocols::Any,
             ports: vec![PortRange::ALL],
             hash: HashMode::FiveTuple,
+            pmtu: Pmtu::Icmp,
             table_size,
             backends: backends
                 .into_iter()
@@ -194,6 +195,7 @@ impl State {
             protocols: service.protocols.clone(),
             ports: service.ports.clone(),
             hash: service.hash,
+            pmtu: service.pmtu,
             table_size: service.table_size,
             backends,
             table: Arc::default(),

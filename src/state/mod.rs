@@ -8,12 +8,15 @@
 
 mod change;
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 pub use change::{Change, ENTRIES_MAX, StateError};
 
 use crate::{
-    config::{Balancer, HashMode, Name, Path, PortRange, Protocols, TableSize, Weight},
+    config::{Balancer, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},
     ids::TargetId,
 };
 use ipnet::IpNet;
@@ -25,6 +28,8 @@ pub struct State {
     pub balancer: Balancer,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+    /// The balancers of the tier, sorted by name; empty when there is none.
+    pub tier: Vec<TierMember>,
     /// Which paths are in use, by [`TargetId::index`]; `None` is a free number.
     pub targets: Vec<Option<Path>>,
     /// Where the search for a free number begins: just behind the last one given away, so that a number that was
@@ -45,6 +50,8 @@ pub struct Service {
     pub ports: Vec<PortRange>,
     /// What is hashed.
     pub hash: HashMode,
+    /// See [`crate::config::Service::pmtu`].
+    pub pmtu: Pmtu,
     /// M.
     pub table_size: TableSize,
     /// Sorted by name.
@@ -64,6 +71,21 @@ pub struct Backend {
     /// Its share of the table.
     pub weight: Weight,
     /// Whether new flows may reach it.
+    pub active: bool,
+}
+
+/// A balancer of the tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierMember {
+    /// Unique in the tier.
+    pub name: Name,
+    /// Its outer addresses.
+    pub address4: Option<Ipv4Addr>,
+    /// Likewise.
+    pub address6: Option<Ipv6Addr>,
+    /// The target whose tunnel leads to it; `None` for this balancer itself.
+    pub target: Option<TargetId>,
+    /// Whether it owns fragments.
     pub active: bool,
 }
 

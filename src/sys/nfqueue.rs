@@ -146,6 +146,10 @@ impl Message for NfMessage {
     fn bytes(&self) -> &[u8] {
         self.0.get_payload()
     }
+
+    fn arrived_by(&self) -> u32 {
+        self.0.get_indev()
+    }
 }
 
 impl Queue for NfQueue {

@@ -41,6 +41,10 @@ impl Message for FakeMessage {
     fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    fn arrived_by(&self) -> u32 {
+        0
+    }
 }
 
 impl Queue for FakeQueue {

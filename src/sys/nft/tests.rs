@@ -30,7 +30,7 @@ fn state() -> State {
     };
     let remotes = ["192.168.1.1", "fd00:0:0:1::1"].map(|ip| Path::Via(Encap::Gre, ip.parse().unwrap()));
     let targets = remotes.into_iter().map(Some).collect();
-    State { balancer, services: vec![], targets, target_cursor: 0 }
+    State { balancer, services: vec![], tier: vec![], targets, target_cursor: 0 }
 }
 
 fn claims(last: u32) -> Vec<Claim> {

@@ -229,7 +229,7 @@ fn tunnel_of(data: &InfoData, kind: &str) -> (Option<Ends>, Option<Tunnel>) {
         InfoData::IpTunnel(infos) => ip_tunnel(infos),
         _ => (None, None),
     };
-    let tunnel = ends.zip(wrap).map(|(ends, wrap)| Tunnel { wrap, ends });
+    let tunnel = ends.zip(wrap).map(|(ends, wrap)| Tunnel { wrap, ends, fragment_outer: false });
     (ends, tunnel.filter(|tunnel| tunnel.kind().name() == kind))
 }
 
