@@ -375,6 +375,13 @@ impl QueueRange {
     }
 }
 
+impl From<QueueNum> for QueueRange {
+    /// That queue alone.
+    fn from(queue: QueueNum) -> Self {
+        Self { first: queue.0, last: queue.0 }
+    }
+}
+
 impl fmt::Display for QueueRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         PortRange { first: self.first, last: self.last }.fmt(f)
