@@ -5,6 +5,7 @@
 //!
 //! What was asked for is never assumed to be there: [`Routing::converge`] reads everything back.
 
+mod inbound;
 #[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
 mod links;
 #[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
@@ -159,6 +160,23 @@ impl Routing {
             }
         }
         Ok(refused)
+    }
+
+    /// Makes a device of ours, tunnel or not, take and forward packets of any source, whatever the reverse path filter
+    /// of `all` is. To be done again when that changes.
+    ///
+    /// # Errors
+    /// When there is no such device, or the kernel refuses.
+    pub fn accept_any_source(&mut self, name: &str) -> Result<(), RoutingError> {
+        let Self { runtime, handle, .. } = self;
+        let done = runtime.block_on(async {
+            let index = links::index(handle, name).await?;
+            inbound::accept_any_source(handle, index, name).await
+        });
+        done.map_err(|source| {
+            let op = format!("let packets of any source in by device {name}");
+            RoutingError::Apply { op, source, hint: String::new() }
+        })
     }
 
     /// Makes the kernel agree with `wanted`, and reads back that it does.

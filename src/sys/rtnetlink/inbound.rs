@@ -1,0 +1,54 @@
+//! Devices by which packets of clients come in without a cable: from other balancers of the tier, and from lbd itself.
+//!
+//! No route to a client leads back through such a device, so the reverse path filter must not ask for one. What counts
+//! is the larger of the device's own `rp_filter` and that of `all`. Where `all` is not 0, the device gets 2 (loose):
+//! any route to the source will do, but only on a device with an IPv4 address (`no_addr` in `fib_frontend.c`). Hence the
+//! dummy address of RFC 7600, which means nobody; with scope host it is no source for other packets. Every device may
+//! have it.
+//!
+//! IPv4 is forwarded device by device; IPv6 is not, and has no such filter.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use rtnetlink::{
+    Handle,
+    packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        address::{AddressAttribute, AddressMessage, AddressScope},
+    },
+};
+
+use super::change;
+
+/// The IPv4 dummy address (RFC 7600, section 4.8).
+const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+/// Accept what any route leads back to.
+const LOOSE: i32 = 2;
+
+/// Makes the device take and forward packets of any source.
+pub(super) async fn accept_any_source(handle: &mut Handle, index: u32, name: &str) -> io::Result<()> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = 32;
+    message.header.scope = AddressScope::Host;
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(IpAddr::V4(DUMMY)));
+    message.attributes.push(AddressAttribute::Address(IpAddr::V4(DUMMY)));
+    change(handle, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE).await?;
+    fs::write(setting(name, "rp_filter"), rp_filter()?.to_string())?;
+    fs::write(setting(name, "forwarding"), "1")
+}
+
+/// What the device needs beside that of `all`.
+fn rp_filter() -> io::Result<i32> {
+    let all = fs::read_to_string(setting("all", "rp_filter"))?;
+    Ok(if all.trim() == "0" { 0 } else { LOOSE })
+}
+
+fn setting(device: &str, name: &str) -> String {
+    format!("/proc/sys/net/ipv4/conf/{device}/{name}")
+}
