@@ -14,7 +14,9 @@
 //! Pasting twice changes nothing. Several services may share a host: what they share has the same name, and tables
 //! and priorities follow the tunnel's overhead, where the larger overhead wins for a VIP that has both.
 //!
-//! Packets between the balancer and the backend are taken to be at most [`UNDERLAY_MTU_BYTES`] long.
+//! Packets between the balancer and the backend are taken to be at most [`UNDERLAY_MTU_BYTES`] long. Where the balancer
+//! sends larger ones in fragments, the kernel puts them together before the tunnel sees them, by itself; segments that
+//! fit are asked for all the same, since they cost less.
 
 use std::{
     fmt::Write,
@@ -26,10 +28,11 @@ use thiserror::Error;
 
 use super::{
     routing::PROTOCOL,
-    tunnel::{Kind, Wrap, fit, overhead_bytes, wrap},
+    tunnel::{Kind, Wrap, fit, fragmenting, overhead_bytes, wrap},
 };
 use crate::{
-    config::{Encap, GUE_PORT, Path},
+    config::{GUE_PORT, Path},
+    ids::TargetId,
     state::{Service, State},
 };
 
@@ -71,12 +74,19 @@ pub enum SetupError {
 /// # Errors
 /// When the names do not lead to a backend with an address, or the service has no VIPs.
 pub fn commands(state: &State, service: &str, backend: &str) -> Result<String, SetupError> {
-    let (service, path, encap, address) = find(state, service, backend)?;
+    let (service, target, path) = find(state, service, backend)?;
+    let Path::Via(encap, address) = path else { return Err(SetupError::MarkOnly(backend.to_owned())) };
     let mut sh = Script::new();
     sh.note(&format!("{} backend {backend} at {address}, {}", service.name, encap.name()));
     sh.note("Paste into sh as root. Doing so again changes nothing.");
     match wrap(encap) {
-        Some(wrap) => receive(&mut sh, wrap, address),
+        Some(wrap) => {
+            receive(&mut sh, wrap, address);
+            if fragmenting(state).contains(&target) {
+                sh.note("Large packets come in fragments of GRE, put together here: no firewall on the way, and no rule of this");
+                sh.note("host that sees packets before that (netdev, prerouting before -400), may drop IPv4 fragments");
+            }
+        }
         None => {
             sh.note("If answers leave by another interface than packets come in, and rp_filter is 1 there or in \"all\":");
             sh.note("set it to 2, or packets from clients are dropped");
@@ -93,14 +103,13 @@ fn find<'a>(
     state: &'a State,
     service: &str,
     backend: &str,
-) -> Result<(&'a Service, Path, Encap, IpAddr), SetupError> {
+) -> Result<(&'a Service, TargetId, Path), SetupError> {
     let found = state.service(service).ok_or_else(|| SetupError::NoService(service.to_owned()))?;
     let no_backend = || SetupError::NoBackend { service: service.to_owned(), backend: backend.to_owned() };
     let known = found.backends.iter().find(|known| known.name.as_str() == backend).ok_or_else(no_backend)?;
     match state.path(known.target).ok_or_else(no_backend)? {
-        Path::MarkOnly => Err(SetupError::MarkOnly(backend.to_owned())),
         Path::Via(..) if found.vips.is_empty() => Err(SetupError::NoVips(service.to_owned())),
-        path @ Path::Via(encap, address) => Ok((found, path, encap, address)),
+        path => Ok((found, known.target, path)),
     }
 }
 

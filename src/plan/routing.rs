@@ -28,7 +28,7 @@ use crate::{
     ids::TargetId,
     plan::{
         rule_tree::{self, Rule, Step},
-        tunnel::{Ends, Tunnel, wrap},
+        tunnel::{Ends, Tunnel, fragmenting, wrap},
     },
     state::State,
 };
@@ -107,8 +107,10 @@ pub struct Device {
     pub name: String,
     /// What it does.
     pub tunnel: Tunnel,
-    /// Who uses it, for people: `synrail: web/s1, api/s1`.
+    /// Who uses it, for people: `synrail: web/s1, api/s1, tier/lb202`.
     pub alias: String,
+    /// Whether packets of clients also come in by it, from another balancer: whatever their source, it takes them.
+    pub inbound: bool,
 }
 
 /// Where a route leads.
@@ -173,13 +175,23 @@ pub struct DeviceNow {
     pub tunnel: Option<Tunnel>,
     /// The outer addresses, if both are set.
     pub ends: Option<Ends>,
-    /// Whether it is up, makes itself no IPv6 address, carries IPv6, and takes packets from any source (rp_filter 0).
+    /// Whether it is up, makes itself no IPv6 address, carries IPv6, and has the MTU that its tunnel needs.
     pub ready: bool,
+    /// Whether it has no reverse path filter of its own (rp_filter 0).
+    pub unfiltered: bool,
+    /// Whether it takes packets of any source, whatever the reverse path filter of all devices is.
+    pub inbound: bool,
 }
 
 impl DeviceNow {
     fn is_ours(&self) -> bool {
         self.alias.starts_with(ALIAS_PREFIX)
+    }
+
+    /// Whether [`Op::Ready`] would change nothing.
+    fn is_ready(&self, wanted: &Device) -> bool {
+        let source_check = if wanted.inbound { self.inbound } else { self.unfiltered };
+        self.alias == wanted.alias && self.ready && source_check
     }
 }
 
@@ -201,7 +213,8 @@ pub struct RoutingNow {
 pub enum Op {
     /// Make the device, then as [`Op::Ready`].
     AddDevice(Device),
-    /// Set what can be set while a device is in use: its alias, no address of its own, rp_filter 0, up.
+    /// Set what can be set while a device is in use: its alias, no IPv6 address of its own, its MTU, its reverse path
+    /// filter, up.
     Ready(Device),
     /// Remove the device of this name, and its routes with it.
     RemoveDevice(String),
@@ -265,11 +278,11 @@ pub struct Diff {
 pub enum PlanError {
     /// No outer source address of the right family.
     #[error(
-        "backend {backend}: [balancer] address has no {family} address, from which its tunnel to {address} could start"
+        "{user}: [balancer] address has no {family} address, from which its tunnel to {address} could start"
     )]
     NoSource {
-        /// As `service/backend`.
-        backend: String,
+        /// As `backend service/backend` or `balancer tier/name`.
+        user: String,
         /// Where it is.
         address: IpAddr,
         /// Of which there is no address.
@@ -291,12 +304,10 @@ pub enum PlanError {
         address: IpAddr,
     },
     /// An address that means nothing without a device.
-    #[error(
-        "backend {backend}: {address} is link-local; use an address that a route without a device can reach"
-    )]
+    #[error("{user}: {address} is link-local; use an address that a route without a device can reach")]
     LinkLocal {
-        /// As `service/backend`.
-        backend: String,
+        /// As `backend service/backend` or `balancer tier/name`.
+        user: String,
         /// The address.
         address: IpAddr,
     },
@@ -352,6 +363,21 @@ struct Users {
     names: Vec<String>,
     vip4: bool,
     vip6: bool,
+    /// Whether it is a balancer of the tier.
+    tier: bool,
+}
+
+impl Users {
+    /// One of them, for errors.
+    fn first(&self) -> &str {
+        self.names.first().map_or("nobody", String::as_str)
+    }
+
+    fn noun(&self) -> String {
+        // The tier comes last.
+        let noun = if self.tier && self.names.len() == 1 { "balancer" } else { "backend" };
+        format!("{noun} {}", self.first())
+    }
 }
 
 /// The routing that `state` needs.
@@ -360,17 +386,16 @@ struct Users {
 /// When a backend cannot be reached as configured, which [`crate::config`] cannot see in a backend alone.
 pub fn desired(state: &State) -> Result<Desired, PlanError> {
     let users = users(state)?;
+    let unused = Users::default();
+    let fragmenting = fragmenting(state);
     let mut wanted = Desired::default();
     let mut by_ends = BTreeMap::new();
     let mut with_table = Vec::new();
     for (target, path) in state.targets_used() {
         let Path::Via(encap, address) = path else { continue };
-        let unused = Users::default();
         let users = users.get(&target).unwrap_or(&unused);
-        let backend =
-            || users.names.first().cloned().unwrap_or_else(|| format!("(target {})", target.number()));
         if is_link_local(address) {
-            return Err(PlanError::LinkLocal { backend: backend(), address });
+            return Err(PlanError::LinkLocal { user: users.noun(), address });
         }
         with_table.push(target);
         let Some(wrap) = wrap(encap) else {
@@ -379,10 +404,11 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
         };
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
         let ends = state.balancer.source_for(address).and_then(|local| Ends::new(local, address));
-        let ends = ends.ok_or_else(|| PlanError::NoSource { backend: backend(), address, family })?;
-        let tunnel = Tunnel { wrap, ends, fragment_outer: false };
-        if let Some(first) = by_ends.insert((tunnel.kind(), ends), backend()) {
-            return Err(PlanError::SameEnds { first, second: backend(), address });
+        let ends = ends.ok_or_else(|| PlanError::NoSource { user: users.noun(), address, family })?;
+        let tunnel = Tunnel { wrap, ends, fragment_outer: fragmenting.contains(&target) };
+        if let Some(first) = by_ends.insert((tunnel.kind(), ends), users.first()) {
+            let (first, second) = (first.to_owned(), users.first().to_owned());
+            return Err(PlanError::SameEnds { first, second, address });
         }
         let name = device_name(target);
         wanted.routes.extend(default_routes().map(|(to, metric)| Route {
@@ -391,7 +417,8 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
             metric,
             via: Via::Device(name.clone()),
         }));
-        wanted.devices.insert(name.clone(), Device { name, tunnel, alias: alias(&users.names) });
+        let device = Device { name: name.clone(), tunnel, alias: alias(&users.names), inbound: users.tier };
+        wanted.devices.insert(name, device);
     }
     wanted.rules = rule_tree::rules(state.balancer.mark_mask, with_table, table);
     let vips = state.services.iter().flat_map(|service| &service.vips);
@@ -420,6 +447,12 @@ fn users(state: &State) -> Result<BTreeMap<TargetId, Users>, PlanError> {
             entry.vip4 |= service.vips.iter().any(|vip| matches!(vip, IpNet::V4(_)));
             entry.vip6 |= vip6.is_some();
         }
+    }
+    for member in &state.tier {
+        let Some(target) = member.target else { continue };
+        let entry = users.entry(target).or_default();
+        entry.names.push(format!("tier/{}", member.name));
+        entry.tier = true;
     }
     Ok(users)
 }
@@ -527,7 +560,7 @@ fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, Dif
             early.insert(device.name.clone());
             added.insert((device.tunnel.kind().name(), device.tunnel.ends), device);
             changed.push(Op::AddDevice(device.clone()));
-        } else if seen.alias != device.alias || !seen.ready {
+        } else if !seen.is_ready(device) {
             changed.push(Op::Ready(device.clone()));
         }
     }

@@ -9,16 +9,28 @@
 //! Every kind carries IPv4 and IPv6 in one device. `sit` in mode `any` is the one IPv4 kind that does so without a
 //! GRE header: inner IPv4 goes as protocol 4, inner IPv6 as protocol 41. Over IPv6 the encapsulation limit is off,
 //! which would cost 8 bytes and an extension header that routers dislike.
+//!
+//! A tunnel that fragments ([`Tunnel::fragment_outer`]) takes packets of any size. What it takes is a matter of its
+//! device's MTU alone, once it neither sets nor copies "don't fragment": a packet that is larger is refused with an ICMP
+//! error (`tnl_update_pmtu` in the kernel), or cut before it goes in. So the device has the largest MTU there is.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use crate::config::{Encap, Path};
+use crate::{
+    config::{Encap, Path, Pmtu},
+    ids::TargetId,
+    state::State,
+};
 
 /// Time to live, or hop limit, of the outer header: fixed, so that a short-lived inner packet still arrives.
 pub const OUTER_TTL: u8 = 64;
+
+/// The largest MTU of GRE over IPv4: IPv4's largest packet less the headers (`ip_tunnel_change_mtu`).
+const GRE_MTU_BYTES_MAX: u32 = 65_535 - 20 - 4;
 
 /// What a tunnel puts between the outer IP header and the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,12 +159,19 @@ impl Tunnel {
             (Wrap::Gue, Ends::V6 { .. }) => Some("fou6"),
         }
     }
+
+    /// The device's MTU, where it is not the kernel's to choose.
+    #[must_use]
+    pub fn mtu_bytes(self) -> Option<u32> {
+        self.fragment_outer.then_some(GRE_MTU_BYTES_MAX)
+    }
 }
 
 impl fmt::Display for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gue = if self.wrap == Wrap::Gue { " with gue" } else { "" };
-        write!(f, "{}{gue} {}", self.kind().name(), self.ends)
+        let fragments = if self.fragment_outer { " in fragments" } else { "" };
+        write!(f, "{}{gue}{fragments} {}", self.kind().name(), self.ends)
     }
 }
 
@@ -165,6 +184,17 @@ pub fn wrap(encap: Encap) -> Option<Wrap> {
         Encap::Gue => Some(Wrap::Gue),
         Encap::Direct => None,
     }
+}
+
+/// The targets whose tunnels fragment ([`Tunnel::fragment_outer`]): those of services that ask for it, and the tier's,
+/// since fragments are often as large as their senders' networks allow. Of all of them only those that can.
+#[must_use]
+pub fn fragmenting(state: &State) -> BTreeSet<TargetId> {
+    let services = state.services.iter().filter(|service| service.pmtu == Pmtu::FragmentOuter);
+    let backends = services.flat_map(|service| &service.backends).map(|backend| backend.target);
+    let tier = state.tier.iter().filter_map(|member| member.target);
+    let can = |target: &TargetId| matches!(state.path(*target), Some(Path::Via(Encap::Gre, IpAddr::V4(_))));
+    backends.chain(tier).filter(can).collect()
 }
 
 /// How many bytes a path puts in front of a packet.

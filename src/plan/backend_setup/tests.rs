@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Pmtu};
 
 fn state() -> State {
     let text = r#"
@@ -58,6 +58,21 @@ fn a_gre_backend_is_set_up_with_tunnel_vips_and_segment_sizes() {
     assert!(script.contains("s/^default/default table 30024 proto 201 advmss 1436/"));
     assert!(script.contains("s/^default/default table 30024 proto 201 advmss 1416/"));
     assert!(!script.contains("fou"));
+}
+
+#[test]
+fn a_backend_that_gets_fragments_is_told_and_asks_for_segments_that_fit_all_the_same() {
+    let mut state = state();
+    let before = commands(&state, "web", "s1").unwrap();
+    assert!(!before.contains("fragments"));
+    state.services[0].pmtu = Pmtu::FragmentOuter;
+    let script = commands(&state, "web", "s1").unwrap();
+    let told: String = script.lines().filter(|line| !before.contains(line)).collect();
+    assert!(told.starts_with("# Large packets come in fragments"), "{told}");
+    assert!(script.contains("advmss 1436"));
+    // GUE over IPv6, and GRE's neighbour by ipip: nothing of theirs is in fragments.
+    assert!(!commands(&state, "web", "s2").unwrap().contains("fragments"));
+    assert!(!commands(&state, "api", "s1").unwrap().contains("fragments"));
 }
 
 #[test]

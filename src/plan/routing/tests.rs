@@ -3,7 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::Config, plan::rule_tree::Action};
+use crate::{
+    config::{Config, Name, Pmtu},
+    plan::rule_tree::Action,
+    state::TierMember,
+};
 
 const BALANCER: &str = r#"
 [balancer]
@@ -50,6 +54,8 @@ fn perform(now: &mut RoutingNow, op: &Op) {
                 tunnel: Some(device.tunnel),
                 ends: Some(device.tunnel.ends),
                 ready: true,
+                unfiltered: !device.inbound,
+                inbound: device.inbound,
             };
             let same_ends = |other: &&DeviceNow| other.kind == seen.kind && other.ends == seen.ends;
             assert_eq!(now.devices.values().find(same_ends), None, "EEXIST");
@@ -58,7 +64,7 @@ fn perform(now: &mut RoutingNow, op: &Op) {
         Op::Ready(device) => {
             let seen = now.devices.get_mut(&device.name).expect("ENODEV");
             seen.alias.clone_from(&device.alias);
-            seen.ready = true;
+            (seen.ready, seen.unfiltered, seen.inbound) = (true, !device.inbound, device.inbound);
         }
         Op::RemoveDevice(name) => {
             assert!(now.devices.remove(name).is_some(), "ENODEV");
@@ -178,6 +184,131 @@ fn a_tunnel_that_changed_is_made_anew_and_one_that_lacks_a_setting_is_not() {
             "add route ::/0 dev sr-1 table 20001 metric 1024",
         ]
     );
+}
+
+/// `state` with a tier of this balancer, lb201, and others at the given addresses, lb202 and so on. Where a backend has
+/// the same path, they share its target, as [`State::merge`] does it.
+fn with_tier(mut state: State, others: &[&str]) -> State {
+    let member = |number: usize, target| TierMember {
+        name: Name::new(&format!("lb{number}")).unwrap(),
+        address4: None,
+        address6: None,
+        target,
+        active: true,
+    };
+    state.tier = vec![member(201, None)];
+    for (address, number) in others.iter().zip(202..) {
+        let path = Some(Path::Via(Encap::Gre, address.parse().unwrap()));
+        let index = state.targets.iter().position(|known| *known == path).unwrap_or_else(|| {
+            state.targets.push(path);
+            state.targets.len() - 1
+        });
+        state.tier.push(member(number, TargetId::new(index)));
+    }
+    state
+}
+
+#[test]
+fn a_balancer_of_the_tier_has_device_routes_and_rule_like_a_backend_and_takes_packets_in() {
+    let state = with_tier(state(DUAL, &["address = \"192.168.1.1\""]), &["192.168.1.202", "fd00:0:0:1::203"]);
+    let wanted = desired(&state).unwrap();
+    let told: Vec<_> = wanted
+        .devices
+        .values()
+        .map(|device| (device.alias.as_str(), device.tunnel.to_string(), device.inbound))
+        .collect();
+    let tunnel = |text: &str| text.to_owned();
+    assert_eq!(
+        told,
+        [
+            ("synrail: web/s1", tunnel("gre 192.168.1.201 to 192.168.1.1"), false),
+            ("synrail: tier/lb202", tunnel("gre in fragments 192.168.1.201 to 192.168.1.202"), true),
+            ("synrail: tier/lb203", tunnel("ip6gre fd00:0:0:1::201 to fd00:0:0:1::203"), true),
+        ]
+    );
+    let routes = wanted.routes.iter().filter(|route| route.table == 20_002).map(Route::to_string);
+    assert_eq!(
+        routes.collect::<Vec<_>>(),
+        ["route 0.0.0.0/0 dev sr-2 table 20002 metric 0", "route ::/0 dev sr-2 table 20002 metric 1024"]
+    );
+    assert!(wanted.rules.iter().any(|rule| rule.mark == 2 && rule.action == Action::Lookup(20_002)));
+    let mut now = RoutingNow::default();
+    converge(&mut now, &wanted);
+    converge(&mut now, &Desired::default());
+    assert_eq!(now, RoutingNow::default());
+}
+
+#[test]
+fn what_cannot_work_in_the_tier_is_an_error_that_names_the_balancer() {
+    let mut state = with_tier(state("\"10.0.0.0/32\"", &[]), &["fd00:0:0:1::202"]);
+    state.balancer.address6 = None;
+    let error = desired(&state).unwrap_err().to_string();
+    assert!(error.starts_with("balancer tier/lb202: [balancer] address has no IPv6 address"), "{error}");
+}
+
+#[test]
+fn a_service_that_asks_for_it_has_fragments_where_gre_over_ipv4_leads_to_its_backend() {
+    let mut state = every_kind();
+    assert!(desired(&state).unwrap().devices.values().all(|device| device.tunnel.mtu_bytes().is_none()));
+    state.services[0].pmtu = Pmtu::FragmentOuter;
+    let wanted = desired(&state).unwrap();
+    let fragmenting: Vec<_> = wanted
+        .devices
+        .values()
+        .filter(|device| device.tunnel.fragment_outer)
+        .map(|device| (device.name.as_str(), device.tunnel.mtu_bytes(), device.inbound))
+        .collect();
+    assert_eq!(fragmenting, [("sr-1", Some(65_511), false)]);
+}
+
+#[test]
+fn a_target_of_several_has_what_any_of_them_needs() {
+    let mut state = state(DUAL, &["address = \"192.168.1.1\"", "address = \"192.168.1.2\""]);
+    let mut other = state.services[0].clone();
+    other.name = Name::new("api").unwrap();
+    other.pmtu = Pmtu::FragmentOuter;
+    other.backends.truncate(1);
+    state.services.push(other);
+    let device = |state: &State, name: &str| desired(state).unwrap().devices[name].clone();
+    let shared = device(&state, "sr-1");
+    assert_eq!(shared.alias, "synrail: web/s1, api/s1");
+    assert!(shared.tunnel.fragment_outer && !shared.inbound);
+    assert!(!device(&state, "sr-2").tunnel.fragment_outer);
+    // A balancer that is a backend too.
+    let state = with_tier(state, &["192.168.1.2"]);
+    let both = device(&state, "sr-2");
+    assert_eq!(both.alias, "synrail: web/s2, tier/lb202");
+    assert!(both.tunnel.fragment_outer && both.inbound);
+    assert_eq!(desired(&state).unwrap().devices.len(), 2);
+}
+
+#[test]
+fn fragments_need_another_device_and_coming_in_does_not() {
+    let plain = state(DUAL, &["address = \"192.168.1.1\"", "address = \"fd00:0:0:1::202\""]);
+    let mut now = RoutingNow::default();
+    converge(&mut now, &desired(&plain).unwrap());
+    let names = |ops: &[Op]| ops.iter().map(Op::to_string).collect::<Vec<_>>();
+    let mut fragmenting = plain.clone();
+    fragmenting.services[0].pmtu = Pmtu::FragmentOuter;
+    let replaced = names(&converge(&mut now, &desired(&fragmenting).unwrap()));
+    assert_eq!(
+        replaced,
+        [
+            "remove device sr-1",
+            "add device sr-1 (gre in fragments 192.168.1.201 to 192.168.1.1)",
+            "add route 0.0.0.0/0 dev sr-1 table 20001 metric 0",
+            "add route ::/0 dev sr-1 table 20001 metric 1024",
+        ]
+    );
+    let back = names(&converge(&mut now, &desired(&plain).unwrap()));
+    assert_eq!(back[..2], ["remove device sr-1", "add device sr-1 (gre 192.168.1.201 to 192.168.1.1)"]);
+    // Over IPv6, where nothing fragments.
+    let tier = desired(&with_tier(plain.clone(), &["fd00:0:0:1::202"])).unwrap();
+    assert_eq!(names(&converge(&mut now, &tier)), ["set up device sr-2"]);
+    // Somebody turned on the filter of all devices.
+    now.devices.get_mut("sr-2").unwrap().inbound = false;
+    assert_eq!(names(&converge(&mut now, &tier)), ["set up device sr-2"]);
+    assert_eq!(names(&converge(&mut now, &desired(&plain).unwrap())), ["set up device sr-2"]);
 }
 
 #[test]

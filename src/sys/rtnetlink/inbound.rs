@@ -9,6 +9,7 @@
 //! IPv4 is forwarded device by device; IPv6 is not, and has no such filter.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::{IpAddr, Ipv4Addr},
 };
@@ -19,10 +20,11 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage, AddressScope},
+        link::InetDevConf,
     },
 };
 
-use super::change;
+use super::{change, dump};
 
 /// The IPv4 dummy address (RFC 7600, section 4.8).
 const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
@@ -41,6 +43,34 @@ pub(super) async fn accept_any_source(handle: &mut Handle, index: u32, name: &st
     change(handle, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE).await?;
     fs::write(setting(name, "rp_filter"), rp_filter()?.to_string())?;
     fs::write(setting(name, "forwarding"), "1")
+}
+
+/// What decides whether devices are as [`accept_any_source`] makes them.
+pub(super) struct Inbound {
+    rp_filter: i32,
+    /// The numbers of devices that have [`DUMMY`].
+    addressed: BTreeSet<u32>,
+}
+
+impl Inbound {
+    pub(super) async fn current(handle: &mut Handle) -> io::Result<Self> {
+        let mut addressed = BTreeSet::new();
+        let mut request = AddressMessage::default();
+        request.header.family = AddressFamily::Inet;
+        dump(handle, RouteNetlinkMessage::GetAddress(request), |message| {
+            if let RouteNetlinkMessage::NewAddress(message) = message
+                && message.attributes.contains(&AddressAttribute::Local(IpAddr::V4(DUMMY)))
+            {
+                addressed.insert(message.header.index);
+            }
+        })
+        .await?;
+        Ok(Self { rp_filter: rp_filter()?, addressed })
+    }
+
+    pub(super) fn accepts_any_source(&self, index: u32, conf: &InetDevConf) -> bool {
+        self.addressed.contains(&index) && conf.rp_filter == self.rp_filter && conf.forwarding != 0
+    }
 }
 
 /// What the device needs beside that of `all`.

@@ -18,14 +18,18 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         link::{
-            AfSpecInet, AfSpecInet6, AfSpecUnspec, GreEncapType, GreIOFlags, In6AddrGenMode, InfoData,
-            InfoGre, InfoGre6, InfoIpTunnel, InfoKind, Ip6TunnelFlags, LinkAttribute, LinkFlags, LinkInfo,
-            LinkMessage, TunnelEncapFlags, TunnelEncapType,
+            AfSpecInet, AfSpecInet6, AfSpecUnspec, GreEncapType, GreIOFlags, In6AddrGenMode, InetDevConf,
+            InfoData, InfoGre, InfoGre6, InfoIpTunnel, InfoKind, Ip6TunnelFlags, LinkAttribute, LinkFlags,
+            LinkInfo, LinkMessage, TunnelEncapFlags, TunnelEncapType,
         },
     },
 };
 
-use super::{change, dump, inner, request};
+use super::{
+    change, dump,
+    inbound::{self, Inbound},
+    inner, request,
+};
 use crate::{
     config::GUE_PORT,
     plan::{
@@ -44,9 +48,10 @@ pub(super) async fn current(
     handle: &mut Handle,
 ) -> io::Result<(BTreeMap<String, DeviceNow>, BTreeMap<String, u32>)> {
     let (mut devices, mut indexes) = (BTreeMap::new(), BTreeMap::new());
+    let inbound = Inbound::current(handle).await?;
     dump(handle, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
         let RouteNetlinkMessage::NewLink(message) = message else { return };
-        let device = seen(&message);
+        let device = seen(&message, &inbound);
         indexes.insert(device.name.clone(), message.header.index);
         if device.ends.is_some() || target_of_device(&device.name).is_some() {
             devices.insert(device.name.clone(), device);
@@ -91,15 +96,19 @@ async fn create(handle: &mut Handle, device: &Device) -> io::Result<()> {
     change(handle, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
 }
 
-/// Sets what may be set at any time.
-pub(super) async fn ready(handle: &mut Handle, device: &Device) -> io::Result<()> {
+/// Sets what may be set at any time of the device with this number.
+pub(super) async fn ready(handle: &mut Handle, index: u32, device: &Device) -> io::Result<()> {
     let mut message = named(&device.name);
     message.attributes.push(LinkAttribute::IfAlias(device.alias.clone()));
     let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
     message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]));
+    message.attributes.extend(device.tunnel.mtu_bytes().map(LinkAttribute::Mtu));
     change(handle, RouteNetlinkMessage::SetLink(message), 0).await?;
-    for (family, setting) in [("ipv4", "rp_filter"), ("ipv6", "disable_ipv6")] {
-        fs::write(format!("/proc/sys/net/{family}/conf/{}/{setting}", device.name), "0")?;
+    fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", device.name), "0")?;
+    if device.inbound {
+        inbound::accept_any_source(handle, index, &device.name).await?;
+    } else {
+        fs::write(format!("/proc/sys/net/ipv4/conf/{}/rp_filter", device.name), "0")?;
     }
     let mut message = named(&device.name);
     message.header.flags = LinkFlags::Up;
@@ -122,11 +131,13 @@ fn named(name: &str) -> LinkMessage {
 fn info(tunnel: Tunnel) -> (InfoKind, InfoData) {
     let (kind, data) = match (tunnel.wrap, tunnel.ends) {
         (Wrap::Gre, Ends::V4 { local, remote }) => {
+            let fragment = tunnel.fragment_outer;
             let data = vec![
                 InfoGre::Local(local),
                 InfoGre::Remote(remote),
                 InfoGre::Ttl(OUTER_TTL),
-                InfoGre::PathMTUDiscovery(true),
+                InfoGre::PathMTUDiscovery(!fragment),
+                InfoGre::Other(DefaultNla::new(IFLA_GRE_IGNORE_DF, vec![u8::from(fragment)])),
             ];
             return (InfoKind::GreTun, InfoData::GreTun(data));
         }
@@ -177,14 +188,15 @@ fn gue_flags(ends: Ends) -> TunnelEncapFlags {
     }
 }
 
-fn seen(message: &LinkMessage) -> DeviceNow {
+fn seen(message: &LinkMessage, accepting: &Inbound) -> DeviceNow {
     let (mut name, mut kind, mut alias) = (String::new(), String::new(), String::new());
-    let (mut tunnel, mut ends) = (None, None);
-    let (mut addressless, mut open, mut inet6) = (false, false, false);
+    let (mut tunnel, mut ends, mut mtu_bytes) = (None, None, None);
+    let (mut addressless, mut inet6, mut unfiltered, mut inbound) = (false, false, false, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name.clone_from(value),
             LinkAttribute::IfAlias(value) => alias.clone_from(value),
+            LinkAttribute::Mtu(value) => mtu_bytes = Some(*value),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
@@ -197,7 +209,12 @@ fn seen(message: &LinkMessage) -> DeviceNow {
             LinkAttribute::AfSpecUnspec(specs) => {
                 for spec in specs {
                     match spec {
-                        AfSpecUnspec::Inet(inet) => open = inet.iter().any(rp_filter_is_off),
+                        AfSpecUnspec::Inet(values) => {
+                            let conf = values.iter().find_map(conf);
+                            unfiltered = conf.is_some_and(|conf| conf.rp_filter == 0);
+                            inbound = conf
+                                .is_some_and(|conf| accepting.accepts_any_source(message.header.index, conf));
+                        }
                         AfSpecUnspec::Inet6(values) => {
                             addressless = values.contains(&AfSpecInet6::AddrGenMode(In6AddrGenMode::None));
                             inet6 = values.iter().any(ipv6_is_on);
@@ -209,12 +226,17 @@ fn seen(message: &LinkMessage) -> DeviceNow {
             _ => {}
         }
     }
-    let ready = message.header.flags.contains(LinkFlags::Up) && addressless && open && inet6;
-    DeviceNow { name, kind, alias, tunnel, ends, ready }
+    let mtu_wanted = tunnel.and_then(Tunnel::mtu_bytes);
+    let mtu_fits = mtu_wanted.is_none() || mtu_bytes == mtu_wanted;
+    let ready = message.header.flags.contains(LinkFlags::Up) && addressless && inet6 && mtu_fits;
+    DeviceNow { name, kind, alias, tunnel, ends, ready, unfiltered, inbound }
 }
 
-fn rp_filter_is_off(spec: &AfSpecInet) -> bool {
-    matches!(spec, AfSpecInet::DevConf(conf) if conf.rp_filter == 0)
+fn conf(spec: &AfSpecInet) -> Option<&InetDevConf> {
+    match spec {
+        AfSpecInet::DevConf(conf) => Some(conf),
+        _ => None,
+    }
 }
 
 fn ipv6_is_on(spec: &AfSpecInet6) -> bool {
@@ -223,17 +245,22 @@ fn ipv6_is_on(spec: &AfSpecInet6) -> bool {
 
 /// The ends of any tunnel, and the tunnel if we could have made it.
 fn tunnel_of(data: &InfoData, kind: &str) -> (Option<Ends>, Option<Tunnel>) {
+    let mut fragment_outer = false;
     let (ends, wrap) = match data {
-        InfoData::GreTun(infos) => gre(infos),
+        InfoData::GreTun(infos) => {
+            fragment_outer = infos.contains(&InfoGre::PathMTUDiscovery(false));
+            gre(infos, fragment_outer)
+        }
         InfoData::GreTun6(infos) => gre6(infos),
         InfoData::IpTunnel(infos) => ip_tunnel(infos),
         _ => (None, None),
     };
-    let tunnel = ends.zip(wrap).map(|(ends, wrap)| Tunnel { wrap, ends, fragment_outer: false });
+    let tunnel = ends.zip(wrap).map(|(ends, wrap)| Tunnel { wrap, ends, fragment_outer });
     (ends, tunnel.filter(|tunnel| tunnel.kind().name() == kind))
 }
 
-fn gre(infos: &[InfoGre]) -> (Option<Ends>, Option<Wrap>) {
+/// With `fragment_outer`, "don't fragment" is neither set nor copied from the inner packet.
+fn gre(infos: &[InfoGre], fragment_outer: bool) -> (Option<Ends>, Option<Wrap>) {
     let (mut local, mut remote) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
     let mut plain = true;
     for info in infos {
@@ -248,13 +275,13 @@ fn gre(infos: &[InfoGre]) -> (Option<Ends>, Option<Wrap>) {
             }
             InfoGre::Ttl(ttl) => *ttl == OUTER_TTL,
             InfoGre::Tos(tos) => *tos == 0,
-            InfoGre::PathMTUDiscovery(on) => *on,
+            InfoGre::PathMTUDiscovery(on) => *on != fragment_outer,
             InfoGre::IFlags(flags) | InfoGre::OFlags(flags) => *flags == GreIOFlags::empty(),
             InfoGre::EncapType(encap) => *encap == GreEncapType::None,
             InfoGre::Link(index) | InfoGre::FwMask(index) => *index == 0,
             InfoGre::CollectMetadata => false,
             InfoGre::Other(nla) if nla.kind() == IFLA_GRE_IGNORE_DF => {
-                value(nla).iter().all(|byte| *byte == 0)
+                value(nla).iter().any(|byte| *byte != 0) == fragment_outer
             }
             _ => true,
         };

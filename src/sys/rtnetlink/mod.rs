@@ -210,10 +210,14 @@ async fn apply(handle: &mut Handle, indexes: &mut BTreeMap<String, u32>, op: &Op
     match op {
         Op::AddDevice(device) => {
             links::add(handle, device).await?;
-            indexes.insert(device.name.clone(), links::index(handle, &device.name).await?);
-            links::ready(handle, device).await
+            let index = links::index(handle, &device.name).await?;
+            indexes.insert(device.name.clone(), index);
+            links::ready(handle, index, device).await
         }
-        Op::Ready(device) => links::ready(handle, device).await,
+        Op::Ready(device) => {
+            let index = links::index(handle, &device.name).await?;
+            links::ready(handle, index, device).await
+        }
         Op::RemoveDevice(name) => {
             indexes.remove(name);
             gone_is_fine(links::remove(handle, name).await)
