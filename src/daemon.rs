@@ -37,7 +37,7 @@ use crate::{
     sys::{
         alone::{Alone, NotAlone},
         capability, clock,
-        nfqueue::{NfQueue, OpenError, QUEUE_PACKETS_MAX},
+        nfqueue::{Capacity, NfQueue, OpenError},
         nft::{self, NftError},
         probe::{self, Severity},
         region::{AccessError, Mapping, Region, RegionName},
@@ -312,7 +312,7 @@ impl Lbd {
         let queues = state.balancer.queues;
         let mut opened = Vec::new();
         for number in queues.iter() {
-            opened.push(NfQueue::open(number, state.balancer.mark_mask)?);
+            opened.push(NfQueue::open(number, Capacity::FLOWS, state.balancer.mark_mask)?);
         }
         let pid = u64::from(std::process::id());
         let workers = opened.len() as u64;
@@ -355,7 +355,7 @@ impl Lbd {
         let worker = Worker::new(queue, show, Arc::clone(&self.shared));
         let thread = thread::Builder::new()
             .name(format!("queue-{}", number.0))
-            .spawn(move || worker.run(QUEUE_PACKETS_MAX));
+            .spawn(move || worker.run(Capacity::FLOWS.packets_max));
         let thread = thread.map_err(|error| DaemonError::Os { doing: "starting a thread", error })?;
         self.workers.push((number, thread));
         Ok(())

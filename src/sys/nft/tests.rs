@@ -1,24 +1,16 @@
 //! Against the kernel that runs, each in a network namespace of its own. Run as root:
 //! `cargo test sys::nft -- --ignored`.
 
+mod packets;
+
 use super::*;
 use crate::{
     balance::service::{AddressRange, Claim},
     config::{Balancer, Encap, InterfaceName, Path, PortRange, QueueRange, Timeouts},
     ids::MarkMask,
     state::State,
+    sys::namespace::in_namespace,
 };
-
-/// Runs `test` on a thread with a network namespace of its own, which ends with it.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        test();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
 
 fn state() -> State {
     let balancer = Balancer {
