@@ -76,6 +76,9 @@ pub enum SetupError {
 pub fn commands(state: &State, service: &str, backend: &str) -> Result<String, SetupError> {
     let (service, target, path) = find(state, service, backend)?;
     let Path::Via(encap, address) = path else { return Err(SetupError::MarkOnly(backend.to_owned())) };
+    if service.vips.is_empty() {
+        return Err(SetupError::NoVips(service.name.to_string()));
+    }
     let mut sh = Script::new();
     sh.note(&format!("{} backend {backend} at {address}, {}", service.name, encap.name()));
     sh.note("Paste into sh as root. Doing so again changes nothing.");
@@ -107,10 +110,8 @@ fn find<'a>(
     let found = state.service(service).ok_or_else(|| SetupError::NoService(service.to_owned()))?;
     let no_backend = || SetupError::NoBackend { service: service.to_owned(), backend: backend.to_owned() };
     let known = found.backends.iter().find(|known| known.name.as_str() == backend).ok_or_else(no_backend)?;
-    match state.path(known.target).ok_or_else(no_backend)? {
-        Path::Via(..) if found.vips.is_empty() => Err(SetupError::NoVips(service.to_owned())),
-        path => Ok((found, known.target, path)),
-    }
+    let path = state.path(known.target).ok_or_else(no_backend)?;
+    Ok((found, known.target, path))
 }
 
 /// The tunnel through which packets come in.

@@ -4,7 +4,7 @@
 //! is the larger of the device's own `rp_filter` and that of `all`. Where `all` is not 0, the device gets 2 (loose):
 //! any route to the source will do, but only on a device with an IPv4 address (`no_addr` in `fib_frontend.c`). Hence the
 //! dummy address of RFC 7600, which means nobody; with scope host it is no source for other packets. Every device may
-//! have it.
+//! have it. It is never taken away, since a device loses its IPv4 routes with its last address (`fib_disable_ip`).
 //!
 //! IPv4 is forwarded device by device; IPv6 is not, and has no such filter.
 
@@ -26,7 +26,7 @@ use rtnetlink::{
 
 use super::{change, dump};
 
-/// The IPv4 dummy address (RFC 7600, section 4.8).
+/// The IPv4 dummy address (RFC 7600).
 const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// Accept what any route leads back to.
 const LOOSE: i32 = 2;
