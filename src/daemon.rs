@@ -1,50 +1,47 @@
 //! What lbd does besides deciding: it takes over what there is, puts the state in force, starts the workers, and then
 //! follows the region until somebody ends it.
 //!
-//! Order of start: region, kernel parts, queues, routing, ruleset, workers. Queues are bound before rules send packets
-//! to them, and routes are there before marks that need them. Order of a change: new routes, rules and elements; then
+//! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
+//! rules send packets to them, and routes are there before marks that need them. Order of a change: new routes, rules and elements; then
 //! the workers' tables; then routes that nobody needs any more.
 //!
 //! Whatever goes wrong with a new state, the last good one stays in force, and the reason is logged. Ending leaves the
 //! kernel as it is, so that existing flows go on; [`cleanup`] removes everything.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+mod error;
+mod workers;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use thiserror::Error;
+pub use error::DaemonError;
 use tracing::{error, info, warn};
+use workers::{Opened, Workers};
 
 use crate::{
-    balance::{Forwarding, counters::Counters, service::Conflict},
-    config::{Config, ConfigErrors, QueueRange},
+    balance::Forwarding,
+    config::{Config, QueueRange},
     ids::{Generation, MarkMask, QueueNum},
-    io::{Queue, Report},
     plan::{
-        routing::{self, PlanError},
-        ruleset::{QueueBy, Ruleset, TemplateError},
+        elements::FRAGMENTS_DEVICE,
+        routing,
+        ruleset::{QueueBy, Ruleset},
     },
     shm::{
         RegionError, slots,
         stats::{self, Daemon},
     },
-    state::{State, StateError},
+    state::State,
     sys::{
-        alone::{Alone, NotAlone},
-        capability, clock,
-        nfqueue::{NfQueue, OpenError, QUEUE_PACKETS_MAX},
-        nft::{self, NftError},
+        alone::Alone,
+        capability, clock, interface_index, nft,
         probe::{self, Severity},
         region::{AccessError, Mapping, Region, RegionName},
         rtnetlink::{Routing, RoutingError},
         signal::{Signals, Wish},
+        tun::Tun,
     },
-    worker::{Shared, Worker},
+    worker::{Links, Shared},
 };
 
 /// How often the region's generation is looked at.
@@ -53,79 +50,6 @@ const TICK: Duration = Duration::from_millis(20);
 const CHECK: Duration = Duration::from_secs(1);
 /// Every how many checks the kernel is compared with what it should have.
 const CHECKS_PER_REPAIR: u32 = 10;
-
-/// Why lbd cannot start, or had to end.
-#[derive(Debug, Error)]
-pub enum DaemonError {
-    /// The configuration file cannot be read.
-    #[error("{}: {error}", .file.display())]
-    File {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// The configuration file is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigErrors),
-    /// The configuration passes a limit.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The region cannot be used.
-    #[error(transparent)]
-    Region(#[from] AccessError),
-    /// No region, and no file to make one from.
-    #[error("there is no region \"{0}\" yet and no --config FILE to make it from")]
-    NothingToStartFrom(RegionName),
-    /// A region without interfaces.
-    #[error(
-        "region \"{0}\" names no interfaces, so nothing would be steered; give it a configuration with `lbctl apply FILE`"
-    )]
-    NoInterfaces(RegionName),
-    /// No right to set up the network.
-    #[error("lbd needs CAP_NET_ADMIN; run it as root")]
-    NotAllowed,
-    /// Parts of the kernel are missing.
-    #[error("this host lacks what lbd needs:\n  {0}")]
-    KernelParts(String),
-    /// Another lbd is at work here.
-    #[error(transparent)]
-    NotAlone(#[from] NotAlone),
-    /// A queue cannot be opened.
-    #[error(transparent)]
-    Queue(#[from] OpenError),
-    /// The state contradicts itself.
-    #[error(transparent)]
-    Conflict(#[from] Conflict),
-    /// Routing cannot be planned.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// Routing cannot be set up.
-    #[error(transparent)]
-    Routing(#[from] RoutingError),
-    /// The ruleset cannot be made.
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// The ruleset cannot be set up.
-    #[error(transparent)]
-    Nft(#[from] NftError),
-    /// A worker's queue is gone.
-    #[error("queue {} is gone: {error}", .queue.0)]
-    Worker {
-        /// The queue.
-        queue: QueueNum,
-        /// Why.
-        error: io::Error,
-    },
-    /// The operating system said no.
-    #[error("{doing}: {error}")]
-    Os {
-        /// What was tried.
-        doing: &'static str,
-        /// What it said.
-        error: io::Error,
-    },
-}
 
 /// Reads and checks a configuration file, as far as that goes without the kernel.
 ///
@@ -242,20 +166,6 @@ fn open_region(
     Ok((region, generation, state, made))
 }
 
-/// Where workers put their counters: the region that is followed, which may be made anew.
-struct Show {
-    region: Arc<ArcSwap<Mapping>>,
-    worker: usize,
-    queue: QueueNum,
-}
-
-impl Report for Show {
-    fn counters(&mut self, counters: &mut Counters) {
-        // A region that was truncated shows nothing; its follower notices and says so.
-        let _ = stats::write(&mut self.region.load_full(), self.worker, self.queue, counters);
-    }
-}
-
 /// A running lbd.
 struct Lbd {
     config: Option<PathBuf>,
@@ -265,8 +175,10 @@ struct Lbd {
     routing: Routing,
     queue_by: QueueBy,
     queues: QueueRange,
-    workers: Vec<(QueueNum, JoinHandle<io::Result<()>>)>,
+    fragment_queue: QueueNum,
     mark_mask: MarkMask,
+    tun: Arc<Tun>,
+    workers: Workers,
     daemon: Daemon,
     /// What the kernel should have.
     wanted: Option<Wanted>,
@@ -278,6 +190,8 @@ struct Lbd {
 struct Wanted {
     routing: routing::Desired,
     ruleset: Ruleset,
+    /// See [`routing::tier_devices`].
+    tier_devices: Vec<String>,
 }
 
 /// What was last complained about, so that it is not said every second.
@@ -309,18 +223,17 @@ impl Lbd {
         config: Option<PathBuf>,
     ) -> Result<Self, DaemonError> {
         let queue_by = look_at_host(state)?;
-        let queues = state.balancer.queues;
-        let mut opened = Vec::new();
-        for number in queues.iter() {
-            opened.push(NfQueue::open(number, state.balancer.mark_mask)?);
-        }
-        let pid = u64::from(std::process::id());
-        let workers = opened.len() as u64;
-        let daemon =
-            Daemon { pid, adopted: Generation(0), started_unix_seconds: clock::unix_seconds(), workers };
+        let opened = Opened::open(&state.balancer)?;
+        let workers = opened.workers();
+        let daemon = Daemon {
+            pid: u64::from(std::process::id()),
+            adopted: Generation(0),
+            started_unix_seconds: clock::unix_seconds(),
+            workers: workers as u64,
+        };
         let unusable = |error| AccessError::Unusable { name: region.name().clone(), error };
         let mut mapping = region.mapping();
-        stats::clear(&mut mapping, opened.len()).map_err(unusable)?;
+        stats::clear(&mut mapping, workers).map_err(unusable)?;
         daemon.write(&mut mapping).map_err(unusable)?;
         let shown = Arc::new(ArcSwap::new(mapping));
         let shared = Arc::new(Shared::new(Forwarding::new(state, generation)?));
@@ -330,35 +243,22 @@ impl Lbd {
             shown,
             shared,
             queue_by,
-            queues,
+            queues: state.balancer.queues,
+            fragment_queue: state.balancer.fragment_queue,
             daemon,
             mark_mask: state.balancer.mark_mask,
             wanted: None,
             checks: 0,
             routing: Routing::open()?,
-            workers: Vec::new(),
+            tun: opened.tun(),
+            workers: Workers::default(),
             trouble: Trouble::default(),
         };
+        tend_tun(&lbd.tun, &mut lbd.routing)?;
         lbd.put_in_force(state, generation)?;
-        for (worker, queue) in opened.into_iter().enumerate() {
-            lbd.spawn(worker, queue)?;
-        }
+        lbd.workers.start(opened, &lbd.shared, &lbd.shown)?;
         lbd.adopted(generation);
         Ok(lbd)
-    }
-
-    fn spawn(&mut self, worker: usize, queue: NfQueue) -> Result<(), DaemonError> {
-        let number = queue.number();
-        let mut show = Show { region: Arc::clone(&self.shown), worker, queue: number };
-        // So that its queue is known before it has counted anything.
-        show.counters(&mut Counters::default());
-        let worker = Worker::new(queue, show, Arc::clone(&self.shared));
-        let thread = thread::Builder::new()
-            .name(format!("queue-{}", number.0))
-            .spawn(move || worker.run(QUEUE_PACKETS_MAX));
-        let thread = thread.map_err(|error| DaemonError::Os { doing: "starting a thread", error })?;
-        self.workers.push((number, thread));
-        Ok(())
     }
 
     /// Follows the region until told to end.
@@ -377,7 +277,7 @@ impl Lbd {
             let check = now.duration_since(checked) >= CHECK;
             if check {
                 checked = now;
-                self.check_workers()?;
+                self.workers.check()?;
             }
             self.look_at_region(check);
         }
@@ -438,10 +338,14 @@ impl Lbd {
     fn put_in_force(&mut self, state: &State, generation: Generation) -> Result<(), DaemonError> {
         let mut state = state.clone();
         let balancer = &mut state.balancer;
-        if (balancer.queues, balancer.mark_mask) != (self.queues, self.mark_mask) {
+        let of_start = (self.queues, self.fragment_queue, self.mark_mask);
+        if (balancer.queues, balancer.fragment_queue, balancer.mark_mask) != of_start {
             let mask = format!("{:#x}", balancer.mark_mask.bits());
-            warn!(queues = %balancer.queues, mark_mask = mask, "other queues or marks are used from the next start on");
-            (balancer.queues, balancer.mark_mask) = (self.queues, self.mark_mask);
+            warn!(
+                queues = %balancer.queues, fragment_queue = balancer.fragment_queue.0, mark_mask = mask,
+                "other queues or marks are used from the next start on"
+            );
+            (balancer.queues, balancer.fragment_queue, balancer.mark_mask) = of_start;
         }
         for interface in state.balancer.interfaces.iter().filter(|name| !probe::has_interface(name)) {
             warn!(%interface, "there is no such device now: nothing comes in by it");
@@ -450,11 +354,13 @@ impl Lbd {
         let wanted = Wanted {
             routing: routing::desired(&state)?,
             ruleset: Ruleset::new(&state, &forwarding.classifier().claims(), self.queue_by)?,
+            tier_devices: routing::tier_devices(&state).collect(),
         };
         let ops = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?.ops;
         // Pure removals come last, when no worker sends there any more and no flow is pinned there.
         let removals = ops.iter().rposition(|op| !op.removes()).map_or(0, |last| last + 1);
         let left = self.routing.apply_reachable(&ops[..removals])?;
+        self.name_links(&wanted.tier_devices);
         let applied = nft::apply(&wanted.ruleset)?;
         self.shared.forwarding.store(Arc::new(forwarding));
         self.routing.apply(&ops[removals..])?;
@@ -483,6 +389,13 @@ impl Lbd {
         if let Err(error) = nft::apply(&wanted.ruleset) {
             error!(%error, "ruleset of the last good state");
         }
+        self.name_links(&wanted.tier_devices);
+    }
+
+    /// Tells the worker of fragments which devices are ours. One that was made anew has another index.
+    fn name_links(&self, tier_devices: &[String]) {
+        let tier = tier_devices.iter().filter_map(|name| interface_index(name)).collect();
+        self.shared.links.store(Arc::new(Links { tun: self.tun.index(), tier }));
     }
 
     /// Mends what somebody else has changed: a link that went down takes its routes along, a service that reloads the
@@ -495,9 +408,14 @@ impl Lbd {
             let changes = ops.len() - left.len();
             warn!(changes, "somebody changed our devices, routes or rules; they are mended");
         }
+        let tun = tend_tun(&self.tun, &mut self.routing);
+        self.name_links(&wanted.tier_devices);
         if !nft::in_force(&wanted.ruleset)? {
             let applied = nft::apply(&wanted.ruleset)?;
             warn!(rules = ?applied.structure, elements = applied.elements_added, "somebody changed our ruleset; it is mended");
+        }
+        if tun? {
+            warn!(device = FRAGMENTS_DEVICE, "somebody changed our device; it is mended");
         }
         left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
     }
@@ -554,32 +472,19 @@ impl Lbd {
         }
     }
 
-    fn check_workers(&mut self) -> Result<(), DaemonError> {
-        let Some(ended) = self.workers.iter().position(|(_, thread)| thread.is_finished()) else {
-            return Ok(());
-        };
-        let (queue, thread) = self.workers.swap_remove(ended);
-        let error = match thread.join() {
-            Ok(Ok(())) => io::Error::other("its worker ended"),
-            Ok(Err(error)) => error,
-            Err(_) => io::Error::other("its worker panicked"),
-        };
-        Err(DaemonError::Worker { queue, error })
-    }
-
     /// Ends the workers; the kernel keeps what it has.
     fn end(mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for (queue, thread) in self.workers.drain(..) {
-            if let Err(error) = thread.join().unwrap_or_else(|_| Err(io::Error::other("its worker panicked")))
-            {
-                error!(queue = queue.0, %error, "a worker ended badly");
-            }
-        }
+        self.workers.end(&self.shared);
         self.daemon.pid = 0;
         let _ = self.daemon.write(&mut self.region.mapping());
         info!("ended; the kernel goes on with the flows it knows");
     }
+}
+
+/// Makes sure of the device by which held fragments come back; says whether anything was to do.
+fn tend_tun(tun: &Tun, routing: &mut Routing) -> Result<bool, DaemonError> {
+    let new = tun.renew()?;
+    Ok(routing.set_up_fragments_device()? || new)
 }
 
 /// Logs what the host lacks; what is needed is an error.

@@ -13,12 +13,13 @@
 //! # Walls
 //!
 //! `packet`, `balance`, `config`, `state`, `plan` and `shm` are pure: bytes, time and configuration in, values out.
-//! `sys` alone touches the operating system and holds all unsafe code. `worker` and `daemon` join the two.
+//! `sys` alone touches the operating system and holds all unsafe code. `worker`, `fragment_worker` and `daemon` join the two.
 
 pub mod balance;
 pub mod config;
 pub mod ctl;
 pub mod daemon;
+pub mod fragment_worker;
 pub mod ids;
 pub mod io;
 pub mod packet;

@@ -14,7 +14,11 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 
 use crate::{
-    balance::{Balancer, Forwarding, counters::Counter},
+    balance::{
+        Balancer, Forwarding,
+        counters::{Counter, Counters},
+    },
+    ids::QueueNum,
     io::{Message, Queue, QueueError, Report},
 };
 
@@ -71,15 +75,7 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
     /// # Errors
     /// When the queue is gone.
     pub fn run(mut self, rest_max: u32) -> io::Result<()> {
-        while !self.shared.stop.load(Ordering::Relaxed) {
-            self.turn()?;
-        }
-        for _ in 0..rest_max {
-            if !self.turn()? {
-                break;
-            }
-        }
-        Ok(())
+        run(&Arc::clone(&self.shared), rest_max, || self.turn())
     }
 
     /// Handles at most one packet; says whether anything came.
@@ -96,18 +92,8 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
             Ok(None) => return Ok(false),
             Err(error) => Err(error),
         };
-        let counters = &mut self.balancer.counters;
-        match result {
-            Ok(()) => {}
-            Err(QueueError::Overrun) => counters.count(Counter::SocketOverrun),
-            Err(QueueError::TooLate) => counters.count(Counter::VerdictTooLate),
-            Err(QueueError::Other(error)) => {
-                counters.count(Counter::SocketError);
-                tracing::debug!(queue = self.queue.number().0, %error, "socket error");
-            }
-            Err(QueueError::Closed(error)) => return Err(error),
-        }
-        self.report.counters(counters);
+        settle(result, self.queue.number(), &mut self.balancer.counters)?;
+        self.report.counters(&mut self.balancer.counters);
         Ok(true)
     }
 
@@ -116,4 +102,40 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
     pub(crate) fn parts(&mut self) -> (&mut Q, &mut R, &mut Balancer) {
         (&mut self.queue, &mut self.report, &mut self.balancer)
     }
+}
+
+/// Takes turns until told to stop, and then until one finds nothing, at most `rest_max` of them.
+pub(crate) fn run(
+    shared: &Shared,
+    rest_max: u32,
+    mut turn: impl FnMut() -> io::Result<bool>,
+) -> io::Result<()> {
+    while !shared.stop.load(Ordering::Relaxed) {
+        turn()?;
+    }
+    for _ in 0..rest_max {
+        if !turn()? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Counts what a queue reported; only its end is an error.
+pub(crate) fn settle(
+    result: Result<(), QueueError>,
+    queue: QueueNum,
+    counters: &mut Counters,
+) -> io::Result<()> {
+    match result {
+        Ok(()) => {}
+        Err(QueueError::Overrun) => counters.count(Counter::SocketOverrun),
+        Err(QueueError::TooLate) => counters.count(Counter::VerdictTooLate),
+        Err(QueueError::Other(error)) => {
+            counters.count(Counter::SocketError);
+            tracing::debug!(queue = queue.0, %error, "socket error");
+        }
+        Err(QueueError::Closed(error)) => return Err(error),
+    }
+    Ok(())
 }

@@ -137,6 +137,7 @@ impl From<Malformed> for Counter {
             Malformed::TooManyExtensions => Self::DropTooManyExtensions,
             Malformed::L4Header => Self::DropL4Header,
             Malformed::IcmpQuote => Self::DropIcmpQuote,
+            Malformed::FragmentLength => Self::DropFragmentLength,
         }
     }
 }

@@ -60,6 +60,18 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    /// Where the packet goes, or the reason why it is dropped.
+    fn outcome(self) -> Result<(TargetId, Mark), Counter> {
+        match self {
+            Self::Steered { target, mark, .. } => Ok((target, mark)),
+            Self::NoService => Err(Counter::DropNoService),
+            Self::Fragment => Err(Counter::DropFragment),
+            Self::NoBackend { .. } => Err(Counter::DropNoBackend),
+        }
+    }
+}
+
 /// One generation of the state, made ready for deciding.
 #[derive(Clone, Debug)]
 pub struct Forwarding {
@@ -169,32 +181,33 @@ impl Balancer {
     /// The verdict on one queued packet, which starts at its IP header.
     pub fn handle(&mut self, forwarding: &Forwarding, bytes: &[u8]) -> Verdict {
         self.counters.count(Counter::Packets);
-        let packet = match Packet::parse(bytes) {
-            Ok(packet) => packet,
-            Err(reason) => return self.drop(reason.into()),
-        };
-        match forwarding.decide(&packet) {
-            Decision::Steered { target, mark, .. } => {
-                self.counters.count(match packet.l4 {
-                    _ if packet.quoted => Counter::SteeredIcmpError,
-                    L4::Echo { .. } => Counter::SteeredEcho,
-                    L4::Tcp { syn: true, .. } => Counter::SteeredSyn,
-                    L4::Tcp { syn: false, .. } => Counter::SteeredMidstream,
-                    L4::Udp(_) => Counter::SteeredUdp,
-                    L4::Sctp(_) => Counter::SteeredSctp,
-                    L4::Other | L4::LaterFragment => Counter::SteeredOther,
-                });
-                self.counters.count_target(target);
-                Verdict::Steer(mark)
-            }
-            Decision::NoService => self.drop(Counter::DropNoService),
-            Decision::NoBackend { .. } => self.drop(Counter::DropNoBackend),
-            Decision::Fragment => self.drop(Counter::DropFragment),
-        }
+        handle_whole(&mut self.counters, forwarding, bytes)
     }
+}
 
-    fn drop(&mut self, reason: Counter) -> Verdict {
-        self.counters.count(reason);
-        Verdict::Drop
+/// The verdict on a packet that stands for itself.
+fn handle_whole(counters: &mut Counters, forwarding: &Forwarding, bytes: &[u8]) -> Verdict {
+    let decided = Packet::parse(bytes).map_err(Counter::from).and_then(|packet| {
+        let (target, mark) = forwarding.decide(&packet).outcome()?;
+        Ok((packet, target, mark))
+    });
+    match decided {
+        Ok((packet, target, mark)) => {
+            counters.count(match packet.l4 {
+                _ if packet.quoted => Counter::SteeredIcmpError,
+                L4::Echo { .. } => Counter::SteeredEcho,
+                L4::Tcp { syn: true, .. } => Counter::SteeredSyn,
+                L4::Tcp { syn: false, .. } => Counter::SteeredMidstream,
+                L4::Udp(_) => Counter::SteeredUdp,
+                L4::Sctp(_) => Counter::SteeredSctp,
+                L4::Other | L4::LaterFragment => Counter::SteeredOther,
+            });
+            counters.count_target(target);
+            Verdict::Steer(mark)
+        }
+        Err(reason) => {
+            counters.count(reason);
+            Verdict::Drop
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The file is TOML; [`Config::parse`] reads it (see `parse.rs` for the keys, each with its limits). What has left
 //! this module needs no second look: a [`TableSize`] is a prime, a tunnel's address has the family of its
-//! encapsulation, no two services claim the same packets, all names are unique.
+//! encapsulation, no two services claim the same packets, all names are unique, every member of the tier can
+//! be reached.
 
 mod parse;
 mod prime;
@@ -11,6 +12,7 @@ mod reader;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
 };
 
 use ipnet::IpNet;
@@ -46,6 +48,22 @@ pub struct TierMember {
 
 /// At most this many balancers in a tier.
 pub const TIER_MAX: usize = 64;
+
+impl TierMember {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
+    }
+
+    /// The tunnel from here to another member: over IPv4 where both have an address of it, since only that can send
+    /// the tunnel's own packets in fragments. Both ends come to the same. `None` where they share no family.
+    #[must_use]
+    pub fn path_to(&self, other: &Self) -> Option<Path> {
+        let four = self.address4.and(other.address4).map(IpAddr::V4);
+        let six = self.address6.and(other.address6).map(IpAddr::V6);
+        four.or(six).map(|address| Path::Via(Encap::Gre, address))
+    }
+}
 
 /// Settings of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +106,33 @@ pub struct FragmentLimits {
     pub held_bytes: u32,
     /// The same, of one source address.
     pub held_bytes_per_source: u32,
+}
+
+impl FragmentLimits {
+    /// Allowed values of `ttl_ms`.
+    pub const TTL_MS: RangeInclusive<u32> = 10..=60_000;
+    /// Of `entries`.
+    pub const ENTRIES: RangeInclusive<u32> = 64..=1 << 20;
+    /// Of `held_packets`.
+    pub const HELD_PACKETS: RangeInclusive<u32> = 16..=65_536;
+    /// Of `held_bytes`.
+    pub const HELD_BYTES: RangeInclusive<u32> = 65_536..=256 << 20;
+    /// The least `entries_per_source`; not above `entries`.
+    pub const ENTRIES_PER_SOURCE_MIN: u32 = 1;
+    /// The least `held_bytes_per_source`, so that any fragment which the queue hands out can be held; not above
+    /// `held_bytes`.
+    pub const HELD_BYTES_PER_SOURCE_MIN: u32 = 9_216;
+
+    /// Whether each value is one of those allowed.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        Self::TTL_MS.contains(&self.ttl_ms)
+            && Self::ENTRIES.contains(&self.entries)
+            && (Self::ENTRIES_PER_SOURCE_MIN..=self.entries).contains(&self.entries_per_source)
+            && Self::HELD_PACKETS.contains(&self.held_packets)
+            && Self::HELD_BYTES.contains(&self.held_bytes)
+            && (Self::HELD_BYTES_PER_SOURCE_MIN..=self.held_bytes).contains(&self.held_bytes_per_source)
+    }
 }
 
 impl Default for FragmentLimits {
@@ -140,6 +185,11 @@ impl Balancer {
             timeouts: Timeouts::default(),
             fragments: FragmentLimits::default(),
         }
+    }
+
+    /// Its outer addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
     }
 
     /// The outer source address for tunnels to `remote`.
@@ -196,6 +246,14 @@ pub enum Path {
     MarkOnly,
 }
 
+impl Path {
+    /// Whether [`Pmtu::FragmentOuter`] is possible: only GRE over IPv4 lets the kernel fragment its outer packets.
+    #[must_use]
+    pub fn can_fragment_outer(self) -> bool {
+        matches!(self, Self::Via(Encap::Gre, IpAddr::V4(_)))
+    }
+}
+
 /// What is put around a packet on its way to the backend. The underlay's family follows from the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encap {
@@ -232,6 +290,9 @@ pub enum Pmtu {
 }
 
 impl Pmtu {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Icmp, Self::FragmentOuter];
+
     /// The name in the configuration file.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -372,6 +433,13 @@ impl QueueRange {
     #[must_use]
     pub fn contains(self, queue: QueueNum) -> bool {
         (self.first..=self.last).contains(&queue.0)
+    }
+}
+
+impl From<QueueNum> for QueueRange {
+    /// That queue alone.
+    fn from(queue: QueueNum) -> Self {
+        Self { first: queue.0, last: queue.0 }
     }
 }
 

@@ -1,8 +1,11 @@
 //! The configuration file's keys, each with what is allowed. `testbed/` and the README show whole files.
 
+mod fragments;
+mod tier;
+
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
@@ -51,8 +54,15 @@ fn read_config(reader: &mut Reader<'_>, mut document: Table<'_>) -> Option<Confi
     {
         balancer.timeouts = timeouts;
     }
+    if let Some(item) = document.take("fragments")
+        && let Some(limits) = fragments::read(reader, item)
+        && let Some(balancer) = &mut balancer
+    {
+        balancer.fragments = limits;
+    }
+    let tier = document.take("tier");
     let items = document.take("service").map(Item::list).unwrap_or_default();
-    document.finish(reader, &["balancer", "timeouts", "service"]);
+    document.finish(reader, &["balancer", "timeouts", "fragments", "tier", "service"]);
     if let Some(item) = items.get(SERVICES_MAX) {
         item.complain(reader, format_args!("at most {SERVICES_MAX} services"));
         return None;
@@ -64,8 +74,9 @@ fn read_config(reader: &mut Reader<'_>, mut document: Table<'_>) -> Option<Confi
         }
     }
     check_services(reader, &services);
-    let services = services.into_iter().map(|(service, _)| service).collect();
-    Some(Config { balancer: balancer?, services, tier: Vec::new() })
+    let services: Vec<Service> = services.into_iter().map(|(service, _)| service).collect();
+    let tier = tier.map(|item| tier::read(reader, item, balancer.as_ref(), &services)).unwrap_or_default();
+    Some(Config { balancer: balancer?, services, tier })
 }
 
 /// Where a service stands, for complaints that need all of them.
@@ -81,16 +92,8 @@ fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balanc
     let mut balancer = Balancer::unconfigured();
     let name = table.need(reader, "name", NAME);
     let name = name.and_then(|item| item.string(reader, NAME, Name::new));
-    for item in table.take("address").map(Item::list).unwrap_or_default() {
-        let place = match item.string(reader, ADDRESS, unicast) {
-            Some(IpAddr::V4(address)) => balancer.address4.replace(address).map(IpAddr::V4),
-            Some(IpAddr::V6(address)) => balancer.address6.replace(address).map(IpAddr::V6),
-            None => None,
-        };
-        if place.is_some() {
-            item.complain(reader, ADDRESS);
-        }
-    }
+    let addresses = table.take("address").map(Item::list).unwrap_or_default();
+    (balancer.address4, balancer.address6) = read_addresses(reader, addresses, |_, _, _| {});
     if let Some(item) = table.need(reader, "interfaces", INTERFACE) {
         for item in item.list_of_some(reader, INTERFACE) {
             match item.string(reader, INTERFACE, InterfaceName::new) {
@@ -136,6 +139,28 @@ fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balanc
     Some(balancer)
 }
 
+/// At most one address of each family, each of which `check` sees.
+fn read_addresses(
+    reader: &mut Reader<'_>,
+    items: Vec<Item<'_>>,
+    mut check: impl FnMut(&mut Reader<'_>, &Item<'_>, IpAddr),
+) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let (mut address4, mut address6) = (None, None);
+    for item in items {
+        let Some(address) = item.string(reader, ADDRESS, unicast) else { continue };
+        let another = match address {
+            IpAddr::V4(address) => address4.replace(address).is_some(),
+            IpAddr::V6(address) => address6.replace(address).is_some(),
+        };
+        if another {
+            item.complain(reader, ADDRESS);
+        } else {
+            check(reader, &item, address);
+        }
+    }
+    (address4, address6)
+}
+
 fn read_queues(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<QueueRange> {
     let text = item.as_i128().map(|number| number.to_string());
     let range = text.as_deref().or(item.value.as_str()).and_then(port_range);
@@ -165,7 +190,8 @@ fn read_timeouts(reader: &mut Reader<'_>, item: Item<'_>) -> Option<Timeouts> {
     Some(timeouts)
 }
 
-const SERVICE_KEYS: &[&str] = &["name", "vips", "protocols", "ports", "hash", "table_size", "backend"];
+const SERVICE_KEYS: &[&str] =
+    &["name", "vips", "protocols", "ports", "hash", "pmtu", "table_size", "backend"];
 
 fn read_service(
     reader: &mut Reader<'_>,
@@ -178,6 +204,7 @@ fn read_service(
     let protocols = read_protocols(reader, &mut table);
     let ports = read_ports(reader, &mut table, &protocols);
     let hash = read_hash(reader, &mut table, &protocols);
+    let pmtu = read_pmtu(reader, &mut table);
     let size = table.take("table_size");
     let table_size = size.as_ref().map_or(Some(TableSize::DEFAULT), |item| read_table_size(reader, item));
     let items = table.take("backend").map(Item::list).unwrap_or_default();
@@ -197,11 +224,11 @@ fn read_service(
     for item in items {
         let Some(mut table) = item.table(reader) else { continue };
         table.place = format!("{place}: backend");
-        let Some(backend) = read_backend(reader, table, balancer, &vips, &mut seen) else { continue };
+        let Some(backend) = read_backend(reader, table, balancer, (&vips, pmtu), &mut seen) else { continue };
         backends.push(backend);
     }
     backends.sort_by(|a, b| a.name.cmp(&b.name));
-    let (name, table_size, pmtu) = (name?, table_size?, Pmtu::Icmp);
+    let (name, table_size) = (name?, table_size?);
     let service = Service { name, vips, protocols, ports, hash, pmtu, table_size, backends };
     Some((service, Origin { at, place }))
 }
@@ -289,6 +316,12 @@ fn read_hash(reader: &mut Reader<'_>, table: &mut Table<'_>, protocols: &Protoco
     item.string(reader, allowed, read).unwrap_or(default)
 }
 
+fn read_pmtu(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Pmtu {
+    let named = |text: &str| Pmtu::ALL.into_iter().find(|pmtu| pmtu.name() == text);
+    let item = table.take("pmtu");
+    item.and_then(|item| item.string(reader, "\"icmp\" or \"fragment-outer\"", named)).unwrap_or(Pmtu::Icmp)
+}
+
 fn read_table_size(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<TableSize> {
     let size: u64 = item.integer(reader, 0..=u64::MAX)?;
     TableSize::new(size).map_err(|error| item.complain(reader, error.allowed())).ok()
@@ -300,7 +333,7 @@ fn read_backend(
     reader: &mut Reader<'_>,
     mut table: Table<'_>,
     balancer: Option<&Balancer>,
-    vips: &[IpNet],
+    (vips, pmtu): (&[IpNet], Pmtu),
     seen: &mut (HashSet<Name>, HashMap<Path, Name>),
 ) -> Option<Backend> {
     let item = table.need(reader, "name", NAME);
@@ -311,7 +344,7 @@ fn read_backend(
             item.complain(reader, "each name once in a service");
         }
     }
-    let path = read_path(reader, &mut table, balancer, vips);
+    let path = read_path(reader, &mut table, balancer, (vips, pmtu));
     let weight = match table.take("weight") {
         Some(item) => item.integer(reader, 1..=Weight::MAX).and_then(Weight::new),
         None => Some(Weight::ONE),
@@ -337,7 +370,7 @@ fn read_path(
     reader: &mut Reader<'_>,
     table: &mut Table<'_>,
     balancer: Option<&Balancer>,
-    vips: &[IpNet],
+    (vips, pmtu): (&[IpNet], Pmtu),
 ) -> Option<Path> {
     let item = table.take("encap");
     let encap = item.as_ref().map_or(Some("gre"), |item| item.value.as_str()).unwrap_or_default().to_owned();
@@ -347,6 +380,9 @@ fn read_path(
                 reader,
                 "no address with encap = \"mark\": the operator's own rules route the mark",
             );
+        }
+        if let Some(item) = item {
+            check_fragment_outer(reader, &item, Path::MarkOnly, pmtu);
         }
         return Some(Path::MarkOnly);
     }
@@ -366,6 +402,8 @@ fn read_path(
         }
     };
     let (address, at) = (address?, address_item?);
+    let blamed = item.as_ref().filter(|_| encap != "gre").unwrap_or(&at);
+    check_fragment_outer(reader, blamed, Path::Via(kind, address), pmtu);
     if six_only && address.is_ipv4() {
         at.complain(reader, format_args!("an IPv6 address, as encap is \"{encap}\""));
     }
@@ -394,6 +432,20 @@ fn read_path(
         );
     }
     Some(Path::Via(kind, address))
+}
+
+fn check_fragment_outer(reader: &mut Reader<'_>, blamed: &Item<'_>, path: Path, pmtu: Pmtu) {
+    if pmtu != Pmtu::FragmentOuter || path.can_fragment_outer() {
+        return;
+    }
+    let why = match path {
+        Path::MarkOnly | Path::Via(Encap::Direct, _) => "without a tunnel there is no outer packet",
+        Path::Via(Encap::Gre | Encap::Ipip | Encap::Gue, _) => "of tunnels, only that can do it",
+    };
+    blamed.complain(
+        reader,
+        format_args!("encap \"gre\" to an IPv4 address, as pmtu is \"fragment-outer\": {why}"),
+    );
 }
 
 /// What can only be seen with all services at hand.
@@ -427,7 +479,7 @@ fn port_range(text: &str) -> Option<PortRange> {
 
 fn unicast(text: &str) -> Option<IpAddr> {
     let address: IpAddr = text.parse().ok()?;
-    let broadcast = address == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     (!address.is_unspecified() && !address.is_multicast() && !address.is_loopback() && !broadcast)
         .then_some(address)
 }

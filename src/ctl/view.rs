@@ -29,11 +29,9 @@ pub(super) struct BalancerView {
 
 impl BalancerView {
     pub(super) fn new(balancer: &Balancer) -> Self {
-        let address4 = balancer.address4.map(IpAddr::V4);
-        let address6 = balancer.address6.map(IpAddr::V6);
         Self {
             name: balancer.name.to_string(),
-            address: address4.into_iter().chain(address6).collect(),
+            address: balancer.addresses().collect(),
             interfaces: balancer.interfaces.iter().map(ToString::to_string).collect(),
             queues: balancer.queues.to_string(),
             fragment_queue: balancer.fragment_queue.0,

@@ -6,6 +6,7 @@
 //!
 //! Everything that is wrong with a packet is a [`Malformed`] reason to be counted, never a panic.
 
+mod fragment;
 mod icmp;
 mod ip;
 pub mod jhash;
@@ -14,6 +15,7 @@ mod l4;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use fragment::{Fragment, FragmentKey};
 use icmp::Icmp;
 use thiserror::Error;
 
@@ -31,7 +33,7 @@ pub struct Packet {
 }
 
 /// Source and destination of one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Addresses {
     /// IPv4 (RFC 791).
     V4 {
@@ -66,6 +68,15 @@ impl Addresses {
         match self {
             Self::V4 { src, dst } => Self::V4 { src: dst, dst: src },
             Self::V6 { src, dst } => Self::V6 { src: dst, dst: src },
+        }
+    }
+
+    /// The source.
+    #[must_use]
+    pub fn source(self) -> IpAddr {
+        match self {
+            Self::V4 { src, .. } => src.into(),
+            Self::V6 { src, .. } => src.into(),
         }
     }
 
@@ -149,6 +160,9 @@ pub enum Malformed {
     /// What an ICMP error quotes cannot be read, or was not sent by whom the error is sent to.
     #[error("ICMP error that quotes no packet of its receiver")]
     IcmpQuote,
+    /// A fragment that is empty, reaches beyond the largest packet, or is not the last and yet no multiple of 8 bytes long.
+    #[error("fragment of impossible length")]
+    FragmentLength,
 }
 
 /// The walk over IPv6 extension headers ends here. RFC 8200 names six kinds, of which one may come twice.

@@ -22,8 +22,12 @@ use crate::{
     state::State,
 };
 
+use super::routing;
+
 /// The table that everything is in.
 pub const TABLE: &str = "synrail";
+/// The TUN device by which held fragments come back. No target's device has such a name.
+pub const FRAGMENTS_DEVICE: &str = "sr-frag";
 
 /// One of the sets that synrail fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,6 +146,10 @@ impl Elements {
         let mut elements = Self::default();
         for interface in &state.balancer.interfaces {
             elements.insert(SetName::Interfaces, Element::Interface(interface.to_string()));
+        }
+        elements.insert(SetName::Interfaces, Element::Interface(FRAGMENTS_DEVICE.to_owned()));
+        for device in routing::tier_devices(state) {
+            elements.insert(SetName::Interfaces, Element::Interface(device));
         }
         for vip in outermost(state.services.iter().flat_map(|service| service.vips.iter().copied())) {
             elements.insert_by_family([SetName::Vip4, SetName::Vip6], Element::addresses(range_of(vip)));

@@ -58,6 +58,11 @@ pub fn device_name(target: TargetId) -> String {
     format!("sr-{}", target.number())
 }
 
+/// The devices of tunnels to other balancers of the tier, by which fragments come from them as well.
+pub fn tier_devices(state: &State) -> impl Iterator<Item = String> {
+    state.tier.iter().filter_map(|member| member.target).map(device_name)
+}
+
 /// The target whose device has this name.
 #[must_use]
 pub fn target_of_device(name: &str) -> Option<TargetId> {

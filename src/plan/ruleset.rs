@@ -81,6 +81,10 @@ pub enum NativeRule {
     Forget6,
     /// `update @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark } accept`
     Store6,
+    /// `@th,192,32 @vip4 counter name too_big ip saddr set @th,192,32`: the quoted packet's destination.
+    TooBig4,
+    /// `@th,256,128 @vip6 counter name too_big ip6 saddr set @th,256,128`
+    TooBig6,
     /// NFQUEUE to these queues, with bypass, and fanout where there are several.
     XtQueue(QueueRange),
 }
@@ -107,16 +111,21 @@ impl Structure {
     /// # Errors
     /// Never with the template that is built in; a test sees to that.
     pub fn new(balancer: &Balancer, queue_by: QueueBy) -> Result<Self, TemplateError> {
-        let queues = balancer.queues;
-        let (queue, mut native) = match queue_by {
-            QueueBy::Nft => (queue_statement(queues), vec![]),
-            QueueBy::Xtables => (
-                format!("# (native) NFQUEUE of xtables, to {queues}"),
-                vec![NativeChain { name: "to_queue", rule: NativeRule::XtQueue(queues) }],
-            ),
+        let mut native = vec![
+            NativeChain { name: "forget6", rule: NativeRule::Forget6 },
+            NativeChain { name: "store6", rule: NativeRule::Store6 },
+            NativeChain { name: "too_big4", rule: NativeRule::TooBig4 },
+            NativeChain { name: "too_big6", rule: NativeRule::TooBig6 },
+        ];
+        let mut queue_in = |name, queues| match queue_by {
+            QueueBy::Nft => queue_statement(queues),
+            QueueBy::Xtables => {
+                native.push(NativeChain { name, rule: NativeRule::XtQueue(queues) });
+                format!("# (native) NFQUEUE of xtables, to {queues}")
+            }
         };
-        native.push(NativeChain { name: "forget6", rule: NativeRule::Forget6 });
-        native.push(NativeChain { name: "store6", rule: NativeRule::Store6 });
+        let queue = queue_in("to_queue", balancer.queues);
+        let fragment_queue = queue_in("to_fragment_queue", QueueRange::from(balancer.fragment_queue));
         let timeouts = balancer.timeouts;
         let parameters = [
             ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
@@ -127,6 +136,7 @@ impl Structure {
             ("udp", timeouts.udp_seconds.to_string()),
             ("gue_port", GUE_PORT.to_string()),
             ("queue", queue),
+            ("fragment_queue", fragment_queue),
         ];
         let text = fill(TEMPLATE, &parameters)?;
         let mut chains = chains_of_text(&text);
@@ -280,7 +290,11 @@ fn base_of(text: &str) -> Option<(String, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Timeouts, ids::MarkMask, plan::elements::SetName};
+    use crate::{
+        config::Timeouts,
+        ids::{MarkMask, QueueNum},
+        plan::elements::SetName,
+    };
 
     fn balancer() -> Balancer {
         Balancer { queues: QueueRange::new(0, 3).unwrap(), ..Balancer::unconfigured() }
@@ -295,6 +309,7 @@ mod tests {
         let text = structure(QueueBy::Nft).text;
         assert!(!text.contains("{{"));
         assert!(text.contains("\t\tqueue flags bypass,fanout to 0-3\n"));
+        assert!(text.contains("\t\tqueue flags bypass to 10\n"));
         assert!(
             text.contains(
                 "ct mark & 0x0000ffff == @targets meta mark set ct mark counter name restored accept"
@@ -341,8 +356,11 @@ mod tests {
         assert_eq!(chain("steer").base, Some(("prerouting".to_owned(), -150)));
         assert_eq!(chain("after_queue").base, Some(("prerouting".to_owned(), -149)));
         assert_eq!(chain("outer").base, Some(("output".to_owned(), -300)));
+        assert_eq!(chain("fragments").base, Some(("prerouting".to_owned(), -450)));
+        assert_eq!(chain("too_big").base, Some(("output".to_owned(), -150)));
         let rules = ["steer", "claimed4", "to_queue", "forget4", "forget6", "store6", "lifetime", "outer"];
-        assert_eq!(rules.map(|name| chain(name).rules), [3, 4, 1, 1, 1, 1, 5, 4]);
+        assert_eq!(rules.map(|name| chain(name).rules), [4, 4, 1, 1, 1, 1, 5, 4]);
+        assert_eq!(["fragments", "to_fragment_queue", "too_big6"].map(|name| chain(name).rules), [4, 1, 1]);
         assert_eq!(chain(&structure.name).rules, 0);
     }
 
@@ -360,6 +378,7 @@ mod tests {
             Balancer::unconfigured(),
             Balancer { mark_mask: MarkMask::new(0xffff_0000).unwrap(), ..balancer() },
             Balancer { timeouts: other_timeouts, ..balancer() },
+            Balancer { fragment_queue: QueueNum(11), ..balancer() },
         ];
         let mut names: Vec<String> = balancers
             .iter()
@@ -368,7 +387,7 @@ mod tests {
             .collect();
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 8);
+        assert_eq!(names.len(), 10);
         assert_eq!(structure(QueueBy::Nft).name, structure(QueueBy::Nft).name);
     }
 

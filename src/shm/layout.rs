@@ -2,9 +2,10 @@
 //! order (the region's header says which).
 //!
 //! ```text
-//!  Head 192      counts of everything below, settings of [balancer]
+//!  Head 192      counts of everything below, settings of [balancer], [timeouts] and [fragments]
 //!  interfaces    16 each   a device name, padded with zeros
 //!  targets       24 each   by target number; kind 0 is a free number
+//!  tier          72 each   sorted by name; this balancer's own is the one without a target
 //!  services      96 each   with counts of its vips, ports, backends
 //!  vips          24 each   of all services, in order
 //!  ports          4 each   of all services, in order
@@ -29,10 +30,10 @@ use super::RegionError;
 use crate::{
     config::{
         Balancer, Encap, FragmentLimits, HashMode, InterfaceName, Name, Path, Pmtu, PortRange, Protocol,
-        Protocols, QueueRange, TableSize, Timeouts, Weight,
+        Protocols, QueueRange, TIER_MAX, TableSize, Timeouts, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
-    state::{Backend, ENTRIES_MAX, Service, State},
+    state::{Backend, ENTRIES_MAX, Service, State, TierMember},
 };
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
@@ -42,6 +43,7 @@ struct Head {
     entries: u64,
     interfaces: u32,
     targets: u32,
+    tier: u32,
     services: u32,
     vips: u32,
     ports: u32,
@@ -51,6 +53,12 @@ struct Head {
     tcp_established_seconds: u32,
     tcp_closing_seconds: u32,
     udp_seconds: u32,
+    fragment_ttl_ms: u32,
+    fragment_entries: u32,
+    fragment_entries_per_source: u32,
+    held_packets: u32,
+    held_bytes: u32,
+    held_bytes_per_source: u32,
     queue_first: u16,
     queue_last: u16,
     fragment_queue: u16,
@@ -60,7 +68,7 @@ struct Head {
     name: NameRecord,
     address4: [u8; 4],
     address6: [u8; 16],
-    reserved: [u8; 52],
+    reserved: [u8; 24],
 }
 
 /// A [`Name`], padded with zeros.
@@ -81,6 +89,23 @@ struct TargetRecord {
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
 #[repr(C)]
+struct TierRecord {
+    name: NameRecord,
+    address4: [u8; 4],
+    address6: [u8; 16],
+    target: u16,
+    /// Of `ACTIVE`, `HAS_ADDRESS4`, `HAS_ADDRESS6`, `HAS_TARGET`.
+    flags: u8,
+    reserved: u8,
+}
+
+const ACTIVE: u8 = 1;
+const HAS_ADDRESS4: u8 = 2;
+const HAS_ADDRESS6: u8 = 4;
+const HAS_TARGET: u8 = 8;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
 struct ServiceRecord {
     name: NameRecord,
     table_size: u32,
@@ -93,7 +118,9 @@ struct ServiceRecord {
     hash: u8,
     /// Bit 0 tcp, bit 1 udp, bit 2 sctp; 0 for every protocol.
     protocols: u8,
-    reserved: [u8; 26],
+    /// 0 icmp, 1 fragment-outer.
+    pmtu: u8,
+    reserved: [u8; 25],
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
@@ -125,6 +152,7 @@ struct BackendRecord {
 const _: () = {
     assert!(size_of::<Head>() == 192);
     assert!(size_of::<TargetRecord>() == 24);
+    assert!(size_of::<TierRecord>() == 72);
     assert!(size_of::<ServiceRecord>() == 96);
     assert!(size_of::<VipRecord>() == 24);
     assert!(size_of::<PortRecord>() == 4);
@@ -143,6 +171,7 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         entries: entries as u64,
         interfaces: count(balancer.interfaces.len()),
         targets: count(state.targets.len()),
+        tier: count(state.tier.len()),
         services: count(state.services.len()),
         vips: count(sum(|service| service.vips.len())),
         ports: count(sum(|service| service.ports.len())),
@@ -152,6 +181,12 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         tcp_established_seconds: balancer.timeouts.tcp_established_seconds,
         tcp_closing_seconds: balancer.timeouts.tcp_closing_seconds,
         udp_seconds: balancer.timeouts.udp_seconds,
+        fragment_ttl_ms: balancer.fragments.ttl_ms,
+        fragment_entries: balancer.fragments.entries,
+        fragment_entries_per_source: balancer.fragments.entries_per_source,
+        held_packets: balancer.fragments.held_packets,
+        held_bytes: balancer.fragments.held_bytes,
+        held_bytes_per_source: balancer.fragments.held_bytes_per_source,
         queue_first: balancer.queues.first().0,
         queue_last: balancer.queues.last().0,
         fragment_queue: balancer.fragment_queue.0,
@@ -160,7 +195,7 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         name: padded(balancer.name.as_str()),
         address4: balancer.address4.map_or([0; 4], |address| address.octets()),
         address6: balancer.address6.map_or([0; 16], |address| address.octets()),
-        reserved: [0; 52],
+        reserved: [0; 24],
     };
     let mut bytes = Vec::with_capacity(size_of::<Head>() + entries * 2 + (1 << 16));
     bytes.extend(head.as_bytes());
@@ -169,6 +204,9 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
     }
     for path in &state.targets {
         bytes.extend(target_record(*path).as_bytes());
+    }
+    for member in &state.tier {
+        bytes.extend(tier_record(member).as_bytes());
     }
     for service in &state.services {
         bytes.extend(service_record(service).as_bytes());
@@ -181,9 +219,8 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         bytes.extend(PortRecord { first: ports.first, last: ports.last }.as_bytes());
     }
     for backend in state.services.iter().flat_map(|service| &service.backends) {
-        let target = u16::try_from(backend.target.index()).unwrap_or(u16::MAX); // below TARGETS_MAX
-        let (name, weight, active) =
-            (padded(backend.name.as_str()), backend.weight.get(), u8::from(backend.active));
+        let (name, target) = (padded(backend.name.as_str()), index(backend.target));
+        let (weight, active) = (backend.weight.get(), u8::from(backend.active));
         bytes.extend(BackendRecord { name, target, weight, active, reserved: [0; 4] }.as_bytes());
     }
     for service in &state.services {
@@ -210,6 +247,25 @@ fn target_record(path: Option<Path>) -> TargetRecord {
     TargetRecord { address, kind, family, reserved: [0; 6] }
 }
 
+fn tier_record(member: &TierMember) -> TierRecord {
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    TierRecord {
+        name: padded(member.name.as_str()),
+        address4: member.address4.map_or([0; 4], |address| address.octets()),
+        address6: member.address6.map_or([0; 16], |address| address.octets()),
+        target: member.target.map_or(0, index),
+        flags: flag(member.active, ACTIVE)
+            | flag(member.address4.is_some(), HAS_ADDRESS4)
+            | flag(member.address6.is_some(), HAS_ADDRESS6)
+            | flag(member.target.is_some(), HAS_TARGET),
+        reserved: 0,
+    }
+}
+
+fn index(target: TargetId) -> u16 {
+    u16::try_from(target.index()).unwrap_or(u16::MAX) // below TARGETS_MAX
+}
+
 fn service_record(service: &Service) -> ServiceRecord {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX); // all are limited far below
     let protocols = match &service.protocols {
@@ -221,6 +277,10 @@ fn service_record(service: &Service) -> ServiceRecord {
         HashMode::Source => 1,
         HashMode::Addresses => 2,
     };
+    let pmtu = match service.pmtu {
+        Pmtu::Icmp => 0,
+        Pmtu::FragmentOuter => 1,
+    };
     ServiceRecord {
         name: padded(service.name.as_str()),
         table_size: service.table_size.get(),
@@ -230,7 +290,8 @@ fn service_record(service: &Service) -> ServiceRecord {
         backends: count(service.backends.len()),
         hash,
         protocols,
-        reserved: [0; 26],
+        pmtu,
+        reserved: [0; 25],
     }
 }
 
@@ -249,12 +310,18 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
     };
     limit(head.targets, TARGETS_MAX, "number of targets")?;
     let targets = input.records(head.targets, |record| path_of(&record))?;
+    limit(head.tier, TIER_MAX, "number of balancers in the tier")?;
+    let tier = input.records(head.tier, |record| member_of(&record, &targets, &balancer.name))?;
+    let here = tier.iter().any(|member| member.target.is_none());
+    if !tier.is_sorted_by(|a, b| a.name < b.name) || here == tier.is_empty() {
+        return Err(RegionError::Corrupt("the tier"));
+    }
     limit(head.services, SERVICES_MAX, "number of services")?;
     let services: Vec<ServiceRecord> = input.records(head.services, Ok)?;
     let mut vips = input.records(head.vips, |record| vip_of(&record))?.into_iter();
     let mut ports = input.records(head.ports, |record| ports_of(&record))?.into_iter();
     let mut backends = input.records(head.backends, |record| backend_of(&record, &targets))?.into_iter();
-    let mut state = State { targets, target_cursor: head.target_cursor, ..State::empty(balancer) };
+    let mut state = State { targets, tier, target_cursor: head.target_cursor, ..State::empty(balancer) };
     let mut entries_left = usize::try_from(head.entries).unwrap_or(usize::MAX);
     limit(entries_left, ENTRIES_MAX, "number of table entries")?;
     for record in services {
@@ -264,7 +331,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
             protocols: protocols_of(record.protocols)?,
             ports: some(&mut ports, record.ports)?,
             hash: hash_of(record.hash)?,
-            pmtu: Pmtu::Icmp,
+            pmtu: pmtu_of(record.pmtu)?,
             table_size: TableSize::new(record.table_size.into())
                 .map_err(|_| RegionError::Corrupt("a table's size"))?,
             backends: some(&mut backends, record.backends)?,
@@ -275,6 +342,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
             || !service.backends.is_sorted_by(|a, b| a.name < b.name)
         {
             return Err(RegionError::Corrupt("a service"));
+        }
+        let can = |backend: &Backend| state.path(backend.target).is_some_and(Path::can_fragment_outer);
+        if service.pmtu == Pmtu::FragmentOuter && !service.backends.iter().all(can) {
+            return Err(RegionError::Corrupt("a service's pmtu"));
         }
         let active = service.active().count();
         let entries = if active == 0 { 0 } else { service.table_size.entries() };
@@ -358,7 +429,16 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
             tcp_closing_seconds: head.tcp_closing_seconds,
             udp_seconds: head.udp_seconds,
         },
-        fragments: FragmentLimits::default(),
+        fragments: Some(FragmentLimits {
+            ttl_ms: head.fragment_ttl_ms,
+            entries: head.fragment_entries,
+            entries_per_source: head.fragment_entries_per_source,
+            held_packets: head.held_packets,
+            held_bytes: head.held_bytes,
+            held_bytes_per_source: head.held_bytes_per_source,
+        })
+        .filter(FragmentLimits::is_valid)
+        .ok_or(RegionError::Corrupt("the limits of fragments"))?,
     })
 }
 
@@ -385,9 +465,36 @@ fn ports_of(record: &PortRecord) -> Result<PortRange, RegionError> {
     if ports.first <= ports.last { Ok(ports) } else { Err(RegionError::Corrupt("a port range")) }
 }
 
+/// The target of this index and its path, if it is in use.
+fn target_of(index: u16, targets: &[Option<Path>]) -> Option<(TargetId, Path)> {
+    Some((TargetId::new(index.into())?, targets.get(usize::from(index)).copied()??))
+}
+
+/// A member of the tier of the balancer `here`.
+fn member_of(record: &TierRecord, targets: &[Option<Path>], here: &Name) -> Result<TierMember, RegionError> {
+    let has = |flag: u8| record.flags & flag != 0;
+    let mut member = TierMember {
+        name: name_of(&record.name)?,
+        address4: has(HAS_ADDRESS4).then(|| Ipv4Addr::from(record.address4)),
+        address6: has(HAS_ADDRESS6).then(|| Ipv6Addr::from(record.address6)),
+        target: None,
+        active: has(ACTIVE),
+    };
+    let leads_there = |path| member.addresses().any(|address| path == Path::Via(Encap::Gre, address));
+    let target = target_of(record.target, targets).filter(|_| has(HAS_TARGET));
+    let right = match target {
+        Some((_, path)) => member.name != *here && leads_there(path),
+        None => member.name == *here && !has(HAS_TARGET) && member.addresses().next().is_some(),
+    };
+    if !right || record.flags > (ACTIVE | HAS_ADDRESS4 | HAS_ADDRESS6 | HAS_TARGET) {
+        return Err(RegionError::Corrupt("a balancer of the tier"));
+    }
+    member.target = target.map(|(target, _)| target);
+    Ok(member)
+}
+
 fn backend_of(record: &BackendRecord, targets: &[Option<Path>]) -> Result<Backend, RegionError> {
-    let target =
-        TargetId::new(record.target.into()).filter(|t| targets.get(t.index()).is_some_and(Option::is_some));
+    let target = target_of(record.target, targets).map(|(target, _)| target);
     Ok(Backend {
         name: name_of(&record.name)?,
         target: target.ok_or(RegionError::Corrupt("a backend's target"))?,
@@ -412,6 +519,14 @@ fn hash_of(hash: u8) -> Result<HashMode, RegionError> {
         1 => Ok(HashMode::Source),
         2 => Ok(HashMode::Addresses),
         _ => Err(RegionError::Corrupt("a service's hash")),
+    }
+}
+
+fn pmtu_of(pmtu: u8) -> Result<Pmtu, RegionError> {
+    match pmtu {
+        0 => Ok(Pmtu::Icmp),
+        1 => Ok(Pmtu::FragmentOuter),
+        _ => Err(RegionError::Corrupt("a service's pmtu")),
     }
 }
 

@@ -11,7 +11,7 @@
 //!      128  slot 0: offset, capacity, length, generation, checksums
 //!      192  slot 1: the same
 //!      256  daemon: process, adopted generation, start               written by lbd
-//!     4096  64 statistics blocks, one a worker                       written by that worker alone
+//!     4096  65 statistics blocks, one a worker                       written by that worker alone
 //!           slots, where their descriptions say; grow at the end
 //! ```
 //!

@@ -13,8 +13,8 @@ use crate::{
 pub(super) const DAEMON_AT: usize = 256;
 /// Where the statistics blocks begin.
 pub(super) const BLOCKS_AT: usize = 4096;
-/// How many there are.
-pub(super) const BLOCKS: usize = QUEUES_MAX;
+/// How many there are: one for each queue's worker, and one for that of fragments, which comes behind those in use.
+pub(super) const BLOCKS: usize = QUEUES_MAX + 1;
 /// A block: queue number, then counters in a page; then packets by target.
 pub(super) const BLOCK_BYTES: usize = 4096 + TARGETS_MAX * 8;
 /// Behind the last block.
@@ -34,7 +34,7 @@ pub struct Daemon {
     pub adopted: Generation,
     /// When it started, in seconds since 1970.
     pub started_unix_seconds: u64,
-    /// How many workers it has.
+    /// How many workers it has, that of fragments among them.
     pub workers: u64,
 }
 
@@ -76,7 +76,7 @@ pub struct Block {
     pub targets: Vec<u64>,
 }
 
-/// Stores a worker's counters; `worker` counts from 0 and is below [`QUEUES_MAX`].
+/// Stores a worker's counters; `worker` counts from 0 and is at most [`QUEUES_MAX`].
 ///
 /// # Errors
 /// When the region is gone.

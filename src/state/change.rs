@@ -1,12 +1,11 @@
-//! How a state becomes another: by a configuration file, by activation; and what differs between two.
+//! How a state becomes another: by a configuration file, by activation.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use serde::Serialize;
 use thiserror::Error;
 
-use super::{Backend, Service, State};
+use super::{Backend, Service, State, TierMember};
 use crate::{
     balance::maglev,
     config::{self, Balancer, Config, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},
@@ -45,38 +44,17 @@ pub enum StateError {
         /// Those there are.
         known: String,
     },
-}
-
-/// One difference between two states.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
-    /// What it is about, such as `balancer`, `service web` or `backend web/s1`.
-    pub what: String,
-    /// The key that changed; `None` when the whole thing came or went.
-    pub key: Option<&'static str>,
-    /// What it was; `None` for what is new.
-    pub from: Option<String>,
-    /// What it becomes; `None` for what goes.
-    pub to: Option<String>,
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = match (&self.from, &self.to) {
-            (None, _) => '+',
-            (_, None) => '-',
-            (Some(_), Some(_)) => '~',
-        };
-        write!(f, "{sign} {}", self.what)?;
-        if let Some(key) = self.key {
-            write!(f, " {key}")?;
-        }
-        match (&self.from, &self.to) {
-            (Some(from), Some(to)) => write!(f, ": {from} -> {to}"),
-            (None, Some(value)) | (Some(value), None) if !value.is_empty() => write!(f, ": {value}"),
-            _ => Ok(()),
-        }
-    }
+    /// No such balancer.
+    #[error("no balancer \"{name}\" in the tier; there are: {known}")]
+    NoMember {
+        /// What was asked for.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
+    /// There is no tier.
+    #[error("there is no tier; [tier] in a configuration makes one, and `lbctl apply FILE` puts it in force")]
+    NoTier,
 }
 
 impl State {
@@ -138,8 +116,8 @@ impl State {
         Ok(state)
     }
 
-    /// This state made what a configuration file says. What the file leaves open stays: whether a known backend is
-    /// active, and the numbers of targets that are still used. Tables that would come out the same are kept.
+    /// This state made what a configuration file says. What the file leaves open stays: whether a known backend or member of
+    /// the tier is active, and the numbers of targets that are still used. Tables that would come out the same are kept.
     ///
     /// # Errors
     /// When a limit is passed.
@@ -161,12 +139,18 @@ impl State {
                 .map(|old| old.target)
                 .filter(|&t| self.path(t) == Some(Path::MarkOnly)),
         };
+        let tunnels = tier_tunnels(config);
         // Those that stay first, so that no new one takes their number.
         for service in &config.services {
             for backend in &service.backends {
                 if let Some(target) = kept(service, backend) {
                     next.set_target(target, backend.path);
                 }
+            }
+        }
+        for path in tunnels.iter().flatten() {
+            if let Some(&target) = old_paths.get(path) {
+                next.set_target(target, *path);
             }
         }
         let mut new_paths: HashMap<Path, TargetId> = HashMap::new();
@@ -185,7 +169,28 @@ impl State {
             }
             next.services.push(self.service_from(service, backends, config.balancer.hash_seed));
         }
+        for (member, tunnel) in config.tier.iter().zip(tunnels) {
+            // A number that was kept, or that a backend at the other end of the same tunnel has.
+            let known = |path| next.targets_used().find(|(_, used)| *used == path).map(|(target, _)| target);
+            let target = match tunnel.map(|path| (path, known(path))) {
+                Some((path, None)) => Some(next.new_target(path)?),
+                Some((_, known)) => known,
+                None => None,
+            };
+            next.tier.push(self.member_from(member, target));
+        }
         Ok(next)
+    }
+
+    fn member_from(&self, member: &config::TierMember, target: Option<TargetId>) -> TierMember {
+        let known = self.tier.iter().find(|old| old.name == member.name);
+        TierMember {
+            name: member.name.clone(),
+            address4: member.address4,
+            address6: member.address6,
+            target,
+            active: member.active.or(known.map(|old| old.active)).unwrap_or(true),
+        }
     }
 
     fn service_from(&self, service: &config::Service, backends: Vec<Backend>, seed: u32) -> Service {
@@ -262,48 +267,22 @@ impl State {
         Ok(next)
     }
 
-    /// What differs in `next`, without the tables, which follow from the rest.
-    #[must_use]
-    pub fn changes(&self, next: &Self) -> Vec<Change> {
-        let mut changes = Vec::new();
-        compare("balancer", &balancer_keys(&self.balancer), &balancer_keys(&next.balancer), &mut changes);
-        let pairs = pairs(&self.services, &next.services, |service| &service.name);
-        for (old, new) in pairs {
-            let name = old.or(new).map_or_else(String::new, |service| service.name.to_string());
-            let what = format!("service {name}");
-            match (old, new) {
-                (Some(old), Some(new)) => {
-                    compare(&what, &service_keys(old), &service_keys(new), &mut changes);
-                }
-                (old, new) => changes.push(Change {
-                    what,
-                    key: None,
-                    from: old.map(|service| summary(&service_keys(service))),
-                    to: new.map(|service| summary(&service_keys(service))),
-                }),
-            }
-            let (none, keys_of) = (Vec::new(), |state: &Self, backend: &Backend| {
-                backend_keys(backend, state.path(backend.target))
-            });
-            let (old_backends, new_backends) =
-                (old.map_or(&none, |s| &s.backends), new.map_or(&none, |s| &s.backends));
-            for (old, new) in self::pairs(old_backends, new_backends, |backend| &backend.name) {
-                let backend = old.or(new).map_or_else(String::new, |backend| backend.name.to_string());
-                let what = format!("backend {name}/{backend}");
-                match (old, new) {
-                    (Some(old), Some(new)) => {
-                        compare(&what, &keys_of(self, old), &keys_of(next, new), &mut changes);
-                    }
-                    (old, new) => changes.push(Change {
-                        what,
-                        key: None,
-                        from: old.map(|backend| summary(&keys_of(self, backend))),
-                        to: new.map(|backend| summary(&keys_of(next, backend))),
-                    }),
-                }
-            }
+    /// This state with some balancers of the tier activated or deactivated.
+    ///
+    /// # Errors
+    /// When a name is not known; then nothing is changed.
+    pub fn set_tier_active(&self, names: &[String], active: bool) -> Result<Self, StateError> {
+        if self.tier.is_empty() {
+            return Err(StateError::NoTier);
         }
-        changes
+        let mut next = self.clone();
+        for name in names {
+            let member = next.tier.iter_mut().find(|member| member.name.as_str() == name);
+            let known = || list(self.tier.iter().map(|member| &member.name));
+            member.ok_or_else(|| StateError::NoMember { name: name.clone(), known: known() })?.active =
+                active;
+        }
+        Ok(next)
     }
 
     fn set_target(&mut self, target: TargetId, path: Path) {
@@ -334,6 +313,14 @@ impl Service {
     }
 }
 
+/// The path from here to each member of the tier; none to this balancer itself.
+fn tier_tunnels(config: &Config) -> Vec<Option<Path>> {
+    let own = config.tier.iter().find(|member| member.name == config.balancer.name);
+    let to =
+        |member: &config::TierMember| own?.path_to(member).filter(|_| member.name != config.balancer.name);
+    config.tier.iter().map(to).collect()
+}
+
 fn list<'a>(names: impl Iterator<Item = &'a Name>) -> String {
     let mut names: Vec<&str> = names.map(Name::as_str).collect();
     names.sort_unstable();
@@ -344,79 +331,6 @@ fn list<'a>(names: impl Iterator<Item = &'a Name>) -> String {
         len if len > 20 => format!("{} and {} more", names[..20].join(", "), len - 20),
         _ => names.join(", "),
     }
-}
-
-/// What `old` and `new` have of the same name, in the order of `old`, then what is new.
-fn pairs<'a, T>(
-    old: &'a [T],
-    new: &'a [T],
-    name: impl Fn(&T) -> &Name,
-) -> Vec<(Option<&'a T>, Option<&'a T>)> {
-    let olds: HashMap<&str, &T> = old.iter().map(|item| (name(item).as_str(), item)).collect();
-    let news: HashMap<&str, &T> = new.iter().map(|item| (name(item).as_str(), item)).collect();
-    let both = old.iter().map(|item| (Some(item), news.get(name(item).as_str()).copied()));
-    let fresh =
-        new.iter().filter(|item| !olds.contains_key(name(item).as_str())).map(|item| (None, Some(item)));
-    both.chain(fresh).collect()
-}
-
-type Keys = Vec<(&'static str, String)>;
-
-fn compare(what: &str, old: &Keys, new: &Keys, changes: &mut Vec<Change>) {
-    for ((key, from), (_, to)) in old.iter().zip(new).filter(|(old, new)| old != new) {
-        let (from, to) = (Some(from.clone()), Some(to.clone()));
-        changes.push(Change { what: what.to_owned(), key: Some(key), from, to });
-    }
-}
-
-fn summary(keys: &Keys) -> String {
-    keys.iter().map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ")
-}
-
-fn joined<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
-    if items.is_empty() { "none".to_owned() } else { items.join(" ") }
-}
-
-fn balancer_keys(balancer: &Balancer) -> Keys {
-    let addresses = balancer.address4.map(std::net::IpAddr::V4).into_iter();
-    let timeouts = balancer.timeouts;
-    vec![
-        ("name", balancer.name.to_string()),
-        ("address", joined(addresses.chain(balancer.address6.map(std::net::IpAddr::V6)))),
-        ("interfaces", joined(&balancer.interfaces)),
-        ("queues", balancer.queues.to_string()),
-        ("fragment_queue", balancer.fragment_queue.0.to_string()),
-        ("hash_seed", balancer.hash_seed.to_string()),
-        ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
-        ("tcp_established_seconds", timeouts.tcp_established_seconds.to_string()),
-        ("tcp_closing_seconds", timeouts.tcp_closing_seconds.to_string()),
-        ("udp_seconds", timeouts.udp_seconds.to_string()),
-    ]
-}
-
-fn service_keys(service: &Service) -> Keys {
-    let protocols = match &service.protocols {
-        Protocols::Any => "any".to_owned(),
-        Protocols::Named(named) => joined(named.iter().map(|protocol| protocol.name())),
-    };
-    let ports = if service.ports == [PortRange::ALL] { "all".to_owned() } else { joined(&service.ports) };
-    vec![
-        ("vips", joined(&service.vips)),
-        ("protocols", protocols),
-        ("ports", ports),
-        ("hash", service.hash.name().to_owned()),
-        ("table_size", service.table_size.get().to_string()),
-    ]
-}
-
-fn backend_keys(backend: &Backend, path: Option<Path>) -> Keys {
-    let path = match path {
-        Some(Path::Via(encap, address)) => format!("{} {address}", encap.name()),
-        Some(Path::MarkOnly) | None => "mark".to_owned(),
-    };
-    let active = if backend.active { "yes" } else { "no" };
-    vec![("path", path), ("weight", backend.weight.get().to_string()), ("active", active.to_owned())]
 }
 
 #[cfg(test)]

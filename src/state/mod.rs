@@ -1,19 +1,22 @@
 //! What the balancer does now: the configuration, which backends are active, which target each uses, and the
 //! Maglev tables. PURE. This is the value that lives in shared memory; every change makes a new one.
 //!
-//! A [`State`] grows from a [`crate::config::Config`] ([`State::merge`]) and by activation ([`State::set_active`]). Tables depend
+//! A [`State`] grows from a [`crate::config::Config`] ([`State::merge`]) and by activation ([`State::set_active`],
+//! [`State::set_tier_active`]). Tables depend
 //! on nothing but (seed, M, active backends with their weights), so whatever path led to an active set, the
 //! tables are the same; the numbers of the targets do depend on history, since they must stay while flows carry
 //! them.
 
 mod change;
+mod diff;
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
-pub use change::{Change, ENTRIES_MAX, StateError};
+pub use change::{ENTRIES_MAX, StateError};
+pub use diff::Change;
 
 use crate::{
     config::{Balancer, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},
@@ -79,7 +82,7 @@ pub struct Backend {
 pub struct TierMember {
     /// Unique in the tier.
     pub name: Name,
-    /// Its outer addresses.
+    /// Its outer address.
     pub address4: Option<Ipv4Addr>,
     /// Likewise.
     pub address6: Option<Ipv6Addr>,
@@ -87,6 +90,13 @@ pub struct TierMember {
     pub target: Option<TargetId>,
     /// Whether it owns fragments.
     pub active: bool,
+}
+
+impl TierMember {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
+    }
 }
 
 impl Service {
@@ -114,12 +124,24 @@ impl State {
         self.services.iter().find(|service| service.name.as_str() == name)
     }
 
-    /// Every name by which a target is known, as `service/backend`.
+    /// Every target with every name by which it is known: `service/backend`, or `tier/NAME` of another balancer.
+    pub fn names(&self) -> impl Iterator<Item = (TargetId, String)> {
+        let backends = self.services.iter().flat_map(|service| {
+            let named = |backend: &Backend| (backend.target, format!("{}/{}", service.name, backend.name));
+            service.backends.iter().map(named)
+        });
+        let named = |member: &TierMember| Some((member.target?, format!("tier/{}", member.name)));
+        backends.chain(self.tier.iter().filter_map(named))
+    }
+
+    /// The names of one target.
     pub fn names_of(&self, target: TargetId) -> impl Iterator<Item = String> {
-        self.services.iter().flat_map(move |service| {
-            let mine = service.backends.iter().filter(move |backend| backend.target == target);
-            mine.map(move |backend| format!("{}/{}", service.name, backend.name))
-        })
+        self.names().filter(move |(of, _)| *of == target).map(|(_, name)| name)
+    }
+
+    /// The active members of the tier in the order of their ranks.
+    pub fn tier_active(&self) -> impl Iterator<Item = &TierMember> {
+        self.tier.iter().filter(|member| member.active)
     }
 }
 

@@ -4,6 +4,9 @@
 pub mod alone;
 pub mod capability;
 pub mod clock;
+pub mod conntrack;
+#[cfg(test)]
+mod namespace;
 pub mod nfqueue;
 pub mod nft;
 pub mod probe;
@@ -11,6 +14,13 @@ pub mod region;
 pub mod rtnetlink;
 mod sigbus;
 pub mod signal;
+pub mod tun;
+
+/// The index of a device of this network namespace.
+#[must_use]
+pub fn interface_index(name: &str) -> Option<u32> {
+    nix::net::if_::if_nametoindex(name).ok()
+}
 
 /// A running process as a person knows it: by number and name.
 fn process(pid: u64) -> Option<String> {

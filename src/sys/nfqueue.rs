@@ -44,10 +44,27 @@ use crate::{
     packet::HEADER_BYTES_MAX,
 };
 
-/// Packets that wait for a verdict at a time; one more fails open.
-pub const QUEUE_PACKETS_MAX: u32 = 8192;
-/// Receive buffer for as many: a packet of [`HEADER_BYTES_MAX`] takes less than 2 KiB of kernel memory.
-const RECEIVE_BUFFER_BYTES: usize = QUEUE_PACKETS_MAX as usize * 2048;
+/// How much of what a queue takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Packets that wait for a verdict at a time; one more fails open.
+    pub packets_max: u32,
+    /// Bytes copied of each. The crate's buffer holds 16384, with less than 1 KiB of attributes.
+    pub copy_bytes: u16,
+    /// The socket's receive buffer; what does not fit fails open. The kernel takes twice this for its own overhead, and no
+    /// more whatever comes.
+    pub buffer_bytes: usize,
+}
+
+impl Capacity {
+    /// Of a queue of new flows. A copy of [`HEADER_BYTES_MAX`] takes less than 2 KiB of kernel memory.
+    pub const FLOWS: Self =
+        Self { packets_max: 8192, copy_bytes: HEADER_BYTES_MAX, buffer_bytes: 8192 * 2048 };
+    /// Of the queue of fragments, which are copied whole, since they may have to be held: jumbo frames of 9000 bytes
+    /// fit. The buffer holds a queue full of ordinary ones, or a fifth as many jumbo frames.
+    pub const FRAGMENTS: Self = Self { packets_max: 4096, copy_bytes: 9216, buffer_bytes: 4096 * 2048 };
+}
+
 /// How often an idle worker looks up.
 const IDLE: Duration = Duration::from_millis(200);
 const QUEUES_FILE: &str = "net/netfilter/nfnetlink_queue";
@@ -91,11 +108,11 @@ pub struct NfQueue {
 }
 
 impl NfQueue {
-    /// Listens to queue `number`; marks are set within `mask`.
+    /// Listens to queue `number`, which shall take so much; marks are set within `mask`.
     ///
     /// # Errors
     /// When somebody else listens, or the kernel cannot.
-    pub fn open(number: QueueNum, mask: MarkMask) -> Result<Self, OpenError> {
+    pub fn open(number: QueueNum, capacity: Capacity, mask: MarkMask) -> Result<Self, OpenError> {
         let os = |doing| move |error: io::Error| OpenError::Os { queue: number, doing, error };
         if let Some(line) = queue_line(number) {
             return Err(OpenError::Held { queue: number, holder: holder(line.portid) });
@@ -116,14 +133,14 @@ impl NfQueue {
         let socket = unsafe { BorrowedFd::borrow_raw(fd) };
         fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
             .map_err(|e| os("setting close-on-exec")(e.into()))?;
-        setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER_BYTES).map_err(|error| match error {
+        setsockopt(&socket, RcvBufForce, &capacity.buffer_bytes).map_err(|error| match error {
             Errno::EPERM => OpenError::NotAllowed(number),
             error => os("enlarging its receive buffer")(error.into()),
         })?;
         let idle = TimeVal::milliseconds(i64::try_from(IDLE.as_millis()).unwrap_or(i64::MAX));
         setsockopt(&socket, ReceiveTimeout, &idle).map_err(|e| os("setting its time limit")(e.into()))?;
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(fd, &configuration(number), &kernel, MsgFlags::empty())
+        sendto(fd, &configuration(number, capacity), &kernel, MsgFlags::empty())
             .map_err(|e| os("configuring it")(e.into()))?;
         let ours: NetlinkAddr = getsockname(fd).map_err(|e| os("asking for its port")(e.into()))?;
         match queue_line(number) {
@@ -191,7 +208,7 @@ fn classify(error: io::Error) -> QueueError {
 }
 
 /// Binds a queue and sets everything about it, in one message (`nfnetlink_queue.h`, `nfqnl_recv_config`).
-fn configuration(queue: QueueNum) -> Vec<u8> {
+fn configuration(queue: QueueNum, capacity: Capacity) -> Vec<u8> {
     let mut attributes = Vec::new();
     let mut attribute = |kind: libc::c_int, value: &[u8]| {
         // Kinds and lengths are small constants.
@@ -202,10 +219,10 @@ fn configuration(queue: QueueNum) -> Vec<u8> {
     };
     let flags = u32::try_from(libc::NFQA_CFG_F_FAIL_OPEN | libc::NFQA_CFG_F_GSO).unwrap_or(0).to_be_bytes();
     let copy_mode = u8::try_from(libc::NFQNL_COPY_PACKET).unwrap_or(0);
-    let [r0, r1, r2, r3] = u32::from(HEADER_BYTES_MAX).to_be_bytes();
+    let [r0, r1, r2, r3] = u32::from(capacity.copy_bytes).to_be_bytes();
     attribute(libc::NFQA_CFG_CMD, &[u8::try_from(libc::NFQNL_CFG_CMD_BIND).unwrap_or(0), 0, 0, 0]);
     attribute(libc::NFQA_CFG_PARAMS, &[r0, r1, r2, r3, copy_mode]);
-    attribute(libc::NFQA_CFG_QUEUE_MAXLEN, &QUEUE_PACKETS_MAX.to_be_bytes());
+    attribute(libc::NFQA_CFG_QUEUE_MAXLEN, &capacity.packets_max.to_be_bytes());
     attribute(libc::NFQA_CFG_FLAGS, &flags);
     attribute(libc::NFQA_CFG_MASK, &flags);
     let kind = u16::try_from(libc::NFNL_SUBSYS_QUEUE << 8 | libc::NFQNL_MSG_CONFIG).unwrap_or(0);
@@ -250,7 +267,8 @@ pub fn queue_lines(proc: &Path) -> io::Result<Vec<QueueLine>> {
 }
 
 fn queue_line(number: QueueNum) -> Option<QueueLine> {
-    queue_lines(Path::new("/proc")).ok()?.into_iter().find(|line| line.queue == number.0)
+    // Of the namespace in which this thread has opened its socket.
+    queue_lines(Path::new("/proc/thread-self")).ok()?.into_iter().find(|line| line.queue == number.0)
 }
 
 fn parse_line(line: &str) -> Option<QueueLine> {
@@ -314,11 +332,14 @@ mod tests {
 
     #[test]
     fn one_message_says_everything() {
-        let message = configuration(QueueNum(0x0102));
+        let message = configuration(QueueNum(0x0102), Capacity::FLOWS);
         assert_eq!(message.len(), 64);
         assert_eq!(message[..4], 64u32.to_ne_bytes());
         assert_eq!(message[18..20], [1, 2], "the queue in network order");
         assert_eq!(message[20..28], [8, 0, 1, 0, 1, 0, 0, 0], "bind");
         assert_eq!(message[28..40], [9, 0, 2, 0, 0, 0, 1, 0, 2, 0, 0, 0], "copy 256 bytes");
+        let message = configuration(QueueNum(10), Capacity::FRAGMENTS);
+        assert_eq!(message[32..36], 9216u32.to_be_bytes());
+        assert_eq!(message[44..48], 4096u32.to_be_bytes(), "the queue's length");
     }
 }

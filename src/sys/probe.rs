@@ -9,7 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::nft::{NftError, nft, queue_by};
+use super::{
+    conntrack::Conntrack,
+    interface_index,
+    nft::{NftError, nft, queue_by},
+};
 use crate::{config::InterfaceName, plan::ruleset::QueueBy};
 
 /// How bad a finding is.
@@ -73,6 +77,7 @@ pub fn probe(interfaces: &[InterfaceName]) -> Result<Probe, NftError> {
                 .to_owned(),
         });
     }
+    findings.extend(connection_marks());
     let host = Host { root: PathBuf::from("/") };
     findings.extend(host.modules());
     findings.extend(host.sysctls(interfaces));
@@ -83,7 +88,7 @@ pub fn probe(interfaces: &[InterfaceName]) -> Result<Probe, NftError> {
 /// Whether this network namespace has a device of that name.
 #[must_use]
 pub fn has_interface(name: &InterfaceName) -> bool {
-    nix::net::if_::if_nametoindex(name.as_str()).is_ok()
+    interface_index(name.as_str()).is_some()
 }
 
 /// A part of nf_tables, and a ruleset that needs it.
@@ -139,6 +144,23 @@ fn missing(name: &str, value: &str, severity: Severity, module: &str) -> Finding
     }
 }
 
+/// Whether connection tracking can be asked, as is done for fragments.
+fn connection_marks() -> Option<Finding> {
+    let error = match Conntrack::open() {
+        Ok(conntrack) => conntrack.missing()?,
+        Err(error) => error,
+    };
+    Some(Finding {
+        name: "nf_conntrack_netlink".to_owned(),
+        value: format!("not answering ({error})"),
+        wanted: "present".to_owned(),
+        severity: Severity::Warning,
+        advice: "fragments of a flow may reach another backend than its whole packets once the table has changed; \
+                 kernel module nf_conntrack_netlink; Debian: package linux-image-amd64"
+            .to_owned(),
+    })
+}
+
 /// A sysctl that is 0 and should be 1.
 fn not_set(name: String, severity: Severity, advice: String) -> Finding {
     Finding { name, value: "0".to_owned(), wanted: "1".to_owned(), severity, advice }
@@ -185,12 +207,9 @@ impl Host {
             let name = "nfnetlink_queue";
             findings.push(missing(name, "missing", Severity::Error, name));
         }
-        if self.module("nf_conntrack_netlink") == Some(false) {
-            let name = "nf_conntrack_netlink";
-            findings.push(missing(name, "missing", Severity::Note, name));
-        }
         if !self.exists("dev/net/tun") {
-            findings.push(missing("/dev/net/tun", "missing", Severity::Warning, "tun"));
+            // Held fragments come back by it.
+            findings.push(missing("/dev/net/tun", "missing", Severity::Error, "tun"));
         }
         findings
     }
@@ -214,6 +233,20 @@ impl Host {
             Severity::Error,
             "connections are picked up at their second packet, which this forbids",
         );
+        for name in ["net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"] {
+            if self.sysctl(name) == Some(1) {
+                findings.push(Finding {
+                    name: name.to_owned(),
+                    value: "1".to_owned(),
+                    wanted: "0".to_owned(),
+                    severity: Severity::Warning,
+                    advice: format!(
+                        "an ICMP error about a steered packet gets that packet's mark, and follows it to the backend \
+                         instead of reaching its sender (path MTU discovery fails): sysctl -w {name}=0"
+                    ),
+                });
+            }
+        }
         for interface in interfaces {
             findings.extend(self.interface(interface));
         }
@@ -308,10 +341,13 @@ mod tests {
             ("proc/sys/net/ipv4/conf/eth1/forwarding", "0\n"),
             ("proc/sys/net/ipv4/conf/eth.2/rp_filter", "1\n"),
             ("proc/sys/net/ipv4/conf/eth.2/forwarding", "1\n"),
+            ("proc/sys/net/ipv4/fwmark_reflect", "0\n"),
+            ("proc/sys/net/ipv6/fwmark_reflect", "1\n"),
         ]);
         let expected = [
             "net.ipv6.conf.all.forwarding",
             "net.netfilter.nf_conntrack_tcp_loose",
+            "net.ipv6.fwmark_reflect",
             "net.ipv4.conf.eth1.forwarding",
             "net.ipv4.conf.eth.2.rp_filter",
         ];

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::FragmentLimits;
 
 const WHOLE: &str = r#"
 [balancer]
@@ -64,6 +65,241 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.services[0].hash, HashMode::Addresses);
     assert_eq!(config.services[0].table_size, TableSize::DEFAULT);
     assert_eq!(config.services[0].ports, [PortRange::ALL]);
+}
+
+/// The complaint about `WHOLE` with this at its end, from the number of the line on, counted in this.
+fn complaint_about(more: &str) -> String {
+    let before = WHOLE.lines().count();
+    let message = one(&format!("{WHOLE}{more}"));
+    let (line, rest) = message.strip_prefix("lb.toml:").unwrap().split_once(':').unwrap();
+    format!("{}:{rest}", line.parse::<usize>().unwrap() - before)
+}
+
+const TIER: &str = r#"
+[[tier.balancer]]
+name = "lb202"
+address = "192.168.1.202"
+[[tier.balancer]]
+name = "lb201"
+address = ["192.168.1.201", "fd00:0:0:1::201"]
+[[tier.balancer]]
+name = "lb203"
+address = ["fd00:0:0:1::203", "192.168.1.203"]
+active = false
+"#;
+
+/// The complaint about `TIER` with one line replaced.
+fn tier_complaint(old: &str, new: &str) -> String {
+    assert!(TIER.contains(old), "{old}");
+    complaint_about(&TIER.replacen(old, new, 1))
+}
+
+#[test]
+fn a_tier_is_read() {
+    let config = Config::parse("f", &format!("{WHOLE}{TIER}")).unwrap();
+    let members: Vec<_> = config.tier.iter().map(|m| (m.name.as_str(), m.active)).collect();
+    assert_eq!(members, [("lb201", None), ("lb202", None), ("lb203", Some(false))], "sorted");
+    let [own, four, both] = &config.tier[..] else { panic!("{config:?}") };
+    let gre = |address: &str| Some(Path::Via(Encap::Gre, address.parse().unwrap()));
+    assert_eq!(own.path_to(four), gre("192.168.1.202"));
+    assert_eq!(own.path_to(both), gre("192.168.1.203"), "IPv4 where both have it");
+    // Less of this balancer's addresses is as good: then all agree on the other family.
+    let six = TIER.replace("\"192.168.1.201\", ", "").replace("\"192.168.1.202\"", "\"fd00:0:0:1::202\"");
+    let config = Config::parse("f", &format!("{WHOLE}{six}")).unwrap();
+    assert_eq!(config.tier[0].path_to(&config.tier[2]), gre("fd00:0:0:1::203"));
+    // A tier of one is one.
+    let alone = "[[tier.balancer]]\nname='lb201'\naddress='192.168.1.201'\n";
+    assert_eq!(Config::parse("f", &format!("{WHOLE}{alone}")).unwrap().tier.len(), 1);
+}
+
+#[test]
+fn a_tier_that_cannot_work_is_refused() {
+    let members = "a [[tier.balancer]] for each balancer of the tier, this one among them";
+    assert_eq!(complaint_about("[tier]"), format!("1: tier: balancer: found nothing; allowed: {members}"));
+    assert_eq!(
+        complaint_about("[tier]\nbalancer = []"),
+        format!("2: tier: balancer: found an empty array; allowed: {members}")
+    );
+    let many: String =
+        (0..65).map(|n| format!("[[tier.balancer]]\nname='b{n}'\naddress='1.0.0.{n}'\n")).collect();
+    assert!(complaint_about(&many).ends_with("allowed: at most 64 balancers"));
+    let own = "\nname = \"lb201\"\naddress = [\"192.168.1.201\", \"fd00:0:0:1::201\"]";
+    for (old, new, expected) in [
+        (
+            own,
+            "\nname = \"lb204\"\naddress = \"192.168.1.204\"",
+            &*format!(
+                "2: tier: balancer: found no \"lb201\", which is this balancer's [balancer] name; allowed: {members}"
+            ),
+        ),
+        (
+            own,
+            "\nname = \"lb204\"\naddress = \"192.168.1.201\"",
+            "7: tier: balancer \"lb204\": address: found \"192.168.1.201\"; allowed: another host's address; this one is \
+             that of this balancer, whose [balancer] name is \"lb201\"",
+        ),
+        (
+            "\"192.168.1.201\"",
+            "\"192.168.1.211\"",
+            "7: tier: balancer \"lb201\": address: found \"192.168.1.211\"; allowed: 192.168.1.201, as [balancer] address \
+             says of this balancer; make both the same",
+        ),
+        (
+            "[\"192.168.1.201\", \"fd00:0:0:1::201\"]",
+            "\"fd00:0:0:1::201\"",
+            "4: tier: balancer \"lb202\": address: found only IPv4; allowed: an address of a family that this balancer, \
+             \"lb201\", has here too",
+        ),
+        (
+            "\"192.168.1.202\"",
+            "\"192.168.1.203\"",
+            "10: tier: balancer \"lb203\": address: found \"192.168.1.203\"; allowed: each address once; balancer \"lb202\" \
+             has this one",
+        ),
+        (
+            "\"192.168.1.202\"",
+            "\"10.0.0.0\"",
+            "4: tier: balancer \"lb202\": address: found \"10.0.0.0\"; allowed: an address outside of all VIPs (10.0.0.0/32)",
+        ),
+        (
+            "active = false",
+            "weight = 2",
+            "11: tier: balancer \"lb203\": weight: found an unknown key; allowed: name, address, active",
+        ),
+    ] {
+        assert_eq!(tier_complaint(old, new), expected);
+    }
+    for (old, new, expected) in [
+        ("\"lb202\"", "\"lb203\"", "each name once in the tier"),
+        ("\"192.168.1.202\"", "[]", ADDRESS),
+        ("address = \"192.168.1.202\"", "", ADDRESS),
+        ("\"192.168.1.202\"", "\"224.0.0.1\"", ADDRESS),
+        ("\"192.168.1.202\"", "[\"192.168.1.202\", \"192.168.1.212\"]", ADDRESS),
+        ("active = false", "active = 0", "true or false"),
+        ("name = \"lb201\"", "", NAME),
+    ] {
+        let message = tier_complaint(old, new);
+        assert!(message.ends_with(&format!("allowed: {expected}")), "{new}: {message}");
+    }
+    // This balancer has no IPv6 address, but is said to have one.
+    let only_four = WHOLE.replace(", \"fd00:0:0:1::201\"", "");
+    assert_eq!(
+        one(&format!("{only_four}{}", TIER.replace("\"fd00:0:0:1::203\", ", ""))),
+        "lb.toml:33: tier: balancer \"lb201\": address: found \"fd00:0:0:1::201\"; allowed: no address of a family that \
+         [balancer] address lacks, as this is this balancer: add it there, or take it out here"
+    );
+}
+
+#[test]
+fn limits_of_fragments_have_limits() {
+    let limits =
+        |text: &str| Config::parse("f", &format!("{WHOLE}[fragments]\n{text}")).unwrap().balancer.fragments;
+    assert_eq!(limits(""), FragmentLimits::default());
+    let all = "ttl_ms = 10\nentries = 64\nentries_per_source = 64\nheld_packets = 16\nheld_bytes = 65536\n\
+               held_bytes_per_source = 9216\n";
+    let expected = FragmentLimits {
+        ttl_ms: 10,
+        entries: 64,
+        entries_per_source: 64,
+        held_packets: 16,
+        held_bytes: 65_536,
+        held_bytes_per_source: 9_216,
+    };
+    assert_eq!(limits(all), expected);
+    assert!(expected.is_valid() && FragmentLimits::default().is_valid());
+    // A share that is not named follows the whole down, not up.
+    let small = limits("entries = 100\nheld_bytes = 100000");
+    assert_eq!((small.entries_per_source, small.held_bytes_per_source), (100, 100_000));
+    let large = limits("entries = 1048576\nheld_bytes = 268435456");
+    assert_eq!((large.entries_per_source, large.held_bytes_per_source), (2_048, 1 << 20));
+    for (text, expected) in [
+        ("ttl_ms = 9", "2: fragments: ttl_ms: found 9; allowed: a number from 10 to 60000"),
+        ("ttl_ms = 60001", "2: fragments: ttl_ms: found 60001; allowed: a number from 10 to 60000"),
+        ("entries = 63", "2: fragments: entries: found 63; allowed: a number from 64 to 1048576"),
+        (
+            "held_packets = 65537",
+            "2: fragments: held_packets: found 65537; allowed: a number from 16 to 65536",
+        ),
+        (
+            "held_bytes = 268435457",
+            "2: fragments: held_bytes: found 268435457; allowed: a number from 65536 to 268435456",
+        ),
+        (
+            "entries = 100\nentries_per_source = 101",
+            "3: fragments: entries_per_source: found 101; allowed: a number from 1 to 100, which is entries",
+        ),
+        (
+            "held_bytes_per_source = 16777217",
+            "2: fragments: held_bytes_per_source: found 16777217; allowed: a number from 9216 to 16777216, which is \
+             held_bytes",
+        ),
+        (
+            "ttl = 200",
+            "2: fragments: ttl: found an unknown key; allowed: ttl_ms, entries, entries_per_source, held_packets, \
+             held_bytes, held_bytes_per_source",
+        ),
+    ] {
+        assert_eq!(complaint_about(&format!("[fragments]\n{text}\n")), expected);
+    }
+}
+
+#[test]
+fn outer_fragments_need_gre_over_ipv4() {
+    let outer = WHOLE.replace("hash = \"5-tuple\"", "pmtu = \"fragment-outer\"");
+    assert_eq!(Config::parse("f", &outer).unwrap().services[0].pmtu, Pmtu::FragmentOuter);
+    assert_eq!(Config::parse("f", WHOLE).unwrap().services[0].pmtu, Pmtu::Icmp);
+    assert_eq!(
+        complaint("hash = \"5-tuple\"", "pmtu = \"clamp\""),
+        "lb.toml:16: service \"web\": pmtu: found \"clamp\"; allowed: \"icmp\" or \"fragment-outer\""
+    );
+    let (other, none) = ("of tunnels, only that can do it", "without a tunnel there is no outer packet");
+    let six = "address = \"fd00::1\"\nencap";
+    for (old, new, found, why) in [
+        (
+            "encap = \"gre\"",
+            "encap = \"ipip\"",
+            "25: service \"web\": backend \"s1\": encap: found \"ipip\"",
+            other,
+        ),
+        (
+            "encap = \"gre\"",
+            "encap = \"gue\"",
+            "25: service \"web\": backend \"s1\": encap: found \"gue\"",
+            other,
+        ),
+        (
+            "address = \"192.168.1.1\"\nweight = 1\nencap = \"gre\"",
+            &format!("{six} = \"gre\""),
+            "23: service \"web\": backend \"s1\": address: found \"fd00::1\"",
+            other,
+        ),
+        (
+            "address = \"192.168.1.1\"\nweight = 1\nencap = \"gre\"",
+            &format!("{six} = \"ip6gre\""),
+            "24: service \"web\": backend \"s1\": encap: found \"ip6gre\"",
+            other,
+        ),
+        (
+            "address = \"192.168.1.1\"\nweight = 1\nencap = \"gre\"",
+            &format!("{six} = \"direct\""),
+            "24: service \"web\": backend \"s1\": encap: found \"direct\"",
+            none,
+        ),
+        (
+            "address = \"192.168.1.1\"\nweight = 1\nencap = \"gre\"",
+            "encap = \"mark\"",
+            "23: service \"web\": backend \"s1\": encap: found \"mark\"",
+            none,
+        ),
+    ] {
+        assert!(outer.contains(old), "{old}");
+        assert_eq!(
+            one(&outer.replacen(old, new, 1)),
+            format!(
+                "lb.toml:{found}; allowed: encap \"gre\" to an IPv4 address, as pmtu is \"fragment-outer\": {why}"
+            )
+        );
+    }
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::mem::offset_of;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -27,6 +29,29 @@ fn state() -> State {
         [[service]]
         name = 'empty'
         vips = ['10.0.1.0/24']
+        [[service]]
+        name = 'outer'
+        vips = ['10.0.2.0/24']
+        pmtu = 'fragment-outer'
+        table_size = 13
+        backend = [ { name = 's1', address = '192.168.1.1' } ]
+        [fragments]
+        ttl_ms = 50
+        entries = 100
+        entries_per_source = 3
+        held_packets = 77
+        held_bytes = 70000
+        held_bytes_per_source = 60000
+        [[tier.balancer]]
+        name = 'lb201'
+        address = ['192.168.1.201', 'fd00:0:0:1::201']
+        [[tier.balancer]]
+        name = 'lb202'
+        address = ['192.168.1.202', 'fd00:0:0:1::202']
+        active = false
+        [[tier.balancer]]
+        name = 'lb203'
+        address = 'fd00:0:0:1::203'
     ";
     State::new(&Config::parse("test", text).unwrap()).unwrap()
 }
@@ -43,6 +68,66 @@ fn a_state_comes_back_as_it_went() {
         let (generation, back) = decode(&bytes).unwrap();
         assert_eq!((generation, &back), (Generation(7), &state));
         assert_eq!(encode(&back, Generation(7)), bytes);
+    }
+}
+
+/// What `state()` would be if a byte of the first record with this name were another, counted from the name.
+fn refused(name: &str, at: usize, byte: u8) -> String {
+    let mut bytes = encode(&state(), Generation(1));
+    let record = (0..bytes.len())
+        .rfind(|&start| bytes[start..].starts_with(&padded::<{ Name::BYTES_MAX }>(name)))
+        .unwrap();
+    assert_ne!(bytes[record + at], byte, "a change");
+    bytes[record + at] = byte;
+    decode(&bytes).unwrap_err().to_string()
+}
+
+#[test]
+fn a_tier_that_contradicts_itself_is_refused() {
+    let (name, target, flags) = (4, offset_of!(TierRecord, target), offset_of!(TierRecord, flags));
+    let member = "it is corrupt: a balancer of the tier";
+    for (what, who, at, byte, says) in [
+        ("two of one name, or unsorted", "lb203", name, b'2', "it is corrupt: the tier"),
+        ("another balancer's own", "lb202", flags, HAS_ADDRESS4, member),
+        ("this one, with a target", "lb201", flags, ACTIVE | HAS_ADDRESS4 | HAS_TARGET, member),
+        ("none that is this one", "lb201", name, b'4', member),
+        ("no address", "lb201", flags, ACTIVE, member),
+        ("a target that is free", "lb202", target, 200, member),
+        ("the target of a backend", "lb202", target, 0, member),
+        (
+            "a tunnel of the family that it has not",
+            "lb203",
+            flags,
+            ACTIVE | HAS_ADDRESS4 | HAS_TARGET,
+            member,
+        ),
+        ("a flag that means nothing", "lb203", flags, 0x10 | ACTIVE | HAS_ADDRESS6 | HAS_TARGET, member),
+    ] {
+        assert_eq!(refused(who, at, byte), says, "{what}");
+    }
+    let pmtu = offset_of!(ServiceRecord, pmtu);
+    assert_eq!(refused("outer", pmtu, 2), "it is corrupt: a service's pmtu");
+    assert_eq!(refused("web", pmtu, 1), "it is corrupt: a service's pmtu", "not all of it is gre over IPv4");
+}
+
+#[test]
+fn limits_of_fragments_are_those_of_the_file() {
+    let with = |limits: FragmentLimits| {
+        let mut state = state();
+        state.balancer.fragments = limits;
+        decode(&encode(&state, Generation(1)))
+    };
+    let good = state().balancer.fragments;
+    assert!(with(good).is_ok());
+    for bad in [
+        FragmentLimits { ttl_ms: 0, ..good },
+        FragmentLimits { entries: 1 << 30, ..good },
+        FragmentLimits { entries_per_source: good.entries + 1, ..good },
+        FragmentLimits { held_packets: 0, ..good },
+        FragmentLimits { held_bytes: 65_535, ..good },
+        FragmentLimits { held_bytes_per_source: good.held_bytes + 1, ..good },
+    ] {
+        assert_eq!(with(bad).unwrap_err().to_string(), "it is corrupt: the limits of fragments", "{bad:?}");
     }
 }
 

@@ -3,8 +3,13 @@ use proptest::prelude::*;
 use super::*;
 
 fn config(services: &[(&str, &[(&str, &str)])]) -> Config {
+    config_and(services, "")
+}
+
+/// With more at the end of the file.
+fn config_and(services: &[(&str, &[(&str, &str)])], more: &str) -> Config {
     let mut text =
-        "[balancer]\nname='lb'\naddress=['192.168.1.201','fd00::201']\ninterfaces=['eth2']\n".to_owned();
+        "[balancer]\nname='lb2'\naddress=['192.168.1.202','fd00::202']\ninterfaces=['eth2']\n".to_owned();
     for (index, (name, backends)) in services.iter().enumerate() {
         text += &format!(
             "[[service]]\nname='{name}'\nvips=['10.0.0.{index}']\nprotocols=['tcp']\ntable_size=997\n"
@@ -13,7 +18,7 @@ fn config(services: &[(&str, &[(&str, &str)])]) -> Config {
             text += &format!("[[service.backend]]\nname='{backend}'\n{rest}\n");
         }
     }
-    Config::parse("test", &text).unwrap()
+    Config::parse("test", &(text + more)).unwrap()
 }
 
 fn number(state: &State, service: &str, backend: &str) -> u32 {
@@ -64,11 +69,99 @@ fn changes_are_named_one_by_one() {
             "~ backend web/s1 weight: 1 -> 5",
             "- backend web/s2: path gre 192.168.1.2, weight 1, active yes",
             "+ backend web/s3: path gre fd00::3, weight 1, active yes",
-            "+ service new: vips 10.0.0.1/32, protocols tcp, ports all, hash 5-tuple, table_size 997",
+            "+ service new: vips 10.0.0.1/32, protocols tcp, ports all, hash 5-tuple, pmtu icmp, table_size 997",
             "+ backend new/s1: path gre 192.168.1.1, weight 1, active yes",
         ]
     );
     assert!(next.changes(&next).is_empty());
+}
+
+const LB1: &str = "[[tier.balancer]]\nname='lb1'\naddress=['192.168.1.201','fd00::201']\n";
+const LB2: &str = "[[tier.balancer]]\nname='lb2'\naddress=['fd00::202','192.168.1.202']\n";
+const LB3: &str = "[[tier.balancer]]\nname='lb3'\naddress='fd00::203'\n";
+
+fn target(state: &State, member: &str) -> Option<(u32, Path)> {
+    let target = state.tier.iter().find(|m| m.name.as_str() == member).unwrap().target?;
+    Some((target.number(), state.path(target).unwrap()))
+}
+
+fn gre(address: &str) -> Path {
+    Path::Via(config::Encap::Gre, address.parse().unwrap())
+}
+
+#[test]
+fn every_other_balancer_of_the_tier_has_a_target() {
+    let state = State::new(&config_and(&[("web", &[S1, S2])], &format!("{LB3}{LB2}{LB1}"))).unwrap();
+    let names: Vec<_> = state.tier.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["lb1", "lb2", "lb3"], "sorted");
+    assert_eq!(target(&state, "lb1"), Some((3, gre("192.168.1.201"))), "behind the backends, over IPv4");
+    assert_eq!(target(&state, "lb2"), None, "this one");
+    assert_eq!(target(&state, "lb3"), Some((4, gre("fd00::203"))));
+    assert_eq!(state.names_of(TargetId::from_number(4).unwrap()).collect::<Vec<_>>(), ["tier/lb3"]);
+    assert!(state.tier.iter().all(|member| member.active));
+
+    // Its numbers are kept like those of backends, whatever comes or goes around them.
+    let next = state.merge(&config_and(&[("web", &[S2, S3])], &format!("{LB2}{LB3}"))).unwrap();
+    assert_eq!((target(&next, "lb3").unwrap().0, number(&next, "web", "s3")), (4, 5));
+    assert_eq!(next.targets_used().count(), 3);
+    let none = next.merge(&config_and(&[("web", &[S2, S3])], "")).unwrap();
+    assert_eq!((none.tier.len(), none.targets_used().count()), (0, 2));
+    assert_eq!(number(&none, "web", "s2"), 2);
+}
+
+#[test]
+fn a_backend_and_a_balancer_of_one_path_share_a_target() {
+    let both = ("both", "address='192.168.1.201'");
+    let tier = format!("{LB1}{LB2}");
+    let state = State::new(&config_and(&[("web", &[S1, both])], &tier)).unwrap();
+    assert_eq!(target(&state, "lb1").unwrap().0, number(&state, "web", "both"));
+    // Whoever of them stays keeps it.
+    let tier_alone = state.merge(&config_and(&[("web", &[S1])], &tier)).unwrap();
+    assert_eq!(target(&tier_alone, "lb1"), target(&state, "lb1"));
+    let again = tier_alone.merge(&config_and(&[("web", &[S1, both])], "")).unwrap();
+    assert_eq!(number(&again, "web", "both"), number(&state, "web", "both"));
+    assert_eq!(again.targets_used().count(), 2);
+}
+
+#[test]
+fn balancers_of_the_tier_are_activated_like_backends() {
+    let config = config_and(&[("web", &[S1])], &format!("{LB1}{LB2}{LB3}active=false\n"));
+    let state = State::new(&config).unwrap();
+    let active = |state: &State| state.tier_active().map(|m| m.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(active(&state), ["lb1", "lb2"]);
+    let down = state.set_tier_active(&["lb1".to_owned()], false).unwrap();
+    assert_eq!(active(&down), ["lb2"]);
+    assert_eq!(active(&down.merge(&config).unwrap()), ["lb2"], "the file does not say");
+    let said = config_and(&[("web", &[S1])], &format!("{LB1}active=true\n{LB2}{LB3}"));
+    assert_eq!(active(&down.merge(&said).unwrap()), ["lb1", "lb2"]);
+    let lines: Vec<_> = state.changes(&down).iter().map(ToString::to_string).collect();
+    assert_eq!(lines, ["~ tier lb1 active: yes -> no"]);
+
+    let error = state.set_tier_active(&["lb1".to_owned(), "lb9".to_owned()], false).unwrap_err();
+    assert_eq!(error.to_string(), "no balancer \"lb9\" in the tier; there are: lb1, lb2, lb3");
+    let without = State::new(&config_and(&[("web", &[S1])], "")).unwrap();
+    assert_eq!(without.set_tier_active(&["lb1".to_owned()], true), Err(StateError::NoTier));
+}
+
+#[test]
+fn changes_of_tier_limits_and_path_mtu_are_named() {
+    let state = State::new(&config_and(&[("web", &[S1])], &format!("{LB1}{LB2}"))).unwrap();
+    let mut config =
+        config_and(&[("web", &[S1])], &format!("{LB2}{LB3}[fragments]\nttl_ms=300\nheld_bytes=100000\n"));
+    config.services[0].pmtu = Pmtu::FragmentOuter;
+    let lines: Vec<_> =
+        state.changes(&state.merge(&config).unwrap()).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "~ fragments ttl_ms: 200 -> 300",
+            "~ fragments held_bytes: 16777216 -> 100000",
+            "~ fragments held_bytes_per_source: 1048576 -> 100000",
+            "- tier lb1: address 192.168.1.201 fd00::201, active yes",
+            "+ tier lb3: address fd00::203, active yes",
+            "~ service web pmtu: icmp -> fragment-outer",
+        ]
+    );
 }
 
 #[test]

@@ -25,8 +25,14 @@ use crate::{
     },
 };
 
+const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
+const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
+const IPPROTO_ICMPV6: u8 = 58;
+/// Of `linux/netfilter/nf_tables.h`.
+const NFT_PAYLOAD_L4CSUM_PSEUDOHDR: u32 = 1;
+const NFT_OBJECT_COUNTER: u32 = 1;
 /// Where keys begin: the first of the 4-byte registers (`NFT_REG32_00`).
 const KEY: u32 = 8;
 /// Behind the 40 bytes of a key.
@@ -50,6 +56,8 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
                 pending6(&mut rule, DynsetOp::Update);
                 rule.add_expr(&Verdict::Accept);
             }
+            NativeRule::TooBig4 => too_big(&mut rule, &TOO_BIG4),
+            NativeRule::TooBig6 => too_big(&mut rule, &TOO_BIG6),
             NativeRule::XtQueue(queues) => rule.add_expr(&Part::XtQueue(queues)),
         }
         batch.add(&rule, MsgType::Add);
@@ -72,6 +80,61 @@ fn pending6(rule: &mut Rule<'_>, op: DynsetOp) {
     rule.add_expr(&Part::Dynset { map: c"pending6", op, key: KEY, data: DATA });
 }
 
+/// Where things are in an ICMP error and in the packet that it quotes 8 bytes behind its own start.
+struct TooBig {
+    protocol: (u8, u8),
+    vips: &'static CStr,
+    quoted_destination_at: u32,
+    source_at: u32,
+    address_bytes: u32,
+    checksum: Checksum,
+}
+
+const TOO_BIG4: TooBig = TooBig {
+    protocol: (NFPROTO_IPV4, IPPROTO_ICMP),
+    vips: c"vip4",
+    quoted_destination_at: 8 + 16,
+    source_at: 12,
+    address_bytes: 4,
+    checksum: Checksum::Header { at: 10 },
+};
+const TOO_BIG6: TooBig = TooBig {
+    protocol: (NFPROTO_IPV6, IPPROTO_ICMPV6),
+    vips: c"vip6",
+    quoted_destination_at: 8 + 24,
+    source_at: 8,
+    address_bytes: 16,
+    checksum: Checksum::OfTransport,
+};
+
+/// The source becomes what the quoted packet's destination is, if that is a VIP.
+fn too_big(rule: &mut Rule<'_>, at: &TooBig) {
+    let (network, transport, bytes) = (Header::Network, Header::Transport, at.address_bytes);
+    rule.add_expr(&Meta::NfProto);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, at.protocol.0));
+    rule.add_expr(&Meta::L4Proto);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, at.protocol.1));
+    rule.add_expr(&Part::Payload {
+        header: transport,
+        offset_bytes: at.quoted_destination_at,
+        bytes,
+        to: KEY,
+    });
+    rule.add_expr(&Part::Lookup { set: at.vips, key: KEY });
+    rule.add_expr(&Part::Count { counter: c"too_big" });
+    let checksum = at.checksum;
+    rule.add_expr(&Part::Write { header: network, offset_bytes: at.source_at, bytes, from: KEY, checksum });
+}
+
+/// What else changes when a field of the IP header does.
+#[derive(Clone, Copy)]
+enum Checksum {
+    /// The header's own checksum.
+    Header { at: u32 },
+    /// That of the transport header, which covers the addresses.
+    OfTransport,
+}
+
 #[derive(Clone, Copy)]
 enum Header {
     Network = 1,
@@ -87,6 +150,9 @@ enum DynsetOp {
 /// Expressions that the nftnl crate lacks, or ties to register 1.
 enum Part {
     Payload { header: Header, offset_bytes: u32, bytes: u32, to: u32 },
+    Write { header: Header, offset_bytes: u32, bytes: u32, from: u32, checksum: Checksum },
+    Lookup { set: &'static CStr, key: u32 },
+    Count { counter: &'static CStr },
     Mark { to: u32 },
     Dynset { map: &'static CStr, op: DynsetOp, key: u32, data: u32 },
     XtQueue(QueueRange),
@@ -100,6 +166,27 @@ impl Expression for Part {
                 .u32(sys::NFTNL_EXPR_PAYLOAD_OFFSET, offset_bytes)
                 .u32(sys::NFTNL_EXPR_PAYLOAD_LEN, bytes)
                 .u32(sys::NFTNL_EXPR_PAYLOAD_DREG, to),
+            Self::Write { header, offset_bytes, bytes, from, checksum } => {
+                let write = Raw::new(c"payload")
+                    .u32(sys::NFTNL_EXPR_PAYLOAD_BASE, header as u32)
+                    .u32(sys::NFTNL_EXPR_PAYLOAD_OFFSET, offset_bytes)
+                    .u32(sys::NFTNL_EXPR_PAYLOAD_LEN, bytes)
+                    .u32(sys::NFTNL_EXPR_PAYLOAD_SREG, from);
+                match checksum {
+                    Checksum::Header { at } => write
+                        .u32(sys::NFTNL_EXPR_PAYLOAD_CSUM_TYPE, libc::NFT_PAYLOAD_CSUM_INET.cast_unsigned())
+                        .u32(sys::NFTNL_EXPR_PAYLOAD_CSUM_OFFSET, at),
+                    Checksum::OfTransport => {
+                        write.u32(sys::NFTNL_EXPR_PAYLOAD_FLAGS, NFT_PAYLOAD_L4CSUM_PSEUDOHDR)
+                    }
+                }
+            }
+            Self::Lookup { set, key } => Raw::new(c"lookup")
+                .text(sys::NFTNL_EXPR_LOOKUP_SET, set)
+                .u32(sys::NFTNL_EXPR_LOOKUP_SREG, key),
+            Self::Count { counter } => Raw::new(c"objref")
+                .u32(sys::NFTNL_EXPR_OBJREF_IMM_TYPE, NFT_OBJECT_COUNTER)
+                .text(sys::NFTNL_EXPR_OBJREF_IMM_NAME, counter),
             Self::Mark { to } => Raw::new(c"meta")
                 .u32(sys::NFTNL_EXPR_META_KEY, libc::NFT_META_MARK.cast_unsigned())
                 .u32(sys::NFTNL_EXPR_META_DREG, to),

@@ -15,7 +15,7 @@ pub(crate) use command::nft;
 
 use crate::plan::{
     elements::{Elements, ElementsError, TABLE},
-    ruleset::{Chain, ChainsError, QueueBy, Ruleset, chains_of_json},
+    ruleset::{Chain, ChainsError, NativeRule, QueueBy, Ruleset, chains_of_json},
 };
 
 /// Why the ruleset could not be put in force, or read.
@@ -173,7 +173,8 @@ fn apply_structure(ruleset: &Ruleset) -> Result<StructureApplied, NftError> {
     let change = ruleset.structure.change_from(current.as_deref());
     let Some(text) = change.text else { return Ok(StructureApplied::Kept) };
     nft("the ruleset", &["-f", "-"], Some(&text))?;
-    let with_xtables = ruleset.structure.native.iter().any(|native| native.name == "to_queue");
+    let mut native = ruleset.structure.native.iter();
+    let with_xtables = native.any(|native| matches!(native.rule, NativeRule::XtQueue(_)));
     if with_xtables {
         // The kernel loads nft_compat by itself, but not a target that a table of family inet asks for.
         command::load_modules(&["nft_compat", "xt_NFQUEUE"]);

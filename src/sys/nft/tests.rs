@@ -1,24 +1,16 @@
 //! Against the kernel that runs, each in a network namespace of its own. Run as root:
 //! `cargo test sys::nft -- --ignored`.
 
+mod packets;
+
 use super::*;
 use crate::{
     balance::service::{AddressRange, Claim},
     config::{Balancer, Encap, InterfaceName, Path, PortRange, QueueRange, Timeouts},
     ids::MarkMask,
     state::State,
+    sys::namespace::in_namespace,
 };
-
-/// Runs `test` on a thread with a network namespace of its own, which ends with it.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        test();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
 
 fn state() -> State {
     let balancer = Balancer {
@@ -68,7 +60,7 @@ fn a_second_application_touches_nothing() {
         let elements_added = ruleset.elements.len();
         let created = Applied { structure: StructureApplied::Created, elements_added, elements_deleted: 0 };
         assert_eq!(apply(&ruleset).unwrap(), created);
-        assert_eq!(ruleset.elements.len(), 13);
+        assert_eq!(ruleset.elements.len(), 14);
         let before = listing();
         let kept = Applied { structure: StructureApplied::Kept, elements_added: 0, elements_deleted: 0 };
         assert_eq!(apply(&ruleset).unwrap(), kept);
@@ -108,7 +100,7 @@ fn other_settings_refill_the_chains() {
         assert!(in_force(&other).unwrap());
         let listing = listing();
         assert_eq!(listing.matches("chain structure_").count(), 1);
-        assert_eq!(listing.matches("hook prerouting").count(), 3);
+        assert_eq!(listing.matches("hook prerouting").count(), 5);
     });
 }
 
@@ -133,7 +125,7 @@ fn a_rule_that_somebody_removed_comes_back() {
     in_namespace(|| {
         let ruleset = ruleset(&state(), 127);
         apply(&ruleset).unwrap();
-        for chain in ["store6", "claimed4", "to_queue"] {
+        for chain in ["store6", "claimed4", "to_queue", "to_fragment_queue", "too_big6"] {
             nft("a flush", &["flush", "chain", "inet", TABLE, chain], None).unwrap();
             assert!(!in_force(&ruleset).unwrap(), "{chain}");
             assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Refilled, "{chain}");
@@ -149,7 +141,7 @@ fn cleanup_leaves_nothing() {
         assert!(!cleanup().unwrap());
         assert_eq!(counters().unwrap(), []);
         apply(&ruleset(&state(), 127)).unwrap();
-        assert_eq!(counters().unwrap().len(), 10);
+        assert_eq!(counters().unwrap().len(), 13);
         assert!(cleanup().unwrap());
         assert_eq!(nft("a listing", &["list", "ruleset"], None).unwrap(), "");
     });

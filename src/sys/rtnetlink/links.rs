@@ -63,11 +63,21 @@ pub(super) async fn current(
 
 /// The number of a device.
 pub(super) async fn index(handle: &mut Handle, name: &str) -> io::Result<u32> {
+    Ok(get(handle, name).await?.header.index)
+}
+
+/// A device, tunnel or not.
+pub(super) async fn now(handle: &mut Handle, name: &str) -> io::Result<DeviceNow> {
+    let inbound = Inbound::current(handle).await?;
+    Ok(seen(&get(handle, name).await?, &inbound))
+}
+
+async fn get(handle: &mut Handle, name: &str) -> io::Result<LinkMessage> {
     let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetLink(named(name)));
     message.header.flags = NLM_F_REQUEST;
     let answer = request(handle, message)?.next().await.map(inner).transpose()?.flatten();
     match answer {
-        Some(RouteNetlinkMessage::NewLink(message)) => Ok(message.header.index),
+        Some(RouteNetlinkMessage::NewLink(message)) => Ok(message),
         _ => Err(io::Error::from_raw_os_error(libc::ENODEV)),
     }
 }
@@ -96,21 +106,38 @@ async fn create(handle: &mut Handle, device: &Device) -> io::Result<()> {
     change(handle, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
 }
 
-/// Sets what may be set at any time of the device with this number.
-pub(super) async fn ready(handle: &mut Handle, index: u32, device: &Device) -> io::Result<()> {
-    let mut message = named(&device.name);
-    message.attributes.push(LinkAttribute::IfAlias(device.alias.clone()));
+/// What may be set of a device at any time.
+pub(super) struct Settings<'a> {
+    pub(super) name: &'a str,
+    pub(super) alias: &'a str,
+    /// `None`: as it is.
+    pub(super) mtu_bytes: Option<u32>,
+    /// See [`Device::inbound`].
+    pub(super) inbound: bool,
+}
+
+impl<'a> From<&'a Device> for Settings<'a> {
+    fn from(device: &'a Device) -> Self {
+        let Device { name, tunnel, alias, inbound } = device;
+        Self { name, alias, mtu_bytes: tunnel.mtu_bytes(), inbound: *inbound }
+    }
+}
+
+/// Makes the device with this number ready for use.
+pub(super) async fn ready(handle: &mut Handle, index: u32, device: Settings<'_>) -> io::Result<()> {
+    let mut message = named(device.name);
+    message.attributes.push(LinkAttribute::IfAlias(device.alias.to_owned()));
     let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
     message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]));
-    message.attributes.extend(device.tunnel.mtu_bytes().map(LinkAttribute::Mtu));
+    message.attributes.extend(device.mtu_bytes.map(LinkAttribute::Mtu));
     change(handle, RouteNetlinkMessage::SetLink(message), 0).await?;
     fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", device.name), "0")?;
     if device.inbound {
-        inbound::accept_any_source(handle, index, &device.name).await?;
+        inbound::accept_any_source(handle, index, device.name).await?;
     } else {
         fs::write(format!("/proc/sys/net/ipv4/conf/{}/rp_filter", device.name), "0")?;
     }
-    let mut message = named(&device.name);
+    let mut message = named(device.name);
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
     change(handle, RouteNetlinkMessage::SetLink(message), 0).await

@@ -24,7 +24,10 @@ use rtnetlink::{
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::plan::routing::{Desired, Diff, DiffError, Note, Op, RoutingNow, diff};
+use crate::plan::{
+    elements::FRAGMENTS_DEVICE,
+    routing::{ALIAS_PREFIX, Desired, Diff, DiffError, Note, Op, RoutingNow, diff},
+};
 
 /// At most this many differences are named in [`RoutingError::Drift`].
 const DRIFT_SHOWN_MAX: usize = 10;
@@ -162,19 +165,26 @@ impl Routing {
         Ok(refused)
     }
 
-    /// Makes a device of ours, tunnel or not, take and forward packets of any source, whatever the reverse path filter
-    /// of `all` is. To be done again when that changes.
+    /// Makes the TUN device of fragments ready for use; says whether anything was to do.
     ///
     /// # Errors
     /// When there is no such device, or the kernel refuses.
-    pub fn accept_any_source(&mut self, name: &str) -> Result<(), RoutingError> {
+    pub fn set_up_fragments_device(&mut self) -> Result<bool, RoutingError> {
         let Self { runtime, handle, .. } = self;
-        let done = runtime.block_on(async {
-            let index = links::index(handle, name).await?;
-            inbound::accept_any_source(handle, index, name).await
+        let alias = format!("{ALIAS_PREFIX} fragments");
+        let device =
+            links::Settings { name: FRAGMENTS_DEVICE, alias: &alias, mtu_bytes: None, inbound: true };
+        let changed = runtime.block_on(async {
+            let now = links::now(handle, device.name).await?;
+            let changes = !(now.ready && now.inbound && now.alias == alias);
+            if changes {
+                let index = links::index(handle, device.name).await?;
+                links::ready(handle, index, device).await?;
+            }
+            Ok(changes)
         });
-        done.map_err(|source| {
-            let op = format!("let packets of any source in by device {name}");
+        changed.map_err(|source| {
+            let op = format!("set up device {FRAGMENTS_DEVICE}");
             RoutingError::Apply { op, source, hint: String::new() }
         })
     }
@@ -212,11 +222,11 @@ async fn apply(handle: &mut Handle, indexes: &mut BTreeMap<String, u32>, op: &Op
             links::add(handle, device).await?;
             let index = links::index(handle, &device.name).await?;
             indexes.insert(device.name.clone(), index);
-            links::ready(handle, index, device).await
+            links::ready(handle, index, device.into()).await
         }
         Op::Ready(device) => {
             let index = links::index(handle, &device.name).await?;
-            links::ready(handle, index, device).await
+            links::ready(handle, index, device.into()).await
         }
         Op::RemoveDevice(name) => {
             indexes.remove(name);

@@ -1,0 +1,363 @@
+//! What becomes of fragments. PURE.
+//!
+//! Only the first fragment of a packet has the ports, so it decides for all: the others get its mark. Those that come
+//! before it are held: copied here, dropped in the kernel, and given back when the first one comes, to be sent in by the
+//! TUN device. They come back through the same queue ([`Origin::Held`]), find the mark and go on; none is held twice.
+//! Nothing is put together here: fragments leave as they came.
+//!
+//! In a tier ([`super::tier`]) one balancer owns all fragments between two addresses. What another one owns is sent
+//! there and leaves nothing here; what another one sent ([`Origin::Tier`]) is handled here, whatever the tier says now, so
+//! a fragment is forwarded once at most.
+//!
+//! A packet is remembered as *holding* (its first fragment was not there), *known* (the mark) or *poisoned* (nothing more
+//! of it may pass), until every byte was there and every released fragment has come back, or for
+//! [`FragmentLimits::ttl_ms`] after the last fragment that was accepted. What poisons a packet:
+//!
+//! - bytes that come twice, other than in a whole duplicate, or two opinions on where it ends (RFC 5722; Linux does the
+//!   same with IPv4). Else a backend might put together what no firewall has seen.
+//! - a first fragment that does not show its ports or flags, or a fragment that might overwrite them (RFC 1858, RFC 7112).
+//! - more than 64 pieces with gaps between them.
+//! - a first fragment that is dropped: no service, no backend, malformed.
+//!
+//! # Limits
+//! All memory is bounded by [`FragmentLimits`]: an entry takes some 200 bytes, 300 for a packet in many pieces, and two
+//! times as much in the maps around it (all of which is set aside at the start); held fragments take their own bytes and 16
+//! for each. With the defaults that is 10 MB at the start and at most 16 MB for what is held. When there is no room:
+//!
+//! | what is full                    | what gives way                                            |
+//! |---------------------------------|-----------------------------------------------------------|
+//! | `entries`                       | the packet least recently used                            |
+//! | `held_packets`, `held_bytes`    | the packets least recently used among those holding       |
+//! | `entries_per_source`, `held_bytes_per_source` | the new fragment: others do not pay for one source |
+//!
+//! # Counters
+//! Every fragment counts once in `packets`, and once in one of `steered_fragment`, `fragment_forwarded`, `fragment_held`
+//! and the drops. A held one counts again when its holding ends: when it comes back (`packets` and a verdict), or in
+//! `drop_fragment_evicted`, `drop_fragment_expired` or `drop_fragment_poisoned`. Targets count first fragments only, as
+//! they count flows and datagrams.
+
+mod parts;
+mod table;
+
+use std::time::Duration;
+
+use super::{
+    Forwarding, Verdict,
+    counters::{Counter, Counters},
+    handle_whole,
+    tier::Owner,
+};
+use crate::{
+    config::FragmentLimits,
+    ids::{Mark, TargetId},
+    packet::{Fragment, FragmentKey, Malformed, Packet},
+};
+use parts::Fit;
+use table::{Held, Slot, State, Table};
+
+/// Where a fragment was before it came to the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Outside: it comes for the first time.
+    Outside,
+    /// At another balancer of the tier, which does not own it.
+    Tier,
+    /// Here: it was held, and came back by the TUN device.
+    Held,
+}
+
+/// Decides about fragments and counts what it decided. There is one, and one queue for it.
+#[derive(Debug)]
+pub struct FragmentBalancer {
+    /// What was counted since the start.
+    pub counters: Counters,
+    table: Table,
+    /// The clock as it was last read.
+    clock: Duration,
+    /// How much time has passed, as far as that can be known: a clock that jumps back has stood still.
+    passed: Duration,
+}
+
+/// What every fragment is decided by.
+struct Context<'a> {
+    forwarding: &'a Forwarding,
+    mark_of: &'a mut dyn FnMut(&Packet) -> Option<Mark>,
+    released: &'a mut Vec<Box<[u8]>>,
+}
+
+impl FragmentBalancer {
+    /// One that holds no more than this.
+    #[must_use]
+    pub fn new(limits: FragmentLimits) -> Self {
+        Self {
+            counters: Counters::default(),
+            table: Table::new(limits),
+            clock: Duration::ZERO,
+            passed: Duration::ZERO,
+        }
+    }
+
+    /// The verdict on one queued fragment, which starts at its IP header. `now` is the time since some fixed moment.
+    /// `mark_of` asks connection tracking. Held fragments that may go now are put into `released`, in the order in which
+    /// they came; those that cannot be sent must be given to [`FragmentBalancer::inject_failed`].
+    pub fn handle(
+        &mut self,
+        now: Duration,
+        forwarding: &Forwarding,
+        origin: Origin,
+        bytes: &[u8],
+        mark_of: &mut dyn FnMut(&Packet) -> Option<Mark>,
+        released: &mut Vec<Box<[u8]>>,
+    ) -> Verdict {
+        self.counters.count(Counter::Packets);
+        self.expire(now);
+        self.adapt(forwarding.fragments());
+        let verdict = match Fragment::parse(bytes) {
+            Ok(Some(fragment)) => {
+                self.handle_fragment(&mut Context { forwarding, mark_of, released }, origin, &fragment)
+            }
+            Ok(None) => handle_whole(&mut self.counters, forwarding, bytes),
+            Err(reason) => {
+                self.counters.count(reason.into());
+                Verdict::Drop
+            }
+        };
+        self.show_levels();
+        verdict
+    }
+
+    /// A released fragment will not come back.
+    pub fn inject_failed(&mut self, bytes: &[u8]) {
+        self.counters.count(Counter::FragmentInjectFailed);
+        if let Ok(Some(fragment)) = Fragment::parse(bytes)
+            && let Some(slot) = self.table.find(&fragment.key)
+        {
+            self.came_back(slot);
+        }
+        self.show_levels();
+    }
+
+    /// Forgets what is too old, and brings the levels among the counters up to date.
+    pub fn tick(&mut self, now: Duration) {
+        self.expire(now);
+        self.show_levels();
+    }
+
+    fn handle_fragment(
+        &mut self,
+        context: &mut Context<'_>,
+        origin: Origin,
+        fragment: &Fragment<'_>,
+    ) -> Verdict {
+        let result = match origin {
+            Origin::Held => self.handle_returned(&fragment.key),
+            Origin::Outside => {
+                self.counters.count(Counter::Fragments);
+                let FragmentKey { addresses, protocol, .. } = fragment.key;
+                if let Owner::Member { target, mark, .. } =
+                    context.forwarding.tier().owner(addresses, protocol)
+                {
+                    self.counters.count(Counter::FragmentForwarded);
+                    if fragment.first.is_some() {
+                        self.counters.count_target(target);
+                    }
+                    return Verdict::Steer(mark);
+                }
+                self.handle_here(context, fragment)
+            }
+            Origin::Tier => {
+                self.counters.count(Counter::Fragments);
+                self.counters.count(Counter::FragmentFromTier);
+                self.handle_here(context, fragment)
+            }
+        };
+        match result {
+            Ok(mark) => {
+                self.counters.count(Counter::SteeredFragment);
+                Verdict::Steer(mark)
+            }
+            Err(reason) => {
+                self.counters.count(reason);
+                Verdict::Drop
+            }
+        }
+    }
+
+    /// A fragment that was held: its mark, or why it is dropped.
+    fn handle_returned(&mut self, key: &FragmentKey) -> Result<Mark, Counter> {
+        let slot = self.table.find(key).ok_or(Counter::DropFragmentLate)?;
+        match self.table.entry(slot).state() {
+            State::Known(mark) => {
+                self.came_back(slot);
+                Ok(mark)
+            }
+            State::Poisoned => Err(Counter::DropFragmentPoisoned),
+            // Of another packet, which has the number of the forgotten one.
+            State::Holding => Err(Counter::DropFragmentLate),
+        }
+    }
+
+    /// A fragment that this balancer owns: its mark, or why it is dropped (being held is a reason).
+    fn handle_here(&mut self, context: &mut Context<'_>, fragment: &Fragment<'_>) -> Result<Mark, Counter> {
+        let known = self.table.find(&fragment.key);
+        let state = known.map_or(State::Holding, |slot| self.table.entry(slot).state());
+        if state == State::Poisoned {
+            return Err(Counter::DropFragmentPoisoned);
+        }
+        if fragment.over_tcp_flags {
+            let slot = self.slot_for(known, fragment.key)?;
+            return Err(self.poison(slot, Counter::DropFragmentTiny));
+        }
+        if let Some(slot) = known {
+            match self.table.entry(slot).parts.fit(fragment.start, fragment.end, fragment.more) {
+                Fit::New => {}
+                Fit::Duplicate => return Err(Counter::DropFragmentDuplicate),
+                Fit::Overlap => return Err(self.poison(slot, Counter::DropFragmentOverlap)),
+                Fit::TooMany => return Err(self.poison(slot, Counter::DropFragmentParts)),
+            }
+        }
+        match (fragment.first, state, known) {
+            (Some(packet), ..) => {
+                let slot = self.slot_for(known, fragment.key)?;
+                let (target, mark) = match self.decide(context.forwarding, context.mark_of, packet) {
+                    Ok(decided) => decided,
+                    Err(reason) => return Err(self.poison(slot, reason)),
+                };
+                self.counters.count_target(target);
+                let held = self.table.settle(slot, State::Known(mark), self.passed);
+                self.table.entry_mut(slot).outstanding = held.len();
+                context.released.extend(held);
+                self.accept(slot, fragment);
+                Ok(mark)
+            }
+            (None, State::Known(mark), Some(slot)) => {
+                self.accept(slot, fragment);
+                Ok(mark)
+            }
+            (None, ..) => {
+                self.hold(known, fragment)?;
+                Err(Counter::FragmentHeld)
+            }
+        }
+    }
+
+    /// Where a packet goes, by its first fragment, or why it is dropped.
+    fn decide(
+        &mut self,
+        forwarding: &Forwarding,
+        mark_of: &mut dyn FnMut(&Packet) -> Option<Mark>,
+        packet: Result<Packet, Malformed>,
+    ) -> Result<(TargetId, Mark), Counter> {
+        let packet = packet.map_err(|reason| {
+            let tiny = matches!(reason, Malformed::L4Header | Malformed::Extension);
+            if tiny { Counter::DropFragmentTiny } else { reason.into() }
+        })?;
+        if let Some(pinned) = mark_of(&packet).and_then(|mark| forwarding.pinned(mark)) {
+            self.counters.count(Counter::FragmentPinned);
+            return Ok(pinned);
+        }
+        forwarding.decide(&packet).outcome()
+    }
+
+    /// Holds a fragment whose first one was not there, or says why not.
+    fn hold(&mut self, known: Option<Slot>, fragment: &Fragment<'_>) -> Result<(), Counter> {
+        let bytes = fragment.bytes.ok_or(Counter::DropFragmentFull)?;
+        let len = bytes.len() as u64;
+        if !self.table.could_hold(known, len) {
+            return Err(Counter::DropFragmentFull);
+        }
+        if !self.table.may_hold_for(fragment.key.addresses.source(), len) {
+            return Err(Counter::DropFragmentSource);
+        }
+        let slot = self.slot_for(known, fragment.key)?;
+        while !self.table.can_hold(len)
+            && let Some(other) = self.table.least_recent_holding_but(slot)
+        {
+            self.evict(other);
+        }
+        self.table.hold(slot, bytes);
+        self.accept(slot, fragment);
+        Ok(())
+    }
+
+    /// The entry of a packet; a new one if there is none and its source may have another.
+    fn slot_for(&mut self, known: Option<Slot>, key: FragmentKey) -> Result<Slot, Counter> {
+        if let Some(slot) = known {
+            return Ok(slot);
+        }
+        if self.table.is_full_for(key.addresses.source()) {
+            return Err(Counter::DropFragmentSource);
+        }
+        while self.table.is_full()
+            && let Some(oldest) = self.table.least_recent()
+        {
+            self.evict(oldest);
+        }
+        Ok(self.table.insert(key, self.passed))
+    }
+
+    /// Remembers that a fragment was there.
+    fn accept(&mut self, slot: Slot, fragment: &Fragment<'_>) {
+        self.table.touch(slot, self.passed);
+        self.table.entry_mut(slot).parts.insert(fragment.start, fragment.end, fragment.more);
+        self.forget_if_done(slot);
+    }
+
+    fn came_back(&mut self, slot: Slot) {
+        let entry = self.table.entry_mut(slot);
+        entry.outstanding = entry.outstanding.saturating_sub(1);
+        self.forget_if_done(slot);
+    }
+
+    /// Frees the entry of a packet that is through, so that its number may be used again.
+    fn forget_if_done(&mut self, slot: Slot) {
+        let entry = self.table.entry(slot);
+        if entry.outstanding == 0 && entry.parts.complete() {
+            self.table.remove(slot);
+        }
+    }
+
+    /// Lets nothing more of a packet pass, and hands back the reason.
+    fn poison(&mut self, slot: Slot, reason: Counter) -> Counter {
+        let held = self.table.settle(slot, State::Poisoned, self.passed);
+        self.counters.add(Counter::DropFragmentPoisoned, held.len() as u64);
+        reason
+    }
+
+    fn evict(&mut self, slot: Slot) {
+        self.counters.count(Counter::FragmentEvicted);
+        let held = self.table.remove(slot);
+        self.counters.add(Counter::DropFragmentEvicted, held.len() as u64);
+    }
+
+    /// Lets time pass, and forgets what is too old.
+    fn expire(&mut self, now: Duration) {
+        self.passed = self.passed.saturating_add(now.saturating_sub(self.clock));
+        self.clock = now;
+        let ttl = Duration::from_millis(self.table.limits().ttl_ms.into());
+        while let Some((used, slot)) = self.table.oldest()
+            && self.passed.saturating_sub(used) >= ttl
+        {
+            let held = self.table.remove(slot);
+            self.counters.add(Counter::DropFragmentExpired, held.len() as u64);
+        }
+    }
+
+    /// Starts anew with a table of other limits.
+    fn adapt(&mut self, limits: FragmentLimits) {
+        if limits == self.table.limits() {
+            return;
+        }
+        while let Some(slot) = self.table.least_recent() {
+            self.evict(slot);
+        }
+        self.table = Table::new(limits);
+    }
+
+    fn show_levels(&mut self) {
+        let Held { packets, bytes } = self.table.held();
+        self.counters.set(Counter::FragmentEntriesNow, self.table.len() as u64);
+        self.counters.set(Counter::FragmentHeldPacketsNow, packets);
+        self.counters.set(Counter::FragmentHeldBytesNow, bytes);
+    }
+}

@@ -1,0 +1,51 @@
+//! `[fragments]`: limits of the fragment table. A source's share is never above the whole; a share that the file does not
+//! name follows the whole down.
+
+use super::{Item, Reader};
+use crate::config::FragmentLimits;
+
+const KEYS: &[&str] =
+    &["ttl_ms", "entries", "entries_per_source", "held_packets", "held_bytes", "held_bytes_per_source"];
+
+pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>) -> Option<FragmentLimits> {
+    let mut table = item.table(reader)?;
+    let mut limits = FragmentLimits::default();
+    for (key, value, range) in [
+        ("ttl_ms", &mut limits.ttl_ms, FragmentLimits::TTL_MS),
+        ("entries", &mut limits.entries, FragmentLimits::ENTRIES),
+        ("held_packets", &mut limits.held_packets, FragmentLimits::HELD_PACKETS),
+        ("held_bytes", &mut limits.held_bytes, FragmentLimits::HELD_BYTES),
+    ] {
+        if let Some(item) = table.take(key) {
+            // What is wrong is only complained about once: its share is compared with the largest.
+            *value = item.integer(reader, range.clone()).unwrap_or(*range.end());
+        }
+    }
+    for (key, share, whole, whole_key, min) in [
+        (
+            "entries_per_source",
+            &mut limits.entries_per_source,
+            limits.entries,
+            "entries",
+            FragmentLimits::ENTRIES_PER_SOURCE_MIN,
+        ),
+        (
+            "held_bytes_per_source",
+            &mut limits.held_bytes_per_source,
+            limits.held_bytes,
+            "held_bytes",
+            FragmentLimits::HELD_BYTES_PER_SOURCE_MIN,
+        ),
+    ] {
+        *share = (*share).min(whole);
+        let Some(item) = table.take(key) else { continue };
+        match item.as_i128().and_then(|value| u32::try_from(value).ok()) {
+            Some(value) if (min..=whole).contains(&value) => *share = value,
+            _ => {
+                item.complain(reader, format_args!("a number from {min} to {whole}, which is {whole_key}"));
+            }
+        }
+    }
+    table.finish(reader, KEYS);
+    Some(limits)
+}

@@ -1,0 +1,152 @@
+//! `[tier]`: the balancers that share the work of fragments, this one among them. The table can be the same on all of
+//! them, so each finds itself in it by its name, and its address there must be its own.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    ops::Range,
+};
+
+use super::{ADDRESS, Item, NAME, Reader, Table, read_addresses};
+use crate::config::{Balancer, Name, Service, TIER_MAX, TierMember};
+
+const MEMBERS: &str = "a [[tier.balancer]] for each balancer of the tier, this one among them";
+const KEYS: &[&str] = &["name", "address", "active"];
+
+/// What members are compared with.
+struct Surroundings<'a> {
+    balancer: Option<&'a Balancer>,
+    services: &'a [Service],
+    names: HashSet<Name>,
+    addresses: HashMap<IpAddr, String>,
+}
+
+/// Where a member's address stands, for the complaint that needs all of them.
+struct Place {
+    at: Range<usize>,
+    key: String,
+}
+
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    item: Item<'_>,
+    balancer: Option<&Balancer>,
+    services: &[Service],
+) -> Vec<TierMember> {
+    let Some(mut table) = item.table(reader) else { return Vec::new() };
+    let (at, key) = (table.at.clone(), table.key("balancer"));
+    let items = table.need(reader, "balancer", MEMBERS);
+    let items = items.map(|item| item.list_of_some(reader, MEMBERS)).unwrap_or_default();
+    table.finish(reader, &["balancer"]);
+    if let Some(item) = items.get(TIER_MAX) {
+        item.complain(reader, format_args!("at most {TIER_MAX} balancers"));
+        return Vec::new();
+    }
+    let (mut around, mut members, all) = (
+        Surroundings { balancer, services, names: HashSet::new(), addresses: HashMap::new() },
+        Vec::new(),
+        items.len(),
+    );
+    for item in items {
+        if let Some(table) = item.table(reader) {
+            members.extend(read_member(reader, table, &mut around));
+        }
+    }
+    members.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    // Where a member is wrong it may be this one, and has been complained about.
+    if let Some(balancer) = balancer.filter(|_| members.len() == all && all > 0) {
+        check_members(reader, &members, balancer, (&at, &key));
+    }
+    members.into_iter().map(|(member, _)| member).collect()
+}
+
+fn read_member(
+    reader: &mut Reader<'_>,
+    mut table: Table<'_>,
+    around: &mut Surroundings<'_>,
+) -> Option<(TierMember, Place)> {
+    let item = table.need(reader, "name", NAME);
+    let name = item.as_ref().and_then(|item| item.string(reader, NAME, Name::new));
+    if let (Some(name), Some(item)) = (&name, &item) {
+        table.place = format!("{} \"{name}\"", table.place);
+        if !around.names.insert(name.clone()) {
+            item.complain(reader, "each name once in the tier");
+        }
+    }
+    // Not known where either name is wrong, which has been complained about.
+    let own = around.balancer.zip(name.as_ref()).map(|(balancer, name)| balancer.name == *name);
+    let item = table.need(reader, "address", ADDRESS);
+    let place = Place {
+        at: item.as_ref().map_or(table.at.clone(), |item| item.at.clone()),
+        key: table.key("address"),
+    };
+    let items = item.map(|item| item.list_of_some(reader, ADDRESS)).unwrap_or_default();
+    let (address4, address6) = read_addresses(reader, items, |reader, item, address| {
+        check_address(reader, item, address, (own, table.place.as_str()), around);
+    });
+    let active = table.take("active").and_then(|item| item.bool(reader));
+    table.finish(reader, KEYS);
+    let known = address4.is_some() || address6.is_some();
+    let member = TierMember { name: name?, address4, address6, active };
+    known.then_some((member, place))
+}
+
+fn check_address(
+    reader: &mut Reader<'_>,
+    item: &Item<'_>,
+    address: IpAddr,
+    (own, place): (Option<bool>, &str),
+    around: &mut Surroundings<'_>,
+) {
+    let here = around.balancer.is_some_and(|balancer| balancer.source_for(address) == Some(address));
+    let vip = around.services.iter().flat_map(|service| &service.vips).find(|vip| vip.contains(&address));
+    let other = around.addresses.insert(address, place.to_owned());
+    if let Some(balancer) = around.balancer.filter(|_| own == Some(true) && !here) {
+        let allowed = match balancer.source_for(address) {
+            Some(ours) => format!("{ours}, as [balancer] address says of this balancer; make both the same"),
+            None => "no address of a family that [balancer] address lacks, as this is this balancer: add it there, or \
+                     take it out here"
+                .to_owned(),
+        };
+        item.complain(reader, allowed);
+    } else if let Some(balancer) = around.balancer.filter(|_| own == Some(false) && here) {
+        let allowed = format_args!(
+            "another host's address; this one is that of this balancer, whose [balancer] name is \"{}\"",
+            balancer.name
+        );
+        item.complain(reader, allowed);
+    } else if let Some(other) = other {
+        item.complain(
+            reader,
+            format_args!("each address once; {} has this one", other.trim_start_matches("tier: ")),
+        );
+    } else if let Some(vip) = vip {
+        item.complain(reader, format_args!("an address outside of all VIPs ({vip})"));
+    }
+}
+
+/// What can only be seen with all members at hand.
+fn check_members(
+    reader: &mut Reader<'_>,
+    members: &[(TierMember, Place)],
+    balancer: &Balancer,
+    (at, key): (&Range<usize>, &str),
+) {
+    let Some((own, _)) = members.iter().find(|(member, _)| member.name == balancer.name) else {
+        // One with this balancer's address has been complained about: that is the wrong name.
+        let named_wrong = |(member, _): &(TierMember, Place)| {
+            member.addresses().any(|address| balancer.source_for(address) == Some(address))
+        };
+        if !members.iter().any(named_wrong) {
+            let found = format_args!("no \"{}\", which is this balancer's [balancer] name", balancer.name);
+            reader.complain(at, key, found, MEMBERS);
+        }
+        return;
+    };
+    for (member, place) in members.iter().filter(|(member, _)| own.path_to(member).is_none()) {
+        let found = if member.address4.is_some() { "only IPv4" } else { "only IPv6" };
+        let allowed =
+            format_args!("an address of a family that this balancer, \"{}\", has here too", own.name);
+        reader.complain(&place.at, &place.key, found, allowed);
+    }
+}

@@ -1,0 +1,97 @@
+//! Why lbd cannot start, or had to end.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+use crate::{
+    balance::service::Conflict,
+    config::ConfigErrors,
+    ids::QueueNum,
+    plan::{routing::PlanError, ruleset::TemplateError},
+    state::StateError,
+    sys::{
+        alone::NotAlone,
+        nfqueue::OpenError,
+        nft::NftError,
+        region::{AccessError, RegionName},
+        rtnetlink::RoutingError,
+        tun::TunError,
+    },
+};
+
+/// Why lbd cannot start, or had to end.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The configuration file cannot be read.
+    #[error("{}: {error}", .file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The configuration file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The configuration passes a limit.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The region cannot be used.
+    #[error(transparent)]
+    Region(#[from] AccessError),
+    /// No region, and no file to make one from.
+    #[error("there is no region \"{0}\" yet and no --config FILE to make it from")]
+    NothingToStartFrom(RegionName),
+    /// A region without interfaces.
+    #[error(
+        "region \"{0}\" names no interfaces, so nothing would be steered; give it a configuration with `lbctl apply FILE`"
+    )]
+    NoInterfaces(RegionName),
+    /// No right to set up the network.
+    #[error("lbd needs CAP_NET_ADMIN; run it as root")]
+    NotAllowed,
+    /// Parts of the kernel are missing.
+    #[error("this host lacks what lbd needs:\n  {0}")]
+    KernelParts(String),
+    /// Another lbd is at work here.
+    #[error(transparent)]
+    NotAlone(#[from] NotAlone),
+    /// A queue cannot be opened.
+    #[error(transparent)]
+    Queue(#[from] OpenError),
+    /// The TUN device cannot be made.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// The state contradicts itself.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// Routing cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Routing cannot be set up.
+    #[error(transparent)]
+    Routing(#[from] RoutingError),
+    /// The ruleset cannot be made.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The ruleset cannot be set up.
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    /// A worker's queue is gone.
+    #[error("queue {} is gone: {error}", .queue.0)]
+    Worker {
+        /// The queue.
+        queue: QueueNum,
+        /// Why.
+        error: io::Error,
+    },
+    /// The operating system said no.
+    #[error("{doing}: {error}")]
+    Os {
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+}

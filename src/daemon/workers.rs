@@ -1,0 +1,147 @@
+//! The threads that decide: one for each queue, and one for fragments.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    thread::{self, JoinHandle},
+};
+
+use arc_swap::ArcSwap;
+use tracing::error;
+
+use super::DaemonError;
+use crate::{
+    balance::counters::Counters,
+    config::Balancer,
+    fragment_worker::FragmentWorker,
+    ids::QueueNum,
+    io::{Queue as _, Report},
+    shm::stats,
+    sys::{
+        clock,
+        conntrack::Conntrack,
+        nfqueue::{Capacity, NfQueue},
+        region::Mapping,
+        tun::Tun,
+    },
+    worker::{Shared, Worker},
+};
+
+/// What workers work with, opened before rules send packets there.
+pub(super) struct Opened {
+    queues: Vec<NfQueue>,
+    fragments: NfQueue,
+    conntrack: Conntrack,
+    tun: Arc<Tun>,
+}
+
+impl Opened {
+    pub(super) fn open(balancer: &Balancer) -> Result<Self, DaemonError> {
+        let mask = balancer.mark_mask;
+        let open = |number| NfQueue::open(number, Capacity::FLOWS, mask);
+        Ok(Self {
+            queues: balancer.queues.iter().map(open).collect::<Result<_, _>>()?,
+            fragments: NfQueue::open(balancer.fragment_queue, Capacity::FRAGMENTS, mask)?,
+            conntrack: Conntrack::open().map_err(|error| {
+                let doing = "opening a socket to connection tracking";
+                DaemonError::Os { doing, error }
+            })?,
+            tun: Arc::new(Tun::open()?),
+        })
+    }
+
+    /// How many will work.
+    pub(super) fn workers(&self) -> usize {
+        self.queues.len() + 1
+    }
+
+    pub(super) fn tun(&self) -> Arc<Tun> {
+        Arc::clone(&self.tun)
+    }
+}
+
+/// Where workers put their counters: the region that is followed, which may be made anew.
+struct Show {
+    region: Arc<ArcSwap<Mapping>>,
+    worker: usize,
+    queue: QueueNum,
+}
+
+impl Report for Show {
+    fn counters(&mut self, counters: &mut Counters) {
+        // A region that was truncated shows nothing; its follower notices and says so.
+        let _ = stats::write(&mut self.region.load_full(), self.worker, self.queue, counters);
+    }
+}
+
+/// The running threads. Their blocks of statistics are in the order in which they were started.
+#[derive(Default)]
+pub(super) struct Workers {
+    threads: Vec<(QueueNum, JoinHandle<io::Result<()>>)>,
+}
+
+impl Workers {
+    pub(super) fn start(
+        &mut self,
+        opened: Opened,
+        shared: &Arc<Shared>,
+        shown: &Arc<ArcSwap<Mapping>>,
+    ) -> Result<(), DaemonError> {
+        let Opened { queues, fragments, conntrack, tun } = opened;
+        for queue in queues {
+            let number = queue.number();
+            let worker = Worker::new(queue, self.show(number, shown), Arc::clone(shared));
+            self.spawn(number, move || worker.run(Capacity::FLOWS.packets_max))?;
+        }
+        let number = fragments.number();
+        let started = clock::now();
+        let clock = move || clock::now().duration_since(started);
+        let show = self.show(number, shown);
+        let worker = FragmentWorker::new(fragments, conntrack, tun, show, Arc::clone(shared), clock);
+        self.spawn(number, move || worker.run(Capacity::FRAGMENTS.packets_max))
+    }
+
+    /// For the next worker to be started.
+    fn show(&self, queue: QueueNum, region: &Arc<ArcSwap<Mapping>>) -> Show {
+        let mut show = Show { region: Arc::clone(region), worker: self.threads.len(), queue };
+        // So that its queue is known before it has counted anything.
+        show.counters(&mut Counters::default());
+        show
+    }
+
+    fn spawn(
+        &mut self,
+        queue: QueueNum,
+        work: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> Result<(), DaemonError> {
+        let thread = thread::Builder::new().name(format!("queue-{}", queue.0)).spawn(work);
+        let thread = thread.map_err(|error| DaemonError::Os { doing: "starting a thread", error })?;
+        self.threads.push((queue, thread));
+        Ok(())
+    }
+
+    /// Whether all of them still work.
+    pub(super) fn check(&mut self) -> Result<(), DaemonError> {
+        let Some(ended) = self.threads.iter().position(|(_, thread)| thread.is_finished()) else {
+            return Ok(());
+        };
+        let (queue, thread) = self.threads.swap_remove(ended);
+        let error = match thread.join() {
+            Ok(Ok(())) => io::Error::other("its worker ended"),
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::other("its worker panicked"),
+        };
+        Err(DaemonError::Worker { queue, error })
+    }
+
+    /// Ends them, once they have answered what waits.
+    pub(super) fn end(&mut self, shared: &Shared) {
+        shared.stop.store(true, Ordering::Relaxed);
+        for (queue, thread) in self.threads.drain(..) {
+            if let Err(error) = thread.join().unwrap_or_else(|_| Err(io::Error::other("its worker panicked")))
+            {
+                error!(queue = queue.0, %error, "a worker ended badly");
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! For tests against the kernel that runs: a network namespace of their own, and commands in it.
+
+use std::{
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
+
+/// An open queue is found among all sockets of the process, so no two tests may open some at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Runs `test` on a thread with a network namespace of its own, which ends with it.
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let thread = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs these commands in the namespace of the calling thread.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what a test needs of the network is said best in its own words"
+)]
+pub(crate) fn shell(commands: &str) {
+    assert!(Command::new("sh").args(["-ec", commands]).status().unwrap().success(), "{commands}");
+}

@@ -1,0 +1,205 @@
+//! What becomes of packets: a client sends them by a TUN device, and they are looked at where they come out.
+
+use std::{net::IpAddr, time::Duration};
+
+use tun_tap::{Iface, Mode};
+
+use super::*;
+use crate::{
+    balance::Verdict,
+    ids::{Mark, QueueNum},
+    io::{Message as _, Queue as _},
+    sys::{
+        clock::wait_for,
+        namespace::shell,
+        nfqueue::{Capacity, NfQueue},
+    },
+};
+
+/// A balancer between a client, whom a TUN device stands for, and a tunnel, whom a device of small MTU stands for.
+const SMALL_TUNNEL: &str = "
+    ip addr add 10.9.0.1/24 dev client; ip addr add fd09::1/64 dev client nodad; ip link set client up
+    ip link add tunnel type veth peer name far; ip link set tunnel mtu 1280
+    ip addr add 10.8.0.1/24 dev tunnel; ip addr add fd08::1/64 dev tunnel nodad
+    ip link set tunnel up; ip link set far up
+    ip route add default dev tunnel; ip -6 route add default dev tunnel
+    echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
+
+/// Somebody else's mark must not pass for an answer. What leaves: whole packets, and fragments with the mark that lbd gave.
+const OTHERS: &str = "table inet t { counter steered { }
+    counter whole { }
+    chain before { type filter hook prerouting priority -460; meta mark set 0x10007; }
+    chain leaving { type filter hook forward priority 0
+        ip frag-off & 0x3fff != 0 meta mark 0x10003 counter name steered accept
+        meta nfproto ipv6 exthdr frag exists meta mark 0x10003 counter name steered accept
+        counter name whole; }
+    }";
+
+/// Sets up [`SMALL_TUNNEL`] with the ruleset for two VIPs, of which everything is claimed, and which the client
+/// reaches by the device of this name. Returns the client.
+fn balancer(interface: &str) -> Iface {
+    let client = Iface::without_packet_info("client", Mode::Tun).unwrap();
+    client.set_non_blocking().unwrap();
+    shell(SMALL_TUNNEL);
+    let mut ruleset = ruleset(&state(), 127);
+    let elements = r#"{"nftables": [{"set": {"name": "interfaces", "elem": ["INTERFACE"]}},
+            {"set": {"name": "vip4", "elem": [{"prefix": {"addr": "192.0.2.0", "len": 25}}]}},
+            {"set": {"name": "vip6", "elem": ["2001:db8::80"]}},
+            {"set": {"name": "claimed_address4", "elem": [{"prefix": {"addr": "192.0.2.0", "len": 25}}]}},
+            {"set": {"name": "claimed_address6", "elem": ["2001:db8::80"]}}]}"#;
+    ruleset.elements = Elements::parse(&elements.replace("INTERFACE", interface)).unwrap();
+    apply(&ruleset).unwrap();
+    client
+}
+
+fn counted_by(name: &str) -> u64 {
+    counters().unwrap().into_iter().find(|counter| counter.name == name).unwrap().packets
+}
+
+/// A packet of 1400 bytes with "don't fragment", as the client sends it.
+fn large(client: IpAddr, to: IpAddr) -> Vec<u8> {
+    let (mut packet, rest) = match (client, to) {
+        (IpAddr::V4(client), IpAddr::V4(to)) => {
+            let mut header = vec![0x45, 0, 5, 120, 0, 0, 0x40, 0, 64, 17, 0, 0];
+            header.extend([client.octets(), to.octets()].concat());
+            let checksum = !sum(&header);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            (header, 1380)
+        }
+        (IpAddr::V6(client), IpAddr::V6(to)) => {
+            let mut header = vec![0x60, 0, 0, 0, 5, 80, 17, 64];
+            header.extend([client.octets(), to.octets()].concat());
+            (header, 1360)
+        }
+        _ => unreachable!("two families"),
+    };
+    packet.resize(packet.len() + rest, 0);
+    packet
+}
+
+/// The sum of 16-bit words with the carry added back (RFC 1071): 0xffff over what holds a right checksum.
+fn sum(bytes: &[u8]) -> u16 {
+    let words =
+        bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |low| u32::from(*low)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).unwrap()
+}
+
+/// The source of the next ICMP error that reaches the client, after its checksums were found right.
+fn source_of_error(client: &Iface) -> IpAddr {
+    let mut bytes = [0; 2048];
+    let answer = wait_for(Duration::from_secs(10), Duration::from_millis(1), || {
+        let len = client.recv(&mut bytes).ok()?;
+        let answer = bytes[..len].to_vec();
+        let is_error = match answer[0] >> 4 {
+            4 => answer[9] == 1,
+            _ => answer[6] == 58 && answer[40] == 2,
+        };
+        is_error.then_some(answer)
+    });
+    let answer = answer.expect("an ICMP error");
+    if answer[0] >> 4 == 4 {
+        assert_eq!(sum(&answer[..20]), 0xffff, "IPv4 header");
+        assert_eq!(sum(&answer[20..]), 0xffff, "ICMP");
+        assert_eq!(answer[20..22], [3, 4], "fragmentation needed");
+        return IpAddr::from(*answer[12..].first_chunk::<4>().unwrap());
+    }
+    let len = u32::try_from(answer.len() - 40).unwrap().to_be_bytes();
+    assert_eq!(sum(&[&answer[8..40], &len, &[0, 0, 0, 58], &answer[40..]].concat()), 0xffff, "ICMPv6");
+    IpAddr::from(*answer[8..].first_chunk::<16>().unwrap())
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn errors_about_size_come_from_the_vip() {
+    in_namespace(|| {
+        // Packets of the client's are not steered: they follow the default route.
+        let client = balancer("another");
+        let cases = [
+            ("10.9.0.2", "192.0.2.7", "192.0.2.7", 1),
+            ("10.9.0.2", "192.0.2.200", "10.9.0.1", 1),
+            ("fd09::2", "2001:db8::80", "2001:db8::80", 2),
+            ("fd09::2", "2001:db8::81", "fd09::1", 2),
+        ];
+        for (from, to, source, counted) in cases {
+            assert_eq!(client.send(&large(from.parse().unwrap(), to.parse().unwrap())).unwrap(), 1400);
+            assert_eq!(source_of_error(&client), source.parse::<IpAddr>().unwrap(), "{to}");
+            assert_eq!(counted_by("too_big"), counted, "{to}");
+        }
+    });
+}
+
+/// A SYN to port 80 of the VIP with 4 bytes of data, in two fragments.
+fn fragments4() -> [Vec<u8>; 2] {
+    let fragment = |offset_and_more: u16, payload: &[u8]| {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 9, 0, 0, 64, 6, 0, 0, 10, 9, 0, 2, 192, 0, 2, 7];
+        packet[3] = u8::try_from(20 + payload.len()).unwrap();
+        packet[6..8].copy_from_slice(&offset_and_more.to_be_bytes());
+        let checksum = !sum(&packet);
+        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+        packet.extend(payload);
+        packet
+    };
+    let syn = [4, 1, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 16, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+    [fragment(0x2000, &syn), fragment(3, &[5, 6, 7, 8])]
+}
+
+/// A UDP datagram to the VIP in these fragments: where each begins, in units of 8 bytes, and whether more follow.
+fn fragments6(parts: &[(u16, bool)]) -> Vec<Vec<u8>> {
+    let fragment = |&(at, more): &(u16, bool)| {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 16, 44, 64];
+        for address in ["fd09::2", "2001:db8::80"] {
+            packet.extend(address.parse::<std::net::Ipv6Addr>().unwrap().octets());
+        }
+        let length = if parts.len() == 1 { 8 } else { 16 };
+        packet.extend([17, 0]);
+        packet.extend((at << 3 | u16::from(more)).to_be_bytes());
+        packet.extend([0, 0, 0, 9]);
+        packet.extend([4, 1, 0, 80, 0, length, 1, 1]);
+        packet
+    };
+    parts.iter().map(fragment).collect()
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn fragments_are_steered_one_by_one_or_put_together_by_the_kernel() {
+    in_namespace(|| {
+        let client = balancer("client");
+        nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
+        let seen = |name| {
+            let json = nft("a listing", &["-j", "list", "counter", "inet", "t", name], None).unwrap();
+            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            json["nftables"][1]["counter"]["packets"].as_u64().unwrap()
+        };
+        let mut queue = NfQueue::open(QueueNum(10), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
+        let [first4, last4] = fragments4();
+        let all: Vec<Vec<u8>> =
+            [first4, last4].into_iter().chain(fragments6(&[(0, true), (1, false)])).collect();
+        for fragment in &all {
+            assert_eq!(client.send(fragment).unwrap(), fragment.len());
+            let message = queue.receive().unwrap().expect("a fragment in the queue");
+            assert_eq!(message.bytes(), fragment);
+            assert_ne!(message.arrived_by(), 0);
+            queue.answer(message, Verdict::Steer(Mark(3))).unwrap();
+        }
+        assert_eq!([counted_by("fragments"), counted_by("fragments_unanswered")], [4, 0]);
+        assert_eq!([seen("steered"), seen("whole")], [4, 0]);
+        assert_eq!([counted_by("syn"), counted_by("queued_udp"), counted_by("unsteered")], [0, 0, 0]);
+        drop(queue);
+        for fragment in &all {
+            assert_eq!(client.send(fragment).unwrap(), fragment.len());
+        }
+        assert_eq!([counted_by("fragments"), counted_by("fragments_unanswered")], [8, 4]);
+        // Nobody answers for whole packets either.
+        assert_eq!([counted_by("syn"), counted_by("queued_udp"), counted_by("unsteered")], [1, 1, 2]);
+        for atomic in fragments6(&[(0, false)]) {
+            assert_eq!(client.send(&atomic).unwrap(), atomic.len());
+        }
+        assert_eq!([counted_by("fragments"), counted_by("queued_udp")], [8, 2]);
+        assert_eq!([seen("steered"), seen("whole")], [4, 0]);
+    });
+}
