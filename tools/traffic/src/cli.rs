@@ -1,5 +1,7 @@
 //! The command line. Scripts rely on it: names and meanings stay, new options have defaults.
 
+mod fragments;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, value_parser};
 use serde::Serialize;
 
+pub(crate) use self::fragments::{FragmentsArgs, Incomplete};
 use crate::cidr::Cidr;
 use crate::datagram::PADDING_BYTES_MAX;
 use crate::frame::{MESSAGE_BYTES_MAX, TRANSFER_BYTES_MAX};
@@ -41,6 +44,9 @@ pub(crate) enum Command {
     /// Make many UDP flows, each of some datagrams
     #[command(after_help = UDP_EXAMPLES)]
     Udp(UdpArgs),
+    /// Make UDP datagrams (or pings) of fragments of its own cutting; needs root
+    #[command(after_help = fragments::EXAMPLES)]
+    Fragments(FragmentsArgs),
     /// Transfer many bytes and check each
     #[command(after_help = TRANSFER_EXAMPLES)]
     Transfer(TransferArgs),
@@ -89,6 +95,17 @@ impl Remote {
     }
 }
 
+/// How fast a client starts what it makes many of.
+#[derive(Debug, Clone, Args, Serialize)]
+pub(crate) struct Starts {
+    /// Start so many per second (default: as fast as --concurrency allows)
+    #[arg(long, value_name = "N")]
+    pub(crate) rate: Option<NonZeroU32>,
+    /// So many at once; connections to hold: so many are being opened at once
+    #[arg(long, value_name = "C", default_value_t = 100, value_parser = value_parser!(u16).range(1..))]
+    pub(crate) concurrency: u16,
+}
+
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct Output {
     /// Report as one JSON object instead of a table
@@ -109,9 +126,6 @@ pub(crate) struct ConnectArgs {
     /// How many in all
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u64).range(1..=TOTAL_MAX))]
     pub(crate) connections: u64,
-    /// New connections per second (default: as fast as --concurrency allows)
-    #[arg(long, value_name = "N")]
-    pub(crate) rate: Option<NonZeroU32>,
     /// Round trips on each
     #[arg(long, value_name = "K", default_value_t = 10)]
     pub(crate) messages: u32,
@@ -121,9 +135,9 @@ pub(crate) struct ConnectArgs {
     /// Length of a message, in both directions
     #[arg(long, value_name = "B", default_value_t = 64, value_parser = message_bytes)]
     pub(crate) message_bytes: usize,
-    /// So many at once
-    #[arg(long, value_name = "C", default_value_t = 100, value_parser = value_parser!(u16).range(1..))]
-    pub(crate) concurrency: u16,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) starts: Starts,
     /// Who closes first
     #[arg(long, value_enum, default_value = "server")]
     pub(crate) close: Closing,
@@ -152,15 +166,12 @@ pub(crate) struct HoldArgs {
     /// End as soon as this file exists
     #[arg(long, value_name = "PATH")]
     pub(crate) until_file: Option<PathBuf>,
-    /// New connections per second (default: as fast as --concurrency allows)
-    #[arg(long, value_name = "N")]
-    pub(crate) rate: Option<NonZeroU32>,
     /// Length of a message, in both directions
     #[arg(long, value_name = "B", default_value_t = 64, value_parser = message_bytes)]
     pub(crate) message_bytes: usize,
-    /// So many are being opened at once
-    #[arg(long, value_name = "C", default_value_t = 100, value_parser = value_parser!(u16).range(1..))]
-    pub(crate) concurrency: u16,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) starts: Starts,
     /// Who closes first
     #[arg(long, value_enum, default_value = "server")]
     pub(crate) close: Closing,
@@ -177,9 +188,6 @@ pub(crate) struct UdpArgs {
     /// How many in all
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u64).range(1..=TOTAL_MAX))]
     pub(crate) flows: u64,
-    /// New flows per second (default: as fast as --concurrency allows)
-    #[arg(long, value_name = "N")]
-    pub(crate) rate: Option<NonZeroU32>,
     /// Datagrams of each; the next is sent when the answer is there
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = value_parser!(u32).range(1..))]
     pub(crate) messages: u32,
@@ -189,9 +197,9 @@ pub(crate) struct UdpArgs {
     /// Length of the part of a datagram that comes back; its head has 16 bytes more
     #[arg(long, value_name = "B", default_value_t = 64, value_parser = padding_bytes)]
     pub(crate) message_bytes: usize,
-    /// So many at once
-    #[arg(long, value_name = "C", default_value_t = 100, value_parser = value_parser!(u16).range(1..))]
-    pub(crate) concurrency: u16,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) starts: Starts,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) output: Output,

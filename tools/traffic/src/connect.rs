@@ -15,15 +15,15 @@ use crate::run::{self, Outcome};
 use crate::tally::Tally;
 
 pub(crate) async fn run(args: ConnectArgs) -> anyhow::Result<ExitCode> {
-    let at_once = args.connections.min(args.concurrency.into());
+    let at_once = args.connections.min(args.starts.concurrency.into());
     run::prepare(&args.remote, at_once)?;
     let tally = Arc::new(Tally::default());
     let args = Arc::new(args);
     let traffic = async {
-        let pace = Pace::new(args.rate, clock::now());
+        let pace = Pace::new(args.starts.rate, clock::now());
         let (for_jobs, count) = (args.clone(), tally.clone());
         let job = move |index| connection(for_jobs.clone(), count.clone(), index);
-        each(args.connections, usize::from(args.concurrency), pace, job).await?;
+        each(args.connections, usize::from(args.starts.concurrency), pace, job).await?;
         Ok(Outcome::default())
     };
     run::traffic("connect", &*args, &args.output, tally.clone(), traffic).await

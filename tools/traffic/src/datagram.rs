@@ -10,6 +10,8 @@
 
 use crate::name::Name;
 
+/// What stands before a question's padding.
+pub(crate) const HEAD_BYTES: usize = 16;
 /// The longest padding: question and answer still fit into a datagram.
 pub(crate) const PADDING_BYTES_MAX: usize = 65_000;
 /// The room for any datagram.

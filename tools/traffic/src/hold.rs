@@ -46,8 +46,8 @@ pub(crate) async fn run(args: HoldArgs) -> anyhow::Result<ExitCode> {
     let tally = Arc::new(Tally::default());
     let shared = Arc::new(Shared {
         tally: tally.clone(),
-        pace: Pace::new(args.rate, clock::now()),
-        opening: Semaphore::new(args.concurrency.into()),
+        pace: Pace::new(args.starts.rate, clock::now()),
+        opening: Semaphore::new(args.starts.concurrency.into()),
         args,
     });
     let args = &shared.args;

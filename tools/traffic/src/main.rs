@@ -5,9 +5,9 @@
 //! opened (`failed`), what broke (`lost`) and what changed its server (`moved`). The files, in the order of use:
 //!
 //! - `cli` the command line; `run` the frame around each client: limits, progress, signals, report, exit status
-//! - `connect` `hold` `udp` `transfer` the clients; `server` `answering` their peer
-//! - `link` a client's connection; `pace` rates and concurrency; `socket` socket options
-//! - `frame` `datagram` `stream` `cidr` `name` pure: bytes to facts and back
+//! - `connect` `hold` `udp` `transfer` `fragments` (and `flood`) the clients; `server` `answering` their peer
+//! - `link` a client's connection; `pace` rates and concurrency; `socket` socket options; `raw` packets as they are
+//! - `frame` `datagram` `stream` `cidr` `name` pure: bytes to facts and back; `packet` `plan` `draw` for fragments
 //! - `tally` what is counted, `fault` what can go wrong, `report` what is said of both; `clock`
 //!
 //! One thread, no busy loop: it also runs in small, slow virtual machines. It knows nothing of any load balancer.
@@ -18,12 +18,18 @@ mod cli;
 mod clock;
 mod connect;
 mod datagram;
+mod draw;
 mod fault;
+mod flood;
+mod fragments;
 mod frame;
 mod hold;
 mod link;
 mod name;
 mod pace;
+mod packet;
+mod plan;
+mod raw;
 mod report;
 mod run;
 mod server;
@@ -60,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Connect(args) => connect::run(args).await,
             Command::Hold(args) => hold::run(args).await,
             Command::Udp(args) => udp::run(args).await,
+            Command::Fragments(args) => fragments::run(args).await,
             Command::Transfer(args) => transfer::run(args).await,
         }
     })

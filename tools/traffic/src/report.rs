@@ -48,8 +48,17 @@ impl<P: Serialize> Report<'_, P> {
         line("failed", counts.failed);
         line("lost", counts.lost);
         line("moved", counts.moved);
-        if self.command == "udp" {
+        if matches!(self.command, "udp" | "fragments") {
             line("lost datagrams", counts.lost_datagrams);
+        }
+        if let Some(fragments) = &counts.fragments {
+            line("datagrams", fragments.datagrams);
+            line("  whole", fragments.whole);
+            line("  overlapped", fragments.overlapped);
+            line("  one fragment left out", fragments.left_out);
+            line("  of these two, answered", fragments.unexpected);
+            line("fragments", fragments.fragments);
+            line("  duplicates", fragments.duplicates);
         }
         line("messages", counts.messages);
         line("bytes", counts.bytes);

@@ -8,6 +8,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use nix::libc::IPPROTO_RAW;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -49,6 +50,31 @@ pub(crate) fn udp_client(to: SocketAddr, source: Option<Source>) -> io::Result<U
     }
     socket.connect(&to.into())?;
     Ok(socket.into())
+}
+
+/// A raw socket whose packets bring their headers, to the family of `to`.
+pub(crate) fn raw_sender(to: IpAddr) -> io::Result<tokio::net::UdpSocket> {
+    // With this protocol the kernel takes the header as it is, IPv6's too.
+    let socket = Socket::new(domain(to), Type::RAW, Some(Protocol::from(IPPROTO_RAW)))?;
+    socket.set_nonblocking(true)?;
+    socket.set_send_buffer_size(UDP_BUFFER_BYTES)?;
+    tokio::net::UdpSocket::from_std(socket.into())
+}
+
+/// A raw socket for ICMP from `to`.
+pub(crate) fn icmp_client(to: IpAddr, source: Option<Source>) -> io::Result<tokio::net::UdpSocket> {
+    let protocol = if to.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
+    let socket = Socket::new(domain(to), Type::RAW, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if let Some(source) = source {
+        bind(&socket, Source { port: 0, ..source })?;
+    }
+    socket.connect(&SocketAddr::new(to, 0).into())?;
+    tokio::net::UdpSocket::from_std(socket.into())
+}
+
+fn domain(of: IpAddr) -> Domain {
+    Domain::for_address(SocketAddr::new(of, 0))
 }
 
 /// A listening TCP socket; an IPv6 wildcard leaves IPv4 to another one.

@@ -22,7 +22,7 @@ impl Stream {
     pub(crate) fn fill(&mut self, out: &mut [u8]) {
         for byte in out {
             if self.used == self.word.len() {
-                self.word = self.next_word().to_le_bytes();
+                self.word = self.word().to_le_bytes();
                 self.used = 0;
             }
             *byte = self.word[self.used];
@@ -30,7 +30,7 @@ impl Stream {
         }
     }
 
-    fn next_word(&mut self) -> u64 {
+    pub(crate) fn word(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.state;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

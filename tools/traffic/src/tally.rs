@@ -2,6 +2,7 @@
 //! read. What each count means stands at [`Counts`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -38,6 +39,39 @@ pub(crate) struct Counts {
     pub(crate) bytes: u64,
     /// What went wrong, how often.
     pub(crate) errors: BTreeMap<&'static str, u64>,
+    /// Of fragments only.
+    #[serde(flatten)]
+    pub(crate) fragments: Option<FragmentCounts>,
+}
+
+/// What was sent in fragments, and who had it.
+#[derive(Debug, Default, Clone, Serialize)]
+pub(crate) struct FragmentCounts {
+    /// Sent, whatever was done to them.
+    pub(crate) datagrams: u64,
+    /// Of these, uncut.
+    pub(crate) whole: u64,
+    /// Sent, of all the others together.
+    pub(crate) fragments: u64,
+    /// Fragments sent twice.
+    pub(crate) duplicates: u64,
+    /// Datagrams with an overlapping fragment: nobody may answer them.
+    pub(crate) overlapped: u64,
+    /// Datagrams without one of their fragments.
+    pub(crate) left_out: u64,
+    /// Answers to datagrams that could not arrive.
+    pub(crate) unexpected: u64,
+    /// Flows that have ended, once for each server that answered them.
+    pub(crate) served: Vec<Served>,
+}
+
+/// A flow, and who answered so many of its datagrams.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Served {
+    pub(crate) source: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) server: String,
+    pub(crate) datagrams: u64,
 }
 
 impl Counts {
@@ -47,7 +81,8 @@ impl Counts {
     }
 
     pub(crate) fn all_well(&self) -> bool {
-        self.failed == 0 && self.lost == 0 && self.moved == 0
+        let unexpected = self.fragments.as_ref().map_or(0, |fragments| fragments.unexpected);
+        self.failed == 0 && self.lost == 0 && self.moved == 0 && unexpected == 0
     }
 }
 
@@ -110,6 +145,11 @@ impl Tally {
 
     pub(crate) fn moved_bytes(&self, bytes: u64) {
         self.counts().bytes += bytes;
+    }
+
+    /// Counts something about fragments.
+    pub(crate) fn fragments(&self, count: impl FnOnce(&mut FragmentCounts)) {
+        count(self.counts().fragments.get_or_insert_default());
     }
 
     pub(crate) fn snapshot(&self) -> Counts {

@@ -25,15 +25,15 @@ const UNANSWERED_MAX: u32 = 3;
 const ANSWER_EXTRA_BYTES: usize = 1 + Name::BYTES_MAX + 16;
 
 pub(crate) async fn run(args: UdpArgs) -> anyhow::Result<ExitCode> {
-    let at_once = args.flows.min(args.concurrency.into());
+    let at_once = args.flows.min(args.starts.concurrency.into());
     run::prepare(&args.remote, at_once)?;
     let tally = Arc::new(Tally::default());
     let args = Arc::new(args);
     let traffic = async {
-        let pace = Pace::new(args.rate, clock::now());
+        let pace = Pace::new(args.starts.rate, clock::now());
         let (for_jobs, count) = (args.clone(), tally.clone());
         let job = move |index| flow(for_jobs.clone(), count.clone(), index);
-        each(args.flows, usize::from(args.concurrency), pace, job).await?;
+        each(args.flows, usize::from(args.starts.concurrency), pace, job).await?;
         Ok(Outcome::default())
     };
     run::traffic("udp", &*args, &args.output, tally.clone(), traffic).await
@@ -100,25 +100,12 @@ impl<'a> Flow<'a> {
 
     /// Sends one question and waits for exactly its answer.
     async fn ask(&mut self) -> Result<Name, Fault> {
-        let mut padding = vec![0; self.args.message_bytes];
-        Stream::new((u64::from(self.id.flow) << 32) ^ u64::from(self.id.seq)).fill(&mut padding);
+        let padding = padding(self.id, self.args.message_bytes);
         datagram::question(&mut self.question, self.id, &padding);
         self.socket.send(&self.question).await?;
         let deadline = Duration::from_millis(self.args.remote.timeout_ms);
-        timeout(deadline, self.awaited_answer(&padding)).await.map_err(|_| Fault::NoAnswer)?
-    }
-
-    async fn awaited_answer(&mut self, padding: &[u8]) -> Result<Name, Fault> {
-        loop {
-            let length = self.socket.recv(&mut self.answer).await?;
-            match datagram::parse_answer(&self.answer[..length]) {
-                Some((id, name, back)) if id == self.id => {
-                    return if back == padding { Ok(name) } else { Err(Fault::WrongAnswer) };
-                }
-                Some(_) => {} // late, and counted as lost already
-                None => return Err(Fault::Malformed),
-            }
-        }
+        let answer = awaited_answer(&self.socket, self.id, &padding, &mut self.answer);
+        timeout(deadline, answer).await.map_err(|_| Fault::NoAnswer)?
     }
 
     fn served_by(&mut self, name: Name) {
@@ -128,6 +115,32 @@ impl<'a> Flow<'a> {
                 self.tally.served_by(&name);
                 self.server = Some(name);
             }
+        }
+    }
+}
+
+/// What fills a question.
+pub(crate) fn padding(id: Id, bytes: usize) -> Vec<u8> {
+    let mut padding = vec![0; bytes];
+    Stream::new((u64::from(id.flow) << 32) ^ u64::from(id.seq)).fill(&mut padding);
+    padding
+}
+
+/// Waits for exactly the answer to one question.
+pub(crate) async fn awaited_answer(
+    socket: &UdpSocket,
+    asked: Id,
+    padding: &[u8],
+    buffer: &mut [u8],
+) -> Result<Name, Fault> {
+    loop {
+        let length = socket.recv(buffer).await?;
+        match datagram::parse_answer(&buffer[..length]) {
+            Some((id, name, back)) if id == asked => {
+                return if back == padding { Ok(name) } else { Err(Fault::WrongAnswer) };
+            }
+            Some(_) => {} // late, and counted as lost already
+            None => return Err(Fault::Malformed),
         }
     }
 }

@@ -201,6 +201,9 @@ fn usage_errors_are_clear_and_have_status_2() {
         ("connect --address 127.0.0.1:1 --message-bytes 65536", "expected 0 to 65471"),
         ("transfer --address 127.0.0.1:1 --upload 1 --download 1", "cannot be used with"),
         ("transfer --address 127.0.0.1:1", "required"),
+        ("fragments --address 127.0.0.1:1 --fragments 1-3", "from 2 to 8000"),
+        ("fragments --address 127.0.0.1:1 --incomplete both", "--rate"),
+        ("fragments --address 127.0.0.1:1 --source-cidr ::1/128", "another address family"),
         ("server", "required"),
         ("server --tcp 192.0.2.1:1", "tcp 192.0.2.1:1"),
     ] {
@@ -212,7 +215,7 @@ fn usage_errors_are_clear_and_have_status_2() {
 
 #[test]
 fn every_subcommand_has_examples() {
-    for command in ["server", "connect", "hold", "udp", "transfer"] {
+    for command in ["server", "connect", "hold", "udp", "fragments", "transfer"] {
         let ran = run(&format!("{command} --help"));
         assert_eq!(ran.code, Some(0));
         assert!(ran.stdout.contains(&format!("Examples:\n  traffic {command} --")), "{ran}");
