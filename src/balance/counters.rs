@@ -127,6 +127,14 @@ counters! {
     SocketError = "socket_error",
 }
 
+impl Counter {
+    /// Whether it is a level, which says how much there is now, and not a count.
+    #[must_use]
+    pub fn is_level(self) -> bool {
+        self.name().ends_with("_now")
+    }
+}
+
 impl From<Malformed> for Counter {
     fn from(reason: Malformed) -> Self {
         match reason {

@@ -15,6 +15,9 @@ use crate::{
     state::State,
 };
 
+/// M of the table of owners.
+pub const TABLE_SIZE: TableSize = TableSize::DEFAULT;
+
 /// Who handles a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -29,6 +32,19 @@ pub enum Owner {
         /// Its mark.
         mark: Mark,
     },
+}
+
+/// An owner with the reasons, as `lbctl which` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// Who it is.
+    pub owner: Owner,
+    /// The hash.
+    pub hash: u32,
+    /// Index into the table.
+    pub index: u32,
+    /// Rank of the owner among the active members; `None` without any.
+    pub rank: Option<u16>,
 }
 
 /// The tier, made ready for deciding.
@@ -52,19 +68,28 @@ impl Tier {
         };
         let seed = state.balancer.hash_seed;
         let names = active().map(|(_, member)| (member.name.as_str(), Weight::ONE));
-        Self {
-            seed,
-            table: maglev::build(seed, TableSize::DEFAULT, names),
-            owners: active().map(owner).collect(),
-        }
+        Self { seed, table: maglev::build(seed, TABLE_SIZE, names), owners: active().map(owner).collect() }
     }
 
     /// Who handles fragments between these addresses; `protocol` is that of the IP header, and counts in IPv4 only.
     #[must_use]
     pub fn owner(&self, addresses: Addresses, protocol: u8) -> Owner {
+        self.explain(addresses, protocol).owner
+    }
+
+    /// The same, with the reasons.
+    #[must_use]
+    pub fn explain(&self, addresses: Addresses, protocol: u8) -> Explained {
         let hash = key::tier_hash(addresses, protocol, self.seed);
         let index = jhash::index(hash, u32::try_from(self.table.len()).unwrap_or(0));
-        let rank = self.table.get(index as usize).copied().map_or(usize::MAX, usize::from);
-        self.owners.get(rank).copied().unwrap_or(Owner::Here)
+        let rank = self.table.get(index as usize).copied();
+        let owner = rank.and_then(|rank| self.owners.get(usize::from(rank)).copied()).unwrap_or(Owner::Here);
+        Explained { owner, hash, index, rank }
+    }
+
+    /// The Maglev table: ranks of active members; empty when there are none.
+    #[must_use]
+    pub fn table(&self) -> &[u16] {
+        &self.table
     }
 }

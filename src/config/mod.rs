@@ -16,6 +16,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use serde::Serialize;
 
 pub use prime::{TableSize, TableSizeError};
 pub use reader::{ConfigError, ConfigErrors};
@@ -91,7 +92,7 @@ pub struct Balancer {
 }
 
 /// Limits of the fragment table. All but the time hold for what is there at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FragmentLimits {
     /// How long a packet is remembered after its last fragment, in milliseconds. RFC 791 suggests 15 s, RFC 8200 60 s for
     /// a receiver; on the way a fraction of that is enough.

@@ -43,10 +43,38 @@ const BACKENDS: &str = "\
 Examples:
   lbctl backends
   lbctl backends --service web --json";
+const TIER: &str = "\
+The balancers of the tier share the work of fragments: a table says who owns those
+between two addresses, and every other balancer sends what it gets of them there.
+`table_digest` in JSON is equal on two balancers that agree.
+
+Examples:
+  lbctl tier
+  lbctl tier --json | jq -r '.members[] | select(.active) | .name'
+  lbctl tier deactivate lb202         before maintenance of lb202
+  lbctl tier activate lb202";
+const TIER_ACTIVATE: &str = "\
+Each balancer has a table of its own: say it to all of them. Until all agree, fragments
+may reach a balancer that does not own them; it handles them.
+
+Examples:
+  lbctl tier activate lb202";
+const TIER_DEACTIVATE: &str = "\
+Each balancer has a table of its own: say it to all of them. One that is not active
+sends the fragments that it gets to the others. Where none is active, every balancer
+handles what it gets.
+
+Examples:
+  lbctl tier deactivate lb202
+  for lb in lb201 lb202 lb203; do ssh root@$lb lbctl tier deactivate lb202; done";
 const STATS: &str = "\
+`counters` in JSON are sums over all workers; what there is now of fragments, and how
+much may be, is in `fragments`.
+
 Examples:
   lbctl stats
-  lbctl stats --json | jq .counters.steered_syn";
+  lbctl stats --json | jq .counters.steered_syn
+  lbctl stats --json | jq .fragments.held_bytes";
 const WHICH_USAGE: &str = "\
 lbctl which [OPTIONS] PROTO SRC SPORT DST DPORT
        lbctl which [OPTIONS] --batch FILE";
@@ -54,12 +82,13 @@ const WHICH: &str = "\
 PROTO is tcp, udp, sctp, icmp or a number; where there are no ports, give 0 or -.
 With --batch every line of FILE is such a question (empty lines and those that begin
 with # are skipped) and every answer a line of JSON; the exit status is 0 also where
-nothing steers.
+nothing steers. --fragment tells besides who of the tier handles its fragments.
 
 Examples:
   lbctl which tcp 50.0.0.1 40000 10.0.0.0 80
   lbctl which udp 2000::1 4000 1000:: 53 --json
   lbctl which icmp 50.0.0.1 - 10.0.0.0 -
+  lbctl which --fragment udp 50.0.0.1 4000 10.0.0.0 53
   lbctl which --batch flows.txt | jq -r .backend | sort | uniq -c";
 const CREATE: &str = "\
 The region gets one service, \"default\", that claims every destination; its backends
@@ -136,6 +165,9 @@ pub(super) enum Command {
     /// List the backends
     #[command(after_help = BACKENDS)]
     Backends(BackendsArguments),
+    /// Show, or change, which balancers share the work of fragments
+    #[command(after_help = TIER)]
+    Tier(TierArguments),
     /// Show what lbd counted
     #[command(after_help = STATS)]
     Stats,
@@ -178,6 +210,32 @@ pub(super) struct WhichArguments {
     /// Answer every line of a file; - is standard input.
     #[arg(long, value_name = "FILE")]
     pub batch: Option<PathBuf>,
+    /// Tell also which balancer of the tier handles its fragments.
+    #[arg(long)]
+    pub fragment: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TierArguments {
+    #[command(subcommand)]
+    pub command: Option<TierCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TierCommand {
+    /// Let balancers own fragments
+    #[command(after_help = TIER_ACTIVATE)]
+    Activate(TierActivateArguments),
+    /// Let balancers own no fragments
+    #[command(after_help = TIER_DEACTIVATE)]
+    Deactivate(TierActivateArguments),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TierActivateArguments {
+    /// Names of balancers.
+    #[arg(value_name = "BALANCER", required = true)]
+    pub balancers: Vec<String>,
 }
 
 #[derive(Args, Debug)]

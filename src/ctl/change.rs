@@ -1,4 +1,4 @@
-//! `create`, `apply`, `activate`, `deactivate`: how a region comes to be and changes.
+//! `create`, `apply`, `activate`, `deactivate`, those of `tier` too: how a region comes to be and changes.
 //!
 //! `apply` makes out the differences without the lock, prints them, and publishes only if nobody changed the region
 //! meanwhile; so what was printed is what was done, and a slow reader of the output holds nobody up.
@@ -11,10 +11,10 @@ use super::{
     text::count,
 };
 use crate::{
-    config::{Balancer, Config, TableSize},
+    config::{Balancer, Config, Name, TableSize},
     ids::Generation,
     plan::routing,
-    state::{Change, Service, State},
+    state::{Change, Service, State, StateError, TierMember},
     sys::region::{AccessError, Region, RegionName},
 };
 use serde::Serialize;
@@ -111,13 +111,13 @@ pub(super) fn apply(
             }
             return Ok(if nothing { Status::Done } else { Status::No });
         }
-        let emptied = emptied(&base, &next);
+        let warnings = warnings(&base, &next);
         let published = match region {
             Some(mut region) => publish_if(&mut region, &base, next)?.map(|generation| (region, generation)),
             None => create_if(name, &next)?,
         };
         if let Some((mut region, generation)) = published {
-            let status = finish(env, json, &mut region, generation, &changes, &emptied)?;
+            let status = finish(env, json, &mut region, generation, &changes, &warnings)?;
             warn_of_settings(env, &mut region, &base.balancer, &config.balancer)?;
             return Ok(status);
         }
@@ -151,9 +151,9 @@ fn warn_of_settings(
     before: &Balancer,
     after: &Balancer,
 ) -> Result<(), CtlError> {
-    let at_start = (before.queues, before.mark_mask) != (after.queues, after.mark_mask);
-    if at_start && DaemonView::of(region)?.is_some() {
-        env.warn("other queues or mark_mask are used by lbd from its next start on")?;
+    let at_start = |balancer: &Balancer| (balancer.queues, balancer.fragment_queue, balancer.mark_mask);
+    if at_start(before) != at_start(after) && DaemonView::of(region)?.is_some() {
+        env.warn("other queues, fragment_queue or mark_mask are used by lbd from its next start on")?;
     }
     let devices = std::fs::read_to_string(env.proc.join("net/dev")).unwrap_or_default();
     let known: Vec<&str> = devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
@@ -191,7 +191,7 @@ fn finish(
     region: &mut Region,
     generation: Generation,
     changes: &[Change],
-    emptied: &[String],
+    warnings: &[String],
 ) -> Result<Status, CtlError> {
     if !region.is_current().unwrap_or(true) {
         return Err(CtlError::Gone(region.name().clone()));
@@ -214,8 +214,8 @@ fn finish(
             ))?;
         }
     }
-    for service in emptied {
-        env.warn(&format!("service \"{service}\" has no active backend: its new flows are dropped"))?;
+    for warning in warnings {
+        env.warn(warning)?;
     }
     Ok(if adoption == Adoption::NotYet { Status::Pending } else { Status::Done })
 }
@@ -231,12 +231,23 @@ fn print_outcome(
     env.json(&Outcome { changes, generation, published, lbd }).map(drop)
 }
 
-/// The services that have lost their last active backend, or never had one.
-fn emptied(before: &State, after: &State) -> Vec<String> {
+/// Of services and the tier: which have lost their last active one, or never had one.
+fn warnings(before: &State, after: &State) -> Vec<String> {
     let empty = |service: &Service| service.active().next().is_none();
     let was = |service: &Service| before.service(service.name.as_str()).is_some_and(empty);
     let now = after.services.iter().filter(|service| empty(service) && !was(service));
-    now.map(|service| service.name.to_string()).collect()
+    let mut warnings: Vec<String> = now
+        .map(|service| {
+            format!("service \"{}\" has no active backend: its new flows are dropped", service.name)
+        })
+        .collect();
+    let empty = |state: &State| !state.tier.is_empty() && state.tier_active().next().is_none();
+    if empty(after) && !empty(before) {
+        warnings.push(
+            "no balancer of the tier is active: every balancer handles the fragments that it gets".to_owned(),
+        );
+    }
+    warnings
 }
 
 /// `lbctl activate` and `lbctl deactivate`.
@@ -247,14 +258,41 @@ pub(super) fn activate(
     args: &ActivateArguments,
     active: bool,
 ) -> Result<Status, CtlError> {
+    let (service, names) = (args.service.as_deref(), &args.backends[..]);
+    change(env, name, json, |live| {
+        let next = live.set_active(service, names, active)?;
+        Ok((next, activation_lines(live, service, names, active)))
+    })
+}
+
+/// `lbctl tier activate` and `lbctl tier deactivate`.
+pub(super) fn activate_tier(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    names: &[String],
+    active: bool,
+) -> Result<Status, CtlError> {
+    change(env, name, json, |live| {
+        let next = live.set_tier_active(names, active)?;
+        let of_name = |name: &String| live.tier.iter().find(|member| member.name.as_str() == name);
+        let line = |member: &TierMember| activation_line("tier", &member.name, member.active, active);
+        Ok((next, each_once(names.iter().filter_map(of_name).map(line))))
+    })
+}
+
+/// Publishes what `change` makes of the live state, if anything differs, after the lines that it says.
+fn change(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    change: impl Fn(&State) -> Result<(State, Vec<String>), StateError>,
+) -> Result<Status, CtlError> {
     let mut region = Region::open(name)?;
-    let service = args.service.as_deref();
-    let (generation, (changes, lines, emptied)) = region.update(|live| {
-        let next = live.set_active(service, &args.backends, active)?;
-        let changes = live.changes(&next);
-        let lines = activation_lines(live, service, &args.backends, active);
-        let emptied = emptied(live, &next);
-        Ok::<_, CtlError>(((!changes.is_empty()).then_some(next), (changes, lines, emptied)))
+    let (generation, (changes, lines, warnings)) = region.update(|live| {
+        let (next, lines) = change(live)?;
+        let (changes, warnings) = (live.changes(&next), warnings(live, &next));
+        Ok::<_, CtlError>(((!changes.is_empty()).then_some(next), (changes, lines, warnings)))
     })?;
     if !json {
         for line in lines {
@@ -262,7 +300,7 @@ pub(super) fn activate(
         }
     }
     if !changes.is_empty() {
-        return finish(env, json, &mut region, generation, &changes, &emptied);
+        return finish(env, json, &mut region, generation, &changes, &warnings);
     }
     if json {
         print_outcome(env, &changes, Some(generation), false, None)?;
@@ -274,7 +312,6 @@ pub(super) fn activate(
 
 /// What happens to each backend that is meant.
 fn activation_lines(live: &State, service: Option<&str>, names: &[String], active: bool) -> Vec<String> {
-    let now = if active { "active" } else { "inactive" };
     let services = || {
         live.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name))
     };
@@ -284,13 +321,21 @@ fn activation_lines(live: &State, service: Option<&str>, names: &[String], activ
         found
             .filter(|(_, backend)| backend.name.as_str() == name)
             .map(|(service, backend)| {
-                let was = if backend.active == active { "already" } else { "now" };
-                format!("{}/{}: {was} {now}", service.name, backend.name)
+                activation_line(service.name.as_str(), &backend.name, backend.active, active)
             })
             .collect::<Vec<_>>()
     };
-    let mut lines: Vec<String> = names.iter().flat_map(of_name).collect();
+    each_once(names.iter().flat_map(of_name))
+}
+
+fn activation_line(of: &str, name: &Name, was: bool, active: bool) -> String {
+    let now = if active { "active" } else { "inactive" };
+    let was = if was == active { "already" } else { "now" };
+    format!("{of}/{name}: {was} {now}")
+}
+
+/// In the same order.
+fn each_once(lines: impl Iterator<Item = String>) -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
-    lines.retain(|line| seen.insert(line.clone()));
-    lines
+    lines.filter(|line| seen.insert(line.clone())).collect()
 }

@@ -1,7 +1,7 @@
 //! What `lbctl` does, testable without a process: [`run`] takes arguments and an [`Env`], prints into it and returns
 //! a [`Status`].
 //!
-//! Nouns read (`show`, `services`, `backends`, `stats`, `which`), verbs change (`create`, `apply`, `activate`,
+//! Nouns read (`show`, `services`, `backends`, `tier`, `stats`, `which`), verbs change (`create`, `apply`, `activate`,
 //! `deactivate`, `clean`). Reading takes no lock. A change is made of the live state and published whole, under the
 //! writers' lock of the region; where anything is wrong nothing is changed.
 
@@ -11,9 +11,11 @@ mod change;
 mod clean;
 mod daemon;
 mod error;
+mod owner;
 mod show;
 mod stats;
 mod text;
+mod tier;
 mod view;
 mod which;
 
@@ -30,7 +32,7 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, TierCommand};
 use error::CtlError;
 
 /// Everything of the outside world that a command touches, besides its region.
@@ -156,8 +158,17 @@ fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError>
         Command::Backends(args) => show::list_backends(env, name, json, args.service.as_deref()),
         Command::Stats => stats::stats(env, name, json),
         Command::Which(args) => match &args.batch {
-            Some(file) => which::batch(env, name, file),
-            None => which::which(env, name, json, &args.flow),
+            Some(file) => which::batch(env, name, file, args.fragment),
+            None => which::which(env, name, json, &args),
+        },
+        Command::Tier(args) => match args.command {
+            None => tier::tier(env, name, json),
+            Some(TierCommand::Activate(args)) => {
+                change::activate_tier(env, name, json, &args.balancers, true)
+            }
+            Some(TierCommand::Deactivate(args)) => {
+                change::activate_tier(env, name, json, &args.balancers, false)
+            }
         },
         Command::Create(args) => change::create(env, name, json, &args),
         Command::Apply(args) => change::apply(env, name, json, &args),

@@ -9,12 +9,15 @@ use super::{
     daemon::DaemonView,
     error::CtlError,
     text::{Table, bar, count, natural, percent},
-    view::{BackendView, BalancerView, ServiceView, TargetView, backends, mask_text, table_digest},
+    view::{
+        BackendView, BalancerView, ServiceView, TargetView, TierView, backends, mask_text, names_by_target,
+        table_digest,
+    },
 };
 use crate::{
     ids::Generation,
     shm::slots::LAYOUT_VERSION,
-    state::{State, StateError},
+    state::{State, StateError, TierMember},
     sys::region::{Region, RegionName},
 };
 
@@ -25,6 +28,7 @@ struct Everything<'a> {
     /// The lbd that follows the region, or null.
     lbd: Option<DaemonView>,
     balancer: BalancerView,
+    tier: TierView,
     services: Vec<WholeService<'a>>,
     targets: Vec<NamedTarget>,
 }
@@ -50,7 +54,7 @@ struct WholeService<'a> {
 struct NamedTarget {
     #[serde(flatten)]
     target: TargetView,
-    /// Every backend that it stands for, as service/backend.
+    /// Everything that it stands for, as service/backend or tier/balancer.
     names: Vec<String>,
 }
 
@@ -79,10 +83,7 @@ fn show_json(
         table_digest: table_digest(service),
         table: &service.table,
     };
-    let named = |target| NamedTarget {
-        target: TargetView::new(state, target),
-        names: state.names_of(target).collect(),
-    };
+    let named = |(target, names)| NamedTarget { target: TargetView::new(state, target), names };
     env.json(&Everything {
         region: RegionView {
             name: name.to_string(),
@@ -92,8 +93,9 @@ fn show_json(
         },
         lbd,
         balancer: BalancerView::new(&state.balancer),
+        tier: TierView::new(state),
         services: state.services.iter().map(whole).collect(),
-        targets: state.targets_used().map(|(target, _)| named(target)).collect(),
+        targets: names_by_target(state).into_iter().map(named).collect(),
     })
 }
 
@@ -119,6 +121,25 @@ fn show_text(
         balancer.hash_seed,
         mask_text(balancer.mark_mask),
     ))?;
+    let limits = balancer.fragments;
+    env.print(format_args!(
+        "fragments queue {}, {} ms, {} entries ({} a source), held {} packets and {} bytes ({} a source)",
+        balancer.fragment_queue.0,
+        limits.ttl_ms,
+        limits.entries,
+        limits.entries_per_source,
+        limits.held_packets,
+        limits.held_bytes,
+        limits.held_bytes_per_source,
+    ))?;
+    if !state.tier.is_empty() {
+        let member = |member: &TierMember| {
+            let here = if member.target.is_none() { " (this one)" } else { "" };
+            format!("{}{here}{}", member.name, if member.active { "" } else { " (not active)" })
+        };
+        let members: Vec<String> = state.tier.iter().map(member).collect();
+        env.print(format_args!("tier      {}", members.join(", ")))?;
+    }
     for service in &state.services {
         let view = ServiceView::new(service);
         let (active, all) = (view.active.len(), view.active.len() + view.inactive.len());
@@ -131,7 +152,8 @@ fn show_text(
         ))?;
         env.print(format_args!("  vips       {}", view.vips.join(" ")))?;
         env.print(format_args!("  protocols  {}", view.protocols()))?;
-        env.print(format_args!("  ports      {}\n", view.ports()))?;
+        env.print(format_args!("  ports      {}", view.ports()))?;
+        env.print(format_args!("  pmtu       {}\n", view.pmtu))?;
         let rows = backends(state, service);
         env.text(&backend_table(rows, false))?;
     }

@@ -9,10 +9,11 @@ use super::{
     daemon::{DaemonView, last, unusable},
     error::CtlError,
     text::{Table, bar, natural, percent},
-    view::TargetView,
+    view::{TargetView, names_by_target},
 };
 use crate::{
     balance::counters::Counter,
+    config::FragmentLimits,
     ids::{QueueNum, TargetId},
     shm::stats::{self, Block},
     state::State,
@@ -31,8 +32,9 @@ struct Stats {
     /// The lbd that follows the region, or null: then the counters are those of the last one.
     daemon: Option<DaemonView>,
     generation: u64,
-    /// The sums over all workers.
+    /// The sums over all workers, without levels.
     counters: Values,
+    fragments: Fragments,
     workers: Vec<Worker>,
     backends: Vec<Packets>,
     /// How the kernel's queues stand; null where that may not be read.
@@ -43,30 +45,80 @@ struct Stats {
     ruleset: Option<BTreeMap<String, u64>>,
 }
 
-/// Counters by [`Counter::ALL`]; JSON has an object.
+/// Counters by [`Counter::ALL`]; JSON has an object, without the levels among them.
 #[derive(Clone)]
 struct Values(Vec<u64>);
 
 impl Serialize for Values {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (counter, value) in Counter::ALL.iter().zip(&self.0) {
-            map.serialize_entry(counter.name(), value)?;
+        let mut map = serializer.serialize_map(None)?;
+        for (counter, value) in self.counts() {
+            map.serialize_entry(counter.name(), &value)?;
         }
         map.end()
+    }
+}
+
+impl Values {
+    fn get(&self, counter: Counter) -> u64 {
+        self.0.get(counter as usize).copied().unwrap_or(0)
+    }
+
+    fn counts(&self) -> impl Iterator<Item = (Counter, u64)> {
+        let all = Counter::ALL.iter().copied().zip(self.0.iter().copied());
+        all.filter(|(counter, _)| !counter.is_level())
+    }
+}
+
+/// How full the fragment table is, and how full it may be.
+#[derive(Serialize)]
+struct Fragments {
+    entries: u64,
+    entries_max: u64,
+    held_packets: u64,
+    held_packets_max: u64,
+    held_bytes: u64,
+    held_bytes_max: u64,
+    ttl_ms: u32,
+}
+
+impl Fragments {
+    fn new(limits: FragmentLimits, levels: &Values) -> Self {
+        Self {
+            entries: levels.get(Counter::FragmentEntriesNow),
+            entries_max: limits.entries.into(),
+            held_packets: levels.get(Counter::FragmentHeldPacketsNow),
+            held_packets_max: limits.held_packets.into(),
+            held_bytes: levels.get(Counter::FragmentHeldBytesNow),
+            held_bytes_max: limits.held_bytes.into(),
+            ttl_ms: limits.ttl_ms,
+        }
+    }
+
+    fn line(&self) -> String {
+        let of = |now, max, what| format!("{now} of {max} {what} ({})", percent(now, max));
+        format!(
+            "fragments: {}, {} and {} held, for {} ms",
+            of(self.entries, self.entries_max, "entries"),
+            of(self.held_packets, self.held_packets_max, "packets"),
+            of(self.held_bytes, self.held_bytes_max, "bytes"),
+            self.ttl_ms,
+        )
     }
 }
 
 #[derive(Serialize)]
 struct Worker {
     queue: u16,
+    /// Whether it is the worker of fragments.
+    fragments: bool,
     counters: Values,
 }
 
 /// Packets that lbd steered to a target: one for a flow, as a rule.
 #[derive(Serialize)]
 struct Packets {
-    /// Every backend that it stands for, as service/backend; none where it is no longer in use.
+    /// Everything that it stands for, as service/backend or tier/balancer; none where it is no longer in use.
     names: Vec<String>,
     #[serde(flatten)]
     target: TargetView,
@@ -102,14 +154,25 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
         state.balancer.queues.contains(number) || state.balancer.fragment_queue == number
     };
     let queues = queue_lines(&env.proc).ok();
+    let counters = Values(sum(blocks.iter().map(|block| &block.counters[..]), Counter::ALL.len()));
+    // What the last one held ended with it.
+    let none = Values(Vec::new());
+    let fragments =
+        Fragments::new(state.balancer.fragments, if daemon.is_some() { &counters } else { &none });
+    let of_fragments = |queue: QueueNum| queue == state.balancer.fragment_queue;
     let stats = Stats {
         daemon,
         generation: generation.0,
-        counters: Values(sum(blocks.iter().map(|block| &block.counters[..]), Counter::ALL.len())),
+        counters,
+        fragments,
         backends: by_target(&state, &blocks),
         workers: blocks
             .into_iter()
-            .map(|block| Worker { queue: block.queue.0, counters: Values(block.counters) })
+            .map(|block| Worker {
+                queue: block.queue.0,
+                fragments: of_fragments(block.queue),
+                counters: Values(block.counters),
+            })
             .collect(),
         queues: queues.map(|queues| queues.into_iter().filter(ours).collect()),
         conntrack: Conntrack::read(env),
@@ -125,6 +188,7 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
     };
     env.print(format_args!("lbd  {lbd}\n"))?;
     env.text(&counter_table(&stats))?;
+    env.print(format_args!("\n{}", stats.fragments.line()))?;
     if !stats.backends.is_empty() {
         env.print(format_args!(""))?;
         env.text(&packet_table(&stats.backends))?;
@@ -159,11 +223,7 @@ fn sum<'a>(of: impl Iterator<Item = &'a [u64]>, len: usize) -> Vec<u64> {
 /// Packets by target: all that are in use, and those that got some while they were.
 fn by_target(state: &State, blocks: &[Block]) -> Vec<Packets> {
     let packets = sum(blocks.iter().map(|block| &block.targets[..]), crate::ids::TARGETS_MAX);
-    let mut names: BTreeMap<TargetId, Vec<String>> =
-        state.targets_used().map(|(target, _)| (target, Vec::new())).collect();
-    for (service, backend) in state.services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b))) {
-        names.entry(backend.target).or_default().push(format!("{}/{}", service.name, backend.name));
-    }
+    let names = names_by_target(state);
     let used = |target: TargetId, packets: u64| packets > 0 || names.contains_key(&target);
     let targets =
         packets.iter().enumerate().filter_map(|(index, &packets)| Some((TargetId::new(index)?, packets)));
@@ -184,12 +244,15 @@ fn by_target(state: &State, blocks: &[Block]) -> Vec<Packets> {
 fn counter_table(stats: &Stats) -> String {
     let side_by_side = (2..=COLUMNS_MAX).contains(&stats.workers.len());
     let shown = if side_by_side { &stats.workers[..] } else { &[] };
-    let queues: Vec<String> = shown.iter().map(|worker| format!(">QUEUE {}", worker.queue)).collect();
+    let heading = |worker: &Worker| {
+        if worker.fragments { ">FRAGMENTS".to_owned() } else { format!(">QUEUE {}", worker.queue) }
+    };
+    let queues: Vec<String> = shown.iter().map(heading).collect();
     let columns: Vec<&str> =
         ["COUNTER", ">VALUE"].into_iter().chain(queues.iter().map(String::as_str)).chain(["WHAT"]).collect();
     let mut table = Table::new(&columns);
-    for (index, (counter, value)) in Counter::ALL.iter().zip(&stats.counters.0).enumerate() {
-        let each = shown.iter().map(|worker| worker.counters.0.get(index).unwrap_or(&0).to_string());
+    for (counter, value) in stats.counters.counts() {
+        let each = shown.iter().map(|worker| worker.counters.get(counter).to_string());
         table.row(
             [counter.name().to_owned(), value.to_string()]
                 .into_iter()

@@ -1,5 +1,7 @@
 //! Commands against regions of their own, without a process; `src/tests/lbctl.rs` has what needs one.
 
+mod tier;
+
 use std::fs;
 
 use serde_json::Value;
@@ -355,6 +357,66 @@ fn statistics_are_summed_over_workers() {
 }
 
 #[test]
+fn levels_are_told_from_counts() {
+    let lb = Lb::new("levels");
+    lb.with(&format!("{FILE}[fragments]\nentries = 1000\nttl_ms = 70\n"), "apply -");
+    let mut region = lb.daemon(1);
+    for (worker, queue) in [0u16, 10].into_iter().enumerate() {
+        let mut counters = Counters::default();
+        counters.add(Counter::FragmentHeld, 4);
+        if queue == 10 {
+            counters.set(Counter::FragmentEntriesNow, 12);
+            counters.set(Counter::FragmentHeldPacketsNow, 3);
+            counters.set(Counter::FragmentHeldBytesNow, 4000);
+        }
+        blocks::write(&mut region, worker, QueueNum(queue), &mut counters).unwrap();
+    }
+    let stats = lb.json("stats --json");
+    let expected = serde_json::json!({
+        "entries": 12, "entries_max": 1000, "held_packets": 3, "held_packets_max": 8192,
+        "held_bytes": 4000, "held_bytes_max": 16_777_216, "ttl_ms": 70,
+    });
+    assert_eq!(stats["fragments"], expected);
+    assert_eq!(stats["counters"]["fragment_held"], 8);
+    assert_eq!(stats["counters"].as_object().unwrap().keys().find(|name| name.ends_with("_now")), None);
+    assert_eq!(
+        (&stats["workers"][0]["fragments"], &stats["workers"][1]["fragments"]),
+        (&false.into(), &true.into())
+    );
+    let text = lb.done("stats");
+    assert!(
+        text.contains(
+            "\nfragments: 12 of 1000 entries (1.2 %), 3 of 8192 packets (0.0 %) and 4000 of 16777216 bytes (0.0 %) held, \
+             for 70 ms\n"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.lines().next().unwrap().starts_with("lbd") && text.contains("QUEUE 0  FRAGMENTS  WHAT"),
+        "{text}"
+    );
+    // What it held ended with it; what it did not.
+    drop(region);
+    let stats = lb.json("stats --json");
+    assert_eq!((&stats["fragments"]["entries"], &stats["counters"]["fragment_held"]), (&0.into(), &8.into()));
+}
+
+#[test]
+fn what_a_service_does_about_path_mtu_is_shown() {
+    let lb = Lb::new("pmtu");
+    lb.with(&FILE.replace("hash = \"source\"", "pmtu = \"fragment-outer\""), "apply -");
+    let show = lb.json("show --json");
+    let pmtu: Vec<&Value> =
+        show["services"].as_array().unwrap().iter().map(|service| &service["pmtu"]).collect();
+    assert_eq!(pmtu, ["icmp", "fragment-outer"]);
+    assert_eq!(show["balancer"]["fragments"]["held_packets"], 8192);
+    let text = lb.done("show");
+    let limits = "fragments queue 10, 200 ms, 16384 entries (2048 a source), held 8192 packets and 16777216 bytes \
+                  (1048576 a source)\n";
+    assert!(text.contains(limits) && text.contains("\n  pmtu       fragment-outer\n"), "{text}");
+}
+
+#[test]
 fn equal_active_sets_have_equal_digests() {
     let (one, other) = (Lb::new("digest1"), Lb::new("digest2"));
     one.done("create -i 5 997 10");
@@ -390,6 +452,9 @@ fn help_and_version_are_answers() {
         "backends",
         "stats",
         "which",
+        "tier",
+        "tier activate",
+        "tier deactivate",
         "create",
         "apply",
         "activate",

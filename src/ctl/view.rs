@@ -1,18 +1,21 @@
 //! What `lbctl` shows of a state, as values: printed as JSON as they are, and as text by `show.rs`. PURE.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Serialize;
 use twox_hash::XxHash3_64;
 
 use crate::{
-    balance::service::Scope,
-    config::{Balancer, Encap, Path, PortRange, Protocols},
+    balance::{
+        service::Scope,
+        tier::{TABLE_SIZE, Tier},
+    },
+    config::{Balancer, Encap, FragmentLimits, Name, Path, PortRange, Protocols},
     ids::{MarkMask, TargetId},
-    state::{Backend, Service, State},
+    state::{Backend, Service, State, TierMember},
 };
 
-/// The settings of `[balancer]` and `[timeouts]`.
+/// The settings of `[balancer]`, `[timeouts]` and `[fragments]`.
 #[derive(Debug, Serialize)]
 pub(super) struct BalancerView {
     name: String,
@@ -25,6 +28,7 @@ pub(super) struct BalancerView {
     tcp_established_seconds: u32,
     tcp_closing_seconds: u32,
     udp_seconds: u32,
+    fragments: FragmentLimits,
 }
 
 impl BalancerView {
@@ -40,6 +44,7 @@ impl BalancerView {
             tcp_established_seconds: balancer.timeouts.tcp_established_seconds,
             tcp_closing_seconds: balancer.timeouts.tcp_closing_seconds,
             udp_seconds: balancer.timeouts.udp_seconds,
+            fragments: balancer.fragments,
         }
     }
 }
@@ -81,6 +86,84 @@ impl TargetView {
             _ => "mark".to_owned(),
         }
     }
+
+    /// Where packets with its mark go.
+    pub(super) fn route(&self) -> String {
+        match (&self.device, self.path().as_str()) {
+            (Some(device), path) => format!("{path} through {device}"),
+            (None, "mark") => "nothing but the mark, for rules of your own".to_owned(),
+            (None, path) => path.to_owned(),
+        }
+    }
+}
+
+/// Every target that anybody uses, with its names.
+pub(super) fn names_by_target(state: &State) -> BTreeMap<TargetId, Vec<String>> {
+    let mut names: BTreeMap<TargetId, Vec<String>> =
+        state.targets_used().map(|(target, _)| (target, Vec::new())).collect();
+    for (target, name) in state.names() {
+        names.entry(target).or_default().push(name);
+    }
+    names
+}
+
+/// The balancers that share the work of fragments.
+#[derive(Debug, Serialize)]
+pub(super) struct TierView {
+    /// The name of this balancer.
+    pub balancer: String,
+    /// The size of the table of owners.
+    pub table_size: u32,
+    /// Equal on two balancers that agree about every owner.
+    pub table_digest: String,
+    /// Sorted by name; none without a tier.
+    pub members: Vec<MemberView>,
+}
+
+/// A balancer of the tier.
+#[derive(Debug, Serialize)]
+pub(super) struct MemberView {
+    pub name: String,
+    pub address: Vec<IpAddr>,
+    pub active: bool,
+    /// Whether it is this balancer.
+    pub here: bool,
+    /// How many entries of the table of owners are its own.
+    pub entries: u64,
+    /// Where its fragments are sent; null for this balancer.
+    pub target: Option<TargetView>,
+}
+
+impl TierView {
+    pub(super) fn new(state: &State) -> Self {
+        let tier = Tier::new(state);
+        let mut entries = entries_by_rank(tier.table(), state.tier_active().count()).into_iter();
+        let view = |member: &TierMember| MemberView {
+            name: member.name.to_string(),
+            address: member.addresses().collect(),
+            active: member.active,
+            here: member.target.is_none(),
+            entries: if member.active { entries.next().unwrap_or(0) } else { 0 },
+            target: member.target.map(|target| TargetView::new(state, target)),
+        };
+        Self {
+            balancer: state.balancer.name.to_string(),
+            table_size: TABLE_SIZE.get(),
+            table_digest: digest(state.tier_active().map(|member| &member.name), tier.table()),
+            members: state.tier.iter().map(view).collect(),
+        }
+    }
+}
+
+/// How many entries of a table each of its `ranks` has.
+fn entries_by_rank(table: &[u16], ranks: usize) -> Vec<u64> {
+    let mut by_rank = vec![0u64; ranks];
+    for &rank in table {
+        if let Some(entries) = by_rank.get_mut(usize::from(rank)) {
+            *entries += 1;
+        }
+    }
+    by_rank
 }
 
 /// A backend and its share of the table.
@@ -101,13 +184,7 @@ pub(super) struct BackendView {
 
 /// The backends of a service, in the order of names.
 pub(super) fn backends(state: &State, service: &Service) -> Vec<BackendView> {
-    let mut by_rank = vec![0u64; service.active().count()];
-    for &rank in service.table.iter() {
-        if let Some(entries) = by_rank.get_mut(usize::from(rank)) {
-            *entries += 1;
-        }
-    }
-    let mut by_rank = by_rank.into_iter();
+    let mut by_rank = entries_by_rank(&service.table, service.active().count()).into_iter();
     let view = |backend: &Backend| BackendView {
         service: service.name.to_string(),
         name: backend.name.to_string(),
@@ -130,6 +207,7 @@ pub(super) struct ServiceView {
     /// Empty for all.
     ports: Vec<String>,
     pub hash: &'static str,
+    pub pmtu: &'static str,
     pub table_size: u32,
     /// The active backends; an entry of the table is an index into them.
     pub active: Vec<String>,
@@ -149,6 +227,7 @@ impl ServiceView {
             },
             ports: ports.iter().map(ToString::to_string).collect(),
             hash: service.hash.name(),
+            pmtu: service.pmtu.name(),
             table_size: service.table_size.get(),
             active: service.active().map(|backend| backend.name.to_string()).collect(),
             inactive: service.backends.iter().filter(|b| !b.active).map(|b| b.name.to_string()).collect(),
@@ -178,14 +257,18 @@ pub(super) fn claim(scope: &Scope<'_>) -> String {
 }
 
 /// What two balancers must have in common to steer a service alike: the names of the active backends and the table.
-/// XXH3, 64 bits, over each name and a zero byte, then over each rank as two bytes, the lower first.
 pub(super) fn table_digest(service: &Service) -> String {
-    let mut bytes = Vec::with_capacity(service.table.len() * 2);
-    for backend in service.active() {
-        bytes.extend(backend.name.as_str().bytes());
+    digest(service.active().map(|backend| &backend.name), &service.table)
+}
+
+/// XXH3, 64 bits, over each name and a zero byte, then over each rank as two bytes, the lower first.
+fn digest<'a>(names: impl Iterator<Item = &'a Name>, table: &[u16]) -> String {
+    let mut bytes = Vec::with_capacity(table.len() * 2);
+    for name in names {
+        bytes.extend(name.as_str().bytes());
         bytes.push(0);
     }
-    bytes.extend(service.table.iter().flat_map(|rank| rank.to_le_bytes()));
+    bytes.extend(table.iter().flat_map(|rank| rank.to_le_bytes()));
     format!("{:016x}", XxHash3_64::oneshot(&bytes))
 }
 

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use super::{
     Env, Status,
+    args::WhichArguments,
     error::CtlError,
+    owner::OwnerView,
     view::{TargetView, claim},
 };
 use crate::{
@@ -48,6 +50,9 @@ struct Answer<'a> {
     number: Option<u32>,
     device: Option<String>,
     path: Option<String>,
+    /// Who handles its fragments, if that was asked.
+    #[serde(flatten)]
+    owner: Option<OwnerView<'a>>,
     reason: Vec<String>,
 }
 
@@ -56,13 +61,13 @@ pub(super) fn which(
     env: &mut Env<'_>,
     name: &RegionName,
     json: bool,
-    flow: &[String],
+    args: &WhichArguments,
 ) -> Result<Status, CtlError> {
-    let words: Vec<&str> = flow.iter().map(String::as_str).collect();
+    let words: Vec<&str> = args.flow.iter().map(String::as_str).collect();
     let question = Question::parse(&words).map_err(CtlError::Usage)?;
     let (generation, state) = Region::open(name)?.state()?;
     let forwarding = Forwarding::new(&state, generation)?;
-    let answer = answer(&state, &forwarding, &question);
+    let answer = whole_answer(&state, &forwarding, &question, args.fragment);
     let status = if answer.steered { Status::Done } else { Status::No };
     if json {
         env.json(&answer)?;
@@ -73,7 +78,12 @@ pub(super) fn which(
 }
 
 /// `lbctl which --batch FILE`.
-pub(super) fn batch(env: &mut Env<'_>, name: &RegionName, file: &Path) -> Result<Status, CtlError> {
+pub(super) fn batch(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    file: &Path,
+    fragment: bool,
+) -> Result<Status, CtlError> {
     let (generation, state) = Region::open(name)?.state()?;
     let forwarding = Forwarding::new(&state, generation)?;
     let stdin = file == Path::new("-");
@@ -97,7 +107,7 @@ pub(super) fn batch(env: &mut Env<'_>, name: &RegionName, file: &Path) -> Result
             line: number,
             complaint,
         })?;
-        serde_json::to_writer(&mut *env.out, &answer(&state, &forwarding, &question))
+        serde_json::to_writer(&mut *env.out, &whole_answer(&state, &forwarding, &question, fragment))
             .map_err(std::io::Error::from)?;
         env.out.write_all(b"\n")?;
     }
@@ -123,6 +133,9 @@ fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
         ))?;
     } else {
         env.print(format_args!("not steered"))?;
+    }
+    if let Some(owner) = &answer.owner {
+        env.print(format_args!("owner    {}", owner.line()))?;
     }
     for (line, reason) in answer.reason.iter().enumerate() {
         let label = if line == 0 { "why" } else { "" };
@@ -176,6 +189,22 @@ impl Question {
     }
 }
 
+/// The answer, and that about fragments where it is asked for.
+fn whole_answer<'a>(
+    state: &'a State,
+    forwarding: &Forwarding,
+    question: &Question,
+    fragment: bool,
+) -> Answer<'a> {
+    let mut answer = answer(state, forwarding, question);
+    if fragment {
+        let owner = OwnerView::new(state, forwarding.tier(), &question.packet);
+        answer.reason.extend(owner.reason(state));
+        answer.owner = Some(owner);
+    }
+    answer
+}
+
 fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) -> Answer<'a> {
     let destination = question.destination();
     match forwarding.decide(&question.packet) {
@@ -195,7 +224,7 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
                     "({hash} * {}) >> 32 = {index}, and that entry of the table is {backend} (rank {rank} of {actives} active)",
                     service.table_size.get()
                 ),
-                format!("mark {mark} is target {}: {}", target.number(), route(&view)),
+                format!("mark {mark} is target {}: {}", target.number(), view.route()),
                 "this is about a new flow: an established one keeps the mark of its conntrack entry"
                     .to_owned(),
             ];
@@ -211,6 +240,7 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
                 number: Some(target.number()),
                 path: Some(view.path()),
                 device: view.device,
+                owner: None,
                 reason,
             }
         }
@@ -242,15 +272,6 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
             }
             Answer { reason, ..Answer::default() }
         }
-    }
-}
-
-/// Where packets with the target's mark go.
-fn route(target: &TargetView) -> String {
-    match (&target.device, target.path().as_str()) {
-        (Some(device), path) => format!("{path} through {device}"),
-        (None, "mark") => "nothing but the mark, for rules of your own".to_owned(),
-        (None, path) => path.to_owned(),
     }
 }
 

@@ -151,8 +151,9 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        if let Ok((_, state)) = decode(&bytes) {
+        if let Ok((generation, state)) = decode(&bytes) {
             let _ = crate::balance::Forwarding::new(&state, Generation(1));
+            prop_assert_eq!(decode(&encode(&state, generation)).unwrap(), (generation, state));
         }
     }
 

@@ -1,0 +1,88 @@
+//! Who of the tier handles the fragments of a flow, and why: the second half of `which --fragment`.
+
+use serde::Serialize;
+
+use super::view::TargetView;
+use crate::{
+    balance::tier::{Explained, Owner, TABLE_SIZE, Tier},
+    packet::{Addresses, Packet},
+    state::{State, TierMember},
+};
+
+/// What `--json` prints of it.
+#[derive(Debug, Serialize)]
+pub(super) struct OwnerView<'a> {
+    /// The balancer's name; null where no table says, so that each handles what it gets.
+    owner: Option<&'a str>,
+    /// Whether it is this balancer.
+    owner_here: bool,
+    #[serde(skip)]
+    explained: Explained,
+    /// What was hashed.
+    #[serde(skip)]
+    hashed: String,
+    /// The way there.
+    #[serde(skip)]
+    target: Option<TargetView>,
+}
+
+impl<'a> OwnerView<'a> {
+    pub(super) fn new(state: &'a State, tier: &Tier, packet: &Packet) -> Self {
+        let explained = tier.explain(packet.addresses, packet.protocol);
+        let of_rank = |rank: u16| state.tier_active().nth(rank.into());
+        let (here, target) = match explained.owner {
+            Owner::Here => (true, None),
+            Owner::Member { target, .. } => (false, Some(TargetView::new(state, target))),
+        };
+        Self {
+            owner: explained.rank.and_then(of_rank).map(|member: &TierMember| member.name.as_str()),
+            owner_here: here,
+            explained,
+            hashed: match packet.addresses {
+                Addresses::V4 { src, dst } => format!("({src}, {dst}, {})", packet.protocol),
+                Addresses::V6 { src, dst } => format!("({src}, {dst})"),
+            },
+            target,
+        }
+    }
+
+    /// The answer in a few words.
+    pub(super) fn line(&self) -> String {
+        match (self.owner, &self.target) {
+            (Some(owner), Some(target)) => format!("{owner} (tier: {})", target.route()),
+            (Some(owner), None) => format!("{owner} (tier: this balancer)"),
+            (None, _) => "this balancer".to_owned(),
+        }
+    }
+
+    /// Why.
+    pub(super) fn reason(&self, state: &State) -> Vec<String> {
+        let Some((owner, rank)) = self.owner.zip(self.explained.rank) else {
+            let why = if state.tier.is_empty() {
+                "there is no [tier]"
+            } else {
+                "no balancer of the tier is active"
+            };
+            return vec![format!("fragments: {why}, so every balancer handles those that it gets")];
+        };
+        let Explained { hash, index, .. } = self.explained;
+        let mut reason = vec![
+            format!(
+                "fragments: jhash of {} with seed {} gives {hash:#010x}",
+                self.hashed, state.balancer.hash_seed
+            ),
+            format!(
+                "({hash} * {}) >> 32 = {index}, and that entry of the tier's table is {owner} (rank {rank} of {} active)",
+                TABLE_SIZE.get(),
+                state.tier_active().count()
+            ),
+        ];
+        if let Some(target) = &self.target {
+            reason.push(format!(
+                "mark {:#x} is target {}: those that come here are sent to {owner}, once",
+                target.mark, target.number
+            ));
+        }
+        reason
+    }
+}

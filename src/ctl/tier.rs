@@ -1,0 +1,50 @@
+//! `tier`: the balancers that share the work of fragments.
+
+use super::{
+    Env, Status,
+    error::CtlError,
+    text::{Table, bar, count, natural, percent},
+    view::TierView,
+};
+use crate::sys::region::{Region, RegionName};
+
+/// `lbctl tier`.
+pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
+    let (_, state) = Region::open(name)?.state()?;
+    let mut view = TierView::new(&state);
+    if json {
+        return env.json(&view);
+    }
+    let (all, active) = (view.members.len(), view.members.iter().filter(|member| member.active).count());
+    if all == 0 {
+        env.print(format_args!(
+            "no tier: this balancer handles every fragment that it gets; [tier] makes one"
+        ))?;
+        return Ok(Status::Done);
+    }
+    env.print(format_args!(
+        "tier of {}, {active} active; this is {}; M {}",
+        count(all, "balancer"),
+        view.balancer,
+        view.table_size
+    ))?;
+    if active == 0 {
+        env.print(format_args!("none is active: every balancer handles the fragments that it gets"))?;
+    }
+    view.members.sort_by_cached_key(|member| natural(&member.name));
+    let largest = view.members.iter().map(|member| member.entries).max().unwrap_or(0);
+    let mut table = Table::new(&["BALANCER", "ADDRESS", "PATH", "DEVICE", ">MARK", "ACTIVE", ">SHARE", ""]);
+    for member in view.members {
+        let addresses: Vec<String> = member.address.iter().map(ToString::to_string).collect();
+        let (path, device, mark) = match member.target {
+            Some(target) => (target.path(), target.device.unwrap_or_default(), format!("{:#x}", target.mark)),
+            None => ("this balancer".to_owned(), String::new(), String::new()),
+        };
+        let active = if member.active { "yes" } else { "no" }.to_owned();
+        let share = percent(member.entries, view.table_size.into());
+        let bar = bar(member.entries, largest);
+        table.row([member.name, addresses.join(" "), path, device, mark, active, share, bar]);
+    }
+    env.print(format_args!(""))?;
+    env.text(&table.render("  "))
+}
