@@ -8,6 +8,8 @@ need() {
         queue) nft_can 'queue num 0 bypass' || nfqueue_there || lacks "NFQUEUE (modules nfnetlink_queue, nft_queue)" ;;
         nft_queue) nft_can 'queue num 0 bypass' || lacks "nft's queue expression (module nft_queue)" ;;
         nft_hash) nft_can 'meta mark set jhash ip saddr mod 7 seed 1' || lacks "nft's jhash (module nft_hash)" ;;
+        nft_numgen) nft_can 'meta mark set numgen random mod 2' || lacks "nft's numgen (module nft_numgen)" ;;
+        tun) { : < /dev/net/tun; } 2>/dev/null || lacks "TUN devices (module tun)" ;;
         conntrack) nft_can 'ct mark 1' || lacks "connection tracking (modules nf_conntrack, nft_ct)" ;;
         gre) link_can gre local 127.0.0.1 remote 127.0.0.2 || lacks "GRE tunnels (module ip_gre)" ;;
         ip6gre) link_can ip6gre local ::1 remote ::2 || lacks "GRE over IPv6 (module ip6_gre)" ;;

@@ -15,7 +15,7 @@
 # Addresses follow the xcluster load-balancer tests. The two bridges live in a namespace "fabric" of their own.
 # IPv6 has no duplicate address detection here, so that nothing must be waited for.
 #
-# topology_up SPEC sets SERVERS and BALANCERS; topology_down ends what was started in the
+# spread_packets tears flows and datagrams apart; topology_up SPEC sets SERVERS and BALANCERS; topology_down ends what was started in the
 # background (STARTED) and deletes the namespaces.
 
 STATUS_LACKING=77 # exit status of what could not run because the kernel or the host lacks something
@@ -116,6 +116,29 @@ make_router() {
         echo "route add 10.0.0.0/24$hops4"
         echo "route add 1000::/112$hops6"
     } | batch router
+}
+
+# spread_packets: from now on the router sends each packet to a VIP to any balancer, at random, whatever flow it is part
+# of. Nothing here tracks connections, so fragments are spread one by one.
+spread_packets() {
+    in_ns router nft -f - <<NFT
+table inet spread {
+    chain arrive {
+        type filter hook prerouting priority -150; policy accept
+        ip daddr 10.0.0.0/24 meta mark set numgen random mod $BALANCERS offset 1
+        ip6 daddr 1000::/112 meta mark set numgen random mod $BALANCERS offset 1
+    }
+}
+NFT
+    local n
+    for ((n = 1; n <= BALANCERS; n++)); do
+        echo "route add 10.0.0.0/24 via 192.168.2.$((200 + n)) table $n"
+        echo "rule add pref 90 fwmark $n table $n"
+    done | ip -netns router -4 -batch -
+    for ((n = 1; n <= BALANCERS; n++)); do
+        echo "route add 1000::/112 via fd00:0:0:2::$((200 + n)) table $n"
+        echo "rule add pref 90 fwmark $n table $n"
+    done | ip -netns router -6 -batch -
 }
 
 make_client() {

@@ -15,6 +15,9 @@ table inet witness {
     counter syn_again { comment "those of them that were sent again" }
     counter to_vip { comment "all packets to a VIP" }
     counter invalid { comment "packets to a VIP that conntrack calls invalid" }
+    counter fragment { comment "fragments to a VIP, as they come in" }
+    counter fragment_after { comment "fragments to a VIP from anywhere, where connection tracking would have put them together" }
+    counter datagram_after { comment "whole UDP datagrams there, put together or never cut" }
     counter from_vip { comment "packets from a VIP: replies, that should never come here" }
     chain arrive {
         type filter hook prerouting priority -500; policy accept
@@ -23,6 +26,8 @@ table inet witness {
         iifname != "eth2" accept
         ip daddr 10.0.0.0/24 counter name to_vip
         ip6 daddr 1000::/112 counter name to_vip
+        ip daddr 10.0.0.0/24 ip frag-off & 0x3fff != 0 counter name fragment accept
+        ip6 daddr 1000::/112 exthdr frag exists counter name fragment accept
         meta l4proto != tcp accept
         tcp flags & (syn | ack | rst | fin) != syn accept
         ip daddr 10.0.0.0/24 counter name syn
@@ -31,6 +36,14 @@ table inet witness {
         ip6 daddr 1000::/112 ip6 saddr . tcp sport . ip6 daddr . tcp dport @syns6 counter name syn_again
         ip daddr 10.0.0.0/24 add @syns4 { ip saddr . tcp sport . ip daddr . tcp dport }
         ip6 daddr 1000::/112 add @syns6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport }
+    }
+    chain after_defragmentation {
+        type filter hook prerouting priority -399; policy accept
+        ip daddr 10.0.0.0/24 ip frag-off & 0x3fff != 0 counter name fragment_after accept
+        ip6 daddr 1000::/112 exthdr frag exists counter name fragment_after accept
+        meta l4proto != udp accept
+        ip daddr 10.0.0.0/24 counter name datagram_after
+        ip6 daddr 1000::/112 counter name datagram_after
     }
     chain tracked {
         type filter hook prerouting priority -199; policy accept
@@ -44,3 +57,5 @@ NFT
 witness() { # LB COUNTER: packets
     in_ns "$1" nft --json list counter inet witness "$2" | jq '[.nftables[].counter // empty | .packets] | add'
 }
+# kernel_counter NAMESPACE NAME: one of the kernel's own protocol counters
+kernel_counter() { in_ns "$1" nstat -az "$2" | awk 'NR > 1 { n += $2 } END { print n + 0 }'; }

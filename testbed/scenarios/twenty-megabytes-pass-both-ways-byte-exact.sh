@@ -23,7 +23,6 @@ for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
 done
 
 expect_ge "packets to VIPs, each with 1500 bytes or less" "$(witness lb201 to_vip)" "$((2 * BYTES / 1500))"
-failures() { in_ns "$1" nstat -az "$2" | awk 'NR > 1 { n += $2 } END { print n + 0 }'; }
 for counter in IpFragCreates Ip6FragCreates IcmpOutDestUnreachs Icmp6OutPktTooBigs; do
-    expect_eq "$counter at the balancer" "$(failures lb201 $counter)" 0
+    expect_eq "$counter at the balancer" "$(kernel_counter lb201 $counter)" 0
 done
