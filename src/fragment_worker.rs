@@ -95,6 +95,12 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
         }
         result
     }
+
+    /// Its queue, for tests.
+    #[cfg(test)]
+    pub(crate) fn queue(&mut self) -> &mut Q {
+        &mut self.queue
+    }
 }
 
 /// Where a fragment was, by the device that it came in by.

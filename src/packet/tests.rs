@@ -225,3 +225,171 @@ fn an_echo_request_has_an_identifier() {
         assert_eq!((parsed.l4, parsed.quoted), (L4::Echo { id: 0x1234 }, false));
     }
 }
+
+/// A UDP fragment of the packet that [`v4`] makes, by its field of flags and offset.
+fn fragment4(id: u16, field: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = v4(17, payload);
+    packet[4..6].copy_from_slice(&id.to_be_bytes());
+    packet[6..8].copy_from_slice(&field.to_be_bytes());
+    packet
+}
+
+/// A fragment header, with the next one's number.
+fn header6(next: u8, field: u16, id: u32) -> Vec<u8> {
+    let mut bytes = vec![next, 0];
+    bytes.extend(field.to_be_bytes());
+    bytes.extend(id.to_be_bytes());
+    bytes
+}
+
+#[test]
+fn a_fragment_knows_its_packet_and_its_place() {
+    let ports = &tcp(0)[..8];
+    let packet = fragment4(0xfffe, 0x2000, ports);
+    let whole = Packet::parse(&v4(17, ports));
+    let expected = Fragment {
+        key: FragmentKey { addresses: whole.unwrap().addresses, protocol: 17, id: 0xfffe },
+        start: 0,
+        end: 8,
+        more: true,
+        bytes: Some(&packet),
+        first: Some(whole),
+        over_tcp_flags: false,
+    };
+    assert_eq!(Fragment::parse(&packet), Ok(Some(expected)));
+    let packet = fragment4(0xfffe, 3, &[1, 2, 3]);
+    let expected =
+        Fragment { start: 24, end: 27, more: false, bytes: Some(&packet), first: None, ..expected };
+    assert_eq!(Fragment::parse(&packet), Ok(Some(expected)));
+    // The reserved bit and "don't fragment" make no fragment.
+    assert_eq!(Fragment::parse(&fragment4(1, 0xc000, ports)), Ok(None));
+    // Padding is no part of it, and what was cut is known by the length field.
+    let padded = [&packet[..], &[0; 9]].concat();
+    assert_eq!(Fragment::parse(&padded), Ok(Some(expected)));
+    let cut = Fragment { bytes: None, ..expected };
+    assert_eq!(Fragment::parse(&packet[..22]), Ok(Some(cut)));
+    assert_eq!(Fragment::parse(&packet[..19]), Err(Malformed::IpHeader));
+}
+
+#[test]
+fn an_ipv6_fragment_lies_behind_other_headers() {
+    let ports = &tcp(0)[..8];
+    let addresses = Packet::parse(&v6(17, ports)).unwrap().addresses;
+    // Hop by hop, routing, destination options: 8, 16 and 8 bytes. AH comes behind the fragment header.
+    let before = [&[43, 0, 0, 0, 0, 0, 0, 0, 60, 1][..], &[0; 14], &[44, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let behind = [&[17, 1][..], &[0; 10], ports, &[9; 4]].concat();
+    let packet = v6(0, &[before.clone(), header6(51, 1, 0xdead_beef), behind].concat());
+    let fragment = Fragment::parse(&packet).unwrap().unwrap();
+    assert_eq!(fragment.key, FragmentKey { addresses, protocol: 0, id: 0xdead_beef });
+    assert_eq!(
+        (fragment.start, fragment.end, fragment.more, fragment.bytes),
+        (0, 24, true, Some(&packet[..]))
+    );
+    assert_eq!(fragment.first, Some(Ok(Packet::parse(&v6(17, ports)).unwrap())));
+    let later = v6(0, &[before.clone(), header6(6, 8, 7), vec![1]].concat());
+    let fragment = Fragment::parse(&later).unwrap().unwrap();
+    assert_eq!((fragment.start, fragment.end, fragment.more), (8, 9, false));
+    assert_eq!((fragment.first, fragment.over_tcp_flags, fragment.key.protocol), (None, true, 0));
+    // Atomic: whole. So is what has no fragment header at all, and what has one that says nothing behind the first.
+    assert_eq!(Fragment::parse(&v6(0, &[before, header6(17, 0, 7), ports.to_vec()].concat())), Ok(None));
+    assert_eq!(Fragment::parse(&v6(17, ports)), Ok(None));
+    // The headers behind the fragment header count for the packet only.
+    let cut = v6(44, &[header6(60, 1, 7), vec![17, 9, 0, 0, 0, 0, 0, 0]].concat());
+    let fragment = Fragment::parse(&cut).unwrap().unwrap();
+    assert_eq!(fragment.first, Some(Err(Malformed::Extension)));
+    // Those before it for all.
+    assert_eq!(Fragment::parse(&v6(60, &[44, 9, 0, 0, 0, 0, 0, 0])), Err(Malformed::Extension));
+    assert_eq!(Fragment::parse(&v6(44, &[17, 0, 0])), Err(Malformed::Extension));
+    let chain = [60u8, 0, 0, 0, 0, 0, 0, 0].repeat(EXTENSIONS_MAX + 1);
+    assert_eq!(Fragment::parse(&v6(60, &chain)), Err(Malformed::TooManyExtensions));
+}
+
+#[test]
+fn a_fragment_has_a_possible_length() {
+    let length = Err(Malformed::FragmentLength);
+    assert_eq!(Fragment::parse(&fragment4(1, 0x2000, &[0; 12])), length);
+    assert_eq!(Fragment::parse(&fragment4(1, 1, &[])), length);
+    assert!(Fragment::parse(&fragment4(1, 0x1fff, &[0; 8])).is_err());
+    // Of 65535 bytes, the IPv4 header takes 20.
+    assert_eq!(Fragment::parse(&fragment4(1, 65512 / 8, &[0; 4])), length);
+    assert_eq!(Fragment::parse(&fragment4(1, 65512 / 8, &[0; 3])).unwrap().unwrap().end, 65515);
+    let six = |len: usize| v6(44, &[header6(17, 65528, 1), vec![0; len]].concat());
+    assert_eq!(Fragment::parse(&six(8)), length);
+    assert_eq!(Fragment::parse(&six(7)).unwrap().unwrap().end, 65535);
+    // Lengths of 0, as big packets have, are none.
+    let mut big = fragment4(1, 0x2000, &[0; 8]);
+    big[2..4].fill(0);
+    assert_eq!(Fragment::parse(&big), length);
+    let mut jumbo = v6(44, &[header6(17, 1, 1), vec![0; 8]].concat());
+    jumbo[4..6].fill(0);
+    assert_eq!(Fragment::parse(&jumbo), length);
+}
+
+/// What errors quote is what routers saw: fragments, packets with extension headers, and as little as they like.
+#[test]
+fn an_icmp_error_may_quote_a_fragment() {
+    let quoted = |packet: &[u8]| Packet::parse(packet).map(|packet| (packet.protocol, packet.l4));
+    let udp = Ok((17, L4::Udp(PORTS)));
+    let later = Ok((17, L4::LaterFragment));
+    // The first one has the ports, also where it is all that is quoted of a larger packet.
+    let mut first = answer(fragment4(1, 0x2000, &ANSWER_PORTS));
+    first[2..4].copy_from_slice(&1500u16.to_be_bytes());
+    assert_eq!(quoted(&error4(11, &first)), udp);
+    assert_eq!(quoted(&error4(11, &answer(fragment4(1, 0x2001, &ANSWER_PORTS)))), later);
+    for field in [0, 1] {
+        let first = answer(v6(44, &[header6(17, field, 7), ANSWER_PORTS.to_vec()].concat()));
+        assert_eq!(quoted(&error6(2, &first)), udp, "atomic, or with more behind it");
+    }
+    assert_eq!(quoted(&error6(2, &answer(v6(44, &header6(17, 8, 7))))), later);
+    // Behind options.
+    let mut options = answer(v4(17, &[&[1; 8][..], &ANSWER_PORTS].concat()));
+    options[0] = 0x47;
+    assert_eq!(quoted(&error4(3, &options)), udp);
+    // Behind hop by hop, routing, destination options and AH, and a fragment header among them.
+    let headers = [
+        &[43, 0, 0, 0, 0, 0, 0, 0, 44, 1][..],
+        &[0; 14],
+        &header6(60, 1, 7),
+        &[51, 0, 0, 0, 0, 0, 0, 0, 17, 1],
+        &[0; 10],
+        &ANSWER_PORTS,
+    ];
+    assert_eq!(quoted(&error6(2, &answer(v6(0, &headers.concat())))), udp);
+    // Four bytes of ports are enough, three are not; nor are headers that end before the ports.
+    for (len, expected) in [(4, udp), (3, Err(Malformed::IcmpQuote))] {
+        let answer4 = answer(v4(17, &ANSWER_PORTS));
+        assert_eq!(quoted(&error4(3, &answer4[..20 + len])), expected);
+        let answer6 = answer(v6(60, &[&[17, 0, 0, 0, 0, 0, 0, 0], &ANSWER_PORTS[..]].concat()));
+        assert_eq!(quoted(&error6(2, &answer6[..48 + len])), expected);
+        assert_eq!(quoted(&error6(2, &answer6[..40 + len])), Err(Malformed::IcmpQuote));
+    }
+    // The pong to a ping, cut behind its identifier.
+    let pong = answer(v4(1, &[0, 0, 0, 0, 0x12, 0x34, 0, 1]));
+    assert_eq!(quoted(&error4(11, &pong[..26])), Ok((1, L4::Echo { id: 0x1234 })));
+    assert_eq!(quoted(&error4(11, &pong[..24])), Err(Malformed::IcmpQuote));
+}
+
+/// An error that comes in fragments itself: the first one tells where all go.
+#[test]
+fn a_fragmented_icmp_error_is_about_the_flow_it_quotes() {
+    let mut error = error4(3, &answer(v4(17, &[&ANSWER_PORTS[..], &[0; 36]].concat())));
+    error[6] = 0x20;
+    let fragment = Fragment::parse(&error).unwrap().unwrap();
+    assert_eq!(fragment.first.unwrap().unwrap().l4, L4::Udp(PORTS));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_cause_a_panic_in_a_fragment(
+        six: bool, field: u16, next in prop::sample::select(vec![0u8, 6, 17, 43, 44, 58, 60]),
+        payload in prop::collection::vec(any::<u8>(), 0..80), cut in 0usize..160,
+    ) {
+        let mut packet = if six { v6(44, &[header6(next, field, 1), payload].concat()) } else { fragment4(1, field, &payload) };
+        packet.truncate(cut);
+        if let Ok(Some(fragment)) = Fragment::parse(&packet) {
+            prop_assert!(fragment.start < fragment.end);
+            prop_assert_eq!(fragment.first.is_some(), fragment.start == 0);
+            prop_assert!(!fragment.more || fragment.end % 8 == 0);
+        }
+    }
+}

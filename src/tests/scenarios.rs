@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::world::{Event, Lb, ip, packet, syn};
+use super::{
+    bytes::{ip, packet, syn},
+    world::{Event, Lb},
+};
 use crate::{balance::Verdict, io::QueueError};
 
 const CONFIG: &str = "

@@ -3,8 +3,8 @@
 use std::{
     collections::VecDeque,
     io,
-    net::IpAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use crate::{
@@ -13,15 +13,19 @@ use crate::{
         counters::{Counter, Counters},
     },
     config::Config,
-    ids::{Generation, QueueNum},
-    io::{Message, Queue, QueueError, Report},
+    fragment_worker::FragmentWorker,
+    ids::{Generation, Mark, QueueNum},
+    io::{Inject, Message, Pins, Queue, QueueError, Report},
+    packet::Packet,
     state::State,
-    worker::{Shared, Worker},
+    worker::{Links, Shared, Worker},
 };
 
 /// What a fake queue does next.
 pub(super) enum Event {
     Packet(Vec<u8>),
+    /// A packet that came by the device of this index.
+    By(u32, Vec<u8>),
     Nothing,
     Fails(QueueError),
 }
@@ -35,15 +39,18 @@ pub(super) struct FakeQueue {
     pub answer_error: Option<QueueError>,
 }
 
-pub(super) struct FakeMessage(Vec<u8>);
+pub(super) struct FakeMessage {
+    device: u32,
+    bytes: Vec<u8>,
+}
 
 impl Message for FakeMessage {
     fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     fn arrived_by(&self) -> u32 {
-        0
+        self.device
     }
 }
 
@@ -56,7 +63,8 @@ impl Queue for FakeQueue {
 
     fn receive(&mut self) -> Result<Option<FakeMessage>, QueueError> {
         match self.events.pop_front() {
-            Some(Event::Packet(bytes)) => Ok(Some(FakeMessage(bytes))),
+            Some(Event::Packet(bytes)) => Ok(Some(FakeMessage { device: 0, bytes })),
+            Some(Event::By(device, bytes)) => Ok(Some(FakeMessage { device, bytes })),
             Some(Event::Nothing) | None => Ok(None),
             Some(Event::Fails(error)) => Err(error),
         }
@@ -68,9 +76,23 @@ impl Queue for FakeQueue {
     }
 }
 
-/// Where a worker's counters were last shown.
+/// Where a worker's counters were last shown, and what a test has seen of them.
 #[derive(Clone, Default)]
-pub(super) struct FakeReport(Arc<Mutex<Vec<u64>>>);
+pub(super) struct FakeReport(Arc<Mutex<Vec<u64>>>, Vec<u64>);
+
+impl FakeReport {
+    /// Exactly which counters have moved since the last call, as shown outside.
+    pub(super) fn moved(&mut self) -> Vec<(&'static str, i64)> {
+        let shown = self.0.lock().unwrap().clone();
+        let zeros = std::iter::repeat(&0);
+        let by = |(now, then): (&u64, &u64)| i64::try_from(*now).unwrap() - i64::try_from(*then).unwrap();
+        let names = Counter::ALL.iter().map(|counter| counter.name());
+        let moved = names.zip(shown.iter().zip(self.1.iter().chain(zeros)).map(by));
+        let moved = moved.filter(|&(_, by)| by != 0).collect();
+        self.1 = shown;
+        moved
+    }
+}
 
 impl Report for FakeReport {
     fn counters(&mut self, counters: &mut Counters) {
@@ -85,7 +107,6 @@ pub(super) struct Lb {
     worker: Worker<FakeQueue, FakeReport>,
     report: FakeReport,
     generation: Generation,
-    seen: Vec<u64>,
 }
 
 impl Lb {
@@ -94,7 +115,7 @@ impl Lb {
         let shared = Arc::new(Shared::new(Forwarding::new(&state, Generation(1)).unwrap()));
         let report = FakeReport::default();
         let worker = Worker::new(FakeQueue::default(), report.clone(), Arc::clone(&shared));
-        Self { state, shared, worker, report, generation: Generation(1), seen: vec![0; Counter::ALL.len()] }
+        Self { state, shared, worker, report, generation: Generation(1) }
     }
 
     /// Puts another state in force, as lbd does.
@@ -134,54 +155,117 @@ impl Lb {
         self.worker.parts().0.answer_error = Some(error);
     }
 
-    /// Exactly which counters have moved since the last call, as shown outside.
-    pub(super) fn moved(&mut self) -> Vec<(&'static str, u64)> {
-        let shown = self.report.0.lock().unwrap().clone();
-        let shown = if shown.is_empty() { self.seen.clone() } else { shown };
-        let names = Counter::ALL.iter().map(|counter| counter.name());
-        let moved = names.zip(shown.iter().zip(&self.seen)).map(|(name, (now, then))| (name, now - then));
-        let moved = moved.filter(|&(_, by)| by > 0).collect();
-        self.seen = shown;
-        moved
+    /// See [`FakeReport::moved`].
+    pub(super) fn moved(&mut self) -> Vec<(&'static str, i64)> {
+        self.report.moved()
     }
 }
 
-/// A packet of the transport protocol, with some payload.
-pub(super) fn packet(protocol: u8, src: &str, sport: u16, dst: &str, dport: u16, flags: u8) -> Vec<u8> {
-    let mut l4 = Vec::new();
-    l4.extend(sport.to_be_bytes());
-    l4.extend(dport.to_be_bytes());
-    l4.extend([0; 8]);
-    l4.extend([0x50, flags]);
-    l4.extend([0; 30]);
-    ip(protocol, src, dst, &l4)
+/// The devices of a [`FragmentLb`].
+pub(super) const TUN: u32 = 7;
+pub(super) const TIER: [u32; 2] = [8, 9];
+
+/// What a worker of fragments did to the world, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    Verdict(Verdict),
+    Injected(Vec<u8>),
 }
 
-/// An IP packet with this behind its header.
-pub(super) fn ip(protocol: u8, src: &str, dst: &str, payload: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(payload.len()).unwrap();
-    let mut bytes;
-    match (src.parse().unwrap(), dst.parse().unwrap()) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            bytes = vec![0x45, 0];
-            bytes.extend((20 + len).to_be_bytes());
-            bytes.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
-            bytes.extend(src.octets());
-            bytes.extend(dst.octets());
-        }
-        (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            bytes = vec![0x60, 0, 0, 0];
-            bytes.extend(len.to_be_bytes());
-            bytes.extend([protocol, 64]);
-            bytes.extend(src.octets());
-            bytes.extend(dst.octets());
-        }
-        mixed => panic!("{mixed:?}"),
+/// What every part of a [`FragmentLb`] sees.
+#[derive(Default)]
+pub(super) struct Outside {
+    pub acts: Vec<Act>,
+    pub now: Duration,
+    /// What connection tracking answers; an error when `None`.
+    pub mark: Option<Option<Mark>>,
+    /// What it was asked.
+    pub asked: Vec<Packet>,
+    /// Whether the TUN device takes nothing.
+    pub tun_full: bool,
+}
+
+type SharedOutside = Arc<Mutex<Outside>>;
+
+pub(super) struct FragmentQueue(FakeQueue, SharedOutside);
+pub(super) struct FakePins(SharedOutside);
+pub(super) struct FakeInject(SharedOutside);
+
+impl Queue for FragmentQueue {
+    type Message = FakeMessage;
+
+    fn number(&self) -> QueueNum {
+        QueueNum(10)
     }
-    bytes.extend(payload);
-    bytes
+
+    fn receive(&mut self) -> Result<Option<FakeMessage>, QueueError> {
+        self.0.receive()
+    }
+
+    fn answer(&mut self, message: FakeMessage, verdict: Verdict) -> Result<(), QueueError> {
+        self.1.lock().unwrap().acts.push(Act::Verdict(verdict));
+        self.0.answer(message, verdict)
+    }
 }
 
-pub(super) fn syn(src: &str, sport: u16, dst: &str, dport: u16) -> Vec<u8> {
-    packet(6, src, sport, dst, dport, 0x02)
+impl Pins for FakePins {
+    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Mark>> {
+        let mut outside = self.0.lock().unwrap();
+        outside.asked.push(*packet);
+        outside.mark.ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+}
+
+impl Inject for FakeInject {
+    fn inject(&mut self, packet: &[u8]) -> io::Result<()> {
+        let mut outside = self.0.lock().unwrap();
+        if outside.tun_full {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        outside.acts.push(Act::Injected(packet.to_vec()));
+        Ok(())
+    }
+}
+
+type FakeFragmentWorker =
+    FragmentWorker<FragmentQueue, FakePins, FakeInject, FakeReport, Box<dyn FnMut() -> Duration>>;
+
+/// A balancer with the worker of fragments alone.
+pub(super) struct FragmentLb {
+    pub state: State,
+    pub outside: SharedOutside,
+    pub report: FakeReport,
+    worker: FakeFragmentWorker,
+}
+
+impl FragmentLb {
+    /// Connection tracking knows nothing.
+    pub(super) fn new(state: State) -> Self {
+        let shared = Arc::new(Shared::new(Forwarding::new(&state, Generation(1)).unwrap()));
+        shared.links.store(Arc::new(Links { tun: TUN, tier: TIER.to_vec() }));
+        let outside = Arc::new(Mutex::new(Outside { mark: Some(None), ..Outside::default() }));
+        let report = FakeReport::default();
+        let clock = Arc::clone(&outside);
+        let worker = FragmentWorker::new(
+            FragmentQueue(FakeQueue::default(), Arc::clone(&outside)),
+            FakePins(Arc::clone(&outside)),
+            FakeInject(Arc::clone(&outside)),
+            report.clone(),
+            shared,
+            Box::new(move || clock.lock().unwrap().now) as Box<dyn FnMut() -> Duration>,
+        );
+        Self { state, outside, report, worker }
+    }
+
+    /// One turn of the worker, and what it did.
+    pub(super) fn turn(&mut self, event: Event) -> io::Result<Vec<Act>> {
+        let queue = &mut self.worker.queue().0;
+        queue.events.push_back(event);
+        self.worker.turn()?;
+        Ok(std::mem::take(&mut self.outside.lock().unwrap().acts))
+    }
+
+    pub(super) fn fail_next_answer(&mut self, error: QueueError) {
+        self.worker.queue().0.answer_error = Some(error);
+    }
 }

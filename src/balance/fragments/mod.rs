@@ -361,3 +361,6 @@ impl FragmentBalancer {
         self.counters.set(Counter::FragmentHeldBytesNow, bytes);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

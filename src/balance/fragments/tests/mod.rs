@@ -1,0 +1,743 @@
+//! Rule by rule, each with the counters that it moves.
+
+mod equivalence;
+mod flood;
+mod model;
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    balance::Balancer,
+    config::{Config, Encap, Name, Path},
+    ids::Generation,
+    state::{State as WholeState, TierMember},
+    tests::bytes::{Piece, cut, ip, packet},
+};
+
+const CONFIG: &str = "
+    [balancer]
+    name = 'lb201'
+    address = ['192.168.1.201', 'fd00:0:0:1::201']
+    interfaces = ['eth2']
+    [[service]]
+    name = 'web'
+    vips = ['10.0.0.0', '1000::']
+    protocols = ['tcp', 'udp']
+    ports = ['80']
+    table_size = 997
+    backend = [ { name = 's1', address = '192.168.1.1' }, { name = 's2', address = '192.168.1.2' },
+                { name = 's3', address = '192.168.1.3' }, { name = 's4', address = 'fd00:0:0:1::4' } ]
+    [[service]]
+    name = 'empty'
+    vips = ['10.0.0.1']
+    protocols = ['udp']
+    table_size = 97
+    backend = [ { name = 's1', address = '192.168.1.1', active = false } ]
+    [[service]]
+    name = 'any'
+    vips = ['10.0.0.2', '1000::2']
+    table_size = 97
+    backend = [ { name = 's1', address = '192.168.1.1' }, { name = 's2', address = '192.168.1.2' } ]
+";
+
+const SMALL: FragmentLimits = FragmentLimits {
+    ttl_ms: 100,
+    entries: 4,
+    entries_per_source: 3,
+    held_packets: 4,
+    held_bytes: 400,
+    held_bytes_per_source: 250,
+};
+
+fn state(limits: FragmentLimits) -> WholeState {
+    let mut state = WholeState::new(&Config::parse("fragments", CONFIG).unwrap()).unwrap();
+    state.balancer.fragments = limits;
+    state
+}
+
+fn ready(state: &WholeState) -> Forwarding {
+    Forwarding::new(state, Generation(1)).unwrap()
+}
+
+/// A balancer under test.
+struct Lb {
+    balancer: FragmentBalancer,
+    forwarding: Forwarding,
+    now_ms: u64,
+    /// What connection tracking answers.
+    pin: Option<Mark>,
+    released: Vec<Box<[u8]>>,
+    seen: Vec<u64>,
+}
+
+impl Lb {
+    fn new(limits: FragmentLimits) -> Self {
+        let balancer = FragmentBalancer::new(limits);
+        let seen = balancer.counters.values().to_vec();
+        let forwarding = ready(&state(limits));
+        Self { balancer, forwarding, now_ms: 0, pin: None, released: Vec::new(), seen }
+    }
+
+    fn from(&mut self, origin: Origin, bytes: &[u8]) -> Option<Mark> {
+        let now = Duration::from_millis(self.now_ms);
+        let pin = self.pin;
+        let forwarding = &self.forwarding;
+        match self.balancer.handle(now, forwarding, origin, bytes, &mut |_| pin, &mut self.released) {
+            Verdict::Steer(mark) => Some(mark),
+            Verdict::Drop => None,
+        }
+    }
+
+    fn give(&mut self, bytes: &[u8]) -> Option<Mark> {
+        self.from(Origin::Outside, bytes)
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.balancer.tick(Duration::from_millis(now_ms));
+    }
+
+    /// Which counters and levels have moved since the last call.
+    fn moved(&mut self) -> Vec<(&'static str, i64)> {
+        let now = self.balancer.counters.values().to_vec();
+        let by = |(now, then): (&u64, &u64)| i64::try_from(*now).unwrap() - i64::try_from(*then).unwrap();
+        let names = Counter::ALL.iter().map(|counter| counter.name());
+        let moved = names.zip(now.iter().zip(&self.seen).map(by)).filter(|&(_, by)| by != 0).collect();
+        self.seen = now;
+        moved
+    }
+}
+
+/// What the whole packet gets.
+fn whole(forwarding: &Forwarding, bytes: &[u8]) -> Option<Mark> {
+    match Balancer::default().handle(forwarding, bytes) {
+        Verdict::Steer(mark) => Some(mark),
+        Verdict::Drop => None,
+    }
+}
+
+/// A part of a UDP datagram with 8 bytes of header.
+fn udp4<'a>(id: u32, start: usize, more: bool, payload: &'a [u8]) -> Piece<'a> {
+    Piece { src: "50.0.0.1", dst: "10.0.0.0", protocol: 17, id, start, more, payload }
+}
+
+/// The UDP header of client 4000 and port 80, and zeros.
+const FIRST: [u8; 24] = [15, 160, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+fn first(id: u32) -> Vec<u8> {
+    udp4(id, 0, true, &FIRST).bytes()
+}
+
+fn later(id: u32, start: usize, more: bool) -> Vec<u8> {
+    udp4(id, start, more, &[7; 24]).bytes()
+}
+
+const LATER_BYTES: i64 = 20 + 24;
+
+#[test]
+fn later_fragments_follow_the_first() {
+    let mut lb = Lb::new(SMALL);
+    let mark = lb.give(&first(1));
+    assert!(mark.is_some());
+    assert_eq!(
+        lb.moved(),
+        [("packets", 1), ("fragments", 1), ("steered_fragment", 1), ("fragment_entries_now", 1)]
+    );
+    assert_eq!(lb.give(&later(1, 24, true)), mark);
+    assert_eq!(lb.moved(), [("packets", 1), ("fragments", 1), ("steered_fragment", 1)]);
+    // The last one: nothing is left to wait for.
+    assert_eq!(lb.give(&later(1, 48, false)), mark);
+    assert_eq!(
+        lb.moved(),
+        [("packets", 1), ("fragments", 1), ("steered_fragment", 1), ("fragment_entries_now", -1)]
+    );
+    let steered: u64 = lb.balancer.counters.targets().iter().sum();
+    assert_eq!(steered, 1, "targets count packets, not fragments");
+}
+
+#[test]
+fn early_fragments_are_held_until_the_first_comes() {
+    let mut lb = Lb::new(SMALL);
+    let (last, middle) = (later(1, 48, false), later(1, 24, true));
+    assert_eq!(lb.give(&last), None);
+    assert_eq!(
+        lb.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("fragment_held", 1),
+            ("fragment_entries_now", 1),
+            ("fragment_held_packets_now", 1),
+            ("fragment_held_bytes_now", LATER_BYTES)
+        ]
+    );
+    assert_eq!(lb.give(&middle), None);
+    lb.moved();
+    let mark = lb.give(&first(1));
+    assert!(mark.is_some());
+    assert_eq!(lb.released.iter().map(|bytes| bytes.to_vec()).collect::<Vec<_>>(), [last, middle]);
+    assert_eq!(
+        lb.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("steered_fragment", 1),
+            ("fragment_held_packets_now", -2),
+            ("fragment_held_bytes_now", -2 * LATER_BYTES)
+        ]
+    );
+    for (index, bytes) in lb.released.clone().iter().enumerate() {
+        assert_eq!(lb.from(Origin::Held, bytes), mark);
+        let mut expected = vec![("packets", 1), ("steered_fragment", 1)];
+        expected.extend((index == 1).then_some(("fragment_entries_now", -1)));
+        assert_eq!(lb.moved(), expected);
+    }
+    // What comes back to nobody is not held again.
+    assert_eq!(lb.from(Origin::Held, &later(1, 24, true)), None);
+    assert_eq!(lb.moved(), [("packets", 1), ("drop_fragment_late", 1)]);
+    assert_eq!(lb.give(&later(2, 24, true)), None);
+    lb.moved();
+    assert_eq!(lb.from(Origin::Held, &later(2, 24, true)), None);
+    assert_eq!(lb.moved(), [("packets", 1), ("drop_fragment_late", 1)]);
+}
+
+#[test]
+fn a_released_fragment_that_cannot_be_sent_is_not_waited_for() {
+    let mut lb = Lb::new(SMALL);
+    assert_eq!(lb.give(&later(1, 24, false)), None);
+    assert!(lb.give(&first(1)).is_some());
+    lb.moved();
+    let bytes = lb.released.pop().unwrap();
+    lb.balancer.inject_failed(&bytes);
+    assert_eq!(lb.moved(), [("fragment_inject_failed", 1), ("fragment_entries_now", -1)]);
+    lb.balancer.inject_failed(&bytes);
+    assert_eq!(lb.moved(), [("fragment_inject_failed", 1)]);
+}
+
+#[test]
+fn padding_is_not_held() {
+    let mut lb = Lb::new(SMALL);
+    let mut padded = later(1, 24, false);
+    padded.extend([0; 6]);
+    lb.give(&padded);
+    lb.give(&first(1));
+    assert_eq!(*lb.released[0], padded[..44]);
+}
+
+#[test]
+fn a_first_fragment_follows_its_connection_mark() {
+    let mut lb = Lb::new(SMALL);
+    let by_table = lb.give(&first(1)).unwrap();
+    let mask = state(SMALL).balancer.mark_mask;
+    let other = [1, 2].map(|number| mask.mark(TargetId::from_number(number).unwrap()));
+    let other = other.into_iter().find(|mark| *mark != by_table).unwrap();
+    lb.moved();
+    // Bits of others are not ours to set.
+    lb.pin = Some(Mark(other.0 | 0x10_0000));
+    assert_eq!(lb.give(&first(2)), Some(other));
+    assert_eq!(
+        lb.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("steered_fragment", 1),
+            ("fragment_pinned", 1),
+            ("fragment_entries_now", 1)
+        ]
+    );
+    // A flow without a mark, and one of a target that is gone.
+    for (id, pin) in [(3, Mark(0)), (4, mask.mark(TargetId::new(4000).unwrap()))] {
+        lb.pin = Some(pin);
+        lb.tick(lb.now_ms + 100);
+        lb.moved();
+        assert_eq!(lb.give(&first(id)), Some(by_table));
+        assert_eq!(
+            lb.moved(),
+            [("packets", 1), ("fragments", 1), ("steered_fragment", 1), ("fragment_entries_now", 1)]
+        );
+    }
+}
+
+/// Fragments in this order, each with the reason why it is dropped, or none.
+fn expect(what: &str, pieces: &[(Vec<u8>, Option<&str>)]) {
+    let mut lb = Lb::new(FragmentLimits::default());
+    for (index, (bytes, reason)) in pieces.iter().enumerate() {
+        let steered = lb.give(bytes).is_some();
+        let moved = lb.moved();
+        assert_eq!(steered, reason.is_none(), "{what}, {index}: {moved:?}");
+        let reason = reason.unwrap_or("steered_fragment");
+        let mut expected = BTreeMap::from([("packets", 1), (reason, 1)]);
+        if reason != "drop_fragment_length" {
+            expected.insert("fragments", 1);
+        }
+        // What was held goes with the packet.
+        let held = moved.iter().find(|(name, _)| *name == "fragment_held_packets_now");
+        if let Some((_, by @ ..0)) = held
+            && !steered
+        {
+            *expected.entry("drop_fragment_poisoned").or_default() -= by;
+        }
+        let counts = moved.into_iter().filter(|(name, _)| !name.ends_with("_now"));
+        assert_eq!(counts.collect::<BTreeMap<_, _>>(), expected, "{what}, {index}");
+    }
+}
+
+const HELD: Option<&str> = Some("fragment_held");
+const POISONED: Option<&str> = Some("drop_fragment_poisoned");
+const OVERLAP: Option<&str> = Some("drop_fragment_overlap");
+const DUPLICATE: Option<&str> = Some("drop_fragment_duplicate");
+const TINY: Option<&str> = Some("drop_fragment_tiny");
+const LENGTH: Option<&str> = Some("drop_fragment_length");
+
+#[test]
+fn whole_duplicates_are_dropped_and_nothing_else_happens() {
+    let (a, b, c) = (first(1), later(1, 24, true), later(1, 48, false));
+    expect(
+        "known",
+        &[
+            (a.clone(), None),
+            (a.clone(), DUPLICATE),
+            (b.clone(), None),
+            (b.clone(), DUPLICATE),
+            (udp4(1, 32, true, &[0; 8]).bytes(), DUPLICATE),
+            (udp4(1, 16, true, &[0; 16]).bytes(), DUPLICATE),
+            (c, None),
+        ],
+    );
+    expect("holding", &[(b.clone(), HELD), (b, DUPLICATE), (a, None)]);
+}
+
+#[test]
+fn overlaps_poison() {
+    for (what, piece) in [
+        ("reaches beyond", later(1, 40, true)),
+        ("begins before", udp4(1, 16, true, &[0; 16]).bytes()),
+        ("covers", udp4(1, 16, true, &[0; 48]).bytes()),
+        ("ends before the end", udp4(1, 32, false, &[0; 8]).bytes()),
+        ("ends where others follow", udp4(1, 40, false, &[0; 8]).bytes()),
+    ] {
+        expect(what, &[(later(1, 24, true), HELD), (piece, OVERLAP), (first(1), POISONED)]);
+    }
+    for (what, piece) in [
+        ("another end", later(1, 72, false)),
+        ("an earlier end", udp4(1, 24, false, &[0; 8]).bytes()),
+        ("more behind the end", later(1, 72, true)),
+        ("more at the end", later(1, 48, true)),
+    ] {
+        expect(
+            what,
+            &[(first(1), None), (later(1, 48, false), None), (piece, OVERLAP), (first(1), POISONED)],
+        );
+    }
+    let mut lb = Lb::new(SMALL);
+    lb.give(&later(1, 24, true));
+    lb.give(&later(1, 72, true));
+    lb.moved();
+    lb.give(&later(1, 32, true));
+    assert_eq!(
+        lb.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("drop_fragment_overlap", 1),
+            ("drop_fragment_poisoned", 2),
+            ("fragment_held_packets_now", -2),
+            ("fragment_held_bytes_now", -2 * LATER_BYTES)
+        ]
+    );
+    // What was released before comes back poisoned.
+    assert!(lb.give(&first(2)).is_some());
+    assert_eq!(lb.give(&udp4(2, 8, true, &[0; 24]).bytes()), None);
+    lb.moved();
+    assert_eq!(lb.from(Origin::Held, &later(2, 48, true)), None);
+    assert_eq!(lb.moved(), [("packets", 1), ("drop_fragment_poisoned", 1)]);
+}
+
+#[test]
+fn first_fragments_show_their_ports_and_flags() {
+    let web = |protocol, start, more, payload: &[u8]| {
+        Piece { protocol, payload, ..udp4(1, start, more, &[]) }.bytes()
+    };
+    let six = |protocol, start, more, payload: &[u8]| {
+        Piece { src: "2000::1", dst: "1000::", ..Piece { protocol, payload, ..udp4(1, start, more, &[]) } }
+            .bytes()
+    };
+    expect(
+        "TCP without flags",
+        &[(web(6, 0, true, &FIRST[..8]), TINY), (web(6, 24, true, &[0; 8]), POISONED)],
+    );
+    expect("TCP with flags", &[(web(6, 0, true, &FIRST[..16]), None), (web(6, 16, true, &[0; 8]), None)]);
+    expect("over the flags", &[(web(6, 8, true, &[0; 16]), TINY), (web(6, 0, true, &FIRST), POISONED)]);
+    expect("over the flags, last", &[(six(6, 8, false, &[0; 3]), TINY), (six(6, 0, true, &FIRST), POISONED)]);
+    expect("of UDP", &[(web(17, 8, true, &[0; 16]), HELD), (web(17, 0, true, &FIRST[..8]), None)]);
+    expect("held", &[(web(6, 24, true, &[0; 8]), HELD)]);
+    let mut lb = Lb::new(SMALL);
+    lb.give(&web(6, 24, true, &[0; 8]));
+    lb.moved();
+    assert_eq!(lb.give(&web(6, 0, true, &FIRST[..8])), None);
+    assert_eq!(lb.moved()[2..4], [("drop_fragment_tiny", 1), ("drop_fragment_poisoned", 1)]);
+    // RFC 7112: destination options that go on in the next fragment.
+    expect(
+        "headers cut",
+        &[(six(60, 0, true, &[17, 3, 0, 0, 0, 0, 0, 0]), TINY), (six(60, 8, true, &[0; 8]), POISONED)],
+    );
+    expect("headers, then nothing", &[(six(60, 0, true, &[17, 0, 0, 0, 0, 0, 0, 0]), TINY)]);
+    let headers = [&[17, 0, 0, 0, 0, 0, 0, 0], &FIRST[..8]].concat();
+    expect("headers whole", &[(six(60, 0, true, &headers), None)]);
+}
+
+#[test]
+fn lengths_are_possible() {
+    expect("no multiple of 8", &[(udp4(1, 0, true, &FIRST[..23]).bytes(), LENGTH), (first(1), None)]);
+    expect("nothing", &[(udp4(1, 24, false, &[]).bytes(), LENGTH)]);
+    expect(
+        "nothing, IPv6",
+        &[(Piece { src: "2000::1", dst: "1000::", ..udp4(1, 24, false, &[]) }.bytes(), LENGTH)],
+    );
+    // 65535 bytes are 20 of header and 65515.
+    expect("beyond the end", &[(udp4(1, 65512, false, &[0; 4]).bytes(), LENGTH)]);
+    expect("the very end", &[(udp4(1, 65512, false, &[0; 3]).bytes(), HELD)]);
+    let six = |len| Piece { src: "2000::1", dst: "1000::", ..udp4(1, 65528, false, &FIRST[..len]) }.bytes();
+    expect("beyond the end, IPv6", &[(six(8), LENGTH)]);
+    expect("the very end, IPv6", &[(six(7), HELD)]);
+}
+
+#[test]
+fn what_drops_the_first_drops_the_others() {
+    let to = |dst, sport: [u8; 4], start| {
+        Piece { dst, start, payload: &[&sport[..], &[0; 20]].concat(), ..udp4(1, 0, true, &[]) }.bytes()
+    };
+    for (what, dst, ports, reason) in [
+        ("no service", "10.0.0.0", [0, 1, 0, 81], "drop_no_service"),
+        ("no backend", "10.0.0.1", [0, 1, 0, 81], "drop_no_backend"),
+    ] {
+        expect(what, &[(to(dst, ports, 0), Some(reason)), (to(dst, ports, 24), POISONED)]);
+    }
+    // An ICMP error that quotes nothing of its receiver; one that quotes a later fragment.
+    let error = |quoted: &[u8]| {
+        let message = [&[3, 4, 0, 0, 0, 0, 5, 0x14], quoted].concat();
+        Piece { protocol: 1, payload: &message, ..udp4(1, 0, true, &[]) }.bytes()
+    };
+    expect("foreign", &[(error(&[0; 24]), Some("drop_icmp_quote")), (later(2, 24, true), HELD)]);
+    let quoted = Piece { src: "10.0.0.0", dst: "50.0.0.1", ..udp4(9, 8, false, &[0; 4]) }.bytes();
+    expect("later", &[(error(&quoted), Some("drop_fragment"))]);
+    let fault = Piece {
+        src: "2000::1",
+        dst: "1000::",
+        protocol: 60,
+        payload: &[60, 0, 0, 0, 0, 0, 0, 0].repeat(9),
+        ..udp4(1, 0, true, &[])
+    };
+    expect(
+        "headers",
+        &[
+            (fault.bytes(), Some("drop_too_many_extensions")),
+            (Piece { start: 72, ..fault }.bytes(), POISONED),
+        ],
+    );
+}
+
+#[test]
+fn what_is_no_fragment_is_handled_as_whole() {
+    let mut lb = Lb::new(SMALL);
+    let datagram = packet(17, "2000::1", 4000, "1000::", 80, 0);
+    let mark = whole(&lb.forwarding, &datagram);
+    assert!(mark.is_some());
+    assert_eq!(lb.give(&datagram), mark);
+    assert_eq!(lb.moved(), [("packets", 1), ("steered_udp", 1)]);
+    let atomic = &cut(&datagram, 7, 4096, None)[0];
+    assert_eq!(lb.give(atomic), mark, "RFC 6946");
+    assert_eq!(lb.moved(), [("packets", 1), ("steered_udp", 1)]);
+    assert_eq!(lb.give(&[0x45; 7]), None);
+    assert_eq!(lb.moved(), [("packets", 1), ("drop_ip_header", 1)]);
+}
+
+#[test]
+fn a_packet_has_so_many_parts() {
+    let mut lb = Lb::new(FragmentLimits::default());
+    let part = |index: usize| udp4(1, index * 16, true, &[0; 8]).bytes();
+    for index in 1..=64 {
+        assert_eq!(lb.give(&part(index)), None);
+    }
+    assert_eq!(lb.balancer.counters.get(Counter::FragmentHeld), 64);
+    // Neighbours make no new part.
+    lb.give(&udp4(1, 24, true, &[0; 8]).bytes());
+    lb.give(&udp4(1, 64 * 16 + 8, true, &[0; 8]).bytes());
+    assert_eq!(lb.balancer.counters.get(Counter::FragmentHeld), 66);
+    lb.moved();
+    // That joined two of them, so there is room for one, and not for another.
+    lb.give(&part(66));
+    assert_eq!(lb.moved()[2], ("fragment_held", 1));
+    assert_eq!(lb.give(&part(68)), None);
+    assert_eq!(lb.moved()[2..4], [("drop_fragment_poisoned", 67), ("drop_fragment_parts", 1)]);
+    // In order, or in reverse, there may be any number.
+    for order in [false, true] {
+        let mut lb = Lb::new(FragmentLimits::default());
+        let starts = (0..1000).map(|n| if order { n } else { 999 - n });
+        let mut steered = 0;
+        for start in starts {
+            let payload = if start == 0 { &FIRST[..8] } else { &[0; 8] };
+            steered += u64::from(lb.give(&udp4(1, start * 8, start < 999, payload).bytes()).is_some());
+        }
+        let back = std::mem::take(&mut lb.released);
+        steered += back.iter().map(|bytes| u64::from(lb.from(Origin::Held, bytes).is_some())).sum::<u64>();
+        assert_eq!(steered, 1000);
+        assert_eq!(lb.balancer.counters.get(Counter::FragmentEntriesNow), 0);
+    }
+}
+
+#[test]
+fn entries_are_forgotten_in_time_whatever_the_clock_does() {
+    let mut lb = Lb::new(SMALL);
+    lb.now_ms = 1_000_000;
+    lb.give(&later(1, 24, true));
+    lb.tick(1_000_099);
+    // A fragment counts from its own time.
+    lb.give(&later(1, 72, true));
+    lb.moved();
+    lb.tick(1_000_198);
+    assert_eq!(lb.moved(), []);
+    // Back to the start: no time has passed.
+    lb.tick(0);
+    lb.tick(0);
+    assert_eq!(lb.moved(), []);
+    lb.tick(1);
+    assert_eq!(
+        lb.moved(),
+        [
+            ("drop_fragment_expired", 2),
+            ("fragment_entries_now", -1),
+            ("fragment_held_packets_now", -2),
+            ("fragment_held_bytes_now", -2 * LATER_BYTES)
+        ]
+    );
+    // What is too old is not found, tick or not.
+    assert!(lb.give(&first(2)).is_some());
+    lb.now_ms = u64::MAX;
+    lb.moved();
+    assert_eq!(lb.give(&later(2, 24, true)), None);
+    assert_eq!(lb.moved()[2], ("fragment_held", 1));
+    // A duplicate does not lengthen a life.
+    lb.now_ms = 50;
+    lb.give(&later(2, 24, true));
+    lb.now_ms = 149;
+    lb.give(&later(2, 24, true));
+    lb.moved();
+    lb.tick(150);
+    assert_eq!(lb.moved()[0], ("drop_fragment_expired", 1));
+}
+
+fn from_source(src: &str, id: u32, start: usize, payload: &[u8]) -> Vec<u8> {
+    Piece { src, id, start, payload, ..udp4(0, 0, true, &[]) }.bytes()
+}
+
+#[test]
+fn a_full_table_forgets_the_least_recently_used() {
+    let mut lb = Lb::new(SMALL);
+    for (id, src) in [(1, "50.0.0.1"), (2, "50.0.0.1"), (3, "50.0.0.2"), (4, "50.0.0.2")] {
+        lb.give(&from_source(src, id, 24, &[0; 8]));
+    }
+    let mark = lb.give(&from_source("50.0.0.1", 1, 0, &FIRST));
+    assert!(mark.is_some());
+    lb.moved();
+    lb.give(&from_source("50.0.0.3", 5, 24, &[0; 8]));
+    assert_eq!(
+        lb.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("fragment_held", 1),
+            ("fragment_evicted", 1),
+            ("drop_fragment_evicted", 1)
+        ]
+    );
+    // The second of them it was: its first fragment finds nothing held.
+    lb.released.clear();
+    assert!(lb.give(&from_source("50.0.0.1", 2, 0, &FIRST)).is_some());
+    assert_eq!(lb.released.len(), 0);
+    assert_eq!(lb.give(&from_source("50.0.0.1", 1, 32, &[0; 8])), mark, "the first is still known");
+}
+
+#[test]
+fn holding_packets_make_room_for_each_other() {
+    // By number: the fifth held fragment.
+    let mut lb = Lb::new(FragmentLimits { held_bytes: 4000, held_bytes_per_source: 4000, ..SMALL });
+    assert!(lb.give(&from_source("50.0.0.9", 9, 0, &FIRST)).is_some());
+    for (id, start) in [(1, 24), (2, 24), (1, 40), (2, 40)] {
+        lb.give(&from_source("50.0.0.1", id, start, &[0; 8]));
+    }
+    lb.moved();
+    lb.give(&from_source("50.0.0.2", 3, 24, &[0; 8]));
+    assert_eq!(
+        lb.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("fragment_held", 1),
+            ("fragment_evicted", 1),
+            ("drop_fragment_evicted", 2),
+            ("fragment_held_packets_now", -1),
+            ("fragment_held_bytes_now", -28)
+        ]
+    );
+    // A packet does not make room for its own, and what fills all alone finds no room: nobody is sent away for it.
+    lb.give(&from_source("50.0.0.1", 2, 56, &[0; 8]));
+    lb.give(&from_source("50.0.0.1", 2, 72, &[0; 8]));
+    lb.moved();
+    lb.give(&from_source("50.0.0.1", 2, 88, &[0; 8]));
+    assert_eq!(lb.moved(), [("packets", 1), ("fragments", 1), ("drop_fragment_full", 1)]);
+    assert_eq!(lb.balancer.counters.get(Counter::FragmentHeldPacketsNow), 4);
+    // By bytes: 400, of which each takes 220.
+    let mut lb = Lb::new(SMALL);
+    lb.give(&from_source("50.0.0.1", 1, 24, &[0; 200]));
+    lb.moved();
+    lb.give(&from_source("50.0.0.2", 2, 24, &[0; 200]));
+    assert_eq!(
+        lb.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("fragment_held", 1),
+            ("fragment_evicted", 1),
+            ("drop_fragment_evicted", 1)
+        ]
+    );
+    lb.give(&from_source("50.0.0.3", 2, 24, &[0; 400]));
+    assert_eq!(lb.moved(), [("packets", 1), ("fragments", 1), ("drop_fragment_full", 1)]);
+}
+
+#[test]
+fn a_source_has_its_share() {
+    let mut lb = Lb::new(SMALL);
+    for id in 1..=3 {
+        assert!(lb.give(&first(id)).is_some());
+    }
+    lb.moved();
+    for bytes in [first(4), later(4, 24, true)] {
+        assert_eq!(lb.give(&bytes), None);
+        assert_eq!(lb.moved(), [("packets", 1), ("fragments", 1), ("drop_fragment_source", 1)]);
+    }
+    assert!(lb.give(&later(3, 24, true)).is_some(), "what it has goes on");
+    assert!(lb.give(&from_source("50.0.0.2", 4, 0, &FIRST)).is_some(), "others do not notice");
+    assert_eq!(lb.balancer.counters.get(Counter::FragmentEvicted), 0);
+    // Bytes: 250, of which one takes 220.
+    let mut lb = Lb::new(FragmentLimits { held_bytes: 4000, ..SMALL });
+    lb.give(&from_source("50.0.0.1", 1, 24, &[0; 200]));
+    lb.moved();
+    for id in [1, 2] {
+        lb.give(&from_source("50.0.0.1", id, 400, &[0; 200]));
+        assert_eq!(lb.moved(), [("packets", 1), ("fragments", 1), ("drop_fragment_source", 1)]);
+    }
+    lb.give(&from_source("50.0.0.2", 1, 24, &[0; 104]));
+    assert_eq!(lb.moved()[2], ("fragment_held", 1));
+    // A share comes back when it is used no more.
+    assert!(lb.give(&from_source("50.0.0.1", 1, 0, &FIRST)).is_some());
+    lb.moved();
+    lb.give(&from_source("50.0.0.1", 2, 24, &[0; 200]));
+    assert_eq!(lb.moved()[2], ("fragment_held", 1));
+}
+
+#[test]
+fn a_fragment_that_was_cut_cannot_be_held_but_steered() {
+    let mut lb = Lb::new(SMALL);
+    let cut_short = &later(1, 24, true)[..30];
+    assert_eq!(lb.give(cut_short), None);
+    assert_eq!(lb.moved(), [("packets", 1), ("fragments", 1), ("drop_fragment_full", 1)]);
+    let mark = lb.give(&first(1)[..28]);
+    assert!(mark.is_some());
+    assert_eq!(lb.give(cut_short), mark);
+}
+
+#[test]
+fn other_limits_make_another_table() {
+    let mut lb = Lb::new(SMALL);
+    lb.give(&later(1, 24, true));
+    lb.give(&first(2));
+    lb.moved();
+    lb.forwarding = ready(&state(FragmentLimits { entries: 5, ..SMALL }));
+    lb.give(&first(1));
+    assert_eq!(
+        lb.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("steered_fragment", 1),
+            ("fragment_evicted", 2),
+            ("drop_fragment_evicted", 1),
+            ("fragment_entries_now", -1),
+            ("fragment_held_packets_now", -1),
+            ("fragment_held_bytes_now", -LATER_BYTES)
+        ]
+    );
+    assert_eq!(lb.released.len(), 0);
+    lb.forwarding = ready(&state(FragmentLimits { entries: 5, ..SMALL }));
+    assert!(lb.give(&later(1, 24, true)).is_some(), "the same limits, the same table");
+}
+
+/// This balancer and two others, each with a target behind those of the backends.
+pub(crate) fn with_tier(mut state: WholeState, own: &str) -> WholeState {
+    for (name, address) in [("lb1", "192.168.1.201"), ("lb2", "192.168.1.202"), ("lb3", "192.168.1.203")] {
+        let address: std::net::Ipv4Addr = address.parse().unwrap();
+        let target = (name != own).then(|| {
+            state.targets.push(Some(Path::Via(Encap::Gre, address.into())));
+            TargetId::new(state.targets.len() - 1).unwrap()
+        });
+        let name = Name::new(name).unwrap();
+        state.tier.push(TierMember { name, address4: Some(address), address6: None, target, active: true });
+    }
+    state
+}
+
+#[test]
+fn what_another_balancer_owns_is_sent_there_once() {
+    let mut lb = Lb::new(SMALL);
+    lb.forwarding = ready(&with_tier(state(SMALL), "lb1"));
+    let sources: Vec<_> = (1..=60).map(|host| format!("50.0.0.{host}")).collect();
+    let mut elsewhere = Vec::new();
+    for src in &sources {
+        let bytes = from_source(src, 1, 0, &FIRST);
+        let key = Fragment::parse(&bytes).unwrap().unwrap().key;
+        if let Owner::Member { mark, .. } = lb.forwarding.tier().owner(key.addresses, key.protocol) {
+            elsewhere.push((src, bytes, mark));
+        }
+    }
+    assert!((20..60).contains(&elsewhere.len()), "two thirds: {}", elsewhere.len());
+    for (src, bytes, mark) in &elsewhere {
+        assert_eq!(lb.give(bytes), Some(*mark));
+        assert_eq!(lb.give(&from_source(src, 1, 24, &[0; 8])), Some(*mark), "without waiting for anything");
+        assert_eq!(lb.moved(), [("packets", 2), ("fragments", 2), ("fragment_forwarded", 2)]);
+    }
+    let counted: u64 = lb.balancer.counters.targets().iter().sum();
+    assert_eq!(counted, elsewhere.len() as u64, "of each packet the first fragment");
+    // The same from another balancer is handled here.
+    let (_, bytes, mark) = &elsewhere[0];
+    let backend = lb.from(Origin::Tier, bytes).unwrap();
+    assert_ne!(backend, *mark);
+    assert_eq!(
+        lb.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("steered_fragment", 1),
+            ("fragment_from_tier", 1),
+            ("fragment_entries_now", 1)
+        ]
+    );
+}
+
+#[test]
+fn protocols_and_families_are_kept_apart() {
+    let mut lb = Lb::new(SMALL);
+    let tcp = Piece { protocol: 6, ..udp4(1, 24, true, &[0; 8]) };
+    assert!(lb.give(&first(1)).is_some());
+    assert_eq!(lb.give(&tcp.bytes()), None, "another protocol, another packet");
+    let six = |protocol, start| {
+        Piece { src: "2000::1", dst: "1000::", protocol, start, ..udp4(0x1_0001, 0, true, &FIRST) }.bytes()
+    };
+    let mark = lb.give(&six(17, 0));
+    assert!(mark.is_some());
+    // RFC 8200, 4.5: only the first fragment's next header counts.
+    assert_eq!(lb.give(&six(60, 24)), mark);
+    assert_eq!(whole(&lb.forwarding, &ip(17, "2000::1", "1000::", &FIRST)), mark);
+}

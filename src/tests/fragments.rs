@@ -1,0 +1,265 @@
+//! What the worker of fragments does, alone and in a tier.
+
+use std::collections::BTreeMap;
+
+use super::{
+    bytes::{cut, packet},
+    world::{Act, Event, FragmentLb, TIER, TUN},
+};
+use crate::{
+    balance::{Balancer, Forwarding, Verdict, fragments::tests::with_tier},
+    config::{Config, Path},
+    ids::{Generation, Mark},
+    io::QueueError,
+    packet::L4,
+    state::State,
+};
+
+const CONFIG: &str = "
+    [balancer]
+    name = 'lb1'
+    address = ['192.168.1.201', 'fd00:0:0:1::201']
+    interfaces = ['eth2']
+    [[service]]
+    name = 'web'
+    vips = ['10.0.0.0/32', '1000::/128']
+    protocols = ['udp']
+    ports = ['80']
+    table_size = 997
+    backend = [ { name = 's1', address = '192.168.1.1' }, { name = 's2', address = '192.168.1.2' },
+                { name = 's3', address = '192.168.1.3' }, { name = 's4', address = 'fd00:0:0:1::4' } ]
+";
+const ETH: u32 = 2;
+
+fn state() -> State {
+    State::new(&Config::parse("world", CONFIG).unwrap()).unwrap()
+}
+
+/// A datagram from this client in three fragments.
+fn three(client: &str) -> [Vec<u8>; 3] {
+    let vip = if client.contains(':') { "1000::" } else { "10.0.0.0" };
+    cut(&packet(17, client, 4000, vip, 80, 0), 9, 16, None).try_into().unwrap()
+}
+
+/// Where the whole datagram goes.
+fn whole(state: &State, client: &str) -> Mark {
+    let vip = if client.contains(':') { "1000::" } else { "10.0.0.0" };
+    let forwarding = Forwarding::new(state, Generation(1)).unwrap();
+    let datagram = packet(17, client, 4000, vip, 80, 0);
+    match Balancer::default().handle(&forwarding, &datagram) {
+        Verdict::Steer(mark) => mark,
+        Verdict::Drop => panic!("{client} is not steered"),
+    }
+}
+
+#[test]
+fn the_verdict_comes_first_and_then_what_waited_for_it() {
+    let mut lb = FragmentLb::new(state());
+    let mark = whole(&lb.state, "50.0.0.1");
+    let steer = Act::Verdict(Verdict::Steer(mark));
+    let [first, middle, last] = three("50.0.0.1");
+    let bytes = i64::try_from(last.len()).unwrap();
+    assert_eq!(lb.turn(Event::By(ETH, last.clone())).unwrap(), [Act::Verdict(Verdict::Drop)]);
+    assert_eq!(
+        lb.report.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("fragment_held", 1),
+            ("fragment_entries_now", 1),
+            ("fragment_held_packets_now", 1),
+            ("fragment_held_bytes_now", bytes)
+        ]
+    );
+    assert_eq!(lb.turn(Event::By(ETH, first)).unwrap(), [steer.clone(), Act::Injected(last.clone())]);
+    assert_eq!(
+        lb.report.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("steered_fragment", 1),
+            ("fragment_injected", 1),
+            ("fragment_held_packets_now", -1),
+            ("fragment_held_bytes_now", -bytes)
+        ]
+    );
+    assert_eq!(lb.turn(Event::By(ETH, middle)).unwrap(), vec![steer.clone()]);
+    assert_eq!(lb.report.moved(), [("packets", 1), ("fragments", 1), ("steered_fragment", 1)]);
+    assert_eq!(lb.turn(Event::By(TUN, last)).unwrap(), [steer]);
+    assert_eq!(lb.report.moved(), [("packets", 1), ("steered_fragment", 1), ("fragment_entries_now", -1)]);
+}
+
+#[test]
+fn a_device_that_takes_nothing_is_not_waited_for() {
+    let mut lb = FragmentLb::new(state());
+    let [first, middle, last] = three("2000::1");
+    for early in [&last, &middle] {
+        lb.turn(Event::By(ETH, early.clone())).unwrap();
+    }
+    let held = i64::try_from(last.len() + middle.len()).unwrap();
+    lb.report.moved();
+    lb.outside.lock().unwrap().tun_full = true;
+    lb.turn(Event::By(ETH, first)).unwrap();
+    assert_eq!(
+        lb.report.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("steered_fragment", 1),
+            ("fragment_inject_failed", 2),
+            ("fragment_entries_now", -1),
+            ("fragment_held_packets_now", -2),
+            ("fragment_held_bytes_now", -held)
+        ]
+    );
+}
+
+#[test]
+fn connection_tracking_is_asked_about_first_fragments_only() {
+    let mut lb = FragmentLb::new(state());
+    let by_table = whole(&lb.state, "50.0.0.1");
+    let marks = lb.state.targets_used().map(|(target, _)| lb.state.balancer.mark_mask.mark(target));
+    let other = marks.into_iter().find(|mark| *mark != by_table).unwrap();
+    let [first, middle, last] = three("50.0.0.1");
+    lb.outside.lock().unwrap().mark = Some(Some(other));
+    for piece in [first.clone(), middle, last] {
+        assert_eq!(lb.turn(Event::By(ETH, piece)).unwrap(), [Act::Verdict(Verdict::Steer(other))]);
+    }
+    assert_eq!(
+        lb.report.moved(),
+        [("packets", 3), ("fragments", 3), ("steered_fragment", 3), ("fragment_pinned", 1)]
+    );
+    let asked = std::mem::take(&mut lb.outside.lock().unwrap().asked);
+    assert!(matches!(asked[..], [packet] if matches!(packet.l4, L4::Udp(ports) if ports.src == 4000)));
+    // It cannot be asked: the table decides.
+    lb.outside.lock().unwrap().mark = None;
+    assert_eq!(lb.turn(Event::By(ETH, first)).unwrap(), [Act::Verdict(Verdict::Steer(by_table))]);
+    assert_eq!(
+        lb.report.moved(),
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("steered_fragment", 1),
+            ("conntrack_error", 1),
+            ("fragment_entries_now", 1)
+        ]
+    );
+}
+
+#[test]
+fn idle_turns_forget_what_is_too_old() {
+    let mut lb = FragmentLb::new(state());
+    let [_, middle, _] = three("50.0.0.1");
+    lb.turn(Event::By(ETH, middle.clone())).unwrap();
+    lb.report.moved();
+    let ttl = lb.state.balancer.fragments.ttl_ms;
+    lb.outside.lock().unwrap().now = std::time::Duration::from_millis(u64::from(ttl) - 1);
+    assert_eq!(lb.turn(Event::Nothing).unwrap(), []);
+    assert_eq!(lb.report.moved(), []);
+    lb.outside.lock().unwrap().now = std::time::Duration::from_millis(ttl.into());
+    assert_eq!(lb.turn(Event::Nothing).unwrap(), []);
+    assert_eq!(
+        lb.report.moved(),
+        [
+            ("drop_fragment_expired", 1),
+            ("fragment_entries_now", -1),
+            ("fragment_held_packets_now", -1),
+            ("fragment_held_bytes_now", -i64::try_from(middle.len()).unwrap())
+        ]
+    );
+}
+
+#[test]
+fn no_error_of_the_socket_loses_what_was_held() {
+    let mut lb = FragmentLb::new(state());
+    let [first, middle, _] = three("50.0.0.1");
+    for (error, counter) in [
+        (QueueError::Overrun, "socket_overrun"),
+        (QueueError::TooLate, "verdict_too_late"),
+        (QueueError::Other(std::io::Error::other("strange")), "socket_error"),
+    ] {
+        assert_eq!(lb.turn(Event::Fails(error)).unwrap(), []);
+        assert_eq!(lb.report.moved(), [(counter, 1)]);
+    }
+    lb.turn(Event::By(ETH, middle.clone())).unwrap();
+    lb.fail_next_answer(QueueError::TooLate);
+    let acts = lb.turn(Event::By(ETH, first)).unwrap();
+    assert_eq!(acts[1..], [Act::Injected(middle)]);
+    assert!(lb.report.moved().contains(&("verdict_too_late", 1)));
+    let gone = QueueError::Closed(std::io::Error::from_raw_os_error(1));
+    assert!(lb.turn(Event::Fails(gone)).is_err());
+}
+
+/// Where a mark leads: to a backend, or to which balancer of the tier.
+fn leads_to(lb: &FragmentLb, mark: Mark) -> (bool, Path) {
+    let target = lb.state.balancer.mark_mask.target(mark).unwrap();
+    let member = lb.state.tier.iter().any(|member| member.target == Some(target));
+    (member, lb.state.path(target).unwrap())
+}
+
+/// Three balancers, 200 clients, fragments that reach any of them in any order: whichever gets them, all fragments of a
+/// packet reach the backend that the whole packet would reach, by one balancer, and cross the tier at most once.
+#[test]
+fn a_tier_of_three_handles_every_fragment_at_its_owner() {
+    let names = ["lb1", "lb2", "lb3"];
+    let mut lbs = names.map(|name| FragmentLb::new(with_tier(state(), name)));
+    let clients: Vec<_> =
+        (0..200).map(|n| if n % 2 == 0 { format!("50.0.0.{n}") } else { format!("2000::{n}") }).collect();
+    let mut waiting: Vec<(usize, u32, &str, Vec<u8>)> = Vec::new();
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut below = |limit: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % limit
+    };
+    for client in &clients {
+        for piece in three(client) {
+            waiting.push((below(3), ETH, client, piece));
+        }
+    }
+    let mut reached: BTreeMap<&str, Vec<(usize, Mark)>> = BTreeMap::new();
+    while !waiting.is_empty() {
+        let (at, device, client, piece) = waiting.swap_remove(below(waiting.len()));
+        for act in lbs[at].turn(Event::By(device, piece.clone())).unwrap() {
+            match act {
+                Act::Injected(bytes) => waiting.push((at, TUN, client, bytes)),
+                Act::Verdict(Verdict::Drop) => {}
+                Act::Verdict(Verdict::Steer(mark)) => match leads_to(&lbs[at], mark) {
+                    (false, _) => reached.entry(client).or_default().push((at, mark)),
+                    (true, Path::Via(_, address)) => {
+                        assert_eq!(device, ETH, "forwarded once");
+                        let owner = (0..3).find(|n| {
+                            address == format!("192.168.1.20{}", n + 1).parse::<std::net::IpAddr>().unwrap()
+                        });
+                        waiting.push((owner.unwrap(), TIER[usize::from(at == 1)], client, piece.clone()));
+                    }
+                    (true, Path::MarkOnly) => panic!("a tier has tunnels"),
+                },
+            }
+        }
+    }
+    assert_eq!(reached.len(), clients.len());
+    let mut owned = [0; 3];
+    for (client, fragments) in reached {
+        let (owner, _) = fragments[0];
+        assert_eq!(fragments, [(owner, whole(&lbs[owner].state, client)); 3]);
+        owned[owner] += 1;
+    }
+    assert!(owned.iter().all(|count| (40..=95).contains(count)), "a third each: {owned:?}");
+    let mut sum: BTreeMap<&str, i64> = BTreeMap::new();
+    for (name, by) in lbs.iter_mut().flat_map(|lb| lb.report.moved()) {
+        *sum.entry(name).or_default() += by;
+    }
+    let (forwarded, held) = (sum["fragment_forwarded"], sum["fragment_held"]);
+    assert!((300..500).contains(&forwarded), "two thirds of 600: {forwarded}");
+    assert!((100..400).contains(&held), "{held}");
+    let expected = [
+        ("packets", 600 + forwarded + held),
+        ("fragments", 600 + forwarded),
+        ("steered_fragment", 600),
+        ("fragment_forwarded", forwarded),
+        ("fragment_from_tier", forwarded),
+        ("fragment_held", held),
+        ("fragment_injected", held),
+    ];
+    assert_eq!(sum, BTreeMap::from(expected));
+}
