@@ -2,8 +2,8 @@
 //! follows the region until somebody ends it.
 //!
 //! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
-//! rules send packets to them, and routes are there before marks that need them. Order of a change: new routes, rules and elements; then
-//! the workers' tables; then routes that nobody needs any more.
+//! rules send packets to them, and routes are there before marks that need them. Order of a change: new routes, rules
+//! and elements; then the workers' tables; then routes that nobody needs any more.
 //!
 //! Whatever goes wrong with a new state, the last good one stays in force, and the reason is logged. Ending leaves the
 //! kernel as it is, so that existing flows go on; [`cleanup`] removes everything.

@@ -399,6 +399,12 @@ mod tests {
     }
 
     #[test]
+    fn the_device_of_fragments_is_no_targets() {
+        assert_eq!(routing::target_of_device(FRAGMENTS_DEVICE), None);
+        assert!(InterfaceName::new(FRAGMENTS_DEVICE).is_some());
+    }
+
+    #[test]
     fn nested_vips_leave_the_outermost() {
         let nets = ["10.0.0.5/32", "10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/25", "1000::/112", "1000::1/128"];
         let outer = outermost(nets.iter().map(|net| net.parse().unwrap()));

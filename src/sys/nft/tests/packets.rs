@@ -196,10 +196,17 @@ fn fragments_are_steered_one_by_one_or_put_together_by_the_kernel() {
         assert_eq!([counted_by("fragments"), counted_by("fragments_unanswered")], [8, 4]);
         // Nobody answers for whole packets either.
         assert_eq!([counted_by("syn"), counted_by("queued_udp"), counted_by("unsteered")], [1, 1, 2]);
+        // The next lbd takes over, though nothing of the ruleset has changed.
+        let mut queue = NfQueue::open(QueueNum(10), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
+        for fragment in &all {
+            assert_eq!(client.send(fragment).unwrap(), fragment.len());
+            let message = queue.receive().unwrap().expect("a fragment in the queue");
+            queue.answer(message, Verdict::Steer(Mark(3))).unwrap();
+        }
         for atomic in fragments6(&[(0, false)]) {
             assert_eq!(client.send(&atomic).unwrap(), atomic.len());
         }
-        assert_eq!([counted_by("fragments"), counted_by("queued_udp")], [8, 2]);
-        assert_eq!([seen("steered"), seen("whole")], [4, 0]);
+        assert_eq!([counted_by("fragments"), counted_by("queued_udp")], [12, 2]);
+        assert_eq!([seen("steered"), seen("whole")], [8, 0]);
     });
 }
