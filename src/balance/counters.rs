@@ -103,7 +103,7 @@ counters! {
     DropFragmentParts = "drop_fragment_parts",
     /// Dropped: a fragment of a source that has its share of the fragment table.
     DropFragmentSource = "drop_fragment_source",
-    /// Dropped: a fragment that cannot be held, larger than what is held of all.
+    /// Dropped: a fragment that cannot be held: not copied whole, or its packet alone would take more than is held of all.
     DropFragmentFull = "drop_fragment_full",
     /// Dropped: held fragments that had to make room for others.
     DropFragmentEvicted = "drop_fragment_evicted",

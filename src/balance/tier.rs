@@ -93,3 +93,76 @@ impl Tier {
         &self.table
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{balance::fragments::tests::with_tier, config::Balancer};
+
+    const NAMES: [&str; 3] = ["lb1", "lb2", "lb3"];
+
+    fn tier_of(own: &str) -> State {
+        with_tier(State::empty(Balancer::unconfigured()), own)
+    }
+
+    fn addresses(n: u16) -> Addresses {
+        let [high, low] = n.to_be_bytes();
+        Addresses::V4 { src: [50, 0, high, low].into(), dst: [10, 0, 0, 0].into() }
+    }
+
+    /// Who owns the fragments of 3000 sources, in the eyes of a balancer.
+    fn owners(state: &State, own: &str) -> Vec<usize> {
+        let tier = Tier::new(state);
+        let here = NAMES.iter().position(|name| *name == own).unwrap();
+        let owner = |n| match tier.owner(addresses(n), 17) {
+            Owner::Here => here,
+            Owner::Member { index, target, mark } => {
+                assert_eq!(state.tier[index].target, Some(target));
+                assert_eq!(state.balancer.mark_mask.target(mark), Some(target));
+                index
+            }
+        };
+        (0..3000).map(owner).collect()
+    }
+
+    #[test]
+    fn all_balancers_agree_and_share_alike() {
+        let [first, second, third] = NAMES.map(|own| owners(&tier_of(own), own));
+        assert_eq!(first, second);
+        assert_eq!(first, third);
+        for index in 0..3 {
+            let share = first.iter().filter(|owner| **owner == index).count();
+            assert!((900..1100).contains(&share), "{index}: {share}");
+        }
+    }
+
+    #[test]
+    fn without_a_member_the_others_take_over_and_keep_theirs() {
+        let mut state = tier_of("lb1");
+        let before = owners(&state, "lb1");
+        state.tier[1].active = false;
+        let after = owners(&state, "lb1");
+        assert!(!after.contains(&1));
+        let moved = before.iter().zip(&after).filter(|(b, a)| **b != 1 && b != a).count();
+        assert!(moved < 150, "{moved} moved besides those of lb2");
+        // Nobody is active, or there is no tier: everybody handles what he gets.
+        for member in &mut state.tier {
+            member.active = false;
+        }
+        assert_eq!(owners(&state, "lb1"), vec![0; 3000]);
+        state.tier.clear();
+        assert_eq!(owners(&state, "lb1"), vec![0; 3000]);
+    }
+
+    #[test]
+    fn the_protocol_counts_in_ipv4_only() {
+        let tier = Tier::new(&tier_of("lb1"));
+        let differ = |addresses| tier.owner(addresses, 6) != tier.owner(addresses, 17);
+        assert!((0..100).any(|n| differ(addresses(n))));
+        let six = |n: u16| Addresses::V6 {
+            src: [0x2000, 0, 0, 0, 0, 0, 0, n].into(),
+            dst: [0x1000, 0, 0, 0, 0, 0, 0, 0].into(),
+        };
+        assert!(!(0..100).any(|n| differ(six(n))));
+    }
+}

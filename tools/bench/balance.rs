@@ -5,11 +5,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use synrail::{
-    balance::{Balancer, Forwarding, counters::Counter, maglev},
+    balance::{
+        Balancer, Forwarding, Verdict,
+        counters::Counter,
+        fragments::{FragmentBalancer, Origin},
+        maglev,
+    },
     config::{Config, TableSize, Weight},
     ids::Generation,
     packet::Packet,
@@ -126,6 +131,83 @@ fn decisions(c: &mut Criterion) {
     }
 }
 
+/// A fragment of 1500 bytes, the first with ports.
+fn fragment(client: u32, id: u16, index: u16, last: u16) -> Vec<u8> {
+    let mut bytes = v4(17, client, 4000, 1);
+    bytes.resize(1500, 0);
+    let field = (index * (1480 / 8)) | (u16::from(index < last) << 13);
+    bytes[2..4].copy_from_slice(&1500u16.to_be_bytes());
+    bytes[4..6].copy_from_slice(&id.to_be_bytes());
+    bytes[6..8].copy_from_slice(&field.to_be_bytes());
+    bytes
+}
+
+/// Gives a fragment, and then those that it releases, as the TUN device does.
+fn give(balancer: &mut FragmentBalancer, forwarding: &Forwarding, bytes: &[u8]) -> Verdict {
+    let mut released = Vec::new();
+    let now = Duration::from_secs(1);
+    let verdict = balancer.handle(now, forwarding, Origin::Outside, bytes, &mut |_| None, &mut released);
+    for bytes in &released {
+        balancer.handle(now, forwarding, Origin::Held, bytes, &mut |_| None, &mut Vec::new());
+    }
+    verdict
+}
+
+fn fragments(c: &mut Criterion) {
+    let forwarding = Forwarding::new(&hundred_services(), Generation(1)).unwrap();
+    let limits = forwarding.fragments();
+    let now = |balancer: &FragmentBalancer| balancer.counters.get(Counter::FragmentEntriesNow);
+    let mut group = c.benchmark_group("fragments, 100 services");
+    for filled in [0, limits.entries - 512] {
+        let mut balancer = FragmentBalancer::new(limits);
+        for n in 0..filled {
+            give(&mut balancer, &forwarding, &fragment(1 << 20 | n, 1, 0, 1));
+        }
+        // Packets come and go as a whole, so that the table is as full at the end as at the beginning.
+        assert_eq!(now(&balancer), u64::from(filled));
+        let packet =
+            |n: u16, last: u16| (0..=last).map(move |index| fragment(u32::from(n) * 7, n, index, last));
+        let threes: Vec<Vec<_>> = (0..512).map(|n| packet(n, 2).collect()).collect();
+        let mut next = 0;
+        for (order, what) in [([0, 1, 2], "in order"), ([1, 2, 0], "two held and back")] {
+            group.bench_function(format!("{filled} others: datagram of 3, {what}"), |b| {
+                b.iter(|| {
+                    next = (next + 1) % threes.len();
+                    for index in order {
+                        black_box(give(&mut balancer, &forwarding, black_box(&threes[next][index])));
+                    }
+                });
+            });
+            assert_eq!(now(&balancer), u64::from(filled));
+        }
+        // Most of these are later ones whose mark is known.
+        let large: Vec<Vec<_>> = (0..128).map(|n| packet(n, 42).collect()).collect();
+        group.bench_function(format!("{filled} others: datagrams of 43, 128 at a time, in order"), |b| {
+            b.iter(|| {
+                for index in 0..43 {
+                    for packet in &large {
+                        black_box(give(&mut balancer, &forwarding, black_box(&packet[index])));
+                    }
+                }
+            });
+        });
+        assert_eq!(now(&balancer), u64::from(filled));
+    }
+    // Floods: the table is full, and each fragment sends another packet away.
+    for (index, what) in [(0, "first"), (1, "later")] {
+        let flood: Vec<_> = (0..20_000).map(|n| fragment(n * 7, 1, index, 2)).collect();
+        let mut balancer = FragmentBalancer::new(limits);
+        let mut next = 0;
+        group.bench_function(format!("flood of {what} fragments"), |b| {
+            b.iter(|| {
+                next = (next + 1) % flood.len();
+                black_box(give(&mut balancer, &forwarding, black_box(&flood[next])))
+            });
+        });
+        assert!(balancer.counters.get(Counter::FragmentEvicted) > 0, "it is full");
+    }
+}
+
 /// A region of this benchmark alone.
 struct Private(RegionName);
 
@@ -168,5 +250,5 @@ fn publishing(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, tables, decisions, publishing);
+criterion_group!(benches, tables, decisions, fragments, publishing);
 criterion_main!(benches);

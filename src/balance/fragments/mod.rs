@@ -20,9 +20,9 @@
 //! - a first fragment that is dropped: no service, no backend, malformed.
 //!
 //! # Limits
-//! All memory is bounded by [`FragmentLimits`]: an entry takes some 200 bytes, 300 for a packet in many pieces, and two
-//! times as much in the maps around it (all of which is set aside at the start); held fragments take their own bytes and 16
-//! for each. With the defaults that is 10 MB at the start and at most 16 MB for what is held. When there is no room:
+//! All memory is bounded by [`FragmentLimits`]. An entry takes 176 bytes and as much again in the maps that find it, all of
+//! it set aside at the start: 6 MB with the defaults. A packet in 64 pieces takes 256 bytes more, so all of them 4 MB;
+//! held fragments take their own bytes, at most 16 MB, and some 32 for each. When there is no room:
 //!
 //! | what is full                    | what gives way                                            |
 //! |---------------------------------|-----------------------------------------------------------|
