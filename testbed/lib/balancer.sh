@@ -83,7 +83,7 @@ balancer_start() { # LB CONFIGURATION: start lbd there, wait until it is ready
         broken "lbd in $lb did not become ready"
     fi
 }
-lbd_ready() { sed '1,/--- start/!d' <(tac "$WORK/$1.lbd.log") | grep -qw ready; }
+lbd_ready() { sed '0,/--- start/!d' <(tac "$WORK/$1.lbd.log") | grep -qw ready; }
 lbd_ready_or_gone() { lbd_ready "$1" || process_gone "${LBD_PID[$1]}"; }
 balancer_kill() { # LB: as a crash would
     # The shell's own word on a job of its that was killed is of no interest.
