@@ -27,7 +27,7 @@ levels() {
     printf '%s %s\n' "$(lbctl_in lb201 stats --json |
         jq --raw-output '.fragments | "\(.entries) \(.held_packets) \(.held_bytes)"')" "$(memory)"
 }
-watch_levels() { while sleep 0.5; do levels >> "$1.levels"; done; }
+watch_levels() { until [[ -e $1.enough ]]; do levels >> "$1.levels"; sleep 0.5; done; }
 most() { awk -v column="$2" '$column > most { most = $column } END { print most + 0 }' "$1.levels"; }
 
 # flood NAME SOURCES RATE FRAGMENTS: two floods, IPv4 and IPv6, each of that rate. While they go on, and until there were
@@ -42,7 +42,7 @@ flood() {
         FLOODS+=($!)
     done
     STARTED+=("${FLOODS[@]}")
-    watch_levels "$name" 2>/dev/null &
+    watch_levels "$name" &
     watcher=$!
     STARTED+=("$watcher")
     under_way() { (($(witness lb201 fragment) >= before + 1000)); }
@@ -59,7 +59,8 @@ flood() {
     done
     enough() { (($(witness lb201 fragment) >= before + fragments)); }
     wait_until 120 "the flood has sent its $fragments fragments" enough
-    end_process "$watcher"
+    touch "$name.enough"
+    wait "$watcher"
     for flood in "${FLOODS[@]}"; do end_process "$flood"; done
     FLOODS=()
     expect_ge "$name: times that the levels were looked at" "$(wc -l < "$name.levels")" 5
