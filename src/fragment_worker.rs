@@ -1,5 +1,5 @@
-//! The worker of the fragment queue. Like a [`crate::worker::Worker`] it receives, decides and answers; besides, it asks
-//! connection tracking about first fragments, and sends held ones in again by the TUN device.
+//! The worker of the fragment queue. Like a [`crate::worker::Worker`] it receives, decides and answers; besides, it lets
+//! the balancer talk to connection tracking about first fragments, and sends held ones in again by the TUN device.
 //!
 //! The verdict on a first fragment comes before those that waited for it are sent in, so the backend gets it first. It
 //! owns its clock: the time is read once for each wake-up.
@@ -71,18 +71,8 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
 
     fn handle(&mut self, now: Duration, message: Q::Message) -> Result<(), QueueError> {
         let Self { pins, balancer, released, .. } = self;
-        let mut errors = 0;
-        let mut mark_of = |packet: &_| {
-            pins.mark_of(packet).unwrap_or_else(|error| {
-                errors += 1;
-                tracing::debug!(%error, "connection tracking cannot be asked");
-                None
-            })
-        };
         let origin = origin(message.arrived_by(), &self.shared.links.load());
-        let verdict =
-            balancer.handle(now, self.forwarding.load(), origin, message.bytes(), &mut mark_of, released);
-        balancer.counters.add(Counter::ConntrackError, errors);
+        let verdict = balancer.handle(now, self.forwarding.load(), origin, message.bytes(), pins, released);
         let result = self.queue.answer(message, verdict);
         for fragment in self.released.drain(..) {
             match self.inject.inject(&fragment) {

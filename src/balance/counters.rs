@@ -77,6 +77,8 @@ counters! {
     SteeredFragment = "steered_fragment",
     /// First fragments that followed their flow's connection mark, not the table.
     FragmentPinned = "fragment_pinned",
+    /// UDP flows pinned, or kept, by a fragmented datagram.
+    FragmentPins = "fragment_pins",
     /// Fragments that another balancer of the tier owns, sent there.
     FragmentForwarded = "fragment_forwarded",
     /// Fragments that another balancer of the tier sent here.
@@ -111,7 +113,7 @@ counters! {
     DropFragmentExpired = "drop_fragment_expired",
     /// Dropped: a fragment that came back by the TUN device when its packet was forgotten.
     DropFragmentLate = "drop_fragment_late",
-    /// Connection tracking could not be asked about a first fragment; the table decided.
+    /// Connection tracking could not be asked about a first fragment, and the table decided; or it could not be told.
     ConntrackError = "conntrack_error",
     /// Now: fragmented packets of which something is remembered.
     FragmentEntriesNow = "fragment_entries_now",

@@ -81,6 +81,7 @@ pub struct Forwarding {
     services: Vec<Lookup>,
     tier: Tier,
     fragments: FragmentLimits,
+    udp_seconds: u32,
     /// Marks that a flow may be pinned with: those of targets in use.
     live: MarkMask,
     targets: Vec<bool>,
@@ -115,6 +116,7 @@ impl Forwarding {
             services: state.services.iter().map(lookup).collect(),
             tier: Tier::new(state),
             fragments: state.balancer.fragments,
+            udp_seconds: state.balancer.timeouts.udp_seconds,
             live: mask,
             targets: state.targets.iter().map(Option::is_some).collect(),
         })
@@ -142,6 +144,18 @@ impl Forwarding {
     #[must_use]
     pub fn fragments(&self) -> FragmentLimits {
         self.fragments
+    }
+
+    /// How long a UDP flow stays pinned after its last packet.
+    #[must_use]
+    pub fn udp_seconds(&self) -> u32 {
+        self.udp_seconds
+    }
+
+    /// Which bits of a mark are ours.
+    #[must_use]
+    pub fn mark_mask(&self) -> MarkMask {
+        self.live
     }
 
     /// The target that a connection mark pins a flow to, if that target is still in use, and the mark without the bits of

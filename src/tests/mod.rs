@@ -3,5 +3,6 @@
 
 pub(crate) mod bytes;
 mod fragments;
+pub(crate) mod pins;
 mod scenarios;
 mod world;

@@ -11,8 +11,12 @@ use crate::{
     balance::Balancer,
     config::{Config, Encap, Name, Path},
     ids::Generation,
+    io::Pin,
     state::{State as WholeState, TierMember},
-    tests::bytes::{Piece, cut, ip, packet},
+    tests::{
+        bytes::{Piece, cut, ip, packet},
+        pins::FakePins,
+    },
 };
 
 const CONFIG: &str = "
@@ -65,8 +69,7 @@ struct Lb {
     balancer: FragmentBalancer,
     forwarding: Forwarding,
     now_ms: u64,
-    /// What connection tracking answers.
-    pin: Option<Mark>,
+    pins: FakePins,
     released: Vec<Box<[u8]>>,
     seen: Vec<u64>,
 }
@@ -76,14 +79,14 @@ impl Lb {
         let balancer = FragmentBalancer::new(limits);
         let seen = balancer.counters.values().to_vec();
         let forwarding = ready(&state(limits));
-        Self { balancer, forwarding, now_ms: 0, pin: None, released: Vec::new(), seen }
+        let pins = FakePins::default();
+        Self { balancer, forwarding, now_ms: 0, pins, released: Vec::new(), seen }
     }
 
     fn from(&mut self, origin: Origin, bytes: &[u8]) -> Option<Mark> {
         let now = Duration::from_millis(self.now_ms);
-        let pin = self.pin;
-        let forwarding = &self.forwarding;
-        match self.balancer.handle(now, forwarding, origin, bytes, &mut |_| pin, &mut self.released) {
+        let Self { balancer, forwarding, pins, released, .. } = self;
+        match balancer.handle(now, forwarding, origin, bytes, pins, released) {
             Verdict::Steer(mark) => Some(mark),
             Verdict::Drop => None,
         }
@@ -142,7 +145,13 @@ fn later_fragments_follow_the_first() {
     assert!(mark.is_some());
     assert_eq!(
         lb.moved(),
-        [("packets", 1), ("fragments", 1), ("steered_fragment", 1), ("fragment_entries_now", 1)]
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("steered_fragment", 1),
+            ("fragment_pins", 1),
+            ("fragment_entries_now", 1)
+        ]
     );
     assert_eq!(lb.give(&later(1, 24, true)), mark);
     assert_eq!(lb.moved(), [("packets", 1), ("fragments", 1), ("steered_fragment", 1)]);
@@ -183,6 +192,7 @@ fn early_fragments_are_held_until_the_first_comes() {
             ("packets", 1),
             ("fragments", 1),
             ("steered_fragment", 1),
+            ("fragment_pins", 1),
             ("fragment_held_packets_now", -2),
             ("fragment_held_bytes_now", -2 * LATER_BYTES)
         ]
@@ -225,38 +235,95 @@ fn padding_is_not_held() {
     assert_eq!(*lb.released[0], padded[..44]);
 }
 
+/// A first fragment of a UDP flow, with each thing that connection tracking may know of that.
 #[test]
-fn a_first_fragment_follows_its_connection_mark() {
-    let mut lb = Lb::new(SMALL);
-    let by_table = lb.give(&first(1)).unwrap();
+fn a_first_fragment_follows_its_connection_mark_and_keeps_it() {
+    let table = Lb::new(SMALL).give(&first(1)).unwrap();
     let mask = state(SMALL).balancer.mark_mask;
     let other = [1, 2].map(|number| mask.mark(TargetId::from_number(number).unwrap()));
-    let other = other.into_iter().find(|mark| *mark != by_table).unwrap();
-    lb.moved();
-    // Bits of others are not ours to set.
-    lb.pin = Some(Mark(other.0 | 0x10_0000));
-    assert_eq!(lb.give(&first(2)), Some(other));
-    assert_eq!(
-        lb.moved(),
-        [
-            ("packets", 1),
-            ("fragments", 1),
-            ("steered_fragment", 1),
-            ("fragment_pinned", 1),
-            ("fragment_entries_now", 1)
-        ]
-    );
-    // A flow without a mark, and one of a target that is gone.
-    for (id, pin) in [(3, Mark(0)), (4, mask.mark(TargetId::new(4000).unwrap()))] {
-        lb.pin = Some(pin);
-        lb.tick(lb.now_ms + 100);
-        lb.moved();
-        assert_eq!(lb.give(&first(id)), Some(by_table));
-        assert_eq!(
-            lb.moved(),
-            [("packets", 1), ("fragments", 1), ("steered_fragment", 1), ("fragment_entries_now", 1)]
-        );
+    let other = other.into_iter().find(|mark| *mark != table).unwrap();
+    let (gone, theirs) = (mask.mark(TargetId::new(4000).unwrap()), 0x5_0000);
+    let flow = Packet::parse(&first(1)).unwrap();
+    let pin = |mark: Mark, left| Some(Pin { mark, left_seconds: left });
+    let with_theirs = |mark: Mark| Mark(mark.0 | theirs);
+    let (pinned, pins) = (("fragment_pinned", 1), ("fragment_pins", 1));
+    for (before, goes, counts, after) in [
+        // The default of `udp_seconds` is 120.
+        (None, table, vec![pins], pin(table, Some(120))),
+        (pin(other, Some(60)), other, vec![pinned], pin(other, Some(60))),
+        (pin(other, Some(59)), other, vec![pinned, pins], pin(other, Some(120))),
+        (pin(other, Some(7440)), other, vec![pinned], pin(other, Some(7440))),
+        (pin(other, Some(u32::MAX)), other, vec![pinned], pin(other, Some(u32::MAX))),
+        (pin(other, None), other, vec![pinned], pin(other, None)),
+        // Bits of others are not ours to set.
+        (pin(with_theirs(other), Some(100)), other, vec![pinned], pin(with_theirs(other), Some(100))),
+        (pin(with_theirs(other), Some(1)), other, vec![pinned, pins], pin(with_theirs(other), Some(120))),
+        // A flow without a mark, and one of a target that is gone.
+        (pin(Mark(theirs), Some(100)), table, vec![pins], pin(with_theirs(table), Some(120))),
+        (pin(gone, Some(100)), table, vec![pins], pin(table, Some(120))),
+        (pin(gone, None), table, vec![pins], pin(table, Some(120))),
+    ] {
+        let mut lb = Lb::new(SMALL);
+        if let Some(before) = before {
+            lb.pins.known().set(&flow, before);
+        }
+        assert_eq!(lb.give(&first(1)), Some(goes), "{before:?}");
+        let mut expected = vec![("packets", 1), ("fragments", 1), ("steered_fragment", 1)];
+        expected.extend(counts);
+        expected.push(("fragment_entries_now", 1));
+        assert_eq!(lb.moved(), expected, "{before:?}");
+        assert_eq!(lb.pins.known().get(&flow), after, "{before:?}");
+        lb.give(&later(1, 24, false));
+        assert_eq!(lb.moved().len(), 4, "later ones ask nothing, tell nothing");
+        assert_eq!(lb.pins.known().asked, [flow]);
     }
+}
+
+#[test]
+fn connection_tracking_that_fails_changes_no_verdict() {
+    for (broken, known) in [(true, false), (true, true), (false, false)] {
+        let mut lb = Lb::new(SMALL);
+        let table = whole(&lb.forwarding, &packet(17, "50.0.0.1", 4000, "10.0.0.0", 80, 0));
+        (lb.pins.known().broken, lb.pins.known().full) = (broken, true);
+        let flow = Packet::parse(&first(1)).unwrap();
+        if known {
+            lb.pins.known().set(&flow, Pin { mark: table.unwrap(), left_seconds: Some(1) });
+        }
+        assert_eq!(lb.give(&first(1)), table);
+        let failed = ("conntrack_error", 1);
+        let steered = [("packets", 1), ("fragments", 1), ("steered_fragment", 1)];
+        assert_eq!(lb.moved(), [&steered[..], &[failed, ("fragment_entries_now", 1)]].concat());
+        lb.give(&later(1, 24, false));
+        lb.moved();
+        // No entry is needed to be kept.
+        lb.pins.known().broken = false;
+        lb.pins.known().set(&flow, Pin { mark: table.unwrap(), left_seconds: Some(1) });
+        assert_eq!(lb.give(&first(2)), table);
+        let kept = [("fragment_pinned", 1), ("fragment_pins", 1), ("fragment_entries_now", 1)];
+        assert_eq!(lb.moved(), [&steered[..], &kept].concat());
+    }
+}
+
+#[test]
+fn only_udp_is_pinned_by_fragments() {
+    let quoted =
+        Piece { src: "10.0.0.2", dst: "50.0.0.1", payload: &FIRST, ..udp4(9, 0, false, &[]) }.bytes();
+    let error = [&[3, 4, 0, 0, 0, 0, 5, 0x14], &quoted[..]].concat();
+    let echo = [8, 0, 0, 0, 0, 9, 0, 1];
+    for (protocol, payload) in [(6, &FIRST[..]), (132, &FIRST), (1, &error[..48]), (1, &echo), (47, &FIRST)] {
+        let mut lb = Lb::new(SMALL);
+        let bytes = Piece { dst: "10.0.0.2", protocol, payload, ..udp4(1, 0, true, &[]) }.bytes();
+        assert!(lb.give(&bytes).is_some(), "{protocol}");
+        let pins = lb.pins.known();
+        assert_eq!((pins.asked.len(), pins.len()), (1, 0), "{protocol}");
+    }
+    // Nor is what goes nowhere.
+    let mut lb = Lb::new(SMALL);
+    for dst in ["10.0.0.1", "10.0.0.9"] {
+        assert_eq!(lb.give(&Piece { dst, ..udp4(1, 0, true, &FIRST) }.bytes()), None);
+    }
+    let pins = lb.pins.known();
+    assert_eq!((pins.asked.len(), pins.len()), (2, 0));
 }
 
 /// Fragments in this order, each with the reason why it is dropped, or none.
@@ -278,7 +345,9 @@ fn expect(what: &str, pieces: &[(Vec<u8>, Option<&str>)]) {
         {
             *expected.entry("drop_fragment_poisoned").or_default() -= by;
         }
-        let counts = moved.into_iter().filter(|(name, _)| !name.ends_with("_now"));
+        // What is pinned when stands in other tests.
+        let aside = |name: &str| name.ends_with("_now") || name.starts_with("fragment_pin");
+        let counts = moved.into_iter().filter(|(name, _)| !aside(name));
         assert_eq!(counts.collect::<BTreeMap<_, _>>(), expected, "{what}, {index}");
     }
 }
@@ -663,6 +732,7 @@ fn other_limits_make_another_table() {
             ("packets", 1),
             ("fragments", 1),
             ("steered_fragment", 1),
+            ("fragment_pinned", 1),
             ("fragment_evicted", 2),
             ("drop_fragment_evicted", 1),
             ("fragment_entries_now", -1),
@@ -710,6 +780,7 @@ fn what_another_balancer_owns_is_sent_there_once() {
     }
     let counted: u64 = lb.balancer.counters.targets().iter().sum();
     assert_eq!(counted, elsewhere.len() as u64, "of each packet the first fragment");
+    assert_eq!(lb.pins.known().asked, [], "who owns them asks, and pins");
     // The same from another balancer is handled here.
     let (_, bytes, mark) = &elsewhere[0];
     let backend = lb.from(Origin::Tier, bytes).unwrap();
@@ -720,6 +791,7 @@ fn what_another_balancer_owns_is_sent_there_once() {
             ("packets", 1),
             ("fragments", 1),
             ("steered_fragment", 1),
+            ("fragment_pins", 1),
             ("fragment_from_tier", 1),
             ("fragment_entries_now", 1)
         ]
