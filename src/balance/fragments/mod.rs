@@ -23,7 +23,7 @@
 //! Connection tracking never sees fragments, so a flow that begins with a fragmented datagram, or has no others, would be
 //! steered anew whenever the table changes, and one that had whole ones would be forgotten. So the first fragment of a UDP
 //! datagram that is handled here pins its flow, if that has no mark of a target in use, and keeps it, if less than half of
-//! its time is left. That comes before the verdict, and costs some microseconds then and only then: what is in conntrack
+//! its time is left. That comes before the verdict, and costs some ten microseconds then and only then: what is in conntrack
 //! when the datagram leaves holds for the next one. It fails where conntrack is full; the verdict is the same.
 //!
 //! Others pin nothing by their fragments. A TCP connection is pinned by the whole packets of its handshake, and an entry
