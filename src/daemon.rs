@@ -467,7 +467,7 @@ impl Lbd {
             Err(error) => error!("SIGHUP: {error}; nothing was changed"),
         }
         if let Err(error) = self.repair() {
-            error!("SIGHUP: {error}");
+            error!("SIGHUP: mending: {error}; it is tried again every ten seconds");
         }
     }
 
@@ -495,7 +495,7 @@ fn tend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<bool, D
 
 fn mend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<(), DaemonError> {
     if tend_tun(tun, shared, routing)? {
-        warn!(device = FRAGMENTS_DEVICE, "somebody changed our device; it is mended");
+        warn!(device = FRAGMENTS_DEVICE, "our device was not as it should be; it is mended");
     }
     Ok(())
 }
@@ -505,7 +505,8 @@ fn mend_routing(routing: &mut Routing, wanted: &routing::Desired) -> Result<(), 
     let left = routing.apply_reachable(&ops)?;
     if ops.len() > left.len() {
         let changes = ops.len() - left.len();
-        warn!(changes, "somebody changed our devices, routes or rules; they are mended");
+        let first = ops.first().map(ToString::to_string).unwrap_or_default();
+        warn!(changes, first, "our devices, routes or rules were not as they should be; they are mended");
     }
     left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
 }
@@ -513,7 +514,7 @@ fn mend_routing(routing: &mut Routing, wanted: &routing::Desired) -> Result<(), 
 fn mend_ruleset(wanted: &Ruleset) -> Result<(), DaemonError> {
     if !nft::in_force(wanted)? {
         let applied = nft::apply(wanted)?;
-        warn!(rules = ?applied.structure, elements = applied.elements_added, "somebody changed our ruleset; it is mended");
+        warn!(rules = ?applied.structure, elements = applied.elements_added, "our ruleset was not as it should be; it is mended");
     }
     Ok(())
 }

@@ -185,8 +185,9 @@ impl Routing {
     pub fn set_up_fragments_device(&mut self) -> Result<bool, RoutingError> {
         let Self { runtime, handle, .. } = self;
         let alias = format!("{ALIAS_PREFIX} fragments");
-        let device =
-            links::Settings { name: FRAGMENTS_DEVICE, alias: &alias, mtu_bytes: None, inbound: true };
+        // What is sent in may be larger; but below 1280 there would be no IPv6.
+        let mtu_bytes = Some(1500);
+        let device = links::Settings { name: FRAGMENTS_DEVICE, alias: &alias, mtu_bytes, inbound: true };
         let changed = runtime.block_on(async {
             let now = links::now(handle, device.name).await?;
             let changes = !(now.ready && now.inbound && now.alias == alias);

@@ -59,6 +59,7 @@ fn what_somebody_does_to_the_device_is_mended() {
             "echo 1 > /proc/sys/net/ipv6/conf/sr-frag/disable_ipv6",
             "echo 1 > /proc/sys/net/ipv4/conf/sr-frag/rp_filter",
             "ip link set sr-frag alias x",
+            "ip link set sr-frag mtu 500",
         ] {
             shell(change);
             assert!(routing.set_up_fragments_device().unwrap(), "{change}");
