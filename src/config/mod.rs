@@ -3,7 +3,7 @@
 //! The file is TOML; [`Config::parse`] reads it (see `parse.rs` for the keys, each with its limits). What has left
 //! this module needs no second look: a [`TableSize`] is a prime, a tunnel's address has the family of its
 //! encapsulation, no two services claim the same packets, all names are unique, every member of the tier can
-//! be reached.
+//! reach every other.
 
 mod parse;
 mod prime;

@@ -134,8 +134,8 @@ fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
     } else {
         env.print(format_args!("not steered"))?;
     }
-    if let Some(owner) = &answer.owner {
-        env.print(format_args!("owner    {}", owner.line()))?;
+    if let Some(owner) = answer.owner.as_ref().and_then(OwnerView::line) {
+        env.print(format_args!("owner    {owner}"))?;
     }
     for (line, reason) in answer.reason.iter().enumerate() {
         let label = if line == 0 { "why" } else { "" };
