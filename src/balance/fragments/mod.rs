@@ -44,6 +44,9 @@
 //! | `held_packets`, `held_bytes`    | the packets least recently used among those holding       |
 //! | `entries_per_source`, `held_bytes_per_source` | the new fragment: others do not pay for one source |
 //!
+//! A source is an IPv4 address or an IPv6 /64. In its share a held fragment counts as `held_bytes` / `held_packets` at least
+//! (2 KiB with the defaults): the smallest ones cost no sender much, and would else fill `held_packets` from one source.
+//!
 //! # Counters
 //! Every fragment counts once in `packets`, and once in one of `steered_fragment`, `fragment_forwarded`, `fragment_held`
 //! and the drops. A held one counts again when its holding ends: when it comes back (`packets` and a verdict), or in
@@ -300,7 +303,7 @@ impl FragmentBalancer {
         if !self.table.could_hold(known, len) {
             return Err(Counter::DropFragmentFull);
         }
-        if !self.table.may_hold_for(fragment.key.addresses.source(), len) {
+        if !self.table.may_hold_for(&fragment.key, len) {
             return Err(Counter::DropFragmentSource);
         }
         let slot = self.slot_for(known, fragment.key)?;
@@ -319,7 +322,7 @@ impl FragmentBalancer {
         if let Some(slot) = known {
             return Ok(slot);
         }
-        if self.table.is_full_for(key.addresses.source()) {
+        if self.table.is_full_for(&key) {
             return Err(Counter::DropFragmentSource);
         }
         while self.table.is_full()

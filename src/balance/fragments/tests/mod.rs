@@ -541,8 +541,9 @@ fn a_packet_has_so_many_parts() {
     assert_eq!(lb.give(&part(68)), None);
     assert_eq!(lb.moved()[2..4], [("drop_fragment_poisoned", 67), ("drop_fragment_parts", 1)]);
     // In order, or in reverse, there may be any number.
+    let limits = FragmentLimits::default();
     for order in [false, true] {
-        let mut lb = Lb::new(FragmentLimits::default());
+        let mut lb = Lb::new(FragmentLimits { held_bytes_per_source: limits.held_bytes, ..limits });
         let starts = (0..1000).map(|n| if order { n } else { 999 - n });
         let mut steered = 0;
         for start in starts {
@@ -705,6 +706,77 @@ fn a_source_has_its_share() {
     lb.moved();
     lb.give(&from_source("50.0.0.1", 2, 24, &[0; 200]));
     assert_eq!(lb.moved()[2], ("fragment_held", 1));
+}
+
+/// The smallest fragments cost their sender least, and take as much of `held_packets` as any.
+#[test]
+fn a_source_of_tiny_fragments_sends_nobody_away() {
+    let limits = FragmentLimits::default();
+    let mut lb = Lb::new(limits);
+    for host in 1..=100 {
+        lb.give(&from_source(&format!("51.0.0.{host}"), 1, 24, &[0; 8]));
+    }
+    for id in 0..3 {
+        for piece in 1..=4000 {
+            lb.give(&from_source("50.0.0.1", id, piece * 8, &[0; 8]));
+        }
+    }
+    let counters = &lb.balancer.counters;
+    assert_eq!(counters.get(Counter::FragmentEvicted), 0);
+    // 16 MiB for 8192 are 2 KiB each, and a share is 1 MiB.
+    assert_eq!(counters.get(Counter::FragmentHeld), 100 + 512);
+    assert_eq!(counters.get(Counter::DropFragmentSource), 12_000 - 512);
+    for host in 1..=100 {
+        assert!(lb.give(&from_source(&format!("51.0.0.{host}"), 1, 0, &FIRST)).is_some());
+    }
+    assert_eq!(lb.released.len(), 100);
+    // Once they are gone, so is their charge.
+    lb.tick(limits.ttl_ms.into());
+    lb.moved();
+    for id in 0..4 {
+        for piece in 1..=128 {
+            lb.give(&from_source("50.0.0.1", id, piece * 8, &[0; 8]));
+        }
+    }
+    assert_eq!(lb.moved()[2], ("fragment_held", 512));
+}
+
+#[test]
+fn a_share_is_enough_for_one_fragment() {
+    let limits =
+        FragmentLimits { held_packets: 4, held_bytes: 100_000, held_bytes_per_source: 9216, ..SMALL };
+    let mut lb = Lb::new(limits);
+    for src in ["50.0.0.1", "50.0.0.2"] {
+        lb.give(&from_source(src, 1, 24, &[0; 8]));
+        assert!(lb.moved().contains(&("fragment_held", 1)));
+        lb.give(&from_source(src, 1, 32, &[0; 8]));
+        assert!(lb.moved().contains(&("drop_fragment_source", 1)));
+    }
+}
+
+/// A host may use every address of its /64.
+#[test]
+fn an_ipv6_source_is_a_64() {
+    let six = |src: &str, id, start| Piece { src, dst: "1000::", start, ..udp4(id, 0, true, &FIRST) }.bytes();
+    let source = [("packets", 1), ("fragments", 1), ("drop_fragment_source", 1)];
+    let mut lb = Lb::new(SMALL);
+    for (id, src) in [(1, "2000::1"), (2, "2000::2"), (3, "2000::ffff:ffff:ffff:ffff")] {
+        assert!(lb.give(&six(src, id, 0)).is_some());
+    }
+    lb.moved();
+    assert_eq!(lb.give(&six("2000::4", 4, 0)), None);
+    assert_eq!(lb.moved(), source);
+    assert!(lb.give(&six("2000:0:0:1::4", 4, 0)).is_some());
+    // What is held: 100 bytes each at least, 250 of a source.
+    let mut lb = Lb::new(SMALL);
+    for src in ["2000::1", "2000::2"] {
+        lb.give(&six(src, 1, 24));
+        assert!(lb.moved().contains(&("fragment_held", 1)));
+    }
+    lb.give(&six("2000::1", 1, 48));
+    assert_eq!(lb.moved(), source);
+    lb.give(&six("2000:0:0:1::1", 1, 24));
+    assert!(lb.moved().contains(&("fragment_held", 1)));
 }
 
 #[test]
