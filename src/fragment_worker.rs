@@ -59,7 +59,7 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
         let result = match received {
             Ok(Some(message)) => self.handle(now, message),
             Ok(None) => {
-                self.balancer.tick(now);
+                self.balancer.tick(now, self.forwarding.load());
                 Ok(())
             }
             Err(error) => Err(error),

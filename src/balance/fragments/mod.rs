@@ -11,11 +11,12 @@
 //!
 //! A packet is remembered as *holding* (its first fragment was not there), *known* (the mark) or *poisoned* (nothing more
 //! of it may pass), until every byte was there and every released fragment has come back, or for
-//! [`FragmentLimits::ttl_ms`] after the last fragment that was accepted. What poisons a packet:
+//! [`FragmentLimits::ttl_ms`] after the last fragment that was accepted. A fragment that comes again after that begins
+//! a packet: a first one is steered, a later one held until its time is over. What poisons a packet:
 //!
-//! - bytes that come twice, other than in a whole duplicate, or two opinions on where it ends (RFC 5722; Linux does the
+//! - bytes that come twice, other than in a whole duplicate (that is dropped alone), or two opinions on where it ends (RFC 5722; Linux does the
 //!   same with IPv4). Else a backend might put together what no firewall has seen.
-//! - a first fragment that does not show its ports or flags, or a fragment that might overwrite them (RFC 1858, RFC 7112).
+//! - a first fragment without the whole transport header, as far as that has a length for all, or a fragment that might overwrite them (RFC 1858, RFC 7112).
 //! - more than 64 pieces with gaps between them.
 //! - a first fragment that is dropped: no service, no backend, malformed.
 //!
@@ -49,9 +50,10 @@
 //!
 //! # Counters
 //! Every fragment counts once in `packets`, and once in one of `steered_fragment`, `fragment_forwarded`, `fragment_held`
-//! and the drops. A held one counts again when its holding ends: when it comes back (`packets` and a verdict), or in
-//! `drop_fragment_evicted`, `drop_fragment_expired` or `drop_fragment_poisoned`. Targets count first fragments only, as
-//! they count flows and datagrams.
+//! and the drops. A held one counts again when its holding ends: in `drop_fragment_evicted`, `drop_fragment_expired` or
+//! `drop_fragment_poisoned`, or it is released and counts in `fragment_inject_failed` or in `fragment_injected`. Then it
+//! comes back (`packets` and a verdict), unless the kernel loses it on its way: it is told by nobody then, and is what
+//! `fragment_injected` has more than came back. Targets count first fragments only, as they count flows and datagrams.
 
 mod parts;
 mod table;
@@ -155,9 +157,10 @@ impl FragmentBalancer {
         self.show_levels();
     }
 
-    /// Forgets what is too old, and brings the levels among the counters up to date.
-    pub fn tick(&mut self, now: Duration) {
+    /// Forgets what is too old, takes over other limits, and brings the levels among the counters up to date.
+    pub fn tick(&mut self, now: Duration, forwarding: &Forwarding) {
         self.expire(now);
+        self.adapt(forwarding.fragments());
         self.show_levels();
     }
 

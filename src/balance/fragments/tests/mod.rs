@@ -98,7 +98,7 @@ impl Lb {
 
     fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        self.balancer.tick(Duration::from_millis(now_ms));
+        self.balancer.tick(Duration::from_millis(now_ms), &self.forwarding);
     }
 
     /// Which counters and levels have moved since the last call.
@@ -424,7 +424,7 @@ fn overlaps_poison() {
 }
 
 #[test]
-fn first_fragments_show_their_ports_and_flags() {
+fn first_fragments_have_the_whole_transport_header() {
     let web = |protocol, start, more, payload: &[u8]| {
         Piece { protocol, payload, ..udp4(1, start, more, &[]) }.bytes()
     };
@@ -436,7 +436,14 @@ fn first_fragments_show_their_ports_and_flags() {
         "TCP without flags",
         &[(web(6, 0, true, &FIRST[..8]), TINY), (web(6, 24, true, &[0; 8]), POISONED)],
     );
-    expect("TCP with flags", &[(web(6, 0, true, &FIRST[..16]), None), (web(6, 16, true, &[0; 8]), None)]);
+    expect("TCP with flags", &[(web(6, 0, true, &FIRST[..16]), TINY), (web(6, 16, true, &[0; 8]), POISONED)]);
+    expect("TCP header", &[(web(6, 0, true, &FIRST), None), (web(6, 24, true, &[0; 8]), None)]);
+    expect("over the header", &[(web(6, 16, true, &[0; 8]), HELD), (web(6, 0, true, &FIRST), OVERLAP)]);
+    let any = |protocol, len| Piece { dst: "10.0.0.2", protocol, ..udp4(1, 0, true, &FIRST[..len]) }.bytes();
+    expect("SCTP ports", &[(any(132, 8), TINY)]);
+    expect("SCTP header", &[(any(132, 16), None)]);
+    expect("ICMP header", &[(any(1, 8), None)]);
+    expect("a protocol without ports", &[(any(47, 8), None)]);
     expect("over the flags", &[(web(6, 8, true, &[0; 16]), TINY), (web(6, 0, true, &FIRST), POISONED)]);
     expect("over the flags, last", &[(six(6, 8, false, &[0; 3]), TINY), (six(6, 0, true, &FIRST), POISONED)]);
     expect("of UDP", &[(web(17, 8, true, &[0; 16]), HELD), (web(17, 0, true, &FIRST[..8]), None)]);
@@ -452,8 +459,14 @@ fn first_fragments_show_their_ports_and_flags() {
         &[(six(60, 0, true, &[17, 3, 0, 0, 0, 0, 0, 0]), TINY), (six(60, 8, true, &[0; 8]), POISONED)],
     );
     expect("headers, then nothing", &[(six(60, 0, true, &[17, 0, 0, 0, 0, 0, 0, 0]), TINY)]);
-    let headers = [&[17, 0, 0, 0, 0, 0, 0, 0], &FIRST[..8]].concat();
-    expect("headers whole", &[(six(60, 0, true, &headers), None)]);
+    for (protocol, len, reason) in [(17, 8, None), (6, 16, TINY), (6, 24, None), (58, 8, None)] {
+        let headers = [&[protocol, 0, 0, 0, 0, 0, 0, 0], &FIRST[..len]].concat();
+        let dst = if protocol == 58 { "1000::2" } else { "1000::" };
+        let piece = Piece { src: "2000::1", dst, protocol: 60, payload: &headers, ..udp4(1, 0, true, &[]) };
+        expect("headers whole", &[(piece.bytes(), reason)]);
+    }
+    // One that is no fragment is left to its receiver.
+    assert!(whole(&ready(&state(SMALL)), &web(6, 0, false, &FIRST[..16])).is_some());
 }
 
 #[test]
@@ -490,7 +503,7 @@ fn what_drops_the_first_drops_the_others() {
     };
     expect("foreign", &[(error(&[0; 24]), Some("drop_icmp_quote")), (later(2, 24, true), HELD)]);
     let quoted = Piece { src: "10.0.0.0", dst: "50.0.0.1", ..udp4(9, 8, false, &[0; 4]) }.bytes();
-    expect("later", &[(error(&quoted), Some("drop_fragment"))]);
+    expect("later", &[(error(&quoted), Some("drop_icmp_quote"))]);
     let fault = Piece {
         src: "2000::1",
         dst: "1000::",
@@ -505,6 +518,30 @@ fn what_drops_the_first_drops_the_others() {
             (Piece { start: 72, ..fault }.bytes(), POISONED),
         ],
     );
+}
+
+/// Where a whole packet is expected: each for its own reason.
+#[test]
+fn a_later_fragment_and_an_error_about_one_are_counted_apart() {
+    let piece = Piece { src: "10.0.0.0", dst: "50.0.0.1", ..udp4(9, 8, false, &[0; 4]) };
+    let error = |src| {
+        ip(
+            1,
+            "50.0.0.9",
+            "10.0.0.0",
+            &[&[3, 4, 0, 0, 0, 0, 5, 0x14], &Piece { src, ..piece.clone() }.bytes()[..]].concat(),
+        )
+    };
+    let mut balancer = Balancer::default();
+    let forwarding = ready(&state(SMALL));
+    for (bytes, reason, count) in [
+        (later(1, 24, false), Counter::DropFragment, 1),
+        (error("10.0.0.0"), Counter::DropIcmpQuote, 1),
+        (error("10.0.0.9"), Counter::DropIcmpQuote, 2),
+    ] {
+        assert_eq!(balancer.handle(&forwarding, &bytes), Verdict::Drop);
+        assert_eq!(balancer.counters.get(reason), count);
+    }
 }
 
 #[test]
@@ -815,6 +852,11 @@ fn other_limits_make_another_table() {
     assert_eq!(lb.released.len(), 0);
     lb.forwarding = ready(&state(FragmentLimits { entries: 5, ..SMALL }));
     assert!(lb.give(&later(1, 24, true)).is_some(), "the same limits, the same table");
+    // No fragment is needed for it.
+    lb.moved();
+    lb.forwarding = ready(&state(SMALL));
+    lb.tick(0);
+    assert_eq!(lb.moved(), [("fragment_evicted", 1), ("fragment_entries_now", -1)]);
 }
 
 /// This balancer and two others, each with a target behind those of the backends.

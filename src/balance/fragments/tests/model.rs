@@ -374,6 +374,7 @@ proptest! {
                 }
                 Step::Tick => {
                     model.time(now);
+                    model.adapt(limits);
                     lb.tick(now);
                 }
                 Step::Limits(first) => {
