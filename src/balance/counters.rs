@@ -87,7 +87,7 @@ counters! {
     FragmentHeld = "fragment_held",
     /// Held fragments sent on when their first one had come, by the TUN device.
     FragmentInjected = "fragment_injected",
-    /// Held fragments that the TUN device did not take.
+    /// Held fragments that the TUN device did not take, or for which too many others waited.
     FragmentInjectFailed = "fragment_inject_failed",
     /// Fragmented packets forgotten before their time, to make room for others.
     FragmentEvicted = "fragment_evicted",

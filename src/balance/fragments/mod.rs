@@ -37,7 +37,8 @@
 //!
 //! All memory is bounded by [`FragmentLimits`]. An entry takes 176 bytes and as much again in the maps that find it, all of
 //! it set aside at the start: 6 MB with the defaults. A packet in 64 pieces takes 256 bytes more, so all of them 4 MB;
-//! held fragments take their own bytes, at most 16 MB, and some 32 for each. When there is no room:
+//! held fragments take their own bytes, at most 16 MB, and some 32 for each; as much again may have been released and
+//! wait to be sent in ([`crate::fragment_worker`]). When there is no room:
 //!
 //! | what is full                    | what gives way                                            |
 //! |---------------------------------|-----------------------------------------------------------|
