@@ -52,7 +52,10 @@ pub enum Decision {
     /// No service claims the packet.
     NoService,
     /// A later fragment: its ports are not known.
-    Fragment,
+    Fragment {
+        /// Whether an ICMP error quotes it.
+        quoted: bool,
+    },
     /// The service has no active backend.
     NoBackend {
         /// Index of the service.
@@ -66,7 +69,8 @@ impl Decision {
         match self {
             Self::Steered { target, mark, .. } => Ok((target, mark)),
             Self::NoService => Err(Counter::DropNoService),
-            Self::Fragment => Err(Counter::DropFragment),
+            Self::Fragment { quoted: false } => Err(Counter::DropFragment),
+            Self::Fragment { quoted: true } => Err(Counter::DropIcmpQuote),
             Self::NoBackend { .. } => Err(Counter::DropNoBackend),
         }
     }
@@ -170,7 +174,12 @@ impl Forwarding {
     #[must_use]
     pub fn decide(&self, packet: &Packet) -> Decision {
         let Some(service) = self.classifier.service_of(packet) else {
-            return if packet.l4 == L4::LaterFragment { Decision::Fragment } else { Decision::NoService };
+            return match packet.l4 {
+                L4::LaterFragment => Decision::Fragment { quoted: packet.quoted },
+                L4::Tcp { .. } | L4::Udp(_) | L4::Sctp(_) | L4::Echo { .. } | L4::Other => {
+                    Decision::NoService
+                }
+            };
         };
         let lookup = &self.services[service];
         let hash = key::flow_hash(packet, lookup.hash, self.seed);

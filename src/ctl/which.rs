@@ -258,7 +258,7 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
                 ..Answer::default()
             }
         }
-        Decision::NoService | Decision::Fragment => {
+        Decision::NoService | Decision::Fragment { .. } => {
             let mut reason = vec![format!("no service claims {destination}")];
             let here = |service: &&Service| service.vips.iter().any(|vip| vip.contains(&question.dst));
             let neighbours = state.services.iter().filter(here);

@@ -31,9 +31,9 @@ const CONFIG: &str = "
     backend = [ { name = 's1', address = '192.168.1.1' }, { name = 's2', address = '192.168.1.2' },
                 { name = 's3', address = '192.168.1.3' }, { name = 's4', address = 'fd00:0:0:1::4' } ]
 ";
-const ETH: u32 = 2;
+pub(super) const ETH: u32 = 2;
 
-fn state() -> State {
+pub(super) fn state() -> State {
     State::new(&Config::parse("world", CONFIG).unwrap()).unwrap()
 }
 

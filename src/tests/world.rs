@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -259,6 +259,13 @@ impl FragmentLb {
         queue.events.push_back(event);
         self.worker.turn()?;
         Ok(std::mem::take(&mut self.outside.lock().unwrap().acts))
+    }
+
+    /// What the worker does when it is told to stop, and nothing comes any more.
+    pub(super) fn stop(self, rest_max: u32) -> Vec<Act> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.worker.run(rest_max).unwrap();
+        std::mem::take(&mut self.outside.lock().unwrap().acts)
     }
 
     pub(super) fn fail_next_answer(&mut self, error: QueueError) {

@@ -11,11 +11,12 @@
 //!
 //! A packet is remembered as *holding* (its first fragment was not there), *known* (the mark) or *poisoned* (nothing more
 //! of it may pass), until every byte was there and every released fragment has come back, or for
-//! [`FragmentLimits::ttl_ms`] after the last fragment that was accepted. What poisons a packet:
+//! [`FragmentLimits::ttl_ms`] after the last fragment that was accepted. A fragment that comes again after that begins
+//! a packet: a first one is steered, a later one held until its time is over. What poisons a packet:
 //!
-//! - bytes that come twice, other than in a whole duplicate, or two opinions on where it ends (RFC 5722; Linux does the
+//! - bytes that come twice, other than in a whole duplicate (that is dropped alone), or two opinions on where it ends (RFC 5722; Linux does the
 //!   same with IPv4). Else a backend might put together what no firewall has seen.
-//! - a first fragment that does not show its ports or flags, or a fragment that might overwrite them (RFC 1858, RFC 7112).
+//! - a first fragment without the whole transport header, as far as that has a length for all, or a fragment that might overwrite them (RFC 1858, RFC 7112).
 //! - more than 64 pieces with gaps between them.
 //! - a first fragment that is dropped: no service, no backend, malformed.
 //!
@@ -36,7 +37,8 @@
 //!
 //! All memory is bounded by [`FragmentLimits`]. An entry takes 176 bytes and as much again in the maps that find it, all of
 //! it set aside at the start: 6 MB with the defaults. A packet in 64 pieces takes 256 bytes more, so all of them 4 MB;
-//! held fragments take their own bytes, at most 16 MB, and some 32 for each. When there is no room:
+//! held fragments take their own bytes, at most 16 MB, and some 32 for each; as much again may have been released and
+//! wait to be sent in ([`crate::fragment_worker`]). When there is no room:
 //!
 //! | what is full                    | what gives way                                            |
 //! |---------------------------------|-----------------------------------------------------------|
@@ -44,11 +46,15 @@
 //! | `held_packets`, `held_bytes`    | the packets least recently used among those holding       |
 //! | `entries_per_source`, `held_bytes_per_source` | the new fragment: others do not pay for one source |
 //!
+//! A source is an IPv4 address or an IPv6 /64. In its share a held fragment counts as `held_bytes` / `held_packets` at least
+//! (2 KiB with the defaults): the smallest ones cost no sender much, and would else fill `held_packets` from one source.
+//!
 //! # Counters
 //! Every fragment counts once in `packets`, and once in one of `steered_fragment`, `fragment_forwarded`, `fragment_held`
-//! and the drops. A held one counts again when its holding ends: when it comes back (`packets` and a verdict), or in
-//! `drop_fragment_evicted`, `drop_fragment_expired` or `drop_fragment_poisoned`. Targets count first fragments only, as
-//! they count flows and datagrams.
+//! and the drops. A held one counts again when its holding ends: in `drop_fragment_evicted`, `drop_fragment_expired` or
+//! `drop_fragment_poisoned`, or it is released and counts in `fragment_inject_failed` or in `fragment_injected`. Then it
+//! comes back (`packets` and a verdict), unless the kernel loses it on its way: it is told by nobody then, and is what
+//! `fragment_injected` has more than came back. Targets count first fragments only, as they count flows and datagrams.
 
 mod parts;
 mod table;
@@ -152,9 +158,10 @@ impl FragmentBalancer {
         self.show_levels();
     }
 
-    /// Forgets what is too old, and brings the levels among the counters up to date.
-    pub fn tick(&mut self, now: Duration) {
+    /// Forgets what is too old, takes over other limits, and brings the levels among the counters up to date.
+    pub fn tick(&mut self, now: Duration, forwarding: &Forwarding) {
         self.expire(now);
+        self.adapt(forwarding.fragments());
         self.show_levels();
     }
 
@@ -300,7 +307,7 @@ impl FragmentBalancer {
         if !self.table.could_hold(known, len) {
             return Err(Counter::DropFragmentFull);
         }
-        if !self.table.may_hold_for(fragment.key.addresses.source(), len) {
+        if !self.table.may_hold_for(&fragment.key, len) {
             return Err(Counter::DropFragmentSource);
         }
         let slot = self.slot_for(known, fragment.key)?;
@@ -319,7 +326,7 @@ impl FragmentBalancer {
         if let Some(slot) = known {
             return Ok(slot);
         }
-        if self.table.is_full_for(key.addresses.source()) {
+        if self.table.is_full_for(&key) {
             return Err(Counter::DropFragmentSource);
         }
         while self.table.is_full()

@@ -132,7 +132,7 @@ fuzz_target!(|bytes: &[u8]| {
             0 => {
                 let Some(time) = take(&mut rest) else { break };
                 now = Duration::from_millis(u64::from_le_bytes(time));
-                balancer.tick(now);
+                balancer.tick(now, &FORWARDINGS[which]);
                 continue;
             }
             1 => {
@@ -195,8 +195,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     // In the end, nothing stays.
     let end = now.saturating_add(Duration::from_secs(1));
-    balancer.tick(Duration::ZERO);
-    balancer.tick(end.max(Duration::from_secs(1)));
+    balancer.tick(Duration::ZERO, &FORWARDINGS[which]);
+    balancer.tick(end.max(Duration::from_secs(1)), &FORWARDINGS[which]);
     for counter in
         [Counter::FragmentEntriesNow, Counter::FragmentHeldPacketsNow, Counter::FragmentHeldBytesNow]
     {

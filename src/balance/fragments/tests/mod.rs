@@ -98,7 +98,7 @@ impl Lb {
 
     fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        self.balancer.tick(Duration::from_millis(now_ms));
+        self.balancer.tick(Duration::from_millis(now_ms), &self.forwarding);
     }
 
     /// Which counters and levels have moved since the last call.
@@ -424,7 +424,7 @@ fn overlaps_poison() {
 }
 
 #[test]
-fn first_fragments_show_their_ports_and_flags() {
+fn first_fragments_have_the_whole_transport_header() {
     let web = |protocol, start, more, payload: &[u8]| {
         Piece { protocol, payload, ..udp4(1, start, more, &[]) }.bytes()
     };
@@ -436,7 +436,14 @@ fn first_fragments_show_their_ports_and_flags() {
         "TCP without flags",
         &[(web(6, 0, true, &FIRST[..8]), TINY), (web(6, 24, true, &[0; 8]), POISONED)],
     );
-    expect("TCP with flags", &[(web(6, 0, true, &FIRST[..16]), None), (web(6, 16, true, &[0; 8]), None)]);
+    expect("TCP with flags", &[(web(6, 0, true, &FIRST[..16]), TINY), (web(6, 16, true, &[0; 8]), POISONED)]);
+    expect("TCP header", &[(web(6, 0, true, &FIRST), None), (web(6, 24, true, &[0; 8]), None)]);
+    expect("over the header", &[(web(6, 16, true, &[0; 8]), HELD), (web(6, 0, true, &FIRST), OVERLAP)]);
+    let any = |protocol, len| Piece { dst: "10.0.0.2", protocol, ..udp4(1, 0, true, &FIRST[..len]) }.bytes();
+    expect("SCTP ports", &[(any(132, 8), TINY)]);
+    expect("SCTP header", &[(any(132, 16), None)]);
+    expect("ICMP header", &[(any(1, 8), None)]);
+    expect("a protocol without ports", &[(any(47, 8), None)]);
     expect("over the flags", &[(web(6, 8, true, &[0; 16]), TINY), (web(6, 0, true, &FIRST), POISONED)]);
     expect("over the flags, last", &[(six(6, 8, false, &[0; 3]), TINY), (six(6, 0, true, &FIRST), POISONED)]);
     expect("of UDP", &[(web(17, 8, true, &[0; 16]), HELD), (web(17, 0, true, &FIRST[..8]), None)]);
@@ -452,8 +459,14 @@ fn first_fragments_show_their_ports_and_flags() {
         &[(six(60, 0, true, &[17, 3, 0, 0, 0, 0, 0, 0]), TINY), (six(60, 8, true, &[0; 8]), POISONED)],
     );
     expect("headers, then nothing", &[(six(60, 0, true, &[17, 0, 0, 0, 0, 0, 0, 0]), TINY)]);
-    let headers = [&[17, 0, 0, 0, 0, 0, 0, 0], &FIRST[..8]].concat();
-    expect("headers whole", &[(six(60, 0, true, &headers), None)]);
+    for (protocol, len, reason) in [(17, 8, None), (6, 16, TINY), (6, 24, None), (58, 8, None)] {
+        let headers = [&[protocol, 0, 0, 0, 0, 0, 0, 0], &FIRST[..len]].concat();
+        let dst = if protocol == 58 { "1000::2" } else { "1000::" };
+        let piece = Piece { src: "2000::1", dst, protocol: 60, payload: &headers, ..udp4(1, 0, true, &[]) };
+        expect("headers whole", &[(piece.bytes(), reason)]);
+    }
+    // One that is no fragment is left to its receiver.
+    assert!(whole(&ready(&state(SMALL)), &web(6, 0, false, &FIRST[..16])).is_some());
 }
 
 #[test]
@@ -490,7 +503,7 @@ fn what_drops_the_first_drops_the_others() {
     };
     expect("foreign", &[(error(&[0; 24]), Some("drop_icmp_quote")), (later(2, 24, true), HELD)]);
     let quoted = Piece { src: "10.0.0.0", dst: "50.0.0.1", ..udp4(9, 8, false, &[0; 4]) }.bytes();
-    expect("later", &[(error(&quoted), Some("drop_fragment"))]);
+    expect("later", &[(error(&quoted), Some("drop_icmp_quote"))]);
     let fault = Piece {
         src: "2000::1",
         dst: "1000::",
@@ -505,6 +518,30 @@ fn what_drops_the_first_drops_the_others() {
             (Piece { start: 72, ..fault }.bytes(), POISONED),
         ],
     );
+}
+
+/// Where a whole packet is expected: each for its own reason.
+#[test]
+fn a_later_fragment_and_an_error_about_one_are_counted_apart() {
+    let piece = Piece { src: "10.0.0.0", dst: "50.0.0.1", ..udp4(9, 8, false, &[0; 4]) };
+    let error = |src| {
+        ip(
+            1,
+            "50.0.0.9",
+            "10.0.0.0",
+            &[&[3, 4, 0, 0, 0, 0, 5, 0x14], &Piece { src, ..piece.clone() }.bytes()[..]].concat(),
+        )
+    };
+    let mut balancer = Balancer::default();
+    let forwarding = ready(&state(SMALL));
+    for (bytes, reason, count) in [
+        (later(1, 24, false), Counter::DropFragment, 1),
+        (error("10.0.0.0"), Counter::DropIcmpQuote, 1),
+        (error("10.0.0.9"), Counter::DropIcmpQuote, 2),
+    ] {
+        assert_eq!(balancer.handle(&forwarding, &bytes), Verdict::Drop);
+        assert_eq!(balancer.counters.get(reason), count);
+    }
 }
 
 #[test]
@@ -541,8 +578,9 @@ fn a_packet_has_so_many_parts() {
     assert_eq!(lb.give(&part(68)), None);
     assert_eq!(lb.moved()[2..4], [("drop_fragment_poisoned", 67), ("drop_fragment_parts", 1)]);
     // In order, or in reverse, there may be any number.
+    let limits = FragmentLimits::default();
     for order in [false, true] {
-        let mut lb = Lb::new(FragmentLimits::default());
+        let mut lb = Lb::new(FragmentLimits { held_bytes_per_source: limits.held_bytes, ..limits });
         let starts = (0..1000).map(|n| if order { n } else { 999 - n });
         let mut steered = 0;
         for start in starts {
@@ -707,6 +745,77 @@ fn a_source_has_its_share() {
     assert_eq!(lb.moved()[2], ("fragment_held", 1));
 }
 
+/// The smallest fragments cost their sender least, and take as much of `held_packets` as any.
+#[test]
+fn a_source_of_tiny_fragments_sends_nobody_away() {
+    let limits = FragmentLimits::default();
+    let mut lb = Lb::new(limits);
+    for host in 1..=100 {
+        lb.give(&from_source(&format!("51.0.0.{host}"), 1, 24, &[0; 8]));
+    }
+    for id in 0..3 {
+        for piece in 1..=4000 {
+            lb.give(&from_source("50.0.0.1", id, piece * 8, &[0; 8]));
+        }
+    }
+    let counters = &lb.balancer.counters;
+    assert_eq!(counters.get(Counter::FragmentEvicted), 0);
+    // 16 MiB for 8192 are 2 KiB each, and a share is 1 MiB.
+    assert_eq!(counters.get(Counter::FragmentHeld), 100 + 512);
+    assert_eq!(counters.get(Counter::DropFragmentSource), 12_000 - 512);
+    for host in 1..=100 {
+        assert!(lb.give(&from_source(&format!("51.0.0.{host}"), 1, 0, &FIRST)).is_some());
+    }
+    assert_eq!(lb.released.len(), 100);
+    // Once they are gone, so is their charge.
+    lb.tick(limits.ttl_ms.into());
+    lb.moved();
+    for id in 0..4 {
+        for piece in 1..=128 {
+            lb.give(&from_source("50.0.0.1", id, piece * 8, &[0; 8]));
+        }
+    }
+    assert_eq!(lb.moved()[2], ("fragment_held", 512));
+}
+
+#[test]
+fn a_share_is_enough_for_one_fragment() {
+    let limits =
+        FragmentLimits { held_packets: 4, held_bytes: 100_000, held_bytes_per_source: 9216, ..SMALL };
+    let mut lb = Lb::new(limits);
+    for src in ["50.0.0.1", "50.0.0.2"] {
+        lb.give(&from_source(src, 1, 24, &[0; 8]));
+        assert!(lb.moved().contains(&("fragment_held", 1)));
+        lb.give(&from_source(src, 1, 32, &[0; 8]));
+        assert!(lb.moved().contains(&("drop_fragment_source", 1)));
+    }
+}
+
+/// A host may use every address of its /64.
+#[test]
+fn an_ipv6_source_is_a_64() {
+    let six = |src: &str, id, start| Piece { src, dst: "1000::", start, ..udp4(id, 0, true, &FIRST) }.bytes();
+    let source = [("packets", 1), ("fragments", 1), ("drop_fragment_source", 1)];
+    let mut lb = Lb::new(SMALL);
+    for (id, src) in [(1, "2000::1"), (2, "2000::2"), (3, "2000::ffff:ffff:ffff:ffff")] {
+        assert!(lb.give(&six(src, id, 0)).is_some());
+    }
+    lb.moved();
+    assert_eq!(lb.give(&six("2000::4", 4, 0)), None);
+    assert_eq!(lb.moved(), source);
+    assert!(lb.give(&six("2000:0:0:1::4", 4, 0)).is_some());
+    // What is held: 100 bytes each at least, 250 of a source.
+    let mut lb = Lb::new(SMALL);
+    for src in ["2000::1", "2000::2"] {
+        lb.give(&six(src, 1, 24));
+        assert!(lb.moved().contains(&("fragment_held", 1)));
+    }
+    lb.give(&six("2000::1", 1, 48));
+    assert_eq!(lb.moved(), source);
+    lb.give(&six("2000:0:0:1::1", 1, 24));
+    assert!(lb.moved().contains(&("fragment_held", 1)));
+}
+
 #[test]
 fn a_fragment_that_was_cut_cannot_be_held_but_steered() {
     let mut lb = Lb::new(SMALL);
@@ -743,6 +852,11 @@ fn other_limits_make_another_table() {
     assert_eq!(lb.released.len(), 0);
     lb.forwarding = ready(&state(FragmentLimits { entries: 5, ..SMALL }));
     assert!(lb.give(&later(1, 24, true)).is_some(), "the same limits, the same table");
+    // No fragment is needed for it.
+    lb.moved();
+    lb.forwarding = ready(&state(SMALL));
+    lb.tick(0);
+    assert_eq!(lb.moved(), [("fragment_evicted", 1), ("fragment_entries_now", -1)]);
 }
 
 /// This balancer and two others, each with a target behind those of the backends.

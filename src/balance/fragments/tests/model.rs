@@ -243,7 +243,9 @@ impl Model {
                     return Err("drop_fragment_full");
                 }
                 let of_source = self.packets.iter().filter(|packet| packet.key.0 == fact.source);
-                if held_bytes(of_source) + bytes.len() > limits.held_bytes_per_source as usize
+                let least = (limits.held_bytes / limits.held_packets) as usize;
+                let held = of_source.flat_map(|packet| &packet.held).map(Vec::len).chain([bytes.len()]);
+                if held.map(|len| len.max(least)).sum::<usize>() > limits.held_bytes_per_source as usize
                     || !self.entry(key)
                 {
                     return Err("drop_fragment_source");
@@ -372,6 +374,7 @@ proptest! {
                 }
                 Step::Tick => {
                     model.time(now);
+                    model.adapt(limits);
                     lb.tick(now);
                 }
                 Step::Limits(first) => {
