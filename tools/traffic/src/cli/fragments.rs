@@ -6,15 +6,12 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum, value_parser};
 use serde::{Serialize, Serializer};
 
-use super::{DAY_MS, Output, Remote, Starts, TOTAL_MAX};
+use super::{Client, DAY_MS, TOTAL_MAX};
 use crate::datagram::PADDING_BYTES_MAX;
 use crate::plan::Order;
 
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct FragmentsArgs {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) remote: Remote,
     /// How many in all; --rate and --concurrency are about them
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u64).range(1..=TOTAL_MAX))]
     pub(crate) datagrams: u64,
@@ -63,9 +60,6 @@ pub(crate) struct FragmentsArgs {
     /// Where to cut, and what else is drawn
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) starts: Starts,
     /// A flood instead: fragments of packets that never become complete, --rate a second, each of another packet
     #[arg(long, value_enum, requires = "rate", requires = "source_cidr")]
     pub(crate) incomplete: Option<Incomplete>,
@@ -77,7 +71,7 @@ pub(crate) struct FragmentsArgs {
     pub(crate) seconds: u64,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) output: Output,
+    pub(crate) client: Client,
 }
 
 /// Which fragments a flood consists of.
