@@ -51,7 +51,7 @@ pub(crate) struct FragmentsArgs {
     /// So many have nothing but headers in their first fragment
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = value_parser!(u8).range(..=100))]
     pub(crate) tiny: u8,
-    /// IPv6: so many have an extension header before the fragment header, and one behind it
+    /// IPv6 (IPv4 has none): so many have an extension header before the fragment header, and one behind it
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = value_parser!(u8).range(..=100))]
     pub(crate) extension_headers: u8,
     /// Pings instead of UDP; the port means nothing, and nobody says a name
@@ -137,7 +137,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   traffic fragments --address 10.0.0.0:7000 --datagrams 1000 --source-cidr 50.0.0.0/16 --json
   traffic fragments --address [1000::]:7000 --datagrams 1000 --flows 50 --whole 50 --extension-headers 30
-  traffic fragments --address 10.0.0.0:7000 --order reversed --fragments 3 --message-bytes 2984 --echo
+  traffic fragments --address 10.0.0.0:7000 --order reversed --fragments 3 --message-bytes 2984 --echo --concurrency 10
   traffic fragments --address 10.0.0.0:7000 --source-cidr 50.0.0.0/16 --incomplete both --sources 10000 --rate 2000
 
 Report: as of udp; and `datagrams` were sent, `whole` of them uncut, in `fragments` (`duplicates` among them);
