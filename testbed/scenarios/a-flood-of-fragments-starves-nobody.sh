@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # proves: fragments that never become whole, from 1 source and from 10000, fill the table to its limits; others are served
 #
+# A source is an IPv4 address or an IPv6 /64; the others of IPv6 are all in one.
+#
 # All limits are small here, so that the flood, which is small too, reaches them. It consists of first and of later
 # fragments. Meanwhile TCP and whole UDP lose nothing, and of other sources' fragmented datagrams 95 % arrive. The backends
 # get the floods' first fragments too; that they can bear them is the business of their own limits, which are raised.
@@ -35,7 +37,7 @@ most() { awk -v column="$2" '$column > most { most = $column } END { print most 
 flood() {
     local name=$1 sources=$2 rate=$3 fragments=$4 family address cidr before watcher vip flood
     before=$(witness lb201 fragment)
-    for vip in "4 $VIP4:$PORT 50.0.128.0/18" "6 [$VIP6]:$PORT 2000::8000/114"; do
+    for vip in "4 $VIP4:$PORT 50.0.128.0/18" "6 [$VIP6]:$PORT 2000:1::/48"; do
         read -r family address cidr <<< "$vip"
         ip netns exec client traffic fragments --address "$address" --source-cidr "$cidr" --incomplete both --sources "$sources" \
             --rate "$rate" --seconds 3600 --json </dev/null > "$name-$family.json" 2> "$name-$family.err" &
