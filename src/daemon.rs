@@ -431,8 +431,10 @@ impl Lbd {
         region.follow()?;
         region.state()?;
         self.daemon.adopted = Generation(0);
+        let mut mapping = region.mapping();
         self.daemon
-            .write(&mut region.mapping())
+            .write(&mut mapping)
+            .and_then(|()| self.workers.identify(&mut mapping))
             .map_err(|error: RegionError| AccessError::Unusable { name: region.name().clone(), error })?;
         self.shown.store(region.mapping());
         self.region = region;

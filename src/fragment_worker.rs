@@ -37,6 +37,8 @@ pub struct FragmentWorker<Q, P, I, R, C> {
     /// Held fragments that may go; empty between turns.
     released: Vec<Box<[u8]>>,
     backlog: Backlog,
+    /// Whether what was shown last will hold as long as nothing comes.
+    settled: bool,
 }
 
 impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWorker<Q, P, I, R, C> {
@@ -45,7 +47,8 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
         let mut forwarding = Cache::new(Arc::clone(&shared.forwarding));
         let balancer = FragmentBalancer::new(forwarding.load().fragments());
         let (released, backlog) = (Vec::new(), Backlog::default());
-        Self { queue, pins, inject, report, shared, forwarding, clock, balancer, released, backlog }
+        let settled = false;
+        Self { queue, pins, inject, report, shared, forwarding, clock, balancer, released, backlog, settled }
     }
 
     /// Works until told to stop, as [`crate::worker::Worker::run`] does.
@@ -76,7 +79,11 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
         };
         worker::settle(result, self.queue.number(), &mut self.balancer.counters)?;
         self.send_in(now);
-        self.report.counters(&mut self.balancer.counters);
+        // An idle worker leaves the region alone, once its levels have come to rest.
+        if !(idle && self.settled) {
+            self.report.counters(&mut self.balancer.counters);
+            self.settled = idle && self.balancer.counters.get(Counter::FragmentEntriesNow) == 0;
+        }
         Ok(!idle || self.backlog.is_under_way())
     }
 

@@ -14,9 +14,11 @@ use crate::{
     balance::counters::Counters,
     config::Balancer,
     fragment_worker::FragmentWorker,
-    ids::QueueNum,
     io::{Queue as _, Report},
-    shm::stats::{self, Identity},
+    shm::{
+        RegionError,
+        stats::{self, Identity},
+    },
     sys::{
         clock,
         conntrack::Conntrack,
@@ -77,7 +79,7 @@ impl Report for Show {
 /// The running threads. Their blocks of statistics are in the order in which they were started.
 #[derive(Default)]
 pub(super) struct Workers {
-    threads: Vec<(QueueNum, JoinHandle<io::Result<()>>)>,
+    threads: Vec<(Identity, JoinHandle<io::Result<()>>)>,
 }
 
 impl Workers {
@@ -90,16 +92,16 @@ impl Workers {
         let Opened { queues, fragments, conntrack, tun } = opened;
         for queue in queues {
             let number = queue.number();
-            let show = self.show(Identity { queue: number, fragments: false }, shown);
-            let worker = Worker::new(queue, show, Arc::clone(shared));
-            self.spawn(number, move || worker.run(Capacity::FLOWS.packets_max))?;
+            let identity = Identity { queue: number, fragments: false };
+            let worker = Worker::new(queue, self.show(identity, shown), Arc::clone(shared));
+            self.spawn(identity, move || worker.run(Capacity::FLOWS.packets_max))?;
         }
-        let number = fragments.number();
+        let identity = Identity { queue: fragments.number(), fragments: true };
         let started = clock::now();
         let clock = move || clock::now().duration_since(started);
-        let show = self.show(Identity { queue: number, fragments: true }, shown);
+        let show = self.show(identity, shown);
         let worker = FragmentWorker::new(fragments, conntrack, tun, show, Arc::clone(shared), clock);
-        self.spawn(number, move || worker.run(Capacity::FRAGMENTS.packets_max))
+        self.spawn(identity, move || worker.run(Capacity::FRAGMENTS.packets_max))
     }
 
     /// For the next worker to be started.
@@ -112,13 +114,19 @@ impl Workers {
 
     fn spawn(
         &mut self,
-        queue: QueueNum,
+        identity: Identity,
         work: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<(), DaemonError> {
-        let thread = thread::Builder::new().name(format!("queue-{}", queue.0)).spawn(work);
+        let thread = thread::Builder::new().name(format!("queue-{}", identity.queue.0)).spawn(work);
         let thread = thread.map_err(|error| DaemonError::Os { doing: "starting a thread", error })?;
-        self.threads.push((queue, thread));
+        self.threads.push((identity, thread));
         Ok(())
+    }
+
+    /// Says in a region that was made anew whose the blocks are, which an idle worker would not.
+    pub(super) fn identify(&self, region: &mut Arc<Mapping>) -> Result<(), RegionError> {
+        let mut workers = self.threads.iter().enumerate();
+        workers.try_for_each(|(worker, &(identity, _))| stats::identify(region, worker, identity))
     }
 
     /// Whether all of them still work.
@@ -126,7 +134,7 @@ impl Workers {
         let Some(ended) = self.threads.iter().position(|(_, thread)| thread.is_finished()) else {
             return Ok(());
         };
-        let (queue, thread) = self.threads.swap_remove(ended);
+        let (Identity { queue, .. }, thread) = self.threads.swap_remove(ended);
         let error = match thread.join() {
             Ok(Ok(())) => io::Error::other("its worker ended"),
             Ok(Err(error)) => error,
@@ -138,7 +146,7 @@ impl Workers {
     /// Ends them, once they have answered what waits.
     pub(super) fn end(&mut self, shared: &Shared) {
         shared.stop.store(true, Ordering::Relaxed);
-        for (queue, thread) in self.threads.drain(..) {
+        for (Identity { queue, .. }, thread) in self.threads.drain(..) {
             if let Err(error) = thread.join().unwrap_or_else(|_| Err(io::Error::other("its worker panicked")))
             {
                 error!(queue = queue.0, %error, "a worker ended badly");

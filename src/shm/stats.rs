@@ -96,13 +96,23 @@ pub fn write(
     identity: Identity,
     counters: &mut Counters,
 ) -> Result<(), RegionError> {
+    identify(memory, worker, identity)?;
     let block = BLOCKS_AT + worker * BLOCK_BYTES;
-    memory.store(block, u64::from(identity.queue.0))?;
-    memory.store(block + FRAGMENTS_AT, u64::from(identity.fragments))?;
     for (index, &value) in counters.values().iter().enumerate() {
         memory.store(block + COUNTERS_AT + index * 8, value)?;
     }
     counters.drain_touched(|target, value| memory.store(block + TARGETS_AT + target.index() * 8, value))?;
+    Ok(())
+}
+
+/// Stores whose block it is, before there is anything to count.
+///
+/// # Errors
+/// When the region is gone.
+pub fn identify(memory: &mut impl Memory, worker: usize, identity: Identity) -> Result<(), RegionError> {
+    let block = BLOCKS_AT + worker * BLOCK_BYTES;
+    memory.store(block, u64::from(identity.queue.0))?;
+    memory.store(block + FRAGMENTS_AT, u64::from(identity.fragments))?;
     Ok(())
 }
 
