@@ -6,8 +6,11 @@
 
 witness_up() { # LB...
     local lb
-    for lb; do
-        in_ns "$lb" nft -f - <<'NFT'
+    witness_rules > "$WORK/witness.nft"
+    for lb; do in_ns "$lb" nft -f "$WORK/witness.nft"; done
+}
+witness_rules() {
+    cat <<'NFT'
 table inet witness {
     set syns4 { typeof ip saddr . tcp sport . ip daddr . tcp dport; size 65535; flags dynamic; }
     set syns6 { typeof ip6 saddr . tcp sport . ip6 daddr . tcp dport; size 65535; flags dynamic; }
@@ -52,7 +55,6 @@ table inet witness {
     }
 }
 NFT
-    done
 }
 witness() { # LB COUNTER: packets
     in_ns "$1" nft --json list counter inet witness "$2" | jq '[.nftables[].counter // empty | .packets] | add'
