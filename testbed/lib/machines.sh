@@ -114,7 +114,7 @@ node_job() {
     echo "run ${job##*/}" > "$RUN/nodes/$node/jobs.in"
     until [[ -s $job/rc ]]; do
         kill -0 "$qemu_pid" 2>/dev/null || { complain "$node ended before '$*'"; return 125; }
-        read -rt 0.05 -u "$pause" || true
+        read -rt 0.05 -u "$pause" _ || true
         pass_on
     done
     NODE_JOB=()

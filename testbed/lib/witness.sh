@@ -21,7 +21,7 @@ table inet witness {
     counter fragment { comment "fragments to a VIP, as they come in" }
     counter fragment_after { comment "fragments to a VIP from anywhere, where connection tracking would have put them together" }
     counter datagram_after { comment "whole UDP datagrams there, put together or never cut" }
-    counter from_vip { comment "packets from a VIP: replies, that should never come here" }
+    counter from_vip { comment "packets from a VIP: replies, none where they do not pass balancers" }
     chain arrive {
         type filter hook prerouting priority -500; policy accept
         ip saddr 10.0.0.0/24 counter name from_vip

@@ -20,4 +20,5 @@ for ((tester = 0; tester < TESTERS; tester++)); do
 done
 for lb in "${LBS[@]}"; do
     expect_ge "flows that came to $lb" "$(statistic "$lb" queued)" 1
+    expect_ge "replies that $lb routed" "$(witness "$lb" from_vip)" 1
 done
