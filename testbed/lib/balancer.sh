@@ -150,6 +150,8 @@ kernel_state() {
     ip -netns "$1" -6 route show table all | without_expiry | sort
     in_ns "$1" nft --stateless --terse --handle list ruleset
 }
+# lasting_state LB: what of it is there whether lbd runs or not: the device of held fragments ends with lbd.
+lasting_state() { kernel_state "$1" | grep -vw sr-frag; }
 # Devices that a tunnel module adds to every namespace when it is loaded (gre0 and its like), and what hangs on them.
 without_fallback_devices() { grep -Ev ' (gre0|gretap0|erspan0|tunl0|ip6tnl0|ip6gre0|sit0)$' || true; }
 without_expiry() { sed 's/ expires [0-9]*sec//; s/[[:space:]]*$//'; }

@@ -26,7 +26,7 @@ cluster_up() {
     mkdir "$RUN/nodes"
     cluster_launch switch "$TESTBED/lib/switch" net1 net2
     wait_until 20 "the switches are ready" grep -qx ready "$RUN/switch.log"
-    step "booting Linux $KERNEL_VERSION in $(node_names | wc -l) machines: $SERVERS servers, $BALANCERS balancers, $TESTERS testers"
+    step "booting Linux $KERNEL_VERSION in $(node_names | wc -l) machines (servers $SERVERS, balancers $BALANCERS, testers $TESTERS)"
     for node in $(node_names); do
         mkdir "$RUN/nodes/$node"
         mkfifo "$RUN/nodes/$node/jobs.in" "$RUN/nodes/$node/jobs.out"
@@ -111,7 +111,8 @@ node_job() {
     exec {job_out}< "$job/out" {job_err}< "$job/err"
     exec {pause}<> <(:) # nothing ever comes of it: to wait on it is a pause without a process
     NODE_JOB=("$node" "${job##*/}")
-    echo "run ${job##*/}" > "$RUN/nodes/$node/jobs.in"
+    # Opened for reading as well, so that it does not wait for a machine that has ended.
+    echo "run ${job##*/}" 1<> "$RUN/nodes/$node/jobs.in"
     until [[ -s $job/rc ]]; do
         kill -0 "$qemu_pid" 2>/dev/null || { complain "$node ended before '$*'"; return 125; }
         read -rt 0.05 -u "$pause" _ || true
@@ -130,5 +131,5 @@ pass_on() {
 }
 # job_signal NAME: to the command that runs, if one does.
 job_signal() {
-    ((${#NODE_JOB[@]} == 0)) || echo "signal ${NODE_JOB[1]} $1" > "$RUN/nodes/${NODE_JOB[0]}/jobs.in"
+    ((${#NODE_JOB[@]} == 0)) || echo "signal ${NODE_JOB[1]} $1" 1<> "$RUN/nodes/${NODE_JOB[0]}/jobs.in"
 }

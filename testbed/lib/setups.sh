@@ -11,6 +11,7 @@ web_up() {
 balancers_up() {
     local lb
     witness_up "$@"
+    step "lbd on $*, then $SERVERS backends"
     for lb; do balancer_start "$lb" "$lb.toml"; done
     backends_up "$1" web 1 "$SERVERS"
     servers_up 1 "$SERVERS" "$VIP4:$PORT" "[$VIP6]:$PORT"
