@@ -9,6 +9,7 @@
 //! kernel as it is, so that existing flows go on; [`cleanup`] removes everything.
 
 mod error;
+mod links;
 mod workers;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -34,14 +35,14 @@ use crate::{
     state::State,
     sys::{
         alone::Alone,
-        capability, clock, interface_index, nft,
+        capability, clock, nft,
         probe::{self, Severity},
         region::{AccessError, Mapping, Region, RegionName},
         rtnetlink::{Routing, RoutingError},
         signal::{Signals, Wish},
         tun::Tun,
     },
-    worker::{Links, Shared},
+    worker::Shared,
 };
 
 /// How often the region's generation is looked at.
@@ -183,11 +184,15 @@ struct Lbd {
     /// What the kernel should have.
     wanted: Option<Wanted>,
     checks: u32,
+    /// With the region and what it says.
     trouble: Trouble,
+    /// With mending the kernel.
+    mending: Trouble,
 }
 
-/// What one state asks of the kernel.
+/// What one state asks of the kernel, and the workers' side of it.
 struct Wanted {
+    forwarding: Arc<Forwarding>,
     routing: routing::Desired,
     ruleset: Ruleset,
     /// See [`routing::tier_devices`].
@@ -237,6 +242,7 @@ impl Lbd {
         daemon.write(&mut mapping).map_err(unusable)?;
         let shown = Arc::new(ArcSwap::new(mapping));
         let shared = Arc::new(Shared::new(Forwarding::new(state, generation)?));
+        let routing = routing_that_tells(&shared)?;
         let mut lbd = Self {
             config,
             region,
@@ -249,12 +255,13 @@ impl Lbd {
             mark_mask: state.balancer.mark_mask,
             wanted: None,
             checks: 0,
-            routing: Routing::open()?,
+            routing,
             tun: opened.tun(),
             workers: Workers::default(),
             trouble: Trouble::default(),
+            mending: Trouble::default(),
         };
-        tend_tun(&lbd.tun, &mut lbd.routing)?;
+        tend_tun(&lbd.tun, &lbd.shared, &mut lbd.routing)?;
         lbd.put_in_force(state, generation)?;
         lbd.workers.start(opened, &lbd.shared, &lbd.shown)?;
         lbd.adopted(generation);
@@ -283,12 +290,23 @@ impl Lbd {
         }
     }
 
-    /// Adopts what is new. What is wrong is logged once, and tried again at every `check`.
+    /// Adopts what is new. What is wrong is logged once, and tried again at every `check`. Whatever it is, the kernel is
+    /// kept as it should be.
     fn look_at_region(&mut self, check: bool) {
         match self.adopt_what_is_new(check) {
             Ok(()) if check => self.trouble.over(),
             Ok(()) => {}
             Err(error) => self.trouble.with(&error),
+        }
+        if !check {
+            return;
+        }
+        self.checks = self.checks.wrapping_add(1);
+        if self.checks.is_multiple_of(CHECKS_PER_REPAIR) {
+            match self.repair() {
+                Ok(()) => self.mending.over(),
+                Err(error) => self.mending.with(&error),
+            }
         }
     }
 
@@ -307,16 +325,7 @@ impl Lbd {
             slots::check(&mut self.region).map_err(|error| unusable(&self.region, error))?;
         }
         let live = slots::generation(&mut self.region).map_err(|error| unusable(&self.region, error))?;
-        if live != self.daemon.adopted {
-            return self.adopt();
-        }
-        if check {
-            self.checks += 1;
-            if self.checks.is_multiple_of(CHECKS_PER_REPAIR) {
-                self.repair()?;
-            }
-        }
-        Ok(())
+        if live == self.daemon.adopted { Ok(()) } else { self.adopt() }
     }
 
     fn adopt(&mut self) -> Result<(), DaemonError> {
@@ -350,19 +359,21 @@ impl Lbd {
         for interface in state.balancer.interfaces.iter().filter(|name| !probe::has_interface(name)) {
             warn!(%interface, "there is no such device now: nothing comes in by it");
         }
-        let forwarding = Forwarding::new(&state, generation)?;
+        let forwarding = Arc::new(Forwarding::new(&state, generation)?);
         let wanted = Wanted {
             routing: routing::desired(&state)?,
             ruleset: Ruleset::new(&state, &forwarding.classifier().claims(), self.queue_by)?,
             tier_devices: routing::tier_devices(&state).collect(),
+            forwarding,
         };
         let ops = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?.ops;
         // Pure removals come last, when no worker sends there any more and no flow is pinned there.
         let removals = ops.iter().rposition(|op| !op.removes()).map_or(0, |last| last + 1);
         let left = self.routing.apply_reachable(&ops[..removals])?;
-        self.name_links(&wanted.tier_devices);
+        // New devices are told already; these may have been backends' until now. What leaves the tier still counts.
+        links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let applied = nft::apply(&wanted.ruleset)?;
-        self.shared.forwarding.store(Arc::new(forwarding));
+        self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
         self.routing.apply(&ops[removals..])?;
         for problem in &left {
             error!(%problem, "a target is out of reach; it is tried again every few seconds");
@@ -372,6 +383,7 @@ impl Lbd {
                 warn!("{note}");
             }
         }
+        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         self.wanted = Some(wanted);
         info!(
             routing_changes = ops.len(), rules = ?applied.structure, elements_added = applied.elements_added,
@@ -380,7 +392,7 @@ impl Lbd {
         Ok(())
     }
 
-    /// After a change that failed half-way: the kernel as it was for the last good state.
+    /// After a change that failed half-way: kernel and workers as they were for the last good state.
     fn go_back(&mut self) {
         let Some(wanted) = &self.wanted else { return };
         if let Err(error) = self.routing.converge(&wanted.routing) {
@@ -389,35 +401,22 @@ impl Lbd {
         if let Err(error) = nft::apply(&wanted.ruleset) {
             error!(%error, "ruleset of the last good state");
         }
-        self.name_links(&wanted.tier_devices);
-    }
-
-    /// Tells the worker of fragments which devices are ours. One that was made anew has another index.
-    fn name_links(&self, tier_devices: &[String]) {
-        let tier = tier_devices.iter().filter_map(|name| interface_index(name)).collect();
-        self.shared.links.store(Arc::new(Links { tun: self.tun.index(), tier }));
+        self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
+        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
     }
 
     /// Mends what somebody else has changed: a link that went down takes its routes along, a service that reloads the
-    /// host's own rules may flush ours.
+    /// host's own rules may flush ours. What cannot be mended holds up nothing else.
+    ///
+    /// # Errors
+    /// The first thing that cannot be mended.
     fn repair(&mut self) -> Result<(), DaemonError> {
         let Some(wanted) = &self.wanted else { return Ok(()) };
-        let ops = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?.ops;
-        let left = self.routing.apply_reachable(&ops)?;
-        if ops.len() > left.len() {
-            let changes = ops.len() - left.len();
-            warn!(changes, "somebody changed our devices, routes or rules; they are mended");
-        }
-        let tun = tend_tun(&self.tun, &mut self.routing);
-        self.name_links(&wanted.tier_devices);
-        if !nft::in_force(&wanted.ruleset)? {
-            let applied = nft::apply(&wanted.ruleset)?;
-            warn!(rules = ?applied.structure, elements = applied.elements_added, "somebody changed our ruleset; it is mended");
-        }
-        if tun? {
-            warn!(device = FRAGMENTS_DEVICE, "somebody changed our device; it is mended");
-        }
-        left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
+        let routing = mend_routing(&mut self.routing, &wanted.routing);
+        let tun = mend_tun(&self.tun, &self.shared, &mut self.routing);
+        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
+        let ruleset = mend_ruleset(&wanted.ruleset);
+        routing.and(tun).and(ruleset)
     }
 
     fn adopted(&mut self, generation: Generation) {
@@ -468,7 +467,7 @@ impl Lbd {
             Err(error) => error!("SIGHUP: {error}; nothing was changed"),
         }
         if let Err(error) = self.repair() {
-            error!("SIGHUP: {error}");
+            error!("SIGHUP: mending: {error}; it is tried again every ten seconds");
         }
     }
 
@@ -481,10 +480,43 @@ impl Lbd {
     }
 }
 
+/// Routing that tells the worker of fragments about the tier's tunnels before fragments can come by them.
+fn routing_that_tells(shared: &Arc<Shared>) -> Result<Routing, RoutingError> {
+    let shared = Arc::clone(shared);
+    Routing::open_telling(move |inbound| links::add_tier(&shared, &[inbound]))
+}
+
 /// Makes sure of the device by which held fragments come back; says whether anything was to do.
-fn tend_tun(tun: &Tun, routing: &mut Routing) -> Result<bool, DaemonError> {
+fn tend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<bool, DaemonError> {
     let new = tun.renew()?;
+    links::set_tun(shared, tun.index());
     Ok(routing.set_up_fragments_device()? || new)
+}
+
+fn mend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<(), DaemonError> {
+    if tend_tun(tun, shared, routing)? {
+        warn!(device = FRAGMENTS_DEVICE, "our device was not as it should be; it is mended");
+    }
+    Ok(())
+}
+
+fn mend_routing(routing: &mut Routing, wanted: &routing::Desired) -> Result<(), DaemonError> {
+    let ops = routing::diff(&routing.current()?, wanted).map_err(RoutingError::from)?.ops;
+    let left = routing.apply_reachable(&ops)?;
+    if ops.len() > left.len() {
+        let changes = ops.len() - left.len();
+        let first = ops.first().map(ToString::to_string).unwrap_or_default();
+        warn!(changes, first, "our devices, routes or rules were not as they should be; they are mended");
+    }
+    left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
+}
+
+fn mend_ruleset(wanted: &Ruleset) -> Result<(), DaemonError> {
+    if !nft::in_force(wanted)? {
+        let applied = nft::apply(wanted)?;
+        warn!(rules = ?applied.structure, elements = applied.elements_added, "our ruleset was not as it should be; it is mended");
+    }
+    Ok(())
 }
 
 /// Logs what the host lacks; what is needed is an error.
@@ -502,3 +534,6 @@ fn look_at_host(state: &State) -> Result<QueueBy, DaemonError> {
     }
     if fatal.is_empty() { Ok(probe.queue_by) } else { Err(DaemonError::KernelParts(fatal.join("\n  "))) }
 }
+
+#[cfg(test)]
+mod tests;

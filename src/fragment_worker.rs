@@ -1,12 +1,18 @@
-//! The worker of the fragment queue. Like a [`crate::worker::Worker`] it receives, decides and answers; besides, it asks
-//! connection tracking about first fragments, and sends held ones in again by the TUN device.
+//! The worker of the fragment queue. Like a [`crate::worker::Worker`] it receives, decides and answers; besides, it lets
+//! the balancer talk to connection tracking about first fragments, and sends held ones in again by the TUN device.
 //!
 //! The verdict on a first fragment comes before those that waited for it are sent in, so the backend gets it first. It
 //! owns its clock: the time is read once for each wake-up.
+//!
+//! What is sent in comes back through the queue that is read here, and thousands may be released at once. So only a few
+//! are under way at a time (`backlog`), and the others wait for these to come back, however small the queue is.
+
+mod backlog;
 
 use std::{io, sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, Cache};
+use backlog::Backlog;
 
 use crate::{
     balance::{
@@ -28,8 +34,9 @@ pub struct FragmentWorker<Q, P, I, R, C> {
     forwarding: Cache<Arc<ArcSwap<Forwarding>>, Arc<Forwarding>>,
     clock: C,
     balancer: FragmentBalancer,
-    /// Held fragments to be sent in; empty between turns.
+    /// Held fragments that may go; empty between turns.
     released: Vec<Box<[u8]>>,
+    backlog: Backlog,
 }
 
 impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWorker<Q, P, I, R, C> {
@@ -37,7 +44,8 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
     pub fn new(queue: Q, pins: P, inject: I, report: R, shared: Arc<Shared>, clock: C) -> Self {
         let mut forwarding = Cache::new(Arc::clone(&shared.forwarding));
         let balancer = FragmentBalancer::new(forwarding.load().fragments());
-        Self { queue, pins, inject, report, shared, forwarding, clock, balancer, released: Vec::new() }
+        let (released, backlog) = (Vec::new(), Backlog::default());
+        Self { queue, pins, inject, report, shared, forwarding, clock, balancer, released, backlog }
     }
 
     /// Works until told to stop, as [`crate::worker::Worker::run`] does.
@@ -48,7 +56,8 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
         worker::run(&Arc::clone(&self.shared), rest_max, || self.turn())
     }
 
-    /// Handles at most one fragment, or else forgets what is too old; says whether anything came.
+    /// Handles at most one fragment, or else forgets what is too old; sends in what may go. Says whether anything came, or
+    /// still must.
     ///
     /// # Errors
     /// When the queue is gone.
@@ -59,41 +68,49 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
         let result = match received {
             Ok(Some(message)) => self.handle(now, message),
             Ok(None) => {
-                self.balancer.tick(now);
+                self.backlog.nothing_came();
+                self.balancer.tick(now, self.forwarding.load());
                 Ok(())
             }
             Err(error) => Err(error),
         };
         worker::settle(result, self.queue.number(), &mut self.balancer.counters)?;
+        self.send_in(now);
         self.report.counters(&mut self.balancer.counters);
-        Ok(!idle)
+        Ok(!idle || self.backlog.is_under_way())
     }
 
     fn handle(&mut self, now: Duration, message: Q::Message) -> Result<(), QueueError> {
-        let Self { pins, balancer, released, .. } = self;
-        let mut errors = 0;
-        let mut mark_of = |packet: &_| {
-            pins.mark_of(packet).unwrap_or_else(|error| {
-                errors += 1;
-                tracing::debug!(%error, "connection tracking cannot be asked");
-                None
-            })
-        };
+        let Self { pins, balancer, released, backlog, .. } = self;
+        let forwarding = self.forwarding.load();
         let origin = origin(message.arrived_by(), &self.shared.links.load());
-        let verdict =
-            balancer.handle(now, self.forwarding.load(), origin, message.bytes(), &mut mark_of, released);
-        balancer.counters.add(Counter::ConntrackError, errors);
+        if origin == Origin::Held {
+            backlog.came_back(now);
+        }
+        let verdict = balancer.handle(now, forwarding, origin, message.bytes(), pins, released);
         let result = self.queue.answer(message, verdict);
-        for fragment in self.released.drain(..) {
+        for fragment in released.drain(..) {
+            if let Err(refused) = backlog.push(fragment, forwarding.fragments()) {
+                balancer.inject_failed(&refused);
+            }
+        }
+        result
+    }
+
+    /// Sends in what may be under way. After that nothing waits unless something is.
+    fn send_in(&mut self, now: Duration) {
+        while let Some(fragment) = self.backlog.next(now) {
             match self.inject.inject(&fragment) {
-                Ok(()) => self.balancer.counters.count(Counter::FragmentInjected),
+                Ok(()) => {
+                    self.backlog.sent(now);
+                    self.balancer.counters.count(Counter::FragmentInjected);
+                }
                 Err(error) => {
                     self.balancer.inject_failed(&fragment);
                     tracing::debug!(%error, "a held fragment cannot be sent in");
                 }
             }
         }
-        result
     }
 
     /// Its queue, for tests.

@@ -1,11 +1,11 @@
 //! The seam between deciding and the world: what a worker needs of the operating system. Each trait has exactly two
-//! implementations, the OS's in `sys/` and the test world's in `tests/world.rs`.
+//! implementations, the OS's in `sys/` and the test world's in `tests/`.
 
 use std::io;
 
 use crate::{
     balance::{Verdict, counters::Counters},
-    ids::{Mark, QueueNum},
+    ids::{Mark, MarkMask, QueueNum},
     packet::Packet,
 };
 
@@ -39,14 +39,29 @@ pub trait Message {
     fn arrived_by(&self) -> u32;
 }
 
-/// What connection tracking knows of flows.
+/// What connection tracking knows of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The connection mark; 0 when there is none.
+    pub mark: Mark,
+    /// How long it is kept if nothing more comes; `None` when that is up to somebody else (a flow that is offloaded).
+    pub left_seconds: Option<u32>,
+}
+
+/// What connection tracking knows of flows, and is told about them.
 pub trait Pins {
-    /// The connection mark of the flow that `packet` belongs to; 0 when it has an entry without one, `None` when it has
-    /// none.
+    /// What is known of the flow that `packet` belongs to; `None` when it has no entry.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Mark>>;
+    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>>;
+
+    /// Gives the flow that `packet` belongs to, which is UDP, these bits of a mark and so much time from now: in its entry,
+    /// or a new one.
+    ///
+    /// # Errors
+    /// When the kernel does not do it: most likely, there is no room for one more.
+    fn pin(&mut self, packet: &Packet, mark: Mark, mask: MarkMask, seconds: u32) -> io::Result<()>;
 }
 
 /// A way back into the kernel for packets that were held.

@@ -69,7 +69,7 @@ counters! {
     DropTooManyExtensions = "drop_too_many_extensions",
     /// Dropped: transport header cut short.
     DropL4Header = "drop_l4_header",
-    /// Dropped: ICMP error that quotes no packet of its receiver.
+    /// Dropped: ICMP error that quotes no packet of its receiver, or a later fragment whose ports are not known.
     DropIcmpQuote = "drop_icmp_quote",
     /// Fragments that came to the fragment queue for the first time.
     Fragments = "fragments",
@@ -77,6 +77,8 @@ counters! {
     SteeredFragment = "steered_fragment",
     /// First fragments that followed their flow's connection mark, not the table.
     FragmentPinned = "fragment_pinned",
+    /// UDP flows pinned, or kept, by a fragmented datagram.
+    FragmentPins = "fragment_pins",
     /// Fragments that another balancer of the tier owns, sent there.
     FragmentForwarded = "fragment_forwarded",
     /// Fragments that another balancer of the tier sent here.
@@ -85,11 +87,11 @@ counters! {
     FragmentHeld = "fragment_held",
     /// Held fragments sent on when their first one had come, by the TUN device.
     FragmentInjected = "fragment_injected",
-    /// Held fragments that the TUN device did not take.
+    /// Held fragments that the TUN device did not take, or for which too many others waited.
     FragmentInjectFailed = "fragment_inject_failed",
     /// Fragmented packets forgotten before their time, to make room for others.
     FragmentEvicted = "fragment_evicted",
-    /// Dropped: a fragment that was there before.
+    /// Dropped: a fragment that was there before, of a packet that is still under way.
     DropFragmentDuplicate = "drop_fragment_duplicate",
     /// Dropped: a fragment that overlaps another, or contradicts it about the packet's length (RFC 5722).
     DropFragmentOverlap = "drop_fragment_overlap",
@@ -111,7 +113,7 @@ counters! {
     DropFragmentExpired = "drop_fragment_expired",
     /// Dropped: a fragment that came back by the TUN device when its packet was forgotten.
     DropFragmentLate = "drop_fragment_late",
-    /// Connection tracking could not be asked about a first fragment; the table decided.
+    /// Connection tracking could not be asked about a first fragment, and the table decided; or it could not be told.
     ConntrackError = "conntrack_error",
     /// Now: fragmented packets of which something is remembered.
     FragmentEntriesNow = "fragment_entries_now",

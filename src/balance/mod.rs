@@ -52,7 +52,10 @@ pub enum Decision {
     /// No service claims the packet.
     NoService,
     /// A later fragment: its ports are not known.
-    Fragment,
+    Fragment {
+        /// Whether an ICMP error quotes it.
+        quoted: bool,
+    },
     /// The service has no active backend.
     NoBackend {
         /// Index of the service.
@@ -66,7 +69,8 @@ impl Decision {
         match self {
             Self::Steered { target, mark, .. } => Ok((target, mark)),
             Self::NoService => Err(Counter::DropNoService),
-            Self::Fragment => Err(Counter::DropFragment),
+            Self::Fragment { quoted: false } => Err(Counter::DropFragment),
+            Self::Fragment { quoted: true } => Err(Counter::DropIcmpQuote),
             Self::NoBackend { .. } => Err(Counter::DropNoBackend),
         }
     }
@@ -81,6 +85,7 @@ pub struct Forwarding {
     services: Vec<Lookup>,
     tier: Tier,
     fragments: FragmentLimits,
+    udp_seconds: u32,
     /// Marks that a flow may be pinned with: those of targets in use.
     live: MarkMask,
     targets: Vec<bool>,
@@ -115,6 +120,7 @@ impl Forwarding {
             services: state.services.iter().map(lookup).collect(),
             tier: Tier::new(state),
             fragments: state.balancer.fragments,
+            udp_seconds: state.balancer.timeouts.udp_seconds,
             live: mask,
             targets: state.targets.iter().map(Option::is_some).collect(),
         })
@@ -144,6 +150,18 @@ impl Forwarding {
         self.fragments
     }
 
+    /// How long a UDP flow stays pinned after its last packet.
+    #[must_use]
+    pub fn udp_seconds(&self) -> u32 {
+        self.udp_seconds
+    }
+
+    /// Which bits of a mark are ours.
+    #[must_use]
+    pub fn mark_mask(&self) -> MarkMask {
+        self.live
+    }
+
     /// The target that a connection mark pins a flow to, if that target is still in use, and the mark without the bits of
     /// others.
     #[must_use]
@@ -156,7 +174,12 @@ impl Forwarding {
     #[must_use]
     pub fn decide(&self, packet: &Packet) -> Decision {
         let Some(service) = self.classifier.service_of(packet) else {
-            return if packet.l4 == L4::LaterFragment { Decision::Fragment } else { Decision::NoService };
+            return match packet.l4 {
+                L4::LaterFragment => Decision::Fragment { quoted: packet.quoted },
+                L4::Tcp { .. } | L4::Udp(_) | L4::Sctp(_) | L4::Echo { .. } | L4::Other => {
+                    Decision::NoService
+                }
+            };
         };
         let lookup = &self.services[service];
         let hash = key::flow_hash(packet, lookup.hash, self.seed);

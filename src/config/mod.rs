@@ -3,7 +3,7 @@
 //! The file is TOML; [`Config::parse`] reads it (see `parse.rs` for the keys, each with its limits). What has left
 //! this module needs no second look: a [`TableSize`] is a prime, a tunnel's address has the family of its
 //! encapsulation, no two services claim the same packets, all names are unique, every member of the tier can
-//! be reached.
+//! reach every other.
 
 mod parse;
 mod prime;
@@ -99,13 +99,14 @@ pub struct FragmentLimits {
     pub ttl_ms: u32,
     /// Fragmented packets of which something is remembered.
     pub entries: u32,
-    /// The same, of one source address.
+    /// The same, of one source: an IPv4 address, an IPv6 /64.
     pub entries_per_source: u32,
     /// Fragments that wait for their first one.
     pub held_packets: u32,
     /// Their bytes.
     pub held_bytes: u32,
-    /// The same, of one source address.
+    /// The same, of one source. Here a fragment counts as `held_bytes / held_packets` at least, so that a source that
+    /// sends small ones gets no more of `held_packets` than its share.
     pub held_bytes_per_source: u32,
 }
 

@@ -46,7 +46,12 @@ Examples:
 const TIER: &str = "\
 The balancers of the tier share the work of fragments: a table says who owns those
 between two addresses, and every other balancer sends what it gets of them there.
-`table_digest` in JSON is equal on two balancers that agree.
+All must agree; `table_digest` in JSON is equal on two that do.
+
+To add one: put it into the file of every balancer with `active = false` and apply
+those everywhere, so that the tunnels have both their ends; then activate it everywhere,
+and take that line out again. To remove one: deactivate it everywhere, then take it out
+of the files, and apply them.
 
 Examples:
   lbctl tier
@@ -54,15 +59,24 @@ Examples:
   lbctl tier deactivate lb202         before maintenance of lb202
   lbctl tier activate lb202";
 const TIER_ACTIVATE: &str = "\
-Each balancer has a table of its own: say it to all of them. Until all agree, fragments
-may reach a balancer that does not own them; it handles them.
+All balancers must agree, and each has a table of its own: say it to every one, also to
+the one that is meant. Until all agree, fragments of one packet may go to two balancers,
+and those whose first one is at the other are dropped.
+
+One that is new must be in the file of every balancer first, with `active = false`, and
+those applied: only then do all have a tunnel to it, and it to them.
 
 Examples:
-  lbctl tier activate lb202";
+  lbctl tier activate lb202
+  for lb in lb201 lb202 lb203; do ssh root@$lb lbctl tier activate lb202; done";
 const TIER_DEACTIVATE: &str = "\
-Each balancer has a table of its own: say it to all of them. One that is not active
-sends the fragments that it gets to the others. Where none is active, every balancer
-handles what it gets.
+All balancers must agree, and each has a table of its own: say it to every one, also to
+the one that is meant. Until all agree, fragments of one packet may go to two balancers,
+and those whose first one is at the other are dropped.
+
+One that is not active owns no fragments: it sends those that it gets to their owners,
+and handles only what others still send it. Where none is active, every balancer handles
+what it gets. To remove one, deactivate it everywhere, then take it out of the files.
 
 Examples:
   lbctl tier deactivate lb202
@@ -110,6 +124,11 @@ const APPLY: &str = "\
 Makes the region if there is none. What the file leaves open stays as it is: a known
 backend without `active` keeps its state, targets keep their marks. Where nothing
 differs nothing is written.
+
+Balancers of a tier must agree about who is in it. One that is new comes into every file
+with `active = false`; apply those everywhere, then `lbctl tier activate` it everywhere
+and take the line out again, or the next apply deactivates it. One that goes is
+deactivated everywhere first, then taken out of the files.
 
 Examples:
   lbctl apply lb.toml --dry-run       exit status 3 if anything would change

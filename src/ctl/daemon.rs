@@ -44,6 +44,11 @@ impl DaemonView {
     }
 }
 
+/// One line about the lbd that follows the region, or that none does.
+pub(super) fn line(lbd: Option<&DaemonView>, live: Generation, unix_seconds: u64) -> String {
+    lbd.map_or_else(|| "none follows this region".to_owned(), |lbd| lbd.line(live, unix_seconds))
+}
+
 /// What the last lbd left, whether it lives or not.
 pub(super) fn last(region: &mut Region) -> Result<DaemonView, CtlError> {
     let name = region.name().clone();

@@ -1,5 +1,7 @@
 //! Who of the tier handles the fragments of a flow, and why: the second half of `which --fragment`.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use super::view::TargetView;
@@ -12,12 +14,13 @@ use crate::{
 /// What `--json` prints of it.
 #[derive(Debug, Serialize)]
 pub(super) struct OwnerView<'a> {
-    /// The balancer's name; null where no table says, so that each handles what it gets.
+    /// The balancer's name; null where no table says, so that each handles what it gets, and where none handles any.
     owner: Option<&'a str>,
     /// Whether it is this balancer.
     owner_here: bool,
+    /// None where the destination is no VIP: fragments to it are not queued.
     #[serde(skip)]
-    explained: Explained,
+    explained: Option<Explained>,
     /// What was hashed.
     #[serde(skip)]
     hashed: String,
@@ -28,36 +31,44 @@ pub(super) struct OwnerView<'a> {
 
 impl<'a> OwnerView<'a> {
     pub(super) fn new(state: &'a State, tier: &Tier, packet: &Packet) -> Self {
-        let explained = tier.explain(packet.addresses, packet.protocol);
+        let (dst, hashed): (IpAddr, _) = match packet.addresses {
+            Addresses::V4 { src, dst } => (dst.into(), format!("({src}, {dst}, {})", packet.protocol)),
+            Addresses::V6 { src, dst } => (dst.into(), format!("({src}, {dst})")),
+        };
+        let vip = state.services.iter().flat_map(|service| &service.vips).any(|vip| vip.contains(&dst));
+        let explained = vip.then(|| tier.explain(packet.addresses, packet.protocol));
+        let rank = explained.and_then(|explained| explained.rank);
         let of_rank = |rank: u16| state.tier_active().nth(rank.into());
-        let (here, target) = match explained.owner {
-            Owner::Here => (true, None),
-            Owner::Member { target, .. } => (false, Some(TargetView::new(state, target))),
+        let (here, target) = match explained.map(|explained| explained.owner) {
+            Some(Owner::Here) => (true, None),
+            Some(Owner::Member { target, .. }) => (false, Some(TargetView::new(state, target))),
+            None => (false, None),
         };
         Self {
-            owner: explained.rank.and_then(of_rank).map(|member: &TierMember| member.name.as_str()),
+            owner: rank.and_then(of_rank).map(|member: &TierMember| member.name.as_str()),
             owner_here: here,
             explained,
-            hashed: match packet.addresses {
-                Addresses::V4 { src, dst } => format!("({src}, {dst}, {})", packet.protocol),
-                Addresses::V6 { src, dst } => format!("({src}, {dst})"),
-            },
+            hashed,
             target,
         }
     }
 
-    /// The answer in a few words.
-    pub(super) fn line(&self) -> String {
-        match (self.owner, &self.target) {
+    /// The answer in a few words; none where there are no fragments to handle.
+    pub(super) fn line(&self) -> Option<String> {
+        self.explained?;
+        Some(match (self.owner, &self.target) {
             (Some(owner), Some(target)) => format!("{owner} (tier: {})", target.route()),
             (Some(owner), None) => format!("{owner} (tier: this balancer)"),
             (None, _) => "this balancer".to_owned(),
-        }
+        })
     }
 
     /// Why.
     pub(super) fn reason(&self, state: &State) -> Vec<String> {
-        let Some((owner, rank)) = self.owner.zip(self.explained.rank) else {
+        let Some(Explained { hash, index, rank, .. }) = self.explained else {
+            return vec!["fragments: none is queued where the destination is no VIP".to_owned()];
+        };
+        let Some((owner, rank)) = self.owner.zip(rank) else {
             let why = if state.tier.is_empty() {
                 "there is no [tier]"
             } else {
@@ -65,7 +76,6 @@ impl<'a> OwnerView<'a> {
             };
             return vec![format!("fragments: {why}, so every balancer handles those that it gets")];
         };
-        let Explained { hash, index, .. } = self.explained;
         let mut reason = vec![
             format!(
                 "fragments: jhash of {} with seed {} gives {hash:#010x}",

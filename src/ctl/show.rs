@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Env, Status,
-    daemon::DaemonView,
+    daemon::{self, DaemonView},
     error::CtlError,
     text::{Table, bar, count, natural, percent},
     view::{
@@ -107,8 +107,7 @@ fn show_text(
     lbd: Option<DaemonView>,
 ) -> Result<Status, CtlError> {
     let balancer = &state.balancer;
-    let lbd = lbd
-        .map_or_else(|| "none follows this region".to_owned(), |lbd| lbd.line(generation, env.unix_seconds));
+    let lbd = daemon::line(lbd.as_ref(), generation, env.unix_seconds);
     env.print(format_args!("region    {name}, generation {generation}"))?;
     env.print(format_args!("lbd       {lbd}"))?;
     let interfaces: Vec<&str> = balancer.interfaces.iter().map(|interface| interface.as_str()).collect();

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     balance::counters::Counter,
     config::FragmentLimits,
-    ids::{QueueNum, TargetId},
+    ids::TargetId,
     shm::stats::{self, Block},
     state::State,
     sys::{
@@ -149,17 +149,15 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
     let daemon = DaemonView::of(&mut region)?;
     let workers = usize::try_from(last(&mut region)?.workers).unwrap_or(usize::MAX);
     let blocks = stats::read(&mut region, workers).map_err(|error| unusable(name, error))?;
-    let ours = |queue: &QueueLine| {
-        let number = QueueNum(queue.queue);
-        state.balancer.queues.contains(number) || state.balancer.fragment_queue == number
-    };
+    // By what workers say of themselves: the state may name other queues by now.
+    let ours = |line: &QueueLine| blocks.iter().any(|block| block.identity.queue.0 == line.queue);
     let queues = queue_lines(&env.proc).ok();
+    let queues = queues.map(|queues| queues.into_iter().filter(ours).collect());
     let counters = Values(sum(blocks.iter().map(|block| &block.counters[..]), Counter::ALL.len()));
     // What the last one held ended with it.
     let none = Values(Vec::new());
     let fragments =
         Fragments::new(state.balancer.fragments, if daemon.is_some() { &counters } else { &none });
-    let of_fragments = |queue: QueueNum| queue == state.balancer.fragment_queue;
     let stats = Stats {
         daemon,
         generation: generation.0,
@@ -169,12 +167,12 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
         workers: blocks
             .into_iter()
             .map(|block| Worker {
-                queue: block.queue.0,
-                fragments: of_fragments(block.queue),
+                queue: block.identity.queue.0,
+                fragments: block.identity.fragments,
                 counters: Values(block.counters),
             })
             .collect(),
-        queues: queues.map(|queues| queues.into_iter().filter(ours).collect()),
+        queues,
         conntrack: Conntrack::read(env),
         ruleset: (env.ruleset_counters)(),
     };

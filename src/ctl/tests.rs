@@ -12,7 +12,7 @@ use crate::{
     ids::{Generation, QueueNum, TargetId},
     shm::{
         Memory,
-        stats::{self as blocks, Daemon},
+        stats::{self as blocks, Daemon, Identity},
     },
     sys::region::{Region, RegionName},
 };
@@ -334,7 +334,8 @@ fn statistics_are_summed_over_workers() {
         counters.count(Counter::SteeredSyn);
         counters.count_target(TargetId::new(worker).unwrap());
         counters.count_target(TargetId::new(9).unwrap());
-        blocks::write(&mut region, worker, QueueNum(u16::try_from(worker).unwrap()), &mut counters).unwrap();
+        let queue = QueueNum(u16::try_from(worker).unwrap());
+        blocks::write(&mut region, worker, Identity { queue, fragments: false }, &mut counters).unwrap();
     }
     fs::create_dir_all(lb.proc.path().join("net/netfilter")).unwrap();
     fs::write(
@@ -357,6 +358,31 @@ fn statistics_are_summed_over_workers() {
 }
 
 #[test]
+fn statistics_are_of_the_queues_that_lbd_has_until_it_starts_again() {
+    let lb = Lb::new("queues");
+    lb.with(FILE, "apply -");
+    let mut region = lb.daemon(2);
+    for (worker, queue) in [0, 10].into_iter().enumerate() {
+        let identity = Identity { queue: QueueNum(queue), fragments: queue == 10 };
+        blocks::write(&mut region, worker, identity, &mut Counters::default()).unwrap();
+    }
+    fs::create_dir_all(lb.proc.path().join("net/netfilter")).unwrap();
+    let line = |queue| format!("{queue:5} 42 0 2 256 0 0 0 1\n");
+    let queues = lb.proc.path().join("net/netfilter/nfnetlink_queue");
+    fs::write(queues, [0, 4, 9, 10].map(line).concat()).unwrap();
+    // Queue 10 is now one of flows, and somebody else has 4 and 9.
+    let other = FILE.replace(r#"queues = "0-1""#, "queues = \"4-10\"\nfragment_queue = 0");
+    assert_eq!(lb.with(&other, "apply -").status, Status::Done);
+    let stats = lb.json("stats --json");
+    let of = |what: &str, key: &str| -> Vec<Value> {
+        stats[what].as_array().unwrap().iter().map(|each| each[key].clone()).collect()
+    };
+    assert_eq!(of("workers", "queue"), [0, 10]);
+    assert_eq!(of("workers", "fragments"), [false, true]);
+    assert_eq!(of("queues", "queue"), [0, 10]);
+}
+
+#[test]
 fn levels_are_told_from_counts() {
     let lb = Lb::new("levels");
     lb.with(&format!("{FILE}[fragments]\nentries = 1000\nttl_ms = 70\n"), "apply -");
@@ -369,7 +395,8 @@ fn levels_are_told_from_counts() {
             counters.set(Counter::FragmentHeldPacketsNow, 3);
             counters.set(Counter::FragmentHeldBytesNow, 4000);
         }
-        blocks::write(&mut region, worker, QueueNum(queue), &mut counters).unwrap();
+        let identity = Identity { queue: QueueNum(queue), fragments: queue == 10 };
+        blocks::write(&mut region, worker, identity, &mut counters).unwrap();
     }
     let stats = lb.json("stats --json");
     let expected = serde_json::json!({

@@ -2,6 +2,7 @@
 
 use super::{
     Env, Status,
+    daemon::{self, DaemonView},
     error::CtlError,
     text::{Table, bar, count, natural, percent},
     view::TierView,
@@ -10,16 +11,20 @@ use crate::sys::region::{Region, RegionName};
 
 /// `lbctl tier`.
 pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
-    let (_, state) = Region::open(name)?.state()?;
+    let mut region = Region::open(name)?;
+    let (generation, state) = region.state()?;
     let mut view = TierView::new(&state);
     if json {
         return env.json(&view);
     }
+    let lbd = DaemonView::of(&mut region)?;
+    let lbd = daemon::line(lbd.as_ref(), generation, env.unix_seconds);
     let (all, active) = (view.members.len(), view.members.iter().filter(|member| member.active).count());
     if all == 0 {
         env.print(format_args!(
             "no tier: this balancer handles every fragment that it gets; [tier] makes one"
         ))?;
+        env.print(format_args!("lbd    {lbd}"))?;
         return Ok(Status::Done);
     }
     env.print(format_args!(
@@ -28,9 +33,15 @@ pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<S
         view.balancer,
         view.table_size
     ))?;
-    if active == 0 {
-        env.print(format_args!("none is active: every balancer handles the fragments that it gets"))?;
-    }
+    env.print(format_args!("lbd    {lbd}"))?;
+    let table = match &view.table_digest {
+        Some(digest) => format!(
+            "table  digest {digest}, hash seed {}: both must be equal on all balancers of the tier",
+            view.hash_seed
+        ),
+        None => "none is active: every balancer handles the fragments that it gets".to_owned(),
+    };
+    env.print(format_args!("{table}"))?;
     view.members.sort_by_cached_key(|member| natural(&member.name));
     let largest = view.members.iter().map(|member| member.entries).max().unwrap_or(0);
     let mut table = Table::new(&["BALANCER", "ADDRESS", "PATH", "DEVICE", ">MARK", "ACTIVE", ">SHARE", ""]);

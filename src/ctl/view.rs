@@ -114,8 +114,10 @@ pub(super) struct TierView {
     pub balancer: String,
     /// The size of the table of owners.
     pub table_size: u32,
-    /// Equal on two balancers that agree about every owner.
-    pub table_digest: String,
+    /// Equal on two balancers that agree about every owner, if their hash seeds are; null where no table says.
+    pub table_digest: Option<String>,
+    /// The seed of the table and of the hash that leads into it.
+    pub hash_seed: u32,
     /// Sorted by name; none without a tier.
     pub members: Vec<MemberView>,
 }
@@ -149,7 +151,9 @@ impl TierView {
         Self {
             balancer: state.balancer.name.to_string(),
             table_size: TABLE_SIZE.get(),
-            table_digest: digest(state.tier_active().map(|member| &member.name), tier.table()),
+            table_digest: (!tier.table().is_empty())
+                .then(|| digest(state.tier_active().map(|member| &member.name), tier.table())),
+            hash_seed: state.balancer.hash_seed,
             members: state.tier.iter().map(view).collect(),
         }
     }

@@ -134,8 +134,8 @@ fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
     } else {
         env.print(format_args!("not steered"))?;
     }
-    if let Some(owner) = &answer.owner {
-        env.print(format_args!("owner    {}", owner.line()))?;
+    if let Some(owner) = answer.owner.as_ref().and_then(OwnerView::line) {
+        env.print(format_args!("owner    {owner}"))?;
     }
     for (line, reason) in answer.reason.iter().enumerate() {
         let label = if line == 0 { "why" } else { "" };
@@ -258,7 +258,7 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
                 ..Answer::default()
             }
         }
-        Decision::NoService | Decision::Fragment => {
+        Decision::NoService | Decision::Fragment { .. } => {
             let mut reason = vec![format!("no service claims {destination}")];
             let here = |service: &&Service| service.vips.iter().any(|vip| vip.contains(&question.dst));
             let neighbours = state.services.iter().filter(here);

@@ -16,7 +16,7 @@ use crate::{
     fragment_worker::FragmentWorker,
     ids::QueueNum,
     io::{Queue as _, Report},
-    shm::stats,
+    shm::stats::{self, Identity},
     sys::{
         clock,
         conntrack::Conntrack,
@@ -64,13 +64,13 @@ impl Opened {
 struct Show {
     region: Arc<ArcSwap<Mapping>>,
     worker: usize,
-    queue: QueueNum,
+    identity: Identity,
 }
 
 impl Report for Show {
     fn counters(&mut self, counters: &mut Counters) {
         // A region that was truncated shows nothing; its follower notices and says so.
-        let _ = stats::write(&mut self.region.load_full(), self.worker, self.queue, counters);
+        let _ = stats::write(&mut self.region.load_full(), self.worker, self.identity, counters);
     }
 }
 
@@ -90,21 +90,22 @@ impl Workers {
         let Opened { queues, fragments, conntrack, tun } = opened;
         for queue in queues {
             let number = queue.number();
-            let worker = Worker::new(queue, self.show(number, shown), Arc::clone(shared));
+            let show = self.show(Identity { queue: number, fragments: false }, shown);
+            let worker = Worker::new(queue, show, Arc::clone(shared));
             self.spawn(number, move || worker.run(Capacity::FLOWS.packets_max))?;
         }
         let number = fragments.number();
         let started = clock::now();
         let clock = move || clock::now().duration_since(started);
-        let show = self.show(number, shown);
+        let show = self.show(Identity { queue: number, fragments: true }, shown);
         let worker = FragmentWorker::new(fragments, conntrack, tun, show, Arc::clone(shared), clock);
         self.spawn(number, move || worker.run(Capacity::FRAGMENTS.packets_max))
     }
 
     /// For the next worker to be started.
-    fn show(&self, queue: QueueNum, region: &Arc<ArcSwap<Mapping>>) -> Show {
-        let mut show = Show { region: Arc::clone(region), worker: self.threads.len(), queue };
-        // So that its queue is known before it has counted anything.
+    fn show(&self, identity: Identity, region: &Arc<ArcSwap<Mapping>>) -> Show {
+        let mut show = Show { region: Arc::clone(region), worker: self.threads.len(), identity };
+        // So that it is known whose it is before it has counted anything.
         show.counters(&mut Counters::default());
         show
     }

@@ -29,7 +29,8 @@ pub struct Fragment<'a> {
     pub more: bool,
     /// The fragment with its headers and without padding; `None` when it was cut to the queue's copy range.
     pub bytes: Option<&'a [u8]>,
-    /// The facts of the packet, where this is its first fragment.
+    /// The facts of the packet, where this is its first fragment. That must have the whole transport header without its
+    /// options (RFC 1858, RFC 7112), so that no other fragment has a part of it.
     pub first: Option<Result<Packet, Malformed>>,
     /// Whether it would lie over a TCP header's flags, if a first one with just the ports came (RFC 1858, 2.2).
     pub over_tcp_flags: bool,
@@ -59,8 +60,17 @@ impl<'a> Fragment<'a> {
             end: place(end)?,
             more: header.more,
             bytes: bytes.get(..header.packet_len),
-            first: (start == 0).then(|| Packet::parse(bytes)),
+            first: (start == 0).then(|| first(bytes)),
             over_tcp_flags: start == 8 && header.protocol == l4::TCP,
         }))
     }
+}
+
+/// The facts of a packet by its first fragment. ICMP is not looked at without its 8 bytes anyway.
+fn first(bytes: &[u8]) -> Result<Packet, Malformed> {
+    let header = ip::parse(bytes)?;
+    if header.payload.len() < l4::header_bytes(header.protocol) {
+        return Err(Malformed::L4Header);
+    }
+    Packet::behind(&header)
 }

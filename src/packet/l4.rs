@@ -11,8 +11,18 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
+/// How long the transport header is at least, of a protocol that has ports.
+pub(super) fn header_bytes(protocol: u8) -> usize {
+    match protocol {
+        TCP => 20,
+        UDP => 8,
+        SCTP => 12,
+        _ => 0,
+    }
+}
+
 /// Reads the transport header at the start of `payload`. Only what is used must be there: the ports, and for TCP
-/// the flags, so that first fragments of minimal size can be read.
+/// the flags.
 pub(super) fn parse(protocol: u8, payload: &[u8]) -> Result<L4, Malformed> {
     let Some(ports) = ports(protocol, payload)? else { return Ok(L4::Other) };
     Ok(match protocol {

@@ -178,7 +178,11 @@ impl Packet {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let header = ip::parse(bytes)?;
+        Self::behind(&ip::parse(bytes)?)
+    }
+
+    /// Reads what is behind the IP header.
+    fn behind(header: &ip::IpHeader<'_>) -> Result<Self, Malformed> {
         let l4 = if header.later_fragment {
             L4::LaterFragment
         } else {

@@ -15,11 +15,12 @@ pub(super) const DAEMON_AT: usize = 256;
 pub(super) const BLOCKS_AT: usize = 4096;
 /// How many there are: one for each queue's worker, and one for that of fragments, which comes behind those in use.
 pub(super) const BLOCKS: usize = QUEUES_MAX + 1;
-/// A block: queue number, then counters in a page; then packets by target.
+/// A block: queue number, whether it is that of fragments, and from 64 counters, in a page; then packets by target.
 pub(super) const BLOCK_BYTES: usize = 4096 + TARGETS_MAX * 8;
 /// Behind the last block.
 pub(super) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
 
+const FRAGMENTS_AT: usize = 8;
 const COUNTERS_AT: usize = 64;
 const TARGETS_AT: usize = 4096;
 
@@ -65,11 +66,20 @@ impl Daemon {
     }
 }
 
+/// Whose block it is. The state may name other queues by now, which lbd takes when it starts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The worker's queue.
+    pub queue: QueueNum,
+    /// Whether it is the worker of fragments.
+    pub fragments: bool,
+}
+
 /// One worker's counters as they stand in the region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Its queue.
-    pub queue: QueueNum,
+    /// Whose they are.
+    pub identity: Identity,
     /// By [`Counter::ALL`].
     pub counters: Vec<u64>,
     /// Packets steered to each target, by [`crate::ids::TargetId::index`].
@@ -83,11 +93,12 @@ pub struct Block {
 pub fn write(
     memory: &mut impl Memory,
     worker: usize,
-    queue: QueueNum,
+    identity: Identity,
     counters: &mut Counters,
 ) -> Result<(), RegionError> {
     let block = BLOCKS_AT + worker * BLOCK_BYTES;
-    memory.store(block, u64::from(queue.0))?;
+    memory.store(block, u64::from(identity.queue.0))?;
+    memory.store(block + FRAGMENTS_AT, u64::from(identity.fragments))?;
     for (index, &value) in counters.values().iter().enumerate() {
         memory.store(block + COUNTERS_AT + index * 8, value)?;
     }
@@ -107,7 +118,10 @@ pub fn read(memory: &mut impl Memory, workers: usize) -> Result<Vec<Block>, Regi
                 bytes.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)).collect()
             };
             Ok(Block {
-                queue: QueueNum(u16::try_from(memory.load(block)?).unwrap_or(u16::MAX)),
+                identity: Identity {
+                    queue: QueueNum(u16::try_from(memory.load(block)?).unwrap_or(u16::MAX)),
+                    fragments: memory.load(block + FRAGMENTS_AT)? != 0,
+                },
                 counters: words(&memory.read(block + COUNTERS_AT, Counter::ALL.len() * 8)?),
                 targets: words(&memory.read(block + TARGETS_AT, TARGETS_MAX * 8)?),
             })

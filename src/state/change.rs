@@ -35,7 +35,7 @@ pub enum StateError {
         known: String,
     },
     /// No such backend.
-    #[error("no backend \"{name}\" in {place}; there are: {known}")]
+    #[error("no backend \"{name}\" in {place}; there are: {known}{}", hint(.name, *.of_tier))]
     NoBackend {
         /// What was asked for.
         name: String,
@@ -43,6 +43,8 @@ pub enum StateError {
         place: String,
         /// Those there are.
         known: String,
+        /// What should have become of a balancer of the tier that has this name: whether it is active.
+        of_tier: Option<bool>,
     },
     /// No such balancer.
     #[error("no balancer \"{name}\" in the tier; there are: {known}")]
@@ -256,7 +258,8 @@ impl State {
                     .filter(|service| meant(service))
                     .flat_map(|service| &service.backends);
                 let known = list(known.map(|backend| &backend.name));
-                return Err(StateError::NoBackend { name: name.clone(), place, known });
+                let of_tier = self.tier.iter().any(|member| member.name.as_str() == name).then_some(active);
+                return Err(StateError::NoBackend { name: name.clone(), place, known, of_tier });
             }
         }
         for (service, old) in next.services.iter_mut().zip(&self.services) {
@@ -319,6 +322,14 @@ fn tier_tunnels(config: &Config) -> Vec<Option<Path>> {
     let to =
         |member: &config::TierMember| own?.path_to(member).filter(|_| member.name != config.balancer.name);
     config.tier.iter().map(to).collect()
+}
+
+/// The command that was meant, if it was.
+fn hint(name: &str, of_tier: Option<bool>) -> String {
+    of_tier.map_or_else(String::new, |active| {
+        let verb = if active { "activate" } else { "deactivate" };
+        format!("; the tier has a balancer of that name: `lbctl tier {verb} {name}`")
+    })
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a Name>) -> String {

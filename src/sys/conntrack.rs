@@ -1,11 +1,21 @@
-//! Asks connection tracking for the mark that a flow is pinned with (ctnetlink, kernel module `nf_conntrack_netlink`).
+//! Asks connection tracking for the mark that a flow is pinned with, and pins flows (ctnetlink, kernel module
+//! `nf_conntrack_netlink`).
 //!
 //! Fragments are never tracked, yet belong to a flow that may be: a first fragment is asked about, so that it goes where
-//! the flow's whole packets go. The kernel answers while the question is being sent, so nothing is ever waited for; the
-//! time limit is for a kernel that does not answer at all. Flows in conntrack zones of an operator's own are not found.
+//! the flow's whole packets go; and a UDP flow is pinned by its fragmented datagrams as well. The kernel answers while the
+//! request is being sent, so nothing is ever waited for; the time limit is for a kernel that does not answer at all.
+//! Flows in conntrack zones of an operator's own are not found.
 //!
-//! Layout of a question (`linux/netfilter/nfnetlink_conntrack.h`): netlink header (16 bytes), nfnetlink header (4), and
-//! the flow's tuple as nested attributes.
+//! A pin is one request: the kernel changes the flow's entry if there is one, and makes one else. Of an entry's mark only
+//! our bits change; its lifetime is set, and nothing else. An entry that is made so is confirmed from the start: if the
+//! flow's first whole datagram waits in a queue meanwhile, the kernel gives it this entry when it goes on.
+//!
+//! What an entry made here lacks is the lifetime policy (`ct timeout`) that the ruleset gives to others: ctnetlink cannot
+//! attach one, and the ruleset cannot to an entry that is confirmed. So each whole datagram gives it the host's own time
+//! (`net.netfilter.nf_conntrack_udp_timeout`, 30 s), until a fragmented one renews it.
+//!
+//! Layout of a request (`linux/netfilter/nfnetlink_conntrack.h`): netlink header (16 bytes), nfnetlink header (4), the
+//! flow's tuple as nested attributes; to pin it also the tuple of answers, the lifetime, and the mark with its mask.
 
 use std::{
     io,
@@ -23,8 +33,8 @@ use nix::sys::{
 };
 
 use crate::{
-    ids::Mark,
-    io::Pins,
+    ids::{Mark, MarkMask},
+    io::{Pin, Pins},
     packet::{Addresses, L4, Packet, Ports},
 };
 
@@ -32,21 +42,26 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Answers to earlier questions that came too late; more than these are not waded through.
 const STALE_ANSWERS_MAX: usize = 16;
-/// The longest question, about an IPv6 echo request, takes 104 bytes.
-const QUESTION_BYTES_MAX: usize = 128;
+/// The longest request, to pin an IPv6 flow, takes 196 bytes.
+const REQUEST_BYTES_MAX: usize = 256;
 /// An answer takes a few hundred bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 
 const NETLINK_HEADER_BYTES: usize = 16;
 const HEADERS_BYTES: usize = NETLINK_HEADER_BYTES + 4;
 const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
 const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const IPCTNL_MSG_CT_NEW: u16 = 1 << 8;
 const IPCTNL_MSG_CT_GET: u16 = 1 << 8 | 1;
 const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_TIMEOUT: u16 = 7;
 const CTA_MARK: u16 = 8;
+const CTA_MARK_MASK: u16 = 21;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
@@ -92,7 +107,7 @@ impl Conntrack {
         let mut conntrack = Self { socket, sequence: 0, missing: None };
         let (unspecified, ports) = (IpAddr::from([0; 4]), Ports { src: 0, dst: 0 });
         if let Some(nobody) = Packet::described(17, unspecified, unspecified, ports) {
-            conntrack.missing = conntrack.mark_of(&nobody).err().and_then(|error| error.raw_os_error());
+            conntrack.missing = conntrack.pin_of(&nobody).err().and_then(|error| error.raw_os_error());
         }
         Ok(conntrack)
     }
@@ -103,7 +118,22 @@ impl Conntrack {
         self.missing.map(io::Error::from_raw_os_error)
     }
 
-    fn answer(&self) -> io::Result<Option<Mark>> {
+    fn pin_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let Some(request) = Request::mark_of(packet, self.sequence) else { return Ok(None) };
+        match self.ask(&request) {
+            Ok(Answer::Entry(pin)) => Ok(Some(pin)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Ok(Answer::Done) => Err(io::ErrorKind::InvalidData.into()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn ask(&self, request: &Request) -> io::Result<Answer> {
+        if let Some(error) = self.missing() {
+            return Err(error);
+        }
+        send(self.socket.as_raw_fd(), request.bytes(), MsgFlags::empty())?;
         let mut answer = [0; ANSWER_BYTES_MAX];
         for _ in 0..STALE_ANSWERS_MAX {
             let bytes = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
@@ -111,24 +141,40 @@ impl Conntrack {
                 return answer;
             }
         }
-        Err(io::Error::other("connection tracking answers other questions"))
+        Err(io::Error::other("connection tracking answers other requests"))
     }
 }
 
 impl Pins for Conntrack {
-    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Mark>> {
-        if let Some(error) = self.missing() {
-            return Err(error);
-        }
+    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>> {
+        self.pin_of(packet).inspect_err(|error| {
+            tracing::debug!(%error, "connection tracking cannot be asked");
+        })
+    }
+
+    fn pin(&mut self, packet: &Packet, mark: Mark, mask: MarkMask, seconds: u32) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let Some(question) = Question::new(packet, self.sequence) else { return Ok(None) };
-        send(self.socket.as_raw_fd(), question.bytes(), MsgFlags::empty())?;
-        self.answer()
+        let request = Request::pin(packet, mark, mask, seconds, self.sequence);
+        let request = request.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let done = self.ask(&request).and_then(|answer| match answer {
+            Answer::Done => Ok(()),
+            Answer::Entry(_) => Err(io::ErrorKind::InvalidData.into()),
+        });
+        done.inspect_err(|error| tracing::debug!(%error, "connection tracking does not pin a flow"))
     }
 }
 
-/// The kernel's answer to question `sequence`; `None` if it answers another one.
-fn read_answer(bytes: &[u8], sequence: u32) -> Option<io::Result<Option<Mark>>> {
+/// What the kernel answers, other than errors.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// What it knows of a flow.
+    Entry(Pin),
+    /// It has done what it was told.
+    Done,
+}
+
+/// The kernel's answer to request `sequence`; `None` if it answers another one.
+fn read_answer(bytes: &[u8], sequence: u32) -> Option<io::Result<Answer>> {
     let unreadable = || Some(Err(io::Error::from(io::ErrorKind::InvalidData)));
     let word = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
     let (Some(kind), Some(answered)) = (bytes.get(4..).and_then(|kind| kind.first_chunk()), word(8)) else {
@@ -138,15 +184,17 @@ fn read_answer(bytes: &[u8], sequence: u32) -> Option<io::Result<Option<Mark>>> 
         return None;
     }
     match u16::from_ne_bytes(*kind) {
-        NLMSG_ERROR => Some(match word(NETLINK_HEADER_BYTES).map(|error| -error.cast_signed()) {
-            Some(libc::ENOENT) => Ok(None),
-            Some(error) if error > 0 => Err(io::Error::from_raw_os_error(error)),
-            Some(_) | None => return unreadable(),
-        }),
+        NLMSG_ERROR => match word(NETLINK_HEADER_BYTES).map(u32::cast_signed) {
+            Some(0) => Some(Ok(Answer::Done)),
+            Some(error @ ..0) => Some(Err(io::Error::from_raw_os_error(error.saturating_neg()))),
+            Some(_) | None => unreadable(),
+        },
         IPCTNL_MSG_CT_NEW => {
             let attributes = bytes.get(HEADERS_BYTES..).unwrap_or_default();
             // The kernel leaves out a mark of 0.
-            Some(Ok(Some(Mark(attribute(attributes, CTA_MARK).map_or(0, u32::from_be_bytes)))))
+            let mark = Mark(attribute(attributes, CTA_MARK).map_or(0, u32::from_be_bytes));
+            let left_seconds = attribute(attributes, CTA_TIMEOUT).map(u32::from_be_bytes);
+            Some(Ok(Answer::Entry(Pin { mark, left_seconds })))
         }
         _ => unreadable(),
     }
@@ -164,49 +212,78 @@ fn attribute(mut attributes: &[u8], wanted: u16) -> Option<[u8; 4]> {
     }
 }
 
-/// A question under construction.
-struct Question {
-    buffer: [u8; QUESTION_BYTES_MAX],
+/// A request under construction.
+struct Request {
+    buffer: [u8; REQUEST_BYTES_MAX],
     bytes: usize,
 }
 
-impl Question {
+impl Request {
     /// What is the mark of the flow that `packet` belongs to? `None` where the kernel tells flows apart by more than is
     /// known of the packet.
-    fn new(packet: &Packet, sequence: u32) -> Option<Self> {
+    fn mark_of(packet: &Packet, sequence: u32) -> Option<Self> {
         if matches!(packet.l4, L4::LaterFragment)
             || (matches!(packet.l4, L4::Other)
                 && matches!(packet.protocol, ICMP | DCCP | GRE | ICMPV6 | UDP_LITE))
         {
             return None;
         }
-        let family = match packet.addresses {
+        let mut request = Self::new(IPCTNL_MSG_CT_GET, 0, packet.addresses, sequence);
+        request.nested(CTA_TUPLE_ORIG, |tuple| tuple.tuple(packet));
+        Some(request.ended())
+    }
+
+    /// The flow that `packet` belongs to gets a mark. `None` if it is not UDP.
+    fn pin(packet: &Packet, mark: Mark, mask: MarkMask, seconds: u32, sequence: u32) -> Option<Self> {
+        let L4::Udp(Ports { src, dst }) = packet.l4 else { return None };
+        let answer = Packet {
+            addresses: packet.addresses.swapped(),
+            l4: L4::Udp(Ports { src: dst, dst: src }),
+            ..*packet
+        };
+        let mut request = Self::new(IPCTNL_MSG_CT_NEW, NLM_F_CREATE | NLM_F_ACK, packet.addresses, sequence);
+        request.nested(CTA_TUPLE_ORIG, |tuple| tuple.tuple(packet));
+        request.nested(CTA_TUPLE_REPLY, |tuple| tuple.tuple(&answer));
+        request.attribute(CTA_TIMEOUT, &seconds.to_be_bytes());
+        request.attribute(CTA_MARK, &mark.0.to_be_bytes());
+        request.attribute(CTA_MARK_MASK, &mask.bits().to_be_bytes());
+        Some(request.ended())
+    }
+
+    /// The two headers.
+    fn new(kind: u16, flags: u16, addresses: Addresses, sequence: u32) -> Self {
+        let family = match addresses {
             Addresses::V4 { .. } => libc::AF_INET,
             Addresses::V6 { .. } => libc::AF_INET6,
         };
-        let mut question = Self { buffer: [0; QUESTION_BYTES_MAX], bytes: 0 };
-        question.put(&[0; 4]); // the length, see below
-        question.put(&IPCTNL_MSG_CT_GET.to_ne_bytes());
-        question.put(&NLM_F_REQUEST.to_ne_bytes());
-        question.put(&sequence.to_ne_bytes());
-        question.put(&[0; 4]); // port
-        question.put(&[u8::try_from(family).unwrap_or(0), 0, 0, 0]);
-        question.nested(CTA_TUPLE_ORIG, |tuple| {
-            tuple.nested(CTA_TUPLE_IP, |ip| match packet.addresses {
-                Addresses::V4 { src, dst } => {
-                    ip.attribute(CTA_IP_V4_SRC, &src.octets());
-                    ip.attribute(CTA_IP_V4_DST, &dst.octets());
-                }
-                Addresses::V6 { src, dst } => {
-                    ip.attribute(CTA_IP_V6_SRC, &src.octets());
-                    ip.attribute(CTA_IP_V6_DST, &dst.octets());
-                }
-            });
-            tuple.nested(CTA_TUPLE_PROTO, |protocol| protocol.transport(packet));
+        let mut request = Self { buffer: [0; REQUEST_BYTES_MAX], bytes: 0 };
+        request.put(&[0; 4]); // the length, see below
+        request.put(&kind.to_ne_bytes());
+        request.put(&(NLM_F_REQUEST | flags).to_ne_bytes());
+        request.put(&sequence.to_ne_bytes());
+        request.put(&[0; 4]); // port
+        request.put(&[u8::try_from(family).unwrap_or(0), 0, 0, 0]);
+        request
+    }
+
+    fn ended(mut self) -> Self {
+        let bytes = u32::try_from(self.bytes).unwrap_or(0).to_ne_bytes();
+        self.buffer[..4].copy_from_slice(&bytes);
+        self
+    }
+
+    fn tuple(&mut self, packet: &Packet) {
+        self.nested(CTA_TUPLE_IP, |ip| match packet.addresses {
+            Addresses::V4 { src, dst } => {
+                ip.attribute(CTA_IP_V4_SRC, &src.octets());
+                ip.attribute(CTA_IP_V4_DST, &dst.octets());
+            }
+            Addresses::V6 { src, dst } => {
+                ip.attribute(CTA_IP_V6_SRC, &src.octets());
+                ip.attribute(CTA_IP_V6_DST, &dst.octets());
+            }
         });
-        let bytes = u32::try_from(question.bytes).unwrap_or(0).to_ne_bytes();
-        question.buffer[..4].copy_from_slice(&bytes);
-        Some(question)
+        self.nested(CTA_TUPLE_PROTO, |protocol| protocol.transport(packet));
     }
 
     fn transport(&mut self, packet: &Packet) {

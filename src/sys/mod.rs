@@ -6,7 +6,7 @@ pub mod capability;
 pub mod clock;
 pub mod conntrack;
 #[cfg(test)]
-mod namespace;
+pub(crate) mod namespace;
 pub mod nfqueue;
 pub mod nft;
 pub mod probe;

@@ -4,17 +4,21 @@
 //! The device is not persistent: it goes when lbd does, with everything about it. While lbd runs, somebody may remove it
 //! or set it down; then the kernel takes nothing, which the worker counts, until [`Tun::renew`] finds out.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
 use tun_tap::{Iface, Mode};
 
-use super::interface_index;
+use super::{clock, interface_index};
 use crate::{io::Inject, plan::elements::FRAGMENTS_DEVICE};
 
 /// What the kernel sends into the device at one time before it is read again; more than its queue holds (500).
 const DRAINED_PACKETS_MAX: usize = 1024;
+/// How long the kernel may take to remove the device of an lbd that was killed.
+const REMOVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether it has.
+const REMOVAL_CHECK: Duration = Duration::from_millis(20);
 
 /// Why there is no device.
 #[derive(Debug, Error)]
@@ -42,12 +46,12 @@ struct Device {
 }
 
 impl Tun {
-    /// Makes the device, down and without any settings.
+    /// Makes the device, down and without any settings. That of an lbd that was killed just now is waited for.
     ///
     /// # Errors
     /// When there is one already, or the kernel cannot.
     pub fn open() -> Result<Self, TunError> {
-        Ok(Self(ArcSwap::from_pointee(Device::open()?)))
+        Ok(Self(ArcSwap::from_pointee(unless_taken(Device::open)?)))
     }
 
     /// The device's index.
@@ -60,7 +64,7 @@ impl Tun {
     /// away what the kernel itself has sent into the device.
     ///
     /// # Errors
-    /// As [`Tun::open`].
+    /// As [`Tun::open`], which unlike this waits.
     pub fn renew(&self) -> Result<bool, TunError> {
         let device = self.0.load();
         if interface_index(FRAGMENTS_DEVICE) == Some(device.index) {
@@ -81,12 +85,25 @@ impl Inject for Arc<Tun> {
     }
 }
 
+/// Tries for a while to make a device whose name is taken.
+fn unless_taken<T>(mut make: impl FnMut() -> Result<T, TunError>) -> Result<T, TunError> {
+    let made = clock::wait_for(REMOVAL, REMOVAL_CHECK, || match make() {
+        Err(TunError::Taken) => None,
+        made => Some(made),
+    });
+    made.unwrap_or(Err(TunError::Taken))
+}
+
 impl Device {
     fn open() -> Result<Self, TunError> {
+        // The kernel would hand out a persistent device of somebody else, to which no program is attached.
+        if interface_index(FRAGMENTS_DEVICE).is_some() {
+            return Err(TunError::Taken);
+        }
         let iface = Iface::without_packet_info(FRAGMENTS_DEVICE, Mode::Tun);
         let iface = iface.map_err(|error| match error.raw_os_error() {
-            // EINVAL: the device of that name is no TUN device.
-            Some(libc::EBUSY | libc::EINVAL) => TunError::Taken,
+            // One was made since: by a program that is attached to it, or no TUN device.
+            Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => TunError::Taken,
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoKernelPart(error),
             Some(_) | None => TunError::Os(error),
         })?;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::{
     bytes::{cut, packet},
     world::{Act, Event, FragmentLb, TIER, TUN},
@@ -10,8 +12,8 @@ use crate::{
     balance::{Balancer, Forwarding, Verdict, fragments::tests::with_tier},
     config::{Config, Path},
     ids::{Generation, Mark},
-    io::QueueError,
-    packet::L4,
+    io::{Pin, QueueError},
+    packet::Packet,
     state::State,
 };
 
@@ -29,9 +31,9 @@ const CONFIG: &str = "
     backend = [ { name = 's1', address = '192.168.1.1' }, { name = 's2', address = '192.168.1.2' },
                 { name = 's3', address = '192.168.1.3' }, { name = 's4', address = 'fd00:0:0:1::4' } ]
 ";
-const ETH: u32 = 2;
+pub(super) const ETH: u32 = 2;
 
-fn state() -> State {
+pub(super) fn state() -> State {
     State::new(&Config::parse("world", CONFIG).unwrap()).unwrap()
 }
 
@@ -45,10 +47,13 @@ fn three(client: &str) -> [Vec<u8>; 3] {
 fn whole(state: &State, client: &str) -> Mark {
     let vip = if client.contains(':') { "1000::" } else { "10.0.0.0" };
     let forwarding = Forwarding::new(state, Generation(1)).unwrap();
-    let datagram = packet(17, client, 4000, vip, 80, 0);
-    match Balancer::default().handle(&forwarding, &datagram) {
+    steered(&forwarding, &packet(17, client, 4000, vip, 80, 0))
+}
+
+fn steered(forwarding: &Forwarding, bytes: &[u8]) -> Mark {
+    match Balancer::default().handle(forwarding, bytes) {
         Verdict::Steer(mark) => mark,
-        Verdict::Drop => panic!("{client} is not steered"),
+        Verdict::Drop => panic!("it is not steered"),
     }
 }
 
@@ -78,6 +83,7 @@ fn the_verdict_comes_first_and_then_what_waited_for_it() {
             ("packets", 1),
             ("fragments", 1),
             ("steered_fragment", 1),
+            ("fragment_pins", 1),
             ("fragment_injected", 1),
             ("fragment_held_packets_now", -1),
             ("fragment_held_bytes_now", -bytes)
@@ -106,6 +112,7 @@ fn a_device_that_takes_nothing_is_not_waited_for() {
             ("packets", 1),
             ("fragments", 1),
             ("steered_fragment", 1),
+            ("fragment_pins", 1),
             ("fragment_inject_failed", 2),
             ("fragment_entries_now", -1),
             ("fragment_held_packets_now", -2),
@@ -121,7 +128,8 @@ fn connection_tracking_is_asked_about_first_fragments_only() {
     let marks = lb.state.targets_used().map(|(target, _)| lb.state.balancer.mark_mask.mark(target));
     let other = marks.into_iter().find(|mark| *mark != by_table).unwrap();
     let [first, middle, last] = three("50.0.0.1");
-    lb.outside.lock().unwrap().mark = Some(Some(other));
+    let flow = Packet::parse(&packet(17, "50.0.0.1", 4000, "10.0.0.0", 80, 0)).unwrap();
+    lb.pins.known().set(&flow, Pin { mark: other, left_seconds: Some(100) });
     for piece in [first.clone(), middle, last] {
         assert_eq!(lb.turn(Event::By(ETH, piece)).unwrap(), [Act::Verdict(Verdict::Steer(other))]);
     }
@@ -129,10 +137,9 @@ fn connection_tracking_is_asked_about_first_fragments_only() {
         lb.report.moved(),
         [("packets", 3), ("fragments", 3), ("steered_fragment", 3), ("fragment_pinned", 1)]
     );
-    let asked = std::mem::take(&mut lb.outside.lock().unwrap().asked);
-    assert!(matches!(asked[..], [packet] if matches!(packet.l4, L4::Udp(ports) if ports.src == 4000)));
+    assert_eq!(lb.pins.known().asked, [flow]);
     // It cannot be asked: the table decides.
-    lb.outside.lock().unwrap().mark = None;
+    lb.pins.known().broken = true;
     assert_eq!(lb.turn(Event::By(ETH, first)).unwrap(), [Act::Verdict(Verdict::Steer(by_table))]);
     assert_eq!(
         lb.report.moved(),
@@ -144,6 +151,96 @@ fn connection_tracking_is_asked_about_first_fragments_only() {
             ("fragment_entries_now", 1)
         ]
     );
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A client's datagram, in fragments or whole.
+    Datagram {
+        client: u8,
+        fragmented: bool,
+    },
+    Seconds(u32),
+    Activate {
+        backend: u8,
+        active: bool,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let datagram = |(client, fragmented)| Step::Datagram { client, fragmented };
+    prop_oneof![
+        8 => (1u8..5, any::<bool>()).prop_map(datagram),
+        3 => (1u32..100).prop_map(Step::Seconds),
+        3 => (1u8..5, any::<bool>()).prop_map(|(backend, active)| Step::Activate { backend, active }),
+    ]
+}
+
+/// What the ruleset makes of a whole datagram: its mark, and its flow's lifetime from now. The entry is one that `policy`
+/// gives its time to, or the host does; one that is made is of the first kind.
+fn whole_datagram(lb: &FragmentLb, bytes: &[u8], policy: &mut bool) -> (Mark, u32) {
+    let forwarding = Forwarding::new(&lb.state, Generation(1)).unwrap();
+    let flow = Packet::parse(bytes).unwrap();
+    let known = lb.pins.known().get(&flow);
+    *policy |= known.is_none();
+    let seconds = if *policy { 120 } else { 30 };
+    let mark = known.map_or_else(|| steered(&forwarding, bytes), |pin| pin.mark);
+    lb.pins.known().set(&flow, Pin { mark, left_seconds: Some(seconds) });
+    (mark, seconds)
+}
+
+proptest! {
+    /// Whatever becomes of the table: all datagrams of a flow go one way, fragmented or whole, until none has come for
+    /// half of `udp_seconds`, or for the host's 30 s after a whole one where a fragmented one has made the entry.
+    #[test]
+    fn flows_of_any_datagrams_keep_their_backend(steps in prop::collection::vec(step(), 1..60)) {
+        let mut lb = FragmentLb::new(state());
+        let mut now = 0;
+        // By client: where its flow goes, until when at least, and whether the ruleset has made the entry.
+        let mut flows: BTreeMap<u8, (Mark, u32, bool)> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Seconds(seconds) => {
+                    now += seconds;
+                    lb.pins.known().pass(seconds);
+                }
+                Step::Activate { backend, active } => {
+                    let name = format!("s{backend}");
+                    // One stays.
+                    if let Ok(state) = lb.state.set_active(None, &[name], active)
+                        && state.services[0].active().next().is_some()
+                    {
+                        lb.adopt(state);
+                    }
+                }
+                Step::Datagram { client, fragmented } => {
+                    let address = format!("50.0.0.{client}");
+                    let bytes = packet(17, &address, 4000, "10.0.0.0", 80, 0);
+                    let flow = Packet::parse(&bytes).unwrap();
+                    let before = flows.get(&client).copied();
+                    let mut policy = before.is_some_and(|(_, _, policy)| policy)
+                        && lb.pins.known().get(&flow).is_some();
+                    let (mark, seconds) = if fragmented {
+                        let marks = three(&address).map(|piece| match lb.turn(Event::By(ETH, piece)).unwrap()[..] {
+                            [Act::Verdict(Verdict::Steer(mark))] => mark,
+                            ref other => panic!("{other:?}"),
+                        });
+                        prop_assert_eq!(marks, [marks[0]; 3]);
+                        (marks[0], 60)
+                    } else {
+                        whole_datagram(&lb, &bytes, &mut policy)
+                    };
+                    match before {
+                        Some((known, until, _)) if now < until => prop_assert_eq!(mark, known),
+                        _ => {}
+                    }
+                    let pin = lb.pins.known().get(&flow).unwrap();
+                    prop_assert!(pin.mark == mark && pin.left_seconds >= Some(seconds));
+                    flows.insert(client, (mark, now + seconds, policy));
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -256,6 +353,7 @@ fn a_tier_of_three_handles_every_fragment_at_its_owner() {
         ("packets", 600 + forwarded + held),
         ("fragments", 600 + forwarded),
         ("steered_fragment", 600),
+        ("fragment_pins", 200),
         ("fragment_forwarded", forwarded),
         ("fragment_from_tier", forwarded),
         ("fragment_held", held),

@@ -3,10 +3,11 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
+use super::pins::FakePins;
 use crate::{
     balance::{
         Forwarding, Verdict,
@@ -14,9 +15,8 @@ use crate::{
     },
     config::Config,
     fragment_worker::FragmentWorker,
-    ids::{Generation, Mark, QueueNum},
-    io::{Inject, Message, Pins, Queue, QueueError, Report},
-    packet::Packet,
+    ids::{Generation, QueueNum},
+    io::{Inject, Message, Queue, QueueError, Report},
     state::State,
     worker::{Links, Shared, Worker},
 };
@@ -177,10 +177,6 @@ pub(super) enum Act {
 pub(super) struct Outside {
     pub acts: Vec<Act>,
     pub now: Duration,
-    /// What connection tracking answers; an error when `None`.
-    pub mark: Option<Option<Mark>>,
-    /// What it was asked.
-    pub asked: Vec<Packet>,
     /// Whether the TUN device takes nothing.
     pub tun_full: bool,
 }
@@ -188,7 +184,6 @@ pub(super) struct Outside {
 type SharedOutside = Arc<Mutex<Outside>>;
 
 pub(super) struct FragmentQueue(FakeQueue, SharedOutside);
-pub(super) struct FakePins(SharedOutside);
 pub(super) struct FakeInject(SharedOutside);
 
 impl Queue for FragmentQueue {
@@ -205,14 +200,6 @@ impl Queue for FragmentQueue {
     fn answer(&mut self, message: FakeMessage, verdict: Verdict) -> Result<(), QueueError> {
         self.1.lock().unwrap().acts.push(Act::Verdict(verdict));
         self.0.answer(message, verdict)
-    }
-}
-
-impl Pins for FakePins {
-    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Mark>> {
-        let mut outside = self.0.lock().unwrap();
-        outside.asked.push(*packet);
-        outside.mark.ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 }
 
@@ -234,7 +221,9 @@ type FakeFragmentWorker =
 pub(super) struct FragmentLb {
     pub state: State,
     pub outside: SharedOutside,
+    pub pins: FakePins,
     pub report: FakeReport,
+    shared: Arc<Shared>,
     worker: FakeFragmentWorker,
 }
 
@@ -243,18 +232,25 @@ impl FragmentLb {
     pub(super) fn new(state: State) -> Self {
         let shared = Arc::new(Shared::new(Forwarding::new(&state, Generation(1)).unwrap()));
         shared.links.store(Arc::new(Links { tun: TUN, tier: TIER.to_vec() }));
-        let outside = Arc::new(Mutex::new(Outside { mark: Some(None), ..Outside::default() }));
+        let outside = SharedOutside::default();
+        let pins = FakePins::default();
         let report = FakeReport::default();
         let clock = Arc::clone(&outside);
         let worker = FragmentWorker::new(
             FragmentQueue(FakeQueue::default(), Arc::clone(&outside)),
-            FakePins(Arc::clone(&outside)),
+            pins.clone(),
             FakeInject(Arc::clone(&outside)),
             report.clone(),
-            shared,
+            Arc::clone(&shared),
             Box::new(move || clock.lock().unwrap().now) as Box<dyn FnMut() -> Duration>,
         );
-        Self { state, outside, report, worker }
+        Self { state, outside, pins, report, shared, worker }
+    }
+
+    /// Puts another state in force.
+    pub(super) fn adopt(&mut self, state: State) {
+        self.shared.forwarding.store(Arc::new(Forwarding::new(&state, Generation(1)).unwrap()));
+        self.state = state;
     }
 
     /// One turn of the worker, and what it did.
@@ -263,6 +259,13 @@ impl FragmentLb {
         queue.events.push_back(event);
         self.worker.turn()?;
         Ok(std::mem::take(&mut self.outside.lock().unwrap().acts))
+    }
+
+    /// What the worker does when it is told to stop, and nothing comes any more.
+    pub(super) fn stop(self, rest_max: u32) -> Vec<Act> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.worker.run(rest_max).unwrap();
+        std::mem::take(&mut self.outside.lock().unwrap().acts)
     }
 
     pub(super) fn fail_next_answer(&mut self, error: QueueError) {

@@ -56,6 +56,33 @@ table inet witness {
 }
 NFT
 }
+# hops_up FIRST LAST: from now on servers count fragments to a VIP by the routers that they have passed: a client sends them
+# with 64 hops to go, the router takes one, each balancer another. A tunnel's outer header has hops of its own.
+hops_up() {
+    local n
+    for ((n = $1; n <= $2; n++)); do
+        in_ns "s$n" nft -f - <<'NFT'
+table inet witness {
+    counter by_one { comment "fragments that one balancer had" }
+    counter by_two { comment "fragments that two had" }
+    counter by_more { }
+    chain arrive {
+        type filter hook prerouting priority -500; policy accept
+        ip daddr 10.0.0.0/24 ip frag-off & 0x3fff != 0 ip ttl vmap { 62 : goto one, 61 : goto two, 0-60 : goto more }
+        ip6 daddr 1000::/112 exthdr frag exists ip6 hoplimit vmap { 62 : goto one, 61 : goto two, 0-60 : goto more }
+    }
+    chain one { counter name by_one; }
+    chain two { counter name by_two; }
+    chain more { counter name by_more; }
+}
+NFT
+    done
+}
+hops() { # COUNTER: fragments, of all servers
+    local n sum=0
+    for ((n = 1; n <= SERVERS; n++)); do sum=$((sum + $(witness "s$n" "$1"))); done
+    echo "$sum"
+}
 witness() { # LB COUNTER: packets
     in_ns "$1" nft --json list counter inet witness "$2" | jq '[.nftables[].counter // empty | .packets] | add'
 }

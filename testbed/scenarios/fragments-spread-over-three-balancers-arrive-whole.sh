@@ -15,6 +15,7 @@ for lb in "${LBS[@]}"; do
 done
 balancers_up "${LBS[@]}"
 spread_packets
+hops_up 1 "$SERVERS"
 # all ARGUMENT...: the same change on every balancer, and wait until it is in force
 all() {
     local lb
@@ -57,8 +58,10 @@ for lb in "${LBS[@]}"; do
 done
 expect_eq "fragments that came to all" "$came" "$sent"
 forwarded=$(of_all fragment_forwarded)
-expect_ge "fragments forwarded" "$forwarded" $((sent / 3))
-expect_le "fragments forwarded, each once at most" "$forwarded" "$sent"
+expect_ge "fragments forwarded" "$forwarded" $((sent / 2))
+expect_eq "fragments that came to a server by two balancers" "$(hops by_two)" "$forwarded"
+expect_eq "fragments that came by one" "$(hops by_one)" $((sent - forwarded))
+expect_eq "fragments that came by more" "$(hops by_more)" 0
 expect_eq "fragments that came from others of the tier" "$(of_all fragment_from_tier)" "$forwarded"
 expect_eq "fragments steered to backends" "$(of_all steered_fragment)" "$sent"
 expect_eq "packets dropped" "$(of_all dropped)" 0

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # proves: while lbd is dead the kernel puts fragments of known flows together, for their servers; then lbd takes over
 #
-# A flow is known by the connection mark that its whole datagrams have left, and that lasts without more of them. TCP
+# A flow is known by the connection mark that its first datagrams have left; the others, all of them fragmented, keep it. TCP
 # connections and whole UDP go on all the time, also while lbd ends and starts.
 # topology: dsr:servers=4
 # needs: queue conntrack gre traffic tun
@@ -9,7 +9,7 @@
 # limit_s: 500
 
 FLOWS=20
-{ web_config lb201 gre; config_table fragments 'ttl_ms = 5000'; config_table timeouts 'udp_seconds = 600'; } > lb201.toml
+{ web_config lb201 gre; config_table fragments 'ttl_ms = 5000'; } > lb201.toml
 balancers_up lb201
 hold_start four "$VIP4:$PORT" 30 --interval-ms 500
 hold_start six "[$VIP6]:$PORT" 30 --interval-ms 500

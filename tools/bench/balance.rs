@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, io, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use synrail::{
@@ -16,7 +16,8 @@ use synrail::{
         maglev,
     },
     config::{Config, TableSize, Weight},
-    ids::Generation,
+    ids::{Generation, Mark, MarkMask},
+    io::{Pin, Pins},
     packet::Packet,
     state::State,
     sys::region::{AccessError, Region, RegionName},
@@ -142,13 +143,26 @@ fn fragment(client: u32, id: u16, index: u16, last: u16) -> Vec<u8> {
     bytes
 }
 
+/// Connection tracking that knows no flow: what the kernel takes to answer is not measured here.
+struct NoPins;
+
+impl Pins for NoPins {
+    fn mark_of(&mut self, _packet: &Packet) -> io::Result<Option<Pin>> {
+        Ok(None)
+    }
+
+    fn pin(&mut self, _packet: &Packet, _mark: Mark, _mask: MarkMask, _seconds: u32) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Gives a fragment, and then those that it releases, as the TUN device does.
 fn give(balancer: &mut FragmentBalancer, forwarding: &Forwarding, bytes: &[u8]) -> Verdict {
     let mut released = Vec::new();
     let now = Duration::from_secs(1);
-    let verdict = balancer.handle(now, forwarding, Origin::Outside, bytes, &mut |_| None, &mut released);
+    let verdict = balancer.handle(now, forwarding, Origin::Outside, bytes, &mut NoPins, &mut released);
     for bytes in &released {
-        balancer.handle(now, forwarding, Origin::Held, bytes, &mut |_| None, &mut Vec::new());
+        balancer.handle(now, forwarding, Origin::Held, bytes, &mut NoPins, &mut Vec::new());
     }
     verdict
 }

@@ -11,18 +11,34 @@
 //!
 //! A packet is remembered as *holding* (its first fragment was not there), *known* (the mark) or *poisoned* (nothing more
 //! of it may pass), until every byte was there and every released fragment has come back, or for
-//! [`FragmentLimits::ttl_ms`] after the last fragment that was accepted. What poisons a packet:
+//! [`FragmentLimits::ttl_ms`] after the last fragment that was accepted. A fragment that comes again after that begins
+//! a packet: a first one is steered, a later one held until its time is over. What poisons a packet:
 //!
-//! - bytes that come twice, other than in a whole duplicate, or two opinions on where it ends (RFC 5722; Linux does the
+//! - bytes that come twice, other than in a whole duplicate (that is dropped alone), or two opinions on where it ends (RFC 5722; Linux does the
 //!   same with IPv4). Else a backend might put together what no firewall has seen.
-//! - a first fragment that does not show its ports or flags, or a fragment that might overwrite them (RFC 1858, RFC 7112).
+//! - a first fragment without the whole transport header, as far as that has a length for all, or a fragment that might overwrite them (RFC 1858, RFC 7112).
 //! - more than 64 pieces with gaps between them.
 //! - a first fragment that is dropped: no service, no backend, malformed.
 //!
+//! # Pinning
+//! Connection tracking never sees fragments, so a flow that begins with a fragmented datagram, or has no others, would be
+//! steered anew whenever the table changes, and one that had whole ones would be forgotten. So the first fragment of a UDP
+//! datagram that is handled here pins its flow, if that has no mark of a target in use, and keeps it, if less than half of
+//! its time is left. That comes before the verdict, and costs some ten microseconds then and only then: what is in conntrack
+//! when the datagram leaves holds for the next one. It fails where conntrack is full; the verdict is the same.
+//!
+//! Others pin nothing by their fragments. A TCP connection is pinned by the whole packets of its handshake, and an entry
+//! that is made from outside has none of its state. An ICMP error is no packet of the flow that it quotes; an echo request
+//! is answered by itself; SCTP and the rest are left to conntrack's own opinion of their whole packets.
+//!
 //! # Limits
+//! What fragments may add to connection tracking is no more than whole datagrams do, and less from one source: a first
+//! fragment that has no entry here pins nothing.
+//!
 //! All memory is bounded by [`FragmentLimits`]. An entry takes 176 bytes and as much again in the maps that find it, all of
 //! it set aside at the start: 6 MB with the defaults. A packet in 64 pieces takes 256 bytes more, so all of them 4 MB;
-//! held fragments take their own bytes, at most 16 MB, and some 32 for each. When there is no room:
+//! held fragments take their own bytes, at most 16 MB, and some 32 for each; as much again may have been released and
+//! wait to be sent in ([`crate::fragment_worker`]). When there is no room:
 //!
 //! | what is full                    | what gives way                                            |
 //! |---------------------------------|-----------------------------------------------------------|
@@ -30,11 +46,15 @@
 //! | `held_packets`, `held_bytes`    | the packets least recently used among those holding       |
 //! | `entries_per_source`, `held_bytes_per_source` | the new fragment: others do not pay for one source |
 //!
+//! A source is an IPv4 address or an IPv6 /64. In its share a held fragment counts as `held_bytes` / `held_packets` at least
+//! (2 KiB with the defaults): the smallest ones cost no sender much, and would else fill `held_packets` from one source.
+//!
 //! # Counters
 //! Every fragment counts once in `packets`, and once in one of `steered_fragment`, `fragment_forwarded`, `fragment_held`
-//! and the drops. A held one counts again when its holding ends: when it comes back (`packets` and a verdict), or in
-//! `drop_fragment_evicted`, `drop_fragment_expired` or `drop_fragment_poisoned`. Targets count first fragments only, as
-//! they count flows and datagrams.
+//! and the drops. A held one counts again when its holding ends: in `drop_fragment_evicted`, `drop_fragment_expired` or
+//! `drop_fragment_poisoned`, or it is released and counts in `fragment_inject_failed` or in `fragment_injected`. Then it
+//! comes back (`packets` and a verdict), unless the kernel loses it on its way: it is told by nobody then, and is what
+//! `fragment_injected` has more than came back. Targets count first fragments only, as they count flows and datagrams.
 
 mod parts;
 mod table;
@@ -50,7 +70,8 @@ use super::{
 use crate::{
     config::FragmentLimits,
     ids::{Mark, TargetId},
-    packet::{Fragment, FragmentKey, Malformed, Packet},
+    io::Pins,
+    packet::{Fragment, FragmentKey, L4, Malformed, Packet},
 };
 use parts::Fit;
 use table::{Held, Slot, State, Table};
@@ -81,7 +102,7 @@ pub struct FragmentBalancer {
 /// What every fragment is decided by.
 struct Context<'a> {
     forwarding: &'a Forwarding,
-    mark_of: &'a mut dyn FnMut(&Packet) -> Option<Mark>,
+    pins: &'a mut dyn Pins,
     released: &'a mut Vec<Box<[u8]>>,
 }
 
@@ -98,7 +119,7 @@ impl FragmentBalancer {
     }
 
     /// The verdict on one queued fragment, which starts at its IP header. `now` is the time since some fixed moment.
-    /// `mark_of` asks connection tracking. Held fragments that may go now are put into `released`, in the order in which
+    /// `pins` is connection tracking. Held fragments that may go now are put into `released`, in the order in which
     /// they came; those that cannot be sent must be given to [`FragmentBalancer::inject_failed`].
     pub fn handle(
         &mut self,
@@ -106,7 +127,7 @@ impl FragmentBalancer {
         forwarding: &Forwarding,
         origin: Origin,
         bytes: &[u8],
-        mark_of: &mut dyn FnMut(&Packet) -> Option<Mark>,
+        pins: &mut dyn Pins,
         released: &mut Vec<Box<[u8]>>,
     ) -> Verdict {
         self.counters.count(Counter::Packets);
@@ -114,7 +135,7 @@ impl FragmentBalancer {
         self.adapt(forwarding.fragments());
         let verdict = match Fragment::parse(bytes) {
             Ok(Some(fragment)) => {
-                self.handle_fragment(&mut Context { forwarding, mark_of, released }, origin, &fragment)
+                self.handle_fragment(&mut Context { forwarding, pins, released }, origin, &fragment)
             }
             Ok(None) => handle_whole(&mut self.counters, forwarding, bytes),
             Err(reason) => {
@@ -137,9 +158,10 @@ impl FragmentBalancer {
         self.show_levels();
     }
 
-    /// Forgets what is too old, and brings the levels among the counters up to date.
-    pub fn tick(&mut self, now: Duration) {
+    /// Forgets what is too old, takes over other limits, and brings the levels among the counters up to date.
+    pub fn tick(&mut self, now: Duration, forwarding: &Forwarding) {
         self.expire(now);
+        self.adapt(forwarding.fragments());
         self.show_levels();
     }
 
@@ -219,7 +241,7 @@ impl FragmentBalancer {
         match (fragment.first, state, known) {
             (Some(packet), ..) => {
                 let slot = self.slot_for(known, fragment.key)?;
-                let (target, mark) = match self.decide(context.forwarding, context.mark_of, packet) {
+                let (target, mark) = match self.decide(context.forwarding, context.pins, packet) {
                     Ok(decided) => decided,
                     Err(reason) => return Err(self.poison(slot, reason)),
                 };
@@ -245,18 +267,37 @@ impl FragmentBalancer {
     fn decide(
         &mut self,
         forwarding: &Forwarding,
-        mark_of: &mut dyn FnMut(&Packet) -> Option<Mark>,
+        pins: &mut dyn Pins,
         packet: Result<Packet, Malformed>,
     ) -> Result<(TargetId, Mark), Counter> {
         let packet = packet.map_err(|reason| {
             let tiny = matches!(reason, Malformed::L4Header | Malformed::Extension);
             if tiny { Counter::DropFragmentTiny } else { reason.into() }
         })?;
-        if let Some(pinned) = mark_of(&packet).and_then(|mark| forwarding.pinned(mark)) {
-            self.counters.count(Counter::FragmentPinned);
-            return Ok(pinned);
+        let Ok(pin) = pins.mark_of(&packet) else {
+            self.counters.count(Counter::ConntrackError);
+            return forwarding.decide(&packet).outcome();
+        };
+        let pinned = pin.and_then(|pin| Some((forwarding.pinned(pin.mark)?, pin.left_seconds)));
+        let (decided, left_seconds) = match pinned {
+            Some(pinned) => {
+                self.counters.count(Counter::FragmentPinned);
+                pinned
+            }
+            None => (forwarding.decide(&packet).outcome()?, Some(0)),
+        };
+        let seconds = forwarding.udp_seconds();
+        if matches!(packet.l4, L4::Udp(_))
+            && !packet.quoted
+            && left_seconds.is_some_and(|left| left.saturating_mul(2) < seconds)
+        {
+            let (_, mark) = decided;
+            self.counters.count(match pins.pin(&packet, mark, forwarding.mark_mask(), seconds) {
+                Ok(()) => Counter::FragmentPins,
+                Err(_) => Counter::ConntrackError,
+            });
         }
-        forwarding.decide(&packet).outcome()
+        Ok(decided)
     }
 
     /// Holds a fragment whose first one was not there, or says why not.
@@ -266,7 +307,7 @@ impl FragmentBalancer {
         if !self.table.could_hold(known, len) {
             return Err(Counter::DropFragmentFull);
         }
-        if !self.table.may_hold_for(fragment.key.addresses.source(), len) {
+        if !self.table.may_hold_for(&fragment.key, len) {
             return Err(Counter::DropFragmentSource);
         }
         let slot = self.slot_for(known, fragment.key)?;
@@ -285,7 +326,7 @@ impl FragmentBalancer {
         if let Some(slot) = known {
             return Ok(slot);
         }
-        if self.table.is_full_for(key.addresses.source()) {
+        if self.table.is_full_for(&key) {
             return Err(Counter::DropFragmentSource);
         }
         while self.table.is_full()

@@ -2,16 +2,24 @@
 //!
 //! Entries lie in one vector and form two lists, those that hold fragments and the others, each from the least to the most
 //! recently used. Time must not run backwards here, so that the front of a list is also its oldest.
+//!
+//! A source is an IPv4 address or an IPv6 /64, since a host may use all addresses of one. Of what is held it has a share
+//! in bytes, and small fragments count for more than they have: as if all of `held_packets` were alike. So the share is one
+//! of `held_packets`, too.
 
 use std::{
     collections::{HashMap, hash_map},
     mem,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
 
 use super::parts::Parts;
-use crate::{config::FragmentLimits, ids::Mark, packet::FragmentKey};
+use crate::{
+    config::FragmentLimits,
+    ids::Mark,
+    packet::{Addresses, FragmentKey},
+};
 
 /// What is known of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +72,21 @@ pub(super) struct Held {
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     entries: usize,
-    held_bytes: u64,
+    /// What its held fragments count for.
+    charged: u64,
+}
+
+/// Who has a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Source(IpAddr);
+
+impl Source {
+    fn of(key: &FragmentKey) -> Self {
+        Self(match key.addresses {
+            Addresses::V4 { src, .. } => src.into(),
+            Addresses::V6 { src, .. } => Ipv6Addr::from_bits(src.to_bits() >> 64 << 64).into(),
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,7 +101,7 @@ pub(super) struct Table {
     limits: FragmentLimits,
     /// The hasher of both maps is keyed, so nobody outside can aim at one bucket.
     index: HashMap<FragmentKey, Slot>,
-    sources: HashMap<IpAddr, Share>,
+    sources: HashMap<Source, Share>,
     /// At most as many as the limits say.
     entries: Vec<Entry>,
     free: Vec<Slot>,
@@ -137,13 +159,13 @@ impl Table {
     }
 
     /// Whether the packet's source has as many entries as it may have.
-    pub(super) fn is_full_for(&self, source: IpAddr) -> bool {
-        self.share(source).entries >= to_usize(self.limits.entries_per_source)
+    pub(super) fn is_full_for(&self, key: &FragmentKey) -> bool {
+        self.share(key).entries >= to_usize(self.limits.entries_per_source)
     }
 
-    /// Whether a source may have this many bytes more held.
-    pub(super) fn may_hold_for(&self, source: IpAddr, bytes: u64) -> bool {
-        self.share(source).held_bytes + bytes <= self.limits.held_bytes_per_source.into()
+    /// Whether the packet's source may have another fragment held.
+    pub(super) fn may_hold_for(&self, key: &FragmentKey, bytes: u64) -> bool {
+        self.share(key).charged + charge(self.limits, bytes) <= self.limits.held_bytes_per_source.into()
     }
 
     /// Whether another fragment of a packet, or the first one held (`slot` is `None`), could be held if all others made
@@ -200,7 +222,7 @@ impl Table {
             Slot(self.entries.len() - 1)
         };
         self.index.insert(key, slot);
-        self.sources.entry(key.addresses.source()).or_default().entries += 1;
+        self.sources.entry(Source::of(&key)).or_default().entries += 1;
         self.link(slot);
         slot
     }
@@ -214,11 +236,12 @@ impl Table {
     /// Holds a fragment of a packet whose first one was not there.
     pub(super) fn hold(&mut self, slot: Slot, fragment: &[u8]) {
         let bytes = fragment.len() as u64;
+        let charged = charge(self.limits, bytes);
         let entry = self.entry_mut(slot);
         entry.held.push(fragment.into());
         entry.held_bytes += bytes;
-        let source = entry.key.addresses.source();
-        self.sources.entry(source).or_default().held_bytes += bytes;
+        let source = Source::of(&entry.key);
+        self.sources.entry(source).or_default().charged += charged;
         self.held.packets += 1;
         self.held.bytes += bytes;
     }
@@ -236,7 +259,7 @@ impl Table {
         self.unlink(slot);
         let key = self.entry(slot).key;
         self.index.remove(&key);
-        if let hash_map::Entry::Occupied(mut share) = self.sources.entry(key.addresses.source()) {
+        if let hash_map::Entry::Occupied(mut share) = self.sources.entry(Source::of(&key)) {
             share.get_mut().entries -= 1;
             if share.get().entries == 0 {
                 share.remove();
@@ -252,11 +275,13 @@ impl Table {
         if packets == 0 {
             return Vec::new();
         }
+        let limits = self.limits;
         let entry = self.entry_mut(slot);
         let held = mem::take(&mut entry.held);
         entry.held_bytes = 0;
-        let source = entry.key.addresses.source();
-        self.sources.entry(source).or_default().held_bytes -= bytes;
+        let source = Source::of(&entry.key);
+        let charged = held.iter().map(|fragment| charge(limits, fragment.len() as u64)).sum::<u64>();
+        self.sources.entry(source).or_default().charged -= charged;
         self.held.packets -= packets;
         self.held.bytes -= bytes;
         held
@@ -271,8 +296,8 @@ impl Table {
         held.packets < self.limits.held_packets.into() && held.bytes + bytes <= self.limits.held_bytes.into()
     }
 
-    fn share(&self, source: IpAddr) -> Share {
-        self.sources.get(&source).copied().unwrap_or_default()
+    fn share(&self, key: &FragmentKey) -> Share {
+        self.sources.get(&Source::of(key)).copied().unwrap_or_default()
     }
 
     fn list(&mut self, state: State) -> &mut List {
@@ -318,6 +343,13 @@ impl Table {
             None => self.list(state).back = before,
         }
     }
+}
+
+/// What a held fragment of so many bytes counts for in its source's share. A share is enough for one, however large an
+/// equal part of all that is held would be.
+fn charge(limits: FragmentLimits, bytes: u64) -> u64 {
+    let equal_part = limits.held_bytes / limits.held_packets.max(1);
+    bytes.max(equal_part.min(limits.held_bytes_per_source).into())
 }
 
 fn to_usize(limit: u32) -> usize {

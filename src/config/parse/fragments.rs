@@ -10,6 +10,7 @@ const KEYS: &[&str] =
 pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>) -> Option<FragmentLimits> {
     let mut table = item.table(reader)?;
     let mut limits = FragmentLimits::default();
+    let mut refused = Vec::new();
     for (key, value, range) in [
         ("ttl_ms", &mut limits.ttl_ms, FragmentLimits::TTL_MS),
         ("entries", &mut limits.entries, FragmentLimits::ENTRIES),
@@ -17,8 +18,11 @@ pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>) -> Option<FragmentLi
         ("held_bytes", &mut limits.held_bytes, FragmentLimits::HELD_BYTES),
     ] {
         if let Some(item) = table.take(key) {
-            // What is wrong is only complained about once: its share is compared with the largest.
-            *value = item.integer(reader, range.clone()).unwrap_or(*range.end());
+            *value = item.integer(reader, range.clone()).unwrap_or_else(|| {
+                // What is wrong is only complained about once: its share is compared with the largest.
+                refused.push(key);
+                *range.end()
+            });
         }
     }
     for (key, share, whole, whole_key, min) in [
@@ -41,6 +45,9 @@ pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>) -> Option<FragmentLi
         let Some(item) = table.take(key) else { continue };
         match item.as_i128().and_then(|value| u32::try_from(value).ok()) {
             Some(value) if (min..=whole).contains(&value) => *share = value,
+            _ if refused.contains(&whole_key) => {
+                item.complain(reader, format_args!("a number from {min} to {whole_key}, at most {whole}"));
+            }
             _ => {
                 item.complain(reader, format_args!("a number from {min} to {whole}, which is {whole_key}"));
             }

@@ -147,8 +147,21 @@ fn a_tier_that_cannot_work_is_refused() {
         (
             "[\"192.168.1.201\", \"fd00:0:0:1::201\"]",
             "\"fd00:0:0:1::201\"",
-            "4: tier: balancer \"lb202\": address: found only IPv4; allowed: an address of a family that this balancer, \
-             \"lb201\", has here too",
+            "4: tier: balancer \"lb202\": address: found only IPv4; allowed: an address of a family that balancer \
+             \"lb201\" has too, as each sends fragments to every other",
+        ),
+        // This balancer reaches both of them.
+        (
+            "[\"fd00:0:0:1::203\", \"192.168.1.203\"]",
+            "\"fd00:0:0:1::203\"",
+            "10: tier: balancer \"lb203\": address: found only IPv6; allowed: an address of a family that balancer \
+             \"lb202\" has too, as each sends fragments to every other",
+        ),
+        // What was refused may have been of the family that is missed.
+        (
+            "[\"fd00:0:0:1::203\", \"192.168.1.203\"]",
+            "[\"fd00:0:0:1::203\", \"192.168.1\"]",
+            &format!("10: tier: balancer \"lb203\": address: found \"192.168.1\"; allowed: {ADDRESS}",),
         ),
         (
             "\"192.168.1.202\"",
@@ -188,6 +201,27 @@ fn a_tier_that_cannot_work_is_refused() {
         "lb.toml:33: tier: balancer \"lb201\": address: found \"fd00:0:0:1::201\"; allowed: no address of a family that \
          [balancer] address lacks, as this is this balancer: add it there, or take it out here"
     );
+}
+
+#[test]
+fn a_tier_is_refused_on_all_its_balancers_or_on_none() {
+    const FAMILIES: [&[&str]; 3] = [&["192.168.1."], &["fd00::"], &["192.168.1.", "fd00::"]];
+    for choice in (0..27).map(|n| [n % 3, n / 3 % 3, n / 9]) {
+        let address =
+            |n: usize| FAMILIES[choice[n]].iter().map(|net| format!("{net}{n}")).collect::<Vec<_>>();
+        let tier: String = (0..3)
+            .map(|n| format!("[[tier.balancer]]\nname = 'lb{n}'\naddress = {:?}\n", address(n)))
+            .collect();
+        let complaints = [0, 1, 2].map(|own| {
+            let balancer = format!("[balancer]\nname = 'lb{own}'\naddress = {:?}\n", address(own));
+            let text = format!("{balancer}interfaces = 'eth1'\n{tier}");
+            Config::parse("f", &text).map_or_else(|errors| errors.to_string(), |_| String::new())
+        });
+        let apart = choice.contains(&0) && choice.contains(&1);
+        assert_eq!(complaints[0].contains(" found only IPv"), apart, "{choice:?}: {}", complaints[0]);
+        assert_eq!(complaints[0].is_empty(), !apart, "{choice:?}: {}", complaints[0]);
+        assert!(complaints.iter().all(|other| *other == complaints[0]), "{choice:?}: {complaints:?}");
+    }
 }
 
 #[test]
@@ -240,6 +274,23 @@ fn limits_of_fragments_have_limits() {
         ),
     ] {
         assert_eq!(complaint_about(&format!("[fragments]\n{text}\n")), expected);
+    }
+    // What a share may be is not told by a value that is itself refused.
+    for (text, key, expected) in [
+        (
+            "entries = 63\nentries_per_source = 0",
+            "entries_per_source",
+            "found 0; allowed: a number from 1 to entries, at most 1048576",
+        ),
+        (
+            "held_bytes = 'all'\nheld_bytes_per_source = 9215",
+            "held_bytes_per_source",
+            "found 9215; allowed: a number from 9216 to held_bytes, at most 268435456",
+        ),
+    ] {
+        let errors = Config::parse("f", &format!("{WHOLE}[fragments]\n{text}\n")).unwrap_err().0;
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(errors[1].to_string().ends_with(&format!("fragments: {key}: {expected}")), "{}", errors[1]);
     }
 }
 

@@ -55,8 +55,9 @@ pub(super) fn read(
     members.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
     // Where a member is wrong it may be this one, and has been complained about.
     if let Some(balancer) = balancer.filter(|_| members.len() == all && all > 0) {
-        check_members(reader, &members, balancer, (&at, &key));
+        check_own(reader, &members, balancer, (&at, &key));
     }
+    check_families(reader, &members);
     members.into_iter().map(|(member, _)| member).collect()
 }
 
@@ -81,13 +82,15 @@ fn read_member(
         key: table.key("address"),
     };
     let items = item.map(|item| item.list_of_some(reader, ADDRESS)).unwrap_or_default();
+    let all = items.len();
     let (address4, address6) = read_addresses(reader, items, |reader, item, address| {
         check_address(reader, item, address, (own, table.place.as_str()), around);
     });
     let active = table.take("active").and_then(|item| item.bool(reader));
     table.finish(reader, KEYS);
-    let known = address4.is_some() || address6.is_some();
     let member = TierMember { name: name?, address4, address6, active };
+    // With an address that was refused its families are not known.
+    let known = all > 0 && member.addresses().count() == all;
     known.then_some((member, place))
 }
 
@@ -125,28 +128,34 @@ fn check_address(
     }
 }
 
-/// What can only be seen with all members at hand.
-fn check_members(
+/// This balancer must be one of them.
+fn check_own(
     reader: &mut Reader<'_>,
     members: &[(TierMember, Place)],
     balancer: &Balancer,
     (at, key): (&Range<usize>, &str),
 ) {
-    let Some((own, _)) = members.iter().find(|(member, _)| member.name == balancer.name) else {
-        // One with this balancer's address has been complained about: that is the wrong name.
-        let named_wrong = |(member, _): &(TierMember, Place)| {
-            member.addresses().any(|address| balancer.source_for(address) == Some(address))
-        };
-        if !members.iter().any(named_wrong) {
-            let found = format_args!("no \"{}\", which is this balancer's [balancer] name", balancer.name);
-            reader.complain(at, key, found, MEMBERS);
-        }
-        return;
+    let own = |(member, _): &(TierMember, Place)| member.name == balancer.name;
+    // One with this balancer's address has been complained about: that is the wrong name.
+    let named_wrong = |(member, _): &(TierMember, Place)| {
+        member.addresses().any(|address| balancer.source_for(address) == Some(address))
     };
-    for (member, place) in members.iter().filter(|(member, _)| own.path_to(member).is_none()) {
+    if !members.iter().any(own) && !members.iter().any(named_wrong) {
+        let found = format_args!("no \"{}\", which is this balancer's [balancer] name", balancer.name);
+        reader.complain(at, key, found, MEMBERS);
+    }
+}
+
+/// Every two must share a family, so that the table is right on all of them or on none. Only those with one family can
+/// lack it, so all are compared with the first such.
+fn check_families(reader: &mut Reader<'_>, members: &[(TierMember, Place)]) {
+    let Some((first, _)) = members.iter().find(|(member, _)| member.addresses().count() == 1) else { return };
+    for (member, place) in members.iter().filter(|(member, _)| first.path_to(member).is_none()) {
         let found = if member.address4.is_some() { "only IPv4" } else { "only IPv6" };
-        let allowed =
-            format_args!("an address of a family that this balancer, \"{}\", has here too", own.name);
+        let allowed = format_args!(
+            "an address of a family that balancer \"{}\" has too, as each sends fragments to every other",
+            first.name
+        );
         reader.complain(&place.at, &place.key, found, allowed);
     }
 }

@@ -31,7 +31,11 @@ fn the_tier_is_shown() {
     assert_eq!((&inactive["active"], &inactive["entries"]), (&false.into(), &0.into()));
     let text = lb.done("tier");
     for part in [
-        "tier of 3 balancers, 2 active; this is lb201; M 65537\n",
+        "tier of 3 balancers, 2 active; this is lb201; M 65537\nlbd    none follows this region\n",
+        &format!(
+            "\ntable  digest {}, hash seed 3405691582: both must be equal on all balancers of the tier\n",
+            tier["table_digest"].as_str().unwrap()
+        ),
         "  lb201     192.168.1.201 fd00:0:0:1::201  this balancer                      yes     50.0 %  ███",
         "  lb203     fd00:0:0:1::203                gre fd00:0:0:1::203  sr-4     0x4  no       0.0 %\n",
     ] {
@@ -86,14 +90,29 @@ fn balancers_of_the_tier_are_activated_and_deactivated() {
     assert_eq!((ended.status, ended.err.as_str()), (Status::Done, warning));
     let outcome: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!(outcome["changes"][0]["what"], "tier lb201");
-    assert!(lb.done("tier").contains("none is active: every balancer handles the fragments that it gets\n"));
+    let text = lb.done("tier");
+    assert!(text.contains("none is active: every balancer handles the fragments that it gets\n"), "{text}");
+    // Two that own nothing do not agree about it.
+    assert!(!text.contains("digest"), "{text}");
+    let tier = lb.json("tier --json");
+    assert_eq!((&tier["table_digest"], &tier["hash_seed"]), (&Value::Null, &3_405_691_582_u32.into()));
     lb.refused(
         "tier activate lb9",
         Status::Failed,
         "no balancer \"lb9\" in the tier; there are: lb201, lb202, lb203",
     );
     lb.refused("tier activate", Status::Usage, "BALANCER");
+    for (verb, names) in [("activate", "s1 lb202"), ("deactivate", "--service all lb202")] {
+        let hint = format!("; the tier has a balancer of that name: `lbctl tier {verb} lb202`");
+        lb.refused(&format!("{verb} {names}"), Status::Failed, &hint);
+    }
+    let ended = lb.run("activate lb9");
+    assert!(ended.err.ends_with("; there are: s1, s2\n"), "{}", ended.err);
     let _daemon = lb.daemon(1);
+    let (show, tier) = (lb.done("show"), lb.done("tier"));
+    let follows = "process 42, 2 workers, for 1 min 40 s, generation 1 in force, 3 NOT YET taken over\n";
+    assert!(show.contains(&format!("lbd       {follows}")), "{show}");
+    assert!(tier.contains(&format!("lbd    {follows}")), "{tier}");
     let ended = lb.run("tier activate lb203");
     assert_eq!(ended.status, Status::Pending);
     assert!(ended.out.starts_with("tier/lb203: now active\n"), "{}", ended.out);
@@ -103,8 +122,10 @@ fn balancers_of_the_tier_are_activated_and_deactivated() {
 fn without_a_tier_there_is_nothing_to_change() {
     let lb = Lb::new("notier");
     lb.with(FILE, "apply -");
-    assert!(lb.done("tier").starts_with("no tier: "));
-    assert_eq!(lb.json("tier --json")["members"], Value::Array(Vec::new()));
+    let text = lb.done("tier");
+    assert!(text.starts_with("no tier: ") && text.ends_with("\nlbd    none follows this region\n"), "{text}");
+    let tier = lb.json("tier --json");
+    assert_eq!((&tier["members"], &tier["table_digest"]), (&Value::Array(Vec::new()), &Value::Null));
     lb.refused("tier activate lb201", Status::Failed, "there is no tier");
     lb.refused("tier deactivate lb201", Status::Failed, "there is no tier");
     let answer = lb.json("which --fragment udp 50.0.0.1 1 10.0.0.0 80 --json");
@@ -140,10 +161,35 @@ fn which_tells_who_owns_the_fragments_and_why() {
         lb.done(&format!("which --fragment {flow}")).contains("\nowner    lb201 (tier: this balancer)\n")
     );
     lb.run("tier deactivate lb201");
-    let none = lb.run("which --fragment udp 50.0.0.1 1 10.0.1.0 80");
+    let none = lb.run("which --fragment udp 2000::1 1 1000:: 81");
     assert_eq!(none.status, Status::No);
     assert!(
         none.out.contains("\nowner    this balancer\n")
             && none.out.contains("no balancer of the tier is active")
     );
+}
+
+#[test]
+fn fragments_to_what_is_no_vip_have_no_owner() {
+    let lb = Lb::new("novip");
+    // With one member active and with none.
+    for line in ["tier activate lb202", "tier deactivate lb202"] {
+        lb.with(&format!("{FILE}{TIER}"), "apply -");
+        lb.run("tier deactivate lb201 lb203");
+        lb.run(line);
+        let flow = "which --fragment udp 50.0.0.1 1 10.0.1.0 80";
+        let ended = lb.run(flow);
+        assert_eq!(ended.status, Status::No);
+        assert!(!ended.out.contains("owner") && !ended.out.contains("lb202"), "{}", ended.out);
+        assert!(
+            ended.out.ends_with(" fragments: none is queued where the destination is no VIP\n"),
+            "{}",
+            ended.out
+        );
+        let answer: Value = serde_json::from_str(&lb.run(&format!("{flow} --json")).out).unwrap();
+        assert_eq!((&answer["owner"], &answer["owner_here"]), (&Value::Null, &false.into()));
+        // A VIP that no service claims this of is one.
+        let ended = lb.run("which --fragment udp 2000::1 1 1000:: 81");
+        assert!(ended.out.starts_with("not steered\nowner "), "{}", ended.out);
+    }
 }

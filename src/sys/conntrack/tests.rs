@@ -17,39 +17,66 @@ fn packet(protocol: u8, src: &str, dst: &str, ports: (u16, u16)) -> Packet {
 }
 
 #[test]
-fn a_question_is_laid_out_as_the_kernel_reads_it() {
-    let question = Question::new(&packet(17, "10.0.0.1", "10.0.0.2", (1, 2)), 7).unwrap();
+fn requests_are_laid_out_as_the_kernel_reads_them() {
     let native = |value: u16| value.to_ne_bytes();
-    let mut expected = Vec::new();
-    expected.extend(72u32.to_ne_bytes());
-    expected.extend([native(0x0101), native(1)].concat());
-    expected.extend([7u32.to_ne_bytes(), [0; 4], [2, 0, 0, 0]].concat());
-    expected.extend([native(52), native(0x8001)].concat());
-    expected.extend([native(20), native(0x8001)].concat());
-    expected.extend([&native(8)[..], &native(1), &[10, 0, 0, 1]].concat());
-    expected.extend([&native(8)[..], &native(2), &[10, 0, 0, 2]].concat());
-    expected.extend([native(28), native(0x8002)].concat());
-    expected.extend([&native(5)[..], &native(1), &[17, 0, 0, 0]].concat());
-    expected.extend([&native(6)[..], &native(2), &[0, 1, 0, 0]].concat());
-    expected.extend([&native(6)[..], &native(3), &[0, 2, 0, 0]].concat());
-    assert_eq!(question.bytes(), expected);
+    let header = |bytes: u32, kind, flags| {
+        [&bytes.to_ne_bytes()[..], &native(kind), &native(flags), &7u32.to_ne_bytes(), &[0; 4], &[2, 0, 0, 0]]
+            .concat()
+    };
+    let tuple = |kind: u16, (src, sport): (u8, u8), (dst, dport): (u8, u8)| {
+        let mut tuple = [native(52), native(0x8000 | kind)].concat();
+        tuple.extend([native(20), native(0x8001)].concat());
+        tuple.extend([&native(8)[..], &native(1), &[10, 0, 0, src]].concat());
+        tuple.extend([&native(8)[..], &native(2), &[10, 0, 0, dst]].concat());
+        tuple.extend([native(28), native(0x8002)].concat());
+        tuple.extend([&native(5)[..], &native(1), &[17, 0, 0, 0]].concat());
+        tuple.extend([&native(6)[..], &native(2), &[0, sport, 0, 0]].concat());
+        tuple.extend([&native(6)[..], &native(3), &[0, dport, 0, 0]].concat());
+        tuple
+    };
+    let flow = packet(17, "10.0.0.1", "10.0.0.2", (3, 4));
+    let request = Request::mark_of(&flow, 7).unwrap();
+    assert_eq!(request.bytes(), [header(72, 0x0101, 1), tuple(1, (1, 3), (2, 4))].concat());
+
+    let request = Request::pin(&flow, Mark(0x0102), MarkMask::DEFAULT, 120, 7).unwrap();
+    let word = |kind, value: [u8; 4]| [&native(8)[..], &native(kind), &value].concat();
+    let expected = [
+        header(148, 0x0100, 0x405),
+        tuple(1, (1, 3), (2, 4)),
+        tuple(2, (2, 4), (1, 3)),
+        word(7, [0, 0, 0, 120]),
+        word(8, [0, 0, 1, 2]),
+        word(21, [0, 0, 0xff, 0xff]),
+    ];
+    assert_eq!(request.bytes(), expected.concat());
 }
 
 #[test]
-fn the_longest_question_fits() {
-    let question = Question::new(&packet(58, "1000::1", "1000::2", (9, 0)), 1).unwrap();
-    assert_eq!(question.bytes().len(), 104);
+fn the_longest_requests_fit() {
+    let echo = Request::mark_of(&packet(58, "1000::1", "1000::2", (9, 0)), 1).unwrap();
+    assert_eq!(echo.bytes().len(), 104);
+    let flow = packet(17, "1000::1", "1000::2", (9, 0));
+    let pin = Request::pin(&flow, Mark(1), MarkMask::DEFAULT, 1, 1).unwrap();
+    assert_eq!(pin.bytes().len(), 196);
+}
+
+#[test]
+fn only_udp_is_pinned() {
+    for protocol in [1, 6, 50, 132] {
+        let packet = packet(protocol, "10.0.0.1", "10.0.0.2", (1, 2));
+        assert!(Request::pin(&packet, Mark(1), MarkMask::DEFAULT, 1, 1).is_none(), "{protocol}");
+    }
 }
 
 #[test]
 fn what_the_kernel_tells_apart_by_more_than_is_known_is_not_asked() {
     for (protocol, asked) in [(GRE, false), (DCCP, false), (UDP_LITE, false), (50, true), (89, true)] {
         let packet = packet(protocol, "10.0.0.1", "10.0.0.2", (0, 0));
-        assert_eq!(Question::new(&packet, 1).is_some(), asked, "{protocol}");
+        assert_eq!(Request::mark_of(&packet, 1).is_some(), asked, "{protocol}");
     }
     let mut fragment = packet(17, "10.0.0.1", "10.0.0.2", (0, 0));
     fragment.l4 = L4::LaterFragment;
-    assert!(Question::new(&fragment, 1).is_none());
+    assert!(Request::mark_of(&fragment, 1).is_none());
 }
 
 #[test]
@@ -62,11 +89,13 @@ fn answers_are_read_whatever_they_hold() {
         answer
     };
     let error = |code: i32| answer(NLMSG_ERROR, 5, &(-code).to_ne_bytes());
-    assert!(read_answer(&error(libc::ENOENT), 4).is_none(), "another question's");
-    assert_eq!(read_answer(&error(libc::ENOENT), 5).unwrap().unwrap(), None);
-    let refused = read_answer(&error(libc::EPERM), 5).unwrap().unwrap_err();
-    assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
-    for unreadable in [error(0), answer(NLMSG_ERROR, 5, &[]), answer(9, 5, &[]), vec![1, 2, 3]] {
+    assert!(read_answer(&error(libc::ENOENT), 4).is_none(), "another request's");
+    assert_eq!(read_answer(&error(0), 5).unwrap().unwrap(), Answer::Done);
+    for code in [libc::ENOENT, libc::EPERM] {
+        let refused = read_answer(&error(code), 5).unwrap().unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(code));
+    }
+    for unreadable in [error(-1), answer(NLMSG_ERROR, 5, &[]), answer(9, 5, &[]), vec![1, 2, 3]] {
         assert!(read_answer(&unreadable, 5).unwrap().is_err(), "{unreadable:?}");
     }
     let attribute = |bytes: u16, kind: u16, value: &[u8]| {
@@ -78,12 +107,14 @@ fn answers_are_read_whatever_they_hold() {
         answer(IPCTNL_MSG_CT_NEW, 5, &[&[2, 0, 0, 0], &attributes.concat()[..]].concat())
     };
     let other = attribute(6, CTA_TUPLE_ORIG | NLA_F_NESTED, &[1, 1, 0, 0]);
-    let mark = attribute(8, CTA_MARK, &[0, 0, 1, 2]);
+    let (left, mark) = (attribute(8, CTA_TIMEOUT, &[0, 0, 1, 4]), attribute(8, CTA_MARK, &[0, 0, 1, 2]));
     let read = |answer: &[u8]| read_answer(answer, 5).unwrap().unwrap();
-    assert_eq!(read(&flow(&[other.clone(), mark])), Some(Mark(0x0102)));
-    assert_eq!(read(&flow(std::slice::from_ref(&other))), Some(Mark(0)));
+    let entry = |mark, left_seconds| Answer::Entry(Pin { mark: Mark(mark), left_seconds });
+    assert_eq!(read(&flow(&[other.clone(), left.clone(), mark.clone()])), entry(0x0102, Some(260)));
+    assert_eq!(read(&flow(&[other.clone(), mark])), entry(0x0102, None));
+    assert_eq!(read(&flow(&[other.clone(), left])), entry(0, Some(260)));
     for cut in [attribute(0, 3, &[]), attribute(200, CTA_MARK, &[1]), attribute(5, CTA_MARK, &[1])] {
-        assert_eq!(read(&flow(&[other.clone(), cut])), Some(Mark(0)));
+        assert_eq!(read(&flow(&[other.clone(), cut])), entry(0, None));
     }
 }
 
@@ -102,7 +133,7 @@ fn the_kernel_tells_marks_of_flows() {
             let flow = packet(17, address, address, (from, 9));
             assert_eq!(conntrack.mark_of(&flow).unwrap(), None);
             socket.send_to(b"x", (address, 9)).unwrap();
-            assert_eq!(conntrack.mark_of(&flow).unwrap(), Some(Mark(0x17)), "{address}");
+            assert_eq!(mark_of(&mut conntrack, &flow), Some(Mark(0x17)), "{address}");
             let other = packet(17, address, address, (from, 10));
             assert_eq!(conntrack.mark_of(&other).unwrap(), None);
             let other = packet(6, address, address, (from, 9));
@@ -112,12 +143,74 @@ fn the_kernel_tells_marks_of_flows() {
             let echo = |id| packet(protocol, address, address, (id, 0));
             assert_eq!(conntrack.mark_of(&echo(77)).unwrap(), None);
             send_echo_request(address);
-            assert_eq!(conntrack.mark_of(&echo(77)).unwrap(), Some(Mark(0x17)), "{address}");
+            assert_eq!(mark_of(&mut conntrack, &echo(77)), Some(Mark(0x17)), "{address}");
             assert_eq!(conntrack.mark_of(&echo(78)).unwrap(), None);
         }
-        // Protocols without ports, and SCTP, are questions that the kernel understands.
+        // Protocols without ports, and SCTP, are requests that the kernel understands.
         for protocol in [50, 132] {
             assert_eq!(conntrack.mark_of(&packet(protocol, "10.0.0.1", "10.0.0.2", (1, 2))).unwrap(), None);
+        }
+    });
+}
+
+fn mark_of(conntrack: &mut Conntrack, packet: &Packet) -> Option<Mark> {
+    conntrack.mark_of(packet).unwrap().map(|pin| pin.mark)
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn the_kernel_pins_flows() {
+    in_namespace(|| {
+        // So that whole datagrams are tracked, with a mark of others and our own, and a lifetime of their own.
+        let rules = "table inet t {
+            ct timeout long4 {
+                protocol udp
+                l3proto ip
+                policy = { unreplied : 100, replied : 100 }
+            }
+            ct timeout long6 {
+                protocol udp
+                l3proto ip6
+                policy = { unreplied : 100, replied : 100 }
+            }
+            chain c {
+                type filter hook output priority 0
+                ct mark != 0 accept
+                ct mark set 0x50017
+                meta nfproto ipv4 ct timeout set \"long4\"
+                meta nfproto ipv6 ct timeout set \"long6\"
+            }
+        }
+        ";
+        nft("a test", &["-f", "-"], Some(rules)).unwrap();
+        shell("ip link set lo up");
+        let mut conntrack = Conntrack::open().unwrap();
+        let (ours, theirs) = (MarkMask::DEFAULT, 0x5_0000);
+        for address in ["127.0.0.1", "::1"] {
+            let socket = UdpSocket::bind((address, 0)).unwrap();
+            let flow = |port| packet(17, address, address, (socket.local_addr().unwrap().port(), port));
+            // `seconds` have begun to pass.
+            let expect = |conntrack: &mut Conntrack, port, mark, seconds: u32| {
+                let pin = conntrack.mark_of(&flow(port)).unwrap().unwrap();
+                assert_eq!(pin.mark, Mark(mark), "{address}");
+                let left = pin.left_seconds.unwrap();
+                assert!((seconds - 5..=seconds).contains(&left), "{address}: {left} of {seconds}");
+            };
+            // There is no entry: it is made, and a whole datagram finds it and gives it the host's own time.
+            conntrack.pin(&flow(9), Mark(0x21), ours, 120).unwrap();
+            expect(&mut conntrack, 9, 0x21, 120);
+            socket.send_to(b"x", (address, 9)).unwrap();
+            expect(&mut conntrack, 9, 0x21, 30);
+            conntrack.pin(&flow(9), Mark(0x21), ours, 120).unwrap();
+            expect(&mut conntrack, 9, 0x21, 120);
+            // There is one: it is changed, but not the bits of others, nor what a whole datagram gives it.
+            socket.send_to(b"x", (address, 10)).unwrap();
+            expect(&mut conntrack, 10, theirs | 0x17, 100);
+            conntrack.pin(&flow(10), Mark(0x22), ours, 600).unwrap();
+            expect(&mut conntrack, 10, theirs | 0x22, 600);
+            socket.send_to(b"x", (address, 10)).unwrap();
+            expect(&mut conntrack, 10, theirs | 0x22, 100);
+            assert_eq!(conntrack.mark_of(&flow(11)).unwrap(), None);
         }
     });
 }

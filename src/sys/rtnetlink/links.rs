@@ -125,11 +125,16 @@ impl<'a> From<&'a Device> for Settings<'a> {
 
 /// Makes the device with this number ready for use.
 pub(super) async fn ready(handle: &mut Handle, index: u32, device: Settings<'_>) -> io::Result<()> {
+    if let Some(mtu_bytes) = device.mtu_bytes {
+        // First of all: below 1280 a device has no IPv6 that could be told anything.
+        let mut message = named(device.name);
+        message.attributes.push(LinkAttribute::Mtu(mtu_bytes));
+        change(handle, RouteNetlinkMessage::SetLink(message), 0).await?;
+    }
     let mut message = named(device.name);
     message.attributes.push(LinkAttribute::IfAlias(device.alias.to_owned()));
     let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
     message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]));
-    message.attributes.extend(device.mtu_bytes.map(LinkAttribute::Mtu));
     change(handle, RouteNetlinkMessage::SetLink(message), 0).await?;
     fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", device.name), "0")?;
     if device.inbound {

@@ -26,7 +26,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::plan::{
     elements::FRAGMENTS_DEVICE,
-    routing::{ALIAS_PREFIX, Desired, Diff, DiffError, Note, Op, RoutingNow, diff},
+    routing::{ALIAS_PREFIX, Desired, Device, Diff, DiffError, Note, Op, RoutingNow, diff},
 };
 
 /// At most this many differences are named in [`RoutingError::Drift`].
@@ -95,7 +95,11 @@ pub struct Routing {
     handle: Handle,
     /// Devices by name, as last seen.
     indexes: BTreeMap<String, u32>,
+    tell: Tell,
 }
+
+/// Is told of a device by its number.
+type Tell = Box<dyn Fn(u32)>;
 
 impl Routing {
     /// Opens a connection in the network namespace of the calling thread.
@@ -103,13 +107,22 @@ impl Routing {
     /// # Errors
     /// When there is no runtime or no socket to be had.
     pub fn open() -> Result<Self, RoutingError> {
+        Self::open_telling(|_| {})
+    }
+
+    /// The same; `tell` is told the number of every device by which packets of clients come in ([`Device::inbound`])
+    /// before it is set up.
+    ///
+    /// # Errors
+    /// As [`Routing::open`].
+    pub fn open_telling(tell: impl Fn(u32) + 'static) -> Result<Self, RoutingError> {
         let runtime = Builder::new_current_thread().enable_io().build().map_err(RoutingError::Open)?;
         let entered = runtime.enter();
         let (connection, handle, _) =
             rtnetlink::new_connection_with_strict_check().map_err(RoutingError::Open)?;
         runtime.spawn(connection);
         drop(entered);
-        Ok(Self { runtime, handle, indexes: BTreeMap::new() })
+        Ok(Self { runtime, handle, indexes: BTreeMap::new(), tell: Box::new(tell) })
     }
 
     /// What there is now.
@@ -117,7 +130,7 @@ impl Routing {
     /// # Errors
     /// When the kernel refuses to tell.
     pub fn current(&mut self) -> Result<RoutingNow, RoutingError> {
-        let Self { runtime, handle, indexes } = self;
+        let Self { runtime, handle, indexes, .. } = self;
         runtime.block_on(async {
             let (devices, by_name) = links::current(handle)
                 .await
@@ -138,10 +151,10 @@ impl Routing {
     /// # Errors
     /// At the first that the kernel refuses. What is to be removed may be gone already.
     pub fn apply(&mut self, ops: &[Op]) -> Result<(), RoutingError> {
-        let Self { runtime, handle, indexes } = self;
+        let Self { runtime, handle, indexes, tell } = self;
         runtime.block_on(async {
             for op in ops {
-                apply(handle, indexes, op).await.map_err(|source| {
+                apply(handle, indexes, tell, op).await.map_err(|source| {
                     let hint = hint(op, &source);
                     RoutingError::Apply { op: op.to_string(), source, hint }
                 })?;
@@ -172,8 +185,9 @@ impl Routing {
     pub fn set_up_fragments_device(&mut self) -> Result<bool, RoutingError> {
         let Self { runtime, handle, .. } = self;
         let alias = format!("{ALIAS_PREFIX} fragments");
-        let device =
-            links::Settings { name: FRAGMENTS_DEVICE, alias: &alias, mtu_bytes: None, inbound: true };
+        // What is sent in may be larger; but below 1280 there would be no IPv6.
+        let mtu_bytes = Some(1500);
+        let device = links::Settings { name: FRAGMENTS_DEVICE, alias: &alias, mtu_bytes, inbound: true };
         let changed = runtime.block_on(async {
             let now = links::now(handle, device.name).await?;
             let changes = !(now.ready && now.inbound && now.alias == alias);
@@ -216,17 +230,22 @@ impl Routing {
     }
 }
 
-async fn apply(handle: &mut Handle, indexes: &mut BTreeMap<String, u32>, op: &Op) -> io::Result<()> {
+async fn apply(
+    handle: &mut Handle,
+    indexes: &mut BTreeMap<String, u32>,
+    tell: &Tell,
+    op: &Op,
+) -> io::Result<()> {
     match op {
         Op::AddDevice(device) => {
             links::add(handle, device).await?;
             let index = links::index(handle, &device.name).await?;
             indexes.insert(device.name.clone(), index);
-            links::ready(handle, index, device.into()).await
+            ready(handle, index, tell, device).await
         }
         Op::Ready(device) => {
             let index = links::index(handle, &device.name).await?;
-            links::ready(handle, index, device.into()).await
+            ready(handle, index, tell, device).await
         }
         Op::RemoveDevice(name) => {
             indexes.remove(name);
@@ -237,6 +256,13 @@ async fn apply(handle: &mut Handle, indexes: &mut BTreeMap<String, u32>, op: &Op
         Op::AddRule(family, rule) => rules::add(handle, *family, rule).await,
         Op::RemoveRule(family, rule) => gone_is_fine(rules::remove(handle, *family, rule).await),
     }
+}
+
+async fn ready(handle: &mut Handle, index: u32, tell: &Tell, device: &Device) -> io::Result<()> {
+    if device.inbound {
+        tell(index);
+    }
+    links::ready(handle, index, device.into()).await
 }
 
 /// A removal of what is gone already has done what it should.
@@ -332,3 +358,6 @@ fn inner(answer: NetlinkMessage<RouteNetlinkMessage>) -> io::Result<Option<Route
         _ => Ok(None),
     }
 }
+
+#[cfg(test)]
+mod tests;

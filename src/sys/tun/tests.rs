@@ -59,6 +59,7 @@ fn what_somebody_does_to_the_device_is_mended() {
             "echo 1 > /proc/sys/net/ipv6/conf/sr-frag/disable_ipv6",
             "echo 1 > /proc/sys/net/ipv4/conf/sr-frag/rp_filter",
             "ip link set sr-frag alias x",
+            "ip link set sr-frag mtu 500",
         ] {
             shell(change);
             assert!(routing.set_up_fragments_device().unwrap(), "{change}");
@@ -82,8 +83,40 @@ fn a_name_that_is_taken_is_named() {
         let _tun = Tun::open().unwrap();
         assert!(matches!(Tun::open(), Err(TunError::Taken)));
     });
+    // The kernel lets others have a persistent TUN device that nobody is attached to.
+    for taken in ["ip link add sr-frag type veth peer name x", "ip tuntap add dev sr-frag mode tun"] {
+        in_namespace(move || {
+            shell(taken);
+            assert!(matches!(Tun::open(), Err(TunError::Taken)), "{taken}");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn nobody_elses_device_is_taken_for_one_that_was_removed() {
     in_namespace(|| {
-        shell("ip link add sr-frag type veth peer name x");
-        assert!(matches!(Tun::open(), Err(TunError::Taken)));
+        let tun = Tun::open().unwrap();
+        shell("ip link del sr-frag; ip tuntap add dev sr-frag mode tun");
+        assert!(matches!(tun.renew(), Err(TunError::Taken)));
+        shell("ip link del sr-frag");
+        assert!(tun.renew().unwrap());
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn the_end_of_a_device_that_is_being_removed_is_waited_for() {
+    in_namespace(|| {
+        let mut old = Some(Tun::open().unwrap());
+        let mut attempts = 0;
+        let made = unless_taken(|| {
+            let made = Device::open();
+            // It goes between two attempts.
+            old = None;
+            attempts += 1;
+            made
+        });
+        assert!(made.is_ok() && attempts == 2, "{attempts} attempts");
     });
 }

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use std::{sync::LazyLock, time::Duration};
+use std::{io, sync::LazyLock, time::Duration};
 
 use libfuzzer_sys::fuzz_target;
 use synrail::{
@@ -13,7 +13,9 @@ use synrail::{
         fragments::{FragmentBalancer, Origin},
     },
     config::{FragmentLimits, TableSize},
-    ids::{Generation, Mark},
+    ids::{Generation, Mark, MarkMask},
+    io::{Pin, Pins},
+    packet::{L4, Packet},
     state::State,
 };
 
@@ -96,6 +98,28 @@ fn fragment(rest: &mut &[u8]) -> Option<Vec<u8>> {
     })
 }
 
+/// Connection tracking that gives any answer: a byte says which.
+struct AnyPins(u8);
+
+impl Pins for AnyPins {
+    fn mark_of(&mut self, _packet: &Packet) -> io::Result<Option<Pin>> {
+        let left = u32::from(self.0);
+        match self.0 >> 5 {
+            0 | 1 => Ok(None),
+            2 => Err(io::ErrorKind::Unsupported.into()),
+            3 => Ok(Some(Pin { mark: Mark(left), left_seconds: None })),
+            4 => Ok(Some(Pin { mark: Mark(left), left_seconds: Some(u32::MAX) })),
+            _ => Ok(Some(Pin { mark: Mark(left & 0xf), left_seconds: Some(left) })),
+        }
+    }
+
+    fn pin(&mut self, packet: &Packet, mark: Mark, mask: MarkMask, seconds: u32) -> io::Result<()> {
+        assert!(matches!(packet.l4, L4::Udp(_)) && !packet.quoted);
+        assert!(mask.target(mark).is_some() && mark.0 & !mask.bits() == 0 && seconds > 0);
+        if self.0 & 1 == 0 { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
+    }
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let mut rest = bytes;
     let mut which = 0;
@@ -108,7 +132,7 @@ fuzz_target!(|bytes: &[u8]| {
             0 => {
                 let Some(time) = take(&mut rest) else { break };
                 now = Duration::from_millis(u64::from_le_bytes(time));
-                balancer.tick(now);
+                balancer.tick(now, &FORWARDINGS[which]);
                 continue;
             }
             1 => {
@@ -147,9 +171,9 @@ fuzz_target!(|bytes: &[u8]| {
         let poisoned_before = balancer.counters.get(Counter::DropFragmentPoisoned);
         let held_before = balancer.counters.get(Counter::FragmentHeldPacketsNow);
         let mut released = Vec::new();
-        let mut pin = |_: &_| (step & 0x20 != 0).then_some(Mark(u32::from(step)));
+        let mut pins = AnyPins(step.wrapping_mul(31));
         let forwarding = &FORWARDINGS[which];
-        let verdict = balancer.handle(now, forwarding, origin, &packet, &mut pin, &mut released);
+        let verdict = balancer.handle(now, forwarding, origin, &packet, &mut pins, &mut released);
         let counters = &balancer.counters;
 
         // Held fragments that are poisoned are dropped beside the one that is handled.
@@ -171,8 +195,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     // In the end, nothing stays.
     let end = now.saturating_add(Duration::from_secs(1));
-    balancer.tick(Duration::ZERO);
-    balancer.tick(end.max(Duration::from_secs(1)));
+    balancer.tick(Duration::ZERO, &FORWARDINGS[which]);
+    balancer.tick(end.max(Duration::from_secs(1)), &FORWARDINGS[which]);
     for counter in
         [Counter::FragmentEntriesNow, Counter::FragmentHeldPacketsNow, Counter::FragmentHeldBytesNow]
     {

@@ -1,18 +1,23 @@
 //! The command line. Scripts rely on it: names and meanings stay, new options have defaults.
 
+mod common;
 mod fragments;
+mod hold;
+mod picture;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::{NonZeroU16, NonZeroU32};
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 
 use clap::{Args, Parser, Subcommand, value_parser};
 use serde::Serialize;
 
+use self::common::address;
+pub(crate) use self::common::{Client, Messages, Output, Remote};
 pub(crate) use self::fragments::{FragmentsArgs, Incomplete};
+pub(crate) use self::hold::HoldArgs;
+pub(crate) use self::picture::{AnalyzeArgs, GraphArgs};
 use crate::cidr::Cidr;
-use crate::datagram::PADDING_BYTES_MAX;
-use crate::frame::{MESSAGE_BYTES_MAX, TRANSFER_BYTES_MAX};
+use crate::frame::TRANSFER_BYTES_MAX;
 use crate::link::Closing;
 use crate::name::Name;
 
@@ -26,6 +31,9 @@ const EXIT: &str = "Exit status: 0 all well; 1 losses or failures (the report sa
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT)]
 pub(crate) struct Cli {
+    /// Run on so many threads; one is enough for most uses, and best in a small virtual machine
+    #[arg(long, value_name = "N", global = true, default_value = "1")]
+    pub(crate) threads: NonZeroUsize,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -38,8 +46,8 @@ pub(crate) enum Command {
     /// Make many connections, each with some round trips
     #[command(after_help = CONNECT_EXAMPLES)]
     Connect(ConnectArgs),
-    /// Hold connections open and count those that break
-    #[command(after_help = HOLD_EXAMPLES)]
+    /// Continuous traffic: hold connections or UDP flows open, and record what is lost, and when
+    #[command(after_help = hold::EXAMPLES)]
     Hold(HoldArgs),
     /// Make many UDP flows, each of some datagrams
     #[command(after_help = UDP_EXAMPLES)]
@@ -50,6 +58,12 @@ pub(crate) enum Command {
     /// Transfer many bytes and check each
     #[command(after_help = TRANSFER_EXAMPLES)]
     Transfer(TransferArgs),
+    /// Say what reports tell: losses between the events of a run, and by server
+    #[command(after_help = picture::ANALYZE_EXAMPLES)]
+    Analyze(AnalyzeArgs),
+    /// Draw the report of `hold` as a picture: open, lost and new connections over time, and the events
+    #[command(after_help = picture::GRAPH_EXAMPLES)]
+    Graph(GraphArgs),
 }
 
 #[derive(Debug, Args)]
@@ -71,138 +85,33 @@ pub(crate) struct ServerArgs {
     pub(crate) idle_s: u64,
 }
 
-/// What all clients have in common.
-#[derive(Debug, Clone, Args, Serialize)]
-pub(crate) struct Remote {
-    /// Where to; IPv6 in brackets
-    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
-    pub(crate) address: SocketAddr,
-    /// Where from: addresses are taken in order, none skipped, and again from the first when all are used
-    /// (default: the system chooses). The host must own them: ip route add local CIDR dev lo
-    #[arg(long, value_name = "CIDR")]
-    pub(crate) source_cidr: Option<Cidr>,
-    /// From this port (default: any)
-    #[arg(long, value_name = "PORT")]
-    pub(crate) source_port: Option<NonZeroU16>,
-    /// How long to wait for a connection, and for each answer
-    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = value_parser!(u64).range(1..=DAY_MS))]
-    pub(crate) timeout_ms: u64,
-}
-
-impl Remote {
-    pub(crate) fn unspecified(&self) -> IpAddr {
-        if self.address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
-    }
-}
-
-/// How fast a client starts what it makes many of.
-#[derive(Debug, Clone, Args, Serialize)]
-pub(crate) struct Starts {
-    /// Start so many per second (default: as fast as --concurrency allows)
-    #[arg(long, value_name = "N")]
-    pub(crate) rate: Option<NonZeroU32>,
-    /// So many at once; connections to hold: so many are being opened at once
-    #[arg(long, value_name = "C", default_value_t = 100, value_parser = value_parser!(u16).range(1..))]
-    pub(crate) concurrency: u16,
-}
-
-#[derive(Debug, Clone, Args, Serialize)]
-pub(crate) struct Output {
-    /// Report as one JSON object instead of a table
-    #[arg(long)]
-    #[serde(skip)]
-    pub(crate) json: bool,
-    /// Progress on stderr once a second also when that is no terminal
-    #[arg(long)]
-    #[serde(skip)]
-    pub(crate) progress: bool,
-}
-
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct ConnectArgs {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) remote: Remote,
     /// How many in all
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u64).range(1..=TOTAL_MAX))]
     pub(crate) connections: u64,
-    /// Round trips on each
-    #[arg(long, value_name = "K", default_value_t = 10)]
-    pub(crate) messages: u32,
-    /// Pause between the round trips of a connection
-    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = value_parser!(u64).range(..=DAY_MS))]
-    pub(crate) interval_ms: u64,
-    /// Length of a message, in both directions
-    #[arg(long, value_name = "B", default_value_t = 64, value_parser = message_bytes)]
-    pub(crate) message_bytes: usize,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) starts: Starts,
+    pub(crate) messages: Messages,
     /// Who closes first
     #[arg(long, value_enum, default_value = "server")]
     pub(crate) close: Closing,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) output: Output,
-}
-
-#[derive(Debug, Args, Serialize)]
-pub(crate) struct HoldArgs {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) remote: Remote,
-    /// How many to hold
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u64).range(1..=CONNECTIONS_MAX))]
-    pub(crate) connections: u64,
-    /// How long to hold them once all are open
-    #[arg(long, value_name = "S", default_value_t = 10, value_parser = value_parser!(u64).range(0..=DAY_MS / 1000))]
-    pub(crate) seconds: u64,
-    /// A round trip on each connection every so often
-    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = value_parser!(u64).range(1..=DAY_MS))]
-    pub(crate) interval_ms: u64,
-    /// Written when every connection has been tried: {"opened":N,"failed":N,"lost":N}
-    #[arg(long, value_name = "PATH")]
-    pub(crate) ready_file: Option<PathBuf>,
-    /// End as soon as this file exists
-    #[arg(long, value_name = "PATH")]
-    pub(crate) until_file: Option<PathBuf>,
-    /// Length of a message, in both directions
-    #[arg(long, value_name = "B", default_value_t = 64, value_parser = message_bytes)]
-    pub(crate) message_bytes: usize,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) starts: Starts,
-    /// Who closes first
-    #[arg(long, value_enum, default_value = "server")]
-    pub(crate) close: Closing,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) output: Output,
+    pub(crate) client: Client,
 }
 
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct UdpArgs {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) remote: Remote,
     /// How many in all
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u64).range(1..=TOTAL_MAX))]
     pub(crate) flows: u64,
-    /// Datagrams of each; the next is sent when the answer is there
-    #[arg(long, value_name = "K", default_value_t = 10, value_parser = value_parser!(u32).range(1..))]
-    pub(crate) messages: u32,
-    /// Pause between the datagrams of a flow
-    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = value_parser!(u64).range(..=DAY_MS))]
-    pub(crate) interval_ms: u64,
-    /// Length of the part of a datagram that comes back; its head has 16 bytes more
-    #[arg(long, value_name = "B", default_value_t = 64, value_parser = padding_bytes)]
-    pub(crate) message_bytes: usize,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) starts: Starts,
+    pub(crate) messages: Messages,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) output: Output,
+    pub(crate) client: Client,
 }
 
 #[derive(Debug, Args, Serialize)]
@@ -238,6 +147,18 @@ pub(crate) struct Direction {
     pub(crate) download: Option<u64>,
 }
 
+impl AsRef<Client> for ConnectArgs {
+    fn as_ref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl AsRef<Client> for UdpArgs {
+    fn as_ref(&self) -> &Client {
+        &self.client
+    }
+}
+
 impl TransferArgs {
     pub(crate) fn remote(&self) -> Remote {
         Remote {
@@ -247,23 +168,6 @@ impl TransferArgs {
             timeout_ms: self.timeout_ms,
         }
     }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "expected ADDR:PORT, IPv6 in brackets, as in 10.0.0.0:7000 or [1000::]:7000".to_owned())
-}
-
-fn message_bytes(text: &str) -> Result<usize, String> {
-    at_most(text, MESSAGE_BYTES_MAX)
-}
-
-fn padding_bytes(text: &str) -> Result<usize, String> {
-    at_most(text, PADDING_BYTES_MAX)
-}
-
-fn at_most(text: &str, max: usize) -> Result<usize, String> {
-    text.parse().ok().filter(|bytes| *bytes <= max).ok_or_else(|| format!("expected 0 to {max}"))
 }
 
 fn transfer_bytes(text: &str) -> Result<u64, String> {
@@ -300,16 +204,6 @@ Examples:
 
 Report: `opened` connections were established, `failed` never were, `lost` broke later (`moved`: were answered by
 another server); `servers` counts connections by the server that answered first.
-Exit status: 0 all well; 1 losses or failures; 2 wrong usage, or it cannot start.";
-
-const HOLD_EXAMPLES: &str = "\
-Examples:
-  traffic hold --address 10.0.0.0:7000 --connections 200 --source-cidr 50.0.0.0/16 --seconds 30
-  traffic hold --address [1000::]:7000 --connections 200 --source-cidr 2000::/112 --seconds 600 \\
-      --interval-ms 200 --ready-file /tmp/ready --until-file /tmp/stop --json
-
-Ends after --seconds, when the until-file exists, or when no connection is left; each connection then makes a last
-round trip. An until-file left over from before ends it at once: remove it first.
 Exit status: 0 all well; 1 losses or failures; 2 wrong usage, or it cannot start.";
 
 const UDP_EXAMPLES: &str = "\
@@ -350,11 +244,5 @@ mod tests {
         {
             assert!(transfer_bytes(text).unwrap_err().contains("as in 20000000, 20M or 64Ki"), "{text}");
         }
-    }
-
-    #[test]
-    fn an_ipv6_address_without_brackets_is_explained() {
-        assert!(address("1000::7000").unwrap_err().contains("IPv6 in brackets"));
-        assert_eq!(address("[1000::]:7000").unwrap().port(), 7000);
     }
 }

@@ -8,3 +8,10 @@ use tokio::time::Instant;
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
+
+/// The time of day, in milliseconds since 1970: only to compare a report with what else was written down.
+#[allow(clippy::disallowed_methods, reason = "the one place of this tool that reads the clock")]
+pub(crate) fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::{FragmentsArgs, Incomplete};
@@ -20,11 +19,13 @@ use crate::tally::Tally;
 const PORT: u16 = 4;
 
 pub(crate) async fn run(args: FragmentsArgs, kind: Incomplete) -> anyhow::Result<ExitCode> {
-    run::prepare(&args.remote, 0)?;
-    let raw = RawSender::open(args.remote.address.ip())?;
-    let tally = Arc::new(Tally::default());
-    let traffic = flood(&args, kind, &raw, &tally);
-    run::traffic("fragments", &args, &args.output, tally.clone(), traffic).await
+    run::prepare(&args.client.remote, 0)?;
+    let raw = RawSender::open(args.client.remote.address.ip())?;
+    let tally = Tally::default();
+    let pace = Pace::new(args.client.starts.rate, clock::now());
+    let traffic = flood(&args, kind, &raw, &tally, &pace);
+    let outcome = || Outcome { speed: pace.speed(), ..Outcome::default() };
+    run::traffic("fragments", &args, &args.client.output, &tally, traffic, outcome).await
 }
 
 async fn flood(
@@ -32,11 +33,11 @@ async fn flood(
     kind: Incomplete,
     raw: &RawSender,
     tally: &Tally,
-) -> anyhow::Result<Outcome> {
-    let to = args.remote.address;
+    pace: &Pace,
+) -> anyhow::Result<()> {
+    let to = args.client.remote.address;
     let numbers = Numbers::new(to.is_ipv4());
     let mut draws = Draws::new(args.seed, 0);
-    let pace = Pace::new(args.starts.rate, clock::now());
     let end = clock::now() + Duration::from_secs(args.seconds);
     let room = usize::from(args.fragment_bytes) - overhead_bytes(to.is_ipv4(), Extensions::None, true);
     let length = room / UNIT_BYTES * UNIT_BYTES;
@@ -47,7 +48,7 @@ async fn flood(
         if clock::now() >= end {
             break;
         }
-        let Some(source) = run::source(&args.remote, number % args.sources) else { break };
+        let Some(source) = run::source(&args.client.remote, number % args.sources) else { break };
         let from = SocketAddr::new(source.address, PORT);
         let later = match kind {
             Incomplete::First => 0,
@@ -60,5 +61,5 @@ async fn flood(
             Err(error) => tally.failed(error.into()),
         }
     }
-    Ok(Outcome::default())
+    Ok(())
 }

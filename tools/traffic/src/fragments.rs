@@ -44,7 +44,7 @@ struct Shared {
     args: FragmentsArgs,
     flows: u64,
     shape: Shape,
-    tally: Arc<Tally>,
+    tally: Tally,
     raw: RawSender,
     pace: Pace,
     numbers: Numbers,
@@ -55,33 +55,30 @@ pub(crate) async fn run(args: FragmentsArgs) -> anyhow::Result<ExitCode> {
         return flood::run(args, kind).await;
     }
     let flows = args.flows.unwrap_or(args.datagrams).min(args.datagrams);
-    let at_once = flows.min(args.starts.concurrency.into()).div_ceil(GROUP.into());
-    run::prepare(&args.remote, at_once * u64::from(GROUP))?;
+    let at_once = flows.min(args.client.starts.concurrency.into()).div_ceil(GROUP.into());
+    run::prepare(&args.client.remote, at_once * u64::from(GROUP))?;
     let shared = Arc::new(Shared {
         flows,
         shape: shape(&args),
-        tally: Arc::new(Tally::default()),
-        raw: RawSender::open(args.remote.address.ip())?,
-        pace: Pace::new(args.starts.rate, clock::now()),
-        numbers: Numbers::new(args.remote.address.is_ipv4()),
+        tally: Tally::default(),
+        raw: RawSender::open(args.client.remote.address.ip())?,
+        pace: Pace::new(args.client.starts.rate, clock::now()),
+        numbers: Numbers::new(args.client.remote.address.is_ipv4()),
         args,
     });
-    let traffic = async {
-        let for_jobs = shared.clone();
-        let job = move |group| Group::run(for_jobs.clone(), group);
-        let unpaced = Pace::new(None, clock::now()); // it is datagrams that are paced
-        each(flows.div_ceil(GROUP.into()), usize::try_from(at_once)?, unpaced, job).await?;
-        Ok(Outcome::default())
-    };
+    let for_jobs = shared.clone();
+    let job = move |group| Group::run(for_jobs.clone(), group); // it paces its datagrams
+    let traffic = each(flows.div_ceil(GROUP.into()), usize::try_from(at_once)?, job);
+    let outcome = || Outcome { speed: shared.pace.speed(), ..Outcome::default() };
     let args = &shared.args;
-    run::traffic("fragments", args, &args.output, shared.tally.clone(), traffic).await
+    run::traffic("fragments", args, &args.client.output, &shared.tally, traffic, outcome).await
 }
 
 fn shape(args: &FragmentsArgs) -> Shape {
     // The head of a question is part of the message that is cut.
     let head = datagram::HEAD_BYTES;
     Shape {
-        ipv4: args.remote.address.is_ipv4(),
+        ipv4: args.client.remote.address.is_ipv4(),
         fragments: (args.fragments.least, args.fragments.most),
         packet_bytes: args.fragment_bytes.into(),
         message_bytes: args.message_bytes.map(|span| (span.least + head, span.most + head)),
@@ -170,7 +167,7 @@ impl Group {
             }
         }
         self.send(&mut questions, packets, order, round).await;
-        let timeout = Duration::from_millis(self.shared.args.remote.timeout_ms);
+        let timeout = Duration::from_millis(self.shared.args.client.remote.timeout_ms);
         let deadline = clock::now() + timeout;
         for question in questions {
             let flow = &mut self.flows[question.flow];
@@ -210,7 +207,7 @@ impl Shared {
             Ear::Udp(_) => Carrier::Udp,
             Ear::Echo(_) => Carrier::Echo { number: low16(seq) },
         };
-        let to = self.args.remote.address;
+        let to = self.args.client.remote.address;
         let whole = Whole::new(flow.from, to, self.numbers.of(datagram), carrier, plan.extensions, &bytes);
         let packets = plan.pieces.iter().map(|piece| whole.packet(*piece)).collect();
         self.count(&plan);
@@ -253,7 +250,7 @@ struct Flow {
 
 impl Flow {
     fn open(args: &FragmentsArgs, number: u64) -> io::Result<Self> {
-        let (to, source) = (args.remote.address, run::source(&args.remote, number));
+        let (to, source) = (args.client.remote.address, run::source(&args.client.remote, number));
         let number = u32::try_from(number).unwrap_or(u32::MAX); // --flows is bounded below it
         let (from, ear) = if args.echo {
             let ear = EchoSocket::open(to.ip(), source)?;

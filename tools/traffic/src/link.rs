@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -159,8 +159,41 @@ impl Link {
         Ok(checker.mismatch())
     }
 
+    /// Who answered, if anybody has.
+    pub(crate) fn server(&self) -> Option<&Name> {
+        self.server.as_ref()
+    }
+
+    pub(crate) fn source(&self) -> io::Result<SocketAddr> {
+        self.stream.get_ref().local_addr()
+    }
+
+    /// How many segments had to be sent again.
+    pub(crate) fn retransmissions(&self) -> io::Result<u64> {
+        socket::retransmissions(self.stream.get_ref())
+    }
+
+    /// Waits, while nothing is asked, until the connection breaks.
+    pub(crate) async fn broken(&mut self) -> Fault {
+        match self.stream.fill_buf().await {
+            Ok([]) => Fault::Closed,
+            Ok(_) => self.unasked().await,
+            Err(error) => error.into(),
+        }
+    }
+
+    /// What a server says without a question is why it will not serve, or wrong.
+    async fn unasked(&mut self) -> Fault {
+        match self.receive(Ok(())).await.map(|kind| Reply::decode(kind, &self.body)) {
+            Ok(Ok(Reply::Refused)) => Fault::ServerFull,
+            Ok(Ok(_)) => Fault::WrongAnswer,
+            Ok(Err(frame::Malformed)) => Fault::Malformed,
+            Err(why) => why,
+        }
+    }
+
     /// Ends the connection in order: both ends have closed when it returns.
-    pub(crate) async fn close(mut self, how: Closing) -> Result<(), Fault> {
+    pub(crate) async fn close(&mut self, how: Closing) -> Result<(), Fault> {
         if how == Closing::Reset {
             return Ok(self.stream.get_ref().set_zero_linger()?);
         }

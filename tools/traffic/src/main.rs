@@ -6,12 +6,17 @@
 //!
 //! - `cli` the command line; `run` the frame around each client: limits, progress, signals, report, exit status
 //! - `connect` `hold` `udp` `transfer` `fragments` (and `flood`) the clients; `server` `answering` their peer
-//! - `link` a client's connection; `pace` rates and concurrency; `socket` socket options; `raw` packets as they are
+//! - `link` a client's connection, `line` that or a flow; `pace` rates and concurrency; `socket` socket options; `raw`
+//!   packets as they are; `follow` the event file
 //! - `frame` `datagram` `stream` `cidr` `name` pure: bytes to facts and back; `packet` `plan` `draw` for fragments
-//! - `tally` what is counted, `fault` what can go wrong, `report` what is said of both; `clock`
+//! - `tally` what is counted, `history` when, `limits` how fast and why no faster, `fault` what can go wrong, `report`
+//!   what is said of it all; `clock`
+//! - `analyze` `graph` what reports tell, `reported` a report read again
 //!
-//! One thread, no busy loop: it also runs in small, slow virtual machines. It knows nothing of any load balancer.
+//! One thread unless more are asked for, no busy loop: it also runs in small, slow virtual machines. It knows nothing of
+//! any load balancer.
 
+mod analyze;
 mod answering;
 mod cidr;
 mod cli;
@@ -21,9 +26,14 @@ mod datagram;
 mod draw;
 mod fault;
 mod flood;
+mod follow;
 mod fragments;
 mod frame;
+mod graph;
+mod history;
 mod hold;
+mod limits;
+mod line;
 mod link;
 mod name;
 mod pace;
@@ -31,6 +41,7 @@ mod packet;
 mod plan;
 mod raw;
 mod report;
+mod reported;
 mod run;
 mod server;
 mod socket;
@@ -42,6 +53,7 @@ mod udp;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::runtime::Builder;
 
 use cli::{Cli, Command};
 
@@ -49,7 +61,7 @@ use cli::{Cli, Command};
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("traffic: {error:#}");
@@ -58,16 +70,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let runtime = match cli.threads.get() {
+        1 => Builder::new_current_thread().enable_all().build()?,
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build()?,
+    };
     runtime.block_on(async {
-        match command {
+        match cli.command {
             Command::Server(args) => server::run(args).await,
             Command::Connect(args) => connect::run(args).await,
             Command::Hold(args) => hold::run(args).await,
             Command::Udp(args) => udp::run(args).await,
             Command::Fragments(args) => fragments::run(args).await,
             Command::Transfer(args) => transfer::run(args).await,
+            Command::Analyze(args) => analyze::run(&args),
+            Command::Graph(args) => graph::run(&args),
         }
     })
 }

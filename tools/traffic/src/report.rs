@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::history::History;
+use crate::limits::Load;
 use crate::tally::Counts;
 
 const BAR_COLUMNS: u64 = 40;
@@ -18,6 +20,14 @@ pub(crate) struct Report<'a, P: Serialize> {
     pub(crate) seconds: f64,
     /// Ended by a signal before everything was done.
     pub(crate) interrupted: bool,
+    #[serde(flatten)]
+    pub(crate) load: Load,
+    /// Why it was slower than asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limited_by: Option<String>,
+    /// Of `hold` only.
+    #[serde(flatten)]
+    pub(crate) history: Option<History>,
     /// Transfers: the offset of the first wrong byte.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mismatch_offset: Option<u64>,
@@ -48,7 +58,12 @@ impl<P: Serialize> Report<'_, P> {
         line("failed", counts.failed);
         line("lost", counts.lost);
         line("moved", counts.moved);
-        if matches!(self.command, "udp" | "fragments") {
+        if let Some(history) = &self.history {
+            line("closed", history.closed);
+            line("reconnected", history.reconnected);
+            line("retransmissions", history.retransmissions);
+        }
+        if matches!(self.command, "udp" | "fragments") || counts.lost_datagrams > 0 {
             line("lost datagrams", counts.lost_datagrams);
         }
         if let Some(fragments) = &counts.fragments {
@@ -67,6 +82,15 @@ impl<P: Serialize> Report<'_, P> {
         }
         for (why, times) in &counts.errors {
             line(why, *times);
+        }
+        if let Some(rate) =
+            self.history.as_ref().and_then(History::opened_per_second).filter(|rate| *rate > 0.0)
+        {
+            let _ = writeln!(out, "  new in a second        {rate:>12.0}");
+        }
+        let _ = writeln!(out, "  this process           {:>12.0} % of a CPU", self.load.cpu_percent);
+        if let Some(why) = &self.limited_by {
+            let _ = writeln!(out, "  limited: {why}");
         }
         out.push_str(&bars(counts));
         out
@@ -97,6 +121,9 @@ mod tests {
             counts,
             seconds: 1.5,
             interrupted: false,
+            load: Load { cpu_percent: 10.0, machine_percent: None, threads: 1 },
+            limited_by: None,
+            history: None,
             mismatch_offset: None,
             parameters,
         }
@@ -107,8 +134,8 @@ mod tests {
         let json: serde_json::Value =
             serde_json::from_str(&report(Counts::default()).json().unwrap()).unwrap();
         let names = json.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>().join(" ");
-        let expected = "bytes command errors failed interrupted lost lost_datagrams messages moved opened \
-                        parameters seconds servers";
+        let expected = "bytes command cpu_percent errors failed interrupted lost lost_datagrams machine_percent \
+                        messages moved opened parameters seconds servers";
         assert_eq!(names, expected);
     }
 

@@ -8,17 +8,27 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use nix::libc::IPPROTO_RAW;
+use nix::libc::{self, IPPROTO_RAW};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::{getsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Open files besides the connections: standard ones, the runtime's, signals.
 const FILES_RESERVE: u64 = 64;
 const BACKLOG: i32 = 4096;
 /// Asked for; the kernel gives what its own limit allows.
 const UDP_BUFFER_BYTES: usize = 4 << 20;
+
+sockopt_impl!(
+    /// What the kernel knows of a TCP connection.
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    libc::tcp_info
+);
 
 /// Where connections come from.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +112,11 @@ pub(crate) fn udp_server(at: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
     }
     socket.bind(&at.into())?;
     tokio::net::UdpSocket::from_std(socket.into())
+}
+
+/// How many segments of the connection had to be sent again.
+pub(crate) fn retransmissions(stream: &TcpStream) -> io::Result<u64> {
+    Ok(getsockopt(stream, TcpInfo)?.tcpi_total_retrans.into())
 }
 
 /// Raises the limit of open files as far as `connections` need and the system allows; returns for how many

@@ -132,9 +132,7 @@ impl Tally {
     /// A first answer: the connection or flow counts for this server.
     pub(crate) fn served_by(&self, name: &Name) {
         let servers = &mut self.counts().servers;
-        let full = servers.len() >= SERVERS_MAX && !servers.contains_key(name.as_str());
-        let key = if full { OTHER_SERVERS } else { name.as_str() };
-        *servers.entry(key.to_owned()).or_default() += 1;
+        *servers.entry(server_key(servers, name)).or_default() += 1;
     }
 
     pub(crate) fn answered(&self, bytes: u64) {
@@ -159,6 +157,12 @@ impl Tally {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Under which name a server is counted: when there are too many, not its own.
+pub(crate) fn server_key<T>(servers: &BTreeMap<String, T>, name: &Name) -> String {
+    let full = servers.len() >= SERVERS_MAX && !servers.contains_key(name.as_str());
+    if full { OTHER_SERVERS } else { name.as_str() }.to_owned()
 }
 
 impl Counts {

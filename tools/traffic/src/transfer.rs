@@ -1,7 +1,7 @@
 //! One long transfer, byte-exact: an upload that the server checks, or a download that is checked here.
 
+use std::cell::Cell;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use crate::cli::TransferArgs;
 use crate::fault::Fault;
@@ -13,26 +13,27 @@ use crate::tally::Tally;
 pub(crate) async fn run(args: TransferArgs) -> anyhow::Result<ExitCode> {
     let remote = args.remote();
     run::prepare(&remote, 1)?;
-    let tally = Arc::new(Tally::default());
+    let tally = Tally::default();
+    let mismatch = Cell::new(None);
     let traffic = async {
-        let mut outcome = Outcome::default();
         match Link::open(Target::of(&remote), run::source(&remote, 0), 0).await {
             Err(why) => tally.failed(why),
-            Ok(link) => {
+            Ok(mut link) => {
                 tally.opened();
-                tally.ended(transfer(&args, &tally, link, &mut outcome).await.err());
+                tally.ended(transfer(&args, &tally, &mut link, &mismatch).await.err());
             }
         }
-        Ok(outcome)
+        Ok(())
     };
-    run::traffic("transfer", &args, &args.output, tally.clone(), traffic).await
+    let outcome = || Outcome { mismatch_offset: mismatch.get(), ..Outcome::default() };
+    run::traffic("transfer", &args, &args.output, &tally, traffic, outcome).await
 }
 
 async fn transfer(
     args: &TransferArgs,
     tally: &Tally,
-    mut link: Link,
-    outcome: &mut Outcome,
+    link: &mut Link,
+    found: &Cell<Option<u64>>,
 ) -> Result<(), Fault> {
     let seed = args.seed;
     let moved = |bytes| tally.moved_bytes(bytes);
@@ -45,7 +46,7 @@ async fn transfer(
         tally.served_by(&link.ask_download(extent).await?);
         link.download(extent, moved).await?
     };
-    outcome.mismatch_offset = mismatch;
+    found.set(mismatch);
     if mismatch.is_some() {
         return Err(Fault::Corrupted);
     }

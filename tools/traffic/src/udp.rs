@@ -2,6 +2,8 @@
 //! after message. What has no answer in time is a lost datagram, and its flow a lost flow; an answer that comes too
 //! late changes nothing. After [`UNANSWERED_MAX`] in a row the flow gives up: nobody is there.
 
+use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +11,11 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
-use crate::cli::UdpArgs;
-use crate::clock;
+use crate::cli::{Remote, UdpArgs};
 use crate::datagram::{self, DATAGRAM_BYTES_MAX, Id};
 use crate::fault::Fault;
 use crate::name::Name;
-use crate::pace::{Pace, each};
-use crate::run::{self, Outcome};
+use crate::run::{self, Shared};
 use crate::socket;
 use crate::stream::Stream;
 use crate::tally::Tally;
@@ -25,96 +25,125 @@ const UNANSWERED_MAX: u32 = 3;
 const ANSWER_EXTRA_BYTES: usize = 1 + Name::BYTES_MAX + 16;
 
 pub(crate) async fn run(args: UdpArgs) -> anyhow::Result<ExitCode> {
-    let at_once = args.flows.min(args.starts.concurrency.into());
-    run::prepare(&args.remote, at_once)?;
-    let tally = Arc::new(Tally::default());
-    let args = Arc::new(args);
-    let traffic = async {
-        let pace = Pace::new(args.starts.rate, clock::now());
-        let (for_jobs, count) = (args.clone(), tally.clone());
-        let job = move |index| flow(for_jobs.clone(), count.clone(), index);
-        each(args.flows, usize::from(args.starts.concurrency), pace, job).await?;
-        Ok(Outcome::default())
-    };
-    run::traffic("udp", &*args, &args.output, tally.clone(), traffic).await
+    let count = args.flows;
+    run::each("udp", args, count, flow).await
 }
 
-async fn flow(args: Arc<UdpArgs>, tally: Arc<Tally>, index: u64) {
-    let socket = socket::udp_client(args.remote.address, run::source(&args.remote, index))
-        .and_then(UdpSocket::from_std);
-    match socket {
+async fn flow(shared: Arc<Shared<UdpArgs>>, index: u64) {
+    let Shared { args, tally, .. } = &*shared;
+    match Flow::open(&args.client.remote, index) {
         Err(error) => tally.failed(error.into()),
-        Ok(socket) => {
+        Ok(flow) => {
             tally.opened();
-            Flow::new(&args, &tally, index, socket).run().await;
+            use_it(args, tally, flow).await;
         }
     }
 }
 
+async fn use_it(args: &UdpArgs, tally: &Tally, mut flow: Flow) {
+    let messages = &args.messages;
+    let (mut lost, mut moved) = (false, false);
+    for number in 0..messages.messages {
+        if number > 0 && messages.interval_ms > 0 {
+            sleep(Duration::from_millis(messages.interval_ms)).await;
+        }
+        match flow.round_trip(messages.length.message_bytes).await {
+            Ok(Answer::First(server)) => tally.served_by(&server),
+            Ok(Answer::Again) => {}
+            Ok(Answer::Other) => moved = true,
+            Err(why) => {
+                lost = true;
+                tally.datagram_lost(why);
+                if flow.given_up() {
+                    break;
+                }
+                continue;
+            }
+        }
+        tally.answered(messages.length.message_bytes as u64);
+    }
+    tally.flow_ended(lost, moved);
+}
+
+/// Who answered, as compared with the answers before.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    First(Name),
+    Again,
+    Other,
+}
+
 /// One flow while it lasts.
-struct Flow<'a> {
-    args: &'a UdpArgs,
-    tally: &'a Tally,
+#[derive(Debug)]
+pub(crate) struct Flow {
     socket: UdpSocket,
-    id: Id,
+    timeout: Duration,
+    next: Id,
     server: Option<Name>,
-    moved: bool,
+    unanswered_in_row: u32,
     question: Vec<u8>,
     answer: Vec<u8>,
 }
 
-impl<'a> Flow<'a> {
-    fn new(args: &'a UdpArgs, tally: &'a Tally, index: u64, socket: UdpSocket) -> Self {
-        let flow = u32::try_from(index).unwrap_or(u32::MAX); // --flows is bounded below it
-        let answer = vec![0; (args.message_bytes + ANSWER_EXTRA_BYTES).min(DATAGRAM_BYTES_MAX)];
-        let id = Id { run: std::process::id(), flow, seq: 0 };
-        Self { args, tally, socket, id, server: None, moved: false, question: Vec::new(), answer }
-    }
-
-    async fn run(mut self) {
-        let mut lost = false;
-        let mut unanswered_in_row = 0;
-        for seq in 0..self.args.messages {
-            if seq > 0 && self.args.interval_ms > 0 {
-                sleep(Duration::from_millis(self.args.interval_ms)).await;
-            }
-            self.id.seq = seq;
-            match self.ask().await {
-                Ok(server) => {
-                    unanswered_in_row = 0;
-                    self.tally.answered(self.args.message_bytes as u64);
-                    self.served_by(server);
-                }
-                Err(why) => {
-                    lost = true;
-                    unanswered_in_row += 1;
-                    self.tally.datagram_lost(why);
-                }
-            }
-            if unanswered_in_row == UNANSWERED_MAX {
-                break;
-            }
-        }
-        self.tally.flow_ended(lost, self.moved);
+impl Flow {
+    pub(crate) fn open(remote: &Remote, index: u64) -> io::Result<Self> {
+        let socket = socket::udp_client(remote.address, run::source(remote, index))?;
+        let flow = u32::try_from(index).unwrap_or(u32::MAX); // so many that it does not matter
+        Ok(Self {
+            socket: UdpSocket::from_std(socket)?,
+            timeout: Duration::from_millis(remote.timeout_ms),
+            next: Id { run: std::process::id(), flow, seq: 0 },
+            server: None,
+            unanswered_in_row: 0,
+            question: Vec::new(),
+            answer: Vec::new(),
+        })
     }
 
     /// Sends one question and waits for exactly its answer.
-    async fn ask(&mut self) -> Result<Name, Fault> {
-        let padding = padding(self.id, self.args.message_bytes);
-        datagram::question(&mut self.question, self.id, &padding);
-        self.socket.send(&self.question).await?;
-        let deadline = Duration::from_millis(self.args.remote.timeout_ms);
-        let answer = awaited_answer(&self.socket, self.id, &padding, &mut self.answer);
-        timeout(deadline, answer).await.map_err(|_| Fault::NoAnswer)?
+    pub(crate) async fn round_trip(&mut self, message_bytes: usize) -> Result<Answer, Fault> {
+        let asked = self.next;
+        self.next.seq += 1;
+        let padding = padding(asked, message_bytes);
+        datagram::question(&mut self.question, asked, &padding);
+        self.answer.resize((message_bytes + ANSWER_EXTRA_BYTES).min(DATAGRAM_BYTES_MAX), 0);
+        let (deadline, Self { socket, question, answer, .. }) = (self.timeout, &mut *self);
+        let answered = async {
+            socket.send(question).await?;
+            let answer = awaited_answer(socket, asked, &padding, answer);
+            timeout(deadline, answer).await.map_err(|_| Fault::NoAnswer)?
+        };
+        match answered.await {
+            Ok(name) => {
+                self.unanswered_in_row = 0;
+                Ok(self.served_by(name))
+            }
+            Err(why) => {
+                self.unanswered_in_row += 1;
+                Err(why)
+            }
+        }
     }
 
-    fn served_by(&mut self, name: Name) {
+    /// So many questions had no answer that nobody is there.
+    pub(crate) fn given_up(&self) -> bool {
+        self.unanswered_in_row >= UNANSWERED_MAX
+    }
+
+    /// Who answered first, if anybody has.
+    pub(crate) fn server(&self) -> Option<&Name> {
+        self.server.as_ref()
+    }
+
+    pub(crate) fn source(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn served_by(&mut self, name: Name) -> Answer {
         match &self.server {
-            Some(server) => self.moved |= *server != name,
-            None => {
-                self.tally.served_by(&name);
-                self.server = Some(name);
-            }
+            Some(server) if *server == name => Answer::Again,
+            Some(_) => Answer::Other,
+            None => Answer::First(self.server.insert(name).clone()),
         }
     }
 }

@@ -36,7 +36,7 @@ fn every_way_to_close_and_every_length_of_a_message_works() {
         "--close client",
         "--close reset",
         "--message-bytes 0",
-        "--message-bytes 65471",
+        "--message-bytes 65000",
         "--messages 0",
         "--rate 1000",
         "--concurrency 1 --interval-ms 1",
@@ -166,6 +166,50 @@ fn a_client_that_is_interrupted_still_reports() {
 }
 
 #[test]
+fn hold_replaces_connections_at_the_end_of_their_lives() {
+    let server = Server::start("--tcp 127.0.0.1:0 --udp 127.0.0.1:0 --name s1");
+    for (udp, address) in [("", server.addresses[0]), ("--udp", server.addresses[1])] {
+        let ran = run(&format!(
+            "hold {udp} --address {address} --connections 20 --lifetime-ms 100 --seconds 2 --records 30 --threads 2 --json"
+        ));
+        assert_eq!(ran.code, Some(0), "{ran}");
+        let report = ran.json();
+        let opened = report["opened"].as_u64().unwrap();
+        let most = 20.0 * (report["seconds"].as_f64().unwrap() / 0.1 + 2.0);
+        assert!(opened > 30 && opened as f64 <= most, "20 at a time live a tenth of a second each: {ran}");
+        assert_eq!((&report["closed"], &report["reconnected"]), (&json!(opened), &json!(0)));
+        assert_eq!(report["connections"].as_array().unwrap().len(), 30);
+        assert_eq!(report["connections_left_out"], opened - 30);
+    }
+}
+
+#[test]
+fn a_message_rate_is_that_of_all_connections_together() {
+    let server = Server::start("--tcp 127.0.0.1:0 --name s1");
+    let address = server.addresses[0];
+    let ran = run(&format!("hold --address {address} --connections 10 --seconds 2 --message-rate 50 --json"));
+    let report = ran.json();
+    let most = 50.0 * report["seconds"].as_f64().unwrap() + 30.0;
+    assert!(
+        report["messages"].as_f64().unwrap() <= most,
+        "50 a second, a first and a last one of each: {ran}"
+    );
+    assert!(report["messages"].as_u64().unwrap() > 20, "{ran}");
+}
+
+#[test]
+fn a_run_that_is_too_slow_says_why() {
+    let server = Server::start("--tcp 127.0.0.1:0 --name s1");
+    let ran = run(&format!(
+        "connect --address {} --connections 20 --messages 2 --interval-ms 100 --concurrency 1 --rate 1000 --json",
+        server.addresses[0]
+    ));
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let why = ran.json()["limited_by"].as_str().unwrap().to_owned();
+    assert!(why.contains("of 1000 a second: "), "{why}");
+}
+
+#[test]
 fn one_connection_too_many_is_told_so() {
     let server = Server::start("--tcp 127.0.0.1:0 --connections-max 5 --name s1");
     let ran = run(&format!("hold --address {} --connections 8 --seconds 0 --json", server.addresses[0]));
@@ -198,12 +242,15 @@ fn usage_errors_are_clear_and_have_status_2() {
         ("connect --address 127.0.0.1:1 --source-cidr ::1/128", "another address family"),
         ("transfer --address [::1]:1 --upload 1 --source 127.0.0.1", "another address family"),
         ("connect --address 127.0.0.1:1 --source-cidr 50.0.0.1/16", "50.0.0.0/16 is meant"),
-        ("connect --address 127.0.0.1:1 --message-bytes 65536", "expected 0 to 65471"),
+        ("connect --address 127.0.0.1:1 --message-bytes 65001", "expected 0 to 65000"),
         ("transfer --address 127.0.0.1:1 --upload 1 --download 1", "cannot be used with"),
         ("transfer --address 127.0.0.1:1", "required"),
         ("fragments --address 127.0.0.1:1 --fragments 1-3", "from 2 to 8000"),
         ("fragments --address 127.0.0.1:1 --incomplete both", "--rate"),
         ("fragments --address 127.0.0.1:1 --source-cidr ::1/128", "another address family"),
+        ("hold --address 127.0.0.1:1 --interval-ms 5 --message-rate 5", "cannot be used with"),
+        ("analyze /nonexistent", "reading /nonexistent"),
+        ("graph Cargo.toml -o /nonexistent", "Cargo.toml is no report of a client"),
         ("server", "required"),
         ("server --tcp 192.0.2.1:1", "tcp 192.0.2.1:1"),
     ] {
@@ -215,9 +262,9 @@ fn usage_errors_are_clear_and_have_status_2() {
 
 #[test]
 fn every_subcommand_has_examples() {
-    for command in ["server", "connect", "hold", "udp", "fragments", "transfer"] {
+    for command in ["server", "connect", "hold", "udp", "fragments", "transfer", "analyze", "graph"] {
         let ran = run(&format!("{command} --help"));
         assert_eq!(ran.code, Some(0));
-        assert!(ran.stdout.contains(&format!("Examples:\n  traffic {command} --")), "{ran}");
+        assert!(ran.stdout.contains(&format!("Examples:\n  traffic {command} ")), "{ran}");
     }
 }

@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Act, Flip, Peer, Server, corrupting_proxy, finish, run, start, udp_peer};
+use common::{Act, Flip, Peer, Server, corrupting_proxy, finish, run, run_until, start, udp_peer};
 use serde_json::json;
 
 /// No test listens at this address.
@@ -72,6 +73,105 @@ fn a_killed_server_loses_all_its_connections() {
         (Some(1), &json!(30), &json!(30)),
         "{ran}"
     );
+}
+
+#[test]
+fn hold_replaces_each_lost_connection_once() {
+    // Of the first hundred every seventh breaks, and of those that take their places every second.
+    static LAST_IS_USED: AtomicBool = AtomicBool::new(false);
+    let peer = Peer::start(|connection, message| {
+        LAST_IS_USED.fetch_or(connection == 120, Ordering::Relaxed);
+        match (connection, message) {
+            (0..100, 2..) if connection % 7 == 3 => Act::Close,
+            (100..114, 1..) if connection % 2 == 1 => Act::Close,
+            _ => Act::Answer("s1"),
+        }
+    });
+    let hold = format!("hold --address {} --connections 100 --interval-ms 50 --reconnect", peer.address);
+    let ran = run_until(&format!("{hold} --sample-ms 50"), || LAST_IS_USED.load(Ordering::Relaxed));
+    assert_eq!(ran.code, Some(1), "{ran}");
+    let report = ran.json();
+    let lost = 14 + 7;
+    for (name, value) in
+        [("opened", 100 + lost), ("lost", lost), ("reconnected", lost), ("closed", 100), ("failed", 0)]
+    {
+        assert_eq!(report[name], value, "{name}: {ran}");
+    }
+    assert_eq!(report["errors"], json!({ "closed_by_server": lost }));
+    let records = report["connections"].as_array().unwrap();
+    assert_eq!(records.iter().filter(|record| record["why"] == "closed_by_server").count(), lost);
+    assert_eq!(records.iter().filter(|record| record["closed_at"].is_f64()).count(), 100);
+    assert!(records.iter().all(|record| record["server"] == "s1"));
+    let samples = report["samples"].as_array().unwrap();
+    let last = samples.last().unwrap();
+    assert_eq!(last["servers"]["s1"], json!({ "open": 0, "opened": 100 + lost, "lost": lost }));
+    assert!(samples.iter().all(|sample| sample["open"].as_u64().unwrap() <= 100), "{ran}");
+}
+
+#[test]
+fn hold_of_flows_counts_what_moved_and_what_fell_silent() {
+    // All that is to go wrong has begun when these have been asked.
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let address = udp_peer(|flow, message| {
+        let marks = matches!((flow, message), (0..5 | 9, 3) | (5..9, 4));
+        ASKED.fetch_add(marks.into(), Ordering::Relaxed);
+        match (flow, message) {
+            (0..5, 3..) => Act::Answer("s2"),
+            (5..9, 2..) | (9, 2) => Act::Silence,
+            _ => Act::Answer("s1"),
+        }
+    });
+    let hold = format!("hold --udp --address {address} --connections 20 --interval-ms 50 --timeout-ms 1000");
+    let ran = run_until(&hold, || ASKED.load(Ordering::Relaxed) == 10);
+    assert_eq!(ran.code, Some(1), "{ran}");
+    let report = ran.json();
+    for (name, value) in
+        [("opened", 20), ("lost", 9), ("moved", 5), ("lost_datagrams", 4 * 3 + 1), ("closed", 11)]
+    {
+        assert_eq!(report[name], value, "{name}: {ran}");
+    }
+    assert_eq!(report["errors"], json!({ "no_answer_in_time": 13, "server_changed": 5 }));
+}
+
+#[test]
+fn an_idle_connection_is_lost_when_it_breaks_not_when_it_is_used() {
+    let mut server = Server::start("--tcp 127.0.0.1:0 --name s1");
+    let directory = tempfile::tempdir().unwrap();
+    let [ready, events] = ["ready", "events"].map(|name| directory.path().join(name));
+    std::fs::write(&events, "s1 will be killed\n").unwrap(); // it is read before the first connection is tried
+    let child = start(&format!(
+        "hold --address {} --connections 10 --seconds 600 --interval-ms 3600000 --message-bytes 0 --json \
+         --ready-file {} --event-file {}",
+        server.addresses[0],
+        ready.display(),
+        events.display()
+    ));
+    while !ready.exists() {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    server.child.kill().unwrap();
+    let ran = finish(child); // ends since none is left, an hour before any is used
+    let report = ran.json();
+    assert_eq!((ran.code, &report["lost"]), (Some(1), &json!(10)), "{ran}");
+    assert_eq!(report["events"][0]["name"], "s1 will be killed");
+
+    let file = directory.path().join("report.json");
+    std::fs::write(&file, &ran.stdout).unwrap();
+    let analysis = run(&format!("analyze --json {}", file.display())).json();
+    let phases = analysis["files"][0]["phases"].as_array().unwrap();
+    let told: Vec<_> =
+        phases.iter().map(|phase| (&phase["name"], &phase["lost"], &phase["loss_percent"])).collect();
+    let expected = [
+        (&json!("opening"), &json!(0), &json!(null)),
+        (&json!("s1 will be killed"), &json!(0), &json!(null)),
+        (&json!("all open"), &json!(10), &json!(100.0)),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(analysis["total"]["servers"]["s1"], json!({ "opened": 10, "lost": 10 }));
+    let svg = directory.path().join("run.svg");
+    let drawn = run(&format!("graph {} -o {}", file.display(), svg.display()));
+    assert_eq!(drawn.code, Some(0), "{drawn}");
+    assert!(std::fs::read_to_string(&svg).unwrap().contains("s1 will be killed"));
 }
 
 #[test]

@@ -10,8 +10,8 @@ fn payload(kind: u8, port: u16, six: bool, quoted_by: (&str, &str)) -> (u8, Vec<
     let (icmp, echo, error) = if six { (58, 128, 2) } else { (1, 8, 3) };
     match kind {
         0 => (17, [&ports[..], &[0; 4]].concat(), 8),
-        1 => (6, [&ports[..], &[0; 8], &[0x50, 2, 0, 0, 0, 0, 0, 0]].concat(), 16),
-        2 => (132, [&ports[..], &[0; 8]].concat(), 16),
+        1 => (6, [&ports[..], &[0; 8], &[0x50, 2, 0, 0, 0, 0, 0, 0]].concat(), 20),
+        2 => (132, [&ports[..], &[0; 8]].concat(), 12),
         3 => (icmp, vec![echo, 0, 0, 0, ports[2], ports[3], 0, 1], 8),
         4 => {
             let (src, dst) = quoted_by;

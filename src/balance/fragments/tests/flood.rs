@@ -14,8 +14,8 @@ impl Numbers {
     }
 }
 
-/// Where a fragment of the flood begins, and its length.
-type Kind = fn(&mut Numbers) -> (usize, usize);
+/// A fragment of the flood, by how many there were before it: its id, where it begins, and its length.
+type Kind = fn(&mut Numbers, usize) -> (usize, usize, usize);
 
 const HONEST: usize = 400;
 /// Fragments of one honest datagram come within so many of the flood.
@@ -47,9 +47,9 @@ fn flood(sources: u64, kind: Kind) -> (Lb, usize) {
         }
         let source = numbers.below(sources);
         let src = format!("50.{}.{}.{}", source / 65536, source / 256 % 256, source % 256);
-        let (start, len) = kind(&mut numbers);
-        let id = u32::try_from(numbers.below(65536)).unwrap();
-        give_all(&mut lb, &from_source(&src, id, start, &[&FIRST[..], &vec![0; len - 24]].concat()));
+        let (id, start, len) = kind(&mut numbers, at);
+        let payload: Vec<u8> = FIRST.into_iter().chain(std::iter::repeat(0)).take(len).collect();
+        give_all(&mut lb, &from_source(&src, u32::try_from(id).unwrap(), start, &payload));
         let level = |counter| lb.balancer.counters.get(counter);
         assert!(level(Counter::FragmentEntriesNow) <= limits.entries.into());
         assert!(level(Counter::FragmentHeldPacketsNow) <= limits.held_packets.into());
@@ -69,12 +69,16 @@ fn give_all(lb: &mut Lb, bytes: &[u8]) -> Vec<Mark> {
     marks
 }
 
-/// Fragments without a first one, that are held; with `first`, or with some of both.
-fn kinds() -> [Kind; 3] {
+/// Later fragments, which are held; first ones; both; and the smallest later ones, of few packets, one behind another.
+fn kinds() -> [Kind; 4] {
     [
-        |numbers| (8 * (1 + numbers.below(1000)), 1400),
-        |_| (0, 24),
-        |numbers| if numbers.below(2) == 0 { (0, 24) } else { (8 * (1 + numbers.below(1000)), 400) },
+        |numbers, _| (numbers.below(65536), 8 * (1 + numbers.below(1000)), 1400),
+        |numbers, _| (numbers.below(65536), 0, 24),
+        |numbers, _| {
+            let id = numbers.below(65536);
+            if numbers.below(2) == 0 { (id, 0, 24) } else { (id, 8 * (1 + numbers.below(1000)), 400) }
+        },
+        |_, at| (at / 4000, 8 * (1 + at % 4000), 8),
     ]
 }
 

@@ -11,8 +11,12 @@ use crate::{
     balance::Balancer,
     config::{Config, Encap, Name, Path},
     ids::Generation,
+    io::Pin,
     state::{State as WholeState, TierMember},
-    tests::bytes::{Piece, cut, ip, packet},
+    tests::{
+        bytes::{Piece, cut, ip, packet},
+        pins::FakePins,
+    },
 };
 
 const CONFIG: &str = "
@@ -65,8 +69,7 @@ struct Lb {
     balancer: FragmentBalancer,
     forwarding: Forwarding,
     now_ms: u64,
-    /// What connection tracking answers.
-    pin: Option<Mark>,
+    pins: FakePins,
     released: Vec<Box<[u8]>>,
     seen: Vec<u64>,
 }
@@ -76,14 +79,14 @@ impl Lb {
         let balancer = FragmentBalancer::new(limits);
         let seen = balancer.counters.values().to_vec();
         let forwarding = ready(&state(limits));
-        Self { balancer, forwarding, now_ms: 0, pin: None, released: Vec::new(), seen }
+        let pins = FakePins::default();
+        Self { balancer, forwarding, now_ms: 0, pins, released: Vec::new(), seen }
     }
 
     fn from(&mut self, origin: Origin, bytes: &[u8]) -> Option<Mark> {
         let now = Duration::from_millis(self.now_ms);
-        let pin = self.pin;
-        let forwarding = &self.forwarding;
-        match self.balancer.handle(now, forwarding, origin, bytes, &mut |_| pin, &mut self.released) {
+        let Self { balancer, forwarding, pins, released, .. } = self;
+        match balancer.handle(now, forwarding, origin, bytes, pins, released) {
             Verdict::Steer(mark) => Some(mark),
             Verdict::Drop => None,
         }
@@ -95,7 +98,7 @@ impl Lb {
 
     fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        self.balancer.tick(Duration::from_millis(now_ms));
+        self.balancer.tick(Duration::from_millis(now_ms), &self.forwarding);
     }
 
     /// Which counters and levels have moved since the last call.
@@ -142,7 +145,13 @@ fn later_fragments_follow_the_first() {
     assert!(mark.is_some());
     assert_eq!(
         lb.moved(),
-        [("packets", 1), ("fragments", 1), ("steered_fragment", 1), ("fragment_entries_now", 1)]
+        [
+            ("packets", 1),
+            ("fragments", 1),
+            ("steered_fragment", 1),
+            ("fragment_pins", 1),
+            ("fragment_entries_now", 1)
+        ]
     );
     assert_eq!(lb.give(&later(1, 24, true)), mark);
     assert_eq!(lb.moved(), [("packets", 1), ("fragments", 1), ("steered_fragment", 1)]);
@@ -183,6 +192,7 @@ fn early_fragments_are_held_until_the_first_comes() {
             ("packets", 1),
             ("fragments", 1),
             ("steered_fragment", 1),
+            ("fragment_pins", 1),
             ("fragment_held_packets_now", -2),
             ("fragment_held_bytes_now", -2 * LATER_BYTES)
         ]
@@ -225,38 +235,95 @@ fn padding_is_not_held() {
     assert_eq!(*lb.released[0], padded[..44]);
 }
 
+/// A first fragment of a UDP flow, with each thing that connection tracking may know of that.
 #[test]
-fn a_first_fragment_follows_its_connection_mark() {
-    let mut lb = Lb::new(SMALL);
-    let by_table = lb.give(&first(1)).unwrap();
+fn a_first_fragment_follows_its_connection_mark_and_keeps_it() {
+    let table = Lb::new(SMALL).give(&first(1)).unwrap();
     let mask = state(SMALL).balancer.mark_mask;
     let other = [1, 2].map(|number| mask.mark(TargetId::from_number(number).unwrap()));
-    let other = other.into_iter().find(|mark| *mark != by_table).unwrap();
-    lb.moved();
-    // Bits of others are not ours to set.
-    lb.pin = Some(Mark(other.0 | 0x10_0000));
-    assert_eq!(lb.give(&first(2)), Some(other));
-    assert_eq!(
-        lb.moved(),
-        [
-            ("packets", 1),
-            ("fragments", 1),
-            ("steered_fragment", 1),
-            ("fragment_pinned", 1),
-            ("fragment_entries_now", 1)
-        ]
-    );
-    // A flow without a mark, and one of a target that is gone.
-    for (id, pin) in [(3, Mark(0)), (4, mask.mark(TargetId::new(4000).unwrap()))] {
-        lb.pin = Some(pin);
-        lb.tick(lb.now_ms + 100);
-        lb.moved();
-        assert_eq!(lb.give(&first(id)), Some(by_table));
-        assert_eq!(
-            lb.moved(),
-            [("packets", 1), ("fragments", 1), ("steered_fragment", 1), ("fragment_entries_now", 1)]
-        );
+    let other = other.into_iter().find(|mark| *mark != table).unwrap();
+    let (gone, theirs) = (mask.mark(TargetId::new(4000).unwrap()), 0x5_0000);
+    let flow = Packet::parse(&first(1)).unwrap();
+    let pin = |mark: Mark, left| Some(Pin { mark, left_seconds: left });
+    let with_theirs = |mark: Mark| Mark(mark.0 | theirs);
+    let (pinned, pins) = (("fragment_pinned", 1), ("fragment_pins", 1));
+    for (before, goes, counts, after) in [
+        // The default of `udp_seconds` is 120.
+        (None, table, vec![pins], pin(table, Some(120))),
+        (pin(other, Some(60)), other, vec![pinned], pin(other, Some(60))),
+        (pin(other, Some(59)), other, vec![pinned, pins], pin(other, Some(120))),
+        (pin(other, Some(7440)), other, vec![pinned], pin(other, Some(7440))),
+        (pin(other, Some(u32::MAX)), other, vec![pinned], pin(other, Some(u32::MAX))),
+        (pin(other, None), other, vec![pinned], pin(other, None)),
+        // Bits of others are not ours to set.
+        (pin(with_theirs(other), Some(100)), other, vec![pinned], pin(with_theirs(other), Some(100))),
+        (pin(with_theirs(other), Some(1)), other, vec![pinned, pins], pin(with_theirs(other), Some(120))),
+        // A flow without a mark, and one of a target that is gone.
+        (pin(Mark(theirs), Some(100)), table, vec![pins], pin(with_theirs(table), Some(120))),
+        (pin(gone, Some(100)), table, vec![pins], pin(table, Some(120))),
+        (pin(gone, None), table, vec![pins], pin(table, Some(120))),
+    ] {
+        let mut lb = Lb::new(SMALL);
+        if let Some(before) = before {
+            lb.pins.known().set(&flow, before);
+        }
+        assert_eq!(lb.give(&first(1)), Some(goes), "{before:?}");
+        let mut expected = vec![("packets", 1), ("fragments", 1), ("steered_fragment", 1)];
+        expected.extend(counts);
+        expected.push(("fragment_entries_now", 1));
+        assert_eq!(lb.moved(), expected, "{before:?}");
+        assert_eq!(lb.pins.known().get(&flow), after, "{before:?}");
+        lb.give(&later(1, 24, false));
+        assert_eq!(lb.moved().len(), 4, "later ones ask nothing, tell nothing");
+        assert_eq!(lb.pins.known().asked, [flow]);
     }
+}
+
+#[test]
+fn connection_tracking_that_fails_changes_no_verdict() {
+    for (broken, known) in [(true, false), (true, true), (false, false)] {
+        let mut lb = Lb::new(SMALL);
+        let table = whole(&lb.forwarding, &packet(17, "50.0.0.1", 4000, "10.0.0.0", 80, 0));
+        (lb.pins.known().broken, lb.pins.known().full) = (broken, true);
+        let flow = Packet::parse(&first(1)).unwrap();
+        if known {
+            lb.pins.known().set(&flow, Pin { mark: table.unwrap(), left_seconds: Some(1) });
+        }
+        assert_eq!(lb.give(&first(1)), table);
+        let failed = ("conntrack_error", 1);
+        let steered = [("packets", 1), ("fragments", 1), ("steered_fragment", 1)];
+        assert_eq!(lb.moved(), [&steered[..], &[failed, ("fragment_entries_now", 1)]].concat());
+        lb.give(&later(1, 24, false));
+        lb.moved();
+        // No entry is needed to be kept.
+        lb.pins.known().broken = false;
+        lb.pins.known().set(&flow, Pin { mark: table.unwrap(), left_seconds: Some(1) });
+        assert_eq!(lb.give(&first(2)), table);
+        let kept = [("fragment_pinned", 1), ("fragment_pins", 1), ("fragment_entries_now", 1)];
+        assert_eq!(lb.moved(), [&steered[..], &kept].concat());
+    }
+}
+
+#[test]
+fn only_udp_is_pinned_by_fragments() {
+    let quoted =
+        Piece { src: "10.0.0.2", dst: "50.0.0.1", payload: &FIRST, ..udp4(9, 0, false, &[]) }.bytes();
+    let error = [&[3, 4, 0, 0, 0, 0, 5, 0x14], &quoted[..]].concat();
+    let echo = [8, 0, 0, 0, 0, 9, 0, 1];
+    for (protocol, payload) in [(6, &FIRST[..]), (132, &FIRST), (1, &error[..48]), (1, &echo), (47, &FIRST)] {
+        let mut lb = Lb::new(SMALL);
+        let bytes = Piece { dst: "10.0.0.2", protocol, payload, ..udp4(1, 0, true, &[]) }.bytes();
+        assert!(lb.give(&bytes).is_some(), "{protocol}");
+        let pins = lb.pins.known();
+        assert_eq!((pins.asked.len(), pins.len()), (1, 0), "{protocol}");
+    }
+    // Nor is what goes nowhere.
+    let mut lb = Lb::new(SMALL);
+    for dst in ["10.0.0.1", "10.0.0.9"] {
+        assert_eq!(lb.give(&Piece { dst, ..udp4(1, 0, true, &FIRST) }.bytes()), None);
+    }
+    let pins = lb.pins.known();
+    assert_eq!((pins.asked.len(), pins.len()), (2, 0));
 }
 
 /// Fragments in this order, each with the reason why it is dropped, or none.
@@ -278,7 +345,9 @@ fn expect(what: &str, pieces: &[(Vec<u8>, Option<&str>)]) {
         {
             *expected.entry("drop_fragment_poisoned").or_default() -= by;
         }
-        let counts = moved.into_iter().filter(|(name, _)| !name.ends_with("_now"));
+        // What is pinned when stands in other tests.
+        let aside = |name: &str| name.ends_with("_now") || name.starts_with("fragment_pin");
+        let counts = moved.into_iter().filter(|(name, _)| !aside(name));
         assert_eq!(counts.collect::<BTreeMap<_, _>>(), expected, "{what}, {index}");
     }
 }
@@ -355,7 +424,7 @@ fn overlaps_poison() {
 }
 
 #[test]
-fn first_fragments_show_their_ports_and_flags() {
+fn first_fragments_have_the_whole_transport_header() {
     let web = |protocol, start, more, payload: &[u8]| {
         Piece { protocol, payload, ..udp4(1, start, more, &[]) }.bytes()
     };
@@ -367,7 +436,14 @@ fn first_fragments_show_their_ports_and_flags() {
         "TCP without flags",
         &[(web(6, 0, true, &FIRST[..8]), TINY), (web(6, 24, true, &[0; 8]), POISONED)],
     );
-    expect("TCP with flags", &[(web(6, 0, true, &FIRST[..16]), None), (web(6, 16, true, &[0; 8]), None)]);
+    expect("TCP with flags", &[(web(6, 0, true, &FIRST[..16]), TINY), (web(6, 16, true, &[0; 8]), POISONED)]);
+    expect("TCP header", &[(web(6, 0, true, &FIRST), None), (web(6, 24, true, &[0; 8]), None)]);
+    expect("over the header", &[(web(6, 16, true, &[0; 8]), HELD), (web(6, 0, true, &FIRST), OVERLAP)]);
+    let any = |protocol, len| Piece { dst: "10.0.0.2", protocol, ..udp4(1, 0, true, &FIRST[..len]) }.bytes();
+    expect("SCTP ports", &[(any(132, 8), TINY)]);
+    expect("SCTP header", &[(any(132, 16), None)]);
+    expect("ICMP header", &[(any(1, 8), None)]);
+    expect("a protocol without ports", &[(any(47, 8), None)]);
     expect("over the flags", &[(web(6, 8, true, &[0; 16]), TINY), (web(6, 0, true, &FIRST), POISONED)]);
     expect("over the flags, last", &[(six(6, 8, false, &[0; 3]), TINY), (six(6, 0, true, &FIRST), POISONED)]);
     expect("of UDP", &[(web(17, 8, true, &[0; 16]), HELD), (web(17, 0, true, &FIRST[..8]), None)]);
@@ -383,8 +459,14 @@ fn first_fragments_show_their_ports_and_flags() {
         &[(six(60, 0, true, &[17, 3, 0, 0, 0, 0, 0, 0]), TINY), (six(60, 8, true, &[0; 8]), POISONED)],
     );
     expect("headers, then nothing", &[(six(60, 0, true, &[17, 0, 0, 0, 0, 0, 0, 0]), TINY)]);
-    let headers = [&[17, 0, 0, 0, 0, 0, 0, 0], &FIRST[..8]].concat();
-    expect("headers whole", &[(six(60, 0, true, &headers), None)]);
+    for (protocol, len, reason) in [(17, 8, None), (6, 16, TINY), (6, 24, None), (58, 8, None)] {
+        let headers = [&[protocol, 0, 0, 0, 0, 0, 0, 0], &FIRST[..len]].concat();
+        let dst = if protocol == 58 { "1000::2" } else { "1000::" };
+        let piece = Piece { src: "2000::1", dst, protocol: 60, payload: &headers, ..udp4(1, 0, true, &[]) };
+        expect("headers whole", &[(piece.bytes(), reason)]);
+    }
+    // One that is no fragment is left to its receiver.
+    assert!(whole(&ready(&state(SMALL)), &web(6, 0, false, &FIRST[..16])).is_some());
 }
 
 #[test]
@@ -421,7 +503,7 @@ fn what_drops_the_first_drops_the_others() {
     };
     expect("foreign", &[(error(&[0; 24]), Some("drop_icmp_quote")), (later(2, 24, true), HELD)]);
     let quoted = Piece { src: "10.0.0.0", dst: "50.0.0.1", ..udp4(9, 8, false, &[0; 4]) }.bytes();
-    expect("later", &[(error(&quoted), Some("drop_fragment"))]);
+    expect("later", &[(error(&quoted), Some("drop_icmp_quote"))]);
     let fault = Piece {
         src: "2000::1",
         dst: "1000::",
@@ -436,6 +518,30 @@ fn what_drops_the_first_drops_the_others() {
             (Piece { start: 72, ..fault }.bytes(), POISONED),
         ],
     );
+}
+
+/// Where a whole packet is expected: each for its own reason.
+#[test]
+fn a_later_fragment_and_an_error_about_one_are_counted_apart() {
+    let piece = Piece { src: "10.0.0.0", dst: "50.0.0.1", ..udp4(9, 8, false, &[0; 4]) };
+    let error = |src| {
+        ip(
+            1,
+            "50.0.0.9",
+            "10.0.0.0",
+            &[&[3, 4, 0, 0, 0, 0, 5, 0x14], &Piece { src, ..piece.clone() }.bytes()[..]].concat(),
+        )
+    };
+    let mut balancer = Balancer::default();
+    let forwarding = ready(&state(SMALL));
+    for (bytes, reason, count) in [
+        (later(1, 24, false), Counter::DropFragment, 1),
+        (error("10.0.0.0"), Counter::DropIcmpQuote, 1),
+        (error("10.0.0.9"), Counter::DropIcmpQuote, 2),
+    ] {
+        assert_eq!(balancer.handle(&forwarding, &bytes), Verdict::Drop);
+        assert_eq!(balancer.counters.get(reason), count);
+    }
 }
 
 #[test]
@@ -472,8 +578,9 @@ fn a_packet_has_so_many_parts() {
     assert_eq!(lb.give(&part(68)), None);
     assert_eq!(lb.moved()[2..4], [("drop_fragment_poisoned", 67), ("drop_fragment_parts", 1)]);
     // In order, or in reverse, there may be any number.
+    let limits = FragmentLimits::default();
     for order in [false, true] {
-        let mut lb = Lb::new(FragmentLimits::default());
+        let mut lb = Lb::new(FragmentLimits { held_bytes_per_source: limits.held_bytes, ..limits });
         let starts = (0..1000).map(|n| if order { n } else { 999 - n });
         let mut steered = 0;
         for start in starts {
@@ -638,6 +745,77 @@ fn a_source_has_its_share() {
     assert_eq!(lb.moved()[2], ("fragment_held", 1));
 }
 
+/// The smallest fragments cost their sender least, and take as much of `held_packets` as any.
+#[test]
+fn a_source_of_tiny_fragments_sends_nobody_away() {
+    let limits = FragmentLimits::default();
+    let mut lb = Lb::new(limits);
+    for host in 1..=100 {
+        lb.give(&from_source(&format!("51.0.0.{host}"), 1, 24, &[0; 8]));
+    }
+    for id in 0..3 {
+        for piece in 1..=4000 {
+            lb.give(&from_source("50.0.0.1", id, piece * 8, &[0; 8]));
+        }
+    }
+    let counters = &lb.balancer.counters;
+    assert_eq!(counters.get(Counter::FragmentEvicted), 0);
+    // 16 MiB for 8192 are 2 KiB each, and a share is 1 MiB.
+    assert_eq!(counters.get(Counter::FragmentHeld), 100 + 512);
+    assert_eq!(counters.get(Counter::DropFragmentSource), 12_000 - 512);
+    for host in 1..=100 {
+        assert!(lb.give(&from_source(&format!("51.0.0.{host}"), 1, 0, &FIRST)).is_some());
+    }
+    assert_eq!(lb.released.len(), 100);
+    // Once they are gone, so is their charge.
+    lb.tick(limits.ttl_ms.into());
+    lb.moved();
+    for id in 0..4 {
+        for piece in 1..=128 {
+            lb.give(&from_source("50.0.0.1", id, piece * 8, &[0; 8]));
+        }
+    }
+    assert_eq!(lb.moved()[2], ("fragment_held", 512));
+}
+
+#[test]
+fn a_share_is_enough_for_one_fragment() {
+    let limits =
+        FragmentLimits { held_packets: 4, held_bytes: 100_000, held_bytes_per_source: 9216, ..SMALL };
+    let mut lb = Lb::new(limits);
+    for src in ["50.0.0.1", "50.0.0.2"] {
+        lb.give(&from_source(src, 1, 24, &[0; 8]));
+        assert!(lb.moved().contains(&("fragment_held", 1)));
+        lb.give(&from_source(src, 1, 32, &[0; 8]));
+        assert!(lb.moved().contains(&("drop_fragment_source", 1)));
+    }
+}
+
+/// A host may use every address of its /64.
+#[test]
+fn an_ipv6_source_is_a_64() {
+    let six = |src: &str, id, start| Piece { src, dst: "1000::", start, ..udp4(id, 0, true, &FIRST) }.bytes();
+    let source = [("packets", 1), ("fragments", 1), ("drop_fragment_source", 1)];
+    let mut lb = Lb::new(SMALL);
+    for (id, src) in [(1, "2000::1"), (2, "2000::2"), (3, "2000::ffff:ffff:ffff:ffff")] {
+        assert!(lb.give(&six(src, id, 0)).is_some());
+    }
+    lb.moved();
+    assert_eq!(lb.give(&six("2000::4", 4, 0)), None);
+    assert_eq!(lb.moved(), source);
+    assert!(lb.give(&six("2000:0:0:1::4", 4, 0)).is_some());
+    // What is held: 100 bytes each at least, 250 of a source.
+    let mut lb = Lb::new(SMALL);
+    for src in ["2000::1", "2000::2"] {
+        lb.give(&six(src, 1, 24));
+        assert!(lb.moved().contains(&("fragment_held", 1)));
+    }
+    lb.give(&six("2000::1", 1, 48));
+    assert_eq!(lb.moved(), source);
+    lb.give(&six("2000:0:0:1::1", 1, 24));
+    assert!(lb.moved().contains(&("fragment_held", 1)));
+}
+
 #[test]
 fn a_fragment_that_was_cut_cannot_be_held_but_steered() {
     let mut lb = Lb::new(SMALL);
@@ -663,6 +841,7 @@ fn other_limits_make_another_table() {
             ("packets", 1),
             ("fragments", 1),
             ("steered_fragment", 1),
+            ("fragment_pinned", 1),
             ("fragment_evicted", 2),
             ("drop_fragment_evicted", 1),
             ("fragment_entries_now", -1),
@@ -673,6 +852,11 @@ fn other_limits_make_another_table() {
     assert_eq!(lb.released.len(), 0);
     lb.forwarding = ready(&state(FragmentLimits { entries: 5, ..SMALL }));
     assert!(lb.give(&later(1, 24, true)).is_some(), "the same limits, the same table");
+    // No fragment is needed for it.
+    lb.moved();
+    lb.forwarding = ready(&state(SMALL));
+    lb.tick(0);
+    assert_eq!(lb.moved(), [("fragment_evicted", 1), ("fragment_entries_now", -1)]);
 }
 
 /// This balancer and two others, each with a target behind those of the backends.
@@ -710,6 +894,7 @@ fn what_another_balancer_owns_is_sent_there_once() {
     }
     let counted: u64 = lb.balancer.counters.targets().iter().sum();
     assert_eq!(counted, elsewhere.len() as u64, "of each packet the first fragment");
+    assert_eq!(lb.pins.known().asked, [], "who owns them asks, and pins");
     // The same from another balancer is handled here.
     let (_, bytes, mark) = &elsewhere[0];
     let backend = lb.from(Origin::Tier, bytes).unwrap();
@@ -720,6 +905,7 @@ fn what_another_balancer_owns_is_sent_there_once() {
             ("packets", 1),
             ("fragments", 1),
             ("steered_fragment", 1),
+            ("fragment_pins", 1),
             ("fragment_from_tier", 1),
             ("fragment_entries_now", 1)
         ]

@@ -1,6 +1,6 @@
 //! The table against one without an index, lists or sums: a vector from the least to the most recently used packet, a
 //! bitmap for the bytes of each. Whatever comes in whatever order, both must give the same verdicts, release the same
-//! fragments, move the same counters and show the same levels.
+//! fragments, move the same counters, show the same levels and pin the same flows.
 
 use proptest::prelude::*;
 
@@ -34,6 +34,10 @@ enum Step {
     Clock(u64),
     Tick,
     Limits(bool),
+    /// Time passes in connection tracking.
+    Seconds(u32),
+    /// Connection tracking is broken, full, or neither.
+    Trouble(bool, bool),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -61,6 +65,10 @@ struct Model {
     /// What moved in the last step, and the limits in force.
     moved: BTreeMap<&'static str, i64>,
     limits: FragmentLimits,
+    /// Seconds that are left to the pinned flow of each source; each has one that is not dropped.
+    flows: BTreeMap<u8, u32>,
+    broken: bool,
+    full: bool,
 }
 
 fn held_bytes<'a>(packets: impl IntoIterator<Item = &'a Remembered>) -> usize {
@@ -209,6 +217,7 @@ impl Model {
                 if !self.entry(key) {
                     return Err("drop_fragment_source");
                 }
+                self.pin(fact, mark.is_ok());
                 let mark = match mark {
                     Ok(mark) => mark,
                     Err(reason) => return self.poison(key, reason),
@@ -234,7 +243,9 @@ impl Model {
                     return Err("drop_fragment_full");
                 }
                 let of_source = self.packets.iter().filter(|packet| packet.key.0 == fact.source);
-                if held_bytes(of_source) + bytes.len() > limits.held_bytes_per_source as usize
+                let least = (limits.held_bytes / limits.held_packets) as usize;
+                let held = of_source.flat_map(|packet| &packet.held).map(Vec::len).chain([bytes.len()]);
+                if held.map(|len| len.max(least)).sum::<usize>() > limits.held_bytes_per_source as usize
                     || !self.entry(key)
                 {
                     return Err("drop_fragment_source");
@@ -250,6 +261,24 @@ impl Model {
                 self.seen(key, fact);
                 Err("fragment_held")
             }
+        }
+    }
+
+    /// What becomes of the flow of a first fragment.
+    fn pin(&mut self, fact: &Fact, steered: bool) {
+        if self.broken {
+            return self.count("conntrack_error", 1);
+        }
+        if fact.tcp || !steered {
+            return;
+        }
+        let left = self.flows.get(&fact.source).copied();
+        self.count("fragment_pinned", usize::from(left.is_some()));
+        if left.is_none() && self.full {
+            self.count("conntrack_error", 1);
+        } else if left.is_none_or(|left| left < 60) {
+            self.count("fragment_pins", 1);
+            self.flows.insert(fact.source, 120);
         }
     }
 
@@ -315,6 +344,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u64..1500).prop_map(Step::Clock),
         1 => Just(Step::Tick),
         1 => prop::bool::weighted(0.9).prop_map(Step::Limits),
+        1 => (1u32..100).prop_map(Step::Seconds),
+        1 => (prop::bool::weighted(0.1), prop::bool::weighted(0.2)).prop_map(|(a, b)| Step::Trouble(a, b)),
     ]
 }
 
@@ -343,12 +374,24 @@ proptest! {
                 }
                 Step::Tick => {
                     model.time(now);
+                    model.adapt(limits);
                     lb.tick(now);
                 }
                 Step::Limits(first) => {
                     let which = usize::from(!first);
                     limits = LIMITS[which];
                     lb.forwarding = forwardings[which].clone();
+                }
+                Step::Seconds(seconds) => {
+                    lb.pins.known().pass(seconds);
+                    for left in model.flows.values_mut() {
+                        *left = left.saturating_sub(seconds);
+                    }
+                    model.flows.retain(|_, left| *left > 0);
+                }
+                Step::Trouble(broken, full) => {
+                    (model.broken, model.full) = (broken, full);
+                    (lb.pins.known().broken, lb.pins.known().full) = (broken, full);
                 }
                 Step::Give(fact) => {
                     let bytes = bytes(&fact);
@@ -388,6 +431,7 @@ proptest! {
             prop_assert_eq!(levels.map(|level| lb.balancer.counters.get(level)), model.levels());
             let counts = lb.moved().into_iter().filter(|(name, _)| !name.ends_with("_now"));
             prop_assert_eq!(&counts.collect::<BTreeMap<_, _>>(), &model.moved);
+            prop_assert_eq!(lb.pins.known().len(), model.flows.len());
         }
     }
 }

@@ -6,15 +6,12 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum, value_parser};
 use serde::{Serialize, Serializer};
 
-use super::{DAY_MS, Output, Remote, Starts, TOTAL_MAX};
+use super::{Client, DAY_MS, TOTAL_MAX};
 use crate::datagram::PADDING_BYTES_MAX;
 use crate::plan::Order;
 
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct FragmentsArgs {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) remote: Remote,
     /// How many in all; --rate and --concurrency are about them
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u64).range(1..=TOTAL_MAX))]
     pub(crate) datagrams: u64,
@@ -54,7 +51,7 @@ pub(crate) struct FragmentsArgs {
     /// So many have nothing but headers in their first fragment
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = value_parser!(u8).range(..=100))]
     pub(crate) tiny: u8,
-    /// IPv6: so many have an extension header before the fragment header, and one behind it
+    /// IPv6 (IPv4 has none): so many have an extension header before the fragment header, and one behind it
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = value_parser!(u8).range(..=100))]
     pub(crate) extension_headers: u8,
     /// Pings instead of UDP; the port means nothing, and nobody says a name
@@ -63,9 +60,6 @@ pub(crate) struct FragmentsArgs {
     /// Where to cut, and what else is drawn
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) starts: Starts,
     /// A flood instead: fragments of packets that never become complete, --rate a second, each of another packet
     #[arg(long, value_enum, requires = "rate", requires = "source_cidr")]
     pub(crate) incomplete: Option<Incomplete>,
@@ -77,7 +71,7 @@ pub(crate) struct FragmentsArgs {
     pub(crate) seconds: u64,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) output: Output,
+    pub(crate) client: Client,
 }
 
 /// Which fragments a flood consists of.
@@ -143,7 +137,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   traffic fragments --address 10.0.0.0:7000 --datagrams 1000 --source-cidr 50.0.0.0/16 --json
   traffic fragments --address [1000::]:7000 --datagrams 1000 --flows 50 --whole 50 --extension-headers 30
-  traffic fragments --address 10.0.0.0:7000 --order reversed --fragments 3 --message-bytes 2984 --echo
+  traffic fragments --address 10.0.0.0:7000 --order reversed --fragments 3 --message-bytes 2984 --echo --concurrency 10
   traffic fragments --address 10.0.0.0:7000 --source-cidr 50.0.0.0/16 --incomplete both --sources 10000 --rate 2000
 
 Report: as of udp; and `datagrams` were sent, `whole` of them uncut, in `fragments` (`duplicates` among them);

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -53,6 +54,18 @@ pub(crate) fn finish(child: Child) -> Ran {
 
 pub(crate) fn run(arguments: &str) -> Ran {
     finish(start(arguments))
+}
+
+/// Runs `hold`, its report as JSON, until the condition holds.
+pub(crate) fn run_until(hold: &str, condition: impl Fn() -> bool) -> Ran {
+    let directory = tempfile::tempdir().unwrap();
+    let until = directory.path().join("until");
+    let child = start(&format!("{hold} --seconds 600 --until-file {} --json", until.display()));
+    while !condition() {
+        thread::park_timeout(Duration::from_millis(5));
+    }
+    std::fs::write(&until, "").unwrap();
+    finish(child)
 }
 
 pub(crate) fn signal(child: &Child, which: Signal) {

@@ -1,0 +1,106 @@
+//! Against the kernel that runs. Run as root: `cargo test daemon -- --ignored`.
+
+use super::*;
+use crate::{
+    sys::namespace::{in_namespace, shell},
+    worker::Links,
+};
+
+/// A balancer of a tier, which needs nothing but the tunnel to the other one.
+const FILE: &str = r#"
+[balancer]
+name = "lb201"
+address = "192.168.1.201"
+interfaces = ["lo"]
+[[tier.balancer]]
+name = "lb201"
+address = "192.168.1.201"
+[[tier.balancer]]
+name = "lb202"
+address = "192.168.1.202"
+"#;
+
+/// A region of this test alone, removed when it ends.
+struct Name(RegionName);
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0.path());
+    }
+}
+
+/// An lbd without workers, that has done nothing yet.
+fn lbd(name: &RegionName, state: &State) -> Lbd {
+    let region = Region::create(name, state).unwrap();
+    let generation = Generation(1);
+    let forwarding = Arc::new(Forwarding::new(state, generation).unwrap());
+    let shared = Arc::new(Shared::new(Forwarding::new(state, generation).unwrap()));
+    let queue_by = nft::queue_by().unwrap();
+    let wanted = Wanted {
+        routing: routing::desired(state).unwrap(),
+        ruleset: Ruleset::new(state, &forwarding.classifier().claims(), queue_by).unwrap(),
+        tier_devices: routing::tier_devices(state).collect(),
+        forwarding,
+    };
+    Lbd {
+        config: None,
+        shown: Arc::new(ArcSwap::new(region.mapping())),
+        region,
+        routing: routing_that_tells(&shared).unwrap(),
+        shared,
+        queue_by,
+        queues: state.balancer.queues,
+        fragment_queue: state.balancer.fragment_queue,
+        mark_mask: state.balancer.mark_mask,
+        tun: Arc::new(Tun::open().unwrap()),
+        workers: Workers::default(),
+        daemon: Daemon { adopted: generation, ..Daemon::default() },
+        wanted: Some(wanted),
+        checks: 0,
+        trouble: Trouble::default(),
+        mending: Trouble::default(),
+    }
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn what_cannot_be_mended_holds_up_nothing_else() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-daemon-{}", std::process::id()).parse().unwrap());
+        let state = State::new(&Config::parse("a test", FILE).unwrap()).unwrap();
+        let mut lbd = lbd(&name.0, &state);
+        // Somebody else's, where the tier's tunnel should be.
+        shell("ip tuntap add dev sr-1 mode tun");
+        let in_the_way = |lbd: &mut Lbd| {
+            let error = lbd.repair().unwrap_err().to_string();
+            assert!(error.contains("sr-1") && error.contains("not synrail's"), "{error}");
+        };
+        in_the_way(&mut lbd);
+        for spoil in ["ip link del sr-frag", "ip link set sr-frag down", "nft flush ruleset"] {
+            shell(spoil);
+            in_the_way(&mut lbd);
+            assert!(!lbd.tun.renew().unwrap(), "{spoil}");
+            assert!(!lbd.routing.set_up_fragments_device().unwrap(), "{spoil}");
+            assert!(nft::in_force(&lbd.wanted.as_ref().unwrap().ruleset).unwrap(), "{spoil}");
+            let links = Links { tun: lbd.tun.index(), tier: links::indexes(&["sr-1".to_owned()]) };
+            assert_eq!(**lbd.shared.links.load(), links, "{spoil}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn the_kernel_is_mended_whatever_is_wrong_with_the_region() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-spoiled-{}", std::process::id()).parse().unwrap());
+        let state = State::empty(Config::parse("a test", FILE).unwrap().balancer);
+        let mut lbd = lbd(&name.0, &state);
+        std::fs::OpenOptions::new().write(true).open(name.0.path()).unwrap().set_len(0).unwrap();
+        for _ in 0..CHECKS_PER_REPAIR {
+            lbd.look_at_region(true);
+        }
+        assert!(!lbd.trouble.0.is_empty());
+        assert_eq!(lbd.mending.0, "");
+        assert!(nft::in_force(&lbd.wanted.as_ref().unwrap().ruleset).unwrap());
+    });
+}

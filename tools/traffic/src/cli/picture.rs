@@ -1,0 +1,43 @@
+//! The options of what reads reports: `traffic analyze` and `traffic graph`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct AnalyzeArgs {
+    /// Reports, as the clients write them with --json
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// One JSON object instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    /// A report of `hold`, written with --json
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The picture, as SVG
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// What stands above it (default: what the run was)
+    #[arg(long)]
+    pub(crate) title: Option<String>,
+}
+
+pub(super) const ANALYZE_EXAMPLES: &str = "\
+Examples:
+  traffic analyze scale.json
+  traffic analyze --json ecmp.json ipvs.json synrail.json
+
+A phase is the time from one event to the next; what was lost in it is also given in percent of the connections that
+were open when it began. Exit status: 0; 2 a file cannot be read.";
+
+pub(super) const GRAPH_EXAMPLES: &str = "\
+Examples:
+  traffic graph scale.json -o scale.svg
+  traffic graph scale.json --out scale.svg --title 'synrail, 2 of 10 backends out and in'
+
+Exit status: 0; 2 the report cannot be read, or has no samples.";
