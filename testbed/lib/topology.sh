@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The topology "dsr": network namespaces joined as the drawing shows. Replies of a server never touch a balancer.
 #
-#                client          50.0.0.0/16, 2000::/112: every address of the ranges is its own
+#                client          50.0.0.0/16, 2000::/112, 2000:1::/48: every address of the ranges is its own
 #                  | 192.168.3.0/24, fd00:0:0:3::/64
 #                router          .254, ::254 in every network; VIPs are routed to the balancers, by 5-tuple
 #       eth1 |          | eth2
@@ -127,6 +127,7 @@ make_router() {
         addresses eth2 2 254
         echo "route add 50.0.0.0/16 via 192.168.3.1"
         echo "route add 2000::/112 via fd00:0:0:3::1"
+        echo "route add 2000:1::/48 via fd00:0:0:3::1"
         echo "route add 10.0.0.0/24$hops4"
         echo "route add 1000::/112$hops6"
     } | batch router
@@ -164,6 +165,7 @@ make_client() {
         echo "address add 2000::1/128 dev lo nodad"
         echo "route add local 50.0.0.0/16 dev lo"
         echo "route add local 2000::/112 dev lo"
+        echo "route add local 2000:1::/48 dev lo"
         echo "route add default via 192.168.3.254 src 50.0.0.1"
         echo "route add default via fd00:0:0:3::254 src 2000::1"
     } | batch client

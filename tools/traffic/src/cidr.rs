@@ -1,6 +1,7 @@
 //! The addresses that clients come from: a prefix, taken in order from its first address, none skipped (the
 //! network's and the broadcast address are addresses like any other here), and from the start again when the
-//! prefix is used up. The addresses must be the host's own; `ip route add local CIDR dev lo` makes a whole prefix so.
+//! prefix is used up. Of an IPv6 prefix shorter than a /64 that is the first address of each /64, since hosts have whole
+//! ones and are told apart by them. The addresses must be the host's own; `ip route add local CIDR dev lo` makes a whole prefix so.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -15,14 +16,19 @@ pub(crate) struct Cidr(IpNet);
 impl Cidr {
     /// The address of the given index, counted from the prefix's first and starting over after its last.
     pub(crate) fn nth(&self, index: u64) -> IpAddr {
-        let host_bits = self.0.max_prefix_len() - self.0.prefix_len();
+        let prefix_len = self.0.prefix_len();
+        let networks = matches!(self.0, IpNet::V6(_)) && prefix_len < 64;
+        let host_bits = if networks { 64 - prefix_len } else { self.0.max_prefix_len() - prefix_len };
         let index = if host_bits < 64 { index & ((1 << host_bits) - 1) } else { index };
         match self.0 {
             IpNet::V4(net) => {
                 let host = u32::try_from(index).unwrap_or(u32::MAX); // host_bits <= 32: it fits
                 IpAddr::V4(Ipv4Addr::from_bits(net.network().to_bits() | host))
             }
-            IpNet::V6(net) => IpAddr::V6(Ipv6Addr::from_bits(net.network().to_bits() | u128::from(index))),
+            IpNet::V6(net) => {
+                let index = if networks { u128::from(index) << 64 } else { index.into() };
+                IpAddr::V6(Ipv6Addr::from_bits(net.network().to_bits() | index))
+            }
         }
     }
 
@@ -93,7 +99,11 @@ mod tests {
             ("2000::/112", 65535, "2000::ffff"),
             ("2000::/112", 65537, "2000::1"),
             ("2000::/64", u64::MAX, "2000::ffff:ffff:ffff:ffff"),
-            ("2000::/16", u64::MAX, "2000::ffff:ffff:ffff:ffff"),
+            ("2000:1::/48", 0, "2000:1::"),
+            ("2000:1::/48", 4999, "2000:1:0:1387::"),
+            ("2000:1::/48", 65536, "2000:1::"),
+            ("2000::/63", 3, "2000:0:0:1::"),
+            ("::/0", u64::MAX, "ffff:ffff:ffff:ffff::"),
             ("::1/128", 9, "::1"),
         ] {
             assert_eq!(nth(cidr, index), address, "{cidr} {index}");
