@@ -14,7 +14,7 @@ config_balancer() { # LB [LINE...]
     cat <<TOML
 [balancer]
 name = "$lb"
-address = ["192.168.1.${lb#lb}", "fd00:0:0:1::${lb#lb}"]
+address = ["192.168.1.${lb##*[!0-9]}", "fd00:0:0:1::${lb##*[!0-9]}"]
 interfaces = ["eth2"]
 queues = "0-1"
 fragment_queue = 10
@@ -34,7 +34,7 @@ config_tier() { # LB...
     local lb
     printf '\n[tier]\n'
     for lb; do
-        printf '[[tier.balancer]]\nname = "%s"\naddress = ["192.168.1.%s", "fd00:0:0:1::%s"]\n' "$lb" "${lb#lb}" "${lb#lb}"
+        printf '[[tier.balancer]]\nname = "%s"\naddress = ["192.168.1.%s", "fd00:0:0:1::%s"]\n' "$lb" "${lb##*[!0-9]}" "${lb##*[!0-9]}"
     done
 }
 config_service() { # NAME "VIP VIP.." "PROTOCOL.." "PORT.." [LINE...]
@@ -54,11 +54,12 @@ config_backend() { # NAME ADDRESS ENCAP [LINE...]
 # Servers FIRST to LAST as backends: by their IPv4 address, or by their IPv6 address if the encapsulation wants that;
 # gue6 and direct6 stand for gue and direct by IPv6.
 config_servers() { # FIRST LAST ENCAP [LINE...]
-    local first=$1 last=$2 encap=$3 kind=$3 n
+    local first=$1 last=$2 encap=$3 kind=$3 n name
     case $encap in gue6 | direct6) kind=${encap%6} ;; esac
     shift 3
     for ((n = first; n <= last; n++)); do
-        config_backend "s$n" "$(underlay "$n" "$encap")" "$kind" "$@"
+        server_name "$n"
+        config_backend "$name" "$(underlay "$n" "$encap")" "$kind" "$@"
     done
 }
 underlay() { case $2 in ip6gre | ip6tnl | gue6 | direct6) echo "fd00:0:0:1::$1" ;; *) echo "192.168.1.$1" ;; esac; }
@@ -74,9 +75,8 @@ declare -A LBD_PID=()
 balancer_start() { # LB CONFIGURATION: start lbd there, wait until it is ready
     local lb=$1 config=$2 log=$WORK/$1.lbd.log
     printf -- '--- start\n' >> "$log"
-    ip netns exec "$lb" lbd --config "$config" --shm "$lb" </dev/null >> "$log" 2>&1 &
-    LBD_PID[$lb]=$!
-    STARTED+=($!)
+    start_in "$lb" "$log" "$log" lbd --config "$config" --shm "$lb"
+    LBD_PID[$lb]=$BACKGROUND
     wait_until 60 "lbd in $lb is ready or has ended" lbd_ready_or_gone "$lb"
     if ! lbd_ready "$lb"; then
         tail -n 20 "$log" >&2
@@ -86,8 +86,7 @@ balancer_start() { # LB CONFIGURATION: start lbd there, wait until it is ready
 lbd_ready() { sed '0,/--- start/!d' <(tac "$WORK/$1.lbd.log") | grep -qw ready; }
 lbd_ready_or_gone() { lbd_ready "$1" || process_gone "${LBD_PID[$1]}"; }
 balancer_kill() { # LB: as a crash would
-    # The shell's own word on a job of its that was killed is of no interest.
-    { kill -9 "${LBD_PID[$1]}"; wait "${LBD_PID[$1]}"; } 2>/dev/null || true
+    kill_started "${LBD_PID[$1]}"
 }
 balancer_stop() { # LB: SIGTERM; its exit status must be 0
     local status=0
@@ -99,7 +98,7 @@ balancer_stop() { # LB: SIGTERM; its exit status must be 0
 lbctl_in() { # LB ARGUMENT...
     local lb=$1
     shift
-    ip netns exec "$lb" lbctl --shm "$lb" "$@"
+    in_ns "$lb" lbctl --shm "$lb" "$@"
 }
 
 # change LB ARGUMENT...: lbctl_in, for its effect; a slow machine may need longer than lbctl waits (status 4)
@@ -151,6 +150,8 @@ kernel_state() {
     ip -netns "$1" -6 route show table all | without_expiry | sort
     in_ns "$1" nft --stateless --terse --handle list ruleset
 }
+# lasting_state LB: what of it is there whether lbd runs or not: the device of held fragments ends with lbd.
+lasting_state() { kernel_state "$1" | grep -vw sr-frag; }
 # Devices that a tunnel module adds to every namespace when it is loaded (gre0 and its like), and what hangs on them.
 without_fallback_devices() { grep -Ev ' (gre0|gretap0|erspan0|tunl0|ip6tnl0|ip6gre0|sit0)$' || true; }
 without_expiry() { sed 's/ expires [0-9]*sec//; s/[[:space:]]*$//'; }
@@ -159,30 +160,34 @@ without_expiry() { sed 's/ expires [0-9]*sec//; s/[[:space:]]*$//'; }
 
 # backends_up LB SERVICE FIRST LAST: run what lbctl prints, exactly, in the namespace of each server.
 backends_up() {
-    local lb=$1 service=$2 n file running=()
+    local lb=$1 service=$2 n name file running=()
     for ((n = $3; n <= $4; n++)); do
-        file=$WORK/setup-s$n-$service
-        lbctl_in "$lb" backend-setup "s$n" --service "$service" > "$file.sh"
-        background "s$n" "${file##*/}" sh "$file.sh"
+        server_name "$n"
+        file=$WORK/setup-$name-$service
+        lbctl_in "$lb" backend-setup "$name" --service "$service" > "$file.sh"
+        background "$name" "${file##*/}" sh "$file.sh"
         running[n]=$BACKGROUND
     done
     for n in "${!running[@]}"; do
         wait "${running[n]}" || {
-            cat "$WORK/setup-s$n-$service".{sh,log} >&2
-            broken "the commands of lbctl backend-setup s$n --service $service fail in s$n"
+            server_name "$n"
+            cat "$WORK/setup-$name-$service".{sh,log} >&2
+            broken "the commands of lbctl backend-setup $name --service $service fail there"
         }
     done
 }
 # servers_up FIRST LAST ADDRESS:PORT...: a traffic server on each, for TCP and UDP, that says its namespace's name.
 servers_up() {
-    local first=$1 last=$2 n address listen=()
+    local first=$1 last=$2 n name address listen=()
     shift 2
     for address; do listen+=(--tcp "$address" --udp "$address"); done
     for ((n = first; n <= last; n++)); do
-        background "s$n" "s$n.server" traffic server "${listen[@]}" --name "s$n"
+        server_name "$n"
+        background "$name" "$name.server" traffic server "${listen[@]}" --name "$name"
     done
     for ((n = first; n <= last; n++)); do
-        wait_until 30 "the traffic server of s$n listens" grep -qw ready "$WORK/s$n.server.log"
+        server_name "$n"
+        wait_until 30 "the traffic server of $name listens" grep -qw ready "$WORK/$name.server.log"
     done
 }
 
@@ -190,15 +195,14 @@ servers_up() {
 background() {
     local ns=$1 log=$WORK/$2.log
     shift 2
-    ip netns exec "$ns" "$@" </dev/null > "$log" 2>&1 &
-    BACKGROUND=$!
-    STARTED+=($!)
+    : > "$log"
+    start_in "$ns" "$log" "$log" "$@"
 }
 
 # --- Traffic from the client
 
 VIP4=10.0.0.0 VIP6=1000::
-CLIENTS4=50.0.0.0/16 CLIENTS6=2000::/112
+CLIENTS4=50.0.0.0/16 CLIENTS6=2000::/112 # addresses that $CLIENT has
 clients_for() { if [[ $1 == \[* ]]; then echo "$CLIENTS6"; else echo "$CLIENTS4"; fi; }
 
 # traffic_to KIND ADDRESS:PORT ARGUMENT...: run the traffic tool in the client, its result in $WORK/KIND-*.json and REPLY
@@ -208,7 +212,8 @@ traffic_to() {
     REPLY=$WORK/$kind-$((++TRAFFIC_RUNS)).json
     local sources=()
     [[ $kind == transfer ]] || sources=(--source-cidr "$(clients_for "$address")")
-    in_ns client traffic "$kind" --address "$address" "${sources[@]}" "$@" --json > "$REPLY" 2> "$REPLY.err" || {
+    # shellcheck disable=SC2153 # CLIENT is the topology's
+    in_ns "$CLIENT" traffic "$kind" --address "$address" "${sources[@]}" "$@" --json > "$REPLY" 2> "$REPLY.err" || {
         cat "$REPLY" "$REPLY.err" >&2
         broken "traffic $kind to $address failed"
     }
@@ -220,10 +225,10 @@ declare -A TRAFFIC_PID=()
 traffic_start() {
     local name=$1 kind=$2 address=$3
     shift 3
-    ip netns exec client traffic "$kind" --address "$address" --source-cidr "$(clients_for "$address")" "$@" --json \
-        </dev/null > "$WORK/$name.json" 2> "$WORK/$name.err" &
-    TRAFFIC_PID[$name]=$!
-    STARTED+=($!)
+    rm -f "$WORK/$name".{json,err}
+    start_in "$CLIENT" "$WORK/$name.json" "$WORK/$name.err" \
+        traffic "$kind" --address "$address" --source-cidr "$(clients_for "$address")" "$@" --json
+    TRAFFIC_PID[$name]=$BACKGROUND
 }
 traffic_end() {
     wait_until 300 "the traffic '$1' is done" process_gone "${TRAFFIC_PID[$1]}"
@@ -245,13 +250,12 @@ declare -A HOLD_PID=()
 hold_start() {
     local name=$1 address=$2 connections=$3
     shift 3
-    rm -f "$WORK/$name".{ready,until}
-    ip netns exec client traffic hold --address "$address" --source-cidr "$(clients_for "$address")" \
+    rm -f "$WORK/$name".{ready,until,json,err}
+    start_in "$CLIENT" "$WORK/$name.json" "$WORK/$name.err" \
+        traffic hold --address "$address" --source-cidr "$(clients_for "$address")" \
         --connections "$connections" --concurrency 20 --timeout-ms 20000 --seconds 600 \
-        --ready-file "$WORK/$name.ready" --until-file "$WORK/$name.until" --json "$@" \
-        </dev/null > "$WORK/$name.json" 2> "$WORK/$name.err" &
-    HOLD_PID[$name]=$!
-    STARTED+=($!)
+        --ready-file "$WORK/$name.ready" --until-file "$WORK/$name.until" --json "$@"
+    HOLD_PID[$name]=$BACKGROUND
     wait_until 60 "the connections '$name' are open" test -s "$WORK/$name.ready"
     expect_eq "connections '$name' open to $address" "$(jq .opened "$WORK/$name.ready")" "$connections"
 }

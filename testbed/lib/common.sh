@@ -4,6 +4,9 @@
 # Progress goes to standard output as one line a step; what went wrong goes to standard error.
 # Nothing here sleeps until something is "probably ready": wait_until polls a condition, with a limit.
 
+# shellcheck disable=SC2034 # for others
+STATUS_LACKING=77 # exit status of what could not run because the kernel or the host lacks something
+
 say() { printf '%s\n' "$*"; }
 step() { printf '%s %s\n' "${STEP_MARK:-==>}" "$*"; }
 complain() { printf 'testbed: %s\n' "$*" >&2; }

@@ -11,6 +11,7 @@ web_up() {
 balancers_up() {
     local lb
     witness_up "$@"
+    step "lbd on $*, then $SERVERS backends"
     for lb; do balancer_start "$lb" "$lb.toml"; done
     backends_up "$1" web 1 "$SERVERS"
     servers_up 1 "$SERVERS" "$VIP4:$PORT" "[$VIP6]:$PORT"
@@ -45,4 +46,55 @@ fragments_all() {
             "$(field "$REPLY" .messages)" "$datagrams"
         REPLIES+=("$REPLY")
     done
+}
+
+# demo_traffic CONNECTIONS LB...: so many flows of each kind to "web", a summary that a person can read, and what must hold:
+# nothing failed, every backend was used, and each flow was queued once, at one of the balancers.
+demo_traffic() {
+    local connections=$1 kind address many before syns again key file
+    local -A result=() queued=()
+    shift
+    syns=$(sum witness syn "$@") again=$(sum witness syn_again "$@")
+    for kind in connect udp; do
+        for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
+            before=$(sum kernel_queued '' "$@")
+            many=--connections
+            [[ $kind == connect ]] || many=--flows
+            step "$kind: $connections flows to $address"
+            traffic_to "$kind" "$address" $many "$connections" --messages 10 --concurrency 25 --timeout-ms 20000
+            result["$kind $address"]=$REPLY
+            queued["$kind $address"]=$(($(sum kernel_queued '' "$@") - before))
+        done
+    done
+    syns=$(($(sum witness syn "$@") - syns)) again=$(($(sum witness syn_again "$@") - again))
+
+    say ""
+    printf '  %-4s  %-15s %8s %8s %8s %10s %8s\n' "" to opened failed lost "answered by" queued
+    for key in "connect $VIP4:$PORT" "connect [$VIP6]:$PORT" "udp $VIP4:$PORT" "udp [$VIP6]:$PORT"; do
+        file=${result[$key]}
+        kind=TCP
+        [[ $key == connect* ]] || kind=UDP
+        printf '  %-4s  %-15s %8d %8d %8d %8d/%d %9d\n' "$kind" "${key#* }" "$(jq '.opened // .flows' "$file")" \
+            "$(jq '.failed // 0' "$file")" "$(jq .lost "$file")" "$(servers_used "$file")" "$SERVERS" "${queued[$key]}"
+    done
+    say ""
+    say "  connections and flows by backend"
+    bars "${result[@]}"
+    say ""
+
+    expect_eq "flows that failed or were lost" "$(($(total failed "${result[@]}") + $(total lost "${result[@]}")))" 0
+    expect_eq "backends used" "$(servers_used "${result[@]}")" "$SERVERS"
+    expect_eq "first SYNs" "$((syns - again))" "$((2 * connections))"
+    expect_eq "packets queued for TCP (connections, and $again SYNs sent again)" \
+        "$((queued["connect $VIP4:$PORT"] + queued["connect [$VIP6]:$PORT"]))" "$syns"
+    expect_eq "packets queued for UDP" "$((queued["udp $VIP4:$PORT"] + queued["udp [$VIP6]:$PORT"]))" "$((2 * connections))"
+    expect_eq "packets queued, as lbd counts them" "$(sum statistic queued "$@")" "$(sum kernel_queued '' "$@")"
+    expect_eq "packets dropped by lbd" "$(sum statistic dropped "$@")" 0
+}
+# sum WHAT NAME LB...: what "WHAT LB NAME" says, added up over balancers
+sum() {
+    local what=$1 name=$2 lb added=0
+    shift 2
+    for lb; do added=$((added + $("$what" "$lb" "$name"))); done
+    echo "$added"
 }

@@ -18,8 +18,6 @@
 # spread_packets tears flows and datagrams apart; topology_up SPEC sets SERVERS and BALANCERS; topology_down ends what was started in the
 # background (STARTED) and deletes the namespaces.
 
-STATUS_LACKING=77 # exit status of what could not run because the kernel or the host lacks something
-
 topology_up() {
     local spec=$1 setting
     SERVERS=4 BALANCERS=1
@@ -53,14 +51,30 @@ topology_namespaces() {
 }
 
 topology_down() {
-    # The shell's own word on a job of its that was killed is of no interest.
-    { kill -9 "${STARTED[@]}"; wait "${STARTED[@]}"; } 2>/dev/null || true
+    kill_started "${STARTED[@]}"
     ip -all netns delete
+    rm -f /dev/shm/lb20? /dev/shm/lb21?
 }
-STARTED=() # ids of the processes in the background
+kernel_messages() { dmesg 2>/dev/null | tail -n 100 > "$WORK/dmesg.txt" || true; }
+# shellcheck disable=SC2034 # for lib/scenario, lib/balancer.sh
+WORK_IN=/run CLIENT=client
+# shellcheck disable=SC2034
+server_name() { name=s$1; } # N: sets `name`
 
 # in_ns NAMESPACE COMMAND...
 in_ns() { local ns=$1; shift; ip netns exec "$ns" "$@"; }
+# start_in NAMESPACE OUT ERR COMMAND...: in the background, its output appended to these files; sets BACKGROUND to its id
+start_in() {
+    local ns=$1 out=$2 err=$3
+    shift 3
+    ip netns exec "$ns" "$@" </dev/null >> "$out" 2>> "$err" &
+    # shellcheck disable=SC2034
+    BACKGROUND=$!
+    STARTED+=($!)
+}
+STARTED=() # ids of the processes in the background
+# kill_started ID...: at once. The shell's own word on a job of its that was killed is of no interest.
+kill_started() { { kill -9 "$@"; wait "$@"; } 2>/dev/null || true; }
 # settings NAMESPACE KEY=VALUE...: sysctls, in one process
 settings() {
     local ns=$1

@@ -13,11 +13,8 @@ INITRAMFS_MODULES=(virtio_pci 9pnet_virtio 9p overlay virtio_console)
 # SECONDS 0: no limit, and the caller's terminal becomes the guest's.
 vm_run() {
     local run=$1 seconds=$2 qemu ports=() status=0
-    printf '%s' "$CHECKOUT" > "$run/checkout.path"
-    printf '%s' "$run" > "$run/run.path"
-    printf '%s' "$KERNEL_VERSION" > "$run/kernel.version"
-    vm_initramfs "$run/initramfs.gz"
-    vm_arguments "$run"
+    vm_files "$run"
+    vm_arguments "$run" "$run/serial.log" 2 "$VM_MEMORY_MIB"
 
     if ((seconds == 0)); then
         printf '%s %s\n' "$(stty size)" "${TERM:-linux}" > "$run/terminal"
@@ -48,13 +45,24 @@ vm_run() {
     return 125
 }
 
-vm_arguments() {
+# vm_files RUN_DIRECTORY: what a machine finds there when it starts.
+vm_files() {
     local run=$1
+    printf '%s' "$CHECKOUT" > "$run/checkout.path"
+    printf '%s' "$run" > "$run/run.path"
+    printf '%s' "$KERNEL_VERSION" > "$run/kernel.version"
+    vm_initramfs "$run/initramfs.gz"
+}
+
+# vm_arguments RUN_DIRECTORY CONSOLE_FILE CPUS MEMORY_MIB [KERNEL_ARGUMENT...]: sets `qemu`.
+vm_arguments() {
+    local run=$1 console=$2 cpus=$3 memory=$4
+    shift 4
     qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -nic none -monitor none
-        -smp 2 -m "$VM_MEMORY_MIB" -device "virtio-serial-pci,max_ports=8"
-        -chardev "file,id=kernel,path=$(qemu_path "$run/serial.log")" -serial chardev:kernel
+        -smp "$cpus" -m "$memory" -device "virtio-serial-pci,max_ports=8"
+        -chardev "file,id=kernel,path=$(qemu_path "$console")" -serial chardev:kernel
         -kernel "$KERNEL_ROOT/boot/vmlinuz-$KERNEL_VERSION" -initrd "$run/initramfs.gz"
-        -append "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off nokaslr")
+        -append "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off nokaslr${*:+ $*}")
     case ${TESTBED_ACCEL:-tcg} in
         tcg) qemu+=(-accel "tcg,thread=multi" -cpu "max,la57=off") ;;
         kvm) qemu+=(-accel kvm -cpu host) ;;

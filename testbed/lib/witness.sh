@@ -6,8 +6,11 @@
 
 witness_up() { # LB...
     local lb
-    for lb; do
-        in_ns "$lb" nft -f - <<'NFT'
+    witness_rules > "$WORK/witness.nft"
+    for lb; do in_ns "$lb" nft -f "$WORK/witness.nft"; done
+}
+witness_rules() {
+    cat <<'NFT'
 table inet witness {
     set syns4 { typeof ip saddr . tcp sport . ip daddr . tcp dport; size 65535; flags dynamic; }
     set syns6 { typeof ip6 saddr . tcp sport . ip6 daddr . tcp dport; size 65535; flags dynamic; }
@@ -18,7 +21,7 @@ table inet witness {
     counter fragment { comment "fragments to a VIP, as they come in" }
     counter fragment_after { comment "fragments to a VIP from anywhere, where connection tracking would have put them together" }
     counter datagram_after { comment "whole UDP datagrams there, put together or never cut" }
-    counter from_vip { comment "packets from a VIP: replies, that should never come here" }
+    counter from_vip { comment "packets from a VIP: replies, none where they do not pass balancers" }
     chain arrive {
         type filter hook prerouting priority -500; policy accept
         ip saddr 10.0.0.0/24 counter name from_vip
@@ -52,7 +55,6 @@ table inet witness {
     }
 }
 NFT
-    done
 }
 # hops_up FIRST LAST: from now on servers count fragments to a VIP by the routers that they have passed: a client sends them
 # with 64 hops to go, the router takes one, each balancer another. A tunnel's outer header has hops of its own.

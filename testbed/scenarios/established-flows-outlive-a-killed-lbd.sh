@@ -17,13 +17,13 @@ udp=$!
 STARTED+=("$udp")
 udp_flows() { (($(in_ns lb201 conntrack --count --proto udp 2>/dev/null || in_ns lb201 conntrack --dump --proto udp 2>/dev/null | wc -l) >= 20)); }
 wait_until 30 "the UDP flows are known to conntrack" udp_flows
-kernel_state lb201 > before.txt
+lasting_state lb201 > before.txt
 inode=$(stat -c %i /dev/shm/lb201)
 expect_ge "lines of what lbd made in the kernel" "$(wc -l < before.txt)" 30
 
 for round in 1 2; do
     balancer_kill lb201
-    kernel_state lb201 > dead.txt
+    lasting_state lb201 > dead.txt
     expect_same "round $round: lbd dead, its rules, routes and devices are there" before.txt dead.txt
     packets=$(witness lb201 to_vip)
     carried() { (($(witness lb201 to_vip) >= packets + 300)); }
@@ -37,7 +37,7 @@ for round in 1 2; do
     wait_until 30 "new connections are asked for" knocking
 
     balancer_start lb201 lb201.toml
-    kernel_state lb201 > after.txt
+    lasting_state lb201 > after.txt
     expect_same "round $round: taken over, not rebuilt" before.txt after.txt
     expect_eq "round $round: the region is the same file" "$(stat -c %i /dev/shm/lb201)" "$inode"
     wait_until 60 "the connections that were asked for meanwhile are done" process_gone "$meanwhile"

@@ -8,15 +8,15 @@
 web_up gre
 hold_start four "$VIP4:$PORT" 40 --interval-ms 500
 hold_start six "[$VIP6]:$PORT" 40 --interval-ms 500
-kernel_state lb201 > before.txt
+lasting_state lb201 > before.txt
 balancer_stop lb201
-kernel_state lb201 > stopped.txt
+lasting_state lb201 > stopped.txt
 expect_same "after SIGTERM the kernel's state is as it was" before.txt stopped.txt
 packets=$(witness lb201 to_vip)
 carried() { (($(witness lb201 to_vip) >= packets + 200)); }
 wait_until 30 "the kernel has carried 200 packets with no lbd" carried
 balancer_start lb201 lb201.toml
-kernel_state lb201 > after.txt
+lasting_state lb201 > after.txt
 expect_same "the next lbd takes over" before.txt after.txt
 connect_all 20
 hold_end four

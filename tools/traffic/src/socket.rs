@@ -21,28 +21,17 @@ const BACKLOG: i32 = 4096;
 /// Asked for; the kernel gives what its own limit allows.
 const UDP_BUFFER_BYTES: usize = 4 << 20;
 
-/// The beginning of `struct tcp_info`, which grows from kernel to kernel; each writes as much of it as is asked for.
-#[derive(Clone, Copy)]
-#[repr(C)]
-#[expect(unreachable_pub, reason = "the macro makes a public type of it")]
-pub struct TcpInfoHead {
-    before: [u32; 25],
-    total_retrans: u32,
-}
-
-const _: () = assert!(
-    std::mem::offset_of!(TcpInfoHead, total_retrans)
-        == std::mem::offset_of!(libc::tcp_info, tcpi_total_retrans)
-);
-
 sockopt_impl!(
-    /// What the kernel knows of a TCP connection.
+    /// The first words of the kernel's `tcp_info`, up to the last one that is read here. Newer kernels know more than
+    /// older ones; every one fills as much as it is asked for, if it has that.
     TcpInfo,
     GetOnly,
     libc::IPPROTO_TCP,
     libc::TCP_INFO,
-    TcpInfoHead
+    [u32; TOTAL_RETRANS + 1]
 );
+/// Where `tcpi_total_retrans` is, in words.
+const TOTAL_RETRANS: usize = std::mem::offset_of!(libc::tcp_info, tcpi_total_retrans) / 4;
 
 /// Where connections come from.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +119,7 @@ pub(crate) fn udp_server(at: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
 
 /// How many segments of the connection had to be sent again.
 pub(crate) fn retransmissions(stream: &TcpStream) -> io::Result<u64> {
-    Ok(getsockopt(stream, TcpInfo)?.total_retrans.into())
+    Ok(getsockopt(stream, TcpInfo)?[TOTAL_RETRANS].into())
 }
 
 /// Raises the limit of open files as far as `connections` need and the system allows; returns for how many
