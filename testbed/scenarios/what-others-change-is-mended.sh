@@ -31,7 +31,7 @@ routes | without_expiry | sort > routes.before
 in_ns lb201 nft flush ruleset
 ruleset_back() { in_ns lb201 nft list chain inet synrail to_queue 2>/dev/null | grep -q queue; }
 wait_until 60 "the ruleset is there again" ruleset_back
-wait_until 60 "lbd says that it mended it" grep -q 'ruleset; it is mended' lb201.lbd.log
+wait_until 60 "lbd says that it mended it" grep -q 'our ruleset was not as it should be; it is mended' lb201.lbd.log
 connect_all 20
 
 ip -netns lb201 link set eth1 down
