@@ -21,7 +21,7 @@ use workers::{Opened, Workers};
 
 use crate::{
     balance::Forwarding,
-    config::{Config, QueueRange},
+    config::{Config, InterfaceName, QueueRange},
     ids::{Generation, MarkMask, QueueNum},
     plan::{
         elements::FRAGMENTS_DEVICE,
@@ -35,7 +35,7 @@ use crate::{
     state::State,
     sys::{
         alone::Alone,
-        capability, clock, nft,
+        capability, clock, interface_index, nft,
         probe::{self, Severity},
         region::{AccessError, Mapping, Region, RegionName},
         rtnetlink::{Routing, RoutingError},
@@ -356,7 +356,8 @@ impl Lbd {
             );
             (balancer.queues, balancer.fragment_queue, balancer.mark_mask) = of_start;
         }
-        for interface in state.balancer.interfaces.iter().filter(|name| !probe::has_interface(name)) {
+        let missing = |name: &&InterfaceName| interface_index(name.as_str()).is_none();
+        for interface in state.balancer.interfaces.iter().filter(missing) {
             warn!(%interface, "there is no such device now: nothing comes in by it");
         }
         let forwarding = Arc::new(Forwarding::new(&state, generation)?);

@@ -86,9 +86,9 @@ pub struct Forwarding {
     tier: Tier,
     fragments: FragmentLimits,
     udp_seconds: u32,
-    /// Marks that a flow may be pinned with: those of targets in use.
-    live: MarkMask,
-    targets: Vec<bool>,
+    mark_mask: MarkMask,
+    /// Which targets are in use, by [`TargetId::index`]: a flow may be pinned to them.
+    in_use: Vec<bool>,
 }
 
 /// A service's table, and what its entries mean.
@@ -121,8 +121,8 @@ impl Forwarding {
             tier: Tier::new(state),
             fragments: state.balancer.fragments,
             udp_seconds: state.balancer.timeouts.udp_seconds,
-            live: mask,
-            targets: state.targets.iter().map(Option::is_some).collect(),
+            mark_mask: mask,
+            in_use: state.targets.iter().map(Option::is_some).collect(),
         })
     }
 
@@ -159,15 +159,15 @@ impl Forwarding {
     /// Which bits of a mark are ours.
     #[must_use]
     pub fn mark_mask(&self) -> MarkMask {
-        self.live
+        self.mark_mask
     }
 
     /// The target that a connection mark pins a flow to, if that target is still in use, and the mark without the bits of
     /// others.
     #[must_use]
     pub fn pinned(&self, mark: Mark) -> Option<(TargetId, Mark)> {
-        let target = self.live.target(mark)?;
-        self.targets.get(target.index())?.then(|| (target, self.live.mark(target)))
+        let target = self.mark_mask.target(mark)?;
+        self.in_use.get(target.index())?.then(|| (target, self.mark_mask.mark(target)))
     }
 
     /// Where a packet goes, and why.

@@ -443,16 +443,15 @@ fn users(state: &State) -> Result<BTreeMap<TargetId, Users>, PlanError> {
                 return Err(PlanError::Ipv6OverIpv4 { service, backend, vip: *vip, address });
             }
             let entry = users.entry(backend.target).or_default();
-            entry.names.push(format!("{}/{}", service.name, backend.name));
             entry.vip4 |= service.vips.iter().any(|vip| matches!(vip, IpNet::V4(_)));
             entry.vip6 |= vip6.is_some();
         }
     }
-    for member in &state.tier {
-        let Some(target) = member.target else { continue };
-        let entry = users.entry(target).or_default();
-        entry.names.push(format!("tier/{}", member.name));
-        entry.tier = true;
+    for target in state.tier.iter().filter_map(|member| member.target) {
+        users.entry(target).or_default().tier = true;
+    }
+    for (target, name) in state.names() {
+        users.entry(target).or_default().names.push(name);
     }
     Ok(users)
 }

@@ -11,7 +11,6 @@ use std::{
 
 use super::{
     conntrack::Conntrack,
-    interface_index,
     nft::{NftError, nft, queue_by},
 };
 use crate::{config::InterfaceName, plan::ruleset::QueueBy};
@@ -83,12 +82,6 @@ pub fn probe(interfaces: &[InterfaceName]) -> Result<Probe, NftError> {
     findings.extend(host.sysctls(interfaces));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(Probe { queue_by, findings })
-}
-
-/// Whether this network namespace has a device of that name.
-#[must_use]
-pub fn has_interface(name: &InterfaceName) -> bool {
-    interface_index(name.as_str()).is_some()
 }
 
 /// A part of nf_tables, and a ruleset that needs it.
