@@ -89,6 +89,58 @@ pub struct Balancer {
     pub timeouts: Timeouts,
     /// How much the fragment table may hold.
     pub fragments: FragmentLimits,
+    /// Which packets lbd decides about.
+    pub steering: Steering,
+    /// Whether packets to virtual addresses also come in GRE from routers in front, at this balancer's own addresses.
+    pub gre_in: bool,
+    /// Who may trace packets.
+    pub tracer: TracerSettings,
+}
+
+/// Which packets to a virtual address are queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Steering {
+    /// The first of a flow; the others stay in the kernel with connection tracking.
+    SynOnly,
+    /// Every one, without any state: a flow follows the table, wherever that goes.
+    EveryPacket,
+}
+
+impl Steering {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::SynOnly, Self::EveryPacket];
+
+    /// The name in the configuration file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SynOnly => "syn-only",
+            Self::EveryPacket => "every-packet",
+        }
+    }
+}
+
+/// Who may have the decisions about probes reported to him (Eisenbud et al., NSDI 2016, section 4.4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TracerSettings {
+    /// Where reports may be sent, at most [`TracerSettings::RECEIVERS_MAX`] prefixes. Empty: nowhere, probes are dropped.
+    pub receivers: Vec<IpNet>,
+    /// How many probes a second are looked at; the others are dropped.
+    pub per_second: u32,
+}
+
+impl TracerSettings {
+    /// At most this many prefixes.
+    pub const RECEIVERS_MAX: usize = 64;
+    /// Allowed values of `per_second`.
+    pub const PER_SECOND: RangeInclusive<u32> = 1..=10_000;
+}
+
+impl Default for TracerSettings {
+    fn default() -> Self {
+        Self { receivers: Vec::new(), per_second: 100 }
+    }
 }
 
 /// Limits of the fragment table. All but the time hold for what is there at one moment.
@@ -186,6 +238,9 @@ impl Balancer {
             mark_mask: MarkMask::DEFAULT,
             timeouts: Timeouts::default(),
             fragments: FragmentLimits::default(),
+            steering: Steering::SynOnly,
+            gre_in: false,
+            tracer: TracerSettings::default(),
         }
     }
 

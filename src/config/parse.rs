@@ -2,6 +2,7 @@
 
 mod fragments;
 mod tier;
+mod tracer;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 
 use super::{
     Backend, Balancer, Config, Encap, HASH_SEED_DEFAULT, HashMode, InterfaceName, Name, Path, Pmtu,
-    PortRange, Protocol, Protocols, QueueRange, Service, TableSize, Timeouts, Weight,
+    PortRange, Protocol, Protocols, QueueRange, Service, Steering, TableSize, Timeouts, Weight,
     reader::{ConfigErrors, Item, Reader, Table},
 };
 use crate::{
@@ -60,9 +61,15 @@ fn read_config(reader: &mut Reader<'_>, mut document: Table<'_>) -> Option<Confi
     {
         balancer.fragments = limits;
     }
+    if let Some(item) = document.take("tracer")
+        && let Some(settings) = tracer::read(reader, item)
+        && let Some(balancer) = &mut balancer
+    {
+        balancer.tracer = settings;
+    }
     let tier = document.take("tier");
     let items = document.take("service").map(Item::list).unwrap_or_default();
-    document.finish(reader, &["balancer", "timeouts", "fragments", "tier", "service"]);
+    document.finish(reader, &["balancer", "timeouts", "fragments", "tracer", "tier", "service"]);
     if let Some(item) = items.get(SERVICES_MAX) {
         item.complain(reader, format_args!("at most {SERVICES_MAX} services"));
         return None;
@@ -85,14 +92,24 @@ struct Origin {
     place: String,
 }
 
-const BALANCER_KEYS: &[&str] =
-    &["name", "address", "interfaces", "queues", "fragment_queue", "hash_seed", "mark_mask"];
+const BALANCER_KEYS: &[&str] = &[
+    "name",
+    "address",
+    "interfaces",
+    "queues",
+    "fragment_queue",
+    "hash_seed",
+    "mark_mask",
+    "steering",
+    "gre_in",
+];
 
 fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {
     let mut balancer = Balancer::unconfigured();
     let name = table.need(reader, "name", NAME);
     let name = name.and_then(|item| item.string(reader, NAME, Name::new));
     let addresses = table.take("address").map(Item::list).unwrap_or_default();
+    let addresses_named = addresses.len();
     (balancer.address4, balancer.address6) = read_addresses(reader, addresses, |_, _, _| {});
     if let Some(item) = table.need(reader, "interfaces", INTERFACE) {
         for item in item.list_of_some(reader, INTERFACE) {
@@ -132,6 +149,17 @@ fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balanc
                 format_args!("{bits:#010x}"),
                 format_args!("a mask of which {error}"),
             ),
+        }
+    }
+    if let Some(item) = table.take("steering") {
+        let named = |text: &str| Steering::ALL.into_iter().find(|steering| steering.name() == text);
+        let steering = item.string(reader, "\"syn-only\" or \"every-packet\"", named);
+        balancer.steering = steering.unwrap_or(balancer.steering);
+    }
+    if let Some(item) = table.take("gre_in") {
+        balancer.gre_in = item.bool(reader).unwrap_or(false);
+        if balancer.gre_in && addresses_named == 0 {
+            item.complain(reader, "false, or an address in [balancer] address: it is the tunnel's end");
         }
     }
     table.finish(reader, BALANCER_KEYS);

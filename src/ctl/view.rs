@@ -10,12 +10,12 @@ use crate::{
         service::Scope,
         tier::{TABLE_SIZE, Tier},
     },
-    config::{Balancer, Encap, FragmentLimits, Name, Path, PortRange, Protocols},
+    config::{Balancer, Encap, FragmentLimits, Name, Path, PortRange, Protocols, Steering, TracerSettings},
     ids::{MarkMask, TargetId},
     state::{Backend, Service, State, TierMember},
 };
 
-/// The settings of `[balancer]`, `[timeouts]` and `[fragments]`.
+/// The settings of `[balancer]`, `[timeouts]`, `[fragments]` and `[tracer]`.
 #[derive(Debug, Serialize)]
 pub(super) struct BalancerView {
     name: String,
@@ -25,10 +25,13 @@ pub(super) struct BalancerView {
     fragment_queue: u16,
     hash_seed: u32,
     mark_mask: String,
+    steering: Steering,
+    gre_in: bool,
     tcp_established_seconds: u32,
     tcp_closing_seconds: u32,
     udp_seconds: u32,
     fragments: FragmentLimits,
+    tracer: TracerSettings,
 }
 
 impl BalancerView {
@@ -41,10 +44,13 @@ impl BalancerView {
             fragment_queue: balancer.fragment_queue.0,
             hash_seed: balancer.hash_seed,
             mark_mask: mask_text(balancer.mark_mask),
+            steering: balancer.steering,
+            gre_in: balancer.gre_in,
             tcp_established_seconds: balancer.timeouts.tcp_established_seconds,
             tcp_closing_seconds: balancer.timeouts.tcp_closing_seconds,
             udp_seconds: balancer.timeouts.udp_seconds,
             fragments: balancer.fragments,
+            tracer: balancer.tracer.clone(),
         }
     }
 }

@@ -2,8 +2,9 @@
 //! order (the region's header says which).
 //!
 //! ```text
-//!  Head 192      counts of everything below, settings of [balancer], [timeouts] and [fragments]
+//!  Head 192      counts of everything below, settings of [balancer], [timeouts], [fragments] and [tracer]
 //!  interfaces    16 each   a device name, padded with zeros
+//!  receivers     24 each   prefixes that reports of the tracer may be sent to
 //!  targets       24 each   by target number; kind 0 is a free number
 //!  tier          72 each   sorted by name; this balancer's own is the one without a target
 //!  services      96 each   with counts of its vips, ports, backends
@@ -30,7 +31,7 @@ use super::RegionError;
 use crate::{
     config::{
         Balancer, Encap, FragmentLimits, HashMode, InterfaceName, Name, Path, Pmtu, PortRange, Protocol,
-        Protocols, QueueRange, TIER_MAX, TableSize, Timeouts, Weight,
+        Protocols, QueueRange, Steering, TIER_MAX, TableSize, Timeouts, TracerSettings, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
     state::{Backend, ENTRIES_MAX, Service, State, TierMember},
@@ -68,7 +69,12 @@ struct Head {
     name: NameRecord,
     address4: [u8; 4],
     address6: [u8; 16],
-    reserved: [u8; 24],
+    receivers: u32,
+    traces_per_second: u32,
+    /// 0 syn-only, 1 every-packet.
+    steering: u8,
+    gre_in: u8,
+    reserved: [u8; 14],
 }
 
 /// A [`Name`], padded with zeros.
@@ -125,7 +131,7 @@ struct ServiceRecord {
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
 #[repr(C)]
-struct VipRecord {
+struct PrefixRecord {
     address: [u8; 16],
     family: u8,
     prefix: u8,
@@ -154,7 +160,7 @@ const _: () = {
     assert!(size_of::<TargetRecord>() == 24);
     assert!(size_of::<TierRecord>() == 72);
     assert!(size_of::<ServiceRecord>() == 96);
-    assert!(size_of::<VipRecord>() == 24);
+    assert!(size_of::<PrefixRecord>() == 24);
     assert!(size_of::<PortRecord>() == 4);
     assert!(size_of::<BackendRecord>() == 56);
 };
@@ -195,12 +201,22 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         name: padded(balancer.name.as_str()),
         address4: balancer.address4.map_or([0; 4], |address| address.octets()),
         address6: balancer.address6.map_or([0; 16], |address| address.octets()),
-        reserved: [0; 24],
+        receivers: count(balancer.tracer.receivers.len()),
+        traces_per_second: balancer.tracer.per_second,
+        steering: match balancer.steering {
+            Steering::SynOnly => 0,
+            Steering::EveryPacket => 1,
+        },
+        gre_in: u8::from(balancer.gre_in),
+        reserved: [0; 14],
     };
     let mut bytes = Vec::with_capacity(size_of::<Head>() + entries * 2 + (1 << 16));
     bytes.extend(head.as_bytes());
     for interface in &balancer.interfaces {
         bytes.extend(padded::<{ size_of::<InterfaceRecord>() }>(interface.as_str()));
+    }
+    for receiver in &balancer.tracer.receivers {
+        bytes.extend(prefix_record(*receiver).as_bytes());
     }
     for path in &state.targets {
         bytes.extend(target_record(*path).as_bytes());
@@ -212,8 +228,7 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         bytes.extend(service_record(service).as_bytes());
     }
     for vip in state.services.iter().flat_map(|service| &service.vips) {
-        let (family, address) = address_bytes(vip.addr());
-        bytes.extend(VipRecord { address, family, prefix: vip.prefix_len(), reserved: [0; 6] }.as_bytes());
+        bytes.extend(prefix_record(*vip).as_bytes());
     }
     for ports in state.services.iter().flat_map(|service| &service.ports) {
         bytes.extend(PortRecord { first: ports.first, last: ports.last }.as_bytes());
@@ -228,6 +243,11 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
     }
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     bytes
+}
+
+fn prefix_record(net: IpNet) -> PrefixRecord {
+    let (family, address) = address_bytes(net.addr());
+    PrefixRecord { address, family, prefix: net.prefix_len(), reserved: [0; 6] }
 }
 
 fn target_record(path: Option<Path>) -> TargetRecord {
@@ -302,12 +322,14 @@ fn service_record(service: &Service) -> ServiceRecord {
 pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
     let mut input = Input { rest: bytes };
     let head: Head = input.record()?;
-    let balancer = Balancer {
+    let mut balancer = Balancer {
         interfaces: input.records(head.interfaces, |record: InterfaceRecord| {
             InterfaceName::new(unpadded(&record)?).ok_or(RegionError::Corrupt("an interface's name"))
         })?,
         ..balancer_of(&head)?
     };
+    limit(head.receivers, TracerSettings::RECEIVERS_MAX, "number of the tracer's receivers")?;
+    balancer.tracer.receivers = input.records(head.receivers, |record| prefix_of(&record))?;
     limit(head.targets, TARGETS_MAX, "number of targets")?;
     let targets = input.records(head.targets, |record| path_of(&record))?;
     limit(head.tier, TIER_MAX, "number of balancers in the tier")?;
@@ -318,7 +340,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
     }
     limit(head.services, SERVICES_MAX, "number of services")?;
     let services: Vec<ServiceRecord> = input.records(head.services, Ok)?;
-    let mut vips = input.records(head.vips, |record| vip_of(&record))?.into_iter();
+    let mut vips = input.records(head.vips, |record| prefix_of(&record))?.into_iter();
     let mut ports = input.records(head.ports, |record| ports_of(&record))?.into_iter();
     let mut backends = input.records(head.backends, |record| backend_of(&record, &targets))?.into_iter();
     let mut state = State { targets, tier, target_cursor: head.target_cursor, ..State::empty(balancer) };
@@ -439,6 +461,22 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
         })
         .filter(FragmentLimits::is_valid)
         .ok_or(RegionError::Corrupt("the limits of fragments"))?,
+        steering: match head.steering {
+            0 => Steering::SynOnly,
+            1 => Steering::EveryPacket,
+            _ => return Err(RegionError::Corrupt("the steering")),
+        },
+        gre_in: match head.gre_in {
+            0 => false,
+            1 if head.addresses & 3 != 0 => true,
+            _ => return Err(RegionError::Corrupt("gre_in")),
+        },
+        tracer: TracerSettings {
+            receivers: Vec::new(),
+            per_second: Some(head.traces_per_second)
+                .filter(|count| TracerSettings::PER_SECOND.contains(count))
+                .ok_or(RegionError::Corrupt("the limit of traces"))?,
+        },
     })
 }
 
@@ -455,9 +493,9 @@ fn path_of(record: &TargetRecord) -> Result<Option<Path>, RegionError> {
     Ok(Some(Path::Via(encap, address_of(record.family, record.address)?)))
 }
 
-fn vip_of(record: &VipRecord) -> Result<IpNet, RegionError> {
+fn prefix_of(record: &PrefixRecord) -> Result<IpNet, RegionError> {
     let net = IpNet::new(address_of(record.family, record.address)?, record.prefix);
-    net.ok().filter(|net| net.trunc() == *net).ok_or(RegionError::Corrupt("a VIP"))
+    net.ok().filter(|net| net.trunc() == *net).ok_or(RegionError::Corrupt("a prefix"))
 }
 
 fn ports_of(record: &PortRecord) -> Result<PortRange, RegionError> {

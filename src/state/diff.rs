@@ -5,12 +5,12 @@ use std::{collections::HashMap, fmt};
 use serde::Serialize;
 
 use super::{Backend, Service, State, TierMember};
-use crate::config::{Balancer, FragmentLimits, Name, Path, PortRange, Protocols};
+use crate::config::{Balancer, FragmentLimits, Name, Path, PortRange, Protocols, TracerSettings};
 
 /// One difference between two states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// What it is about, such as `balancer`, `fragments`, `tier lb202`, `service web` or `backend web/s1`.
+    /// What it is about, such as `balancer`, `fragments`, `tracer`, `tier lb202`, `service web` or `backend web/s1`.
     pub what: String,
     /// The key that changed; `None` when the whole thing came or went.
     pub key: Option<&'static str>,
@@ -48,6 +48,8 @@ impl State {
         compare("balancer".to_owned(), balancer(self), balancer(next), &mut changes);
         let fragments = |state: &Self| Some(fragment_keys(&state.balancer.fragments));
         compare("fragments".to_owned(), fragments(self), fragments(next), &mut changes);
+        let tracer = |state: &Self| Some(tracer_keys(&state.balancer.tracer));
+        compare("tracer".to_owned(), tracer(self), tracer(next), &mut changes);
         for (name, old, new) in pairs(&self.tier, &next.tier, |member| &member.name) {
             compare(format!("tier {name}"), old.map(tier_keys), new.map(tier_keys), &mut changes);
         }
@@ -121,6 +123,8 @@ fn balancer_keys(balancer: &Balancer) -> Keys {
         ("fragment_queue", balancer.fragment_queue.0.to_string()),
         ("hash_seed", balancer.hash_seed.to_string()),
         ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
+        ("steering", balancer.steering.name().to_owned()),
+        ("gre_in", yes_or_no(balancer.gre_in)),
         ("tcp_established_seconds", timeouts.tcp_established_seconds.to_string()),
         ("tcp_closing_seconds", timeouts.tcp_closing_seconds.to_string()),
         ("udp_seconds", timeouts.udp_seconds.to_string()),
@@ -136,6 +140,10 @@ fn fragment_keys(limits: &FragmentLimits) -> Keys {
         ("held_bytes", limits.held_bytes.to_string()),
         ("held_bytes_per_source", limits.held_bytes_per_source.to_string()),
     ]
+}
+
+fn tracer_keys(tracer: &TracerSettings) -> Keys {
+    vec![("receivers", joined(&tracer.receivers)), ("per_second", tracer.per_second.to_string())]
 }
 
 fn tier_keys(member: &TierMember) -> Keys {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::FragmentLimits;
+use crate::config::{FragmentLimits, TracerSettings};
 
 const WHOLE: &str = r#"
 [balancer]
@@ -292,6 +292,54 @@ fn limits_of_fragments_have_limits() {
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert!(errors[1].to_string().ends_with(&format!("fragments: {key}: {expected}")), "{}", errors[1]);
     }
+}
+
+#[test]
+fn steering_and_gre_in_are_read() {
+    let balancer = |lines: &str| {
+        let text = WHOLE.replacen("queues = \"0-1\"", &format!("queues = \"0-1\"\n{lines}"), 1);
+        Config::parse("f", &text).unwrap().balancer
+    };
+    let default = balancer("");
+    assert_eq!((default.steering, default.gre_in), (Steering::SynOnly, false));
+    let other = balancer("steering = \"every-packet\"\ngre_in = true");
+    assert_eq!((other.steering, other.gre_in), (Steering::EveryPacket, true));
+    assert_eq!(
+        complaint("queues = \"0-1\"", "steering = \"all\""),
+        "lb.toml:6: balancer: steering: found \"all\"; allowed: \"syn-only\" or \"every-packet\""
+    );
+    assert_eq!(
+        complaint("queues = \"0-1\"", "gre_in = 1"),
+        "lb.toml:6: balancer: gre_in: found 1; allowed: true or false"
+    );
+    assert_eq!(
+        one("[balancer]\nname='a'\ninterfaces='eth1'\ngre_in=true\n"),
+        "lb.toml:4: balancer: gre_in: found true; allowed: false, or an address in [balancer] address: it is the \
+         tunnel's end"
+    );
+}
+
+#[test]
+fn a_tracer_has_receivers() {
+    let tracer =
+        |text: &str| Config::parse("f", &format!("{WHOLE}[tracer]\n{text}")).unwrap().balancer.tracer;
+    assert_eq!(tracer(""), TracerSettings::default());
+    let given = tracer("receivers = [\"192.168.2.0/24\", \"fd00::1\"]\nper_second = 7");
+    let receivers: Vec<String> = given.receivers.iter().map(ToString::to_string).collect();
+    assert_eq!((&receivers[..], given.per_second), (&["192.168.2.0/24".into(), "fd00::1/128".into()][..], 7));
+    for (text, expected) in [
+        (
+            "receivers = \"192.168.2.1/24\"",
+            "2: tracer: receivers: found \"192.168.2.1/24\"; allowed: a prefix without host bits, such as 192.168.2.0/24",
+        ),
+        ("per_second = 0", "2: tracer: per_second: found 0; allowed: a number from 1 to 10000"),
+        ("rate = 1", "2: tracer: rate: found an unknown key; allowed: receivers, per_second"),
+    ] {
+        assert_eq!(complaint_about(&format!("[tracer]\n{text}\n")), expected);
+    }
+    let many =
+        (0..=TracerSettings::RECEIVERS_MAX).map(|n| format!("'10.1.0.{n}'")).collect::<Vec<_>>().join(",");
+    assert!(complaint_about(&format!("[tracer]\nreceivers = [{many}]\n")).ends_with("at most 64 prefixes"));
 }
 
 #[test]

@@ -12,6 +12,11 @@ fn state() -> State {
         address = ['192.168.1.201', 'fd00:0:0:1::201']
         interfaces = ['eth1', 'eth2']
         queues = '3-5'
+        steering = 'every-packet'
+        gre_in = true
+        [tracer]
+        receivers = ['192.168.2.0/24', 'fd00:0:0:2::/64']
+        per_second = 7
         [[service]]
         name = 'web'
         vips = ['10.0.0.0/28', '1000::/128']
