@@ -508,7 +508,8 @@ fn mend_routing(routing: &mut Routing, wanted: &routing::Desired) -> Result<(), 
     let left = routing.apply_reachable(&ops)?;
     if ops.len() > left.len() {
         let changes = ops.len() - left.len();
-        let first = ops.first().map(ToString::to_string).unwrap_or_default();
+        let refused = |op: &String| left.iter().any(|problem| problem.refused() == Some(op));
+        let first = ops.iter().map(ToString::to_string).find(|op| !refused(op)).unwrap_or_default();
         warn!(changes, first, "our devices, routes or rules were not as they should be; they are mended");
     }
     left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))

@@ -71,6 +71,15 @@ pub enum RoutingError {
 }
 
 impl RoutingError {
+    /// The operation that the kernel refused, as a person reads it.
+    #[must_use]
+    pub fn refused(&self) -> Option<&String> {
+        match self {
+            Self::Apply { op, .. } => Some(op),
+            Self::Open(_) | Self::Read { .. } | Self::InTheWay(_) | Self::Drift { .. } => None,
+        }
+    }
+
     /// Whether the kernel refused a route since its next hop, or the device to it, is out of reach.
     fn is_unreachable(&self, op: &Op) -> bool {
         let Self::Apply { source, .. } = self else { return false };
