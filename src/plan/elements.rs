@@ -22,7 +22,7 @@ use crate::{
     state::State,
 };
 
-use super::routing;
+use super::routing::{self, inbound};
 
 /// The table that everything is in.
 pub const TABLE: &str = "synrail";
@@ -46,12 +46,14 @@ pub enum SetName {
     Local6,
     Remotes4,
     Remotes6,
+    GreIn4,
+    GreIn6,
     Targets,
 }
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -65,6 +67,8 @@ impl SetName {
         Self::Local6,
         Self::Remotes4,
         Self::Remotes6,
+        Self::GreIn4,
+        Self::GreIn6,
         Self::Targets,
     ];
 
@@ -85,6 +89,8 @@ impl SetName {
             Self::Local6 => "local6",
             Self::Remotes4 => "remotes4",
             Self::Remotes6 => "remotes6",
+            Self::GreIn4 => "gre_in4",
+            Self::GreIn6 => "gre_in6",
             Self::Targets => "targets",
         }
     }
@@ -150,6 +156,13 @@ impl Elements {
         elements.insert(SetName::Interfaces, Element::Interface(FRAGMENTS_DEVICE.to_owned()));
         for device in routing::tier_devices(state) {
             elements.insert(SetName::Interfaces, Element::Interface(device));
+        }
+        for device in inbound::device_names(&state.balancer) {
+            elements.insert(SetName::Interfaces, Element::Interface(device.to_owned()));
+        }
+        for address in inbound::addresses(&state.balancer) {
+            elements
+                .insert_by_family([SetName::GreIn4, SetName::GreIn6], Element::addresses(single(address)));
         }
         for vip in outermost(state.services.iter().flat_map(|service| service.vips.iter().copied())) {
             elements.insert_by_family([SetName::Vip4, SetName::Vip6], Element::addresses(range_of(vip)));
