@@ -3,7 +3,8 @@
 //!
 //! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
 //! rules send packets to them, and routes are there before marks that need them. Order of a change: new routes, rules
-//! and elements; then the workers' tables; then entrances for packets in GRE, and routes that nobody needs any more.
+//! and elements; then the workers' tables; then routes that nobody needs any more. Devices by which routers send packets
+//! in GRE are removed before all this, and set up after it.
 //!
 //! Whatever goes wrong with a new state, the last good one stays in force, and the reason is logged. Ending leaves the
 //! kernel as it is, so that existing flows go on; [`cleanup`] removes everything.
@@ -25,7 +26,7 @@ use crate::{
     ids::{Generation, MarkMask, QueueNum},
     plan::{
         elements::FRAGMENTS_DEVICE,
-        routing,
+        routing::{self, Op},
         ruleset::{QueueBy, Ruleset},
     },
     shm::{
@@ -370,8 +371,10 @@ impl Lbd {
             forwarding,
         };
         let ops = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?.ops;
-        // Entrances wait for the ruleset. Pure removals come last, when no worker sends there any more and no flow is
-        // pinned there.
+        // Entrances open after the ruleset's change and close before it. Pure removals come last, when no worker sends
+        // there any more and no flow is pinned there.
+        let (closing, ops): (Vec<_>, Vec<_>) = ops.into_iter().partition(Op::closes);
+        self.routing.apply(&closing)?;
         let late = ops.iter().rposition(|op| !op.removes() && !op.opens()).map_or(0, |last| last + 1);
         let left = self.routing.apply_reachable(&ops[..late])?;
         // New devices are told already; these may have been backends' until now. What leaves the tier still counts.
@@ -390,7 +393,7 @@ impl Lbd {
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         self.wanted = Some(wanted);
         info!(
-            routing_changes = ops.len(), rules = ?applied.structure, elements_added = applied.elements_added,
+            routing_changes = closing.len() + ops.len(), rules = ?applied.structure, elements_added = applied.elements_added,
             elements_deleted = applied.elements_deleted, "in force"
         );
         Ok(())

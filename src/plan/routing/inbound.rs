@@ -6,8 +6,8 @@
 //! `ip6gre_tunnel_lookup`); so does it to an operator's own tunnel to a router.
 //!
 //! Anybody may send into an entrance, and whatever comes out would be forwarded like any packet. The ruleset drops what is
-//! for no VIP. So an entrance is made down, set up when the ruleset is in place ([`Op::opens`]), and removed before
-//! that goes ([`Op::closes`]).
+//! for no VIP. So an entrance is made down, set up when the ruleset knows it ([`Op::opens`]), and removed before the
+//! ruleset forgets it ([`Op::closes`]).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,7 +17,7 @@ use crate::{
     plan::tunnel::{Ends, Wrap},
 };
 
-/// The entrance over IPv4. The ruleset names both.
+/// The entrance over IPv4.
 const DEVICE4: &str = "sr-in4";
 /// The entrance over IPv6.
 const DEVICE6: &str = "sr-in6";
@@ -92,6 +92,8 @@ impl Op {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::{
         super::tests::{DUAL, converge, state, with_tier},
         *,
@@ -100,7 +102,6 @@ mod tests {
         plan::{
             elements::{Elements, FRAGMENTS_DEVICE, SetName},
             routing::{Desired, DeviceNow, RoutingNow, desired, diff},
-            ruleset::{QueueBy, Structure},
         },
         state::State,
     };
@@ -133,22 +134,34 @@ mod tests {
     }
 
     #[test]
-    fn the_ruleset_lets_in_by_the_entrances_what_is_for_a_vip_and_names_both() {
+    fn the_ruleset_knows_the_entrances_and_their_addresses() {
         let elements = |state: &State| {
             let elements = Elements::wanted(state, &[]);
-            [SetName::Interfaces, SetName::GreIn4, SetName::GreIn6]
+            [SetName::Interfaces, SetName::Tunnels, SetName::GreIn4, SetName::GreIn6]
                 .map(|set| elements.of(set).iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         };
         let mut state = with_gre_in();
         let interfaces = r#""eth1" "sr-frag" "sr-in4" "sr-in6""#;
-        assert_eq!(elements(&state), [interfaces, "192.168.1.201", "fd00:0:0:1::201"]);
+        let tunnels = r#""sr-1" "sr-frag" "sr-in4" "sr-in6""#;
+        assert_eq!(elements(&state), [interfaces, tunnels, "192.168.1.201", "fd00:0:0:1::201"]);
         state.balancer.gre_in = false;
-        assert_eq!(elements(&state), [r#""eth1" "sr-frag""#, "", ""]);
-        let text = Structure::new(&state.balancer, QueueBy::Nft).unwrap().text;
-        // The first rule of the first chain, whatever elements there are.
-        let first = format!("iifname {{ \"{DEVICE4}\", \"{DEVICE6}\" }} jump from_router");
-        let (before, _) = text.split_once(&first).unwrap();
-        assert!(before.ends_with("priority -450; policy accept;\n\t\t"), "{before}");
+        assert_eq!(elements(&state), [r#""eth1" "sr-frag""#, r#""sr-1" "sr-frag""#, "", ""]);
+    }
+
+    #[test]
+    fn the_ruleset_knows_every_device_of_ours() {
+        let at = |n: u8, encap: &str| format!("address = \"fd00:0:0:1::{n}\"\nencap = \"{encap}\"");
+        let [gre, ipip, direct] = [at(1, "gre"), at(2, "ipip"), at(3, "direct")];
+        let mut state = state(DUAL, &[&gre, &ipip, &direct, "encap = \"mark\""]);
+        state.balancer.gre_in = true;
+        let state = with_tier(state, &["192.168.1.202"]);
+        let devices = desired(&state).unwrap().devices;
+        let names: Vec<&str> = devices.keys().map(String::as_str).collect();
+        assert_eq!(names, ["sr-1", "sr-2", "sr-5", "sr-in4", "sr-in6"]);
+        let names = names.into_iter().chain([FRAGMENTS_DEVICE]).map(|name| format!("\"{name}\""));
+        let known = Elements::wanted(&state, &[]);
+        let known = known.of(SetName::Tunnels).iter().map(ToString::to_string);
+        assert_eq!(known.collect::<BTreeSet<_>>(), names.collect());
     }
 
     #[test]
