@@ -3,7 +3,8 @@
 //!
 //! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
 //! rules send packets to them, and routes are there before marks that need them. Order of a change: new routes, rules
-//! and elements; then the workers' tables; then routes that nobody needs any more.
+//! and elements; then the workers' tables; then routes that nobody needs any more. Devices by which routers send packets
+//! in GRE are removed before all this, and set up after it.
 //!
 //! Whatever goes wrong with a new state, the last good one stays in force, and the reason is logged. Ending leaves the
 //! kernel as it is, so that existing flows go on; [`cleanup`] removes everything.
@@ -25,7 +26,7 @@ use crate::{
     ids::{Generation, MarkMask, QueueNum},
     plan::{
         elements::{Elements, FRAGMENTS_DEVICE},
-        routing,
+        routing::{self, Op},
         ruleset::{QueueBy, Ruleset},
     },
     shm::{
@@ -90,10 +91,12 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
             return Err(AccessError::Unusable { name: name.clone(), error }.into());
         }
     }
+    let mut routing = Routing::open()?;
+    let closed = routing.close()?;
     if nft::cleanup()? {
         removed.push("nftables table inet synrail".to_owned());
     }
-    let changes = Routing::open()?.cleanup()?.changes;
+    let changes = closed + routing.cleanup()?.changes;
     if changes > 0 {
         removed.push(format!("{changes} rules, routes and devices"));
     }
@@ -370,9 +373,12 @@ impl Lbd {
             forwarding,
         };
         let ops = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?.ops;
-        // Pure removals come last, when no worker sends there any more and no flow is pinned there.
-        let removals = ops.iter().rposition(|op| !op.removes()).map_or(0, |last| last + 1);
-        let left = self.routing.apply_reachable(&ops[..removals])?;
+        // Entrances open after the ruleset's change and close before it. Pure removals come last, when no worker sends
+        // there any more and no flow is pinned there.
+        let (closing, ops): (Vec<_>, Vec<_>) = ops.into_iter().partition(Op::closes);
+        self.routing.apply(&closing)?;
+        let late = ops.iter().rposition(|op| !op.removes() && !op.opens()).map_or(0, |last| last + 1);
+        let left = self.routing.apply_reachable(&ops[..late])?;
         // New devices are told already; these may have been backends' until now. What leaves the tier still counts.
         links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let applied = nft::apply(&wanted.ruleset)?;
@@ -380,7 +386,7 @@ impl Lbd {
         if state.balancer.steering == Steering::EveryPacket {
             forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
         }
-        self.routing.apply(&ops[removals..])?;
+        self.routing.apply(&ops[late..])?;
         for problem in &left {
             error!(%problem, "a target is out of reach; it is tried again every few seconds");
         }
@@ -392,7 +398,7 @@ impl Lbd {
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         self.wanted = Some(wanted);
         info!(
-            routing_changes = ops.len(), rules = ?applied.structure, elements_added = applied.elements_added,
+            routing_changes = closing.len() + ops.len(), rules = ?applied.structure, elements_added = applied.elements_added,
             elements_deleted = applied.elements_deleted, "in force"
         );
         Ok(())
@@ -418,11 +424,12 @@ impl Lbd {
     /// The first thing that cannot be mended.
     fn repair(&mut self) -> Result<(), DaemonError> {
         let Some(wanted) = &self.wanted else { return Ok(()) };
+        // First, since an entrance without it lets everything through.
+        let ruleset = mend_ruleset(&wanted.ruleset);
         let routing = mend_routing(&mut self.routing, &wanted.routing);
         let tun = mend_tun(&self.tun, &self.shared, &mut self.routing);
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        let ruleset = mend_ruleset(&wanted.ruleset);
-        routing.and(tun).and(ruleset)
+        ruleset.and(routing).and(tun)
     }
 
     fn adopted(&mut self, generation: Generation) {

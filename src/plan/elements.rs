@@ -22,7 +22,7 @@ use crate::{
     state::State,
 };
 
-use super::routing;
+use super::routing::{self, inbound};
 
 /// The table that everything is in.
 pub const TABLE: &str = "synrail";
@@ -46,12 +46,15 @@ pub enum SetName {
     Local6,
     Remotes4,
     Remotes6,
+    Tunnels,
+    GreIn4,
+    GreIn6,
     Targets,
 }
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -65,6 +68,9 @@ impl SetName {
         Self::Local6,
         Self::Remotes4,
         Self::Remotes6,
+        Self::Tunnels,
+        Self::GreIn4,
+        Self::GreIn6,
         Self::Targets,
     ];
 
@@ -85,6 +91,9 @@ impl SetName {
             Self::Local6 => "local6",
             Self::Remotes4 => "remotes4",
             Self::Remotes6 => "remotes6",
+            Self::Tunnels => "tunnels",
+            Self::GreIn4 => "gre_in4",
+            Self::GreIn6 => "gre_in6",
             Self::Targets => "targets",
         }
     }
@@ -147,9 +156,17 @@ impl Elements {
         for interface in &state.balancer.interfaces {
             elements.insert(SetName::Interfaces, Element::Interface(interface.to_string()));
         }
-        elements.insert(SetName::Interfaces, Element::Interface(FRAGMENTS_DEVICE.to_owned()));
+        let entrances = inbound::device_names(&state.balancer).chain([FRAGMENTS_DEVICE]);
+        for device in entrances {
+            elements.insert(SetName::Interfaces, Element::Interface(device.to_owned()));
+            elements.insert(SetName::Tunnels, Element::Interface(device.to_owned()));
+        }
         for device in routing::tier_devices(state) {
             elements.insert(SetName::Interfaces, Element::Interface(device));
+        }
+        for address in inbound::addresses(&state.balancer) {
+            elements
+                .insert_by_family([SetName::GreIn4, SetName::GreIn6], Element::addresses(single(address)));
         }
         for vip in outermost(state.services.iter().flat_map(|service| service.vips.iter().copied())) {
             elements.insert_by_family([SetName::Vip4, SetName::Vip6], Element::addresses(range_of(vip)));
@@ -167,6 +184,7 @@ impl Elements {
             elements.insert(SetName::Targets, Element::Mark(balancer.mark_mask.mark(target).0));
             match path {
                 Path::Via(Encap::Gre | Encap::Ipip | Encap::Gue, remote) => {
+                    elements.insert(SetName::Tunnels, Element::Interface(routing::device_name(target)));
                     let sets = [SetName::Remotes4, SetName::Remotes6];
                     elements.insert_by_family(sets, Element::addresses(single(remote)));
                 }
@@ -343,7 +361,7 @@ fn single(address: IpAddr) -> AddressRange {
 
 /// One element of nft's JSON: a value, a prefix, a range, or several of them joined.
 fn element_of(set: SetName, json: &Value) -> Option<Element> {
-    if set == SetName::Interfaces {
+    if matches!(set, SetName::Interfaces | SetName::Tunnels) {
         return Some(Element::Interface(InterfaceName::new(json.as_str()?)?.to_string()));
     }
     if set == SetName::Targets {

@@ -7,12 +7,14 @@
 //! The number is the same everywhere ([`TargetId::number`]), so an operator reads it at once. [`desired`] computes
 //! what should be from the state; [`diff`] compares it with what [`RoutingNow`] says there is.
 //!
-//! **What is ours**: devices `sr-N` whose alias begins with `synrail:`, routes of protocol 201 in tables 20001 to
+//! **What is ours**: devices `sr-N`, `sr-in4` and `sr-in6` whose alias begins with `synrail:`, routes of protocol 201 in tables 20001 to
 //! 24096, blackhole routes of protocol 201 in table main, rules of protocol 201 in the priorities of the rule tree.
 //! Only those are ever changed or removed. `ip route show table all proto 201` and `ip rule` show them.
 //!
 //! A `direct` target has no device: its table's default route leads to the backend as next hop. A target that only
 //! marks has nothing at all. Nothing that exists and is right is touched, so a daemon that starts again takes over.
+
+pub mod inbound;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -103,13 +105,14 @@ impl fmt::Display for Family {
 /// A tunnel device as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Its name, `sr-N`.
+    /// Its name: `sr-N`, or that of an entrance ([`inbound`]).
     pub name: String,
     /// What it does.
     pub tunnel: Tunnel,
     /// Who uses it, for people: `synrail: web/s1, api/s1, tier/lb202`.
     pub alias: String,
-    /// Whether packets of clients also come in by it, from another balancer: whatever their source, it takes them.
+    /// Whether packets of clients also come in by it, from another balancer or a router: whatever their source, it
+    /// takes them.
     pub inbound: bool,
 }
 
@@ -211,7 +214,7 @@ pub struct RoutingNow {
 /// One change. Each names everything it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Make the device, then as [`Op::Ready`].
+    /// Make the device, then as [`Op::Ready`]; an entrance ([`inbound`]) is only made.
     AddDevice(Device),
     /// Set what can be set while a device is in use: its alias, no IPv6 address of its own, its MTU, its reverse path
     /// filter, up.
@@ -420,6 +423,7 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
         let device = Device { name: name.clone(), tunnel, alias: alias(&users.names), inbound: users.tier };
         wanted.devices.insert(name, device);
     }
+    wanted.devices.extend(inbound::devices(&state.balancer).map(|device| (device.name.clone(), device)));
     wanted.rules = rule_tree::rules(state.balancer.mark_mask, with_table, table);
     let vips = state.services.iter().flat_map(|service| &service.vips);
     wanted.routes.extend(vips.map(|vip| Route {
@@ -484,8 +488,8 @@ fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// What leads from `now` to `wanted`: devices, routes of targets, rules, blackholes; then what goes away, in the
-/// reverse order. `wanted` of [`Desired::default`] removes everything that is ours.
+/// What leads from `now` to `wanted`: devices, routes of targets, rules, blackholes; then entrances ([`inbound`]); then
+/// what goes away, in the reverse order. `wanted` of [`Desired::default`] removes everything that is ours.
 ///
 /// # Errors
 /// When something that is not ours is in the way.
@@ -506,7 +510,8 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
     let remove = |route: &Route| Op::RemoveRoute(route.clone());
     let add = |route: &Route| Op::AddRoute(route.clone());
     let mut ops: Vec<Op> = devices.early.iter().cloned().map(Op::RemoveDevice).collect();
-    ops.extend(devices.changed);
+    let (opening, changed): (Vec<_>, Vec<_>) = devices.changed.into_iter().partition(Op::opens);
+    ops.extend(changed);
     ops.extend(replaced.into_iter().map(remove));
     ops.extend(routes.into_iter().map(add));
     let mut rules_gone = Vec::new();
@@ -520,6 +525,7 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
         }
     }
     ops.extend(blackholes.into_iter().map(add));
+    ops.extend(opening);
     ops.extend(blackholes_gone.into_iter().map(remove));
     ops.extend(rules_gone);
     ops.extend(routes_gone.into_iter().map(remove));
@@ -545,7 +551,7 @@ fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, Dif
     for device in wanted.devices.values() {
         let Some(seen) = now.devices.get(&device.name) else {
             added.insert((device.tunnel.kind().name(), device.tunnel.ends), device);
-            changed.push(Op::AddDevice(device.clone()));
+            changed.extend(added_by(device));
             continue;
         };
         let same = seen.tunnel == Some(device.tunnel);
@@ -558,14 +564,14 @@ fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, Dif
         if !same {
             early.insert(device.name.clone());
             added.insert((device.tunnel.kind().name(), device.tunnel.ends), device);
-            changed.push(Op::AddDevice(device.clone()));
+            changed.extend(added_by(device));
         } else if !seen.is_ready(device) {
             changed.push(Op::Ready(device.clone()));
         }
     }
     let mut late = Vec::new();
     for seen in now.devices.values() {
-        let ours = seen.is_ours() && target_of_device(&seen.name).is_some();
+        let ours = seen.is_ours() && inbound::is_our_name(&seen.name);
         let blocked = seen.ends.and_then(|ends| added.get(&(seen.kind.as_str(), ends)));
         match blocked {
             Some(device) if !ours && !early.contains(&seen.name) => {
@@ -578,6 +584,11 @@ fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, Dif
         }
     }
     Ok(DeviceChanges { early, changed, late })
+}
+
+fn added_by(device: &Device) -> impl Iterator<Item = Op> {
+    let opened = device.is_entrance().then(|| Op::Ready(device.clone()));
+    std::iter::once(Op::AddDevice(device.clone())).chain(opened)
 }
 
 #[cfg(test)]

@@ -50,14 +50,14 @@ pub enum Ends {
     V4 {
         /// Ours.
         local: Ipv4Addr,
-        /// The backend's.
+        /// The backend's; unspecified for an entrance, which takes packets from anybody.
         remote: Ipv4Addr,
     },
     /// IPv6.
     V6 {
         /// Ours.
         local: Ipv6Addr,
-        /// The backend's.
+        /// The backend's; unspecified as for IPv4.
         remote: Ipv6Addr,
     },
 }
@@ -77,6 +77,8 @@ impl Ends {
 impl fmt::Display for Ends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::V4 { local, remote } if remote.is_unspecified() => write!(f, "{local} from anywhere"),
+            Self::V6 { local, remote } if remote.is_unspecified() => write!(f, "{local} from anywhere"),
             Self::V4 { local, remote } => write!(f, "{local} to {remote}"),
             Self::V6 { local, remote } => write!(f, "{local} to {remote}"),
         }
@@ -131,7 +133,7 @@ impl Kind {
     }
 }
 
-/// A tunnel to one target.
+/// A tunnel to one target, or from any router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tunnel {
     /// What goes between.

@@ -3,7 +3,7 @@
 # lbd and lbctl in a balancer's namespace, the backends set up as lbctl says, and the traffic servers on them.
 #
 # Each balancer has a shared memory region of its own, named like the balancer. A backend is named like the namespace
-# of its server. VIP traffic comes in on eth2.
+# of its server. VIP traffic comes in on eth2, or with gre_in in GRE from the router.
 
 # --- Configuration, as text on standard output: cluster lb201, then services, each followed by its backends.
 

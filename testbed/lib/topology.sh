@@ -15,7 +15,7 @@
 # Addresses follow the xcluster load-balancer tests. The two bridges live in a namespace "fabric" of their own.
 # IPv6 has no duplicate address detection here, so that nothing must be waited for.
 #
-# spread_packets tears flows and datagrams apart; topology_up SPEC sets SERVERS and BALANCERS; topology_down ends what was started in the
+# spread_packets tears flows and datagrams apart; route_by_gre has the router encapsulate packets to VIPs; topology_up SPEC sets SERVERS and BALANCERS; topology_down ends what was started in the
 # background (STARTED) and deletes the namespaces.
 
 topology_up() {
@@ -154,6 +154,31 @@ NFT
         echo "route add 1000::/112 via fd00:0:0:2::$((200 + n)) table $n"
         echo "rule add pref 90 fwmark $n table $n"
     done | ip -netns router -6 -batch -
+}
+
+# gre_up: the router has GRE devices to each balancer's own addresses, gre4-lb201 over IPv4 and gre6-lb201 over IPv6.
+gre_up() {
+    local n
+    for ((n = 201; n <= 200 + BALANCERS; n++)); do
+        echo "link add gre4-lb$n type gre local 192.168.1.254 remote 192.168.1.$n ttl 64"
+        echo "link add gre6-lb$n type ip6gre local fd00:0:0:1::254 remote fd00:0:0:1::$n ttl 64 encaplimit none"
+        echo "link set gre4-lb$n up"
+        echo "link set gre6-lb$n up"
+    done | batch router
+}
+# route_by_gre DEVICE...: from now on the router sends packets to VIPs by these, by the 5-tuple, and in no other way. Linux
+# has no IPv6 routes by several devices without a next hop, whose address means nothing to a tunnel with two ends.
+route_by_gre() {
+    local device hops4='' hops6=''
+    for device; do
+        hops4+=" nexthop dev $device"
+        hops6+=" nexthop via fe80::1 dev $device"
+    done
+    {
+        echo "route replace 10.0.0.0/24$hops4"
+        echo "route del 1000::/112"
+        echo "route add 1000::/112$hops6"
+    } | batch router
 }
 
 make_client() {

@@ -21,12 +21,15 @@ table inet witness {
     counter fragment { comment "fragments to a VIP, as they come in" }
     counter fragment_after { comment "fragments to a VIP from anywhere, where connection tracking would have put them together" }
     counter datagram_after { comment "whole UDP datagrams there, put together or never cut" }
+    counter plain { comment "those of them, and others, that came as they are, not in GRE" }
     counter from_vip { comment "packets from a VIP: replies, none where they do not pass balancers" }
     chain arrive {
         type filter hook prerouting priority -500; policy accept
         ip saddr 10.0.0.0/24 counter name from_vip
         ip6 saddr 1000::/112 counter name from_vip
-        iifname != "eth2" accept
+        iifname { "eth1", "eth2" } ip daddr 10.0.0.0/24 counter name plain
+        iifname { "eth1", "eth2" } ip6 daddr 1000::/112 counter name plain
+        iifname != { "eth2", "sr-in4", "sr-in6" } accept
         ip daddr 10.0.0.0/24 counter name to_vip
         ip6 daddr 1000::/112 counter name to_vip
         ip daddr 10.0.0.0/24 ip frag-off & 0x3fff != 0 counter name fragment accept

@@ -18,7 +18,7 @@ queues = "0"
 "#;
 
 /// The state of a file with one service, `web`, and the given keys of its backends.
-fn state(vips: &str, backends: &[&str]) -> State {
+pub(super) fn state(vips: &str, backends: &[&str]) -> State {
     let mut text = format!("{BALANCER}\n[[service]]\nname = \"web\"\nvips = [{vips}]\n");
     for (number, keys) in backends.iter().enumerate() {
         text += &format!("[[service.backend]]\nname = \"s{}\"\n{keys}\n", number + 1);
@@ -26,7 +26,7 @@ fn state(vips: &str, backends: &[&str]) -> State {
     State::new(&Config::parse("test.toml", &text).unwrap()).unwrap()
 }
 
-const DUAL: &str = r#""10.0.0.0/32", "1000::/128""#;
+pub(super) const DUAL: &str = r#""10.0.0.0/32", "1000::/128""#;
 
 fn every_kind() -> State {
     state(
@@ -53,7 +53,7 @@ fn perform(now: &mut RoutingNow, op: &Op) {
                 alias: device.alias.clone(),
                 tunnel: Some(device.tunnel),
                 ends: Some(device.tunnel.ends),
-                ready: true,
+                ready: !device.is_entrance(),
                 unfiltered: !device.inbound,
                 inbound: device.inbound,
             };
@@ -86,7 +86,7 @@ fn perform(now: &mut RoutingNow, op: &Op) {
     }
 }
 
-fn converge(now: &mut RoutingNow, wanted: &Desired) -> Vec<Op> {
+pub(super) fn converge(now: &mut RoutingNow, wanted: &Desired) -> Vec<Op> {
     let ops = diff(now, wanted).unwrap().ops;
     ops.iter().for_each(|op| perform(now, op));
     assert_eq!(diff(now, wanted).unwrap(), Diff::default());
@@ -188,7 +188,7 @@ fn a_tunnel_that_changed_is_made_anew_and_one_that_lacks_a_setting_is_not() {
 
 /// `state` with a tier of this balancer, lb201, and others at the given addresses, lb202 and so on. Where a backend has
 /// the same path, they share its target, as [`State::merge`] does it.
-fn with_tier(mut state: State, others: &[&str]) -> State {
+pub(super) fn with_tier(mut state: State, others: &[&str]) -> State {
     let member = |number: usize, target| TierMember {
         name: Name::new(&format!("lb{number}")).unwrap(),
         address4: None,

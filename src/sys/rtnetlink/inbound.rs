@@ -1,4 +1,5 @@
-//! Devices by which packets of clients come in without a cable: from other balancers of the tier, and from lbd itself.
+//! Devices by which packets of clients come in without a cable: from other balancers of the tier, from routers that
+//! encapsulate them, and from lbd itself.
 //!
 //! No route to a client leads back through such a device, so the reverse path filter must not ask for one. What counts
 //! is the larger of the device's own `rp_filter` and that of `all`. Where `all` is not 0, the device gets 2 (loose):

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     config::GUE_PORT,
     plan::{
-        routing::{Device, DeviceNow, target_of_device},
+        routing::{Device, DeviceNow, inbound::is_our_name},
         tunnel::{Ends, OUTER_TTL, Tunnel, Wrap},
     },
 };
@@ -53,7 +53,7 @@ pub(super) async fn current(
         let RouteNetlinkMessage::NewLink(message) = message else { return };
         let device = seen(&message, &inbound);
         indexes.insert(device.name.clone(), message.header.index);
-        if device.ends.is_some() || target_of_device(&device.name).is_some() {
+        if device.ends.is_some() || is_our_name(&device.name) {
             devices.insert(device.name.clone(), device);
         }
     })

@@ -119,8 +119,8 @@ impl Routing {
         Self::open_telling(|_| {})
     }
 
-    /// The same; `tell` is told the number of every device by which packets of clients come in ([`Device::inbound`])
-    /// before it is set up.
+    /// The same; `tell` is told the number of every device by which fragments come from the tier
+    /// ([`Device::is_from_tier`]) before it is set up.
     ///
     /// # Errors
     /// As [`Routing::open`].
@@ -230,6 +230,17 @@ impl Routing {
         Ok(Applied { changes: ops.len(), notes })
     }
 
+    /// Removes the devices by which packets come in from routers ([`Op::closes`]); says how many there were.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn close(&mut self) -> Result<usize, RoutingError> {
+        let mut ops = diff(&self.current()?, &Desired::default())?.ops;
+        ops.retain(Op::closes);
+        self.apply(&ops)?;
+        Ok(ops.len())
+    }
+
     /// Removes everything that is ours.
     ///
     /// # Errors
@@ -250,7 +261,7 @@ async fn apply(
             links::add(handle, device).await?;
             let index = links::index(handle, &device.name).await?;
             indexes.insert(device.name.clone(), index);
-            ready(handle, index, tell, device).await
+            if device.is_entrance() { Ok(()) } else { ready(handle, index, tell, device).await }
         }
         Op::Ready(device) => {
             let index = links::index(handle, &device.name).await?;
@@ -268,7 +279,7 @@ async fn apply(
 }
 
 async fn ready(handle: &mut Handle, index: u32, tell: &Tell, device: &Device) -> io::Result<()> {
-    if device.inbound {
+    if device.is_from_tier() {
         tell(index);
     }
     links::ready(handle, index, device.into()).await

@@ -13,7 +13,7 @@ use crate::{
 
 #[test]
 #[ignore = "needs root and /dev/net/tun"]
-fn a_device_by_which_packets_come_in_is_told_before_it_is_up() {
+fn a_device_by_which_the_tier_sends_is_told_before_it_is_up() {
     in_namespace(|| {
         let told = Rc::new(RefCell::new(Vec::new()));
         let telling = Rc::clone(&told);
@@ -22,8 +22,9 @@ fn a_device_by_which_packets_come_in_is_told_before_it_is_up() {
             telling.borrow_mut().push(index);
         })
         .unwrap();
-        for (number, inbound) in [(1, true), (2, false)] {
-            let name = format!("sr-{number}");
+        // From the tier, to a backend, from routers.
+        for (name, inbound) in [("sr-1", true), ("sr-2", false), ("sr-in4", true)] {
+            let name = name.to_owned();
             shell(&format!("ip tuntap add dev {name} mode tun"));
             let ends = Ends::V4 {
                 local: "192.168.1.201".parse().unwrap(),

@@ -38,8 +38,7 @@ const OTHERS: &str = "table inet t { counter steered { }
 /// Sets up [`SMALL_TUNNEL`] with the ruleset for two VIPs, of which everything is claimed, and which the client
 /// reaches by the device of this name. Returns the client.
 pub(super) fn balancer(interface: &str) -> Iface {
-    let client = Iface::without_packet_info("client", Mode::Tun).unwrap();
-    client.set_non_blocking().unwrap();
+    let client = tun("client");
     shell(SMALL_TUNNEL);
     apply(&ruleset_for(&state(), interface)).unwrap();
     client
@@ -52,33 +51,58 @@ pub(super) fn ruleset_for(state: &State, interface: &str) -> Ruleset {
             {"set": {"name": "vip4", "elem": [{"prefix": {"addr": "192.0.2.0", "len": 25}}]}},
             {"set": {"name": "vip6", "elem": ["2001:db8::80"]}},
             {"set": {"name": "claimed_address4", "elem": [{"prefix": {"addr": "192.0.2.0", "len": 25}}]}},
-            {"set": {"name": "claimed_address6", "elem": ["2001:db8::80"]}}]}"#;
+            {"set": {"name": "claimed_address6", "elem": ["2001:db8::80"]}},
+            {"set": {"name": "tunnels", "elem": ["sr-in4", "sr-1"]}},
+            {"set": {"name": "gre_in4", "elem": ["10.9.0.1"]}},
+            {"set": {"name": "gre_in6", "elem": ["fd09::1"]}}]}"#;
     ruleset.elements = Elements::parse(&elements.replace("INTERFACE", interface)).unwrap();
     ruleset
+}
+
+fn tun(name: &str) -> Iface {
+    let tun = Iface::without_packet_info(name, Mode::Tun).unwrap();
+    tun.set_non_blocking().unwrap();
+    tun
 }
 
 pub(super) fn counted_by(name: &str) -> u64 {
     counters().unwrap().into_iter().find(|counter| counter.name == name).unwrap().packets
 }
 
-/// A packet of 1400 bytes with "don't fragment", as the client sends it.
-fn large(client: IpAddr, to: IpAddr) -> Vec<u8> {
-    let (mut packet, rest) = match (client, to) {
+/// A packet of so many bytes with "don't fragment", of this protocol, as the client sends it.
+fn packet(protocol: u8, bytes: u16, client: &str, to: &str) -> Vec<u8> {
+    let mut packet = match (client.parse().unwrap(), to.parse().unwrap()) {
         (IpAddr::V4(client), IpAddr::V4(to)) => {
-            let mut header = vec![0x45, 0, 5, 120, 0, 0, 0x40, 0, 64, 17, 0, 0];
+            let [high, low] = bytes.to_be_bytes();
+            let mut header = vec![0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol, 0, 0];
             header.extend([client.octets(), to.octets()].concat());
             let checksum = !sum(&header);
             header[10..12].copy_from_slice(&checksum.to_be_bytes());
-            (header, 1380)
+            header
         }
         (IpAddr::V6(client), IpAddr::V6(to)) => {
-            let mut header = vec![0x60, 0, 0, 0, 5, 80, 17, 64];
+            let [high, low] = (bytes - 40).to_be_bytes();
+            let mut header = vec![0x60, 0, 0, 0, high, low, protocol, 64];
             header.extend([client.octets(), to.octets()].concat());
-            (header, 1360)
+            header
         }
         _ => unreachable!("two families"),
     };
-    packet.resize(packet.len() + rest, 0);
+    packet.resize(bytes.into(), 0);
+    packet
+}
+
+/// This packet as the first fragment of a longer one.
+fn first_fragment(mut packet: Vec<u8>) -> Vec<u8> {
+    if packet[0] >> 4 == 4 {
+        packet[6] = 0x20;
+        packet[10..12].fill(0);
+        let checksum = !sum(&packet[..20]);
+        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    } else {
+        let protocol = std::mem::replace(&mut packet[6], 44);
+        packet[40..48].copy_from_slice(&[protocol, 0, 0, 1, 0, 0, 0, 9]);
+    }
     packet
 }
 
@@ -130,11 +154,18 @@ fn errors_about_size_come_from_the_vip() {
             ("fd09::2", "2001:db8::81", "fd09::1", 2),
         ];
         for (from, to, source, counted) in cases {
-            assert_eq!(client.send(&large(from.parse().unwrap(), to.parse().unwrap())).unwrap(), 1400);
+            assert_eq!(client.send(&packet(17, 1400, from, to)).unwrap(), 1400);
             assert_eq!(source_of_error(&client), source.parse::<IpAddr>().unwrap(), "{to}");
             assert_eq!(counted_by("too_big"), counted, "{to}");
         }
     });
+}
+
+/// What a counter of the table `t`, of somebody else, has counted.
+fn seen(name: &str) -> u64 {
+    let json = nft("a listing", &["-j", "list", "counter", "inet", "t", name], None).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    json["nftables"][1]["counter"]["packets"].as_u64().unwrap()
 }
 
 /// A SYN to port 80 of the VIP with 4 bytes of data, in two fragments.
@@ -175,11 +206,6 @@ fn fragments_are_steered_one_by_one_or_put_together_by_the_kernel() {
     in_namespace(|| {
         let client = balancer("client");
         nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
-        let seen = |name| {
-            let json = nft("a listing", &["-j", "list", "counter", "inet", "t", name], None).unwrap();
-            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-            json["nftables"][1]["counter"]["packets"].as_u64().unwrap()
-        };
         let mut queue = NfQueue::open(QueueNum(10), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
         let [first4, last4] = fragments4();
         let all: Vec<Vec<u8>> =
@@ -213,5 +239,72 @@ fn fragments_are_steered_one_by_one_or_put_together_by_the_kernel() {
         }
         assert_eq!([counted_by("fragments"), counted_by("queued_udp")], [12, 2]);
         assert_eq!([seen("steered"), seen("whole")], [8, 0]);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn what_comes_out_of_a_tunnel_and_is_for_no_vip_is_dropped_whole_or_not() {
+    in_namespace(|| {
+        // TUN devices stand for the tunnels. Whether packets to VIPs are let in by them must not matter.
+        let client = balancer("another");
+        let tunnels = ["sr-in4", "sr-1"].map(tun);
+        shell("ip link set sr-in4 up; ip link set sr-1 up");
+        let watching = "table inet t { counter let_in { }
+            chain after { type filter hook prerouting priority -445; ip saddr 10.9.0.2 counter name let_in
+                ip6 saddr fd09::2 counter name let_in; }
+            }";
+        nft("a test", &["-f", "-"], Some(watching)).unwrap();
+        let (from4, from6) = ("10.9.0.2", "fd09::2");
+        let send = |device: &Iface, from: &str, to: &str| {
+            let whole = packet(17, 200, from, to);
+            for packet in [first_fragment(whole.clone()), whole] {
+                assert_eq!(device.send(&packet).unwrap(), 200);
+            }
+        };
+        for device in &tunnels {
+            let before = [counted_by("not_for_vip"), seen("let_in")];
+            // Another host's address, and the balancer's own.
+            for to in ["192.0.2.200", "10.8.0.1"] {
+                send(device, from4, to);
+            }
+            for to in ["2001:db8::81", "fd08::1"] {
+                send(device, from6, to);
+            }
+            assert_eq!([counted_by("not_for_vip"), seen("let_in")], [before[0] + 8, before[1]]);
+            send(device, from4, "192.0.2.7");
+            send(device, from6, "2001:db8::80");
+            assert_eq!([counted_by("not_for_vip"), seen("let_in")], [before[0] + 8, before[1] + 4]);
+        }
+        send(&client, from4, "192.0.2.200");
+        send(&client, from6, "2001:db8::81");
+        assert_eq!([counted_by("not_for_vip"), seen("let_in")], [16, 12]);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn gre_from_routers_is_not_tracked_and_other_gre_is() {
+    in_namespace(|| {
+        let client = balancer("client");
+        let watching = "table inet t { counter untracked { }
+            counter new { }
+            chain arrived { type filter hook input priority 0; meta l4proto != gre accept
+                ct state untracked counter name untracked accept
+                ct state new counter name new; }
+            }";
+        nft("a test", &["-f", "-"], Some(watching)).unwrap();
+        let cases = [
+            ("10.9.0.2", "10.9.0.1"),
+            ("fd09::2", "fd09::1"),
+            ("10.9.0.2", "10.8.0.1"),
+            ("fd09::2", "fd08::1"),
+        ];
+        let mut counted = Vec::new();
+        for (from, to) in cases {
+            assert_eq!(client.send(&packet(47, 200, from, to)).unwrap(), 200);
+            counted.push([seen("untracked"), seen("new")]);
+        }
+        assert_eq!(counted, [[1, 0], [2, 0], [2, 1], [2, 2]]);
     });
 }

@@ -1,0 +1,268 @@
+//! Entrances: devices by which packets to VIPs come in GRE from routers in front (`gre_in`). PURE.
+//!
+//! One for each family of `[balancer] address`, with that address as local end and anybody as remote: `sr-in4` and
+//! `sr-in6`. Either carries IPv4 and IPv6. Nothing is ever sent by them. A tunnel whose remote end is a balancer of the
+//! tier or a backend is the more specific one, and the kernel gives it what comes from there (`ip_tunnel_lookup`,
+//! `ip6gre_tunnel_lookup`); so does it to an operator's own tunnel to a router.
+//!
+//! Anybody may send into an entrance, and whatever comes out would be forwarded like any packet. The ruleset drops what is
+//! for no VIP. So an entrance is made down, set up when the ruleset knows it ([`Op::opens`]), and removed before the
+//! ruleset forgets it ([`Op::closes`]).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{ALIAS_PREFIX, Device, Op, Tunnel, target_of_device};
+use crate::{
+    config::Balancer,
+    plan::tunnel::{Ends, Wrap},
+};
+
+/// The entrance over IPv4.
+const DEVICE4: &str = "sr-in4";
+/// The entrance over IPv6.
+const DEVICE6: &str = "sr-in6";
+
+/// The addresses at which GRE from routers ends; none without `gre_in`.
+pub fn addresses(balancer: &Balancer) -> impl Iterator<Item = IpAddr> {
+    balancer.addresses().filter(|_| balancer.gre_in)
+}
+
+/// The names of the entrances that there should be.
+pub fn device_names(balancer: &Balancer) -> impl Iterator<Item = &'static str> {
+    addresses(balancer).map(device_name)
+}
+
+/// The entrances that there should be.
+pub(super) fn devices(balancer: &Balancer) -> impl Iterator<Item = Device> {
+    addresses(balancer).map(|address| {
+        let ends = match address {
+            IpAddr::V4(local) => Ends::V4 { local, remote: Ipv4Addr::UNSPECIFIED },
+            IpAddr::V6(local) => Ends::V6 { local, remote: Ipv6Addr::UNSPECIFIED },
+        };
+        Device {
+            name: device_name(address).to_owned(),
+            tunnel: Tunnel { wrap: Wrap::Gre, ends, fragment_outer: false },
+            alias: format!("{ALIAS_PREFIX} gre_in"),
+            inbound: true,
+        }
+    })
+}
+
+/// Whether a device of this name is, or would be, one of ours: an entrance, or a target's.
+#[must_use]
+pub fn is_our_name(name: &str) -> bool {
+    is_entrance(name) || target_of_device(name).is_some()
+}
+
+fn is_entrance(name: &str) -> bool {
+    [DEVICE4, DEVICE6].contains(&name)
+}
+
+fn device_name(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { DEVICE4 } else { DEVICE6 }
+}
+
+impl Device {
+    /// Whether it is an entrance.
+    #[must_use]
+    pub fn is_entrance(&self) -> bool {
+        is_entrance(&self.name)
+    }
+
+    /// Whether fragments come by it that another balancer of the tier has sent on.
+    #[must_use]
+    pub fn is_from_tier(&self) -> bool {
+        self.inbound && !self.is_entrance()
+    }
+}
+
+impl Op {
+    /// Whether it opens an entrance, which must wait for the ruleset.
+    #[must_use]
+    pub fn opens(&self) -> bool {
+        matches!(self, Self::Ready(device) if device.is_entrance())
+    }
+
+    /// Whether it closes an entrance, which must be done before the ruleset goes.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        matches!(self, Self::RemoveDevice(name) if is_entrance(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{
+        super::tests::{DUAL, converge, state, with_tier},
+        *,
+    };
+    use crate::{
+        plan::{
+            elements::{Elements, FRAGMENTS_DEVICE, SetName},
+            routing::{Desired, DeviceNow, RoutingNow, desired, diff},
+        },
+        state::State,
+    };
+
+    fn with_gre_in() -> State {
+        let mut state = state(DUAL, &["address = \"192.168.1.1\""]);
+        state.balancer.gre_in = true;
+        state
+    }
+
+    fn names(ops: &[Op]) -> Vec<String> {
+        ops.iter().map(Op::to_string).collect()
+    }
+
+    #[test]
+    fn each_address_has_an_entrance_and_none_without_the_setting() {
+        let told = |state: &State| -> Vec<(String, String, String)> {
+            let devices = desired(state).unwrap().devices.into_values().filter(|device| device.inbound);
+            devices.map(|device| (device.name, device.tunnel.to_string(), device.alias)).collect()
+        };
+        let four = ("sr-in4", "gre 192.168.1.201 from anywhere", "synrail: gre_in");
+        let six = ("sr-in6", "ip6gre fd00:0:0:1::201 from anywhere", "synrail: gre_in");
+        let owned = |(name, tunnel, alias): (&str, &str, &str)| (name.into(), tunnel.into(), alias.into());
+        let mut state = state(DUAL, &[]);
+        assert_eq!(told(&state), []);
+        state.balancer.gre_in = true;
+        assert_eq!(told(&state), [owned(four), owned(six)]);
+        state.balancer.address4 = None;
+        assert_eq!(told(&state), [owned(six)]);
+    }
+
+    #[test]
+    fn the_ruleset_knows_the_entrances_and_their_addresses() {
+        let elements = |state: &State| {
+            let elements = Elements::wanted(state, &[]);
+            [SetName::Interfaces, SetName::Tunnels, SetName::GreIn4, SetName::GreIn6]
+                .map(|set| elements.of(set).iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        let mut state = with_gre_in();
+        let interfaces = r#""eth1" "sr-frag" "sr-in4" "sr-in6""#;
+        let tunnels = r#""sr-1" "sr-frag" "sr-in4" "sr-in6""#;
+        assert_eq!(elements(&state), [interfaces, tunnels, "192.168.1.201", "fd00:0:0:1::201"]);
+        state.balancer.gre_in = false;
+        assert_eq!(elements(&state), [r#""eth1" "sr-frag""#, r#""sr-1" "sr-frag""#, "", ""]);
+    }
+
+    #[test]
+    fn the_ruleset_knows_every_device_of_ours() {
+        let at = |n: u8, encap: &str| format!("address = \"fd00:0:0:1::{n}\"\nencap = \"{encap}\"");
+        let [gre, ipip, direct] = [at(1, "gre"), at(2, "ipip"), at(3, "direct")];
+        let mut state = state(DUAL, &[&gre, &ipip, &direct, "encap = \"mark\""]);
+        state.balancer.gre_in = true;
+        let state = with_tier(state, &["192.168.1.202"]);
+        let devices = desired(&state).unwrap().devices;
+        let names: Vec<&str> = devices.keys().map(String::as_str).collect();
+        assert_eq!(names, ["sr-1", "sr-2", "sr-5", "sr-in4", "sr-in6"]);
+        let names = names.into_iter().chain([FRAGMENTS_DEVICE]).map(|name| format!("\"{name}\""));
+        let known = Elements::wanted(&state, &[]);
+        let known = known.of(SetName::Tunnels).iter().map(ToString::to_string);
+        assert_eq!(known.collect::<BTreeSet<_>>(), names.collect());
+    }
+
+    #[test]
+    fn an_entrance_is_made_first_and_opened_when_all_else_is_there() {
+        let mut now = RoutingNow::default();
+        let mut wanted = desired(&with_gre_in()).unwrap();
+        let ops = converge(&mut now, &wanted);
+        let made = |op: &Op| matches!(op, Op::AddDevice(_));
+        assert_eq!(ops.iter().take_while(|op| made(op)).count(), 3);
+        assert_eq!(names(&ops)[ops.len() - 2..], ["set up device sr-in4", "set up device sr-in6"]);
+        assert_eq!(ops.iter().filter(|op| op.opens()).count(), 2);
+        // Somebody took one down, and the other away.
+        now.devices.get_mut("sr-in4").unwrap().ready = false;
+        now.devices.remove("sr-in6");
+        let ops = converge(&mut now, &wanted);
+        let mended = [
+            "add device sr-in6 (ip6gre fd00:0:0:1::201 from anywhere)",
+            "set up device sr-in4",
+            "set up device sr-in6",
+        ];
+        assert_eq!(names(&ops), mended);
+        // What goes away goes after it, and an entrance at another address is another device.
+        let mut moved = with_gre_in();
+        moved.balancer.address4 = Some("192.168.1.202".parse().unwrap());
+        moved.services.clear();
+        moved.targets.clear();
+        wanted = desired(&moved).unwrap();
+        let ops = names(&converge(&mut now, &wanted));
+        assert_eq!(ops[..2], ["remove device sr-in4", "add device sr-in4 (gre 192.168.1.202 from anywhere)"]);
+        assert_eq!(ops[2], "set up device sr-in4");
+        assert!(ops.len() > 3 && ops[3..].iter().all(|op| op.starts_with("remove ")), "{ops:?}");
+    }
+
+    #[test]
+    fn without_the_setting_the_entrances_are_removed_and_nothing_else() {
+        let mut now = RoutingNow::default();
+        let mut state = with_gre_in();
+        converge(&mut now, &desired(&state).unwrap());
+        state.balancer.gre_in = false;
+        let ops = converge(&mut now, &desired(&state).unwrap());
+        assert_eq!(names(&ops), ["remove device sr-in4", "remove device sr-in6"]);
+        assert!(ops.iter().all(|op| op.closes() && op.removes()));
+        let rest = converge(&mut now, &Desired::default());
+        assert!(!rest.is_empty() && !rest.iter().any(Op::closes));
+        assert_eq!(now, RoutingNow::default());
+    }
+
+    #[test]
+    fn what_is_not_ours_is_in_the_way_by_its_name_or_its_ends() {
+        let wanted = desired(&with_gre_in()).unwrap();
+        let mut right = RoutingNow::default();
+        converge(&mut right, &wanted);
+        let refused = |name: &str, change: fn(&mut DeviceNow)| {
+            let mut device = right.devices["sr-in4"].clone();
+            device.name = name.to_owned();
+            change(&mut device);
+            let mut now = RoutingNow::default();
+            now.devices.insert(name.to_owned(), device);
+            diff(&now, &wanted).map_err(|error| error.to_string())
+        };
+        let named = refused("sr-in4", |device| device.alias = "mine".to_owned()).unwrap_err();
+        assert!(
+            named.starts_with("device sr-in4 (kind \"gre\", alias \"mine\") exists and is not synrail's")
+        );
+        let same = refused("gre1", |device| device.alias.clear()).unwrap_err();
+        let told = "device gre1 is not synrail's and is the same tunnel (gre 192.168.1.201 from anywhere) that sr-in4";
+        assert!(same.starts_with(told), "{same}");
+        // A tunnel to one router, and the kernel's own device for everything, are not.
+        let to_router = |device: &mut DeviceNow| {
+            let ends = Ends::V4 {
+                local: "192.168.1.201".parse().unwrap(),
+                remote: "192.168.1.254".parse().unwrap(),
+            };
+            (device.alias, device.ends) = (String::new(), Some(ends));
+        };
+        assert!(refused("gre1", to_router).is_ok());
+        let any = |device: &mut DeviceNow| {
+            let ends = Ends::V4 { local: Ipv4Addr::UNSPECIFIED, remote: Ipv4Addr::UNSPECIFIED };
+            (device.alias, device.ends) = (String::new(), Some(ends));
+        };
+        assert!(refused("gre0", any).is_ok());
+    }
+
+    #[test]
+    fn only_the_tiers_tunnels_bring_fragments_from_the_tier() {
+        let state = with_tier(with_gre_in(), &["192.168.1.202"]);
+        let devices = desired(&state).unwrap().devices;
+        let from_tier: Vec<_> = devices.values().filter(|device| device.is_from_tier()).collect();
+        assert_eq!(from_tier.len(), 1);
+        assert_eq!(from_tier[0].name, "sr-2");
+        assert_eq!(devices.values().filter(|device| device.inbound).count(), 3);
+    }
+
+    #[test]
+    fn names_of_ours_are_told_from_others() {
+        for ours in [DEVICE4, DEVICE6, "sr-1"] {
+            assert!(is_our_name(ours), "{ours}");
+            assert_eq!(is_entrance(ours), target_of_device(ours).is_none());
+        }
+        for other in ["sr-in", "sr-in5", "gre0", FRAGMENTS_DEVICE] {
+            assert!(!is_our_name(other), "{other}");
+        }
+    }
+}
