@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use tun_tap::{Iface, Mode};
 
-use super::*;
+use super::{steering::packets_of, *};
 use crate::{
     balance::Verdict,
     ids::{Mark, QueueNum},
@@ -175,11 +175,7 @@ fn fragments_are_steered_one_by_one_or_put_together_by_the_kernel() {
     in_namespace(|| {
         let client = balancer("client");
         nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
-        let seen = |name| {
-            let json = nft("a listing", &["-j", "list", "counter", "inet", "t", name], None).unwrap();
-            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-            json["nftables"][1]["counter"]["packets"].as_u64().unwrap()
-        };
+        let seen = |name| packets_of("t", name);
         let mut queue = NfQueue::open(QueueNum(10), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
         let [first4, last4] = fragments4();
         let all: Vec<Vec<u8>> =
