@@ -1,6 +1,7 @@
 //! Against the kernel that runs, each in a network namespace of its own. Run as root:
 //! `cargo test sys::nft -- --ignored`.
 
+mod batches;
 mod packets;
 mod steering;
 
@@ -142,7 +143,7 @@ fn cleanup_leaves_nothing() {
         assert!(!cleanup().unwrap());
         assert_eq!(counters().unwrap(), []);
         apply(&ruleset(&state(), 127)).unwrap();
-        assert_eq!(counters().unwrap().len(), 14);
+        assert_eq!(counters().unwrap().len(), 15);
         assert!(cleanup().unwrap());
         assert_eq!(nft("a listing", &["list", "ruleset"], None).unwrap(), "");
     });

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use tun_tap::{Iface, Mode};
 
-use super::*;
+use super::{steering::packets_of, *};
 use crate::{
     balance::Verdict,
     ids::{Mark, QueueNum},
@@ -163,9 +163,7 @@ fn errors_about_size_come_from_the_vip() {
 
 /// What a counter of the table `t`, of somebody else, has counted.
 fn seen(name: &str) -> u64 {
-    let json = nft("a listing", &["-j", "list", "counter", "inet", "t", name], None).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    json["nftables"][1]["counter"]["packets"].as_u64().unwrap()
+    packets_of("t", name)
 }
 
 /// A SYN to port 80 of the VIP with 4 bytes of data, in two fragments.

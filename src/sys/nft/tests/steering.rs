@@ -30,19 +30,20 @@ const OTHERS: &str = "table inet t { counter three { }
         meta mark 0x10004 counter name four accept
         counter name others; }
     }";
-const SYN: u8 = 2;
-const ACK: u8 = 0x10;
-const VIPS: [&str; 2] = ["192.0.2.7", "2001:db8::80"];
+pub(super) const SYN: u8 = 2;
+pub(super) const ACK: u8 = 0x10;
+pub(super) const VIPS: [&str; 2] = ["192.0.2.7", "2001:db8::80"];
 
-/// A balancer with a client and a queue of whole packets.
-struct Lb {
+/// A balancer with a client, whose packets to VIPs come in by `interface`, and a queue of whole packets.
+pub(super) struct Lb {
     client: Iface,
+    interface: &'static str,
     queue: Option<NfQueue>,
 }
 
 impl Lb {
-    fn new(steering: Steering) -> Self {
-        let mut lb = Self { client: balancer("client"), queue: None };
+    pub(super) fn new(steering: Steering, interface: &'static str) -> Self {
+        let mut lb = Self { client: balancer(interface), interface, queue: None };
         nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
         lb.listen(true);
         lb.steer_by(steering);
@@ -57,19 +58,22 @@ impl Lb {
     fn steer_by(&self, steering: Steering) {
         let mut state = state();
         (state.balancer.steering, state.balancer.queues) = (steering, QueueRange::new(0, 0).unwrap());
-        assert_eq!(apply(&ruleset_for(&state, "client")).unwrap().structure, StructureApplied::Refilled);
+        assert_eq!(
+            apply(&ruleset_for(&state, self.interface)).unwrap().structure,
+            StructureApplied::Refilled
+        );
     }
 
-    fn send(&self, bytes: &[u8]) {
+    pub(super) fn send(&self, bytes: &[u8]) {
         assert_eq!(self.client.send(bytes).unwrap(), bytes.len());
     }
 
     /// Sends a packet, which must be queued, and steers it.
-    fn steer(&mut self, bytes: &[u8], mark: Mark) {
+    pub(super) fn steer(&mut self, bytes: &[u8], mark: Mark) {
         self.send(bytes);
         let queue = self.queue.as_mut().unwrap();
         let message = queue.receive().unwrap().expect("it is queued");
-        assert!(bytes.starts_with(message.bytes()));
+        assert_eq!(message.bytes()[12..], bytes[12..], "but for what routers change");
         queue.answer(message, Verdict::Steer(mark)).unwrap();
     }
 }
@@ -79,7 +83,7 @@ fn client_of(vip: &str) -> &'static str {
 }
 
 /// A TCP segment with right checksums: the kernel tracks no other.
-fn tcp(vip: &str, port: u16, flags: u8) -> Vec<u8> {
+pub(super) fn tcp(vip: &str, port: u16, flags: u8) -> Vec<u8> {
     let client = client_of(vip);
     let mut bytes = packet(6, client, port, vip, 80, flags);
     let segment = if vip.contains(':') { 40 } else { 20 };
@@ -94,13 +98,13 @@ fn tcp(vip: &str, port: u16, flags: u8) -> Vec<u8> {
     sealed(bytes)
 }
 
-fn udp(vip: &str, port: u16) -> Vec<u8> {
+pub(super) fn udp(vip: &str, port: u16) -> Vec<u8> {
     let payload = [&port.to_be_bytes()[..], &[0, 80, 0, 12, 0, 0, 1, 2, 3, 4]].concat();
     sealed(ip(17, client_of(vip), vip, &payload))
 }
 
 /// With the checksum of an IPv4 header.
-fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(super) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes[0] >> 4 == 4 {
         let checksum = !sum(&bytes[..20]);
         bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
@@ -109,15 +113,18 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// What has left with marks 3, 4 and others.
-fn left() -> [u64; 3] {
-    ["three", "four", "others"].map(|name| {
-        let json = nft("a listing", &["-j", "list", "counter", "inet", "t", name], None).unwrap();
-        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-        json["nftables"][1]["counter"]["packets"].as_u64().unwrap()
-    })
+pub(super) fn left() -> [u64; 3] {
+    ["three", "four", "others"].map(|name| packets_of("t", name))
 }
 
-fn conntrack_entries() -> u32 {
+/// A counter of a test's own table.
+pub(super) fn packets_of(table: &str, counter: &str) -> u64 {
+    let json = nft("a listing", &["-j", "list", "counter", "inet", table, counter], None).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    json["nftables"][1]["counter"]["packets"].as_u64().unwrap()
+}
+
+pub(super) fn conntrack_entries() -> u64 {
     std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap().trim().parse().unwrap()
 }
 
@@ -125,7 +132,7 @@ fn conntrack_entries() -> u32 {
 #[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
 fn with_every_packet_all_are_queued_and_none_is_tracked() {
     in_namespace(|| {
-        let mut lb = Lb::new(Steering::EveryPacket);
+        let mut lb = Lb::new(Steering::EveryPacket, "client");
         let mut packets = Vec::new();
         for vip in VIPS {
             let of = |protocol, payload: &[u8]| sealed(ip(protocol, client_of(vip), vip, payload));
@@ -155,7 +162,7 @@ fn with_every_packet_all_are_queued_and_none_is_tracked() {
 #[ignore = "needs root, nf_tables, nf_conntrack_netlink, nfnetlink_queue and /dev/net/tun"]
 fn steering_changes_while_flows_go_on() {
     in_namespace(|| {
-        let mut lb = Lb::new(Steering::SynOnly);
+        let mut lb = Lb::new(Steering::SynOnly, "client");
         let flows: Vec<Vec<u8>> = VIPS.into_iter().flat_map(|vip| [tcp(vip, 1, ACK), udp(vip, 2)]).collect();
         let begun: Vec<Vec<u8>> = VIPS.map(|vip| tcp(vip, 3, SYN)).to_vec();
         for flow in flows.iter().chain(&begun) {

@@ -1,0 +1,104 @@
+//! Packets that a card's driver hands over together: all of them pass prerouting before the first goes on.
+
+use super::{
+    packets::counted_by,
+    steering::{ACK, Lb, SYN, VIPS, conntrack_entries, left, packets_of, sealed, tcp},
+    *,
+};
+use crate::{config::Steering, ids::Mark, sys::namespace::shell, tests::bytes::ip};
+
+/// What the client sends goes through a link first, whose far end takes packets as cards do (NAPI), and is not tracked on
+/// its way there.
+const LINK: &str = "
+    ip link add near type veth peer name card address 02:00:00:00:00:02
+    ethtool -K near tso off; ethtool -K card gro on
+    ip addr add 10.7.0.1/24 dev near; ip addr add fd07::1/64 dev near nodad
+    ip link set near up; ip link set card up
+    ip neigh add 10.7.0.2 lladdr 02:00:00:00:00:02 dev near
+    ip neigh add fd07::2 lladdr 02:00:00:00:00:02 dev near
+    ip rule add iif client lookup 100; ip -6 rule add iif client lookup 100
+    ip route add default via 10.7.0.2 dev near table 100; ip -6 route add default via fd07::2 dev near table 100
+    tc qdisc add dev near root tbf rate 1gbit burst 100000 limit 100000";
+/// What is not tracked: all on its way to the link, and the filler; of what comes by it, segments that are not are counted.
+const WITNESS: &str = "table inet link { counter untracked { }
+    chain to_link { type filter hook prerouting priority -310
+        iifname \"client\" notrack
+        meta l4proto 253 notrack; }
+    chain leaving { type filter hook forward priority 0
+        iifname \"card\" ct state untracked tcp flags & (syn | ack) == ack counter name untracked; }
+    }";
+/// The link lets 200 bytes by and then as good as nothing.
+const HOLD: &str = "tc qdisc change dev near root tbf rate 8bit burst 200 limit 100000";
+/// With the next packet all others go.
+const LET_GO: &str = "tc qdisc change dev near root tbf rate 1gbit burst 100000 limit 100000";
+
+/// Sends these packets to the VIP so that they come in one batch.
+fn send_together(lb: &Lb, vip: &str, packets: &[Vec<u8>]) {
+    // To nobody, and of the same family, since batches have one. It takes 164 of the 200 bytes with its Ethernet header, and
+    // what is left is too little for any other.
+    let filler = match vip.contains(':') {
+        false => sealed(ip(253, "10.9.0.2", "192.0.2.200", &[0; 130])),
+        true => ip(253, "fd09::2", "2001:db8::81", &[0; 110]),
+    };
+    shell(HOLD);
+    lb.send(&filler);
+    packets.iter().for_each(|packet| lb.send(packet));
+    shell(LET_GO);
+    lb.send(&filler);
+}
+
+/// Packets that connection tracking has dropped since they would have made an entry a second time.
+fn dropped() -> u32 {
+    let statistics = std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack").unwrap();
+    let mut lines = statistics.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let names = lines.next().unwrap();
+    let column = names.iter().position(|name| *name == "insert_failed").unwrap();
+    lines.map(|values| u32::from_str_radix(values[column], 16).unwrap()).sum()
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue, /dev/net/tun, sch_tbf and ethtool"]
+fn data_in_one_batch_with_its_ack_is_steered() {
+    in_namespace(|| {
+        let mut lb = Lb::new(Steering::SynOnly, "card");
+        shell(LINK);
+        nft("a test", &["-f", "-"], Some(WITNESS)).unwrap();
+        let (ack, seen) =
+            (|vip| tcp(vip, 1, ACK), || [left()[0], packets_of("link", "untracked"), conntrack_entries()]);
+        let counted = || ["handshake", "restored", "queued_midstream", "pinning_full"].map(counted_by);
+        for (vip, before) in VIPS.into_iter().zip(0..) {
+            lb.steer(&tcp(vip, 1, SYN), Mark(3));
+            send_together(&lb, vip, &[ack(vip), ack(vip), ack(vip)]);
+            assert_eq!(seen(), [5 * before + 4, 2 * before + 2, before + 1], "{vip}");
+            assert_eq!(counted(), [before + 1, 3 * before + 2, 0, 0], "{vip}");
+            // The batch is over: what comes now is tracked.
+            lb.send(&ack(vip));
+            assert_eq!(seen(), [5 * before + 5, 2 * before + 2, before + 1], "{vip}");
+            assert_eq!(counted(), [before + 1, 3 * before + 3, 0, 0], "{vip}");
+        }
+        assert_eq!(dropped(), 0);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn a_connection_that_finds_no_room_is_pinned_all_the_same() {
+    in_namespace(|| {
+        let mut lb = Lb::new(Steering::SynOnly, "client");
+        let fours = (0..4096).map(|port| format!("10.9.0.3 . {port} . 192.0.2.7 . 80"));
+        let sixes = (0..4096).map(|port| format!("fd09::3 . {port} . 2001:db8::80 . 80"));
+        for (set, elements) in [("pinning4", fours.collect::<Vec<_>>()), ("pinning6", sixes.collect())] {
+            let elements = elements.iter().map(|element| format!("{element} timeout 1h")).collect::<Vec<_>>();
+            let text = format!("add element inet synrail {set} {{ {} }}\n", elements.join(", "));
+            nft("a test", &["-f", "-"], Some(&text)).unwrap();
+        }
+        for (vip, before) in VIPS.into_iter().zip(0..) {
+            lb.steer(&tcp(vip, 1, SYN), Mark(3));
+            lb.send(&tcp(vip, 1, ACK));
+            lb.send(&tcp(vip, 1, ACK));
+            let counted = ["handshake", "pinning_full", "restored", "queued_midstream"].map(counted_by);
+            assert_eq!(counted, [before + 1, before + 1, before + 1, 0], "{vip}");
+            assert_eq!((left()[0], conntrack_entries()), (3 * before + 3, before + 1), "{vip}");
+        }
+    });
+}
