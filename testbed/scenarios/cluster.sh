@@ -21,6 +21,5 @@ done
 for lb in "${LBS[@]}"; do
     expect_ge "flows that came to $lb" "$(statistic "$lb" queued)" 1
     expect_ge "replies that $lb routed" "$(witness "$lb" from_vip)" 1
-    note "packets that connection tracking at $lb dropped, and TCP sent again: $(in_ns "$lb" conntrack -S |
-        awk '{ for (i = 1; i <= NF; i++) if (sub("^drop=", "", $i)) n += $i } END { print n + 0 }') (README.md, \"Real cards\")"
+    note "packets that connection tracking at $lb dropped, and TCP sent again: $(conntrack_drops "$lb") (README.md, \"Real cards\")"
 done
