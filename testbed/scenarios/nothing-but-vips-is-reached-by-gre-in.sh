@@ -111,7 +111,7 @@ expect_eq "datagrams that no socket of lb201's own wanted" \
 
 say ""
 say "  the end of it"
-devices() { ip -netns "$1" -oneline link | grep -o 'sr-in[46]' | sort -u | xargs; }
+devices() { ip -netns "$1" -json link | jq --raw-output '[.[].ifname | select(startswith("sr-in"))] | sort | join(" ")'; }
 expect_eq "devices of lb201" "$(devices lb201)" "sr-in4 sr-in6"
 config lb201 false > lb201.toml
 change lb201 apply lb201.toml
