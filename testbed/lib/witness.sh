@@ -89,5 +89,9 @@ hops() { # COUNTER: fragments, of all servers
 witness() { # LB COUNTER: packets
     in_ns "$1" nft --json list counter inet witness "$2" | jq '[.nftables[].counter // empty | .packets] | add'
 }
+# conntrack_drops LB: packets that came before the entry of their flow's first one was in place, for example
+conntrack_drops() {
+    in_ns "$1" conntrack -S | awk '{ for (i = 1; i <= NF; i++) if (sub("^drop=", "", $i)) n += $i } END { print n + 0 }'
+}
 # kernel_counter NAMESPACE NAME: one of the kernel's own protocol counters
 kernel_counter() { in_ns "$1" nstat -az "$2" | awk 'NR > 1 { n += $2 } END { print n + 0 }'; }

@@ -22,7 +22,6 @@ for lb in "${LBS[@]}"; do
     expect_ge "flows that came to $lb" "$(statistic "$lb" queued)" 1
     expect_ge "replies that $lb routed" "$(witness "$lb" from_vip)" 1
     # The client's first data comes in one batch with its ACK (README.md, "Real cards").
-    expect_eq "packets that connection tracking at $lb dropped" "$(in_ns "$lb" conntrack -S |
-        awk '{ for (i = 1; i <= NF; i++) if (sub("^drop=", "", $i)) n += $i } END { print n + 0 }')" 0
+    expect_eq "packets that connection tracking at $lb dropped" "$(conntrack_drops "$lb")" 0
     expect_eq "connections that \`pinning\` at $lb had no room for" "$(ruleset_counter "$lb" pinning_full)" 0
 done

@@ -1,37 +1,24 @@
 # shellcheck shell=bash
-# proves: the router encapsulates, and 1 or 2 clients, servers and balancers lose nothing; what is for no VIP is dropped
+# proves: the router encapsulates, and with 1 or 2 clients, servers and balancers nothing is lost, all in GRE, replies direct
 #
 # The Maglev paper's way to the balancers, and the four iterations of rusty_rail's test bed: one client, one server, one
 # balancer; two servers; two balancers; two clients. Outer packets are IPv4 in the first, IPv6 in the second, and both
-# after that; either carries both. Then what such tunnels must not do, and what else comes by them: fragments, which
-# balancers send on to their owner through tunnels that are more specific; packets too large; long transfers.
+# after that; either carries both.
 # topology: dsr:servers=2,balancers=2
-# needs: queue conntrack gre ip6gre traffic tun nft_numgen busybox
+# needs: queue conntrack gre ip6gre traffic
 # captures: no
-# limit_s: 420
+# limit_s: 600
 
-LBS=(lb201 lb202) SIX4=10.0.0.6
-# config LB GRE_IN: service "six" has a smaller tunnel than the router's
-config() {
-    config_balancer "$1" "gre_in = $2"
-    config_service web "$VIP4/32 $VIP6/128" "tcp udp" "$PORT"
-    config_servers 1 2 gre
-    config_service six "$SIX4/32" udp "$PORT"
-    config_servers 1 2 ip6gre
-    config_table fragments 'ttl_ms = 5000'
-    config_tier "${LBS[@]}"
-}
-witness_up "${LBS[@]}"
-gre_up
-hops_up 1 2
+LBS=(lb201 lb202)
 for lb in "${LBS[@]}"; do
-    config "$lb" true > "$lb.toml"
-    kernel_state "$lb" > "$lb.before"
-    balancer_start "$lb" "$lb.toml"
+    {
+        config_balancer "$lb" 'gre_in = true'
+        config_service web "$VIP4/32 $VIP6/128" "tcp udp" "$PORT"
+        config_servers 1 2 gre
+    } > "$lb.toml"
 done
-backends_up lb201 web 1 2
-backends_up lb201 six 1 2
-servers_up 1 2 "$VIP4:$PORT" "[$VIP6]:$PORT"
+gre_up
+balancers_up "${LBS[@]}"
 
 # all ARGUMENT...: the same change on both balancers, and wait until it is in force
 all() {
@@ -39,9 +26,9 @@ all() {
     for lb in "${LBS[@]}"; do change "$lb" "$@"; done
     for lb in "${LBS[@]}"; do wait_until 30 "$lb has taken over the change" taken_over "$lb"; done
 }
-# client N: traffic is from the one address that client N has, IPv4 and IPv6
+# client N: traffic is from client N, which has networks of its own, lest it use ports again
 # shellcheck disable=SC2034 # for lib/balancer.sh
-client() { CLIENTS4=50.0.0.$1/32 CLIENTS6=2000::$1/128; }
+client() { CLIENTS4=50.0.$1.0/24 CLIENTS6=2000::${1}00/120; }
 # iteration NUMBER WHAT DEVICE...: by these devices of the router
 iteration() {
     say ""
@@ -98,101 +85,5 @@ for lb in "${LBS[@]}"; do
     expect_eq "$lb: replies seen" "$(witness "$lb" from_vip)" 0
     expect_eq "$lb: connections that conntrack sees in GRE itself" "$(in_ns "$lb" conntrack -L -p gre 2>/dev/null | wc -l)" 0
     expect_eq "$lb: packets for no VIP" "$(ruleset_counter "$lb" not_for_vip)" 0
-done
-
-say ""
-say "  fragments"
-# shellcheck disable=SC2034 # for lib/balancer.sh
-CLIENTS4=50.0.0.0/16 CLIENTS6=2000::/112
-# both_ways TIER: fragments reach their owner, half of them by way of the other balancer
-both_ways() {
-    local forwarded=$((-$(sum statistic fragment_forwarded "${LBS[@]}"))) two=$((-$(hops by_two)))
-    local from_tier=$((-$(sum statistic fragment_from_tier "${LBS[@]}")))
-    fragments_all 50
-    forwarded=$((forwarded + $(sum statistic fragment_forwarded "${LBS[@]}"))) two=$((two + $(hops by_two)))
-    from_tier=$((from_tier + $(sum statistic fragment_from_tier "${LBS[@]}")))
-    expect_ge "fragments sent on to their owner, over $1" "$forwarded" 100
-    expect_eq "fragments that the owner got by the tunnel to the other, and not by the router's" "$from_tier" "$forwarded"
-    expect_eq "fragments that came to a server by two balancers" "$two" "$forwarded"
-    expect_eq "packets dropped" "$(sum statistic dropped "${LBS[@]}")" 0
-}
-both_ways IPv4
-for lb in "${LBS[@]}"; do
-    config "$lb" true | sed '/^\[tier\]/,$s/"192[^"]*", //' > "$lb.toml"
-    change "$lb" apply "$lb.toml"
-done
-for lb in "${LBS[@]}"; do wait_until 30 "$lb has taken over the change" taken_over "$lb"; done
-both_ways IPv6
-
-say ""
-say "  large packets"
-route_by_gre gre4-lb201
-in_ns client busybox ping -c 3 -W 10 -s 1440 "$SIX4" > ping.txt 2>&1 || true
-expect_grep "a ping of 1468 bytes to a tunnel of 1456 is answered, at the second attempt" ' [12] packets received' ping.txt
-expect_ge "errors of size by the VIP" "$(ruleset_counter lb201 too_big)" 1
-expect_eq "path MTU that the client has learned" "$(ip -netns client route get "$SIX4" | sed -n 's/.* mtu \([0-9]*\).*/\1/p')" 1456
-for way in "gre4-lb201 [$VIP6]" "gre6-lb202 $VIP4"; do
-    route_by_gre "${way% *}"
-    traffic_to transfer "${way#* }:$PORT" --upload 2000000 --timeout-ms 30000
-    expect_eq "bytes uploaded to ${way#* } by ${way% *}" "$(field "$REPLY" .bytes)" 2000000
-done
-
-say ""
-say "  what is for no VIP"
-ip -netns lb201 link del sr-in4
-there() { ip -netns lb201 link show sr-in4 up 2>/dev/null | grep -q UP; }
-wait_until 60 "sr-in4 is mended" there
-batch router <<'IP'
-route add 172.31.0.0/16 dev gre4-lb201
-route add fd99::/64 dev gre6-lb201
-route add 192.168.2.201/32 dev gre6-lb201
-route add fd00:0:0:2::201/128 dev gre4-lb201
-IP
-forwarded() { echo $(($(kernel_counter lb201 IpForwDatagrams) + $(kernel_counter lb201 Ip6OutForwDatagrams))); }
-ours=$(forwarded)
-# send BYTES: a datagram to each, from the client
-send() {
-    local to
-    for to in 172.31.0.1 fd99::1 192.168.2.201 fd00:0:0:2::201; do
-        in_ns client bash -c "head -c $1 /dev/zero > /dev/udp/$to/9"
-    done
-}
-dropped() { (($(ruleset_counter lb201 not_for_vip) >= $1)); }
-send 100
-wait_until 20 "4 packets were dropped" dropped 4 || true
-expect_eq "packets for no VIP" "$(ruleset_counter lb201 not_for_vip)" 4
-batch s1 <<'IP'
-link add back type gre local 192.168.1.1 remote 192.168.1.201
-link set back up
-route add 172.31.0.0/16 dev back
-IP
-in_ns s1 bash -c 'head -c 100 /dev/zero > /dev/udp/172.31.0.1/9'
-wait_until 20 "the packet from s1 was dropped" dropped 5 || true
-expect_eq "packets for no VIP, with that of a backend" "$(ruleset_counter lb201 not_for_vip)" 5
-send 4000
-send 4000 # the first told the client how large an IPv6 fragment may be
-wait_until 20 "fragments were dropped" dropped 25 || true
-expect_ge "packets for no VIP, with fragments" "$(ruleset_counter lb201 not_for_vip)" 25
-expect_eq "fragments of them that were kept to be put together" \
-    "$(($(kernel_counter lb201 IpReasmReqds) + $(kernel_counter lb201 Ip6ReasmReqds)))" 0
-expect_eq "packets of them that were forwarded" $(($(forwarded) - ours)) 0
-expect_eq "datagrams that no socket of lb201's own wanted" \
-    "$(($(kernel_counter lb201 UdpNoPorts) + $(kernel_counter lb201 Udp6NoPorts)))" 0
-
-say ""
-say "  the end of it"
-devices() { ip -netns "$1" -oneline link | grep -o 'sr-in[46]' | sort -u | xargs; }
-expect_eq "devices of lb201" "$(devices lb201)" "sr-in4 sr-in6"
-config lb201 false > lb201.toml
-change lb201 apply lb201.toml
-wait_until 30 "lb201 has taken over the change" taken_over lb201
-expect_eq "devices of lb201 without gre_in" "$(devices lb201)" ""
-expect_eq "devices of lb202" "$(devices lb202)" "sr-in4 sr-in6"
-route_by_gre gre4-lb202 gre6-lb202
-connect_all 10
-for lb in "${LBS[@]}"; do
-    balancer_stop "$lb"
-    expect_ok "lbd --cleanup in $lb" in_ns "$lb" timeout 60 lbd --cleanup --config "$lb.toml" --shm "$lb"
-    kernel_state "$lb" > "$lb.after"
-    expect_same "nothing is left in $lb" "$lb.before" "$lb.after"
+    note "packets that connection tracking at $lb dropped, and TCP sent again: $(conntrack_drops "$lb") (README.md, \"Network cards\")"
 done
