@@ -116,9 +116,12 @@ addresses() {
 make_router() {
     { plug router eth1 back; plug router eth2 outside; } | batch fabric
     ip -netns router link add eth0 type veth peer name eth0 netns client
+    # Spread by the 5-tuple that is in the packet (policy 3, these fields). Policy 1 would take the hash that the client's
+    # kernel gave the packet: veth carries it along, and TCP changes it when it sends something again.
     settings router net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
         net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
-        net.ipv4.fib_multipath_hash_policy=1 net.ipv6.fib_multipath_hash_policy=1
+        net.ipv4.fib_multipath_hash_policy=3 net.ipv6.fib_multipath_hash_policy=3 \
+        net.ipv4.fib_multipath_hash_fields=55 net.ipv6.fib_multipath_hash_fields=55
     local lbs
     mapfile -t lbs < <(topology_namespaces | grep '^lb')
     {

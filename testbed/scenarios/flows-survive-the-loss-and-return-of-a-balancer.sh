@@ -6,7 +6,7 @@
 # topology: dsr:servers=5,balancers=3
 # needs: queue conntrack gre traffic
 # captures: no
-# limit_s: 600
+# limit_s: 900
 
 for lb in lb201 lb202 lb203; do web_config "$lb" gre > "$lb.toml"; done
 tier_up lb201 lb202 lb203
