@@ -15,8 +15,9 @@
 # Addresses follow the xcluster load-balancer tests. The two bridges live in a namespace "fabric" of their own.
 # IPv6 has no duplicate address detection here, so that nothing must be waited for.
 #
-# spread_packets tears flows and datagrams apart; route_by_gre has the router encapsulate packets to VIPs; topology_up SPEC sets SERVERS and BALANCERS; topology_down ends what was started in the
-# background (STARTED) and deletes the namespaces.
+# spread_packets tears flows and datagrams apart; route_by_gre has the router encapsulate packets to VIPs; power_off,
+# power_on, plug_out, plug_in and route_vips are what happens to a balancer; topology_up SPEC sets SERVERS and
+# BALANCERS; topology_down ends what was started in the background (STARTED) and deletes the namespaces.
 
 topology_up() {
     local spec=$1 setting
@@ -36,9 +37,7 @@ topology_up() {
 
     local ns
     for ns in $(topology_namespaces); do
-        ip netns add "$ns" || return "$STATUS_LACKING"
-        # Before there are devices: a device copies these when it is made.
-        settings "$ns" "${QUIET_IPV6[@]}"
+        make_namespace "$ns" || return "$STATUS_LACKING"
     done
     make_fabric && make_router && make_client && make_servers && make_balancers
 }
@@ -87,6 +86,11 @@ batch() { ip -netns "$1" -batch -; }
 QUIET_IPV6=(net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.accept_ra=0
     net.ipv6.conf.default.router_solicitations=0)
 
+make_namespace() {
+    ip netns add "$1" || return
+    # Before there are devices: a device copies these when it is made.
+    settings "$1" "${QUIET_IPV6[@]}"
+}
 make_fabric() {
     batch fabric <<'IP'
 link set lo up
@@ -96,9 +100,9 @@ link set back up
 link set outside up
 IP
 }
-# plug NAMESPACE DEVICE BRIDGE: ip commands for the fabric that join the namespace to a bridge
+# plug NAMESPACE DEVICE BRIDGE [MAC]: ip commands for the fabric that join the namespace to a bridge
 plug() {
-    echo "link add $1-$2 type veth peer name $2 netns $1"
+    echo "link add $1-$2 type veth peer name $2${4:+ address $4} netns $1"
     echo "link set $1-$2 master $3 up"
 }
 # addresses DEVICE NETWORK HOST: ip commands; network 1 is "back", 2 is "outside", 3 joins client and router
@@ -112,14 +116,14 @@ addresses() {
 make_router() {
     { plug router eth1 back; plug router eth2 outside; } | batch fabric
     ip -netns router link add eth0 type veth peer name eth0 netns client
+    # Spread by the 5-tuple that is in the packet (policy 3, these fields). Policy 1 would take the hash that the client's
+    # kernel gave the packet: veth carries it along, and TCP changes it when it sends something again.
     settings router net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
         net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
-        net.ipv4.fib_multipath_hash_policy=1 net.ipv6.fib_multipath_hash_policy=1
-    local n hops4='' hops6=''
-    for ((n = 201; n <= 200 + BALANCERS; n++)); do
-        hops4+=" nexthop via 192.168.2.$n"
-        hops6+=" nexthop via fd00:0:0:2::$n"
-    done
+        net.ipv4.fib_multipath_hash_policy=3 net.ipv6.fib_multipath_hash_policy=3 \
+        net.ipv4.fib_multipath_hash_fields=55 net.ipv6.fib_multipath_hash_fields=55
+    local lbs
+    mapfile -t lbs < <(topology_namespaces | grep '^lb')
     {
         echo "link set lo up"
         addresses eth0 3 254
@@ -128,9 +132,17 @@ make_router() {
         echo "route add 50.0.0.0/16 via 192.168.3.1"
         echo "route add 2000::/112 via fd00:0:0:3::1"
         echo "route add 2000:1::/48 via fd00:0:0:3::1"
-        echo "route add 10.0.0.0/24$hops4"
-        echo "route add 1000::/112$hops6"
     } | batch router
+    route_vips "${lbs[@]}"
+}
+# route_vips LB...: what goes to VIPs is spread over these balancers from now on, as a routing daemon would have it.
+route_vips() {
+    local lb hops4='' hops6=''
+    for lb; do
+        hops4+=" nexthop via 192.168.2.${lb#lb}"
+        hops6+=" nexthop via fd00:0:0:2::${lb#lb}"
+    done
+    printf 'route replace %s\n' "10.0.0.0/24$hops4" "1000::/112$hops6" | batch router
 }
 
 # spread_packets: from now on the router sends each packet to a VIP to any balancer, at random, whatever flow it is part
@@ -211,16 +223,40 @@ make_servers() {
 
 make_balancers() {
     local n
-    for ((n = 201; n <= 200 + BALANCERS; n++)); do plug "lb$n" eth1 back; plug "lb$n" eth2 outside; done | batch fabric
-    for ((n = 201; n <= 200 + BALANCERS; n++)); do
-        # Forwarding is the operator's duty, not lbd's.
-        settings "lb$n" net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-        {
-            echo "link set lo up"
-            addresses eth1 1 "$n"
-            addresses eth2 2 "$n"
-            echo "route add default via 192.168.2.254"
-            echo "route add default via fd00:0:0:2::254"
-        } | batch "lb$n"
-    done
+    for ((n = 201; n <= 200 + BALANCERS; n++)); do plug_balancer "$n"; done | batch fabric
+    for ((n = 201; n <= 200 + BALANCERS; n++)); do make_balancer "$n"; done
 }
+# With link addresses of its own, as a machine has: it has the same ones when it comes back.
+plug_balancer() {
+    local number
+    printf -v number %02x "$1"
+    plug "lb$1" eth1 back "02:00:00:00:01:$number"
+    plug "lb$1" eth2 outside "02:00:00:00:02:$number"
+}
+make_balancer() {
+    # Forwarding is the operator's duty, not lbd's.
+    settings "lb$1" net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+    {
+        echo "link set lo up"
+        addresses eth1 1 "$1"
+        addresses eth2 2 "$1"
+        echo "route add default via 192.168.2.254"
+        echo "route add default via fd00:0:0:2::254"
+    } | batch "lb$1"
+}
+
+# power_off LB: the machine is gone, with its links, connection tracking, rules, and the region. Its lbd must be gone before.
+power_off() {
+    printf 'link delete %s\n' "$1-eth1" "$1-eth2" | batch fabric
+    ip netns delete "$1"
+    rm -f "/dev/shm/$1"
+}
+# power_on LB: it has booted, and knows nothing.
+power_on() {
+    make_namespace "$1"
+    plug_balancer "${1#lb}" | batch fabric
+    make_balancer "${1#lb}"
+}
+# plug_out LB, plug_in LB: its cables; the machine itself runs on.
+plug_out() { printf 'link set %s down\n' "$1-eth1" "$1-eth2" | batch fabric; }
+plug_in() { printf 'link set %s up\n' "$1-eth1" "$1-eth2" | batch fabric; }
