@@ -1,17 +1,18 @@
 //! What a balancer says about a probe of the packet tracer (Eisenbud et al., NSDI 2016, section 4.4). PURE.
 //!
-//! A probe asks what becomes of packets with its header here and now. Two may answer: the table, and connection tracking, if
-//! the flow is pinned. What wins is what the ruleset does: a TCP SYN always follows the table, and packets of a connection
-//! in place its pin; a UDP datagram (and an SCTP packet) follows the pin, if there is one to a target in use. Where every
-//! packet is steered by itself there are no pins. The SYN of a connection that is not ten seconds old may have been
-//! answered by an older table; that is not looked at.
+//! A probe asks what becomes of packets with its header, here and now. Two may answer: the table, and connection
+//! tracking, if the flow is pinned. What wins is what the ruleset does: a TCP SYN always follows the table, and packets of a
+//! connection in place its pin; a UDP datagram (and an SCTP packet) follows the pin, if there is one to a target in use.
+//! Where every packet is steered by itself there are no pins. The SYN of a connection that is not ten seconds old may have
+//! been answered by an older table; that is not looked at.
 //!
 //! # Who can do what with probes
-//! Anybody who can send packets to a VIP can send probes. They are dropped whatever happens, at most `[tracer]
-//! per_second` of them come here, and a report goes only to an address in `[tracer] receivers` (by default there is none) and a port that is not
-//! a well-known one. So a stranger can use up the rate that tracing has, and make the balancer send that many small
-//! datagrams a second to those who are to be reported to; he learns nothing himself. A report has the probe's nonce, so
-//! nobody can make one up who did not see the probe.
+//! Anybody who can send packets to a VIP can send probes. They are dropped whatever happens, at most `[tracer] per_second`
+//! of them come here, and a report goes only to an address in `[tracer] receivers` (by default there is none), and to no
+//! well-known port. So a stranger can use up the rate that tracing has, and make the balancer send that many datagrams
+//! a second, of some 400 bytes each, to those who are to be reported to (if he varies the port, each is an entry of
+//! connection tracking for half a minute); he learns nothing himself. A report has the probe's nonce, so nobody can make
+//! one up who did not see the probe.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! `tracer send`: asks the balancers on the way what becomes of a packet, by a packet. It needs no region: what it prints is
-//! what balancers report ([`crate::balance::tracer`]).
+//! `tracer send`: asks the balancers on the way what becomes of a packet, by a packet. It needs no region: what it prints
+//! is what balancers report ([`crate::balance::tracer`]).
 
 use std::{collections::HashMap, io, net::IpAddr, time::Duration};
 
@@ -22,6 +22,8 @@ use crate::{
 const HEADERS_MAX: usize = 100_000;
 /// More reports than this about one header are not kept.
 const REPORTS_MAX: usize = 64;
+/// So many datagrams that are there already are taken when the time is over; whoever sends more is no balancer.
+const LATE_MAX: u32 = 1024;
 /// How often a batch says how far it is.
 const PROGRESS: Duration = Duration::from_secs(1);
 
@@ -29,6 +31,8 @@ const PROGRESS: Duration = Duration::from_secs(1);
 struct Traced {
     question: Question,
     protocol: Protocol,
+    /// Where reports were to be sent.
+    receiver: Option<IpAddr>,
     reports: Vec<Trace>,
 }
 
@@ -58,7 +62,7 @@ pub(super) fn send(env: &mut Env<'_>, json: bool, args: &TracerSendArguments) ->
     let untraced: Vec<&Traced> = traced.iter().filter(|one| one.reports.is_empty()).collect();
     match untraced[..] {
         [] => Ok(Status::Done),
-        [first, ..] => Err(CtlError::Untraced(hints(first, untraced.len(), traced.len(), args))),
+        [first, ..] => Err(CtlError::Untraced(hints(first, untraced.len(), traced.len()))),
     }
 }
 
@@ -71,7 +75,7 @@ fn headers(env: &mut Env<'_>, args: &TracerSendArguments) -> Result<Vec<Traced>,
         if all.len() >= HEADERS_MAX {
             return Err(CtlError::Usage(format!("more than {HEADERS_MAX} headers: trace them in parts")));
         }
-        all.push(Traced { question, protocol, reports: Vec::new() });
+        all.push(Traced { question, protocol, receiver: args.receiver, reports: Vec::new() });
         Ok(())
     };
     match &args.batch {
@@ -102,13 +106,12 @@ fn ask(env: &mut Env<'_>, traced: &mut [Traced], args: &TracerSendArguments) -> 
         }
         // What was late is not made up for: never are more sent in a second than was asked.
         due = due.max(now) + interval;
-        let Traced { question, protocol, .. } = &traced[sent];
-        let probe = probe(env, question, *protocol, args.receiver)?;
+        let probe = probe(env, &mut traced[sent])?;
         heard.by_nonce.insert(Nonce(probe.nonce), sent);
-        env.prober.send(question.dst, &probe.bytes()).map_err(|error| CtlError::Probing {
-            doing: format!("sending a probe to {}", question.dst),
-            error,
-        })?;
+        let dst = probe.addresses.destination();
+        env.prober
+            .send(dst, &probe.bytes())
+            .map_err(|error| CtlError::Probing { doing: format!("sending a probe to {dst}"), error })?;
     }
     let end = env.prober.now() + Duration::from_millis(args.wait);
     heard.listen(env, traced, end)?;
@@ -125,27 +128,22 @@ fn ask(env: &mut Env<'_>, traced: &mut [Traced], args: &TracerSendArguments) -> 
 }
 
 /// The probe for a header. Its reports are listened for from now on.
-fn probe(
-    env: &mut Env<'_>,
-    question: &Question,
-    protocol: Protocol,
-    receiver: Option<IpAddr>,
-) -> Result<Probe, CtlError> {
+fn probe(env: &mut Env<'_>, of: &mut Traced) -> Result<Probe, CtlError> {
     let failed = |doing: String| move |error: io::Error| CtlError::Probing { doing, error };
-    let receiver = match receiver {
+    let Question { dst, ports, packet, .. } = of.question;
+    let receiver = match of.receiver {
         Some(receiver) => receiver,
         None => {
-            let dst = question.dst;
             let towards = env.prober.address_towards(dst);
             towards.map_err(failed(format!("finding this host's address towards {dst}")))?
         }
     };
-    let listening = env.prober.listen(receiver).map_err(failed(format!("listening at {receiver}")))?;
+    of.receiver = Some(receiver);
     Ok(Probe {
-        addresses: question.packet.addresses,
-        protocol,
-        ports: question.ports,
-        receiver: listening,
+        addresses: packet.addresses,
+        protocol: of.protocol,
+        ports,
+        receiver: env.prober.listen(receiver).map_err(failed(format!("listening at {receiver}")))?,
         nonce: env.prober.nonce().map_err(failed("drawing a random number".to_owned()))?,
         ttl: Probe::TTL,
     })
@@ -159,16 +157,18 @@ struct Heard {
 }
 
 impl Heard {
-    /// Takes reports until `end`. What is no report about one of the headers is left aside.
+    /// Takes reports until `end`, and what is there by then. What is no report about one of the headers is left aside.
     fn listen(&mut self, env: &mut Env<'_>, traced: &mut [Traced], end: Duration) -> Result<(), CtlError> {
+        let mut late = 0;
         loop {
             let left = end.saturating_sub(env.prober.now());
-            if left.is_zero() {
-                return Ok(());
-            }
+            late += u32::from(left.is_zero());
             let doing = || "hearing reports".to_owned();
             let datagram =
                 env.prober.receive(left).map_err(|error| CtlError::Probing { doing: doing(), error })?;
+            if left.is_zero() && (datagram.is_none() || late >= LATE_MAX) {
+                return Ok(());
+            }
             let Some(Ok(report)) = datagram.map(|bytes| serde_json::from_slice::<Trace>(&bytes)) else {
                 continue;
             };
@@ -266,7 +266,7 @@ fn pinned_to(pinned: &Pinned) -> String {
 }
 
 /// What to check where nobody has reported.
-fn hints(first: &Traced, untraced: usize, all: usize, args: &TracerSendArguments) -> String {
+fn hints(first: &Traced, untraced: usize, all: usize) -> String {
     let Question { src, dst, .. } = first.question;
     let which = match (untraced, all) {
         (_, 1) => format!("no balancer has reported about {}", first.header()),
@@ -275,9 +275,7 @@ fn hints(first: &Traced, untraced: usize, all: usize, args: &TracerSendArguments
             first.header()
         ),
     };
-    let receiver = args
-        .receiver
-        .map_or_else(|| "the address that this host sends from".to_owned(), |receiver| receiver.to_string());
+    let receiver = first.receiver.map_or_else(String::new, |receiver| receiver.to_string());
     format!(
         "{which}\n\
          is {dst} a VIP, and is it routed from here to a balancer?  `ip route get {dst}`, `lbctl services` there\n\

@@ -1,8 +1,8 @@
 //! Probes of the packet tracer (Eisenbud et al., NSDI 2016, section 4.4). PURE.
 //!
 //! A probe is an ordinary packet with exactly the header that was asked for, so that whatever hashes packets on the way
-//! takes it for one of that flow: no IP options, no extension headers, no fragment; a bare TCP SYN, a UDP datagram, or an SCTP
-//! packet. A balancer that gets it does not forward it; it tells the receiver that the probe names what it would do.
+//! takes it for one of that flow: no IP options, no extension headers, no fragment; a bare TCP SYN, a UDP datagram, or an
+//! SCTP packet. A balancer that gets it does not forward it; it tells the receiver that the probe names what it would do.
 //!
 //! All probes of one family are equally long and end with the same 16 bytes, whatever the transport protocol, so the
 //! ruleset finds them with one comparison for all other packets, and one more for those of this length:
