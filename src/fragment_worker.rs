@@ -1,5 +1,6 @@
 //! The worker of the fragment queue. Like a [`crate::worker::Worker`] it receives, decides and answers; besides, it lets
 //! the balancer talk to connection tracking about first fragments, and sends held ones in again by the TUN device.
+//! Probes of the packet tracer come by the same queue: they are dropped, and then reported about.
 //!
 //! The verdict on a first fragment comes before those that waited for it are sent in, so the backend gets it first. It
 //! owns its clock: the time is read once for each wake-up.
@@ -16,19 +17,22 @@ use backlog::Backlog;
 
 use crate::{
     balance::{
-        Forwarding,
+        Forwarding, Verdict,
         counters::Counter,
         fragments::{FragmentBalancer, Origin},
+        tracer::{self, Trace},
     },
-    io::{Inject, Message, Pins, Queue, QueueError, Report},
+    io::{Inject, Message, Pins, Queue, QueueError, Report, Tell},
+    packet::{Probe, Unreadable},
     worker::{self, Links, Shared},
 };
 
 /// The fragment queue's worker.
-pub struct FragmentWorker<Q, P, I, R, C> {
+pub struct FragmentWorker<Q, P, I, T, R, C> {
     queue: Q,
     pins: P,
     inject: I,
+    tell: T,
     report: R,
     shared: Arc<Shared>,
     forwarding: Cache<Arc<ArcSwap<Forwarding>>, Arc<Forwarding>>,
@@ -41,14 +45,29 @@ pub struct FragmentWorker<Q, P, I, R, C> {
     settled: bool,
 }
 
-impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWorker<Q, P, I, R, C> {
+impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
+    FragmentWorker<Q, P, I, T, R, C>
+{
     /// A worker for `queue`. `clock` says how much time has passed since some fixed moment.
-    pub fn new(queue: Q, pins: P, inject: I, report: R, shared: Arc<Shared>, clock: C) -> Self {
+    pub fn new(queue: Q, pins: P, inject: I, tell: T, report: R, shared: Arc<Shared>, clock: C) -> Self {
         let mut forwarding = Cache::new(Arc::clone(&shared.forwarding));
         let balancer = FragmentBalancer::new(forwarding.load().fragments());
         let (released, backlog) = (Vec::new(), Backlog::default());
         let settled = false;
-        Self { queue, pins, inject, report, shared, forwarding, clock, balancer, released, backlog, settled }
+        Self {
+            queue,
+            pins,
+            inject,
+            tell,
+            report,
+            shared,
+            forwarding,
+            clock,
+            balancer,
+            released,
+            backlog,
+            settled,
+        }
     }
 
     /// Works until told to stop, as [`crate::worker::Worker::run`] does.
@@ -59,7 +78,7 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
         worker::run(&Arc::clone(&self.shared), rest_max, || self.turn())
     }
 
-    /// Handles at most one fragment, or else forgets what is too old; sends in what may go. Says whether anything came, or
+    /// Handles at most one fragment or probe, or else forgets what is too old; sends in what may go. Says whether anything came, or
     /// still must.
     ///
     /// # Errors
@@ -88,6 +107,9 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
     }
 
     fn handle(&mut self, now: Duration, message: Q::Message) -> Result<(), QueueError> {
+        if let Some(probe) = Probe::parse(message.bytes()).transpose() {
+            return self.trace(probe, message);
+        }
         let Self { pins, balancer, released, backlog, .. } = self;
         let forwarding = self.forwarding.load();
         let origin = origin(message.arrived_by(), &self.shared.links.load());
@@ -100,6 +122,26 @@ impl<Q: Queue, P: Pins, I: Inject, R: Report, C: FnMut() -> Duration> FragmentWo
             if let Err(refused) = backlog.push(fragment, forwarding.fragments()) {
                 balancer.inject_failed(&refused);
             }
+        }
+        result
+    }
+
+    /// Drops a probe, and tells whom it names what becomes of packets like it.
+    fn trace(&mut self, probe: Result<Probe, Unreadable>, message: Q::Message) -> Result<(), QueueError> {
+        let device = message.arrived_by();
+        let counters = &mut self.balancer.counters;
+        let answer = tracer::answer(counters, self.forwarding.load(), &mut self.pins, probe);
+        let result = self.queue.answer(message, Verdict::Drop);
+        if let Some((receiver, trace)) = answer {
+            let trace = Trace { device: self.tell.device(device), ..trace };
+            let told = serde_json::to_vec(&trace).map_err(io::Error::from);
+            counters.count(match told.and_then(|report| self.tell.tell(receiver, &report)) {
+                Ok(()) => Counter::ProbesReported,
+                Err(error) => {
+                    tracing::debug!(%receiver, %error, "a report of the packet tracer cannot be sent");
+                    Counter::ProbesUnsent
+                }
+            });
         }
         result
     }

@@ -1,10 +1,15 @@
 //! The seam between deciding and the world: what a worker needs of the operating system. Each trait has exactly two
 //! implementations, the OS's in `sys/` and the test world's in `tests/`.
 
-use std::io;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use crate::{
     balance::{Verdict, counters::Counters},
+    config::InterfaceName,
     ids::{Mark, MarkMask, QueueNum},
     packet::Packet,
 };
@@ -90,4 +95,52 @@ pub enum QueueError {
 pub trait Report {
     /// Shows them. Failing to is no reason to stop deciding, so there is no error.
     fn counters(&mut self, counters: &mut Counters);
+}
+
+/// The way of the packet tracer's reports.
+pub trait Tell {
+    /// The name of the device of this index, if there is one.
+    fn device(&self, index: u32) -> Option<InterfaceName>;
+
+    /// Sends a UDP datagram, and never waits.
+    ///
+    /// # Errors
+    /// When it cannot be sent now.
+    fn tell(&mut self, receiver: SocketAddr, report: &[u8]) -> io::Result<()>;
+}
+
+/// What `lbctl` needs to trace packets.
+pub trait Prober {
+    /// How much time has passed since some fixed moment.
+    fn now(&mut self) -> Duration;
+
+    /// A number that nobody can guess.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    fn nonce(&mut self) -> io::Result<u64>;
+
+    /// The address that this host would send from to `destination`.
+    ///
+    /// # Errors
+    /// When there is no route.
+    fn address_towards(&mut self, destination: IpAddr) -> io::Result<IpAddr>;
+
+    /// Receives datagrams at an address of this host from now on; says with which port. The same address has one port.
+    ///
+    /// # Errors
+    /// When it is no address of this host.
+    fn listen(&mut self, address: IpAddr) -> io::Result<SocketAddr>;
+
+    /// Sends a packet, which begins with its IP header.
+    ///
+    /// # Errors
+    /// When that is not allowed, or there is no route.
+    fn send(&mut self, destination: IpAddr, packet: &[u8]) -> io::Result<()>;
+
+    /// The next datagram; `None` when none came within `wait`.
+    ///
+    /// # Errors
+    /// When a socket reports one.
+    fn receive(&mut self, wait: Duration) -> io::Result<Option<Vec<u8>>>;
 }

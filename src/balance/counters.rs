@@ -113,7 +113,17 @@ counters! {
     DropFragmentExpired = "drop_fragment_expired",
     /// Dropped: a fragment that came back by the TUN device when its packet was forgotten.
     DropFragmentLate = "drop_fragment_late",
-    /// Connection tracking could not be asked about a first fragment, and the table decided; or it could not be told.
+    /// Probes of the packet tracer that came through the queue; none goes any further.
+    Probes = "probes",
+    /// Probes whose sender was told what becomes of such packets.
+    ProbesReported = "probes_reported",
+    /// Probes that want a report sent where [tracer] receivers allows none, or to a well-known port.
+    ProbesRefused = "probes_refused",
+    /// Probes that cannot be read: damaged, or of another version.
+    ProbesMalformed = "probes_malformed",
+    /// Probes about which the report could not be sent.
+    ProbesUnsent = "probes_unsent",
+    /// Connection tracking could not be asked about a first fragment or a probe, and the table decided; or it could not be told.
     ConntrackError = "conntrack_error",
     /// Now: fragmented packets of which something is remembered.
     FragmentEntriesNow = "fragment_entries_now",

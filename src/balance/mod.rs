@@ -9,11 +9,12 @@ pub mod fragments;
 pub mod maglev;
 pub mod service;
 pub mod tier;
+pub mod tracer;
 
 use std::sync::Arc;
 
 use crate::{
-    config::{FragmentLimits, HashMode, Steering},
+    config::{FragmentLimits, HashMode, Name, Steering, TracerSettings},
     ids::{Generation, Mark, MarkMask, TargetId},
     packet::{L4, Packet, jhash, key},
     state::State,
@@ -90,6 +91,9 @@ pub struct Forwarding {
     mark_mask: MarkMask,
     /// Which targets are in use, by [`TargetId::index`]: a flow may be pinned to them.
     in_use: Vec<bool>,
+    /// The name of this balancer.
+    balancer: Name,
+    tracer: TracerSettings,
 }
 
 /// A service's table, and what its entries mean.
@@ -99,6 +103,10 @@ struct Lookup {
     table: Arc<[u16]>,
     /// By rank.
     backends: Vec<(Mark, TargetId)>,
+    /// The service's name.
+    name: Name,
+    /// The names of its backends: the active ones by rank, then the others.
+    named: Vec<(TargetId, Name)>,
 }
 
 impl Forwarding {
@@ -113,6 +121,11 @@ impl Forwarding {
             hash: service.hash,
             table: Arc::clone(&service.table),
             backends: service.active().map(|backend| (mask.mark(backend.target), backend.target)).collect(),
+            name: service.name.clone(),
+            named: {
+                let others = service.backends.iter().filter(|backend| !backend.active);
+                service.active().chain(others).map(|backend| (backend.target, backend.name.clone())).collect()
+            },
         };
         Ok(Self {
             generation,
@@ -125,6 +138,8 @@ impl Forwarding {
             udp_seconds: state.balancer.timeouts.udp_seconds,
             mark_mask: mask,
             in_use: state.targets.iter().map(Option::is_some).collect(),
+            balancer: state.balancer.name.clone(),
+            tracer: state.balancer.tracer.clone(),
         })
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use synrail::{
     ctl::{self, Env},
-    sys::{clock, nft},
+    sys::{clock, nft, tracer::Probes},
 };
 
 /// `None` without rights, without nft, or without a ruleset.
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             proc: PathBuf::from("/proc"),
             ruleset_counters,
             adoption_wait: Duration::from_secs(2),
+            prober: &mut Probes::default(),
         },
     );
     status.into()

@@ -13,10 +13,11 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 pub use prime::{TableSize, TableSizeError};
 pub use reader::{ConfigError, ConfigErrors};
@@ -364,9 +365,11 @@ impl Pmtu {
 pub const GUE_PORT: u16 = 6080;
 
 /// What of a packet decides its entry in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum HashMode {
     /// Addresses, ports and protocol.
+    #[serde(rename = "5-tuple")]
     FiveTuple,
     /// The client's address alone: all its flows reach one backend.
     Source,
@@ -530,8 +533,9 @@ impl Weight {
 }
 
 /// The name of a balancer, service or backend: 1 to [`Name::BYTES_MAX`] of `A-Z a-z 0-9 . _ -`, not starting with `-`.
+/// Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// The longest, in bytes.
@@ -543,18 +547,18 @@ impl Name {
         let valid = (1..=Self::BYTES_MAX).contains(&text.len())
             && !text.starts_with('-')
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-        valid.then(|| Self(text.to_owned()))
+        valid.then(|| Self(text.into()))
     }
 
     /// A name written in this program.
     pub(crate) fn known(text: &'static str) -> Self {
         debug_assert!(Self::new(text).is_some());
-        Self(text.to_owned())
+        Self(text.into())
     }
 
     /// A number as a name.
     pub(crate) fn from_index(index: usize) -> Self {
-        Self(index.to_string())
+        Self(index.to_string().into())
     }
 
     /// The text.
@@ -567,6 +571,18 @@ impl Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("no name"))
     }
 }
 
@@ -599,5 +615,17 @@ impl InterfaceName {
 impl fmt::Display for InterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+impl Serialize for InterfaceName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for InterfaceName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("no device name"))
     }
 }

@@ -1,11 +1,11 @@
 //! The command line of `lbctl`: what there is to say, with its help.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::TableSize,
+    config::{TableSize, TracerSettings},
     ids::TARGETS_MAX,
     sys::region::{NAME_DEFAULT, RegionName},
 };
@@ -17,6 +17,7 @@ Examples:
   lbctl apply lb.toml                 change it
   lbctl deactivate s1                 no new flows to s1; those it has go on
   lbctl which tcp 50.0.0.1 40000 10.0.0.0 80
+  lbctl tracer send tcp 50.0.0.1 40000 10.0.0.0 80   ask real balancers, by a packet
   lbctl show --json | jq .services[].active
 
 Exit status:
@@ -104,6 +105,34 @@ Examples:
   lbctl which icmp 50.0.0.1 - 10.0.0.0 -
   lbctl which --fragment udp 50.0.0.1 4000 10.0.0.0 53
   lbctl which --batch flows.txt | jq -r .backend | sort | uniq -c";
+const TRACER: &str = "\
+A probe is a packet with the header that you ask about. Routers treat it as one of that
+flow; a balancer drops it, and reports to you what becomes of such packets.
+
+Examples:
+  lbctl tracer send tcp 50.0.0.1 40000 10.0.0.0 80";
+const TRACER_USAGE: &str = "\
+lbctl tracer send [OPTIONS] PROTO SRC SPORT DST DPORT
+       lbctl tracer send [OPTIONS] --batch FILE";
+const TRACER_SEND: &str = "\
+PROTO is tcp, udp or sctp. SRC may be any address, as long as routers let it pass. With
+--batch every line of FILE is such a header (empty lines and those that begin with # are
+skipped). JSON has one line for each header, with all its reports.
+
+It needs CAP_NET_RAW, and no region and no lbd on this host. Balancers report to the
+addresses in [tracer] receivers of their configuration alone, and answer per_second
+probes: keep --per-second at or below that.
+
+A report says what the table does with a new flow, and whether connection tracking
+there has the flow pinned. A host that is no balancer takes a probe for what it looks
+like: trace to VIPs only.
+
+Examples:
+  lbctl tracer send tcp 50.0.0.1 40000 10.0.0.0 80
+  lbctl tracer send udp 2000::1 4000 1000:: 53 --receiver 2000::221
+  lbctl tracer send --batch flows.txt --json | jq -r '.reports[].backend' | sort | uniq -c
+
+Exit status: 0 if there was a report about every header, 1 if not, with what to check.";
 const CREATE: &str = "\
 The region gets one service, \"default\", that claims every destination; its backends
 are only marked (backend I has mark I + 1). M is lowered to the prime at or below it.
@@ -193,6 +222,9 @@ pub(super) enum Command {
     /// Tell where a new flow would go, and why
     #[command(after_help = WHICH, override_usage = WHICH_USAGE)]
     Which(WhichArguments),
+    /// Ask the balancers on the way what becomes of a packet
+    #[command(after_help = TRACER)]
+    Tracer(TracerArguments),
     /// Make a region without a configuration file
     #[command(after_help = CREATE)]
     Create(CreateArguments),
@@ -232,6 +264,40 @@ pub(super) struct WhichArguments {
     /// Tell also which balancer of the tier handles its fragments.
     #[arg(long)]
     pub fragment: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TracerArguments {
+    #[command(subcommand)]
+    pub command: TracerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TracerCommand {
+    /// Send probes, and print what balancers report
+    #[command(after_help = TRACER_SEND, override_usage = TRACER_USAGE)]
+    Send(TracerSendArguments),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TracerSendArguments {
+    /// Protocol, source, its port, destination, its port.
+    #[arg(num_args = 5, value_names = ["PROTO", "SRC", "SPORT", "DST", "DPORT"])]
+    #[arg(required_unless_present = "batch", conflicts_with = "batch")]
+    pub flow: Vec<String>,
+    /// Send a probe for every line of a file; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub batch: Option<PathBuf>,
+    /// The address of this host to hear reports at; else the one that it sends from to DST.
+    #[arg(long, value_name = "ADDRESS")]
+    pub receiver: Option<IpAddr>,
+    /// How long to wait for reports after the last probe, in milliseconds; several balancers may report.
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub wait: u64,
+    /// How many probes to send in a second.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(
+        i64::from(*TracerSettings::PER_SECOND.start())..=i64::from(*TracerSettings::PER_SECOND.end())))]
+    pub per_second: u32,
 }
 
 #[derive(Args, Debug)]

@@ -72,6 +72,17 @@ pub(super) enum CtlError {
     /// There are no commands for the backend.
     #[error("{0}")]
     Setup(String),
+    /// A probe cannot be sent, or its reports cannot be heard.
+    #[error("{doing}: {}", explain_probing(.error))]
+    Probing {
+        /// What was tried.
+        doing: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Probes that nobody has reported about.
+    #[error("{0}")]
+    Untraced(String),
     /// The output cannot be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),
@@ -97,4 +108,16 @@ fn explain(error: &AccessError) -> String {
         RegionError::ForeignVersion { .. } | RegionError::TooLarge { .. } | RegionError::Os(_) => "",
     };
     format!("{error}{next}")
+}
+
+/// Why a socket does not do what a tracer needs.
+fn explain_probing(error: &io::Error) -> String {
+    let advice = if error.kind() == io::ErrorKind::PermissionDenied {
+        "; a probe is sent by a raw socket, which needs root or CAP_NET_RAW, and the host's own rules must let it out"
+    } else if error.kind() == io::ErrorKind::AddrNotAvailable {
+        "; reports can be heard at an address of this host only"
+    } else {
+        ""
+    };
+    format!("{error}{advice}")
 }

@@ -2,7 +2,7 @@
 //! a [`Status`].
 //!
 //! Nouns read (`show`, `services`, `backends`, `tier`, `stats`, `which`), verbs change (`create`, `apply`, `activate`,
-//! `deactivate`, `clean`). Reading takes no lock. A change is made of the live state and published whole, under the
+//! `deactivate`, `clean`); `tracer` asks balancers by packets, and has no region. Reading takes no lock. A change is made of the live state and published whole, under the
 //! writers' lock of the region; where anything is wrong nothing is changed.
 
 mod args;
@@ -12,10 +12,12 @@ mod clean;
 mod daemon;
 mod error;
 mod owner;
+mod question;
 mod show;
 mod stats;
 mod text;
 mod tier;
+mod tracer;
 mod view;
 mod which;
 
@@ -32,7 +34,8 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
-use args::{Arguments, Command, TierCommand};
+use crate::io::Prober;
+use args::{Arguments, Command, TierCommand, TracerCommand};
 use error::CtlError;
 
 /// Everything of the outside world that a command touches, besides its region.
@@ -51,6 +54,8 @@ pub struct Env<'a> {
     pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
     /// How long to wait until lbd has taken over a change.
     pub adoption_wait: Duration,
+    /// What probes are sent by.
+    pub prober: &'a mut dyn Prober,
 }
 
 /// How a command ended; scripts see it as the exit status.
@@ -99,6 +104,11 @@ impl Env<'_> {
     fn warn(&mut self, warning: &str) -> io::Result<()> {
         self.out.flush()?;
         writeln!(self.err, "lbctl: warning: {warning}")
+    }
+
+    /// How far a command is that takes long.
+    fn progress(&mut self, progress: fmt::Arguments<'_>) -> io::Result<()> {
+        writeln!(self.err, "lbctl: {progress}")
     }
 
     /// The text of a file, or of standard input for `-`, and how to call it.
@@ -169,6 +179,9 @@ fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError>
             Some(TierCommand::Deactivate(args)) => {
                 change::activate_tier(env, name, json, &args.balancers, false)
             }
+        },
+        Command::Tracer(args) => match args.command {
+            TracerCommand::Send(args) => tracer::send(env, json, &args),
         },
         Command::Create(args) => change::create(env, name, json, &args),
         Command::Apply(args) => change::apply(env, name, json, &args),

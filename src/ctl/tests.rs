@@ -1,6 +1,7 @@
 //! Commands against regions of their own, without a process; `src/tests/lbctl.rs` has what needs one.
 
 mod tier;
+mod tracer;
 
 use std::fs;
 
@@ -40,6 +41,10 @@ impl Lb {
 
     /// `lbctl --shm THIS line`, with `input` on standard input.
     fn with(&self, input: &str, line: &str) -> Ended {
+        self.with_prober(&mut tracer::FakeProber::default(), input, line)
+    }
+
+    fn with_prober(&self, prober: &mut dyn Prober, input: &str, line: &str) -> Ended {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let name = self.name.to_string();
         let args = ["lbctl", "--shm", &name].into_iter().chain(line.split_ascii_whitespace());
@@ -51,6 +56,7 @@ impl Lb {
             proc: self.proc.path().to_owned(),
             ruleset_counters: || None,
             adoption_wait: Duration::from_millis(20),
+            prober,
         };
         let status = run(args, &mut env);
         Ended { status, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
@@ -482,6 +488,8 @@ fn help_and_version_are_answers() {
         "tier",
         "tier activate",
         "tier deactivate",
+        "tracer",
+        "tracer send",
         "create",
         "apply",
         "activate",
@@ -520,6 +528,7 @@ fn a_reader_that_leaves_early_is_no_failure() {
         proc: PathBuf::new(),
         ruleset_counters: || None,
         adoption_wait: Duration::ZERO,
+        prober: &mut tracer::FakeProber::default(),
     };
     assert_eq!(run(["lbctl", "--shm", &name, "show"], &mut env), Status::Done);
     assert!(err.is_empty());

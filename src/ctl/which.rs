@@ -1,10 +1,6 @@
 //! `which`: where a new flow would go, and why. It asks the same [`Forwarding`] that lbd decides by.
 
-use std::{
-    io::{BufRead, BufReader, Read},
-    net::IpAddr,
-    path::Path,
-};
+use std::{io, path::Path};
 
 use serde::Serialize;
 
@@ -13,28 +9,15 @@ use super::{
     args::WhichArguments,
     error::CtlError,
     owner::OwnerView,
+    question::{self, Question},
     view::{TargetView, claim},
 };
 use crate::{
     balance::{Decision, Forwarding},
-    config::{HashMode, PortRange, Protocol, Protocols},
-    packet::{Packet, Ports},
+    config::{PortRange, Protocols},
     state::{Service, State},
     sys::region::{Region, RegionName},
 };
-
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-
-/// What a person asks about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Question {
-    protocol: u8,
-    src: IpAddr,
-    dst: IpAddr,
-    ports: Ports,
-    packet: Packet,
-}
 
 /// What `--json` prints. Where nothing steers, only `steered`, `reason` and perhaps `service` have values.
 #[derive(Debug, Default, Serialize)]
@@ -86,31 +69,12 @@ pub(super) fn batch(
 ) -> Result<Status, CtlError> {
     let (generation, state) = Region::open(name)?.state()?;
     let forwarding = Forwarding::new(&state, generation)?;
-    let stdin = file == Path::new("-");
-    let label = if stdin { "standard input".to_owned() } else { file.display().to_string() };
-    let input_error = |error| CtlError::Input { file: label.clone(), error };
-    let mut opened;
-    let input: &mut dyn Read = if stdin {
-        &mut *env.input
-    } else {
-        opened = std::fs::File::open(file).map_err(input_error)?;
-        &mut opened
-    };
-    for (number, line) in (1..).zip(BufReader::new(input).lines()) {
-        let line = line.map_err(input_error)?;
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        if words.first().is_none_or(|word| word.starts_with('#')) {
-            continue;
-        }
-        let question = Question::parse(&words).map_err(|complaint| CtlError::Batch {
-            file: label.clone(),
-            line: number,
-            complaint,
-        })?;
-        serde_json::to_writer(&mut *env.out, &whole_answer(&state, &forwarding, &question, fragment))
-            .map_err(std::io::Error::from)?;
-        env.out.write_all(b"\n")?;
-    }
+    let Env { input, out, .. } = env;
+    question::each(*input, file, |question| {
+        serde_json::to_writer(&mut **out, &whole_answer(&state, &forwarding, &question, fragment))
+            .map_err(io::Error::from)?;
+        Ok(out.write_all(b"\n")?)
+    })?;
     Ok(Status::Done)
 }
 
@@ -144,51 +108,6 @@ fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
     Ok(())
 }
 
-impl Question {
-    fn parse(words: &[&str]) -> Result<Self, String> {
-        let [protocol, src, sport, dst, dport] = words[..] else {
-            return Err(format!("{} words; a question is: PROTO SRC SPORT DST DPORT", words.len()));
-        };
-        let address = |text: &str| {
-            text.parse::<IpAddr>().map_err(|_| format!("{text}: an IPv4 or IPv6 address is needed"))
-        };
-        let (src, dst) = (address(src)?, address(dst)?);
-        let protocol = match protocol {
-            "icmp" if dst.is_ipv6() => ICMPV6,
-            "icmp" => ICMP,
-            text => match Protocol::ALL.into_iter().find(|protocol| protocol.name() == text) {
-                Some(protocol) => protocol.number(),
-                None => text
-                    .parse()
-                    .map_err(|_| format!("{text}: a protocol is tcp, udp, sctp, icmp or a number to 255"))?,
-            },
-        };
-        let named = Protocol::ALL.into_iter().any(|named| named.number() == protocol);
-        let port = |text: &str| match text {
-            "-" if !named => Ok(0),
-            text => text.parse::<u16>().map_err(|_| format!("{text}: a port is a number to 65535")),
-        };
-        let ports = Ports { src: port(sport)?, dst: port(dport)? };
-        let packet = Packet::described(protocol, src, dst, ports)
-            .ok_or_else(|| format!("{src} and {dst} are not of one address family"))?;
-        Ok(Self { protocol, src, dst, ports, packet })
-    }
-
-    /// The protocol with its name, if it has ports.
-    fn named(&self) -> Option<Protocol> {
-        Protocol::ALL.into_iter().find(|protocol| protocol.number() == self.protocol)
-    }
-
-    /// The destination, as a reason names it.
-    fn destination(&self) -> String {
-        match self.named() {
-            Some(protocol) => format!("{} {} port {}", self.dst, protocol.name(), self.ports.dst),
-            None if matches!(self.protocol, ICMP | ICMPV6) => format!("{} icmp", self.dst),
-            None => format!("{} protocol {}", self.dst, self.protocol),
-        }
-    }
-}
-
 /// The answer, and that about fragments where it is asked for.
 fn whole_answer<'a>(
     state: &'a State,
@@ -206,7 +125,6 @@ fn whole_answer<'a>(
 }
 
 fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) -> Answer<'a> {
-    let destination = question.destination();
     match forwarding.decide(&question.packet) {
         Decision::Steered { service, hash, index, rank, target, mark } => {
             let service = &state.services[service];
@@ -215,15 +133,8 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
             let actives = service.active().count();
             let reason = vec![
                 matched(state, service, question),
-                format!(
-                    "{} with seed {} gives {hash:#010x}",
-                    hashed(service.hash, question),
-                    state.balancer.hash_seed
-                ),
-                format!(
-                    "({hash} * {}) >> 32 = {index}, and that entry of the table is {backend} (rank {rank} of {actives} active)",
-                    service.table_size.get()
-                ),
+                question.hashed(service.hash, state.balancer.hash_seed, hash),
+                question::looked_up(hash, service.table_size.get(), index, backend, rank, actives),
                 format!("mark {mark} is target {}: {}", target.number(), view.route()),
                 "this is about a new flow: an established one keeps the mark of its conntrack entry"
                     .to_owned(),
@@ -259,7 +170,7 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
             }
         }
         Decision::NoService | Decision::Fragment { .. } => {
-            let mut reason = vec![format!("no service claims {destination}")];
+            let mut reason = vec![question.unclaimed()];
             let here = |service: &&Service| service.vips.iter().any(|vip| vip.contains(&question.dst));
             let neighbours = state.services.iter().filter(here);
             reason.extend(
@@ -320,17 +231,4 @@ fn port_range(service: &Service, question: &Question) -> Option<PortRange> {
     let port = question.ports.dst;
     let ranges = service.ports.iter().filter(|ports| (ports.first..=ports.last).contains(&port));
     ranges.min_by_key(|ports| ports.last - ports.first).copied()
-}
-
-/// What is hashed, as a reason names it.
-fn hashed(mode: HashMode, question: &Question) -> String {
-    let Question { src, dst, protocol, .. } = question;
-    match mode {
-        HashMode::FiveTuple => {
-            let ports = question.packet.l4.ports().unwrap_or(Ports { src: 0, dst: 0 });
-            format!("hash 5-tuple: jhash of ({src}, {dst}, {}, {}, {protocol})", ports.src, ports.dst)
-        }
-        HashMode::Source => format!("hash source: jhash of ({src})"),
-        HashMode::Addresses => format!("hash addresses: jhash of ({src}, {dst})"),
-    }
 }

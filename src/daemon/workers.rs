@@ -24,6 +24,7 @@ use crate::{
         conntrack::Conntrack,
         nfqueue::{Capacity, NfQueue},
         region::Mapping,
+        tracer::Teller,
         tun::Tun,
     },
     worker::{Shared, Worker},
@@ -34,6 +35,7 @@ pub(super) struct Opened {
     queues: Vec<NfQueue>,
     fragments: NfQueue,
     conntrack: Conntrack,
+    teller: Teller,
     tun: Arc<Tun>,
 }
 
@@ -46,6 +48,10 @@ impl Opened {
             fragments: NfQueue::open(balancer.fragment_queue, Capacity::FRAGMENTS, mask)?,
             conntrack: Conntrack::open().map_err(|error| {
                 let doing = "opening a socket to connection tracking";
+                DaemonError::Os { doing, error }
+            })?,
+            teller: Teller::open().map_err(|error| {
+                let doing = "opening sockets for the packet tracer's reports";
                 DaemonError::Os { doing, error }
             })?,
             tun: Arc::new(Tun::open()?),
@@ -89,7 +95,7 @@ impl Workers {
         shared: &Arc<Shared>,
         shown: &Arc<ArcSwap<Mapping>>,
     ) -> Result<(), DaemonError> {
-        let Opened { queues, fragments, conntrack, tun } = opened;
+        let Opened { queues, fragments, conntrack, teller, tun } = opened;
         for queue in queues {
             let number = queue.number();
             let identity = Identity { queue: number, fragments: false };
@@ -100,7 +106,7 @@ impl Workers {
         let started = clock::now();
         let clock = move || clock::now().duration_since(started);
         let show = self.show(identity, shown);
-        let worker = FragmentWorker::new(fragments, conntrack, tun, show, Arc::clone(shared), clock);
+        let worker = FragmentWorker::new(fragments, conntrack, tun, teller, show, Arc::clone(shared), clock);
         self.spawn(identity, move || worker.run(Capacity::FRAGMENTS.packets_max))
     }
 

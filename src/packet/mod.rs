@@ -12,11 +12,13 @@ mod ip;
 pub mod jhash;
 pub mod key;
 mod l4;
+mod probe;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use fragment::{Fragment, FragmentKey};
 use icmp::Icmp;
+pub use probe::{Probe, Unreadable};
 use thiserror::Error;
 
 /// The facts that decide where a packet goes.

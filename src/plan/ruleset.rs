@@ -15,6 +15,7 @@ use super::elements::{Elements, TABLE};
 use crate::{
     balance::service::Claim,
     config::{Balancer, GUE_PORT, QueueRange, Steering},
+    packet::Probe,
     state::State,
 };
 
@@ -140,6 +141,12 @@ impl Structure {
             ("fragment_queue", fragment_queue),
             ("syn_only", lines_of(Steering::SynOnly).to_owned()),
             ("every_packet", lines_of(Steering::EveryPacket).to_owned()),
+            ("probe4", probe("ip length", Probe::BYTES4, Probe::BYTES4, "ip daddr @vip4")),
+            (
+                "probe6",
+                probe("ip6 length", Probe::BYTES6 - Probe::HEADER6_BYTES, Probe::BYTES6, "ip6 daddr @vip6"),
+            ),
+            ("probes_per_second", balancer.tracer.per_second.to_string()),
         ];
         let text = fill(TEMPLATE, &parameters)?;
         let mut chains = chains_of_text(&text);
@@ -239,6 +246,12 @@ fn queue_statement(queues: QueueRange) -> String {
     format!("queue flags {flags} to {queues}")
 }
 
+/// What makes a packet to a VIP a probe of `bytes` bytes: its length field, and the magic at its end.
+fn probe(length: &str, says: usize, bytes: usize, to_vip: &str) -> String {
+    let (magic, bits) = (u128::from_be_bytes(Probe::MAGIC), Probe::MAGIC.len() * 8);
+    format!("{length} {says} @nh,{},{bits} {magic:#034x} {to_vip}", bytes * 8 - bits)
+}
+
 /// The template with every `{{name}}` replaced. The comment at its head, which explains the parameters, is left out.
 fn fill(template: &str, parameters: &[(&str, String)]) -> Result<String, TemplateError> {
     let body_starts = template.find("\ntable ").ok_or_else(|| TemplateError("no table".to_owned()))? + 1;
@@ -294,7 +307,7 @@ fn base_of(text: &str) -> Option<(String, i64)> {
 mod tests {
     use super::*;
     use crate::{
-        config::Timeouts,
+        config::{Timeouts, TracerSettings},
         ids::{MarkMask, QueueNum},
         plan::elements::SetName,
     };
@@ -319,6 +332,20 @@ mod tests {
             )
         );
         assert!(text.contains("ct timeout tcp4_7440_30 {"));
+        assert!(
+            text.contains(
+                "\t\tlimit rate over 100/second burst 100 packets counter name probe_limited drop\n"
+            )
+        );
+        let magic = "0x73796e7261696c2d612d70726f626521";
+        assert!(
+            text.contains(&format!("\t\tip length 128 @nh,896,128 {magic} ip daddr @vip4 goto ask_probe\n"))
+        );
+        assert!(
+            text.contains(&format!(
+                "\t\tip6 length 108 @nh,1056,128 {magic} ip6 daddr @vip6 goto ask_probe\n"
+            ))
+        );
         assert!(fill("\ntable {{a}}", &[("b", String::new())]).is_err());
         assert!(fill("\ntable {{a}}", &[]).is_err());
     }
@@ -410,6 +437,7 @@ mod tests {
             Balancer { timeouts: other_timeouts, ..balancer() },
             Balancer { fragment_queue: QueueNum(11), ..balancer() },
             Balancer { steering, ..balancer() },
+            Balancer { tracer: TracerSettings { per_second: 7, ..TracerSettings::default() }, ..balancer() },
         ];
         let mut names: Vec<String> = balancers
             .iter()
@@ -418,7 +446,7 @@ mod tests {
             .collect();
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 12);
+        assert_eq!(names.len(), 14);
         assert_eq!(structure(QueueBy::Nft).name, structure(QueueBy::Nft).name);
     }
 

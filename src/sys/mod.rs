@@ -14,6 +14,7 @@ pub mod region;
 pub mod rtnetlink;
 mod sigbus;
 pub mod signal;
+pub mod tracer;
 pub mod tun;
 
 /// The index of a device of this network namespace.

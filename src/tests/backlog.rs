@@ -46,7 +46,7 @@ fn release(lb: &mut FragmentLb, id: u32, later: usize) -> Vec<Vec<u8>> {
 fn injected(acts: Vec<Act>) -> Vec<Vec<u8>> {
     let bytes = |act| match act {
         Act::Injected(bytes) => Some(bytes),
-        Act::Verdict(_) => None,
+        Act::Verdict(_) | Act::Told(..) => None,
     };
     acts.into_iter().filter_map(bytes).collect()
 }

@@ -320,6 +320,7 @@ fn a_tier_of_three_handles_every_fragment_at_its_owner() {
             match act {
                 Act::Injected(bytes) => waiting.push((at, TUN, client, bytes)),
                 Act::Verdict(Verdict::Drop) => {}
+                Act::Told(..) => panic!("no probe was sent"),
                 Act::Verdict(Verdict::Steer(mark)) => match leads_to(&lbs[at], mark) {
                     (false, _) => reached.entry(client).or_default().push((at, mark)),
                     (true, Path::Via(_, address)) => {

@@ -6,4 +6,5 @@ pub(crate) mod bytes;
 mod fragments;
 pub(crate) mod pins;
 mod scenarios;
+mod tracer;
 mod world;

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
@@ -13,10 +14,10 @@ use crate::{
         Forwarding, Verdict,
         counters::{Counter, Counters},
     },
-    config::Config,
+    config::{Config, InterfaceName},
     fragment_worker::FragmentWorker,
     ids::{Generation, QueueNum},
-    io::{Inject, Message, Queue, QueueError, Report},
+    io::{Inject, Message, Queue, QueueError, Report, Tell},
     state::State,
     worker::{Links, Shared, Worker},
 };
@@ -164,12 +165,14 @@ impl Lb {
 /// The devices of a [`FragmentLb`].
 pub(super) const TUN: u32 = 7;
 pub(super) const TIER: [u32; 2] = [8, 9];
+pub(super) const OUTSIDE: u32 = 3;
 
 /// What a worker of fragments did to the world, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Act {
     Verdict(Verdict),
     Injected(Vec<u8>),
+    Told(SocketAddr, String),
 }
 
 /// What every part of a [`FragmentLb`] sees.
@@ -179,12 +182,15 @@ pub(super) struct Outside {
     pub now: Duration,
     /// Whether the TUN device takes nothing.
     pub tun_full: bool,
+    /// Whether no report can be sent.
+    pub mute: bool,
 }
 
 type SharedOutside = Arc<Mutex<Outside>>;
 
 pub(super) struct FragmentQueue(FakeQueue, SharedOutside);
 pub(super) struct FakeInject(SharedOutside);
+pub(super) struct FakeTell(SharedOutside);
 
 impl Queue for FragmentQueue {
     type Message = FakeMessage;
@@ -214,8 +220,23 @@ impl Inject for FakeInject {
     }
 }
 
+impl Tell for FakeTell {
+    fn device(&self, index: u32) -> Option<InterfaceName> {
+        (index == OUTSIDE).then(|| InterfaceName::new("eth2").unwrap())
+    }
+
+    fn tell(&mut self, receiver: SocketAddr, report: &[u8]) -> io::Result<()> {
+        let mut outside = self.0.lock().unwrap();
+        if outside.mute {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        outside.acts.push(Act::Told(receiver, String::from_utf8(report.to_vec()).unwrap()));
+        Ok(())
+    }
+}
+
 type FakeFragmentWorker =
-    FragmentWorker<FragmentQueue, FakePins, FakeInject, FakeReport, Box<dyn FnMut() -> Duration>>;
+    FragmentWorker<FragmentQueue, FakePins, FakeInject, FakeTell, FakeReport, Box<dyn FnMut() -> Duration>>;
 
 /// A balancer with the worker of fragments alone.
 pub(super) struct FragmentLb {
@@ -240,6 +261,7 @@ impl FragmentLb {
             FragmentQueue(FakeQueue::default(), Arc::clone(&outside)),
             pins.clone(),
             FakeInject(Arc::clone(&outside)),
+            FakeTell(Arc::clone(&outside)),
             report.clone(),
             Arc::clone(&shared),
             Box::new(move || clock.lock().unwrap().now) as Box<dyn FnMut() -> Duration>,

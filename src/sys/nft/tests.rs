@@ -143,7 +143,7 @@ fn cleanup_leaves_nothing() {
         assert!(!cleanup().unwrap());
         assert_eq!(counters().unwrap(), []);
         apply(&ruleset(&state(), 127)).unwrap();
-        assert_eq!(counters().unwrap().len(), 15);
+        assert_eq!(counters().unwrap().len(), 18);
         assert!(cleanup().unwrap());
         assert_eq!(nft("a listing", &["list", "ruleset"], None).unwrap(), "");
     });

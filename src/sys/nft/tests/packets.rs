@@ -7,8 +7,10 @@ use tun_tap::{Iface, Mode};
 use super::{steering::packets_of, *};
 use crate::{
     balance::Verdict,
+    config::Protocol,
     ids::{Mark, QueueNum},
     io::{Message as _, Queue as _},
+    packet::{Addresses, Ports, Probe},
     sys::{
         clock::wait_for,
         namespace::shell,
@@ -304,5 +306,76 @@ fn gre_from_routers_is_not_tracked_and_other_gre_is() {
             counted.push([seen("untracked"), seen("new")]);
         }
         assert_eq!(counted, [[1, 0], [2, 0], [2, 1], [2, 2]]);
+    });
+}
+
+/// Of every protocol, over IPv4 and IPv6, to a VIP.
+fn probes() -> Vec<Probe> {
+    let flows = [("10.9.0.2", "192.0.2.7"), ("fd09::2", "2001:db8::80")];
+    let probe = |protocol, (src, dst): (&str, &str)| Probe {
+        addresses: Addresses::new(src.parse().unwrap(), dst.parse().unwrap()).unwrap(),
+        protocol,
+        ports: Ports { src: 4000, dst: 80 },
+        receiver: "10.9.0.2:5000".parse().unwrap(),
+        nonce: 9,
+        ttl: Probe::TTL,
+    };
+    Protocol::ALL.into_iter().flat_map(|protocol| flows.map(|flow| probe(protocol, flow))).collect()
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn probes_are_queued_at_a_rate_and_go_no_further() {
+    in_namespace(|| {
+        let client = balancer("client");
+        nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
+        let whole = || seen("whole");
+        let counts = || ["probe", "probe_unanswered", "probe_limited"].map(counted_by);
+        let mut queue = NfQueue::open(QueueNum(10), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
+        for probe in probes() {
+            client.send(&probe.bytes()).unwrap();
+            let message = queue.receive().unwrap().expect("a probe in the queue");
+            assert_eq!(Probe::parse(message.bytes()), Ok(Some(probe)));
+            queue.answer(message, Verdict::Drop).unwrap();
+        }
+        assert_eq!((counts(), whole()), ([6, 0, 0], 0));
+        // Not even with a mark: the ruleset does not rely on lbd.
+        for probe in probes() {
+            client.send(&probe.bytes()).unwrap();
+            let message = queue.receive().unwrap().expect("a probe in the queue");
+            queue.answer(message, Verdict::Steer(Mark(3))).unwrap();
+        }
+        assert_eq!((counts(), whole()), ([12, 6, 0], 0));
+        drop(queue);
+        for probe in probes() {
+            client.send(&probe.bytes()).unwrap();
+        }
+        assert_eq!((counts(), whole()), ([18, 12, 0], 0));
+        // A second's worth at once, 100, and in what time this takes a few more.
+        for probe in std::iter::repeat_n(probes(), 40).flatten() {
+            client.send(&probe.bytes()).unwrap();
+        }
+        let [queued, unanswered, limited] = counts();
+        assert_eq!((queued + limited, unanswered, whole()), (18 + 240, queued - 6, 0));
+        assert!(queued >= 100 && limited >= 100, "{queued} {limited}");
+        assert_eq!([counted_by("syn"), counted_by("queued_udp"), counted_by("unclaimed")], [0; 3]);
+        // What is not quite a probe is a packet like any other; so is one to somebody else.
+        let [four, .., six] = &probes()[..] else { unreachable!("six probes") };
+        let mut longer = four.bytes();
+        longer.push(0);
+        longer[3] += 1;
+        longer[10] = 0;
+        longer[11] = 0;
+        let checksum = !sum(&longer[..20]);
+        longer[10..12].copy_from_slice(&checksum.to_be_bytes());
+        let mut damaged = six.bytes();
+        damaged[147] ^= 1;
+        let elsewhere = Addresses::new("10.9.0.2".parse().unwrap(), "203.0.113.1".parse().unwrap()).unwrap();
+        let elsewhere = Probe { addresses: elsewhere, ..*four }.bytes();
+        for packet in [longer, damaged, elsewhere] {
+            client.send(&packet).unwrap();
+        }
+        assert_eq!([counted_by("syn"), counted_by("queued_other"), whole()], [1, 1, 1]);
+        assert_eq!(counts(), [queued, unanswered, limited]);
     });
 }

@@ -1,0 +1,237 @@
+//! What a balancer says about a probe of the packet tracer (Eisenbud et al., NSDI 2016, section 4.4). PURE.
+//!
+//! A probe asks what becomes of packets with its header, here and now. Two may answer: the table, and connection
+//! tracking, if the flow is pinned. What wins is what the ruleset does: a TCP SYN always follows the table, and packets of a
+//! connection in place its pin; a UDP datagram (and an SCTP packet) follows the pin, if there is one to a target in use.
+//! Where every packet is steered by itself there are no pins. The SYN of a connection that is not ten seconds old may have
+//! been answered by an older table; that is not looked at.
+//!
+//! # Who can do what with probes
+//! Anybody who can send packets to a VIP can send probes. They are dropped whatever happens, at most `[tracer] per_second`
+//! of them come here, and a report goes only to an address in `[tracer] receivers` (by default there is none), and to no
+//! well-known port. So a stranger can use up the rate that tracing has, and make the balancer send that many datagrams
+//! a second, of some 400 bytes each, to those who are to be reported to (if he varies the port, each is an entry of
+//! connection tracking for half a minute); he learns nothing himself. A report has the probe's nonce, so nobody can make
+//! one up who did not see the probe.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::{
+    Decision, Forwarding,
+    counters::{Counter, Counters},
+};
+use crate::{
+    config::{HashMode, InterfaceName, Name, Protocol, Steering},
+    ids::{Mark, TargetId},
+    io::Pins,
+    packet::{Probe, Unreadable},
+};
+
+/// Ports below this are services that anybody knows; no report goes there.
+pub const RECEIVER_PORT_MIN: u16 = 1024;
+
+/// A report: one datagram of JSON, at most [`Trace::BYTES_MAX`] long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The probe's, in hexadecimal digits: JSON's numbers are not so long.
+    pub nonce: Nonce,
+    /// Who reports.
+    pub balancer: Name,
+    /// The generation of its state.
+    pub generation: u64,
+    /// The device by which the probe came in; null if it has no name any more.
+    pub device: Option<InterfaceName>,
+    /// What was left of the probe's TTL.
+    pub ttl: u8,
+    /// Who decides about a packet like the probe.
+    pub by: By,
+    /// The backend that gets it; null where it is dropped.
+    pub backend: Option<Name>,
+    /// The service that claims it.
+    pub service: Option<Name>,
+    /// What the table says; null where there is no service, or no active backend.
+    pub table: Option<Entry>,
+    /// What connection tracking says; null where the flow has no mark of a target in use.
+    pub pinned: Option<Pinned>,
+    /// Whether connection tracking could be asked.
+    pub conntrack: bool,
+}
+
+/// Who decides about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// The Maglev table.
+    Table,
+    /// The mark of the flow's entry in connection tracking.
+    Pin,
+    /// Nobody: no service claims it. It is dropped.
+    NoService,
+    /// Nobody: its service has no active backend. It is dropped.
+    NoBackend,
+}
+
+/// What the table says, and how it comes to that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The backend.
+    pub backend: Name,
+    /// Its target's number.
+    pub target: u32,
+    /// The mark that leads there.
+    pub mark: u32,
+    /// What is hashed.
+    pub hash_mode: HashMode,
+    /// With which seed.
+    pub seed: u32,
+    /// The flow hash.
+    pub hash: u32,
+    /// Index into the table.
+    pub index: u32,
+    /// How many entries the table has.
+    pub table_size: u32,
+    /// Rank of the backend among the active ones.
+    pub rank: u16,
+    /// How many are active.
+    pub active: usize,
+}
+
+/// Where the flow is pinned to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// The service whose backend it is.
+    pub service: Option<Name>,
+    /// The backend; null where the target is no backend's.
+    pub backend: Option<Name>,
+    /// Its target's number.
+    pub target: u32,
+    /// Our bits of the connection mark.
+    pub mark: u32,
+    /// For how long if nothing more comes; null where that is up to somebody else.
+    pub left_seconds: Option<u32>,
+}
+
+/// What names a probe in its reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Nonce(pub u64);
+
+impl Serialize for Nonce {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:016x}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Nonce {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        u64::from_str_radix(&digits, 16).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl Trace {
+    /// Longer than any report, and short enough for every link (IPv6 asks for 1280).
+    pub const BYTES_MAX: usize = 1200;
+}
+
+/// What there is to report about a packet that is marked as a probe, and to whom; `None` if nothing. The packet is to be
+/// dropped in any case. All is counted, but not whether the report could be sent.
+pub fn answer(
+    counters: &mut Counters,
+    forwarding: &Forwarding,
+    pins: &mut dyn Pins,
+    probe: Result<Probe, Unreadable>,
+) -> Option<(SocketAddr, Trace)> {
+    counters.count(Counter::Packets);
+    counters.count(Counter::Probes);
+    let Ok(probe) = probe else {
+        counters.count(Counter::ProbesMalformed);
+        return None;
+    };
+    let receiver = probe.receiver;
+    let allowed = forwarding.tracer.receivers.iter().any(|prefix| prefix.contains(&receiver.ip()));
+    if !allowed || receiver.port() < RECEIVER_PORT_MIN {
+        counters.count(Counter::ProbesRefused);
+        return None;
+    }
+    let trace = forwarding.trace(pins, &probe);
+    if !trace.conntrack {
+        counters.count(Counter::ConntrackError);
+    }
+    Some((receiver, trace))
+}
+
+impl Forwarding {
+    /// What becomes of packets with the header of `probe`.
+    fn trace(&self, pins: &mut dyn Pins, probe: &Probe) -> Trace {
+        let packet = probe.packet();
+        let decision = self.decide(&packet);
+        let (service, table) = match decision {
+            Decision::Steered { service, hash, index, rank, target, mark } => {
+                let lookup = &self.services[service];
+                let entry = lookup.named.get(usize::from(rank)).map(|(_, backend)| Entry {
+                    backend: backend.clone(),
+                    target: target.number(),
+                    mark: mark.0,
+                    hash_mode: lookup.hash,
+                    seed: self.seed,
+                    hash,
+                    index,
+                    table_size: u32::try_from(lookup.table.len()).unwrap_or(u32::MAX),
+                    rank,
+                    active: lookup.backends.len(),
+                });
+                (Some(service), entry)
+            }
+            Decision::NoBackend { service } => (Some(service), None),
+            Decision::NoService | Decision::Fragment { .. } => (None, None),
+        };
+        let (pinned, conntrack) = match self.steering {
+            Steering::EveryPacket => (None, true),
+            Steering::SynOnly => match pins.mark_of(&packet) {
+                Ok(pin) => {
+                    let pinned = pin.and_then(|pin| Some((self.pinned(pin.mark)?, pin.left_seconds)));
+                    (pinned.map(|(to, left_seconds)| self.pinned_to(service, to, left_seconds)), true)
+                }
+                Err(_) => (None, false),
+            },
+        };
+        let followed = pinned.as_ref().filter(|_| probe.protocol != Protocol::Tcp);
+        let (by, backend) = match (followed, &table, service) {
+            (Some(pinned), ..) => (By::Pin, pinned.backend.clone()),
+            (None, Some(entry), _) => (By::Table, Some(entry.backend.clone())),
+            (None, None, Some(_)) => (By::NoBackend, None),
+            (None, None, None) => (By::NoService, None),
+        };
+        Trace {
+            nonce: Nonce(probe.nonce),
+            balancer: self.balancer.clone(),
+            generation: self.generation.0,
+            device: None,
+            ttl: probe.ttl,
+            by,
+            backend,
+            service: service.map(|service| self.services[service].name.clone()),
+            table,
+            pinned,
+            conntrack,
+        }
+    }
+
+    /// A pin with its names: of the service that claims the packet now, if it has such a backend, else of any.
+    fn pinned_to(
+        &self,
+        service: Option<usize>,
+        (target, mark): (TargetId, Mark),
+        left_seconds: Option<u32>,
+    ) -> Pinned {
+        let likely = service.into_iter().chain(0..self.services.len()).map(|service| &self.services[service]);
+        let mut named = likely.flat_map(|lookup| {
+            let of_target = lookup.named.iter().filter(|(of, _)| *of == target);
+            of_target.map(|(_, backend)| (lookup.name.clone(), backend.clone()))
+        });
+        let (service, backend) = named.next().unzip();
+        Pinned { service, backend, target: target.number(), mark: mark.0, left_seconds }
+    }
+}

@@ -1,0 +1,412 @@
+//! Probes of the packet tracer (Eisenbud et al., NSDI 2016, section 4.4). PURE.
+//!
+//! A probe is an ordinary packet with exactly the header that was asked for, so that whatever hashes packets on the way
+//! takes it for one of that flow: no IP options, no extension headers, no fragment; a bare TCP SYN, a UDP datagram, or an
+//! SCTP packet. A balancer that gets it does not forward it; it tells the receiver that the probe names what it would do.
+//!
+//! All probes of one family are equally long and end with the same 16 bytes, whatever the transport protocol, so the
+//! ruleset finds them with one comparison for all other packets, and one more for those of this length:
+//!
+//! ```text
+//!  IPv4 20 or IPv6 40      TTL 64
+//!  TCP 20, UDP 8, SCTP 12  (SCTP: and 4 of a padding chunk, RFC 4820)
+//!  version 1               1
+//!  family 1                4 or 6: of the receiver
+//!  port 2                  the receiver's UDP port
+//!  nonce 8                 names the probe in the report
+//!  address 16              the receiver's; an IPv4 address is followed by zeros
+//!  zeros
+//!  magic 16                the last bytes of the packet
+//! ```
+//!
+//! The magic stays the same in all versions: a balancer that does not know a version must drop it, not forward it. The
+//! transport checksum is right, and is checked, so that no report goes to an address that was damaged on the way.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Range,
+};
+
+use thiserror::Error;
+
+use super::{Addresses, Packet, Ports, bytes_at, ip, l4};
+use crate::config::Protocol;
+
+/// A probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Source and destination of the flow that it stands for.
+    pub addresses: Addresses,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its ports.
+    pub ports: Ports,
+    /// Where reports are asked to be sent.
+    pub receiver: SocketAddr,
+    /// Names the probe in its reports; nobody but the sender can know it.
+    pub nonce: u64,
+    /// How many more routers it may pass (TTL, or hop limit).
+    pub ttl: u8,
+}
+
+/// Why a packet that is marked as a probe is none that can be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unreadable {
+    /// Not the header of a probe: options, a fragment, another protocol.
+    #[error("not the header of a probe")]
+    Header,
+    /// The transport checksum is wrong.
+    #[error("the checksum is wrong")]
+    Checksum,
+    /// Of a version that is not known here.
+    #[error("a probe of another version")]
+    Version,
+    /// No address and port that a report can be sent to.
+    #[error("no receiver")]
+    Receiver,
+}
+
+const VERSION: u8 = 1;
+/// All that is between the version and the zeros.
+const BODY_BYTES: usize = 28;
+/// From the transport header on, the same in both families.
+const PAYLOAD_LEN: u8 = 108;
+const PAYLOAD_BYTES: usize = PAYLOAD_LEN as usize;
+const HEADER4_BYTES: usize = 20;
+const TOTAL4_LEN: u8 = 20 + PAYLOAD_LEN;
+/// RFC 4820: a chunk of padding, to be ignored; its length fills the packet.
+const SCTP_PADDING: [u8; 4] = [0x84, 0, 0, 96];
+const SCTP_CHECKSUM: Range<usize> = 8..12;
+
+impl Probe {
+    /// The last bytes of every probe.
+    pub const MAGIC: [u8; 16] = *b"synrail-a-probe!";
+    /// How long a probe over IPv4 is, its header included.
+    pub const BYTES4: usize = HEADER4_BYTES + PAYLOAD_BYTES;
+    /// How long a probe over IPv6 is, its header included.
+    pub const BYTES6: usize = Self::HEADER6_BYTES + PAYLOAD_BYTES;
+    /// What the length field of IPv6 does not count.
+    pub const HEADER6_BYTES: usize = 40;
+    /// The TTL, or hop limit, that a probe is sent with.
+    pub const TTL: u8 = 64;
+
+    /// Reads a packet that starts at its IP header; `None` if it is not marked as a probe. The ruleset takes the same for
+    /// probes (`plan::ruleset`).
+    ///
+    /// # Errors
+    /// When it is marked as a probe, and cannot be answered.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Unreadable> {
+        let bytes = match bytes.first().map(|first| first >> 4) {
+            Some(4) if length_field(bytes, 2) == Some(Self::BYTES4) => bytes.get(..Self::BYTES4),
+            Some(6) if length_field(bytes, 4) == Some(PAYLOAD_BYTES) => bytes.get(..Self::BYTES6),
+            _ => None,
+        };
+        match bytes {
+            Some(bytes) if bytes.ends_with(&Self::MAGIC) => Self::read(bytes).map(Some),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let header = ip::parse(bytes).map_err(|_| Unreadable::Header)?;
+        let whole = ip::fragment(bytes).is_ok_and(|fragment| fragment.is_none());
+        if !whole || header.payload.len() != PAYLOAD_BYTES {
+            return Err(Unreadable::Header);
+        }
+        let named = Protocol::ALL.into_iter().find(|protocol| protocol.number() == header.protocol);
+        let protocol = named.ok_or(Unreadable::Header)?;
+        let ports = l4::ports(header.protocol, header.payload).ok().flatten().ok_or(Unreadable::Header)?;
+        if !checksum_is_right(header.addresses, protocol, header.payload) {
+            return Err(Unreadable::Checksum);
+        }
+        let body: [u8; BODY_BYTES] =
+            bytes_at(header.payload, headers_bytes(protocol)).ok_or(Unreadable::Header)?;
+        let [version, family, p0, p1, n0, n1, n2, n3, n4, n5, n6, n7, address @ ..] = body;
+        if version != VERSION {
+            return Err(Unreadable::Version);
+        }
+        let [a0, a1, a2, a3, ..] = address;
+        let address: IpAddr = match family {
+            4 => Ipv4Addr::new(a0, a1, a2, a3).into(),
+            6 => Ipv6Addr::from(address).to_canonical(),
+            _ => return Err(Unreadable::Receiver),
+        };
+        let port = u16::from_be_bytes([p0, p1]);
+        if port == 0 {
+            return Err(Unreadable::Receiver);
+        }
+        Ok(Self {
+            addresses: header.addresses,
+            protocol,
+            ports,
+            receiver: SocketAddr::new(address, port),
+            nonce: u64::from_be_bytes([n0, n1, n2, n3, n4, n5, n6, n7]),
+            ttl: match header.addresses {
+                Addresses::V4 { .. } => bytes[8],
+                Addresses::V6 { .. } => bytes[7],
+            },
+        })
+    }
+
+    /// The packet, from its IP header on.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut payload = self.transport();
+        payload.extend(self.body());
+        payload.resize(PAYLOAD_BYTES - Self::MAGIC.len(), 0);
+        payload.extend(Self::MAGIC);
+        self.sum_up(&mut payload);
+        let mut bytes = self.ip_header();
+        bytes.extend(payload);
+        bytes
+    }
+
+    /// What is to be decided about: the packet that it stands for.
+    #[must_use]
+    pub fn packet(&self) -> Packet {
+        let l4 = match self.protocol {
+            Protocol::Tcp => super::L4::Tcp { ports: self.ports, syn: true },
+            Protocol::Udp => super::L4::Udp(self.ports),
+            Protocol::Sctp => super::L4::Sctp(self.ports),
+        };
+        Packet { addresses: self.addresses, protocol: self.protocol.number(), l4, quoted: false }
+    }
+
+    /// The transport header, its checksum 0.
+    fn transport(&self) -> Vec<u8> {
+        let mut header = [self.ports.src.to_be_bytes(), self.ports.dst.to_be_bytes()].concat();
+        match self.protocol {
+            Protocol::Tcp => {
+                // Its initial sequence number; no ACK; five words, SYN; a window.
+                let [.., s0, s1, s2, s3] = self.nonce.to_be_bytes();
+                header.extend([s0, s1, s2, s3, 0, 0, 0, 0, 0x50, 0x02, 0xfa, 0xf0, 0, 0, 0, 0]);
+            }
+            Protocol::Udp => header.extend([0, PAYLOAD_LEN, 0, 0]),
+            // Tag 0, as an INIT has.
+            Protocol::Sctp => {
+                header.extend([0; 8]);
+                header.extend(SCTP_PADDING);
+            }
+        }
+        header
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let (family, address) = match self.receiver.ip() {
+            IpAddr::V4(address) => (4, [&address.octets()[..], &[0; 12]].concat()),
+            IpAddr::V6(address) => (6, address.octets().to_vec()),
+        };
+        let mut body = vec![VERSION, family];
+        body.extend(self.receiver.port().to_be_bytes());
+        body.extend(self.nonce.to_be_bytes());
+        body.extend(address);
+        body
+    }
+
+    fn ip_header(&self) -> Vec<u8> {
+        let protocol = self.protocol.number();
+        match self.addresses {
+            Addresses::V4 { src, dst } => {
+                // "Don't fragment", as TCP has it; the number is the kernel's to fill in.
+                let mut header = vec![0x45, 0, 0, TOTAL4_LEN, 0, 0, 0x40, 0, self.ttl, protocol, 0, 0];
+                header.extend([src.octets(), dst.octets()].concat());
+                let sum = !ones_sum(&header);
+                header[10..12].copy_from_slice(&sum.to_be_bytes());
+                header
+            }
+            Addresses::V6 { src, dst } => {
+                let mut header = vec![0x60, 0, 0, 0, 0, PAYLOAD_LEN, protocol, self.ttl];
+                header.extend([src.octets(), dst.octets()].concat());
+                header
+            }
+        }
+    }
+
+    /// Writes the transport checksum.
+    fn sum_up(&self, payload: &mut [u8]) {
+        let ones = |payload: &[u8]| !ones_sum(&pseudo_packet(self.addresses, self.protocol, payload));
+        match self.protocol {
+            Protocol::Tcp => {
+                let sum = ones(payload);
+                payload[16..18].copy_from_slice(&sum.to_be_bytes());
+            }
+            Protocol::Udp => {
+                // RFC 768: 0 stands for no checksum.
+                let sum = match ones(payload) {
+                    0 => u16::MAX,
+                    sum => sum,
+                };
+                payload[6..8].copy_from_slice(&sum.to_be_bytes());
+            }
+            Protocol::Sctp => {
+                let sum = crc32c(payload).to_le_bytes();
+                payload[SCTP_CHECKSUM].copy_from_slice(&sum);
+            }
+        }
+    }
+}
+
+fn length_field(bytes: &[u8], at: usize) -> Option<usize> {
+    bytes_at(bytes, at).map(|length| usize::from(u16::from_be_bytes(length)))
+}
+
+/// Where the body begins, from the transport header on.
+fn headers_bytes(protocol: Protocol) -> usize {
+    let padding = if protocol == Protocol::Sctp { SCTP_PADDING.len() } else { 0 };
+    l4::header_bytes(protocol.number()) + padding
+}
+
+fn checksum_is_right(addresses: Addresses, protocol: Protocol, payload: &[u8]) -> bool {
+    match protocol {
+        Protocol::Tcp | Protocol::Udp => ones_sum(&pseudo_packet(addresses, protocol, payload)) == u16::MAX,
+        Protocol::Sctp => {
+            let mut zeroed = payload.to_vec();
+            zeroed[SCTP_CHECKSUM].fill(0);
+            payload[SCTP_CHECKSUM] == crc32c(&zeroed).to_le_bytes()
+        }
+    }
+}
+
+/// What the checksums of TCP and UDP are over (RFC 9293, section 3.1; RFC 8200, section 8.1).
+fn pseudo_packet(addresses: Addresses, protocol: Protocol, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = match addresses {
+        Addresses::V4 { src, dst } => [src.octets(), dst.octets()].concat(),
+        Addresses::V6 { src, dst } => [src.octets(), dst.octets()].concat(),
+    };
+    bytes.extend([0, PAYLOAD_LEN, 0, protocol.number()]);
+    bytes.extend(payload);
+    bytes
+}
+
+/// The ones' complement sum of 16-bit words (RFC 1071) of an even number of bytes.
+fn ones_sum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes.as_chunks().0.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+    let folded = (sum >> 16) + (sum & 0xffff);
+    // So few words carry no further than once more.
+    u16::try_from((folded >> 16) + (folded & 0xffff)).unwrap_or(u16::MAX)
+}
+
+/// CRC-32C, as SCTP has it (RFC 9260, appendix A): reflected, polynomial 0x1edc6f41.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let shift = |crc: u32| crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| shift(crc)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_probe() -> impl Strategy<Value = Probe> {
+        let addresses = prop_oneof![
+            any::<(Ipv4Addr, Ipv4Addr)>().prop_map(|(src, dst)| Addresses::V4 { src, dst }),
+            any::<(Ipv6Addr, Ipv6Addr)>().prop_map(|(src, dst)| Addresses::V6 { src, dst }),
+        ];
+        let receiver = (any::<IpAddr>(), 1u16..).prop_map(|(ip, port)| (ip.to_canonical(), port).into());
+        let protocol = prop::sample::select(Protocol::ALL.to_vec());
+        let ports = any::<(u16, u16)>().prop_map(|(src, dst)| Ports { src, dst });
+        (addresses, protocol, ports, receiver, any::<u64>(), any::<u8>()).prop_map(
+            |(addresses, protocol, ports, receiver, nonce, ttl)| Probe {
+                addresses,
+                protocol,
+                ports,
+                receiver,
+                nonce,
+                ttl,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_built_is_read_again(probe in any_probe()) {
+            let bytes = probe.bytes();
+            let len = if bytes[0] >> 4 == 4 { Probe::BYTES4 } else { Probe::BYTES6 };
+            prop_assert_eq!(bytes.len(), len);
+            prop_assert_eq!(Probe::parse(&bytes), Ok(Some(probe)));
+            // To all else it is a packet of the flow that it stands for.
+            prop_assert_eq!(Packet::parse(&bytes), Ok(probe.packet()));
+            if len == Probe::BYTES4 {
+                prop_assert_eq!(ones_sum(&bytes[..HEADER4_BYTES]), u16::MAX);
+            }
+            // The queue hands out what is there.
+            prop_assert_eq!(Probe::parse(&bytes[..len - 1]), Ok(None));
+        }
+
+        #[test]
+        fn a_damaged_probe_is_none(probe in any_probe(), at in any::<prop::sample::Index>(), flip in 1u8..) {
+            let mut bytes = probe.bytes();
+            let payload_at = bytes.len() - PAYLOAD_BYTES;
+            let at = payload_at + at.index(PAYLOAD_BYTES);
+            bytes[at] ^= flip;
+            let in_magic = at >= bytes.len() - Probe::MAGIC.len();
+            let expected = if in_magic { Ok(None) } else { Err(Unreadable::Checksum) };
+            prop_assert_eq!(Probe::parse(&bytes), expected);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), magic in any::<bool>()) {
+            let mut bytes = bytes;
+            if magic && bytes.len() >= Probe::BYTES4 {
+                bytes.truncate(Probe::BYTES4);
+                bytes[0] = 0x40 | bytes[0] & 15;
+                bytes[2..4].copy_from_slice(&[0, 128]);
+                bytes[112..].copy_from_slice(&Probe::MAGIC);
+                prop_assert!(Probe::parse(&bytes) != Ok(None));
+            } else {
+                prop_assert_eq!(Probe::parse(&bytes), Ok(None));
+            }
+        }
+    }
+
+    const PROBE: Probe = Probe {
+        addresses: Addresses::V4 { src: Ipv4Addr::new(50, 0, 0, 1), dst: Ipv4Addr::new(10, 0, 0, 0) },
+        protocol: Protocol::Udp,
+        ports: Ports { src: 4000, dst: 80 },
+        receiver: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 2, 221)), 5000),
+        nonce: 7,
+        ttl: 64,
+    };
+
+    /// With another byte, and a right checksum.
+    fn with(probe: Probe, at: usize, byte: u8) -> Vec<u8> {
+        let mut bytes = probe.bytes();
+        let (header, payload) = bytes.split_at_mut(HEADER4_BYTES);
+        payload[at] = byte;
+        match probe.protocol {
+            Protocol::Tcp => payload[16..18].fill(0),
+            Protocol::Udp => payload[6..8].fill(0),
+            Protocol::Sctp => payload[8..12].fill(0),
+        }
+        probe.sum_up(payload);
+        [header, payload].concat()
+    }
+
+    #[test]
+    fn what_cannot_be_answered_is_told_apart() {
+        assert_eq!(Probe::parse(&with(PROBE, 8, 2)), Err(Unreadable::Version));
+        assert_eq!(Probe::parse(&with(PROBE, 9, 5)), Err(Unreadable::Receiver));
+        let no_port = Probe { receiver: SocketAddr::new(PROBE.receiver.ip(), 0), ..PROBE };
+        assert_eq!(Probe::parse(&no_port.bytes()), Err(Unreadable::Receiver));
+        let mut fragment = PROBE.bytes();
+        fragment[6] |= 0x20;
+        assert_eq!(Probe::parse(&fragment), Err(Unreadable::Header));
+        let mut options = PROBE.bytes();
+        options[0] = 0x46;
+        assert_eq!(Probe::parse(&options), Err(Unreadable::Header));
+        let mut icmp = PROBE.bytes();
+        icmp[9] = 1;
+        assert_eq!(Probe::parse(&icmp), Err(Unreadable::Header));
+        let mapped = Probe { receiver: "[::ffff:192.168.2.221]:5000".parse().unwrap(), ..PROBE };
+        assert_eq!(Probe::parse(&mapped.bytes()), Ok(Some(PROBE)));
+    }
+
+    #[test]
+    fn checksums_are_those_of_the_standards() {
+        // RFC 3720, B.4: 32 bytes of zeros.
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+        // RFC 1071, section 3.
+        assert_eq!(ones_sum(&[0, 1, 0xf2, 3, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
+    }
+}
