@@ -117,7 +117,7 @@ counters! {
     Probes = "probes",
     /// Probes whose sender was told what becomes of such packets.
     ProbesReported = "probes_reported",
-    /// Probes that want a report sent where [tracer] receivers allows none, or to a well-known port.
+    /// Probes that want a report sent to somebody who is not among the tracer's `receivers`, or to a well-known port.
     ProbesRefused = "probes_refused",
     /// Probes that cannot be read: damaged, or of another version.
     ProbesMalformed = "probes_malformed",

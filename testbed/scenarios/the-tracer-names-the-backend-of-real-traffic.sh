@@ -71,6 +71,7 @@ for lb in lb201 lb202; do
         config_service web "10.0.0.0/24 1000::/112" "tcp udp" "$PORT"
         config_servers 1 "$SERVERS" gre
         config_table tracer 'receivers = ["50.0.0.0/16", "2000::/112"]'
+        config_table timeouts 'udp_seconds = 600' # longer than a slow machine takes
     } > "$lb.toml"
 done
 arrivals_up lb201 lb202 "${SERVER_NAMES[@]}"
