@@ -61,7 +61,7 @@ flows_up() {
         address=$VIP4:$PORT options=(--timeout-ms 30000)
         [[ $kind != *6 ]] || address="[$VIP6]:$PORT"
         [[ $kind != udp* ]] || options=(--udp --timeout-ms 4000)
-        traffic_start "$kind" hold "$address" --connections "$flows" --concurrency 20 --interval-ms 3000 --seconds 600 \
+        traffic_start "$kind" hold "$address" --connections "$flows" --concurrency 20 --interval-ms 3000 --seconds 900 \
             --ready-file "$kind.ready" --until-file flows.end --event-file events --sample-ms 500 "${options[@]}"
     done
     for kind in "${FLOW_KINDS[@]}"; do
@@ -159,7 +159,7 @@ reroutes() {
     UP=("$@")
     route_vips "$@"
     passages after
-    wait_until 60 "every flow has sent something since" all_seen
+    wait_until 60 "every flow was seen again (a lost one is not)" all_seen
     mv moved "${event// /-}.moved"
     # Where it was seen since; one that broke at once was seen on its way only.
     cut -d ' ' -f 1,3 "${event// /-}.moved" | cat - seen |

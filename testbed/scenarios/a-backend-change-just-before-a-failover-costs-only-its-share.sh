@@ -107,4 +107,4 @@ expect_same "each flow began on the server that lbctl which names" server.first 
 awk '$3 != "-" { print $3, $1 }' ended | sort > lost
 sort must-break.all > must-break.sorted
 expect_same "flows lost, each at the moment it had to be: $(wc -l < lost), and no others" must-break.sorted lost
-note "flows lost: $(cut -d ' ' -f 1 lost | uniq -c | awk '{ printf "%s%d when %s", NR > 1 ? ", " : "", $1, $2 }' | tr - ' ')"
+note "flows lost: $(cut -d ' ' -f 1 lost | uniq -c | awk '{ print $1, "when", $2 }' | tr '-' ' ' | paste -sd ,)"
