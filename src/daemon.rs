@@ -21,10 +21,10 @@ use workers::{Opened, Workers};
 
 use crate::{
     balance::Forwarding,
-    config::{Config, InterfaceName, QueueRange},
+    config::{Config, InterfaceName, QueueRange, Steering},
     ids::{Generation, MarkMask, QueueNum},
     plan::{
-        elements::FRAGMENTS_DEVICE,
+        elements::{Elements, FRAGMENTS_DEVICE},
         routing,
         ruleset::{QueueBy, Ruleset},
     },
@@ -35,7 +35,9 @@ use crate::{
     state::State,
     sys::{
         alone::Alone,
-        capability, clock, interface_index, nft,
+        capability, clock,
+        conntrack::Conntrack,
+        interface_index, nft,
         probe::{self, Severity},
         region::{AccessError, Mapping, Region, RegionName},
         rtnetlink::{Routing, RoutingError},
@@ -375,6 +377,9 @@ impl Lbd {
         links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let applied = nft::apply(&wanted.ruleset)?;
         self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
+        if state.balancer.steering == Steering::EveryPacket {
+            forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
+        }
         self.routing.apply(&ops[removals..])?;
         for problem in &left {
             error!(%problem, "a target is out of reach; it is tried again every few seconds");
@@ -520,6 +525,22 @@ fn mend_ruleset(wanted: &Ruleset) -> Result<(), DaemonError> {
         warn!(rules = ?applied.structure, elements = applied.elements_added, "our ruleset was not as it should be; it is mended");
     }
     Ok(())
+}
+
+/// Nothing keeps the entries of flows up to date while every packet is steered by itself, so they must not be found by who
+/// comes later. That they cannot be deleted harms nobody now.
+fn forget_pins(elements: &Elements, mask: MarkMask) {
+    match Conntrack::open().and_then(|mut conntrack| conntrack.forget(mask, |to| elements.has_vip(to))) {
+        Ok(0) => {}
+        Ok(flows) => {
+            info!(flows, "every packet is steered by itself: connection tracking has forgotten the flows");
+        }
+        Err(error) => warn!(
+            %error,
+            "connection tracking keeps the marks of flows that were pinned; before steering is \"syn-only\" again, \
+             delete them: conntrack -D --dst VIP"
+        ),
+    }
 }
 
 /// Logs what the host lacks; what is needed is an error.

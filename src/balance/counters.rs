@@ -39,9 +39,9 @@ counters! {
     Packets = "packets",
     /// TCP connections steered: SYNs, retransmitted ones included.
     SteeredSyn = "steered_syn",
-    /// TCP packets of connections that this balancer did not see begin.
+    /// TCP packets of connections that this balancer did not see begin; with every-packet steering, all but SYNs.
     SteeredMidstream = "steered_midstream",
-    /// UDP flows steered.
+    /// UDP flows steered; with every-packet steering, packets.
     SteeredUdp = "steered_udp",
     /// SCTP packets steered.
     SteeredSctp = "steered_sctp",

@@ -13,7 +13,7 @@ pub mod tier;
 use std::sync::Arc;
 
 use crate::{
-    config::{FragmentLimits, HashMode},
+    config::{FragmentLimits, HashMode, Steering},
     ids::{Generation, Mark, MarkMask, TargetId},
     packet::{L4, Packet, jhash, key},
     state::State,
@@ -84,6 +84,7 @@ pub struct Forwarding {
     classifier: Classifier,
     services: Vec<Lookup>,
     tier: Tier,
+    steering: Steering,
     fragments: FragmentLimits,
     udp_seconds: u32,
     mark_mask: MarkMask,
@@ -119,6 +120,7 @@ impl Forwarding {
             classifier: Classifier::new(&scopes)?,
             services: state.services.iter().map(lookup).collect(),
             tier: Tier::new(state),
+            steering: state.balancer.steering,
             fragments: state.balancer.fragments,
             udp_seconds: state.balancer.timeouts.udp_seconds,
             mark_mask: mask,
@@ -142,6 +144,12 @@ impl Forwarding {
     #[must_use]
     pub fn tier(&self) -> &Tier {
         &self.tier
+    }
+
+    /// Whether flows stay where they are pinned, or follow the table.
+    #[must_use]
+    pub fn steering(&self) -> Steering {
+        self.steering
     }
 
     /// How much the fragment table may hold.

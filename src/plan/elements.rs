@@ -183,6 +183,27 @@ impl Elements {
         self.0.get(&set).unwrap_or(&NONE)
     }
 
+    /// Whether packets to this address are steered, or else dropped.
+    #[must_use]
+    pub fn has_vip(&self, address: IpAddr) -> bool {
+        // Ranges of a set are disjoint: of those that begin no later, the last one has it or none does.
+        let (set, largest) = match address {
+            IpAddr::V4(address) => (SetName::Vip4, AddressRange::V4(address.into(), u32::MAX)),
+            IpAddr::V6(address) => (SetName::Vip6, AddressRange::V6(address.into(), u128::MAX)),
+        };
+        self.of(set).range(..=Element::addresses(largest)).next_back().is_some_and(|element| {
+            match (element, address) {
+                (&Element::Range(AddressRange::V4(_, last), ..), IpAddr::V4(address)) => {
+                    u32::from(address) <= last
+                }
+                (&Element::Range(AddressRange::V6(_, last), ..), IpAddr::V6(address)) => {
+                    u128::from(address) <= last
+                }
+                (Element::Interface(_) | Element::Mark(_) | Element::Range(..), _) => false,
+            }
+        })
+    }
+
     /// How many there are in all sets.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -410,6 +431,30 @@ mod tests {
         let outer = outermost(nets.iter().map(|net| net.parse().unwrap()));
         let texts: Vec<String> = outer.iter().map(IpNet::to_string).collect();
         assert_eq!(texts, ["10.0.0.0/24", "10.0.1.0/24", "1000::/112"]);
+    }
+
+    #[test]
+    fn vips_are_found() {
+        let mut elements = Elements::default();
+        elements.insert(SetName::Vip4, Element::addresses(v4("10.0.0.0", "10.0.0.127")));
+        elements.insert(SetName::Vip4, Element::addresses(v4("10.0.1.7", "10.0.1.7")));
+        elements.insert(SetName::Vip6, Element::addresses(AddressRange::V6(5, 9)));
+        for (address, is) in [
+            ("9.255.255.255", false),
+            ("10.0.0.0", true),
+            ("10.0.0.127", true),
+            ("10.0.0.128", false),
+            ("10.0.1.7", true),
+            ("255.255.255.255", false),
+            ("::4", false),
+            ("::5", true),
+            ("::9", true),
+            ("::a", false),
+            ("::ffff:10.0.0.0", false),
+        ] {
+            assert_eq!(elements.has_vip(address.parse().unwrap()), is, "{address}");
+        }
+        assert!(!Elements::default().has_vip("10.0.0.0".parse().unwrap()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use twox_hash::XxHash3_64;
 use super::elements::{Elements, TABLE};
 use crate::{
     balance::service::Claim,
-    config::{Balancer, GUE_PORT, QueueRange},
+    config::{Balancer, GUE_PORT, QueueRange, Steering},
     state::State,
 };
 
@@ -127,6 +127,7 @@ impl Structure {
         let queue = queue_in("to_queue", balancer.queues);
         let fragment_queue = queue_in("to_fragment_queue", QueueRange::from(balancer.fragment_queue));
         let timeouts = balancer.timeouts;
+        let lines_of = |steering| if balancer.steering == steering { "" } else { "#" };
         let parameters = [
             ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
             ("mark_rest", format!("{:#010x}", !balancer.mark_mask.bits())),
@@ -137,6 +138,8 @@ impl Structure {
             ("gue_port", GUE_PORT.to_string()),
             ("queue", queue),
             ("fragment_queue", fragment_queue),
+            ("syn_only", lines_of(Steering::SynOnly).to_owned()),
+            ("every_packet", lines_of(Steering::EveryPacket).to_owned()),
         ];
         let text = fill(TEMPLATE, &parameters)?;
         let mut chains = chains_of_text(&text);
@@ -365,6 +368,34 @@ mod tests {
     }
 
     #[test]
+    fn with_every_packet_nothing_is_tracked_and_nothing_remembered() {
+        let of = |steering| Structure::new(&Balancer { steering, ..balancer() }, QueueBy::Nft).unwrap();
+        let (syn_only, every_packet) = (of(Steering::SynOnly), of(Steering::EveryPacket));
+        let rules = |structure: &Structure, chain: &str| {
+            let from = structure.text.find(&format!("\tchain {chain} {{\n")).unwrap();
+            let lines = structure.text[from..].lines().skip(1).take_while(|line| line.trim() != "}");
+            lines.map(|line| line.trim().to_owned()).filter(|line| !line.starts_with('#')).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            rules(&every_packet, "before_conntrack")[4..],
+            ["ip daddr @vip4 notrack", "ip6 daddr @vip6 notrack"]
+        );
+        assert_eq!(rules(&syn_only, "before_conntrack").len(), 4);
+        for chain in ["steer4", "steer6", "answered4", "answered6"] {
+            let remembers = |structure| {
+                let rules = rules(structure, chain);
+                // What stands behind a rule that always ends the chain does nothing.
+                let end = rules.iter().position(|rule| rule == "accept").unwrap_or(rules.len());
+                rules[..end].iter().any(|rule| rule.contains("@pending") || rule.contains("ct mark"))
+            };
+            assert!(remembers(&syn_only) && !remembers(&every_packet), "{chain}");
+        }
+        // Which chains there are is the same, so the one becomes the other without a base chain being removed.
+        let change = every_packet.change_from(Some(&syn_only.chains));
+        assert!(change.text.is_some() && change.removed_base_chains.is_empty());
+    }
+
+    #[test]
     fn one_queue_has_no_fanout() {
         let one = Structure::new(&Balancer::unconfigured(), QueueBy::Nft).unwrap();
         assert!(one.text.contains("\t\tqueue flags bypass to 0\n"));
@@ -373,12 +404,14 @@ mod tests {
     #[test]
     fn the_name_tells_structures_apart() {
         let other_timeouts = Timeouts { udp_seconds: 60, ..Timeouts::default() };
+        let steering = Steering::EveryPacket;
         let balancers = [
             balancer(),
             Balancer::unconfigured(),
             Balancer { mark_mask: MarkMask::new(0xffff_0000).unwrap(), ..balancer() },
             Balancer { timeouts: other_timeouts, ..balancer() },
             Balancer { fragment_queue: QueueNum(11), ..balancer() },
+            Balancer { steering, ..balancer() },
         ];
         let mut names: Vec<String> = balancers
             .iter()
@@ -387,7 +420,7 @@ mod tests {
             .collect();
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 10);
+        assert_eq!(names.len(), 12);
         assert_eq!(structure(QueueBy::Nft).name, structure(QueueBy::Nft).name);
     }
 

@@ -17,6 +17,8 @@
 //! Layout of a request (`linux/netfilter/nfnetlink_conntrack.h`): netlink header (16 bytes), nfnetlink header (4), the
 //! flow's tuple as nested attributes; to pin it also the tuple of answers, the lifetime, and the mark with its mask.
 
+mod forget;
+
 use std::{
     io,
     net::IpAddr,
@@ -176,15 +178,15 @@ enum Answer {
 /// The kernel's answer to request `sequence`; `None` if it answers another one.
 fn read_answer(bytes: &[u8], sequence: u32) -> Option<io::Result<Answer>> {
     let unreadable = || Some(Err(io::Error::from(io::ErrorKind::InvalidData)));
-    let word = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
-    let (Some(kind), Some(answered)) = (bytes.get(4..).and_then(|kind| kind.first_chunk()), word(8)) else {
+    let kind = bytes.get(4..).and_then(|kind| kind.first_chunk());
+    let (Some(kind), Some(answered)) = (kind, word(bytes, 8)) else {
         return unreadable();
     };
     if answered != sequence {
         return None;
     }
     match u16::from_ne_bytes(*kind) {
-        NLMSG_ERROR => match word(NETLINK_HEADER_BYTES).map(u32::cast_signed) {
+        NLMSG_ERROR => match word(bytes, NETLINK_HEADER_BYTES).map(u32::cast_signed) {
             Some(0) => Some(Ok(Answer::Done)),
             Some(error @ ..0) => Some(Err(io::Error::from_raw_os_error(error.saturating_neg()))),
             Some(_) | None => unreadable(),
@@ -200,13 +202,23 @@ fn read_answer(bytes: &[u8], sequence: u32) -> Option<io::Result<Answer>> {
     }
 }
 
+/// The number at this place.
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
 /// The value of the attribute of that kind, which is 4 bytes long.
-fn attribute(mut attributes: &[u8], wanted: u16) -> Option<[u8; 4]> {
+fn attribute(attributes: &[u8], wanted: u16) -> Option<[u8; 4]> {
+    attribute_bytes(attributes, wanted)?.first_chunk().copied()
+}
+
+/// The value of the attribute of that kind.
+fn attribute_bytes(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let &[l0, l1, k0, k1] = attributes.first_chunk()?;
         let (bytes, kind) = (usize::from(u16::from_ne_bytes([l0, l1])), u16::from_ne_bytes([k0, k1]));
         if kind & NLA_TYPE_MASK == wanted {
-            return attributes.get(4..bytes)?.first_chunk().copied();
+            return attributes.get(4..bytes);
         }
         attributes = attributes.get(bytes.max(4).next_multiple_of(4)..)?;
     }
@@ -250,19 +262,23 @@ impl Request {
         Some(request.ended())
     }
 
-    /// The two headers.
+    /// The two headers, of a request about a flow between these addresses.
     fn new(kind: u16, flags: u16, addresses: Addresses, sequence: u32) -> Self {
         let family = match addresses {
             Addresses::V4 { .. } => libc::AF_INET,
             Addresses::V6 { .. } => libc::AF_INET6,
         };
+        Self::of_family(kind, flags, u8::try_from(family).unwrap_or(0), sequence)
+    }
+
+    fn of_family(kind: u16, flags: u16, family: u8, sequence: u32) -> Self {
         let mut request = Self { buffer: [0; REQUEST_BYTES_MAX], bytes: 0 };
         request.put(&[0; 4]); // the length, see below
         request.put(&kind.to_ne_bytes());
         request.put(&(NLM_F_REQUEST | flags).to_ne_bytes());
         request.put(&sequence.to_ne_bytes());
         request.put(&[0; 4]); // port
-        request.put(&[u8::try_from(family).unwrap_or(0), 0, 0, 0]);
+        request.put(&[family, 0, 0, 0]);
         request
     }
 

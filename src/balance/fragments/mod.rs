@@ -31,6 +31,8 @@
 //! that is made from outside has none of its state. An ICMP error is no packet of the flow that it quotes; an echo request
 //! is answered by itself; SCTP and the rest are left to conntrack's own opinion of their whole packets.
 //!
+//! With [`Steering::EveryPacket`] nothing is pinned: whole packets follow the table alone, and so do fragments.
+//!
 //! # Limits
 //! What fragments may add to connection tracking is no more than whole datagrams do, and less from one source: a first
 //! fragment that has no entry here pins nothing.
@@ -68,7 +70,7 @@ use super::{
     tier::Owner,
 };
 use crate::{
-    config::FragmentLimits,
+    config::{FragmentLimits, Steering},
     ids::{Mark, TargetId},
     io::Pins,
     packet::{Fragment, FragmentKey, L4, Malformed, Packet},
@@ -274,6 +276,9 @@ impl FragmentBalancer {
             let tiny = matches!(reason, Malformed::L4Header | Malformed::Extension);
             if tiny { Counter::DropFragmentTiny } else { reason.into() }
         })?;
+        if forwarding.steering() == Steering::EveryPacket {
+            return forwarding.decide(&packet).outcome();
+        }
         let Ok(pin) = pins.mark_of(&packet) else {
             self.counters.count(Counter::ConntrackError);
             return forwarding.decide(&packet).outcome();

@@ -2,6 +2,7 @@
 //! `cargo test sys::nft -- --ignored`.
 
 mod packets;
+mod steering;
 
 use super::*;
 use crate::{

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     balance::Balancer,
-    config::{Config, Encap, Name, Path},
+    config::{Config, Encap, Name, Path, Steering},
     ids::Generation,
     io::Pin,
     state::{State as WholeState, TierMember},
@@ -277,6 +277,29 @@ fn a_first_fragment_follows_its_connection_mark_and_keeps_it() {
         assert_eq!(lb.moved().len(), 4, "later ones ask nothing, tell nothing");
         assert_eq!(lb.pins.known().asked, [flow]);
     }
+}
+
+#[test]
+fn with_every_packet_the_table_alone_decides() {
+    let mut lb = Lb::new(SMALL);
+    let mut every_packet = state(SMALL);
+    every_packet.balancer.steering = Steering::EveryPacket;
+    lb.forwarding = ready(&every_packet);
+    let table = whole(&lb.forwarding, &packet(17, "50.0.0.1", 4000, "10.0.0.0", 80, 0)).unwrap();
+    let mask = every_packet.balancer.mark_mask;
+    let others = (1..=4).map(|number| mask.mark(TargetId::from_number(number).unwrap()));
+    let other = others.into_iter().find(|mark| *mark != table).unwrap();
+    let flow = Packet::parse(&first(1)).unwrap();
+    let pin = Pin { mark: other, left_seconds: Some(1) };
+    lb.pins.known().set(&flow, pin);
+    assert_eq!(lb.give(&first(1)), Some(table));
+    assert_eq!(lb.give(&later(1, 24, true)), Some(table));
+    assert_eq!(
+        lb.moved(),
+        [("packets", 2), ("fragments", 2), ("steered_fragment", 2), ("fragment_entries_now", 1)]
+    );
+    assert_eq!(lb.pins.known().get(&flow), Some(pin));
+    assert_eq!(lb.pins.known().asked, []);
 }
 
 #[test]

@@ -37,22 +37,27 @@ const OTHERS: &str = "table inet t { counter steered { }
 
 /// Sets up [`SMALL_TUNNEL`] with the ruleset for two VIPs, of which everything is claimed, and which the client
 /// reaches by the device of this name. Returns the client.
-fn balancer(interface: &str) -> Iface {
+pub(super) fn balancer(interface: &str) -> Iface {
     let client = Iface::without_packet_info("client", Mode::Tun).unwrap();
     client.set_non_blocking().unwrap();
     shell(SMALL_TUNNEL);
-    let mut ruleset = ruleset(&state(), 127);
+    apply(&ruleset_for(&state(), interface)).unwrap();
+    client
+}
+
+pub(super) fn ruleset_for(state: &State, interface: &str) -> Ruleset {
+    let mut ruleset = ruleset(state, 127);
     let elements = r#"{"nftables": [{"set": {"name": "interfaces", "elem": ["INTERFACE"]}},
+            {"set": {"name": "targets", "elem": [3, 4]}},
             {"set": {"name": "vip4", "elem": [{"prefix": {"addr": "192.0.2.0", "len": 25}}]}},
             {"set": {"name": "vip6", "elem": ["2001:db8::80"]}},
             {"set": {"name": "claimed_address4", "elem": [{"prefix": {"addr": "192.0.2.0", "len": 25}}]}},
             {"set": {"name": "claimed_address6", "elem": ["2001:db8::80"]}}]}"#;
     ruleset.elements = Elements::parse(&elements.replace("INTERFACE", interface)).unwrap();
-    apply(&ruleset).unwrap();
-    client
+    ruleset
 }
 
-fn counted_by(name: &str) -> u64 {
+pub(super) fn counted_by(name: &str) -> u64 {
     counters().unwrap().into_iter().find(|counter| counter.name == name).unwrap().packets
 }
 
@@ -78,7 +83,7 @@ fn large(client: IpAddr, to: IpAddr) -> Vec<u8> {
 }
 
 /// The sum of 16-bit words with the carry added back (RFC 1071): 0xffff over what holds a right checksum.
-fn sum(bytes: &[u8]) -> u16 {
+pub(super) fn sum(bytes: &[u8]) -> u16 {
     let words =
         bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |low| u32::from(*low)));
     let mut sum: u32 = words.sum();
