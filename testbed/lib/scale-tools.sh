@@ -18,7 +18,7 @@ scale_needs() {
     esac
 }
 # shellcheck disable=SC2034 # for scale-command.sh
-SCALE_TOOLS=(synrail every-packet ecmp ecmp-resilient modulo ipvs ipvs-delete)
+SCALE_TOOLS=(synrail every-packet ipvs ipvs-delete ecmp-resilient ecmp modulo)
 
 # --- synrail: lbd asks its table about SYNs alone, or about every packet. Out: lbctl deactivate.
 

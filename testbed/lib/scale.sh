@@ -21,7 +21,7 @@ source "$TESTBED/lib/scale-tools.sh"
 
 # scale_run TOOL CONNECTIONS "N..": the test, with the claims that hold for every tool. Servers N.. go out.
 scale_run() {
-    local tool=${1//-/_} connections=$2 names
+    local tool=${1//-/_} connections=$2 names changed
     SCALE_TOOL=$1
     SCALE_SILENT_S=$((connections / SCALE_MESSAGES + 2)) # longer than any connection is silent
     read -ra SCALE_OUT <<< "$3"
@@ -35,20 +35,22 @@ scale_run() {
         --records "$((4 * connections))" --event-file events --ready-file ready --until-file until
     wait_until 120 "the connections are open" test -s ready
     expect_eq "connections open" "$(jq .opened ready)" "$connections"
-    settle
+    settle "$(now_ms)"
 
     step "out:$names"
     echo "out:$names" >> events
     "${tool}_out" "${SCALE_OUT[@]}"
+    changed=$(now_ms)
     scale_probe out
     scale_table out
-    settle
+    settle "$changed"
 
     step "in again:$names"
     echo "in:$names" >> events
     "${tool}_in" "${SCALE_OUT[@]}"
+    changed=$(now_ms)
     scale_table in
-    settle
+    settle "$changed"
     scale_probe in
     touch until
     traffic_end run
@@ -58,8 +60,11 @@ scale_run() {
     scale_claims "$connections"
 }
 
-# settle: no condition could be waited for here, since what may come of it is that nothing comes.
-settle() { sleep "$((SCALE_SILENT_S + SCALE_TIMEOUT_MS / 1000))"; }
+# settle SINCE_MS: until it has been so long. No condition could be waited for here: what may come of it is that nothing comes.
+settle() {
+    local left_ms=$(($1 + SCALE_SILENT_S * 1000 + SCALE_TIMEOUT_MS - $(now_ms)))
+    ((left_ms <= 0)) || sleep "$((left_ms / 1000)).$(printf %03d $((left_ms % 1000)))"
+}
 
 scale_probe() { # out|in
     traffic_to connect "$VIP4:$PORT" --connections "$SCALE_PROBES" --concurrency 10 --messages 1 --timeout-ms 20000
@@ -117,6 +122,10 @@ scale_claims() {
     expect_eq "connections opened" "$(field run.json .opened)" "$((connections + $(field run.json .lost)))"
     expect_ge "packets to the VIP that passed the balancer" "$(row packets)" "$((4 * connections))"
     expect_eq "replies that passed the balancer" "$(witness lb201 from_vip)" 0
+    case $SCALE_TOOL in
+        synrail) expect_fates kept ;;
+        every-packet) expect_fates hashed ;;
+    esac
 }
 of_out() { jq --argjson names "$SCALE_NAMES" '.servers as $of | [$of[$names[]] // 0] | add' "$1"; }
 

@@ -9,7 +9,6 @@
 # limit_s: 200
 
 scale_run every-packet 100 "1 2"
-expect_fates hashed
 expect_ge "connections lost when two backends went out: those of the two, at least" "$(row lost_out)" "$(row on_out)"
 expect_le "connections lost, in hundredths, of $(row on_out) on the two" "$((100 * $(row lost_out)))" "$((115 * $(row on_out)))"
 expect_le "percent of the two backends' part of the table that moved in the whole table" "$(table_moved)" 115
