@@ -105,7 +105,7 @@ scale_summary() {
         [[ -s $RUN/results/scale-$tool/row.json ]] || continue
         rows+=("$RUN/results/scale-$tool/row.json")
         runs+=("$RUN/results/scale-$tool/run.json")
-        labels+=(--name "$tool")
+        labels+=(--name "$(scale_label "$tool")")
     done
     mkdir -p "$together"
     jq --slurp . /dev/null "${rows[@]}" > "$together/rows.json"

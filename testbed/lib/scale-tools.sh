@@ -17,6 +17,18 @@ scale_needs() {
         *) return 1 ;;
     esac
 }
+# scale_label TOOL: what the picture calls it
+scale_label() {
+    case $1 in
+        synrail) echo "synrail" ;;
+        every-packet) echo "synrail, every packet by its hash" ;;
+        ipvs) echo "IPVS mh, weight 0" ;;
+        ipvs-delete) echo "IPVS mh, real server deleted" ;;
+        ecmp-resilient) echo "ECMP, resilient group" ;;
+        ecmp) echo "ECMP" ;;
+        modulo) echo "hash modulo number of servers" ;;
+    esac
+}
 # shellcheck disable=SC2034 # for scale-command.sh
 SCALE_TOOLS=(synrail every-packet ipvs ipvs-delete ecmp-resilient ecmp modulo)
 

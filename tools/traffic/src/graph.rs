@@ -26,7 +26,7 @@ const HEAD_HEIGHT: u32 = 66;
 /// One report alone.
 const ALONE: (u32, u32) = (960, 480);
 /// One of several, two in a row.
-const ONE_OF_MANY: (u32, u32) = (480, 264);
+const ONE_OF_MANY: (u32, u32) = (480, 222);
 const FOOT_HEIGHT: u32 = 8;
 /// Width of a letter of the legend, about.
 const LETTER_WIDTH: i32 = 7;
@@ -105,8 +105,7 @@ mod tests {
     fn the_picture_of_one_run_has_its_lines_and_events() {
         let svg = draw(&[panel(None)], None).unwrap();
         assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
-        for text in ["124 opened, 24 lost, 0 failed", "s1 &lt;deactivated&gt;", "connections open", "seconds"]
-        {
+        for text in ["124 opened, 24 lost, 0 failed", "s1 &lt;deactivated&gt;", "connections open", "4.0 s"] {
             assert!(svg.contains(&format!("{text}\n")), "{text}: {svg}");
         }
         for colour in ["#1F5FA8", "#C82F2F", "#2F8F46"] {
@@ -118,7 +117,7 @@ mod tests {
     fn several_runs_have_a_panel_each() {
         let svg =
             draw(&[panel(Some("one")), panel(Some("two")), panel(Some("three"))], Some("2 of 10")).unwrap();
-        assert!(svg.contains(r#"viewBox="0 0 960 602""#), "{svg}");
+        assert!(svg.contains(r#"viewBox="0 0 960 518""#), "{svg}");
         for (text, times) in [("one\n", 1), ("two\n", 1), ("three\n", 1), ("24 lost\n", 3), ("2 of 10\n", 1)]
         {
             assert_eq!(svg.matches(text).count(), times, "{text}");

@@ -18,7 +18,7 @@ const RIGHT_MARGIN: u32 = 16;
 /// Above the highest line, for the names of events.
 const HEADROOM: f64 = 1.3;
 /// Width of a letter of an event's name, about.
-const LETTER_WIDTH: f64 = 6.5;
+const LETTER_WIDTH: f64 = 6.0;
 /// Bars of the lower chart, at most.
 const BARS_MAX: f64 = 120.0;
 
@@ -32,11 +32,13 @@ pub(super) struct Panel {
 }
 
 /// How far the axes reach, the same for all panels.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Scales {
     seconds: f64,
     connections: f64,
     new: f64,
+    /// The least time that an event's name has until the next, for each of its letters.
+    seconds_by_letter: f64,
 }
 
 /// So many were opened in a second, over some time.
@@ -61,7 +63,19 @@ impl Scales {
         });
         let settled = settled.fold(0.0, f64::max);
         let new = if settled > 0.0 { settled } else { connections };
-        Self { seconds, connections: connections.max(1.0) * HEADROOM, new: new.max(1.0) * 1.1 }
+        let room = panels.iter().map(|panel| seconds_by_letter(&panel.report.events, seconds));
+        Self {
+            seconds,
+            connections: connections.max(1.0) * HEADROOM,
+            new: new.max(1.0) * 1.1,
+            seconds_by_letter: room.fold(f64::INFINITY, f64::min),
+        }
+    }
+
+    /// Whether in all panels the names of events can stand side by side.
+    fn names_across(&self, area: &Area<'_>) -> bool {
+        let width = f64::from(area.dim_in_pixel().0) - f64::from(LEFT_WIDTH + RIGHT_MARGIN);
+        self.seconds_by_letter * width / self.seconds >= LETTER_WIDTH
     }
 }
 
@@ -88,7 +102,7 @@ impl Panel {
 
     fn draw_connections(&self, area: &Area<'_>, scales: &Scales) -> anyhow::Result<()> {
         let report = &self.report;
-        let mut chart = axes(area, scales, scales.connections, "connections", None)?;
+        let mut chart = axes(area, scales, scales.connections, "connections", false)?;
         events(&mut chart, &report.events, scales, scales.connections)?;
         let held = |sample: &&Sample| report.held_until.is_none_or(|until| sample.seconds <= until);
         let samples = || report.samples.iter().filter(held);
@@ -99,12 +113,11 @@ impl Panel {
         chart.draw_series(LineSeries::new(lost, LOST.stroke_width(2)))?;
         let open = steps(samples().map(|sample| (sample.seconds, sample.open)));
         chart.draw_series(LineSeries::new(open, OPEN.stroke_width(2)))?;
-        let fits = named_across(&report.events, scales, f64::from(area.dim_in_pixel().0));
-        names(&mut chart, &report.events, scales.connections, fits)
+        names(&mut chart, &report.events, scales.connections, scales.names_across(area))
     }
 
     fn draw_new(&self, area: &Area<'_>, scales: &Scales) -> anyhow::Result<()> {
-        let mut chart = axes(area, scales, scales.new, "new / s", Some("seconds"))?;
+        let mut chart = axes(area, scales, scales.new, "new / s", true)?;
         events(&mut chart, &self.report.events, scales, scales.new)?;
         let bars = bars(&self.report, scales.seconds);
         chart.draw_series(bars.into_iter().filter(|bar| bar.new > 0.0).map(|bar| {
@@ -152,7 +165,7 @@ fn axes<'a, 'b>(
     scales: &Scales,
     most: f64,
     what: &str,
-    below: Option<&str>,
+    seconds_below: bool,
 ) -> anyhow::Result<Chart<'a, 'b>>
 where
     'b: 'a,
@@ -160,14 +173,14 @@ where
     let mut builder = ChartBuilder::on(area);
     builder.margin_top(4).margin_right(RIGHT_MARGIN).margin_left(4);
     builder.set_label_area_size(LabelAreaPosition::Left, LEFT_WIDTH - 4);
-    builder.set_label_area_size(LabelAreaPosition::Bottom, if below.is_some() { 38 } else { 6 });
+    builder.set_label_area_size(LabelAreaPosition::Bottom, if seconds_below { 24 } else { 6 });
     let mut chart = builder.build_cartesian_2d(0.0..scales.seconds, 0.0..most)?;
     let tall = area.dim_in_pixel().1;
     let whole = |value: &f64| format!("{value:.0}");
-    let seconds = |value: &f64| match below {
-        None => String::new(),
-        Some(_) if scales.seconds < 5.0 => format!("{value:.1}"),
-        Some(_) => format!("{value:.0}"),
+    let seconds = |value: &f64| match seconds_below {
+        false => String::new(),
+        true if scales.seconds < 5.0 => format!("{value:.1} s"),
+        true => format!("{value:.0} s"),
     };
     chart
         .configure_mesh()
@@ -176,7 +189,6 @@ where
         .axis_style(BLACK.mix(0.45))
         .y_labels(usize::try_from(tall / 26)?.clamp(2, 8))
         .x_labels(8)
-        .x_desc(below.unwrap_or_default())
         .y_desc(what)
         .x_label_formatter(&seconds)
         .y_label_formatter(&whole)
@@ -198,14 +210,13 @@ fn events(chart: &mut Chart<'_, '_>, events: &[Event], scales: &Scales, most: f6
     Ok(())
 }
 
-/// Whether the names of events can stand side by side.
-fn named_across(events: &[Event], scales: &Scales, width: f64) -> bool {
-    let ends = events.iter().skip(1).map(|next| next.seconds).chain([scales.seconds]);
-    let pixels = (width - f64::from(LEFT_WIDTH + RIGHT_MARGIN)) / scales.seconds;
-    events.iter().zip(ends).all(|(event, until)| {
-        let letters = event.name.chars().count() as f64;
-        (until - event.seconds) * pixels >= (letters + 1.0) * LETTER_WIDTH
-    })
+fn seconds_by_letter(events: &[Event], end: f64) -> f64 {
+    let ends = events.iter().skip(1).map(|next| next.seconds).chain([end]);
+    let room = events.iter().zip(ends).map(|(event, until)| {
+        let letters = event.name.chars().count() + 1; // and a little space
+        (until - event.seconds) / letters as f64
+    });
+    room.fold(f64::INFINITY, f64::min)
 }
 
 /// At the top of their lines: to the right of them, or along them.
@@ -241,7 +252,9 @@ mod tests {
     #[test]
     fn the_scales_leave_out_the_opening() {
         let panels = [Panel { name: None, report: report() }];
-        assert_eq!(Scales::of(&panels), Scales { seconds: 4.2, connections: 130.0, new: 24.0 * 1.1 });
+        let scales = Scales::of(&panels);
+        assert_eq!((scales.seconds, scales.connections, scales.new), (4.2, 130.0, 24.0 * 1.1));
+        assert!((scales.seconds_by_letter - 2.199 / 17.0).abs() < 1e-9, "s1 <deactivated>: {scales:?}");
     }
 
     #[test]
@@ -252,11 +265,11 @@ mod tests {
     }
 
     #[test]
-    fn names_of_events_that_are_close_stand_along_their_lines() {
-        let scales = Scales { seconds: 100.0, connections: 1.0, new: 1.0 };
+    fn names_of_events_have_the_time_until_the_next_one() {
         let events = |seconds: [f64; 2]| seconds.map(|seconds| Event { seconds, name: "s1 out".to_owned() });
-        assert!(named_across(&events([10.0, 50.0]), &scales, 500.0));
-        assert!(!named_across(&events([10.0, 12.0]), &scales, 500.0));
-        assert!(!named_across(&events([10.0, 95.0]), &scales, 500.0));
+        assert_eq!(seconds_by_letter(&events([10.0, 52.0]), 100.0), 6.0);
+        assert_eq!(seconds_by_letter(&events([10.0, 24.0]), 100.0), 2.0);
+        assert_eq!(seconds_by_letter(&events([10.0, 93.0]), 100.0), 1.0);
+        assert_eq!(seconds_by_letter(&[], 100.0), f64::INFINITY);
     }
 }
