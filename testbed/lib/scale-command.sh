@@ -98,12 +98,12 @@ SCENARIO
     return "$status"
 }
 
-# scale_summary: the table and the picture of what there is.
+# scale_summary: the table and the picture of those whose claims held.
 scale_summary() {
     local tool rows=() runs=() labels=() together=$RUN/results/scale
     for tool in "${tools[@]}"; do
-        [[ -s $RUN/results/scale-$tool/row.json ]] || continue
-        rows+=("$RUN/results/scale-$tool/row.json")
+        [[ -s $RUN/results/scale-$tool/proven.json ]] || continue
+        rows+=("$RUN/results/scale-$tool/proven.json")
         runs+=("$RUN/results/scale-$tool/run.json")
         labels+=(--name "$(scale_label "$tool")")
     done

@@ -40,8 +40,14 @@ synrail_with() {
     { config_balancer lb201 "$1"; web_service gre; } > lb201.toml
     balancers_up lb201
 }
-synrail_out() { change lb201 deactivate --service web "${@/#/s}"; }
-synrail_in() { change lb201 activate --service web "${@/#/s}"; }
+synrail_out() { synrail_change deactivate "$@"; }
+synrail_in() { synrail_change activate "$@"; }
+synrail_change() { # activate|deactivate N..
+    local what=$1
+    shift
+    change lb201 "$what" --service web "${@/#/s}"
+    wait_until 60 "lbd has taken over the change" taken_over lb201
+}
 every_packet_out() { synrail_out "$@"; }
 every_packet_in() { synrail_in "$@"; }
 
@@ -50,6 +56,7 @@ every_packet_in() { synrail_in "$@"; }
 ecmp_up() {
     without_lbd
     tunnels_up
+    settings lb201 net.ipv4.fib_multipath_hash_policy=1
     ecmp_to "$(seq "$SERVERS")"
 }
 ecmp_out() { ecmp_to "$(all_but "$@")"; }
@@ -66,7 +73,8 @@ ecmp_to() { # "N.."
 ecmp_resilient_up() {
     without_lbd
     tunnels_up
-    { for n in $(seq "$SERVERS"); do echo "nexthop add id $n dev to-s$n"; done; } | batch lb201
+    settings lb201 net.ipv4.fib_multipath_hash_policy=1
+    seq "$SERVERS" | sed 's/.*/nexthop add id & dev to-s&/' | batch lb201
     ecmp_resilient_to add "$(seq "$SERVERS")"
     echo "route add $VIP4/32 nhid 1000" | batch lb201
 }
@@ -145,6 +153,5 @@ tunnels_up() {
         echo "link add to-s$n type gre local 192.168.1.201 remote 192.168.1.$n"
         echo "link set to-s$n up"
     done | batch lb201
-    settings lb201 net.ipv4.fib_multipath_hash_policy=1
 }
 all_but() { seq "$SERVERS" | grep -vxF "$(printf '%s\n' "$@")"; }

@@ -10,7 +10,8 @@
 # of a client of its own, to see whom the tool gives them to. Clients' addresses and ports are the same in every run,
 # so tools whose hash has no secret lose the same connections each time.
 #
-# What is left in $WORK: run.json (traffic hold), phases.json (traffic analyze), row.json (the tool's row of the table).
+# What is left in $WORK: run.json (traffic hold), phases.json (traffic analyze), row.json (the tool's row of the table), and
+# that again as proven.json if all claims held.
 
 SCALE_PORT=5000        # of the clients; no port that a kernel chooses by itself
 SCALE_TIMEOUT_MS=5000  # nobody answers
@@ -58,6 +59,7 @@ scale_run() {
 
     scale_row "$connections" > row.json
     scale_claims "$connections"
+    cp row.json proven.json
 }
 
 # settle SINCE_MS: until it has been so long. No condition could be waited for here: what may come of it is that nothing comes.
@@ -72,14 +74,14 @@ scale_probe() { # out|in
 }
 
 # scale_table out|in: of tools that have one, the table as it is now: which-WHEN.txt, "ADDRESS:PORT SERVER" for each client that
-# there can be, as lbctl which says; table-WHEN.txt, the whole table.
+# there can be, as lbctl which says; show-WHEN.json, which has the whole table.
 scale_table() {
     has_table || return 0
     seq 0 $((4 * $(jq .opened ready) - 1)) |
         awk -v port="$SCALE_PORT" -v to="$VIP4 $PORT" '{ print "tcp", "50.0." int($1 / 256) "." $1 % 256, port, to }' > which.flows
     lbctl_in lb201 which --batch which.flows | jq --raw-output .backend > which.backends
     paste -d ' ' <(awk '{ print $2 ":" $3 }' which.flows) which.backends > "which-$1.txt"
-    table_of lb201 web > "table-$1.txt"
+    lbctl_in lb201 show --json > "show-$1.json"
 }
 has_table() { [[ $SCALE_TOOL == synrail || $SCALE_TOOL == every-packet ]]; }
 
@@ -151,7 +153,7 @@ event_at() { field run.json ".events[] | select(.name | startswith(\"$1:\")) | .
 
 # table_moved: of the whole table, how much more moved than belonged to the servers that went out, in percent of that.
 table_moved() {
-    paste -d ' ' table-in.txt table-out.txt | awk -v names="${SCALE_OUT[*]/#/s}" '
+    paste -d ' ' <(table_shown web < show-in.json) <(table_shown web < show-out.json) | awk -v names="${SCALE_OUT[*]/#/s}" '
         BEGIN { split(names, list); for (i in list) gone[list[i]] }
         $1 in gone { ideal++ }
         $1 != $2 { moved++ }
