@@ -137,9 +137,8 @@ ruleset_counter() {
 kernel_queued() { awk '{ sum += $8 } END { print sum + 0 }' \
     <(in_ns "$1" cat /proc/net/netfilter/nfnetlink_queue 2>/dev/null); }
 # table_of LB SERVICE: the lookup table, a backend's name a line.
-table_of() {
-    lbctl_in "$1" show --json | jq --raw-output --arg name "$2" '.services[] | select(.name == $name) | .active as $active | .table[] | $active[.]'
-}
+table_of() { lbctl_in "$1" show --json | table_shown "$2"; }
+table_shown() { jq --raw-output --arg name "$1" '.services[] | select(.name == $name) | .active as $active | .table[] | $active[.]'; }
 
 # kernel_state LB: what lbd made in the kernel, with identities (interface indices, rule handles), without counts.
 kernel_state() {

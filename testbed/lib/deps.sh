@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Everything that the testbed needs and that is not in the checkout: Debian packages, a stock kernel, nginx, the build.
+# Everything that the testbed needs and that is not in the checkout: Debian packages, a stock kernel, nginx, ipvsadm, the build.
 #
-# Packages that are missing are installed without a question; none of them starts a service. The kernel and nginx are
-# only unpacked, into the cache. What enters the cache is made under a temporary name and renamed, under a lock: a run
+# Packages that are missing are installed without a question; none of them starts a service. The kernel, nginx and ipvsadm
+# are only unpacked, into the cache. What enters the cache is made under a temporary name and renamed, under a lock: a run
 # that is interrupted, or two runs at once, never leave half of something. A second run needs no network.
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/synrail-testbed
@@ -88,6 +88,26 @@ nginx_unpack() {
             "${NGINX_LIBRARIES[@]}" >/dev/null || die "nginx lacks libraries: $missing"
     fi
     mv -T "$new" "$CACHE/nginx"
+}
+
+# deps_ipvsadm DIRECTORY: a program ipvsadm there, which runs the unpacked one with the libraries that it needs.
+IPVSADM_PACKAGES=(ipvsadm libnl-3-200 libnl-genl-3-200 libpopt0)
+deps_ipvsadm() {
+    mkdir -p "$CACHE"
+    with_lock ipvsadm_unpack
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=%q exec %q "$@"\n' "$CACHE/ipvsadm/libraries" "$CACHE/ipvsadm/sbin/ipvsadm" > "$1/ipvsadm"
+    chmod 755 "$1/ipvsadm"
+}
+ipvsadm_unpack() {
+    [[ ! -x $CACHE/ipvsadm/sbin/ipvsadm ]] || return 0
+    step "fetching ipvsadm, to be unpacked in $CACHE, not installed"
+    local new package
+    new=$(mktemp -d "$CACHE/.new-XXXXXX")
+    for package in "${IPVSADM_PACKAGES[@]}"; do fetch_package "$new" "$package"; done
+    mkdir "$new/libraries"
+    find "$new" -name 'lib*.so.*' -exec cp -Pt "$new/libraries" {} +
+    [[ -d $new/sbin ]] || ln -s usr/sbin "$new/sbin"
+    mv -T "$new" "$CACHE/ipvsadm"
 }
 
 # fetch_package DIRECTORY PACKAGE: download it and unpack it there; package lists that are out of date are renewed once.

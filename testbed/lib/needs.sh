@@ -16,6 +16,8 @@ need() {
         ipip) link_can ipip local 127.0.0.1 remote 127.0.0.2 || lacks "IPIP tunnels (module ipip)" ;;
         ip6tnl) link_can ip6tnl local ::1 remote ::2 || lacks "IPv6 tunnels (module ip6_tunnel)" ;;
         gue) modprobe -qa fou fou6 2>/dev/null; scratch ip fou add port 5555 gue || lacks "GUE (modules fou, fou6)" ;;
+        nexthop_resilient) nexthops_can || lacks "resilient next-hop groups (Linux 5.13, iproute2 of that time)" ;;
+        ipvs_mh) modprobe -qa ip_vs ip_vs_mh 2>/dev/null; scratch ipvsadm -A -t 127.0.0.1:1 -s mh || lacks "IPVS with its Maglev scheduler (modules ip_vs, ip_vs_mh)" ;;
         modules) [[ -e /proc/modules && $KERNEL == stock ]] || lacks "modules that this run may load and refuse" ;;
         *) is_program "$1" || lacks "the program $1" ;;
     esac
@@ -27,4 +29,7 @@ nft_can() {
     scratch nft "add table inet t; add chain inet t c { type filter hook prerouting priority 0; }; add rule inet t c $1"
 }
 link_can() { scratch ip link add probe type "$@"; }
+nexthops_can() {
+    scratch sh -c 'ip link set lo up && ip nexthop add id 1 dev lo && ip nexthop add id 2 group 1 type resilient buckets 4'
+}
 nfqueue_there() { [[ -e /proc/net/netfilter/nfnetlink_queue ]]; }

@@ -17,9 +17,14 @@ balancers_up() {
     servers_up 1 "$SERVERS" "$VIP4:$PORT" "[$VIP6]:$PORT"
 }
 web_config() {
-    local lb=$1 encap=$2
-    shift 2
+    local lb=$1
+    shift
     config_balancer "$lb"
+    web_service "$@"
+}
+web_service() { # ENCAP [LINE...]
+    local encap=$1
+    shift
     config_service web "$VIP4/32 $VIP6/128" "tcp udp" "$PORT" "$@"
     config_servers 1 "$SERVERS" "$encap"
 }

@@ -63,6 +63,11 @@ impl Reported {
         serde_json::from_str(&text).with_context(|| format!("{} is no report of a client", path.display()))
     }
 
+    /// What it counted, in a line.
+    pub(crate) fn summary(&self) -> String {
+        format!("{} opened, {} lost, {} failed", self.opened, self.lost, self.failed)
+    }
+
     /// The run, cut at its events.
     pub(crate) fn phases(&self) -> Vec<Phase> {
         let Some(last) = self.samples.last() else { return Vec::new() };

@@ -16,15 +16,18 @@ pub(crate) struct AnalyzeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct GraphArgs {
-    /// A report of `hold`, written with --json
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    /// Reports of `hold`, written with --json; each gets a panel, and all panels the same scales
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     /// The picture, as SVG
     #[arg(short, long, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// What stands above it (default: what the run was)
+    /// What stands above all (default: with one report what it counted, with several nothing)
     #[arg(long)]
     pub(crate) title: Option<String>,
+    /// What stands above a panel, in the order of the files (default: the file's name)
+    #[arg(long = "name", value_name = "NAME")]
+    pub(crate) names: Vec<String>,
 }
 
 pub(super) const ANALYZE_EXAMPLES: &str = "\
@@ -39,5 +42,6 @@ pub(super) const GRAPH_EXAMPLES: &str = "\
 Examples:
   traffic graph scale.json -o scale.svg
   traffic graph scale.json --out scale.svg --title 'synrail, 2 of 10 backends out and in'
+  traffic graph a.json b.json --name synrail --name ecmp -o both.svg
 
 Exit status: 0; 2 the report cannot be read, or has no samples.";
