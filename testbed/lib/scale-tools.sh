@@ -52,11 +52,16 @@ every_packet_out() { synrail_out "$@"; }
 every_packet_in() { synrail_in "$@"; }
 
 # --- ecmp: the kernel's multipath route, by a hash of the 5-tuple. Out: the route is replaced by one without them.
+# Policy 1 would take the hash that a packet has already (l4_hash in fib_multipath_hash). Between namespaces of one kernel that
+# is the number that the client's socket drew, which TCP draws anew when it sends again; no network carries it. Policy 3
+# reads the packet: source, destination, protocol and both ports.
+
+HASH_BY_5_TUPLE=(net.ipv4.fib_multipath_hash_policy=3 net.ipv4.fib_multipath_hash_fields=0x37)
 
 ecmp_up() {
     without_lbd
     tunnels_up
-    settings lb201 net.ipv4.fib_multipath_hash_policy=1
+    settings lb201 "${HASH_BY_5_TUPLE[@]}"
     ecmp_to "$(seq "$SERVERS")"
 }
 ecmp_out() { ecmp_to "$(all_but "$@")"; }
@@ -73,7 +78,7 @@ ecmp_to() { # "N.."
 ecmp_resilient_up() {
     without_lbd
     tunnels_up
-    settings lb201 net.ipv4.fib_multipath_hash_policy=1
+    settings lb201 "${HASH_BY_5_TUPLE[@]}"
     seq "$SERVERS" | sed 's/.*/nexthop add id & dev to-s&/' | batch lb201
     ecmp_resilient_to add "$(seq "$SERVERS")"
     echo "route add $VIP4/32 nhid 1000" | batch lb201

@@ -6,7 +6,7 @@
 # topology: dsr:servers=10
 # needs: gre traffic queue conntrack
 # captures: no
-# limit_s: 300
+# limit_s: 400
 
 scale_run every-packet 100 "1 2"
 expect_ge "connections lost when two backends went out: those of the two, at least" "$(row lost_out)" "$(row on_out)"

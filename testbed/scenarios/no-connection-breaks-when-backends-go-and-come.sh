@@ -5,7 +5,7 @@
 # topology: dsr:servers=10
 # needs: gre traffic queue conntrack
 # captures: no
-# limit_s: 300
+# limit_s: 400
 
 scale_run synrail 100 "1 2"
 expect_eq "connections lost when two backends went out" "$(row lost_out)" 0

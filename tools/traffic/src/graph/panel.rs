@@ -18,7 +18,7 @@ const RIGHT_MARGIN: u32 = 16;
 /// Above the highest line, for the names of events.
 const HEADROOM: f64 = 1.3;
 /// Width of a letter of an event's name, about.
-const LETTER_WIDTH: f64 = 6.0;
+const LETTER_WIDTH: f64 = 5.5;
 /// Bars of the lower chart, at most.
 const BARS_MAX: f64 = 120.0;
 
