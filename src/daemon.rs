@@ -383,9 +383,6 @@ impl Lbd {
         links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let applied = nft::apply(&wanted.ruleset)?;
         self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
-        if state.balancer.steering == Steering::EveryPacket {
-            forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
-        }
         self.routing.apply(&ops[late..])?;
         for problem in &left {
             error!(%problem, "a target is out of reach; it is tried again every few seconds");
@@ -396,6 +393,10 @@ impl Lbd {
             }
         }
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
+        let pinned = |before: &Wanted| before.forwarding.steering() == Steering::SynOnly;
+        if wanted.forwarding.steering() == Steering::EveryPacket && self.wanted.as_ref().is_none_or(pinned) {
+            forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
+        }
         self.wanted = Some(wanted);
         info!(
             routing_changes = closing.len() + ops.len(), rules = ?applied.structure, elements_added = applied.elements_added,

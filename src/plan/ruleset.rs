@@ -405,7 +405,8 @@ mod tests {
         };
         let last = ["ip daddr @vip4 notrack", "ip6 daddr @vip6 notrack"];
         assert!(rules(&every_packet, "before_conntrack").ends_with(&last.map(str::to_owned)));
-        for chain in ["before_conntrack", "steer4", "steer6", "answered4", "answered6", "leaving"] {
+        for chain in ["before_conntrack", "steer4", "steer6", "answered4", "answered6", "leaving", "staying"]
+        {
             let remembers = |structure| {
                 let rules = rules(structure, chain);
                 // What stands behind a rule that always ends the chain does nothing.

@@ -1,11 +1,18 @@
 //! Packets that a card's driver hands over together: all of them pass prerouting before the first goes on.
 
 use super::{
-    packets::counted_by,
+    packets::{counted_by, ruleset_for},
     steering::{ACK, Lb, SYN, VIPS, conntrack_entries, left, packets_of, sealed, tcp},
     *,
 };
-use crate::{config::Steering, ids::Mark, sys::namespace::shell, tests::bytes::ip};
+use crate::{
+    config::{Steering, Timeouts},
+    ids::Mark,
+    io::Pins as _,
+    packet::Packet,
+    sys::{conntrack::Conntrack, namespace::shell},
+    tests::bytes::ip,
+};
 
 /// What the client sends goes through a link first, whose far end takes packets as cards do (NAPI), and is not tracked on
 /// its way there.
@@ -81,12 +88,69 @@ fn data_in_one_batch_with_its_ack_is_steered() {
 }
 
 #[test]
+#[ignore = "needs root, nf_tables, nf_conntrack_netlink, nfnetlink_queue, /dev/net/tun, sch_tbf and ethtool"]
+fn the_end_of_a_connection_in_one_batch_with_its_ack_is_tracked() {
+    in_namespace(|| {
+        let mut lb = Lb::new(Steering::SynOnly, "card");
+        shell(LINK);
+        nft("a test", &["-f", "-"], Some(WITNESS)).unwrap();
+        let mut conntrack = Conntrack::open().unwrap();
+        let (fin, rst, closing) = (1, 4, Timeouts::default().tcp_closing_seconds);
+        for vip in VIPS {
+            for (port, flag) in [(1, fin), (2, rst)] {
+                let (ack, end) = (tcp(vip, port, ACK), tcp(vip, port, ACK | flag));
+                lb.steer(&tcp(vip, port, SYN), Mark(3));
+                send_together(&lb, vip, &[ack.clone(), end.clone()]);
+                // Whatever lbd thinks of it, it goes where its SYN went.
+                lb.answer(&end, Mark(4));
+                // What closes with answers is acknowledged; what is reset is over.
+                if flag == fin {
+                    lb.send(&ack);
+                }
+                let pin = conntrack.mark_of(&Packet::parse(&ack).unwrap()).unwrap();
+                let left = pin.map_or(0, |pin| pin.left_seconds.unwrap());
+                assert!(left <= closing, "{vip} {port}: {left} s");
+            }
+        }
+        assert_eq!((left()[..2].to_vec(), dropped()), (vec![14, 0], 0));
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn many_connections_in_a_second_find_room() {
+    in_namespace(|| {
+        let lb = Lb::new(Steering::SynOnly, "client");
+        // What is taken out still counts till the kernel tidies up, so more than would fit if the set were small.
+        let ports = 1..=6000;
+        let elements = |[client, vip]: [&str; 2]| {
+            let element = |port| format!("{client} . {port} . {vip} . 80 : 3");
+            ports.clone().map(element).collect::<Vec<_>>().join(", ")
+        };
+        for (map, ends) in [("pending4", ["10.9.0.2", VIPS[0]]), ("pending6", ["fd09::2", VIPS[1]])] {
+            let text = format!("add element inet synrail {map} {{ {} }}\n", elements(ends));
+            nft("a test", &["-f", "-"], Some(&text)).unwrap();
+        }
+        for vip in VIPS {
+            let acks: Vec<_> = ports.clone().map(|port| tcp(vip, port, ACK)).collect();
+            acks.iter().for_each(|ack| lb.send(ack));
+        }
+        assert_eq!(["handshake", "pinning_full"].map(counted_by), [12_000, 0]);
+    });
+}
+
+#[test]
 #[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
 fn a_connection_that_finds_no_room_is_pinned_all_the_same() {
     in_namespace(|| {
-        let mut lb = Lb::new(Steering::SynOnly, "client");
-        let fours = (0..4096).map(|port| format!("10.9.0.3 . {port} . 192.0.2.7 . 80"));
-        let sixes = (0..4096).map(|port| format!("fd09::3 . {port} . 2001:db8::80 . 80"));
+        let mut state = state();
+        state.balancer.queues = QueueRange::new(0, 0).unwrap();
+        let mut ruleset = ruleset_for(&state, "client");
+        let small = ruleset.structure.text.replace("size 65536", "size 8");
+        ruleset.structure.text = small;
+        let mut lb = Lb::with(&ruleset, "client");
+        let fours = (0..8).map(|port| format!("10.9.0.3 . {port} . 192.0.2.7 . 80"));
+        let sixes = (0..8).map(|port| format!("fd09::3 . {port} . 2001:db8::80 . 80"));
         for (set, elements) in [("pinning4", fours.collect::<Vec<_>>()), ("pinning6", sixes.collect())] {
             let elements = elements.iter().map(|element| format!("{element} timeout 1h")).collect::<Vec<_>>();
             let text = format!("add element inet synrail {set} {{ {} }}\n", elements.join(", "));

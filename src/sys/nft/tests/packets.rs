@@ -39,10 +39,14 @@ const OTHERS: &str = "table inet t { counter steered { }
 
 /// Sets up [`SMALL_TUNNEL`] with the ruleset for two VIPs, of which everything is claimed, and which the client
 /// reaches by the device of this name. Returns the client.
-pub(super) fn balancer(interface: &str) -> Iface {
+fn balancer(interface: &str) -> Iface {
+    balancer_with(&ruleset_for(&state(), interface))
+}
+
+pub(super) fn balancer_with(ruleset: &Ruleset) -> Iface {
     let client = tun("client");
     shell(SMALL_TUNNEL);
-    apply(&ruleset_for(&state(), interface)).unwrap();
+    apply(ruleset).unwrap();
     client
 }
 

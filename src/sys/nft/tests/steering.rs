@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tun_tap::Iface;
 
 use super::{
-    packets::{balancer, counted_by, ruleset_for, sum},
+    packets::{balancer_with, counted_by, ruleset_for, sum},
     *,
 };
 use crate::{
@@ -43,10 +43,16 @@ pub(super) struct Lb {
 
 impl Lb {
     pub(super) fn new(steering: Steering, interface: &'static str) -> Self {
-        let mut lb = Self { client: balancer(interface), interface, queue: None };
+        let lb = Self::with(&ruleset_for(&state(), interface), interface);
+        lb.steer_by(steering);
+        lb
+    }
+
+    /// The same with a ruleset that queues to 0.
+    pub(super) fn with(ruleset: &Ruleset, interface: &'static str) -> Self {
+        let mut lb = Self { client: balancer_with(ruleset), interface, queue: None };
         nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
         lb.listen(true);
-        lb.steer_by(steering);
         lb
     }
 
@@ -71,6 +77,11 @@ impl Lb {
     /// Sends a packet, which must be queued, and steers it.
     pub(super) fn steer(&mut self, bytes: &[u8], mark: Mark) {
         self.send(bytes);
+        self.answer(bytes, mark);
+    }
+
+    /// Steers a packet, which must have been queued.
+    pub(super) fn answer(&mut self, bytes: &[u8], mark: Mark) {
         let queue = self.queue.as_mut().unwrap();
         let message = queue.receive().unwrap().expect("it is queued");
         assert_eq!(message.bytes()[12..], bytes[12..], "but for what routers change");
