@@ -48,7 +48,7 @@ cluster_up() {
 cluster_launch() { # NAME COMMAND...
     local name=$1
     shift
-    (cd "$RUN" && exec "${launch[@]}" "$@") </dev/null > "$RUN/$name.log" 2>&1 &
+    (cd "$RUN" && exec "${launch[@]}" "$@") </dev/null > "$RUN/$name.log" 2>&1 {PROGRESS}>&- &
     echo "$name $! $(process_start "$!")" >> "$RUN/processes"
 }
 # nodes_settled: all up, or one has ended, which cannot become well. Says who came up; keeps the others in `waiting`.
