@@ -555,7 +555,7 @@ fn forget_pins(elements: &Elements, mask: MarkMask) {
 /// Logs what the host lacks; what is needed is an error.
 fn look_at_host(state: &State) -> Result<QueueBy, DaemonError> {
     info!("looking at what the kernel has");
-    let probe = probe::probe(&state.balancer.interfaces)?;
+    let probe = probe::probe(&state.balancer)?;
     let mut fatal = Vec::new();
     for finding in &probe.findings {
         let probe::Finding { name, value, wanted, severity, advice } = finding;

@@ -45,6 +45,8 @@ pub struct Trace {
     pub device: Option<InterfaceName>,
     /// What was left of the probe's TTL.
     pub ttl: u8,
+    /// Which packets ask the table there.
+    pub steering: Steering,
     /// Who decides about a packet like the probe.
     pub by: By,
     /// The backend that gets it; null where it is dropped.
@@ -210,6 +212,7 @@ impl Forwarding {
             generation: self.generation.0,
             device: None,
             ttl: probe.ttl,
+            steering: self.steering,
             by,
             backend,
             service: service.map(|service| self.services[service].name.clone()),

@@ -99,7 +99,7 @@ pub struct Balancer {
 }
 
 /// Which packets to a virtual address are queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Steering {
     /// The first of a flow; the others stay in the kernel with connection tracking.

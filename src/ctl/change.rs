@@ -11,7 +11,7 @@ use super::{
     text::count,
 };
 use crate::{
-    config::{Balancer, Config, Name, TableSize},
+    config::{Balancer, Config, Name, Steering, TableSize},
     ids::Generation,
     plan::routing,
     state::{Change, Service, State, StateError, TierMember},
@@ -154,6 +154,12 @@ fn warn_of_settings(
     let at_start = |balancer: &Balancer| (balancer.queues, balancer.fragment_queue, balancer.mark_mask);
     if at_start(before) != at_start(after) && DaemonView::of(region)?.is_some() {
         env.warn("other queues, fragment_queue or mark_mask are used by lbd from its next start on")?;
+    }
+    if before.steering == Steering::SynOnly && after.steering == Steering::EveryPacket {
+        env.warn("with steering \"every-packet\" open flows follow the table from now on, and break where it names another backend")?;
+    }
+    if before.gre_in && !after.gre_in {
+        env.warn("without gre_in packets that routers send in GRE are no longer taken: their flows end")?;
     }
     let devices = std::fs::read_to_string(env.proc.join("net/dev")).unwrap_or_default();
     let known: Vec<&str> = devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();

@@ -134,14 +134,9 @@ fn show_text(
     let gre_in = if balancer.gre_in { ", GRE in" } else { "" };
     env.print(format_args!("steering  {}{gre_in}", balancer.steering.name()))?;
     let tracer = &balancer.tracer;
-    if !tracer.receivers.is_empty() {
-        let receivers: Vec<String> = tracer.receivers.iter().map(ToString::to_string).collect();
-        env.print(format_args!(
-            "tracer    reports to {}, {} probes a second",
-            receivers.join(" "),
-            tracer.per_second
-        ))?;
-    }
+    let receivers: Vec<String> = tracer.receivers.iter().map(ToString::to_string).collect();
+    let receivers = if receivers.is_empty() { "nobody".to_owned() } else { receivers.join(" ") };
+    env.print(format_args!("tracer    reports to {receivers}, {} probes a second", tracer.per_second))?;
     if !state.tier.is_empty() {
         let member = |member: &TierMember| {
             let here = if member.target.is_none() { " (this one)" } else { "" };

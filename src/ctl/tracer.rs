@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     balance::tracer::{By, Entry, Nonce, Pinned, Trace},
-    config::Protocol,
+    config::{Protocol, Steering},
     packet::Probe,
 };
 
@@ -221,7 +221,11 @@ impl Traced {
     /// What becomes of such packets.
     fn sentence(&self, report: &Trace) -> String {
         let tcp = self.protocol == Protocol::Tcp;
-        let new = if tcp { "a new connection" } else { "a new flow" };
+        let new = match report.steering {
+            Steering::EveryPacket => "every packet like it",
+            Steering::SynOnly if tcp => "a new connection",
+            Steering::SynOnly => "a new flow",
+        };
         let table = match (&report.table, &report.service) {
             (Some(Entry { backend, .. }), _) => format!("{new} goes to {backend}, as the table says"),
             (None, Some(service)) => format!("{new} is dropped: {service} has no active backend"),
@@ -229,6 +233,7 @@ impl Traced {
         };
         let pinned = match &report.pinned {
             Some(pinned) => format!("; the one in place is pinned to {}", pinned_to(pinned)),
+            None if report.steering == Steering::EveryPacket => "; no flow is pinned there".to_owned(),
             None if report.conntrack => "; none is in place here".to_owned(),
             None => "; connection tracking could not be asked".to_owned(),
         };
@@ -279,6 +284,8 @@ fn hints(first: &Traced, untraced: usize, all: usize) -> String {
     format!(
         "{which}\n\
          is {dst} a VIP, and is it routed from here to a balancer?  `ip route get {dst}`, `lbctl services` there\n\
+         did it come by one of `interfaces` there, or by GRE that `gre_in` takes (no key, no checksum)?  what comes by \
+         GRE for no VIP is counted in not_for_vip\n\
          does lbd run there?  else the ruleset's counter probe_unanswered of `lbctl stats` grows\n\
          does [tracer] receivers there contain {receiver}?  else probes_refused grows\n\
          were there too many probes in a second?  then probe_limited grows: use a smaller --per-second\n\

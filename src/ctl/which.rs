@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     balance::{Decision, Forwarding},
-    config::{PortRange, Protocols},
+    config::{PortRange, Protocols, Steering},
     state::{Service, State},
     sys::region::{Region, RegionName},
 };
@@ -136,8 +136,11 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
                 question.hashed(service.hash, state.balancer.hash_seed, hash),
                 question::looked_up(hash, service.table_size.get(), index, backend, rank, actives),
                 format!("mark {mark} is target {}: {}", target.number(), view.route()),
-                "this is about a new flow: an established one keeps the mark of its conntrack entry"
-                    .to_owned(),
+                match forwarding.steering() {
+                    Steering::SynOnly => "this is about a new flow: an established one keeps the mark of its conntrack entry",
+                    Steering::EveryPacket => "this is about each packet of the flow: with steering \"every-packet\" nothing is pinned",
+                }
+                .to_owned(),
             ];
             Answer {
                 steered: true,

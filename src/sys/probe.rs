@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    net::{IpAddr, UdpSocket},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +14,10 @@ use super::{
     conntrack::Conntrack,
     nft::{NftError, nft, queue_by},
 };
-use crate::{config::InterfaceName, plan::ruleset::QueueBy};
+use crate::{
+    config::{Balancer, InterfaceName},
+    plan::ruleset::QueueBy,
+};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,11 +54,11 @@ pub struct Probe {
     pub findings: Vec<Finding>,
 }
 
-/// Looks at this host; packets come in by these interfaces.
+/// Looks at this host, whose balancer has these settings.
 ///
 /// # Errors
 /// When there is no nft command.
-pub fn probe(interfaces: &[InterfaceName]) -> Result<Probe, NftError> {
+pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
     let mut findings = Vec::new();
     for part in &NFT_PARTS {
         match nft(part.name, &["-c", "-f", "-"], Some(part.text)) {
@@ -79,9 +83,23 @@ pub fn probe(interfaces: &[InterfaceName]) -> Result<Probe, NftError> {
     findings.extend(connection_marks());
     let host = Host { root: PathBuf::from("/") };
     findings.extend(host.modules());
-    findings.extend(host.sysctls(interfaces));
+    findings.extend(host.sysctls(&balancer.interfaces));
+    findings.extend(balancer.addresses().filter_map(address));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(Probe { queue_by, findings })
+}
+
+/// Whether tunnels can start and end at this address: only a socket of an address of this host can be bound to it.
+fn address(address: IpAddr) -> Option<Finding> {
+    let error = UdpSocket::bind((address, 0)).err()?;
+    Some(Finding {
+        name: "[balancer] address".to_owned(),
+        value: format!("{address} ({error})"),
+        wanted: "an address of this host".to_owned(),
+        severity: Severity::Warning,
+        advice: "what tunnels carry to it does not arrive, and firewalls may drop what comes from it"
+            .to_owned(),
+    })
 }
 
 /// A part of nf_tables, and a ruleset that needs it.
@@ -304,6 +322,13 @@ mod tests {
 
     fn names(findings: &[Finding]) -> Vec<&str> {
         findings.iter().map(|finding| finding.name.as_str()).collect()
+    }
+
+    #[test]
+    fn an_address_of_somebody_else_is_found() {
+        assert_eq!(address([127, 0, 0, 1].into()), None);
+        let finding = address([192, 0, 2, 77].into()).unwrap();
+        assert!(finding.value.starts_with("192.0.2.77 ("), "{finding:?}");
     }
 
     #[test]
