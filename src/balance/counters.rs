@@ -119,7 +119,7 @@ counters! {
     ProbesReported = "probes_reported",
     /// Probes that want a report sent to somebody who is not among the tracer's `receivers`, or to a well-known port.
     ProbesRefused = "probes_refused",
-    /// Probes that cannot be read: damaged, or of another version.
+    /// Probes that cannot be read: damaged, of another version, or without a receiver.
     ProbesMalformed = "probes_malformed",
     /// Probes about which the report could not be sent.
     ProbesUnsent = "probes_unsent",

@@ -7,12 +7,12 @@
 //! been answered by an older table; that is not looked at.
 //!
 //! # Who can do what with probes
-//! Anybody who can send packets to a VIP can send probes. They are dropped whatever happens, at most `[tracer] per_second`
-//! of them come here, and a report goes only to an address in `[tracer] receivers` (by default there is none), and to no
-//! well-known port. So a stranger can use up the rate that tracing has, and make the balancer send that many datagrams
-//! a second, of some 400 bytes each, to those who are to be reported to (if he varies the port, each is an entry of
-//! connection tracking for half a minute); he learns nothing himself. A report has the probe's nonce, so nobody can make
-//! one up who did not see the probe.
+//! Anybody who can send packets to a VIP can send probes. At most `[tracer] per_second` of them come here (a fragment is
+//! none), and they are dropped, whatever comes of them. A report goes only to an address in `[tracer] receivers` (by
+//! default there is none), and to no well-known port. So a stranger can use up the rate that tracing has, and make the
+//! balancer send that many datagrams a second, of some 400 bytes each, to those who are to be reported to (if he varies
+//! the port, each is an entry of connection tracking for half a minute); he learns nothing himself. A report has the
+//! probe's nonce, so nobody can make one up who did not see the probe.
 
 use std::net::SocketAddr;
 
@@ -137,8 +137,8 @@ impl Trace {
     pub const BYTES_MAX: usize = 1200;
 }
 
-/// What there is to report about a packet that is marked as a probe, and to whom; `None` if nothing. The packet is to be
-/// dropped in any case. All is counted, but not whether the report could be sent.
+/// What there is to report about a probe, and to whom; `None` if nothing. The probe is to be dropped in any case. All is
+/// counted, but not whether the report could be sent.
 pub fn answer(
     counters: &mut Counters,
     forwarding: &Forwarding,

@@ -1,11 +1,14 @@
 //! Probes of the packet tracer (Eisenbud et al., NSDI 2016, section 4.4). PURE.
 //!
 //! A probe is an ordinary packet with exactly the header that was asked for, so that whatever hashes packets on the way
-//! takes it for one of that flow: no IP options, no extension headers, no fragment; a bare TCP SYN, a UDP datagram, or an
-//! SCTP packet. A balancer that gets it does not forward it; it tells the receiver that the probe names what it would do.
+//! takes it for one of that flow: no IP options, no extension headers, no fragment; a bare TCP SYN without options, a UDP
+//! datagram, or an SCTP packet. A balancer that gets it does not forward it; it tells the receiver that the probe names
+//! what it would do.
 //!
 //! All probes of one family are equally long and end with the same 16 bytes, whatever the transport protocol, so the
-//! ruleset finds them with one comparison for all other packets, and one more for those of this length:
+//! ruleset finds them with one comparison for all other packets, and a few more for those of this length. Nothing else
+//! may be taken for one: a segment of a TCP connection that ended so, and were dropped, would be sent again for ever.
+//! Whole datagrams cannot be told from probes otherwise.
 //!
 //! ```text
 //!  IPv4 20 or IPv6 40      TTL 64
@@ -29,7 +32,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{Addresses, Packet, Ports, bytes_at, ip, l4};
+use super::{Addresses, L4, Packet, Ports, bytes_at, ip, l4};
 use crate::config::Protocol;
 
 /// A probe.
@@ -49,12 +52,9 @@ pub struct Probe {
     pub ttl: u8,
 }
 
-/// Why a packet that is marked as a probe is none that can be answered.
+/// Why a probe cannot be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unreadable {
-    /// Not the header of a probe: options, a fragment, another protocol.
-    #[error("not the header of a probe")]
-    Header,
     /// The transport checksum is wrong.
     #[error("the checksum is wrong")]
     Checksum,
@@ -74,6 +74,8 @@ const PAYLOAD_LEN: u8 = 108;
 const PAYLOAD_BYTES: usize = PAYLOAD_LEN as usize;
 const HEADER4_BYTES: usize = 20;
 const TOTAL4_LEN: u8 = 20 + PAYLOAD_LEN;
+/// The length of a TCP header without options, in words, as its field has it.
+const TCP_WORDS: u8 = 5;
 /// RFC 4820: a chunk of padding, to be ignored; its length fills the packet.
 const SCTP_PADDING: [u8; 4] = [0x84, 0, 0, 96];
 const SCTP_CHECKSUM: Range<usize> = 8..12;
@@ -90,38 +92,28 @@ impl Probe {
     /// The TTL, or hop limit, that a probe is sent with.
     pub const TTL: u8 = 64;
 
-    /// Reads a packet that starts at its IP header; `None` if it is not marked as a probe. The ruleset takes the same for
-    /// probes (`plan::ruleset`).
+    /// Reads a packet that starts at its IP header; `None` if it is no probe. The ruleset takes the same for probes
+    /// (`plan::ruleset`).
     ///
     /// # Errors
-    /// When it is marked as a probe, and cannot be answered.
+    /// When it is a probe, and cannot be answered.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Unreadable> {
         let bytes = match bytes.first().map(|first| first >> 4) {
             Some(4) if length_field(bytes, 2) == Some(Self::BYTES4) => bytes.get(..Self::BYTES4),
             Some(6) if length_field(bytes, 4) == Some(PAYLOAD_BYTES) => bytes.get(..Self::BYTES6),
             _ => None,
         };
-        match bytes {
-            Some(bytes) if bytes.ends_with(&Self::MAGIC) => Self::read(bytes).map(Some),
-            Some(_) | None => Ok(None),
-        }
+        let marked = bytes.filter(|bytes| bytes.ends_with(&Self::MAGIC));
+        marked.and_then(Header::read).map(Self::read).transpose()
     }
 
-    fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let header = ip::parse(bytes).map_err(|_| Unreadable::Header)?;
-        let whole = ip::fragment(bytes).is_ok_and(|fragment| fragment.is_none());
-        if !whole || header.payload.len() != PAYLOAD_BYTES {
-            return Err(Unreadable::Header);
-        }
-        let named = Protocol::ALL.into_iter().find(|protocol| protocol.number() == header.protocol);
-        let protocol = named.ok_or(Unreadable::Header)?;
-        let ports = l4::ports(header.protocol, header.payload).ok().flatten().ok_or(Unreadable::Header)?;
-        if !checksum_is_right(header.addresses, protocol, header.payload) {
+    fn read(header: Header<'_>) -> Result<Self, Unreadable> {
+        let Header { addresses, protocol, ports, ttl, payload } = header;
+        if !checksum_is_right(addresses, protocol, payload) {
             return Err(Unreadable::Checksum);
         }
-        let body: [u8; BODY_BYTES] =
-            bytes_at(header.payload, headers_bytes(protocol)).ok_or(Unreadable::Header)?;
-        let [version, family, p0, p1, n0, n1, n2, n3, n4, n5, n6, n7, address @ ..] = body;
+        let [version, family, p0, p1, n0, n1, n2, n3, n4, n5, n6, n7, address @ ..] =
+            body_of(protocol, payload);
         if version != VERSION {
             return Err(Unreadable::Version);
         }
@@ -136,15 +128,12 @@ impl Probe {
             return Err(Unreadable::Receiver);
         }
         Ok(Self {
-            addresses: header.addresses,
+            addresses,
             protocol,
             ports,
             receiver: SocketAddr::new(address, port),
             nonce: u64::from_be_bytes([n0, n1, n2, n3, n4, n5, n6, n7]),
-            ttl: match header.addresses {
-                Addresses::V4 { .. } => bytes[8],
-                Addresses::V6 { .. } => bytes[7],
-            },
+            ttl,
         })
     }
 
@@ -165,9 +154,9 @@ impl Probe {
     #[must_use]
     pub fn packet(&self) -> Packet {
         let l4 = match self.protocol {
-            Protocol::Tcp => super::L4::Tcp { ports: self.ports, syn: true },
-            Protocol::Udp => super::L4::Udp(self.ports),
-            Protocol::Sctp => super::L4::Sctp(self.ports),
+            Protocol::Tcp => L4::Tcp { ports: self.ports, syn: true },
+            Protocol::Udp => L4::Udp(self.ports),
+            Protocol::Sctp => L4::Sctp(self.ports),
         };
         Packet { addresses: self.addresses, protocol: self.protocol.number(), l4, quoted: false }
     }
@@ -246,14 +235,49 @@ impl Probe {
     }
 }
 
+/// The headers of a packet that is as long as a probe, and ends like one.
+#[derive(Clone, Copy)]
+struct Header<'a> {
+    addresses: Addresses,
+    protocol: Protocol,
+    ports: Ports,
+    ttl: u8,
+    /// From the transport header on.
+    payload: &'a [u8; PAYLOAD_BYTES],
+}
+
+impl<'a> Header<'a> {
+    /// `None` where they are not those of a probe.
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let header = ip::parse(bytes).ok()?;
+        if ip::fragment(bytes).ok()?.is_some() {
+            return None;
+        }
+        let payload: &[u8; PAYLOAD_BYTES] = header.payload.try_into().ok()?;
+        let (protocol, ports) = match l4::parse(header.protocol, payload).ok()? {
+            L4::Tcp { ports, syn: true } if payload[12] >> 4 == TCP_WORDS => (Protocol::Tcp, ports),
+            L4::Udp(ports) => (Protocol::Udp, ports),
+            L4::Sctp(ports) => (Protocol::Sctp, ports),
+            L4::Tcp { .. } | L4::Echo { .. } | L4::Other | L4::LaterFragment => return None,
+        };
+        let addresses = header.addresses;
+        let ttl = match addresses {
+            Addresses::V4 { .. } => bytes[8],
+            Addresses::V6 { .. } => bytes[7],
+        };
+        Some(Self { addresses, protocol, ports, ttl, payload })
+    }
+}
+
 fn length_field(bytes: &[u8], at: usize) -> Option<usize> {
     bytes_at(bytes, at).map(|length| usize::from(u16::from_be_bytes(length)))
 }
 
-/// Where the body begins, from the transport header on.
-fn headers_bytes(protocol: Protocol) -> usize {
+/// What is behind the transport header, up to the zeros.
+fn body_of(protocol: Protocol, payload: &[u8; PAYLOAD_BYTES]) -> [u8; BODY_BYTES] {
     let padding = if protocol == Protocol::Sctp { SCTP_PADDING.len() } else { 0 };
-    l4::header_bytes(protocol.number()) + padding
+    let start = l4::header_bytes(protocol.number()) + padding;
+    std::array::from_fn(|at| payload[start + at])
 }
 
 fn checksum_is_right(addresses: Addresses, protocol: Protocol, payload: &[u8]) -> bool {
@@ -341,7 +365,10 @@ mod tests {
             let at = payload_at + at.index(PAYLOAD_BYTES);
             bytes[at] ^= flip;
             let in_magic = at >= bytes.len() - Probe::MAGIC.len();
-            let expected = if in_magic { Ok(None) } else { Err(Unreadable::Checksum) };
+            // The offset, and FIN, SYN, RST and ACK.
+            let no_syn = probe.protocol == Protocol::Tcp
+                && (at == payload_at + 12 && flip & 0xf0 != 0 || at == payload_at + 13 && flip & 0x17 != 0);
+            let expected = if in_magic || no_syn { Ok(None) } else { Err(Unreadable::Checksum) };
             prop_assert_eq!(Probe::parse(&bytes), expected);
         }
 
@@ -350,10 +377,12 @@ mod tests {
             let mut bytes = bytes;
             if magic && bytes.len() >= Probe::BYTES4 {
                 bytes.truncate(Probe::BYTES4);
-                bytes[0] = 0x40 | bytes[0] & 15;
+                // The header of a datagram, and whatever it may hold.
+                bytes[0] = 0x45;
                 bytes[2..4].copy_from_slice(&[0, 128]);
+                bytes[6..10].copy_from_slice(&[0, 0, 64, 17]);
                 bytes[112..].copy_from_slice(&Probe::MAGIC);
-                prop_assert!(Probe::parse(&bytes) != Ok(None));
+                prop_assert_ne!(Probe::parse(&bytes), Ok(None));
             } else {
                 prop_assert_eq!(Probe::parse(&bytes), Ok(None));
             }
@@ -389,17 +418,58 @@ mod tests {
         assert_eq!(Probe::parse(&with(PROBE, 9, 5)), Err(Unreadable::Receiver));
         let no_port = Probe { receiver: SocketAddr::new(PROBE.receiver.ip(), 0), ..PROBE };
         assert_eq!(Probe::parse(&no_port.bytes()), Err(Unreadable::Receiver));
-        let mut fragment = PROBE.bytes();
-        fragment[6] |= 0x20;
-        assert_eq!(Probe::parse(&fragment), Err(Unreadable::Header));
-        let mut options = PROBE.bytes();
-        options[0] = 0x46;
-        assert_eq!(Probe::parse(&options), Err(Unreadable::Header));
-        let mut icmp = PROBE.bytes();
-        icmp[9] = 1;
-        assert_eq!(Probe::parse(&icmp), Err(Unreadable::Header));
         let mapped = Probe { receiver: "[::ffff:192.168.2.221]:5000".parse().unwrap(), ..PROBE };
         assert_eq!(Probe::parse(&mapped.bytes()), Ok(Some(PROBE)));
+    }
+
+    /// With other bytes in its headers.
+    fn changed(probe: Probe, changes: &[(usize, u8)]) -> Vec<u8> {
+        let mut bytes = probe.bytes();
+        for &(at, byte) in changes {
+            bytes[at] = byte;
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_segment_of_a_connection_is_no_probe() {
+        let (src, dst) = (Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED);
+        let four = Probe { protocol: Protocol::Tcp, ..PROBE };
+        let six = Probe { addresses: Addresses::V6 { src, dst }, ..four };
+        for (probe, transport) in [(four, HEADER4_BYTES), (six, Probe::HEADER6_BYTES)] {
+            assert_eq!(Probe::parse(&probe.bytes()), Ok(Some(probe)));
+            // ACK, PSH and ACK, FIN, RST, SYN and ACK, none.
+            for flags in [0x10, 0x18, 0x11, 0x04, 0x12, 0] {
+                let segment = changed(probe, &[(transport + 13, flags)]);
+                assert_eq!(Probe::parse(&segment), Ok(None), "{flags:#x}");
+            }
+            // A SYN with options, as those of clients are.
+            for offset in [0x40, 0x60, 0xa0] {
+                assert_eq!(Probe::parse(&changed(probe, &[(transport + 12, offset)])), Ok(None));
+            }
+        }
+    }
+
+    #[test]
+    fn neither_a_fragment_nor_another_header_is_a_probe() {
+        let (src, dst) = (Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED);
+        let six = Probe { addresses: Addresses::V6 { src, dst }, ..PROBE };
+        // The first fragment, one in the middle, the last one; options; ICMP.
+        for changes in [&[(6, 0x20)][..], &[(6, 0x20), (7, 3)], &[(6, 0), (7, 3)], &[(0, 0x46)], &[(9, 1)]] {
+            assert_eq!(Probe::parse(&changed(PROBE, changes)), Ok(None), "{changes:?}");
+        }
+        // The same over IPv6, of a packet that is the whole one as well; hop-by-hop options.
+        let fragment = |low| [(6, 44), (40, 17), (41, 0), (42, 0), (43, low)];
+        for changes in [
+            fragment(1),
+            fragment(9),
+            fragment(8),
+            fragment(0),
+            [(6, 0), (40, 17), (41, 0), (42, 1), (43, 4)],
+        ] {
+            assert_eq!(Probe::parse(&changed(six, &changes)), Ok(None), "{changes:?}");
+        }
+        assert_eq!(Probe::parse(&changed(six, &[(6, 58)])), Ok(None));
     }
 
     #[test]

@@ -141,10 +141,13 @@ impl Structure {
             ("fragment_queue", fragment_queue),
             ("syn_only", lines_of(Steering::SynOnly).to_owned()),
             ("every_packet", lines_of(Steering::EveryPacket).to_owned()),
-            ("probe4", probe("ip length", Probe::BYTES4, Probe::BYTES4, "ip daddr @vip4")),
+            ("probe4", format!("{} {PROBE4}", probe("ip length", Probe::BYTES4, Probe::BYTES4))),
             (
                 "probe6",
-                probe("ip6 length", Probe::BYTES6 - Probe::HEADER6_BYTES, Probe::BYTES6, "ip6 daddr @vip6"),
+                format!(
+                    "{} {PROBE6}",
+                    probe("ip6 length", Probe::BYTES6 - Probe::HEADER6_BYTES, Probe::BYTES6)
+                ),
             ),
             ("probes_per_second", balancer.tracer.per_second.to_string()),
         ];
@@ -246,10 +249,14 @@ fn queue_statement(queues: QueueRange) -> String {
     format!("queue flags {flags} to {queues}")
 }
 
-/// What makes a packet to a VIP a probe of `bytes` bytes: its length field, and the magic at its end.
-fn probe(length: &str, says: usize, bytes: usize, to_vip: &str) -> String {
+/// What a probe's IP header is, as [`Probe::parse`] has it: to a VIP, the transport header right behind it, no fragment.
+const PROBE4: &str = "ip daddr @vip4 ip hdrlength 5 ip frag-off & 0x3fff == 0 ip protocol { tcp, udp, sctp }";
+const PROBE6: &str = "ip6 daddr @vip6 ip6 nexthdr { tcp, udp, sctp }";
+
+/// What tells nearly all other packets from a probe of `bytes` bytes: its length field, and the magic at its end.
+fn probe(length: &str, says: usize, bytes: usize) -> String {
     let (magic, bits) = (u128::from_be_bytes(Probe::MAGIC), Probe::MAGIC.len() * 8);
-    format!("{length} {says} @nh,{},{bits} {magic:#034x} {to_vip}", bytes * 8 - bits)
+    format!("{length} {says} @nh,{},{bits} {magic:#034x}", bytes * 8 - bits)
 }
 
 /// The template with every `{{name}}` replaced. The comment at its head, which explains the parameters, is left out.
@@ -338,14 +345,13 @@ mod tests {
             )
         );
         let magic = "0x73796e7261696c2d612d70726f626521";
-        assert!(
-            text.contains(&format!("\t\tip length 128 @nh,896,128 {magic} ip daddr @vip4 goto ask_probe\n"))
-        );
-        assert!(
-            text.contains(&format!(
-                "\t\tip6 length 108 @nh,1056,128 {magic} ip6 daddr @vip6 goto ask_probe\n"
-            ))
-        );
+        // The length is asked for first: that is what other packets cost.
+        let four = format!("\t\tip length 128 @nh,896,128 {magic} {PROBE4}");
+        let six = format!("\t\tip6 length 108 @nh,1056,128 {magic} {PROBE6}");
+        for probe in [four, six] {
+            assert!(text.contains(&format!("{probe} jump ask_probe\n")), "{probe}");
+            assert!(text.contains(&format!("{probe} jump drop_probe\n")), "{probe}");
+        }
         assert!(fill("\ntable {{a}}", &[("b", String::new())]).is_err());
         assert!(fill("\ntable {{a}}", &[]).is_err());
     }

@@ -202,6 +202,18 @@ fn a_damaged_probe_and_a_report_that_cannot_be_sent_are_counted() {
 }
 
 #[test]
+fn a_fragment_that_ends_like_a_probe_is_a_fragment() {
+    let mut lb = lb();
+    // The last of a datagram: others have a multiple of 8 bytes.
+    let mut last = datagram().bytes();
+    last[6..8].copy_from_slice(&[0, 3]);
+    assert_eq!(lb.turn(Event::By(OUTSIDE, last)).unwrap(), [Act::Verdict(Verdict::Drop)]);
+    let moved = lb.report.moved();
+    assert!(moved.contains(&("fragments", 1)) && moved.contains(&("fragment_held", 1)), "{moved:?}");
+    assert!(moved.iter().all(|(name, _)| !name.starts_with("probes")), "{moved:?}");
+}
+
+#[test]
 fn the_longest_report_fits_its_datagram() {
     let longest = "n".repeat(crate::config::Name::BYTES_MAX);
     let mut state = state();

@@ -7,7 +7,7 @@ use tun_tap::{Iface, Mode};
 use super::{steering::packets_of, *};
 use crate::{
     balance::Verdict,
-    config::Protocol,
+    config::{Protocol, Steering},
     ids::{Mark, QueueNum},
     io::{Message as _, Queue as _},
     packet::{Addresses, Ports, Probe},
@@ -99,15 +99,20 @@ fn packet(protocol: u8, bytes: u16, client: &str, to: &str) -> Vec<u8> {
 }
 
 /// This packet as the first fragment of a longer one.
-fn first_fragment(mut packet: Vec<u8>) -> Vec<u8> {
+fn first_fragment(packet: Vec<u8>) -> Vec<u8> {
+    fragment_at(packet, 0)
+}
+
+/// This packet as a fragment of a longer one that begins at so many units of 8 bytes, and is followed by others.
+fn fragment_at(mut packet: Vec<u8>, units: u8) -> Vec<u8> {
     if packet[0] >> 4 == 4 {
-        packet[6] = 0x20;
+        packet[6..8].copy_from_slice(&[0x20, units]);
         packet[10..12].fill(0);
         let checksum = !sum(&packet[..20]);
         packet[10..12].copy_from_slice(&checksum.to_be_bytes());
     } else {
         let protocol = std::mem::replace(&mut packet[6], 44);
-        packet[40..48].copy_from_slice(&[protocol, 0, 0, 1, 0, 0, 0, 9]);
+        packet[40..48].copy_from_slice(&[protocol, 0, 0, units << 3 | 1, 0, 0, 0, 9]);
     }
     packet
 }
@@ -381,5 +386,53 @@ fn probes_are_queued_at_a_rate_and_go_no_further() {
         }
         assert_eq!([counted_by("syn"), counted_by("queued_other"), whole()], [1, 1, 1]);
         assert_eq!(counts(), [queued, unanswered, limited]);
+    });
+}
+
+/// A TCP probe with another offset and other flags, its checksum right: the window makes up for them.
+fn segment(probe: &Probe, offset_and_flags: u16) -> Vec<u8> {
+    let mut segment = probe.bytes();
+    let tcp = segment.len() - 108;
+    let window = 0xfaf0 - (offset_and_flags - 0x5002);
+    segment[tcp + 12..tcp + 14].copy_from_slice(&offset_and_flags.to_be_bytes());
+    segment[tcp + 14..tcp + 16].copy_from_slice(&window.to_be_bytes());
+    segment
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn what_only_ends_like_a_probe_is_a_packet_like_any_other() {
+    in_namespace(|| {
+        let client = balancer("client");
+        nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
+        let mut queue = NfQueue::open(QueueNum(10), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
+        let [tcp4, tcp6, udp4, udp6, ..] = &probes()[..] else { unreachable!("six probes") };
+        for (steering, times) in [(Steering::SynOnly, 1), (Steering::EveryPacket, 2)] {
+            let mut state = state();
+            state.balancer.steering = steering;
+            apply(&ruleset_for(&state, "client")).unwrap();
+            // In the middle of a connection (ACK; FIN and ACK), and a SYN with options, as those of clients are.
+            for offset_and_flags in [0x5010, 0x5011, 0x6002] {
+                for probe in [tcp4, tcp6] {
+                    client.send(&segment(probe, offset_and_flags)).unwrap();
+                }
+            }
+            let steered = ["queued_midstream", "syn", "unsteered"].map(counted_by);
+            assert_eq!(steered, [4, 2, 6].map(|packets| times * packets), "{steering:?}");
+            for packet in
+                [udp4, udp6].into_iter().flat_map(|udp| [0, 4].map(|at| fragment_at(udp.bytes(), at)))
+            {
+                client.send(&packet).unwrap();
+                let message = queue.receive().unwrap().expect("a fragment in the queue");
+                assert_eq!(Probe::parse(message.bytes()), Ok(None));
+                queue.answer(message, Verdict::Steer(Mark(3))).unwrap();
+            }
+            assert_eq!([seen("steered"), seen("whole")], [4 * times, 0], "{steering:?}");
+            assert_eq!(
+                ["probe", "probe_unanswered", "probe_limited"].map(counted_by),
+                [0; 3],
+                "{steering:?}"
+            );
+        }
     });
 }
