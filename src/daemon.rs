@@ -4,7 +4,9 @@
 //! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
 //! rules send packets to them, and routes are there before marks that need them. Order of a change: new routes, rules
 //! and elements; then the workers' tables; then routes that nobody needs any more. Devices by which routers send packets
-//! in GRE are removed before all this, and set up after it.
+//! in GRE are removed before all this, and set up after it. Tunnels to backends and the tier are up before the rules that
+//! drop what they bring for no VIP: their routes need them up. At a first start they are so for as long as one run of nft
+//! takes; they take packets of those ends alone.
 //!
 //! Whatever goes wrong with a new state, the last good one stays in force, and the reason is logged. Ending leaves the
 //! kernel as it is, so that existing flows go on; [`cleanup`] removes everything.
@@ -92,11 +94,12 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
         }
     }
     let mut routing = Routing::open()?;
-    let closed = routing.close()?;
+    // First, since without the ruleset what comes out of them is forwarded. Packets to VIPs are dropped from here on.
+    let devices = routing.remove_devices()?;
     if nft::cleanup()? {
         removed.push("nftables table inet synrail".to_owned());
     }
-    let changes = closed + routing.cleanup()?.changes;
+    let changes = devices + routing.cleanup()?.changes;
     if changes > 0 {
         removed.push(format!("{changes} rules, routes and devices"));
     }
@@ -372,18 +375,14 @@ impl Lbd {
             tier_devices: routing::tier_devices(&state).collect(),
             forwarding,
         };
-        let ops = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?.ops;
-        // Entrances open after the ruleset's change and close before it. Pure removals come last, when no worker sends
-        // there any more and no flow is pinned there.
-        let (closing, ops): (Vec<_>, Vec<_>) = ops.into_iter().partition(Op::closes);
-        self.routing.apply(&closing)?;
-        let late = ops.iter().rposition(|op| !op.removes() && !op.opens()).map_or(0, |last| last + 1);
-        let left = self.routing.apply_reachable(&ops[..late])?;
+        let diff = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?;
+        let (before, after) = diff.around_ruleset();
+        let left = self.routing.apply_reachable(&before)?;
         // New devices are told already; these may have been backends' until now. What leaves the tier still counts.
         links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let applied = nft::apply(&wanted.ruleset)?;
         self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
-        self.routing.apply(&ops[late..])?;
+        self.routing.apply(&after)?;
         for problem in &left {
             error!(%problem, "a target is out of reach; it is tried again every few seconds");
         }
@@ -393,25 +392,30 @@ impl Lbd {
             }
         }
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        let pinned = |before: &Wanted| before.forwarding.steering() == Steering::SynOnly;
+        let pinned = |last: &Wanted| last.forwarding.steering() == Steering::SynOnly;
         if wanted.forwarding.steering() == Steering::EveryPacket && self.wanted.as_ref().is_none_or(pinned) {
             forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
         }
         self.wanted = Some(wanted);
         info!(
-            routing_changes = closing.len() + ops.len(), rules = ?applied.structure, elements_added = applied.elements_added,
+            routing_changes = before.len() + after.len(), rules = ?applied.structure, elements_added = applied.elements_added,
             elements_deleted = applied.elements_deleted, "in force"
         );
         Ok(())
     }
 
-    /// After a change that failed half-way: kernel and workers as they were for the last good state.
+    /// After a change that failed half-way: kernel and workers as they were for the last good state. What that needs and
+    /// cannot have now comes with a repair.
     fn go_back(&mut self) {
         let Some(wanted) = &self.wanted else { return };
-        if let Err(error) = self.routing.converge(&wanted.routing) {
+        let after = restore_before_ruleset(&mut self.routing, &wanted.routing);
+        let ruleset = nft::apply(&wanted.ruleset);
+        let routing =
+            after.and_then(|after| if ruleset.is_ok() { self.routing.apply(&after) } else { Ok(()) });
+        if let Err(error) = routing {
             error!(%error, "routing of the last good state");
         }
-        if let Err(error) = nft::apply(&wanted.ruleset) {
+        if let Err(error) = ruleset {
             error!(%error, "ruleset of the last good state");
         }
         self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
@@ -425,9 +429,9 @@ impl Lbd {
     /// The first thing that cannot be mended.
     fn repair(&mut self) -> Result<(), DaemonError> {
         let Some(wanted) = &self.wanted else { return Ok(()) };
-        // First, since an entrance without it lets everything through.
+        // First, since an entrance must not open without it.
         let ruleset = mend_ruleset(&wanted.ruleset);
-        let routing = mend_routing(&mut self.routing, &wanted.routing);
+        let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok());
         let tun = mend_tun(&self.tun, &self.shared, &mut self.routing);
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         ruleset.and(routing).and(tun)
@@ -516,8 +520,20 @@ fn mend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<(), Dae
     Ok(())
 }
 
-fn mend_routing(routing: &mut Routing, wanted: &routing::Desired) -> Result<(), DaemonError> {
-    let ops = routing::diff(&routing.current()?, wanted).map_err(RoutingError::from)?.ops;
+/// Does what comes before the last good state's ruleset ([`routing::Diff::around_ruleset`]), and returns what comes after.
+fn restore_before_ruleset(routing: &mut Routing, wanted: &routing::Desired) -> Result<Vec<Op>, RoutingError> {
+    let (before, after) = routing::diff(&routing.current()?, wanted)?.around_ruleset();
+    routing.apply_reachable(&before)?;
+    Ok(after)
+}
+
+/// What must wait for the ruleset does so if that is not in force.
+fn mend_routing(routing: &mut Routing, wanted: &routing::Desired, in_force: bool) -> Result<(), DaemonError> {
+    let diff = routing::diff(&routing.current()?, wanted).map_err(RoutingError::from)?;
+    let (mut ops, after) = diff.around_ruleset();
+    if in_force {
+        ops.extend(after);
+    }
     let left = routing.apply_reachable(&ops)?;
     if ops.len() > left.len() {
         let changes = ops.len() - left.len();

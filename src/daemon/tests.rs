@@ -104,3 +104,30 @@ fn the_kernel_is_mended_whatever_is_wrong_with_the_region() {
         assert!(nft::in_force(&lbd.wanted.as_ref().unwrap().ruleset).unwrap());
     });
 }
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn what_must_wait_for_the_ruleset_does_so_when_that_cannot_be_had() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-waits-{}", std::process::id()).parse().unwrap());
+        let state = State::empty(Config::parse("a test", FILE).unwrap().balancer);
+        let mut lbd = lbd(&name.0, &state);
+        let good = lbd.wanted.as_ref().unwrap().ruleset.clone();
+        let refused = || {
+            let mut ruleset = good.clone();
+            ruleset.structure.text = "no ruleset at all".to_owned();
+            ruleset
+        };
+        for mend in [|lbd: &mut Lbd| _ = lbd.repair(), Lbd::go_back] {
+            // A rule that nobody wants any more: pure removals wait as entrances do.
+            shell("nft flush ruleset; ip rule add priority 12000 fwmark 5 lookup 20005 protocol 201");
+            lbd.wanted.as_mut().unwrap().ruleset = refused();
+            mend(&mut lbd);
+            shell("ip rule | grep -q ^12000:");
+            lbd.wanted.as_mut().unwrap().ruleset = good.clone();
+            mend(&mut lbd);
+            shell("! ip rule | grep -q ^12000:");
+            assert!(nft::in_force(&good).unwrap());
+        }
+    });
+}

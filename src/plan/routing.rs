@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! mark of target 7 ─▶ rules (rule_tree.rs) ─▶ table 20007 ─▶ default dev sr-7 ─▶ backend
+//! no mark, by sr-in4 ─▶ END ─▶ blackhole (inbound.rs)
 //! nothing of ours  ─▶ END ─▶ table main ─▶ blackhole VIP (what nobody steers must not go back to the router)
 //! ```
 //! The number is the same everywhere ([`TargetId::number`]), so an operator reads it at once. [`desired`] computes
 //! what should be from the state; [`diff`] compares it with what [`RoutingNow`] says there is.
 //!
 //! **What is ours**: devices `sr-N`, `sr-in4` and `sr-in6` whose alias begins with `synrail:`, routes of protocol 201 in tables 20001 to
-//! 24096, blackhole routes of protocol 201 in table main, rules of protocol 201 in the priorities of the rule tree.
+//! 24096, blackhole routes of protocol 201 in table main, rules of protocol 201 in the priorities of the rule tree and
+//! right behind it.
 //! Only those are ever changed or removed. `ip route show table all proto 201` and `ip rule` show them.
 //!
 //! A `direct` target has no device: its table's default route leads to the backend as next hop. A target that only
@@ -214,7 +216,7 @@ pub struct RoutingNow {
 /// One change. Each names everything it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Make the device, then as [`Op::Ready`]; an entrance ([`inbound`]) is only made.
+    /// Make the device, then as [`Op::Ready`]; but an entrance ([`inbound`]) stays down.
     AddDevice(Device),
     /// Set what can be set while a device is in use: its alias, no IPv6 address of its own, its MTU, its reverse path
     /// filter, up.
@@ -239,6 +241,11 @@ impl Op {
             Self::RemoveDevice(_) | Self::RemoveRoute(_) | Self::RemoveRule(..) => true,
             Self::AddDevice(_) | Self::Ready(_) | Self::AddRoute(_) | Self::AddRule(..) => false,
         }
+    }
+
+    /// Whether it waits for a change of the ruleset: it opens an entrance, or takes away what marks may still lead to.
+    fn is_late(&self) -> bool {
+        self.opens() || (self.removes() && !self.closes())
     }
 }
 
@@ -274,6 +281,19 @@ pub struct Diff {
     pub ops: Vec<Op>,
     /// For people.
     pub notes: Vec<Note>,
+}
+
+impl Diff {
+    /// What is to be done before the ruleset changes, and what after it; both in order. Without the first the ruleset's
+    /// marks lead nowhere. Without the ruleset in force, the second opens entrances to everything, and takes away what
+    /// flows are still pinned to.
+    #[must_use]
+    pub fn around_ruleset(self) -> (Vec<Op>, Vec<Op>) {
+        let mut before = self.ops;
+        let late = before.iter().rposition(|op| !op.is_late()).map_or(0, |last| last + 1);
+        let after = before.split_off(late);
+        (before, after)
+    }
 }
 
 /// Why a state has no routing.
@@ -425,6 +445,7 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
     }
     wanted.devices.extend(inbound::devices(&state.balancer).map(|device| (device.name.clone(), device)));
     wanted.rules = rule_tree::rules(state.balancer.mark_mask, with_table, table);
+    wanted.rules.extend(inbound::guards(&state.balancer));
     let vips = state.services.iter().flat_map(|service| &service.vips);
     wanted.routes.extend(vips.map(|vip| Route {
         table: TABLE_MAIN,
@@ -488,8 +509,8 @@ fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// What leads from `now` to `wanted`: devices, routes of targets, rules, blackholes; then entrances ([`inbound`]); then
-/// what goes away, in the reverse order. `wanted` of [`Desired::default`] removes everything that is ours.
+/// What leads from `now` to `wanted`: entrances that close ([`inbound`]); devices, routes of targets, rules, blackholes;
+/// entrances that open; then what else goes away, in the reverse order. `wanted` of [`Desired::default`] removes everything that is ours.
 ///
 /// # Errors
 /// When something that is not ours is in the way.
@@ -509,7 +530,10 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
 
     let remove = |route: &Route| Op::RemoveRoute(route.clone());
     let add = |route: &Route| Op::AddRoute(route.clone());
-    let mut ops: Vec<Op> = devices.early.iter().cloned().map(Op::RemoveDevice).collect();
+    let removed = |names: Vec<String>| names.into_iter().map(Op::RemoveDevice);
+    let (closing, late): (Vec<_>, Vec<_>) = removed(devices.late).partition(Op::closes);
+    let mut ops = closing;
+    ops.extend(removed(devices.early.iter().cloned().collect()));
     let (opening, changed): (Vec<_>, Vec<_>) = devices.changed.into_iter().partition(Op::opens);
     ops.extend(changed);
     ops.extend(replaced.into_iter().map(remove));
@@ -529,7 +553,7 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
     ops.extend(blackholes_gone.into_iter().map(remove));
     ops.extend(rules_gone);
     ops.extend(routes_gone.into_iter().map(remove));
-    ops.extend(devices.late.into_iter().map(Op::RemoveDevice));
+    ops.extend(late);
 
     let prefixes = wanted.routes.iter().filter(in_main).map(|route| route.to);
     let notes = prefixes.filter(|to| now.foreign_main.contains(to)).map(Note::ForeignRoute).collect();

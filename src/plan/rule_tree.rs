@@ -10,6 +10,7 @@
 //!        fwmark mark/mask         lookup TABLE   a leaf
 //!        (no condition)           goto END       its exit: a mark that is nobody's
 //! 22288  nop                                     END
+//! 22289  iif sr-in4 fwmark 0/mask  blackhole    what came in by an entrance (routing/inbound.rs)
 //! ```
 //! Forks with one empty half are left out. A leaf compares the whole mark, so whatever the forks do, a packet never
 //! reaches another target's table. A mark of a target takes at most [`COMPARISONS_MAX`] comparisons, and so does any
@@ -28,13 +29,17 @@ use crate::ids::{MarkMask, TARGETS_MAX, TargetId};
 pub const PRIORITY_FIRST: u32 = 10_000;
 /// The last priority in use: the rule that all others leave to.
 pub const PRIORITY_END: u32 = PRIORITY_FIRST + 1 + places(BITS);
-/// Rules looked at for any mark: the first one, a fork for each bit, a leaf, its exit, the end.
+/// The priority of the rules behind the tree that drop what came in by an entrance and has no mark ([`guard`]).
+pub const PRIORITY_GUARD: u32 = PRIORITY_END + 1;
+/// Rules of the tree looked at for any mark: the first one, a fork for each bit, a leaf, its exit, the end.
 pub const COMPARISONS_MAX: u32 = 1 + BITS + 3;
 
 /// Bits that tell targets apart. [`TARGETS_MAX`] itself has the low bits of 0, which is no target's number.
 const BITS: u32 = TARGETS_MAX.ilog2();
-const _: () =
-    assert!(TARGETS_MAX.is_power_of_two() && PRIORITY_END < 32_766, "must lie before the rule of table main");
+const _: () = assert!(
+    TARGETS_MAX.is_power_of_two() && PRIORITY_GUARD < 32_766,
+    "must lie before the rule of table main"
+);
 
 /// Places of a full subtree over `bits` bits: `2^bits - 1` forks, `2^bits` leaves, as many exits.
 const fn places(bits: u32) -> u32 {
@@ -50,13 +55,17 @@ pub enum Action {
     Lookup(u32),
     /// Go on behind.
     Nop,
+    /// Drop the packet in silence.
+    Blackhole,
 }
 
-/// A policy rule: `fwmark mark/mask action`. A mask of 0 matches everything.
+/// A policy rule: `iif DEVICE fwmark mark/mask action`. A mask of 0 matches every mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
     /// Its place in the walk.
     pub priority: u32,
+    /// The only device whose packets it matches, an entrance ([`crate::plan::routing::inbound`]); `None` for all.
+    pub iif: Option<&'static str>,
     /// Compared with the packet's mark under `mask`.
     pub mark: u32,
     /// Which bits are compared.
@@ -67,8 +76,11 @@ pub struct Rule {
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { priority, mark, mask, action } = self;
+        let Self { priority, iif, mark, mask, action } = self;
         write!(f, "rule {priority}: ")?;
+        if let Some(device) = iif {
+            write!(f, "iif {device} ")?;
+        }
         if *mask != 0 {
             write!(f, "fwmark {mark:#x}/{mask:#x} ")?;
         }
@@ -76,6 +88,7 @@ impl fmt::Display for Rule {
             Action::Goto(priority) => write!(f, "goto {priority}"),
             Action::Lookup(table) => write!(f, "lookup {table}"),
             Action::Nop => f.write_str("nop"),
+            Action::Blackhole => f.write_str("blackhole"),
         }
     }
 }
@@ -99,6 +112,18 @@ pub fn rules(
     tree.rules
 }
 
+/// The rule that drops what came in by `entrance` and has no mark under `mask`. What has one has left by the tree before.
+#[must_use]
+pub fn guard(entrance: &'static str, mask: MarkMask) -> Rule {
+    Rule {
+        priority: PRIORITY_GUARD,
+        iif: Some(entrance),
+        mark: 0,
+        mask: mask.bits(),
+        action: Action::Blackhole,
+    }
+}
+
 fn key(target: TargetId) -> u32 {
     target.number() & ((1 << BITS) - 1)
 }
@@ -111,7 +136,7 @@ struct Tree<F> {
 
 impl<F: Fn(TargetId) -> u32> Tree<F> {
     fn add(&mut self, priority: u32, mark: u32, mask: u32, action: Action) {
-        self.rules.insert(Rule { priority, mark, mask, action });
+        self.rules.insert(Rule { priority, iif: None, mark, mask, action });
     }
 
     /// Adds the subtree of `keyed` (not empty, ascending), whose place begins at `priority`. Returns the priority of
@@ -172,10 +197,10 @@ pub fn changes(now: &BTreeSet<Rule>, wanted: &BTreeSet<Rule>) -> Vec<Step> {
     added.into_iter().map(Step::Add).chain(removed.into_iter().map(Step::Remove)).collect()
 }
 
-/// When a rule is added, among the others: the end, the first rule, forks, leaves, exits.
+/// When a rule is added, among the others: guards and the end, the first rule, forks, leaves, exits.
 fn stage(rule: &Rule) -> u8 {
     match rule.action {
-        Action::Nop => 0,
+        Action::Nop | Action::Blackhole => 0,
         Action::Goto(_) if rule.priority == PRIORITY_FIRST => 1,
         Action::Goto(_) if rule.mask != 0 => 2,
         Action::Lookup(_) => 3,
@@ -204,6 +229,7 @@ mod tests {
                     at = rules.iter().position(|rule| rule.priority == priority).unwrap_or(at);
                 }
                 Action::Nop => {}
+                Action::Blackhole => return (None, comparisons),
             }
         }
         (None, comparisons)

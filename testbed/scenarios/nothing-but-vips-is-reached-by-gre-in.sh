@@ -1,9 +1,10 @@
 # shellcheck shell=bash
-# proves: by gre_in fragments and large packets come as by a cable, and nothing but VIPs is reached; without it all is gone
+# proves: by gre_in fragments and large packets come as by a cable, and nothing but VIPs is reached; without ruleset and lbd nothing is forwarded; without gre_in all is gone
 #
 # Two balancers of a tier, to which the router sends packets in GRE. Fragments go to their owner through the tunnel
 # between the two, which is more specific than the router's, over IPv4 and over IPv6. What is for no VIP is dropped,
-# also when somebody sends it in the name of a backend, whose tunnel is open as well.
+# also when somebody sends it in the name of a backend, whose tunnel is open as well. Without ruleset and lbd nothing is
+# forwarded that comes by gre_in, and a device for it that lbd makes stays down until lbd can mend the ruleset.
 # topology: dsr:servers=2,balancers=2
 # needs: queue conntrack gre ip6gre traffic tun busybox
 # captures: no
@@ -63,15 +64,12 @@ expect_ge "errors of size by the VIP" "$(ruleset_counter lb201 too_big)" 1
 expect_eq "path MTU that the client has learned" "$(ip -netns client route get "$SIX4" | sed -n 's/.* mtu \([0-9]*\).*/\1/p')" 1456
 for way in "gre4-lb201 [$VIP6]" "gre6-lb202 $VIP4"; do
     route_by_gre "${way% *}"
-    traffic_to transfer "${way#* }:$PORT" --upload 2000000 --timeout-ms 30000
-    expect_eq "bytes uploaded to ${way#* } by ${way% *}" "$(field "$REPLY" .bytes)" 2000000
+    traffic_to transfer "${way#* }:$PORT" --upload 400000 --timeout-ms 30000
+    expect_eq "bytes uploaded to ${way#* } by ${way% *}" "$(field "$REPLY" .bytes)" 400000
 done
 
 say ""
 say "  what is for no VIP"
-ip -netns lb201 link del sr-in4
-there() { ip -netns lb201 link show sr-in4 up 2>/dev/null | grep -q UP; }
-wait_until 60 "sr-in4 is mended" there
 batch router <<'IP'
 route add 172.31.0.0/16 dev gre4-lb201
 route add fd99::/64 dev gre6-lb201
@@ -106,8 +104,43 @@ expect_ge "packets for no VIP, with fragments" "$(ruleset_counter lb201 not_for_
 expect_eq "fragments of them that were kept to be put together" \
     "$(($(kernel_counter lb201 IpReasmReqds) + $(kernel_counter lb201 Ip6ReasmReqds)))" 0
 expect_eq "packets of them that were forwarded" $(($(forwarded) - ours)) 0
-expect_eq "datagrams that no socket of lb201's own wanted" \
-    "$(($(kernel_counter lb201 UdpNoPorts) + $(kernel_counter lb201 Udp6NoPorts)))" 0
+unwanted() { echo $(($(kernel_counter lb201 UdpNoPorts) + $(kernel_counter lb201 Udp6NoPorts))); }
+expect_eq "datagrams that no socket of lb201's own wanted" "$(unwanted)" 0
+
+say ""
+say "  with neither ruleset nor lbd"
+kill -STOP "${LBD_PID[lb201]}"
+in_ns lb201 nft delete table inet synrail
+arrived() { (($(unwanted) >= $1)); }
+send 100
+wait_until 20 "what is for lb201 itself has arrived" arrived 2
+expect_eq "packets that were forwarded" $(($(forwarded) - ours)) 0
+for family in -4 -6; do ip -netns lb201 "$family" rule del priority 22289 iif sr-in4; done
+send 100
+wait_until 20 "what is for lb201 itself has arrived again" arrived 4
+expect_ge "packets that are forwarded without the rules of sr-in4" $(($(forwarded) - ours)) 1
+
+# A table that another process owns can be changed by nobody else.
+mkfifo owner
+start_in lb201 owner.log owner.log bash -c 'nft -i < owner'
+exec 9> owner
+rm owner
+echo 'add table inet synrail { flags owner; }' >&9
+owned() { in_ns lb201 nft list tables 2>/dev/null | grep -q synrail; }
+wait_until 20 "the table is somebody else's" owned
+ip -netns lb201 link del sr-in4
+kill -CONT "${LBD_PID[lb201]}"
+wait_until 60 "lbd says that it cannot mend the ruleset" grep -q 'not all is as it should be' lb201.lbd.log
+sr_in4() { ip -netns lb201 -json link show sr-in4 2>/dev/null | jq --raw-output '.[0] | "\(.ifalias) \(.flags | index("UP") != null)"'; }
+expect_eq "alias of the new sr-in4, and whether it is up" "$(sr_in4)" "synrail: gre_in false"
+exec 9>&-
+up() { [[ $(sr_in4) == *true ]]; }
+wait_until 60 "sr-in4 is up" up
+ours=$(forwarded)
+send 100
+wait_until 20 "4 packets were dropped" dropped 4 || true
+expect_eq "packets for no VIP, by the new ruleset" "$(ruleset_counter lb201 not_for_vip)" 4
+expect_eq "packets of them that were forwarded" $(($(forwarded) - ours)) 0
 
 say ""
 say "  the end of it"

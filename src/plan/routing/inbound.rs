@@ -5,16 +5,21 @@
 //! tier or a backend is the more specific one, and the kernel gives it what comes from there (`ip_tunnel_lookup`,
 //! `ip6gre_tunnel_lookup`); so does it to an operator's own tunnel to a router.
 //!
-//! Anybody may send into an entrance, and whatever comes out would be forwarded like any packet. The ruleset drops what is
-//! for no VIP. So an entrance is made down, set up when the ruleset knows it ([`Op::opens`]), and removed before the
-//! ruleset forgets it ([`Op::closes`]).
+//! Anybody may send into an entrance, and whatever comes out would be forwarded like any packet. Two things keep that from
+//! happening. The ruleset drops what is for no VIP, so an entrance is made down, set up when the ruleset knows it
+//! ([`Op::opens`]), and removed before the ruleset forgets it ([`Op::closes`]). And whatever becomes of the ruleset, a rule
+//! behind the tree of marks drops what has none ([`rule_tree::guard`]). That one comes too late for what is for this host
+//! itself, which the kernel's own first rule (table `local`) delivers: there the ruleset is the only one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{ALIAS_PREFIX, Device, Op, Tunnel, target_of_device};
 use crate::{
     config::Balancer,
-    plan::tunnel::{Ends, Wrap},
+    plan::{
+        rule_tree::{self, Rule},
+        tunnel::{Ends, Wrap},
+    },
 };
 
 /// The entrance over IPv4.
@@ -48,14 +53,21 @@ pub(super) fn devices(balancer: &Balancer) -> impl Iterator<Item = Device> {
     })
 }
 
+/// The rules that keep what comes in by them from being forwarded without a mark.
+pub(super) fn guards(balancer: &Balancer) -> impl Iterator<Item = Rule> {
+    device_names(balancer).map(|name| rule_tree::guard(name, balancer.mark_mask))
+}
+
+/// The entrance of this name.
+#[must_use]
+pub fn entrance(name: &str) -> Option<&'static str> {
+    [DEVICE4, DEVICE6].into_iter().find(|entrance| *entrance == name)
+}
+
 /// Whether a device of this name is, or would be, one of ours: an entrance, or a target's.
 #[must_use]
 pub fn is_our_name(name: &str) -> bool {
-    is_entrance(name) || target_of_device(name).is_some()
-}
-
-fn is_entrance(name: &str) -> bool {
-    [DEVICE4, DEVICE6].contains(&name)
+    entrance(name).is_some() || target_of_device(name).is_some()
 }
 
 fn device_name(address: IpAddr) -> &'static str {
@@ -66,7 +78,7 @@ impl Device {
     /// Whether it is an entrance.
     #[must_use]
     pub fn is_entrance(&self) -> bool {
-        is_entrance(&self.name)
+        entrance(&self.name).is_some()
     }
 
     /// Whether fragments come by it that another balancer of the tier has sent on.
@@ -86,7 +98,7 @@ impl Op {
     /// Whether it closes an entrance, which must be done before the ruleset goes.
     #[must_use]
     pub fn closes(&self) -> bool {
-        matches!(self, Self::RemoveDevice(name) if is_entrance(name))
+        matches!(self, Self::RemoveDevice(name) if entrance(name).is_some())
     }
 }
 
@@ -95,10 +107,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::{
-        super::tests::{DUAL, converge, state, with_tier},
+        super::tests::{DUAL, converge, perform, state, with_tier},
         *,
     };
     use crate::{
+        ids::MarkMask,
         plan::{
             elements::{Elements, FRAGMENTS_DEVICE, SetName},
             routing::{Desired, DeviceNow, RoutingNow, desired, diff},
@@ -202,11 +215,63 @@ mod tests {
         converge(&mut now, &desired(&state).unwrap());
         state.balancer.gre_in = false;
         let ops = converge(&mut now, &desired(&state).unwrap());
-        assert_eq!(names(&ops), ["remove device sr-in4", "remove device sr-in6"]);
-        assert!(ops.iter().all(|op| op.closes() && op.removes()));
+        let removed = [
+            "remove device sr-in4",
+            "remove device sr-in6",
+            "remove IPv4 rule 22289: iif sr-in4 fwmark 0x0/0xffff blackhole",
+            "remove IPv4 rule 22289: iif sr-in6 fwmark 0x0/0xffff blackhole",
+            "remove IPv6 rule 22289: iif sr-in4 fwmark 0x0/0xffff blackhole",
+            "remove IPv6 rule 22289: iif sr-in6 fwmark 0x0/0xffff blackhole",
+        ];
+        assert_eq!(names(&ops), removed);
         let rest = converge(&mut now, &Desired::default());
         assert!(!rest.is_empty() && !rest.iter().any(Op::closes));
         assert_eq!(now, RoutingNow::default());
+    }
+
+    /// What a change of the ruleset has before it and after it.
+    fn around_ruleset(now: &RoutingNow, wanted: &Desired) -> (Vec<String>, Vec<String>) {
+        let (before, after) = diff(now, wanted).unwrap().around_ruleset();
+        (names(&before), names(&after))
+    }
+
+    #[test]
+    fn entrances_open_after_the_ruleset_knows_them_and_close_before_it_forgets_them() {
+        let mut now = RoutingNow::default();
+        let with = desired(&with_gre_in()).unwrap();
+        let (before, after) = around_ruleset(&now, &with);
+        assert_eq!(after, ["set up device sr-in4", "set up device sr-in6"]);
+        assert_eq!(before.iter().filter(|op| op.ends_with(" blackhole")).count(), 4, "{before:?}");
+        converge(&mut now, &with);
+        // Nothing is added: what closes does not wait with the other removals.
+        let (before, after) = around_ruleset(&now, &Desired::default());
+        assert_eq!(before, ["remove device sr-in4", "remove device sr-in6"]);
+        assert!(after.len() > 4 && after.iter().all(|op| op.starts_with("remove ")), "{after:?}");
+        // Another mark mask: at no time is an entrance without its rule.
+        let mut masked = with_gre_in();
+        masked.balancer.mark_mask = MarkMask::new(0x1fff).unwrap();
+        let ops = names(&converge(&mut now, &desired(&masked).unwrap()));
+        let of_guards: Vec<_> = ops.iter().filter(|op| op.contains("IPv6 rule 22289: iif sr-in4")).collect();
+        assert_eq!(
+            of_guards,
+            [
+                "add IPv6 rule 22289: iif sr-in4 fwmark 0x0/0x1fff blackhole",
+                "remove IPv6 rule 22289: iif sr-in4 fwmark 0x0/0xffff blackhole",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_entrance_that_was_made_and_never_opened_is_ours() {
+        let wanted = desired(&with_gre_in()).unwrap();
+        let mut now = RoutingNow::default();
+        perform(&mut now, &Op::AddDevice(wanted.devices["sr-in4"].clone()));
+        assert!(!now.devices["sr-in4"].ready);
+        assert_eq!(names(&diff(&now, &Desired::default()).unwrap().ops), ["remove device sr-in4"]);
+        let mut moved = with_gre_in();
+        moved.balancer.address4 = Some("192.168.1.202".parse().unwrap());
+        let ops = names(&converge(&mut now, &desired(&moved).unwrap()));
+        assert_eq!(ops[0], "remove device sr-in4");
     }
 
     #[test]
@@ -259,7 +324,7 @@ mod tests {
     fn names_of_ours_are_told_from_others() {
         for ours in [DEVICE4, DEVICE6, "sr-1"] {
             assert!(is_our_name(ours), "{ours}");
-            assert_eq!(is_entrance(ours), target_of_device(ours).is_none());
+            assert_eq!(entrance(ours).is_some(), target_of_device(ours).is_none());
         }
         for other in ["sr-in", "sr-in5", "gre0", FRAGMENTS_DEVICE] {
             assert!(!is_our_name(other), "{other}");

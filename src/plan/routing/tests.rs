@@ -44,7 +44,7 @@ fn every_kind() -> State {
 }
 
 /// The kernel as far as the plan goes: what each operation does, and what it refuses.
-fn perform(now: &mut RoutingNow, op: &Op) {
+pub(super) fn perform(now: &mut RoutingNow, op: &Op) {
     match op {
         Op::AddDevice(device) => {
             let seen = DeviceNow {

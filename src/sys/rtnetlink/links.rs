@@ -125,6 +125,15 @@ impl<'a> From<&'a Device> for Settings<'a> {
 
 /// Makes the device with this number ready for use.
 pub(super) async fn ready(handle: &mut Handle, index: u32, device: Settings<'_>) -> io::Result<()> {
+    let mut message = named(device.name);
+    configure(handle, index, device).await?;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    change(handle, RouteNetlinkMessage::SetLink(message), 0).await
+}
+
+/// All of [`ready`] but up, which it leaves as it is.
+pub(super) async fn configure(handle: &mut Handle, index: u32, device: Settings<'_>) -> io::Result<()> {
     if let Some(mtu_bytes) = device.mtu_bytes {
         // First of all: below 1280 a device has no IPv6 that could be told anything.
         let mut message = named(device.name);
@@ -138,14 +147,10 @@ pub(super) async fn ready(handle: &mut Handle, index: u32, device: Settings<'_>)
     change(handle, RouteNetlinkMessage::SetLink(message), 0).await?;
     fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", device.name), "0")?;
     if device.inbound {
-        inbound::accept_any_source(handle, index, device.name).await?;
+        inbound::accept_any_source(handle, index, device.name).await
     } else {
-        fs::write(format!("/proc/sys/net/ipv4/conf/{}/rp_filter", device.name), "0")?;
+        fs::write(format!("/proc/sys/net/ipv4/conf/{}/rp_filter", device.name), "0")
     }
-    let mut message = named(device.name);
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    change(handle, RouteNetlinkMessage::SetLink(message), 0).await
 }
 
 /// Removes the device.

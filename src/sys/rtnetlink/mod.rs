@@ -230,13 +230,13 @@ impl Routing {
         Ok(Applied { changes: ops.len(), notes })
     }
 
-    /// Removes the devices by which packets come in from routers ([`Op::closes`]); says how many there were.
+    /// Removes all devices of ours, and so their routes; says how many there were.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn close(&mut self) -> Result<usize, RoutingError> {
+    pub fn remove_devices(&mut self) -> Result<usize, RoutingError> {
         let mut ops = diff(&self.current()?, &Desired::default())?.ops;
-        ops.retain(Op::closes);
+        ops.retain(|op| matches!(op, Op::RemoveDevice(_)));
         self.apply(&ops)?;
         Ok(ops.len())
     }
@@ -261,7 +261,11 @@ async fn apply(
             links::add(handle, device).await?;
             let index = links::index(handle, &device.name).await?;
             indexes.insert(device.name.clone(), index);
-            if device.is_entrance() { Ok(()) } else { ready(handle, index, tell, device).await }
+            if device.is_entrance() {
+                links::configure(handle, index, device.into()).await
+            } else {
+                ready(handle, index, tell, device).await
+            }
         }
         Op::Ready(device) => {
             let index = links::index(handle, &device.name).await?;

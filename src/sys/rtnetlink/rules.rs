@@ -18,8 +18,8 @@ use rtnetlink::{
 
 use super::{change, dump};
 use crate::plan::{
-    routing::{Family, PROTOCOL},
-    rule_tree::{Action, PRIORITY_END, PRIORITY_FIRST, Rule},
+    routing::{Family, PROTOCOL, inbound::entrance},
+    rule_tree::{Action, PRIORITY_FIRST, PRIORITY_GUARD, Rule},
 };
 
 pub(super) async fn current(handle: &mut Handle) -> io::Result<BTreeSet<(Family, Rule)>> {
@@ -58,6 +58,7 @@ fn message(family: Family, rule: &Rule) -> RuleMessage {
     let attributes = &mut message.attributes;
     attributes.push(RuleAttribute::Priority(rule.priority));
     attributes.push(RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL)));
+    attributes.extend(rule.iif.map(|device| RuleAttribute::Iifname(device.to_owned())));
     if rule.mask != 0 {
         attributes.push(RuleAttribute::FwMark(rule.mark));
         attributes.push(RuleAttribute::FwMask(rule.mask));
@@ -72,6 +73,7 @@ fn message(family: Family, rule: &Rule) -> RuleMessage {
             RuleAction::ToTable
         }
         Action::Nop => RuleAction::Nop,
+        Action::Blackhole => RuleAction::Blackhole,
     };
     message
 }
@@ -79,7 +81,7 @@ fn message(family: Family, rule: &Rule) -> RuleMessage {
 fn ours(message: &RuleMessage) -> Option<Rule> {
     let (mut priority, mut mark, mut mask, mut goto, mut table) =
         (0, 0, 0, 0, u32::from(message.header.table));
-    let mut protocol = 0;
+    let (mut protocol, mut iif) = (0, None);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(value) => priority = *value,
@@ -88,16 +90,18 @@ fn ours(message: &RuleMessage) -> Option<Rule> {
             RuleAttribute::Goto(value) => goto = *value,
             RuleAttribute::Table(value) => table = *value,
             RuleAttribute::Protocol(value) => protocol = u8::from(*value),
+            RuleAttribute::Iifname(name) => iif = Some(entrance(name)?),
             _ => {}
         }
     }
-    if protocol != PROTOCOL || !(PRIORITY_FIRST..=PRIORITY_END).contains(&priority) {
+    if protocol != PROTOCOL || !(PRIORITY_FIRST..=PRIORITY_GUARD).contains(&priority) {
         return None;
     }
     let action = match message.header.action {
         RuleAction::Goto => Action::Goto(goto),
         RuleAction::ToTable => Action::Lookup(table),
+        RuleAction::Blackhole => Action::Blackhole,
         _ => Action::Nop,
     };
-    Some(Rule { priority, mark, mask, action })
+    Some(Rule { priority, iif, mark, mask, action })
 }

@@ -4,7 +4,11 @@ use std::{cell::RefCell, rc::Rc};
 
 use super::*;
 use crate::{
-    plan::tunnel::{Ends, Tunnel, Wrap},
+    ids::MarkMask,
+    plan::{
+        rule_tree::guard,
+        tunnel::{Ends, Tunnel, Wrap},
+    },
     sys::{
         interface_index,
         namespace::{in_namespace, shell},
@@ -35,5 +39,59 @@ fn a_device_by_which_the_tier_sends_is_told_before_it_is_up() {
             routing.apply(&[Op::Ready(device)]).unwrap();
         }
         assert_eq!(*told.borrow(), [interface_index("sr-1").unwrap()]);
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn what_comes_in_by_an_entrance_without_a_mark_is_never_forwarded() {
+    in_namespace(|| {
+        shell(
+            "ip tuntap add dev sr-in4 mode tun; ip tuntap add dev out mode tun
+             ip link set sr-in4 up; ip link set out up
+             ip route add default dev out; ip -6 route add default dev out
+             echo 1 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter
+             echo 0 > /proc/sys/net/ipv4/conf/sr-in4/rp_filter; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
+        );
+        let way = "ip route get 172.31.0.1 from 50.0.0.1 iif sr-in4";
+        let way6 = "ip -6 route get fd99::1 from 2000::1 iif sr-in4";
+        let is_forwarded = format!("{way} | grep -q 'dev out'; {way6} | grep -q 'dev out'");
+        let is_not = format!("! ({way} || {way6}) 2>&1 | grep 'dev out'");
+        shell(&is_forwarded);
+        let mut routing = Routing::open().unwrap();
+        let entrances = ["sr-in4", "sr-in6"];
+        let rules = entrances.map(|name| guard(name, MarkMask::DEFAULT)).into();
+        let wanted = Desired { rules, ..Desired::default() };
+        assert_eq!(routing.converge(&wanted).unwrap().changes, 4);
+        shell(&is_not);
+        // What is marked for others goes on behind them, and what comes in elsewhere is none of their business.
+        shell(&format!("{way} mark 7 | grep -q 'dev out'; {way6} mark 7 | grep -q 'dev out'"));
+        shell("ip route get 172.31.0.1 from 50.0.0.1 iif out | grep -q 'dev out'");
+        // The same rule for another device is nobody's of ours.
+        let foreign = "priority 22289 iif out fwmark 0/0xffff blackhole protocol 201";
+        shell(&format!("ip rule add {foreign}; ip -6 rule del priority 22289 iif sr-in4"));
+        assert_eq!(routing.converge(&wanted).unwrap().changes, 1);
+        shell(&is_not);
+        assert_eq!(routing.cleanup().unwrap().changes, 4);
+        shell(&format!("ip rule del {foreign}; ! (ip rule; ip -6 rule) | grep 22289"));
+        shell(&is_forwarded);
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn a_device_is_known_for_ours_before_it_is_up() {
+    in_namespace(|| {
+        shell("ip tuntap add dev sr-in4 mode tun");
+        let Routing { runtime, mut handle, .. } = Routing::open().unwrap();
+        let alias = format!("{ALIAS_PREFIX} gre_in");
+        let device = links::Settings { name: "sr-in4", alias: &alias, mtu_bytes: None, inbound: true };
+        let index = interface_index("sr-in4").unwrap();
+        let now = runtime.block_on(async {
+            links::configure(&mut handle, index, device).await.unwrap();
+            links::now(&mut handle, "sr-in4").await.unwrap()
+        });
+        assert!(now.alias == alias && now.inbound && !now.ready, "{now:?}");
+        shell("! ip -o link show sr-in4 | grep -q '[<,]UP[,>]'");
     });
 }
