@@ -73,10 +73,17 @@ toml_list() {
 
 declare -A LBD_PID=()
 balancer_start() { # LB CONFIGURATION: start lbd there, wait until it is ready
+    balancer_begin "$@"
+    balancer_await "$1"
+}
+balancer_begin() { # LB CONFIGURATION: start lbd there; several may become ready at the same time
     local lb=$1 config=$2 log=$WORK/$1.lbd.log
     printf -- '--- start\n' >> "$log"
     start_in "$lb" "$log" "$log" lbd --config "$config" --shm "$lb"
     LBD_PID[$lb]=$BACKGROUND
+}
+balancer_await() { # LB: where it was begun, wait until it is ready
+    local lb=$1 log=$WORK/$1.lbd.log
     wait_until 60 "lbd in $lb is ready or has ended" lbd_ready_or_gone "$lb"
     if ! lbd_ready "$lb"; then
         tail -n 20 "$log" >&2
