@@ -60,7 +60,7 @@ flows_up() {
     for kind in "${FLOW_KINDS[@]}"; do
         address=$VIP4:$PORT options=(--timeout-ms 30000)
         [[ $kind != *6 ]] || address="[$VIP6]:$PORT"
-        [[ $kind != udp* ]] || options=(--udp --timeout-ms 4000)
+        [[ $kind != udp* ]] || options=(--udp --timeout-ms 10000)
         traffic_start "$kind" hold "$address" --connections "$flows" --concurrency 20 --interval-ms 3000 --seconds 900 \
             --ready-file "$kind.ready" --until-file flows.end --event-file events --sample-ms 500 "${options[@]}"
     done
@@ -159,7 +159,7 @@ reroutes() {
     UP=("$@")
     route_vips "$@"
     passages after
-    wait_until 60 "every flow was seen again (a lost one is not)" all_seen
+    wait_until 120 "every flow was seen again (a lost one is not)" all_seen
     mv moved "${event// /-}.moved"
     # Where it was seen since; one that broke at once was seen on its way only.
     cut -d ' ' -f 1,3 "${event// /-}.moved" | cat - seen |
