@@ -27,7 +27,7 @@ use crate::{
     config::{Config, InterfaceName, QueueRange, Steering},
     ids::{Generation, MarkMask, QueueNum},
     plan::{
-        elements::{Elements, FRAGMENTS_DEVICE},
+        elements::{Claims, Elements, FRAGMENTS_DEVICE},
         routing::{self, Op},
         ruleset::{QueueBy, Ruleset},
     },
@@ -40,7 +40,8 @@ use crate::{
         alone::Alone,
         capability, clock,
         conntrack::Conntrack,
-        interface_index, nft,
+        interface_index,
+        nft::{self, StructureApplied},
         probe::{self, Severity},
         region::{AccessError, Mapping, Region, RegionName},
         rtnetlink::{Routing, RoutingError},
@@ -186,6 +187,7 @@ struct Lbd {
     queues: QueueRange,
     fragment_queue: QueueNum,
     mark_mask: MarkMask,
+    tables: nft::Tables,
     tun: Arc<Tun>,
     workers: Workers,
     daemon: Daemon,
@@ -264,6 +266,7 @@ impl Lbd {
             wanted: None,
             checks: 0,
             routing,
+            tables: nft::Tables::default(),
             tun: opened.tun(),
             workers: Workers::default(),
             trouble: Trouble::default(),
@@ -371,7 +374,7 @@ impl Lbd {
         let forwarding = Arc::new(Forwarding::new(&state, generation)?);
         let wanted = Wanted {
             routing: routing::desired(&state)?,
-            ruleset: Ruleset::new(&state, &forwarding.classifier().claims(), self.queue_by)?,
+            ruleset: Ruleset::new(&state, &Claims::of(forwarding.classifier()), self.queue_by)?,
             tier_devices: routing::tier_devices(&state).collect(),
             forwarding,
         };
@@ -382,6 +385,14 @@ impl Lbd {
         links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let applied = nft::apply(&wanted.ruleset)?;
         self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
+        if applied.structure != StructureApplied::Kept {
+            self.tables.forget();
+        }
+        // Before routes go that they lead to. Without them all is as it should be as long as lbd decides.
+        let entries_changed = self.tables.apply(&wanted.ruleset.tables).unwrap_or_else(|error| {
+            error!(%error, "the kernel's copies of the tables are not up to date; they are tried again every few seconds");
+            0
+        });
         self.routing.apply(&after)?;
         for problem in &left {
             error!(%problem, "a target is out of reach; it is tried again every few seconds");
@@ -399,7 +410,7 @@ impl Lbd {
         self.wanted = Some(wanted);
         info!(
             routing_changes = before.len() + after.len(), rules = ?applied.structure, elements_added = applied.elements_added,
-            elements_deleted = applied.elements_deleted, "in force"
+            elements_deleted = applied.elements_deleted, entries_changed, "in force"
         );
         Ok(())
     }
@@ -419,6 +430,9 @@ impl Lbd {
             error!(%error, "ruleset of the last good state");
         }
         self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
+        if let Err(error) = mend_tables(&mut self.tables, &wanted.ruleset, false) {
+            error!(%error, "the kernel's copies of the tables of the last good state");
+        }
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
     }
 
@@ -432,9 +446,11 @@ impl Lbd {
         // First, since an entrance must not open without it.
         let ruleset = mend_ruleset(&wanted.ruleset);
         let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok());
+        let mended = *ruleset.as_ref().unwrap_or(&true);
+        let tables = mend_tables(&mut self.tables, &wanted.ruleset, mended);
         let tun = mend_tun(&self.tun, &self.shared, &mut self.routing);
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        ruleset.and(routing).and(tun)
+        ruleset.map(drop).and(tables).and(routing).and(tun)
     }
 
     fn adopted(&mut self, generation: Generation) {
@@ -544,10 +560,24 @@ fn mend_routing(routing: &mut Routing, wanted: &routing::Desired, in_force: bool
     left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
 }
 
-fn mend_ruleset(wanted: &Ruleset) -> Result<(), DaemonError> {
-    if !nft::in_force(wanted)? {
+/// Says whether there was something to mend.
+fn mend_ruleset(wanted: &Ruleset) -> Result<bool, DaemonError> {
+    let mend = !nft::in_force(wanted)?;
+    if mend {
         let applied = nft::apply(wanted)?;
         warn!(rules = ?applied.structure, elements = applied.elements_added, "our ruleset was not as it should be; it is mended");
+    }
+    Ok(mend)
+}
+
+/// The kernel's copies of services' tables, of which nothing is known any more if somebody has changed the `ruleset`.
+fn mend_tables(tables: &mut nft::Tables, wanted: &Ruleset, changed: bool) -> Result<(), DaemonError> {
+    if changed {
+        tables.forget();
+    }
+    if !tables.sample(&wanted.tables)? {
+        let entries = tables.apply(&wanted.tables)?;
+        warn!(entries, "the kernel's copies of the tables were not as they should be; they are mended");
     }
     Ok(())
 }

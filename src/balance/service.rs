@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::{
     config::{Name, PortRange, Protocol, Protocols},
-    packet::{L4, Packet},
+    packet::{ICMP, ICMPV6, L4, Packet},
 };
 
 /// What the classifier needs to know of a service.
@@ -125,6 +125,28 @@ impl Classifier {
             IpAddr::V4(address) => self.v4.find(address.to_bits()),
             IpAddr::V6(address) => self.v6.find(address.to_bits()),
         }
+    }
+
+    /// Echo requests whose protocol nobody claims, and the services that they reach all the same: see
+    /// [`Classifier::service_of`]. As [`Classifier::claims`], and disjoint from those.
+    #[must_use]
+    pub fn echo_claims(&self) -> Vec<Claim> {
+        let claim = |addresses, protocol, body: &Body| match body.other {
+            Some(_) => None,
+            None => body.echo().map(|service| Claim {
+                addresses,
+                protocols: (protocol, protocol),
+                ports: PortRange::ALL,
+                service,
+            }),
+        };
+        let v4 =
+            self.v4.iter().filter_map(|(first, last, body)| claim(AddressRange::V4(first, last), ICMP, body));
+        let v6 = self
+            .v6
+            .iter()
+            .filter_map(|(first, last, body)| claim(AddressRange::V6(first, last), ICMPV6, body));
+        v4.chain(v6).collect()
     }
 
     /// Every box, all disjoint; IPv4 before IPv6, ascending by address.

@@ -94,6 +94,8 @@ pub struct Balancer {
     pub steering: Steering,
     /// Whether packets to virtual addresses also come in GRE from routers in front, at this balancer's own addresses.
     pub gre_in: bool,
+    /// How many entries of services' tables the kernel holds as well, for when lbd does not decide; see [`KERNEL_ENTRIES`].
+    pub kernel_entries: u32,
     /// Who may trace packets.
     pub tracer: TracerSettings,
 }
@@ -203,6 +205,11 @@ impl Default for FragmentLimits {
     }
 }
 
+/// Allowed values of [`Balancer::kernel_entries`]. Each entry takes about 104 bytes of kernel memory.
+pub const KERNEL_ENTRIES: RangeInclusive<u32> = 0..=1 << 24;
+/// What it is when it is not configured.
+pub const KERNEL_ENTRIES_DEFAULT: u32 = 1 << 20;
+
 /// Seed of the flow hash when none is configured.
 pub const HASH_SEED_DEFAULT: u32 = 0xcafe_babe;
 
@@ -241,6 +248,7 @@ impl Balancer {
             fragments: FragmentLimits::default(),
             steering: Steering::SynOnly,
             gre_in: false,
+            kernel_entries: KERNEL_ENTRIES_DEFAULT,
             tracer: TracerSettings::default(),
         }
     }

@@ -12,8 +12,9 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Backend, Balancer, Config, Encap, HASH_SEED_DEFAULT, HashMode, InterfaceName, Name, Path, Pmtu,
-    PortRange, Protocol, Protocols, QueueRange, Service, Steering, TableSize, Timeouts, Weight,
+    Backend, Balancer, Config, Encap, HASH_SEED_DEFAULT, HashMode, InterfaceName, KERNEL_ENTRIES,
+    KERNEL_ENTRIES_DEFAULT, Name, Path, Pmtu, PortRange, Protocol, Protocols, QueueRange, Service, Steering,
+    TableSize, Timeouts, Weight,
     reader::{ConfigErrors, Item, Reader, Table},
 };
 use crate::{
@@ -102,6 +103,7 @@ const BALANCER_KEYS: &[&str] = &[
     "mark_mask",
     "steering",
     "gre_in",
+    "kernel_entries",
 ];
 
 fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {
@@ -161,6 +163,9 @@ fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balanc
         if balancer.gre_in && addresses_named == 0 {
             item.complain(reader, "false, or an address in [balancer] address: it is the tunnel's end");
         }
+    }
+    if let Some(item) = table.take("kernel_entries") {
+        balancer.kernel_entries = item.integer(reader, KERNEL_ENTRIES).unwrap_or(KERNEL_ENTRIES_DEFAULT);
     }
     table.finish(reader, BALANCER_KEYS);
     balancer.name = name?;

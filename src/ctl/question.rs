@@ -9,11 +9,8 @@ use std::{
 use super::error::CtlError;
 use crate::{
     config::{HashMode, Protocol},
-    packet::{Packet, Ports},
+    packet::{ICMP, ICMPV6, Packet, Ports},
 };
-
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// What a person asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,7 +38,7 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
     let queue_by = nft::queue_by().unwrap();
     let wanted = Wanted {
         routing: routing::desired(state).unwrap(),
-        ruleset: Ruleset::new(state, &forwarding.classifier().claims(), queue_by).unwrap(),
+        ruleset: Ruleset::new(state, &Claims::of(forwarding.classifier()), queue_by).unwrap(),
         tier_devices: routing::tier_devices(state).collect(),
         forwarding,
     };
@@ -47,6 +47,7 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
         shown: Arc::new(ArcSwap::new(region.mapping())),
         region,
         routing: routing_that_tells(&shared).unwrap(),
+        tables: nft::Tables::default(),
         shared,
         queue_by,
         queues: state.balancer.queues,

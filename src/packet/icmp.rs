@@ -6,8 +6,10 @@
 
 use super::{Addresses, L4, Malformed, Packet, Ports, bytes_at, ip, l4};
 
-pub(super) const ICMP: u8 = 1;
-pub(super) const ICMPV6: u8 = 58;
+/// Protocol number (IANA).
+pub(crate) const ICMP: u8 = 1;
+/// Likewise.
+pub(crate) const ICMPV6: u8 = 58;
 /// Both protocols: type, code, checksum, and four bytes that depend on the type.
 const HEADER_BYTES: usize = 8;
 

@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use fragment::{Fragment, FragmentKey};
 use icmp::Icmp;
+pub(crate) use icmp::{ICMP, ICMPV6};
 pub use probe::{Probe, Unreadable};
 use thiserror::Error;
 
@@ -206,7 +207,7 @@ impl Packet {
             l4::TCP => L4::Tcp { ports, syn: true },
             l4::UDP => L4::Udp(ports),
             l4::SCTP => L4::Sctp(ports),
-            icmp::ICMP | icmp::ICMPV6 => L4::Echo { id: ports.src },
+            ICMP | ICMPV6 => L4::Echo { id: ports.src },
             _ => L4::Other,
         };
         Some(Self { addresses: Addresses::new(src, dst)?, protocol, l4, quoted: false })

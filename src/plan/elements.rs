@@ -1,4 +1,5 @@
-//! The elements of the ruleset's sets: what they should be, what the kernel has, and the difference. PURE.
+//! The elements of the ruleset's sets, and of its maps that lead to services' tables: what they should be, what the
+//! kernel has (`read.rs`), and the difference. PURE.
 //!
 //! A set is never refilled as a whole: while the kernel puts a transaction in force, a lookup may for a moment see
 //! neither an old nor a new element, and that must not happen to addresses that do not change. For the same reason
@@ -13,23 +14,27 @@ use std::{
 };
 
 use ipnet::IpNet;
-use serde_json::Value;
-use thiserror::Error;
 
 use crate::{
-    balance::service::{AddressRange, Claim},
-    config::{Encap, InterfaceName, Path, PortRange},
+    balance::service::{AddressRange, Claim, Classifier},
+    config::{Encap, Path, PortRange},
     state::State,
 };
 
-use super::routing::{self, inbound};
+use super::{
+    kernel_tables::KernelTable,
+    routing::{self, inbound},
+};
+pub use read::{ElementsError, Raw};
+
+mod read;
 
 /// The table that everything is in.
 pub const TABLE: &str = "synrail";
 /// The TUN device by which held fragments come back. No target's device has such a name.
 pub const FRAGMENTS_DEVICE: &str = "sr-frag";
 
-/// One of the sets that synrail fills.
+/// One of the sets and maps that synrail fills with single elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "named as in the ruleset, which explains them")]
 pub enum SetName {
@@ -50,11 +55,17 @@ pub enum SetName {
     GreIn4,
     GreIn6,
     Targets,
+    KernelPort4,
+    KernelPort6,
+    KernelProtocol4,
+    KernelProtocol6,
+    KernelAddress4,
+    KernelAddress6,
 }
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 23] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -72,6 +83,24 @@ impl SetName {
         Self::GreIn4,
         Self::GreIn6,
         Self::Targets,
+        Self::KernelPort4,
+        Self::KernelPort6,
+        Self::KernelProtocol4,
+        Self::KernelProtocol6,
+        Self::KernelAddress4,
+        Self::KernelAddress6,
+    ];
+    /// Where claims go, by what they ask for: a port, a protocol, any packet to an address. Of each, IPv4 and IPv6.
+    const CLAIMED: [[Self; 2]; 3] = [
+        [Self::ClaimedPort4, Self::ClaimedPort6],
+        [Self::ClaimedProtocol4, Self::ClaimedProtocol6],
+        [Self::ClaimedAddress4, Self::ClaimedAddress6],
+    ];
+    /// Likewise, with the way to the service's table.
+    const KERNEL: [[Self; 2]; 3] = [
+        [Self::KernelPort4, Self::KernelPort6],
+        [Self::KernelProtocol4, Self::KernelProtocol6],
+        [Self::KernelAddress4, Self::KernelAddress6],
     ];
 
     /// The name in the ruleset.
@@ -95,29 +124,60 @@ impl SetName {
             Self::GreIn4 => "gre_in4",
             Self::GreIn6 => "gre_in6",
             Self::Targets => "targets",
+            Self::KernelPort4 => "kernel_port4",
+            Self::KernelPort6 => "kernel_port6",
+            Self::KernelProtocol4 => "kernel_protocol4",
+            Self::KernelProtocol6 => "kernel_protocol6",
+            Self::KernelAddress4 => "kernel_address4",
+            Self::KernelAddress6 => "kernel_address6",
         }
     }
 }
 
-/// An element of a set.
+/// An element of a set or map.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Element {
     /// A device, by its name.
     Interface(String),
     /// A mark.
     Mark(u32),
-    /// Addresses, and where the set has more fields, protocols and ports.
-    Range(AddressRange, Option<(u8, u8)>, Option<PortRange>),
+    /// Packets.
+    Range(Fields),
+    /// Packets, and the chain that they go to.
+    Goto(Fields, String),
+}
+
+/// Addresses, and where the set has more fields, protocols and ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fields {
+    /// The destination.
+    pub addresses: AddressRange,
+    /// Protocol numbers `first..=last`.
+    pub protocols: Option<(u8, u8)>,
+    /// The destination ports.
+    pub ports: Option<PortRange>,
 }
 
 impl Element {
-    fn addresses(range: AddressRange) -> Self {
-        Self::Range(range, None, None)
+    /// These addresses, whatever the protocol.
+    pub(crate) fn addresses(addresses: AddressRange) -> Self {
+        Self::Range(Fields { addresses, protocols: None, ports: None })
     }
 }
 
 impl fmt::Display for Element {
     /// As nft reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interface(name) => write!(f, "\"{name}\""),
+            Self::Mark(mark) => write!(f, "{mark:#010x}"),
+            Self::Range(fields) => write!(f, "{fields}"),
+            Self::Goto(fields, chain) => write!(f, "{fields} : goto {chain}"),
+        }
+    }
+}
+
+impl fmt::Display for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn span<T: Copy + PartialEq + fmt::Display>(
             f: &mut fmt::Formatter<'_>,
@@ -126,21 +186,15 @@ impl fmt::Display for Element {
         ) -> fmt::Result {
             if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
         }
-        match self {
-            Self::Interface(name) => write!(f, "\"{name}\""),
-            Self::Mark(mark) => write!(f, "{mark:#010x}"),
-            Self::Range(addresses, protocols, ports) => {
-                match *addresses {
-                    AddressRange::V4(first, last) => span(f, Ipv4Addr::from(first), Ipv4Addr::from(last))?,
-                    AddressRange::V6(first, last) => span(f, Ipv6Addr::from(first), Ipv6Addr::from(last))?,
-                }
-                if let Some((first, last)) = *protocols {
-                    f.write_str(" . ")?;
-                    span(f, first, last)?;
-                }
-                ports.map_or(Ok(()), |ports| write!(f, " . {ports}"))
-            }
+        match self.addresses {
+            AddressRange::V4(first, last) => span(f, Ipv4Addr::from(first), Ipv4Addr::from(last))?,
+            AddressRange::V6(first, last) => span(f, Ipv6Addr::from(first), Ipv6Addr::from(last))?,
         }
+        if let Some((first, last)) = self.protocols {
+            f.write_str(" . ")?;
+            span(f, first, last)?;
+        }
+        self.ports.map_or(Ok(()), |ports| write!(f, " . {ports}"))
     }
 }
 
@@ -149,9 +203,9 @@ impl fmt::Display for Element {
 pub struct Elements(BTreeMap<SetName, BTreeSet<Element>>);
 
 impl Elements {
-    /// What the sets should hold for this state, whose services claim these boxes.
+    /// What the sets should hold for this state, whose services claim these boxes, and where these have a table in the kernel.
     #[must_use]
-    pub fn wanted(state: &State, claims: &[Claim]) -> Self {
+    pub fn wanted(state: &State, claims: &Claims, tables: &[KernelTable]) -> Self {
         let mut elements = Self::default();
         for interface in &state.balancer.interfaces {
             elements.insert(SetName::Interfaces, Element::Interface(interface.to_string()));
@@ -171,8 +225,13 @@ impl Elements {
         for vip in outermost(state.services.iter().flat_map(|service| service.vips.iter().copied())) {
             elements.insert_by_family([SetName::Vip4, SetName::Vip6], Element::addresses(range_of(vip)));
         }
-        for claim in claims {
+        for claim in &claims.all {
             elements.claim(claim);
+        }
+        for claim in claims.all.iter().chain(&claims.echoes) {
+            if let Some(table) = tables.iter().find(|table| table.service == claim.service) {
+                elements.lead(claim, &table.chain);
+            }
         }
         let balancer = &state.balancer;
         let local = [balancer.address4.map(IpAddr::V4), balancer.address6.map(IpAddr::V6)];
@@ -210,14 +269,11 @@ impl Elements {
             IpAddr::V6(address) => (SetName::Vip6, AddressRange::V6(address.into(), u128::MAX)),
         };
         self.of(set).range(..=Element::addresses(largest)).next_back().is_some_and(|element| {
-            match (element, address) {
-                (&Element::Range(AddressRange::V4(_, last), ..), IpAddr::V4(address)) => {
-                    u32::from(address) <= last
-                }
-                (&Element::Range(AddressRange::V6(_, last), ..), IpAddr::V6(address)) => {
-                    u128::from(address) <= last
-                }
-                (Element::Interface(_) | Element::Mark(_) | Element::Range(..), _) => false,
+            let Element::Range(fields) = element else { return false };
+            match (fields.addresses, address) {
+                (AddressRange::V4(_, last), IpAddr::V4(address)) => u32::from(address) <= last,
+                (AddressRange::V6(_, last), IpAddr::V6(address)) => u128::from(address) <= last,
+                (AddressRange::V4(..), IpAddr::V6(_)) | (AddressRange::V6(..), IpAddr::V4(_)) => false,
             }
         })
     }
@@ -249,56 +305,60 @@ impl Elements {
         ElementsDiff { delete: missing_in(self, wanted), add: missing_in(wanted, self) }
     }
 
-    /// Reads the answer of `nft -j -n list sets table inet synrail`.
-    ///
-    /// # Errors
-    /// When it is no such answer, or an element is of a kind that synrail does not write.
-    pub fn parse(json: &str) -> Result<Self, ElementsError> {
-        let unreadable = |what: &dyn fmt::Display| ElementsError(what.to_string());
-        let answer: Value = serde_json::from_str(json).map_err(|error| unreadable(&error))?;
-        let objects = answer["nftables"].as_array().ok_or_else(|| unreadable(&"no list of objects"))?;
-        let mut elements = Self::default();
-        for set in objects.iter().filter_map(|object| object.get("set")) {
-            let Some(name) = SetName::ALL.into_iter().find(|name| set["name"] == name.name()) else {
-                continue;
-            };
-            for element in set["elem"].as_array().into_iter().flatten() {
-                let parsed = element_of(name, element).ok_or_else(|| unreadable(&element))?;
-                elements.insert(name, parsed);
-            }
-        }
-        Ok(elements)
-    }
-
     fn claim(&mut self, claim: &Claim) {
-        let Claim { addresses, protocols, ports, service: _ } = *claim;
-        let all_ports = ports == PortRange::ALL;
-        if all_ports && protocols == (0, u8::MAX) {
-            let sets = [SetName::ClaimedAddress4, SetName::ClaimedAddress6];
-            self.insert_by_family(sets, Element::addresses(addresses));
-        } else if all_ports {
-            let sets = [SetName::ClaimedProtocol4, SetName::ClaimedProtocol6];
-            self.insert_by_family(sets, Element::Range(addresses, Some(protocols), None));
-        } else {
-            let sets = [SetName::ClaimedPort4, SetName::ClaimedPort6];
-            self.insert_by_family(sets, Element::Range(addresses, Some(protocols), Some(ports)));
-        }
+        let (shape, fields) = shape_of(claim);
+        self.insert_by_family(SetName::CLAIMED[shape], Element::Range(fields));
     }
 
-    fn insert(&mut self, set: SetName, element: Element) {
+    /// What is claimed leads to a chain.
+    fn lead(&mut self, claim: &Claim, chain: &str) {
+        let (shape, fields) = shape_of(claim);
+        self.insert_by_family(SetName::KERNEL[shape], Element::Goto(fields, chain.to_owned()));
+    }
+
+    pub(crate) fn insert(&mut self, set: SetName, element: Element) {
         self.0.entry(set).or_default().insert(element);
     }
 
     fn insert_by_family(&mut self, [set4, set6]: [SetName; 2], element: Element) {
-        let set = if matches!(element, Element::Range(AddressRange::V6(..), ..)) { set6 } else { set4 };
-        self.insert(set, element);
+        let six = match &element {
+            Element::Range(fields) | Element::Goto(fields, _) => {
+                matches!(fields.addresses, AddressRange::V6(..))
+            }
+            Element::Interface(_) | Element::Mark(_) => false,
+        };
+        self.insert(if six { set6 } else { set4 }, element);
     }
 }
 
-/// Elements that nft printed, and that cannot be ours.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("cannot read the sets of table inet synrail as nft prints them: {0}")]
-pub struct ElementsError(String);
+/// What of all traffic services claim, as [`crate::balance::service::Classifier`] says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Every box.
+    pub all: Vec<Claim>,
+    /// Echo requests that reach a service which does not claim their protocol.
+    pub echoes: Vec<Claim>,
+}
+
+impl Claims {
+    /// Those of this classifier.
+    #[must_use]
+    pub fn of(classifier: &Classifier) -> Self {
+        Self { all: classifier.claims(), echoes: classifier.echo_claims() }
+    }
+}
+
+/// Where packets without ports can match a claim: index into [`SetName::CLAIMED`], and the fields that are asked there.
+fn shape_of(claim: &Claim) -> (usize, Fields) {
+    let Claim { addresses, protocols, ports, service: _ } = *claim;
+    if ports != PortRange::ALL {
+        (0, Fields { addresses, protocols: Some(protocols), ports: Some(ports) })
+    } else if protocols != (0, u8::MAX) {
+        (1, Fields { addresses, protocols: Some(protocols), ports: None })
+    } else {
+        (2, Fields { addresses, protocols: None, ports: None })
+    }
+}
 
 /// What to delete, then what to add.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -359,52 +419,6 @@ fn single(address: IpAddr) -> AddressRange {
     }
 }
 
-/// One element of nft's JSON: a value, a prefix, a range, or several of them joined.
-fn element_of(set: SetName, json: &Value) -> Option<Element> {
-    if matches!(set, SetName::Interfaces | SetName::Tunnels) {
-        return Some(Element::Interface(InterfaceName::new(json.as_str()?)?.to_string()));
-    }
-    if set == SetName::Targets {
-        return Some(Element::Mark(u32::try_from(json.as_u64()?).ok()?));
-    }
-    let joined = json.get("concat").and_then(Value::as_array);
-    let mut fields = joined.map_or(std::slice::from_ref(json), Vec::as_slice).iter();
-    let addresses = addresses_of(fields.next()?)?;
-    let protocols = match fields.next() {
-        Some(field) => Some(numbers_of::<u8>(field)?),
-        None => None,
-    };
-    let ports = match fields.next() {
-        Some(field) => numbers_of::<u16>(field).map(|(first, last)| Some(PortRange { first, last }))?,
-        None => None,
-    };
-    fields.next().is_none().then_some(Element::Range(addresses, protocols, ports))
-}
-
-fn addresses_of(json: &Value) -> Option<AddressRange> {
-    let address = |json: &Value| json.as_str()?.parse::<IpAddr>().ok();
-    if let Some(prefix) = json.get("prefix") {
-        let length = prefix["len"].as_u64()?.try_into().ok()?;
-        return IpNet::new(address(&prefix["addr"])?, length).ok().map(range_of);
-    }
-    if let Some(range) = json.get("range") {
-        return match (address(&range[0])?, address(&range[1])?) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => Some(AddressRange::V4(first.into(), last.into())),
-            (IpAddr::V6(first), IpAddr::V6(last)) => Some(AddressRange::V6(first.into(), last.into())),
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
-        };
-    }
-    address(json).map(single)
-}
-
-fn numbers_of<T: TryFrom<u64>>(json: &Value) -> Option<(T, T)> {
-    let number = |json: &Value| T::try_from(json.as_u64()?).ok();
-    match json.get("range") {
-        Some(range) => Some((number(&range[0])?, number(&range[1])?)),
-        None => Some((number(json)?, number(json)?)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,12 +449,20 @@ mod tests {
         assert_eq!(names(elements.of(SetName::ClaimedAddress4)), ["10.0.0.0-10.0.0.127"]);
         assert_eq!(names(elements.of(SetName::ClaimedPort6)), ["::1 . 6 . 80"]);
         assert_eq!(elements.len(), 4);
+        elements.lead(&claim(vip, (6, 6), (80, 90)), "c");
+        elements.lead(&claim(vip, (1, 1), (0, 65535)), "c");
+        elements.lead(&claim(AddressRange::V6(1, 1), (0, 255), (0, 65535)), "c");
+        let kernel = [SetName::KernelPort4, SetName::KernelProtocol4, SetName::KernelAddress6];
+        let led = kernel.map(|set| names(elements.of(set)).concat());
+        let expected =
+            ["10.0.0.0-10.0.0.127 . 6 . 80-90 : goto c", "10.0.0.0-10.0.0.127 . 1 : goto c", "::1 : goto c"];
+        assert_eq!(led, expected);
     }
 
     #[test]
     fn the_device_of_fragments_is_no_targets() {
         assert_eq!(routing::target_of_device(FRAGMENTS_DEVICE), None);
-        assert!(InterfaceName::new(FRAGMENTS_DEVICE).is_some());
+        assert!(crate::config::InterfaceName::new(FRAGMENTS_DEVICE).is_some());
     }
 
     #[test]
@@ -473,39 +495,6 @@ mod tests {
             assert_eq!(elements.has_vip(address.parse().unwrap()), is, "{address}");
         }
         assert!(!Elements::default().has_vip("10.0.0.0".parse().unwrap()));
-    }
-
-    #[test]
-    fn what_nft_1_0_6_prints_is_read() {
-        let json = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
-            {"set": {"name": "interfaces", "elem": ["eth0", "a@b{c};d"]}},
-            {"set": {"name": "vip4", "elem": [{"range": ["0.0.0.0", "9.255.255.255"]},
-                {"prefix": {"addr": "10.0.0.0", "len": 25}}, "10.0.1.7"]}},
-            {"set": {"name": "vip6", "elem": [{"prefix": {"addr": "1000::", "len": 112}}]}},
-            {"set": {"name": "claimed_protocol4", "elem": [
-                {"concat": [{"range": ["1.0.0.1", "1.0.0.6"]}, {"range": [17, 200]}]}]}},
-            {"set": {"name": "claimed_port6", "elem": [
-                {"concat": ["1000::", 17, {"range": [100, 200]}]}, {"concat": ["1000::", 6, 80]}]}},
-            {"set": {"name": "remotes4"}},
-            {"set": {"name": "of_somebody_else", "elem": [1]}}]}"#;
-        let elements = Elements::parse(json).unwrap();
-        assert_eq!(names(elements.of(SetName::Interfaces)), ["\"a@b{c};d\"", "\"eth0\""]);
-        let vip4 = ["0.0.0.0-9.255.255.255", "10.0.0.0-10.0.0.127", "10.0.1.7"];
-        assert_eq!(names(elements.of(SetName::Vip4)), vip4);
-        assert_eq!(names(elements.of(SetName::Vip6)), ["1000::-1000::ffff"]);
-        assert_eq!(names(elements.of(SetName::ClaimedProtocol4)), ["1.0.0.1-1.0.0.6 . 17-200"]);
-        assert_eq!(names(elements.of(SetName::ClaimedPort6)), ["1000:: . 6 . 80", "1000:: . 17 . 100-200"]);
-        assert_eq!(elements.len(), 9);
-    }
-
-    #[test]
-    fn foreign_elements_are_an_error_not_a_guess() {
-        for elem in [r#"{"elem": {"val": "10.0.0.1"}}"#, "7", r#""nonsense""#, r#"{"concat": []}"#] {
-            let json = format!(r#"{{"nftables": [{{"set": {{"name": "vip4", "elem": [{elem}]}}}}]}}"#);
-            assert!(Elements::parse(&json).is_err(), "{elem}");
-        }
-        assert!(Elements::parse("{}").is_err());
-        assert!(Elements::parse("").is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod backend_setup;
 pub mod elements;
+pub mod kernel_tables;
 pub mod routing;
 pub mod rule_tree;
 pub mod ruleset;

@@ -1,8 +1,9 @@
 //! The ruleset as a value: `nft/synrail.nft` with its parameters filled in, what of it goes by netlink, and how to get
 //! there from what the kernel has. PURE.
 //!
-//! Structure (chains and rules) and elements (`elements.rs`) are apart: elements change while traffic runs,
-//! the structure only with the version of synrail or with settings of the whole balancer. Its name, which the table
+//! Structure (chains and rules), copies of services' tables (`kernel_tables.rs`) and elements (`elements.rs`) are apart:
+//! elements and copies change while traffic runs, the structure only with the version of synrail or with settings of the
+//! whole balancer. Its name, which the table
 //! carries as that of an empty chain, is made from all of it, so a restarted lbd finds out that nothing is to do.
 
 use std::fmt::Write as _;
@@ -11,9 +12,11 @@ use serde_json::Value;
 use thiserror::Error;
 use twox_hash::XxHash3_64;
 
-use super::elements::{Elements, TABLE};
+use super::{
+    elements::{Claims, Elements, TABLE},
+    kernel_tables::{self, KernelTable},
+};
 use crate::{
-    balance::service::Claim,
     config::{Balancer, GUE_PORT, QueueRange, Steering},
     packet::Probe,
     state::State,
@@ -38,6 +41,8 @@ pub enum QueueBy {
 pub struct Ruleset {
     /// Chains and rules.
     pub structure: Structure,
+    /// The kernel's copies of services' tables.
+    pub tables: Vec<KernelTable>,
     /// Elements of the sets.
     pub elements: Elements,
 }
@@ -66,7 +71,7 @@ pub struct Chain {
     pub rules: usize,
 }
 
-/// A chain that is filled by netlink, with one rule.
+/// A rule that goes by netlink, into a chain that has no others but such.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NativeChain {
     /// Its name.
@@ -86,8 +91,30 @@ pub enum NativeRule {
     TooBig4,
     /// `@th,256,128 @vip6 counter name too_big ip6 saddr set @th,256,128`
     TooBig6,
+    /// Of a packet that is quoted: `@th,160,32 . @th,136,8 . @th,224,16 vmap @kernel_port4`, and for IPv6 the same. As
+    /// many of the fields are asked as the map has.
+    Quoted(Family, QuotedFields),
     /// NFQUEUE to these queues, with bypass, and fanout where there are several.
     XtQueue(QueueRange),
+}
+
+/// Of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the ruleset")]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+/// What of a quoted packet says which service it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QuotedFields {
+    /// Its source.
+    Address,
+    /// And its protocol.
+    Protocol,
+    /// And its source port.
+    Port,
 }
 
 /// The template and its parameters do not fit each other.
@@ -100,9 +127,11 @@ impl Ruleset {
     ///
     /// # Errors
     /// Never with the template that is built in; a test sees to that.
-    pub fn new(state: &State, claims: &[Claim], queue_by: QueueBy) -> Result<Self, TemplateError> {
+    pub fn new(state: &State, claims: &Claims, queue_by: QueueBy) -> Result<Self, TemplateError> {
         let structure = Structure::new(&state.balancer, queue_by)?;
-        Ok(Self { structure, elements: Elements::wanted(state, claims) })
+        let tables = kernel_tables::wanted(state)?;
+        let elements = Elements::wanted(state, claims, &tables);
+        Ok(Self { structure, tables, elements })
     }
 }
 
@@ -118,6 +147,11 @@ impl Structure {
             NativeChain { name: "too_big4", rule: NativeRule::TooBig4 },
             NativeChain { name: "too_big6", rule: NativeRule::TooBig6 },
         ];
+        for (name, family) in [("quoted4", Family::Ipv4), ("quoted6", Family::Ipv6)] {
+            let fields = [QuotedFields::Port, QuotedFields::Protocol, QuotedFields::Address];
+            native
+                .extend(fields.map(|fields| NativeChain { name, rule: NativeRule::Quoted(family, fields) }));
+        }
         let mut queue_in = |name, queues| match queue_by {
             QueueBy::Nft => queue_statement(queues),
             QueueBy::Xtables => {
@@ -169,13 +203,15 @@ impl Structure {
         format!("add chain inet {TABLE} {}\n", self.name)
     }
 
-    /// What leads from `current`, the chains that the kernel has (`None`: no table), to this structure.
+    /// What leads from `current`, the chains that the kernel has (`None`: no table), to this structure. Those of services'
+    /// tables are left alone.
     #[must_use]
     pub fn change_from(&self, current: Option<&[Chain]>) -> StructureChange {
         let Some(current) = current else {
             return StructureChange { text: Some(self.text.clone()), removed_base_chains: vec![] };
         };
-        let known = |chain: &Chain| current.iter().any(|other| other == chain);
+        let current: Vec<&Chain> = current.iter().filter(|chain| !kernel_tables::is_ours(chain)).collect();
+        let known = |chain: &Chain| current.contains(&chain);
         if self.chains.len() == current.len() && self.chains.iter().all(known) {
             return StructureChange { text: None, removed_base_chains: vec![] };
         }
@@ -211,11 +247,20 @@ pub struct StructureChange {
     pub removed_base_chains: Vec<String>,
 }
 
-/// The chains of table inet synrail in the answer of `nft -j -t list ruleset inet`; `None` when there is no such table.
+/// What table inet synrail has, but for elements.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Its chains.
+    pub chains: Vec<Chain>,
+    /// The names of its maps.
+    pub maps: Vec<String>,
+}
+
+/// Table inet synrail in the answer of `nft -j -t list ruleset inet`; `None` when there is no such table.
 ///
 /// # Errors
 /// When it is no such answer.
-pub fn chains_of_json(json: &str) -> Result<Option<Vec<Chain>>, ChainsError> {
+pub fn listing_of_json(json: &str) -> Result<Option<Listing>, ChainsError> {
     let answer: Value = serde_json::from_str(json).map_err(|error| ChainsError(error.to_string()))?;
     let objects =
         answer["nftables"].as_array().ok_or_else(|| ChainsError("no list of objects".to_owned()))?;
@@ -236,7 +281,9 @@ pub fn chains_of_json(json: &str) -> Result<Option<Vec<Chain>>, ChainsError> {
             rules,
         });
     }
-    Ok(Some(chains))
+    let maps = objects.iter().filter_map(|object| object.get("map")).filter(|map| in_table(map));
+    let maps = maps.filter_map(|map| map["name"].as_str()).map(str::to_owned).collect();
+    Ok(Some(Listing { chains, maps }))
 }
 
 /// Chains that nft printed, and that cannot be read.
@@ -260,7 +307,7 @@ fn probe(length: &str, says: usize, bytes: usize) -> String {
 }
 
 /// The template with every `{{name}}` replaced. The comment at its head, which explains the parameters, is left out.
-fn fill(template: &str, parameters: &[(&str, String)]) -> Result<String, TemplateError> {
+pub(super) fn fill(template: &str, parameters: &[(&str, String)]) -> Result<String, TemplateError> {
     let body_starts = template.find("\ntable ").ok_or_else(|| TemplateError("no table".to_owned()))? + 1;
     let mut text = template[body_starts..].to_owned();
     for (name, value) in parameters {
@@ -277,7 +324,7 @@ fn fill(template: &str, parameters: &[(&str, String)]) -> Result<String, Templat
 }
 
 /// The chains of the filled text, which keeps to one statement a line.
-fn chains_of_text(text: &str) -> Vec<Chain> {
+pub(super) fn chains_of_text(text: &str) -> Vec<Chain> {
     let mut chains: Vec<Chain> = Vec::new();
     let mut inside = false;
     for line in text.lines() {
@@ -359,7 +406,8 @@ mod tests {
     #[test]
     fn the_template_has_every_set_and_explains_every_parameter() {
         for set in SetName::ALL {
-            assert!(TEMPLATE.contains(&format!("set {} {{", set.name())), "{set:?}");
+            let kind = if set.name().starts_with("kernel_") { "map" } else { "set" };
+            assert!(TEMPLATE.contains(&format!("{kind} {} {{", set.name())), "{set:?}");
         }
         let (head, body) = TEMPLATE.split_once("\ntable ").unwrap();
         for part in body.split("{{").skip(1) {
@@ -375,6 +423,8 @@ mod tests {
             let named = ["goto", "jump"].iter().any(|verb| {
                 structure.text.lines().any(|line| line.trim().ends_with(&format!("{verb} {}", chain.name)))
             });
+            // Services' own chains go there.
+            let named = named || chain.name == "by_kernel";
             assert_eq!(named, chain.name != structure.name, "{}", chain.name);
         }
         for line in structure.text.lines().map(str::trim) {
@@ -411,8 +461,7 @@ mod tests {
         };
         let last = ["ip daddr @vip4 notrack", "ip6 daddr @vip6 notrack"];
         assert!(rules(&every_packet, "before_conntrack").ends_with(&last.map(str::to_owned)));
-        for chain in ["before_conntrack", "steer4", "steer6", "answered4", "answered6", "leaving", "staying"]
-        {
+        for chain in ["before_conntrack", "steer4", "steer6", "steered4", "steered6", "leaving", "staying"] {
             let remembers = |structure| {
                 let rules = rules(structure, chain);
                 // What stands behind a rule that always ends the chain does nothing.
@@ -502,12 +551,15 @@ mod tests {
             {"chain": {"family": "inet", "table": "other", "name": "steer"}},
             {"chain": {"family": "inet", "table": "synrail", "name": "ask"}},
             {"rule": {"family": "inet", "table": "synrail", "chain": "ask", "expr": [{"accept": null}]}},
+            {"map": {"family": "inet", "table": "synrail", "name": "table_web_97"}},
+            {"map": {"family": "inet", "table": "other", "name": "m"}},
             {"rule": {"family": "ip", "table": "synrail", "chain": "ask"}}]}"#;
         let steer = Chain { name: "steer".to_owned(), base: Some(("prerouting".to_owned(), -150)), rules: 0 };
         let ask = Chain { name: "ask".to_owned(), base: None, rules: 1 };
-        assert_eq!(chains_of_json(json), Ok(Some(vec![steer, ask])));
+        let maps = vec!["table_web_97".to_owned()];
+        assert_eq!(listing_of_json(json), Ok(Some(Listing { chains: vec![steer, ask], maps })));
         let other = r#"{"nftables": [{"table": {"family": "ip", "name": "synrail"}}]}"#;
-        assert_eq!(chains_of_json(other), Ok(None));
-        assert!(chains_of_json("{}").is_err());
+        assert_eq!(listing_of_json(other), Ok(None));
+        assert!(listing_of_json("{}").is_err());
     }
 }

@@ -30,8 +30,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::RegionError;
 use crate::{
     config::{
-        Balancer, Encap, FragmentLimits, HashMode, InterfaceName, Name, Path, Pmtu, PortRange, Protocol,
-        Protocols, QueueRange, Steering, TIER_MAX, TableSize, Timeouts, TracerSettings, Weight,
+        Balancer, Encap, FragmentLimits, HashMode, InterfaceName, KERNEL_ENTRIES, Name, Path, Pmtu,
+        PortRange, Protocol, Protocols, QueueRange, Steering, TIER_MAX, TableSize, Timeouts, TracerSettings,
+        Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
     state::{Backend, ENTRIES_MAX, Service, State, TierMember},
@@ -71,10 +72,11 @@ struct Head {
     address6: [u8; 16],
     receivers: u32,
     traces_per_second: u32,
+    kernel_entries: u32,
     /// 0 syn-only, 1 every-packet.
     steering: u8,
     gre_in: u8,
-    reserved: [u8; 14],
+    reserved: [u8; 10],
 }
 
 /// A [`Name`], padded with zeros.
@@ -203,12 +205,13 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         address6: balancer.address6.map_or([0; 16], |address| address.octets()),
         receivers: count(balancer.tracer.receivers.len()),
         traces_per_second: balancer.tracer.per_second,
+        kernel_entries: balancer.kernel_entries,
         steering: match balancer.steering {
             Steering::SynOnly => 0,
             Steering::EveryPacket => 1,
         },
         gre_in: u8::from(balancer.gre_in),
-        reserved: [0; 14],
+        reserved: [0; 10],
     };
     let mut bytes = Vec::with_capacity(size_of::<Head>() + entries * 2 + (1 << 16));
     bytes.extend(head.as_bytes());
@@ -471,6 +474,9 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
             1 if head.addresses & 3 != 0 => true,
             _ => return Err(RegionError::Corrupt("gre_in")),
         },
+        kernel_entries: Some(head.kernel_entries)
+            .filter(|entries| KERNEL_ENTRIES.contains(entries))
+            .ok_or(RegionError::Corrupt("the limit of the kernel's tables"))?,
         tracer: TracerSettings {
             receivers: Vec::new(),
             per_second: Some(head.traces_per_second)

@@ -26,18 +26,16 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::{
-    socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
-        setsockopt, socket, sockopt::ReceiveTimeout,
-    },
-    time::{TimeVal, TimeValLike as _},
-};
+use nix::sys::socket::{MsgFlags, recv, send};
 
+use super::netlink::{
+    HEADER_BYTES, HEADERS_BYTES, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR,
+    attribute, kind, netfilter, word,
+};
 use crate::{
     ids::{Mark, MarkMask},
     io::{Pin, Pins},
-    packet::{Addresses, L4, Packet, Ports},
+    packet::{Addresses, ICMP, ICMPV6, L4, Packet, Ports},
 };
 
 /// How long an answer may take.
@@ -49,14 +47,6 @@ const REQUEST_BYTES_MAX: usize = 256;
 /// An answer takes a few hundred bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 
-const NETLINK_HEADER_BYTES: usize = 16;
-const HEADERS_BYTES: usize = NETLINK_HEADER_BYTES + 4;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_CREATE: u16 = 0x400;
-const NLMSG_ERROR: u16 = 2;
-const NLA_F_NESTED: u16 = 0x8000;
-const NLA_TYPE_MASK: u16 = 0x3fff;
 const IPCTNL_MSG_CT_NEW: u16 = 1 << 8;
 const IPCTNL_MSG_CT_GET: u16 = 1 << 8 | 1;
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -77,10 +67,8 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_PROTO_ICMP: [u16; 3] = [4, 5, 6];
 const CTA_PROTO_ICMPV6: [u16; 3] = [7, 8, 9];
 
-const ICMP: u8 = 1;
 const DCCP: u8 = 33;
 const GRE: u8 = 47;
-const ICMPV6: u8 = 58;
 const UDP_LITE: u8 = 136;
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST6: u8 = 128;
@@ -100,13 +88,7 @@ impl Conntrack {
     /// # Errors
     /// When there is no socket to be had.
     pub fn open() -> io::Result<Self> {
-        let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
-        let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
-        let limit = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).unwrap_or(i64::MAX));
-        setsockopt(&socket, ReceiveTimeout, &limit)?;
-        // To the kernel, and only the kernel can answer.
-        connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        let mut conntrack = Self { socket, sequence: 0, missing: None };
+        let mut conntrack = Self { socket: netfilter(PATIENCE)?, sequence: 0, missing: None };
         let (unspecified, ports) = (IpAddr::from([0; 4]), Ports { src: 0, dst: 0 });
         if let Some(nobody) = Packet::described(17, unspecified, unspecified, ports) {
             conntrack.missing = conntrack.pin_of(&nobody).err().and_then(|error| error.raw_os_error());
@@ -178,15 +160,14 @@ enum Answer {
 /// The kernel's answer to request `sequence`; `None` if it answers another one.
 fn read_answer(bytes: &[u8], sequence: u32) -> Option<io::Result<Answer>> {
     let unreadable = || Some(Err(io::Error::from(io::ErrorKind::InvalidData)));
-    let kind = bytes.get(4..).and_then(|kind| kind.first_chunk());
-    let (Some(kind), Some(answered)) = (kind, word(bytes, 8)) else {
+    let (Some(kind), Some(answered)) = (kind(bytes), word(bytes, 8)) else {
         return unreadable();
     };
     if answered != sequence {
         return None;
     }
-    match u16::from_ne_bytes(*kind) {
-        NLMSG_ERROR => match word(bytes, NETLINK_HEADER_BYTES).map(u32::cast_signed) {
+    match kind {
+        NLMSG_ERROR => match word(bytes, HEADER_BYTES).map(u32::cast_signed) {
             Some(0) => Some(Ok(Answer::Done)),
             Some(error @ ..0) => Some(Err(io::Error::from_raw_os_error(error.saturating_neg()))),
             Some(_) | None => unreadable(),
@@ -194,34 +175,17 @@ fn read_answer(bytes: &[u8], sequence: u32) -> Option<io::Result<Answer>> {
         IPCTNL_MSG_CT_NEW => {
             let attributes = bytes.get(HEADERS_BYTES..).unwrap_or_default();
             // The kernel leaves out a mark of 0.
-            let mark = Mark(attribute(attributes, CTA_MARK).map_or(0, u32::from_be_bytes));
-            let left_seconds = attribute(attributes, CTA_TIMEOUT).map(u32::from_be_bytes);
+            let mark = Mark(number(attributes, CTA_MARK).map_or(0, u32::from_be_bytes));
+            let left_seconds = number(attributes, CTA_TIMEOUT).map(u32::from_be_bytes);
             Some(Ok(Answer::Entry(Pin { mark, left_seconds })))
         }
         _ => unreadable(),
     }
 }
 
-/// The number at this place.
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
-}
-
 /// The value of the attribute of that kind, which is 4 bytes long.
-fn attribute(attributes: &[u8], wanted: u16) -> Option<[u8; 4]> {
-    attribute_bytes(attributes, wanted)?.first_chunk().copied()
-}
-
-/// The value of the attribute of that kind.
-fn attribute_bytes(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let &[l0, l1, k0, k1] = attributes.first_chunk()?;
-        let (bytes, kind) = (usize::from(u16::from_ne_bytes([l0, l1])), u16::from_ne_bytes([k0, k1]));
-        if kind & NLA_TYPE_MASK == wanted {
-            return attributes.get(4..bytes);
-        }
-        attributes = attributes.get(bytes.max(4).next_multiple_of(4)..)?;
-    }
+fn number(attributes: &[u8], wanted: u16) -> Option<[u8; 4]> {
+    attribute(attributes, wanted)?.first_chunk().copied()
 }
 
 /// A request under construction.

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod conntrack;
 #[cfg(test)]
 pub(crate) mod namespace;
+mod netlink;
 pub mod nfqueue;
 pub mod nft;
 pub mod probe;

@@ -10,19 +10,20 @@ use std::{io, net::IpAddr, os::fd::AsRawFd as _};
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::{
-    CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_MARK, CTA_TUPLE_IP, CTA_TUPLE_ORIG, Conntrack, HEADERS_BYTES,
-    IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_NEW, NETLINK_HEADER_BYTES, NLM_F_ACK, NLMSG_ERROR, Request,
-    attribute_bytes, word,
+    CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_MARK, CTA_TUPLE_IP, CTA_TUPLE_ORIG, Conntrack, IPCTNL_MSG_CT_GET,
+    IPCTNL_MSG_CT_NEW, Request,
 };
-use crate::ids::MarkMask;
+use crate::{
+    ids::MarkMask,
+    sys::netlink::{
+        DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR,
+        attribute, kind, messages, word,
+    },
+};
 
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_DONE: u16 = 3;
 const IPCTNL_MSG_CT_DELETE: u16 = 1 << 8 | 2;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
-/// A dump's answers are 32 KiB at most (`netlink_dump` in `net/netlink/af_netlink.c`).
-const DUMP_BYTES_MAX: usize = 64 * 1024;
 
 impl Conntrack {
     /// Deletes the entries that have some of these bits in their mark and go to such an address. Says how many.
@@ -88,23 +89,12 @@ struct Entry<'a> {
     named_by: [Option<(u16, &'a [u8])>; 3],
 }
 
-/// The netlink messages in this buffer.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let length = usize::try_from(word(bytes, 0)?).ok()?;
-        let message = bytes.get(..length).filter(|message| message.len() >= NETLINK_HEADER_BYTES)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(message)
-    })
-}
-
 fn read(message: &[u8]) -> io::Result<Part<'_>> {
     let unreadable = || io::Error::from(io::ErrorKind::InvalidData);
-    let kind = message.get(4..).and_then(|kind| kind.first_chunk()).copied().ok_or_else(unreadable)?;
-    match u16::from_ne_bytes(kind) {
+    match kind(message).ok_or_else(unreadable)? {
         NLMSG_DONE => Ok(Part::Done),
         NLMSG_ERROR => {
-            let error = word(message, NETLINK_HEADER_BYTES).ok_or_else(unreadable)?.cast_signed();
+            let error = word(message, HEADER_BYTES).ok_or_else(unreadable)?.cast_signed();
             Err(io::Error::from_raw_os_error(error.saturating_neg()))
         }
         IPCTNL_MSG_CT_NEW => Ok(entry(message).map_or(Part::Other, Part::Entry)),
@@ -113,17 +103,16 @@ fn read(message: &[u8]) -> io::Result<Part<'_>> {
 }
 
 fn entry(message: &[u8]) -> Option<Entry<'_>> {
-    let &family = message.get(NETLINK_HEADER_BYTES)?;
+    let &family = message.get(HEADER_BYTES)?;
     let attributes = message.get(HEADERS_BYTES..)?;
-    let tuple = attribute_bytes(attributes, CTA_TUPLE_ORIG)?;
-    let addresses = attribute_bytes(tuple, CTA_TUPLE_IP)?;
-    let four = || Some(IpAddr::from(*attribute_bytes(addresses, CTA_IP_V4_DST)?.first_chunk::<4>()?));
-    let six = || Some(IpAddr::from(*attribute_bytes(addresses, CTA_IP_V6_DST)?.first_chunk::<16>()?));
+    let tuple = attribute(attributes, CTA_TUPLE_ORIG)?;
+    let addresses = attribute(tuple, CTA_TUPLE_IP)?;
+    let four = || Some(IpAddr::from(*attribute(addresses, CTA_IP_V4_DST)?.first_chunk::<4>()?));
+    let six = || Some(IpAddr::from(*attribute(addresses, CTA_IP_V6_DST)?.first_chunk::<16>()?));
     let to = four().or_else(six)?;
     // The kernel leaves out a mark of 0.
-    let mark = attribute_bytes(attributes, CTA_MARK).and_then(|mark| mark.first_chunk().copied());
-    let named_by =
-        [CTA_TUPLE_ORIG, CTA_ZONE, CTA_ID].map(|kind| Some((kind, attribute_bytes(attributes, kind)?)));
+    let mark = attribute(attributes, CTA_MARK).and_then(|mark| mark.first_chunk().copied());
+    let named_by = [CTA_TUPLE_ORIG, CTA_ZONE, CTA_ID].map(|kind| Some((kind, attribute(attributes, kind)?)));
     Some(Entry { family, mark: mark.map_or(0, u32::from_be_bytes), to, named_by })
 }
 
@@ -141,7 +130,7 @@ mod tests {
         },
     };
 
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    fn made(kind: u16, value: &[u8]) -> Vec<u8> {
         let length = u16::try_from(4 + value.len()).unwrap();
         let mut attribute = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
         attribute.extend(value);
@@ -156,10 +145,8 @@ mod tests {
 
     #[test]
     fn a_dump_is_read_whatever_it_holds() {
-        let addresses =
-            attribute(0x8001, &[attribute(1, &[10, 0, 0, 1]), attribute(2, &[10, 0, 0, 2])].concat());
-        let (tuple, id, mark) =
-            (attribute(0x8001, &addresses), attribute(12, &[1, 2, 3, 4]), attribute(8, &[0, 0, 1, 2]));
+        let addresses = made(0x8001, &[made(1, &[10, 0, 0, 1]), made(2, &[10, 0, 0, 2])].concat());
+        let (tuple, id, mark) = (made(0x8001, &addresses), made(12, &[1, 2, 3, 4]), made(8, &[0, 0, 1, 2]));
         let whole = message(0x100, &[&[2, 0, 0, 0], &tuple[..], &id, &mark].concat());
         let bare = message(0x100, &[&[2, 0, 0, 0], &mark[..]].concat());
         let done = message(NLMSG_DONE, &[0; 4]);

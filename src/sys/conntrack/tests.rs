@@ -3,7 +3,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use nix::sys::socket::{SockaddrStorage, sendto};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket};
 
 use super::*;
 use crate::sys::{

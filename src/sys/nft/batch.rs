@@ -1,6 +1,6 @@
 //! The rules that go to nf_tables by netlink, in one batch, through libnftnl: what the nft command cannot say.
 //!
-//! Each chain here has one rule; the batch flushes the chain and adds it, so the two cannot be seen apart. Keys of
+//! The batch flushes each chain and adds its rules, so the two cannot be seen apart. Keys of
 //! `pending6` are laid out as nft lays them out: 40 bytes from register 8 on (address, port padded to 4, address, port
 //! padded to 4), the mark in register 18.
 #![allow(unsafe_code)] // libnftnl is C; the one function that leaves this module is safe.
@@ -21,7 +21,7 @@ use crate::{
     config::QueueRange,
     plan::{
         elements::TABLE,
-        ruleset::{NativeChain, NativeRule},
+        ruleset::{Family, NativeChain, NativeRule, QuotedFields},
     },
 };
 
@@ -40,15 +40,17 @@ const DATA: u32 = KEY + 10;
 /// Long enough for the answers to a batch of a few messages.
 const ANSWERS_BYTES: usize = 32 * 1024;
 
-/// Flushes these chains and gives each its rule, all at once.
+/// Flushes these chains and gives each its rules, all at once.
 pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
     let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
     let table = Table::new(CString::new(TABLE).map_err(invalid)?, ProtoFamily::Inet);
     let mut batch = Batch::new();
-    for native in chains {
+    for (index, native) in chains.iter().enumerate() {
         let chain = Chain::new(CString::new(native.name).map_err(invalid)?, &table);
-        // A deletion that names no rule means every rule of the chain.
-        batch.add(&Rule::new(&chain), MsgType::Del);
+        if chains[..index].iter().all(|other| other.name != native.name) {
+            // A deletion that names no rule means every rule of the chain.
+            batch.add(&Rule::new(&chain), MsgType::Del);
+        }
         let mut rule = Rule::new(&chain);
         match native.rule {
             NativeRule::Forget6 => pending6(&mut rule, DynsetOp::Delete),
@@ -58,6 +60,7 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
             }
             NativeRule::TooBig4 => too_big(&mut rule, &TOO_BIG4),
             NativeRule::TooBig6 => too_big(&mut rule, &TOO_BIG6),
+            NativeRule::Quoted(family, fields) => quoted(&mut rule, family, fields),
             NativeRule::XtQueue(queues) => rule.add_expr(&Part::XtQueue(queues)),
         }
         batch.add(&rule, MsgType::Add);
@@ -126,6 +129,39 @@ fn too_big(rule: &mut Rule<'_>, at: &TooBig) {
     rule.add_expr(&Part::Write { header: network, offset_bytes: at.source_at, bytes, from: KEY, checksum });
 }
 
+/// The packet that an ICMP error quotes 8 bytes behind its own start leads to a service's table.
+fn quoted(rule: &mut Rule<'_>, family: Family, fields: QuotedFields) {
+    const QUOTE_AT: u32 = 8;
+    // Where in the quoted packet are source, protocol and source port, and how long is an address?
+    let (protocol, source_at, protocol_at, port_at, bytes) = match family {
+        Family::Ipv4 => ((NFPROTO_IPV4, IPPROTO_ICMP), 12, 9, 20, 4),
+        Family::Ipv6 => ((NFPROTO_IPV6, IPPROTO_ICMPV6), 8, 6, 40, 16),
+    };
+    let map = match (fields, family) {
+        (QuotedFields::Address, Family::Ipv4) => c"kernel_address4",
+        (QuotedFields::Address, Family::Ipv6) => c"kernel_address6",
+        (QuotedFields::Protocol, Family::Ipv4) => c"kernel_protocol4",
+        (QuotedFields::Protocol, Family::Ipv6) => c"kernel_protocol6",
+        (QuotedFields::Port, Family::Ipv4) => c"kernel_port4",
+        (QuotedFields::Port, Family::Ipv6) => c"kernel_port6",
+    };
+    rule.add_expr(&Meta::NfProto);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, protocol.0));
+    rule.add_expr(&Meta::L4Proto);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, protocol.1));
+    let mut load = |at: u32, bytes, to| {
+        rule.add_expr(&Part::Payload { header: Header::Transport, offset_bytes: QUOTE_AT + at, bytes, to });
+    };
+    load(source_at, bytes, KEY);
+    if fields >= QuotedFields::Protocol {
+        load(protocol_at, 1, KEY + bytes / 4);
+    }
+    if fields >= QuotedFields::Port {
+        load(port_at, 2, KEY + bytes / 4 + 1);
+    }
+    rule.add_expr(&Part::Goto { map, key: KEY });
+}
+
 /// What else changes when a field of the IP header does.
 #[derive(Clone, Copy)]
 enum Checksum {
@@ -149,12 +185,40 @@ enum DynsetOp {
 
 /// Expressions that the nftnl crate lacks, or ties to register 1.
 enum Part {
-    Payload { header: Header, offset_bytes: u32, bytes: u32, to: u32 },
-    Write { header: Header, offset_bytes: u32, bytes: u32, from: u32, checksum: Checksum },
-    Lookup { set: &'static CStr, key: u32 },
-    Count { counter: &'static CStr },
-    Mark { to: u32 },
-    Dynset { map: &'static CStr, op: DynsetOp, key: u32, data: u32 },
+    Payload {
+        header: Header,
+        offset_bytes: u32,
+        bytes: u32,
+        to: u32,
+    },
+    Write {
+        header: Header,
+        offset_bytes: u32,
+        bytes: u32,
+        from: u32,
+        checksum: Checksum,
+    },
+    Lookup {
+        set: &'static CStr,
+        key: u32,
+    },
+    /// A lookup in a map of verdicts.
+    Goto {
+        map: &'static CStr,
+        key: u32,
+    },
+    Count {
+        counter: &'static CStr,
+    },
+    Mark {
+        to: u32,
+    },
+    Dynset {
+        map: &'static CStr,
+        op: DynsetOp,
+        key: u32,
+        data: u32,
+    },
     XtQueue(QueueRange),
 }
 
@@ -184,6 +248,10 @@ impl Expression for Part {
             Self::Lookup { set, key } => Raw::new(c"lookup")
                 .text(sys::NFTNL_EXPR_LOOKUP_SET, set)
                 .u32(sys::NFTNL_EXPR_LOOKUP_SREG, key),
+            Self::Goto { map, key } => Raw::new(c"lookup")
+                .text(sys::NFTNL_EXPR_LOOKUP_SET, map)
+                .u32(sys::NFTNL_EXPR_LOOKUP_SREG, key)
+                .u32(sys::NFTNL_EXPR_LOOKUP_DREG, libc::NFT_REG_VERDICT.cast_unsigned()),
             Self::Count { counter } => Raw::new(c"objref")
                 .u32(sys::NFTNL_EXPR_OBJREF_IMM_TYPE, NFT_OBJECT_COUNTER)
                 .text(sys::NFTNL_EXPR_OBJREF_IMM_NAME, counter),

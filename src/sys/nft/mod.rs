@@ -1,21 +1,25 @@
 //! Puts the ruleset of `plan/` into the kernel, and reads it back.
 //!
 //! Three steps, each one transaction: chains and rules as text through the `nft` command, if they differ; the rules
-//! that go by netlink (`batch.rs`), if there was a first step; the elements of the sets, if they differ, with the name
-//! of the structure. The order makes a first application harmless: as long as the set of interfaces is empty no packet
+//! that go by netlink (`batch.rs`), if there was a first step; chains of services' tables and elements of the sets, if
+//! they differ, with the name of the structure. The entries of services' tables (`tables.rs`) come later, and are many. The order makes a first application harmless: as long as the set of interfaces is empty no packet
 //! meets a rule. Then both are read back. What is in place is not touched, so a restarted lbd takes over, and nothing
 //! here ever removes a base chain, except where another version of synrail had other ones ([`Applied`] says so).
 
 mod batch;
 mod command;
+mod elements;
+mod tables;
 
 use thiserror::Error;
 
 pub(crate) use command::nft;
+pub use tables::Tables;
 
 use crate::plan::{
-    elements::{Elements, ElementsError, TABLE},
-    ruleset::{Chain, ChainsError, NativeRule, QueueBy, Ruleset, chains_of_json},
+    elements::{Elements, ElementsError, SetName, TABLE},
+    kernel_tables,
+    ruleset::{ChainsError, Listing, NativeRule, QueueBy, Ruleset, listing_of_json},
 };
 
 /// Why the ruleset could not be put in force, or read.
@@ -46,9 +50,17 @@ pub enum NftError {
     /// What nft printed about chains cannot be read.
     #[error(transparent)]
     Chains(#[from] ChainsError),
-    /// What nft printed about sets cannot be read.
+    /// What the kernel says about sets cannot be read.
     #[error(transparent)]
     Elements(#[from] ElementsError),
+    /// The kernel does not say what is in a set or map, or does not change it.
+    #[error("nf_tables, {what} of table inet synrail: {error}")]
+    Set {
+        /// Its name.
+        what: String,
+        /// What the kernel says.
+        error: std::io::Error,
+    },
     /// What nft printed about counters cannot be read.
     #[error("cannot read what nft prints of table inet synrail: {0}")]
     Unreadable(String),
@@ -86,14 +98,16 @@ pub enum StructureApplied {
 /// # Errors
 /// When nft or the kernel refuses; each step is done wholly or not at all.
 pub fn apply(ruleset: &Ruleset) -> Result<Applied, NftError> {
-    let structure = apply_structure(ruleset)?;
+    let before = read_listing()?;
+    let structure = apply_structure(ruleset, before.as_ref())?;
     let current = read_elements()?;
     let diff = current.diff(&ruleset.elements);
     let stamp = if structure == StructureApplied::Kept { String::new() } else { ruleset.structure.stamp() };
-    let text = stamp + &diff.text();
+    let chains = before.map(|listing| listing.chains).unwrap_or_default();
+    let text = stamp + &kernel_tables::missing(&ruleset.tables, &chains) + &diff.text();
     if !text.is_empty() {
         nft("the elements of the sets", &["-f", "-"], Some(&text))?;
-        if !structure_in_force(ruleset)? {
+        if !chains_in_force(ruleset)? {
             return Err(NftError::NotInForce("chains and rules"));
         }
         if !read_elements()?.diff(&ruleset.elements).is_empty() {
@@ -108,7 +122,7 @@ pub fn apply(ruleset: &Ruleset) -> Result<Applied, NftError> {
 /// # Errors
 /// When the table cannot be read.
 pub fn in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
-    Ok(structure_in_force(ruleset)? && read_elements()?.diff(&ruleset.elements).is_empty())
+    Ok(chains_in_force(ruleset)? && read_elements()?.diff(&ruleset.elements).is_empty())
 }
 
 /// How this kernel can queue packets: asked with a check that changes nothing.
@@ -130,7 +144,7 @@ pub fn queue_by() -> Result<QueueBy, NftError> {
 /// # Errors
 /// When the kernel refuses.
 pub fn cleanup() -> Result<bool, NftError> {
-    if read_chains()?.is_none() {
+    if read_listing()?.is_none() {
         return Ok(false);
     }
     nft("the removal of the table", &["delete", "table", "inet", TABLE], None)?;
@@ -168,9 +182,8 @@ pub fn counters() -> Result<Vec<Counter>, NftError> {
     Ok(counters)
 }
 
-fn apply_structure(ruleset: &Ruleset) -> Result<StructureApplied, NftError> {
-    let current = read_chains()?;
-    let change = ruleset.structure.change_from(current.as_deref());
+fn apply_structure(ruleset: &Ruleset, current: Option<&Listing>) -> Result<StructureApplied, NftError> {
+    let change = ruleset.structure.change_from(current.map(|listing| &listing.chains[..]));
     let Some(text) = change.text else { return Ok(StructureApplied::Kept) };
     nft("the ruleset", &["-f", "-"], Some(&text))?;
     let mut native = ruleset.structure.native.iter();
@@ -192,22 +205,31 @@ fn apply_structure(ruleset: &Ruleset) -> Result<StructureApplied, NftError> {
     })
 }
 
-fn structure_in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
-    Ok(ruleset.structure.change_from(read_chains()?.as_deref()).text.is_none())
+/// Of the structure, and of services' tables.
+fn chains_in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
+    let Some(listing) = read_listing()? else { return Ok(false) };
+    let same = ruleset.structure.change_from(Some(&listing.chains)).text.is_none();
+    Ok(same && kernel_tables::missing(&ruleset.tables, &listing.chains).is_empty())
 }
 
-/// The one way of nft 1.0.6 to list anything but single sets that does not read all elements of `pending` before: 6 ms
-/// against 700 ms, where it is full.
+/// The one way of nft 1.0.6 to list anything but single sets that does not read all elements of `pending` and of services'
+/// tables before: 6 ms against 500 ms for each 65536 of them.
 const LIST_TERSE: [&str; 5] = ["-j", "-t", "list", "ruleset", "inet"];
 
-/// The chains that the kernel has; `None` when there is no table.
-fn read_chains() -> Result<Option<Vec<Chain>>, NftError> {
-    Ok(chains_of_json(&nft("the list of chains", &LIST_TERSE, None)?)?)
+/// What the kernel has, but for elements; `None` when there is no table.
+fn read_listing() -> Result<Option<Listing>, NftError> {
+    Ok(listing_of_json(&nft("the list of chains", &LIST_TERSE, None)?)?)
 }
 
+/// What single sets hold. A set that is not there is empty.
 fn read_elements() -> Result<Elements, NftError> {
-    let json = nft("the list of sets", &["-j", "-n", "list", "sets", "table", "inet", TABLE], None)?;
-    Ok(Elements::parse(&json)?)
+    let failed = |what: &str, error| NftError::Set { what: what.to_owned(), error };
+    let mut netlink = elements::Reader::open().map_err(|error| failed("all sets", error))?;
+    let mut read = Elements::default();
+    for set in SetName::ALL {
+        read.read(set, netlink.elements(set.name()).map_err(|error| failed(set.name(), error))?)?;
+    }
+    Ok(read)
 }
 
 #[cfg(test)]

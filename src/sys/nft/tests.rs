@@ -2,6 +2,7 @@
 //! `cargo test sys::nft -- --ignored`.
 
 mod batches;
+mod kernel_tables;
 mod packets;
 mod steering;
 
@@ -10,6 +11,7 @@ use crate::{
     balance::service::{AddressRange, Claim},
     config::{Balancer, Encap, InterfaceName, Path, PortRange, QueueRange, Timeouts},
     ids::MarkMask,
+    plan::elements::Claims,
     state::State,
     sys::namespace::in_namespace,
 };
@@ -27,21 +29,22 @@ fn state() -> State {
     State { balancer, services: vec![], tier: vec![], targets, target_cursor: 0 }
 }
 
-fn claims(last: u32) -> Vec<Claim> {
+fn claims(last: u32) -> Claims {
     let ports = PortRange { first: 80, last: 90 };
     let tcp = |addresses| Claim { addresses, protocols: (6, 6), ports, service: 0 };
     let any = |addresses| Claim { addresses, protocols: (0, 255), ports: PortRange::ALL, service: 0 };
     let sctp = |addresses| Claim { addresses, protocols: (132, 132), ports: PortRange::ALL, service: 0 };
     let v4 = |first: u32| AddressRange::V4(0x0a00_0000 + first, 0x0a00_0000 + last);
     let v6 = |first: u128| AddressRange::V6((0x1000 << 112) + first, (0x1000 << 112) + u128::from(last));
-    vec![
+    let all = vec![
         tcp(v4(2)),
         tcp(v6(2)),
         sctp(v4(2)),
         sctp(v6(2)),
         any(AddressRange::V4(1, 5)),
         any(AddressRange::V6(1, 5)),
-    ]
+    ];
+    Claims { all, echoes: vec![] }
 }
 
 fn ruleset(state: &State, last: u32) -> Ruleset {
@@ -143,7 +146,7 @@ fn cleanup_leaves_nothing() {
         assert!(!cleanup().unwrap());
         assert_eq!(counters().unwrap(), []);
         apply(&ruleset(&state(), 127)).unwrap();
-        assert_eq!(counters().unwrap().len(), 18);
+        assert_eq!(counters().unwrap().len(), 19);
         assert!(cleanup().unwrap());
         assert_eq!(nft("a listing", &["list", "ruleset"], None).unwrap(), "");
     });

@@ -1,6 +1,9 @@
 //! What becomes of packets: a client sends them by a TUN device, and they are looked at where they come out.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use tun_tap::{Iface, Mode};
 
@@ -11,6 +14,7 @@ use crate::{
     ids::{Mark, QueueNum},
     io::{Message as _, Queue as _},
     packet::{Addresses, Ports, Probe},
+    plan::elements::Element,
     sys::{
         clock::wait_for,
         namespace::shell,
@@ -52,16 +56,31 @@ pub(super) fn balancer_with(ruleset: &Ruleset) -> Iface {
 
 pub(super) fn ruleset_for(state: &State, interface: &str) -> Ruleset {
     let mut ruleset = ruleset(state, 127);
-    let elements = r#"{"nftables": [{"set": {"name": "interfaces", "elem": ["INTERFACE"]}},
-            {"set": {"name": "targets", "elem": [3, 4]}},
-            {"set": {"name": "vip4", "elem": [{"prefix": {"addr": "192.0.2.0", "len": 25}}]}},
-            {"set": {"name": "vip6", "elem": ["2001:db8::80"]}},
-            {"set": {"name": "claimed_address4", "elem": [{"prefix": {"addr": "192.0.2.0", "len": 25}}]}},
-            {"set": {"name": "claimed_address6", "elem": ["2001:db8::80"]}},
-            {"set": {"name": "tunnels", "elem": ["sr-in4", "sr-1"]}},
-            {"set": {"name": "gre_in4", "elem": ["10.9.0.1"]}},
-            {"set": {"name": "gre_in6", "elem": ["fd09::1"]}}]}"#;
-    ruleset.elements = Elements::parse(&elements.replace("INTERFACE", interface)).unwrap();
+    let device = |name: &str| Element::Interface(name.to_owned());
+    let four = |first: [u8; 4], last: [u8; 4]| {
+        Element::addresses(AddressRange::V4(u32::from_be_bytes(first), u32::from_be_bytes(last)))
+    };
+    let six = |address: &str| {
+        let bits = address.parse::<Ipv6Addr>().unwrap().to_bits();
+        Element::addresses(AddressRange::V6(bits, bits))
+    };
+    let vips = four([192, 0, 2, 0], [192, 0, 2, 127]);
+    ruleset.elements = Elements::default();
+    for (set, element) in [
+        (SetName::Interfaces, device(interface)),
+        (SetName::Targets, Element::Mark(3)),
+        (SetName::Targets, Element::Mark(4)),
+        (SetName::Vip4, vips.clone()),
+        (SetName::Vip6, six("2001:db8::80")),
+        (SetName::ClaimedAddress4, vips),
+        (SetName::ClaimedAddress6, six("2001:db8::80")),
+        (SetName::Tunnels, device("sr-in4")),
+        (SetName::Tunnels, device("sr-1")),
+        (SetName::GreIn4, four([10, 9, 0, 1], [10, 9, 0, 1])),
+        (SetName::GreIn6, six("fd09::1")),
+    ] {
+        ruleset.elements.insert(set, element);
+    }
     ruleset
 }
 
@@ -197,7 +216,7 @@ fn fragments6(parts: &[(u16, bool)]) -> Vec<Vec<u8>> {
     let fragment = |&(at, more): &(u16, bool)| {
         let mut packet = vec![0x60, 0, 0, 0, 0, 16, 44, 64];
         for address in ["fd09::2", "2001:db8::80"] {
-            packet.extend(address.parse::<std::net::Ipv6Addr>().unwrap().octets());
+            packet.extend(address.parse::<Ipv6Addr>().unwrap().octets());
         }
         let length = if parts.len() == 1 { 8 } else { 16 };
         packet.extend([17, 0]);

@@ -1,0 +1,209 @@
+//! What the kernel has in a set, as netlink tells it (`nf_tables_fill_setelem` in `net/netfilter/nf_tables_api.c`): a key, and
+//! what belongs to it. PURE.
+//!
+//! Fields of a key are padded to 4 bytes. Where a set has ranges of several fields, an element has the key of its end as
+//! well, which is the last of the range; where it has ranges of one, its end is an element of its own, and is the first
+//! behind the range. Numbers in packets are in network order, marks in the machine's own.
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+
+use super::{Element, Elements, Fields, SetName};
+use crate::{
+    balance::service::AddressRange,
+    config::{InterfaceName, PortRange},
+};
+
+/// An element as the kernel has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Raw {
+    /// All fields.
+    pub key: Vec<u8>,
+    /// Whether it only ends a range.
+    pub ends_range: bool,
+    /// All fields of a range's end.
+    pub key_end: Option<Vec<u8>>,
+    /// The chain that it leads to.
+    pub goto: Option<String>,
+}
+
+/// Elements of the kernel that cannot be ours.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("an element of set {set} of table inet synrail cannot be read: {element:?}")]
+pub struct ElementsError {
+    set: &'static str,
+    element: Raw,
+}
+
+impl Elements {
+    /// Adds the elements of one set.
+    ///
+    /// # Errors
+    /// When one is of a kind that synrail does not write.
+    pub fn read(&mut self, set: SetName, mut raw: Vec<Raw>) -> Result<(), ElementsError> {
+        if fields_of(set).is_some_and(|(_, fields)| fields == 1) {
+            raw = joined(raw);
+        }
+        let elements: Result<BTreeSet<Element>, ElementsError> = raw
+            .into_iter()
+            .map(|raw| element_of(set, &raw).ok_or(ElementsError { set: set.name(), element: raw }))
+            .collect();
+        for element in elements? {
+            self.insert(set, element);
+        }
+        Ok(())
+    }
+}
+
+/// Ranges of one field, put together: each gets the key of its last.
+fn joined(mut raw: Vec<Raw>) -> Vec<Raw> {
+    // Where one range ends and another begins, the end comes first.
+    raw.sort_by(|a, b| (&a.key, !a.ends_range).cmp(&(&b.key, !b.ends_range)));
+    let mut ranges: Vec<Raw> = Vec::new();
+    let mut open = false;
+    for element in raw {
+        if !element.ends_range {
+            ranges.push(element);
+            open = true;
+        } else if let Some(range) = ranges.last_mut().filter(|_| open) {
+            range.key_end = Some(before(element.key));
+            open = false;
+        }
+    }
+    // The last address of all has none behind it.
+    if let Some(range) = ranges.last_mut().filter(|_| open) {
+        range.key_end = Some(vec![u8::MAX; range.key.len()]);
+    }
+    ranges
+}
+
+/// The number before this one, in network order.
+fn before(mut number: Vec<u8>) -> Vec<u8> {
+    for byte in number.iter_mut().rev() {
+        let borrow = *byte == 0;
+        *byte = byte.wrapping_sub(1);
+        if !borrow {
+            break;
+        }
+    }
+    number
+}
+
+/// Of a set with addresses: the bytes of one, and how many fields there are.
+fn fields_of(set: SetName) -> Option<(usize, usize)> {
+    match set {
+        SetName::Interfaces | SetName::Tunnels | SetName::Targets => None,
+        SetName::Local4 | SetName::Remotes4 | SetName::GreIn4 => Some((4, 0)),
+        SetName::Local6 | SetName::Remotes6 | SetName::GreIn6 => Some((16, 0)),
+        SetName::Vip4 | SetName::ClaimedAddress4 | SetName::KernelAddress4 => Some((4, 1)),
+        SetName::Vip6 | SetName::ClaimedAddress6 | SetName::KernelAddress6 => Some((16, 1)),
+        SetName::ClaimedProtocol4 | SetName::KernelProtocol4 => Some((4, 2)),
+        SetName::ClaimedProtocol6 | SetName::KernelProtocol6 => Some((16, 2)),
+        SetName::ClaimedPort4 | SetName::KernelPort4 => Some((4, 3)),
+        SetName::ClaimedPort6 | SetName::KernelPort6 => Some((16, 3)),
+    }
+}
+
+fn element_of(set: SetName, raw: &Raw) -> Option<Element> {
+    let Some((address_bytes, fields)) = fields_of(set) else {
+        if set == SetName::Targets {
+            return raw.key.as_slice().try_into().ok().map(|mark| Element::Mark(u32::from_ne_bytes(mark)));
+        }
+        let name = std::str::from_utf8(&raw.key).ok()?.trim_end_matches('\0');
+        return InterfaceName::new(name).map(|name| Element::Interface(name.to_string()));
+    };
+    let (first, last) = (&raw.key[..], raw.key_end.as_deref().unwrap_or(&raw.key));
+    let words = fields.saturating_sub(1);
+    if [first, last].iter().any(|key| key.len() != address_bytes + 4 * words) {
+        return None;
+    }
+    let word = |key: &[u8], at: usize| key.get(address_bytes + 4 * at..)?.first_chunk::<4>().copied();
+    let protocols = match words {
+        0 => None,
+        _ => Some((word(first, 0)?[0], word(last, 0)?[0])),
+    };
+    let port = |key| word(key, 1).map(|[high, low, ..]| u16::from_be_bytes([high, low]));
+    let ports = match words {
+        2 => Some(PortRange { first: port(first)?, last: port(last)? }),
+        _ => None,
+    };
+    let addresses = match address_bytes {
+        4 => AddressRange::V4(
+            u32::from_be_bytes(*first.first_chunk()?),
+            u32::from_be_bytes(*last.first_chunk()?),
+        ),
+        _ => AddressRange::V6(
+            u128::from_be_bytes(*first.first_chunk()?),
+            u128::from_be_bytes(*last.first_chunk()?),
+        ),
+    };
+    let fields = Fields { addresses, protocols, ports };
+    Some(match &raw.goto {
+        Some(chain) => Element::Goto(fields, chain.clone()),
+        None => Element::Range(fields),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(key: &[u8]) -> Raw {
+        Raw { key: key.to_vec(), ..Raw::default() }
+    }
+
+    fn end(key: &[u8]) -> Raw {
+        Raw { ends_range: true, ..raw(key) }
+    }
+
+    fn names(set: SetName, elements: Vec<Raw>) -> Vec<String> {
+        let mut read = Elements::default();
+        read.read(set, elements).unwrap();
+        read.of(set).iter().map(Element::to_string).collect()
+    }
+
+    #[test]
+    fn ranges_of_one_field_end_before_the_next_element() {
+        let behind = [end(&[0; 4]), raw(&[10, 0, 0, 0]), end(&[10, 0, 1, 0]), raw(&[10, 0, 1, 0])];
+        let last = [end(&[10, 0, 1, 1]), raw(&[255, 255, 255, 254])];
+        let mut all = [&behind[..], &last].concat();
+        let expected = ["10.0.0.0-10.0.0.255", "10.0.1.0", "255.255.255.254-255.255.255.255"];
+        assert_eq!(names(SetName::Vip4, all.clone()), expected);
+        all.reverse();
+        assert_eq!(names(SetName::Vip4, all), expected);
+        assert!(names(SetName::Vip4, vec![]).is_empty());
+    }
+
+    #[test]
+    fn fields_are_where_nft_puts_them() {
+        let ends = |first: &[u8], last: &[u8]| Raw { key_end: Some(last.to_vec()), ..raw(first) };
+        let port = ends(&[10, 0, 0, 1, 6, 0, 0, 0, 0, 80, 0, 0], &[10, 0, 0, 9, 6, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(names(SetName::ClaimedPort4, vec![port.clone()]), ["10.0.0.1-10.0.0.9 . 6 . 80-256"]);
+        let port = Raw { goto: Some("kernel_web".to_owned()), ..port };
+        assert_eq!(
+            names(SetName::KernelPort4, vec![port]),
+            ["10.0.0.1-10.0.0.9 . 6 . 80-256 : goto kernel_web"]
+        );
+        let six: Vec<u8> = [&[0; 15][..], &[1], &[17, 0, 0, 0]].concat();
+        assert_eq!(names(SetName::ClaimedProtocol6, vec![raw(&six)]), ["::1 . 17"]);
+        assert_eq!(names(SetName::Local4, vec![raw(&[1, 2, 3, 4])]), ["1.2.3.4"]);
+        assert_eq!(names(SetName::Targets, vec![raw(&7u32.to_ne_bytes())]), ["0x00000007"]);
+        assert_eq!(names(SetName::Interfaces, vec![raw(b"eth0\0\0\0\0\0\0\0\0\0\0\0\0")]), ["\"eth0\""]);
+    }
+
+    #[test]
+    fn foreign_elements_are_an_error_not_a_guess() {
+        for (set, key) in [
+            (SetName::Vip4, &[1; 5][..]),
+            (SetName::Vip6, &[1; 4]),
+            (SetName::ClaimedPort4, &[1; 8]),
+            (SetName::Targets, &[1; 3]),
+            (SetName::Interfaces, &[b'/'; 16]),
+            (SetName::Interfaces, &[]),
+        ] {
+            let error = Elements::default().read(set, vec![raw(key)]).unwrap_err();
+            assert!(error.to_string().contains(set.name()), "{error}");
+        }
+    }
+}

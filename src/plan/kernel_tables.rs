@@ -1,0 +1,256 @@
+//! The kernel's copies of services' tables, which decide where lbd does not: it is dead, or its queue is full. PURE.
+//!
+//! A copy is a map from the index that lbd would compute to the mark that it would set, and two chains that compute it
+//! (`nft/kernel_table.nft`). Their names say all that is fixed about them, so a service whose hash or size changes gets
+//! new ones, and packets are led to these before the old ones go. What changes while traffic runs are single entries.
+//!
+//! Kernel memory is limited: services get copies in the order of the file, while they fit into `kernel_entries`.
+
+use std::sync::Arc;
+
+use super::ruleset::{Chain, TemplateError, chains_of_text, fill};
+use crate::{config::HashMode, state::State};
+
+const TEMPLATE: &str = include_str!("../../nft/kernel_table.nft");
+const CHAIN_PREFIX: &str = "kernel_";
+const MAP_PREFIX: &str = "table_";
+
+/// A service's table as the kernel should have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelTable {
+    /// Index of the service.
+    pub service: usize,
+    /// The map.
+    pub map: String,
+    /// The chain where packets of the service go.
+    pub chain: String,
+    /// Its chains, with what is compared of them.
+    pub chains: Vec<Chain>,
+    /// Map and chains: one `table` block.
+    pub text: String,
+    table: Arc<[u16]>,
+    marks: Vec<u32>,
+}
+
+impl KernelTable {
+    /// The mark of every entry; none where no backend is active.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.table.iter().map(|&rank| self.marks.get(usize::from(rank)).copied().unwrap_or(0))
+    }
+
+    /// The mark of one entry.
+    #[must_use]
+    pub fn entry(&self, index: u32) -> Option<u32> {
+        let &rank = self.table.get(usize::try_from(index).ok()?)?;
+        self.marks.get(usize::from(rank)).copied()
+    }
+}
+
+/// Which services have a copy: see [`crate::config::Balancer::kernel_entries`].
+#[must_use]
+pub fn covered(state: &State) -> Vec<bool> {
+    let mut left = state.balancer.kernel_entries;
+    let mut fits = |entries: u32| {
+        let fits = entries <= left;
+        left -= if fits { entries } else { 0 };
+        fits
+    };
+    state.services.iter().map(|service| fits(service.table_size.get())).collect()
+}
+
+/// The copies for this state, in the order of the services.
+///
+/// # Errors
+/// Never with the template that is built in; a test sees to that.
+pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
+    let of_service = |index: usize| {
+        let service = &state.services[index];
+        let (name, entries, seed) = (&service.name, service.table_size.get(), state.balancer.hash_seed);
+        let hash = service.hash.name();
+        let map = format!("{MAP_PREFIX}{name}_{entries}");
+        let chain = format!("{CHAIN_PREFIX}{name}_{hash}_{entries}_{seed:08x}");
+        let lines_of = |mode| if service.hash == mode { "" } else { "#" };
+        let text = fill(
+            TEMPLATE,
+            &[
+                ("map", map.clone()),
+                ("chain", chain.clone()),
+                ("entries", entries.to_string()),
+                ("seed", format!("{seed:#010x}")),
+                ("five_tuple", lines_of(HashMode::FiveTuple).to_owned()),
+                ("source", lines_of(HashMode::Source).to_owned()),
+                ("addresses", lines_of(HashMode::Addresses).to_owned()),
+            ],
+        )?;
+        let mask = state.balancer.mark_mask;
+        let marks = service.active().map(|backend| mask.mark(backend.target).0).collect();
+        let (chains, table) = (chains_of_text(&text), Arc::clone(&service.table));
+        Ok(KernelTable { service: index, map, chain, chains, text, table, marks })
+    };
+    let services = covered(state).into_iter().enumerate();
+    services.filter(|(_, covered)| *covered).map(|(index, _)| of_service(index)).collect()
+}
+
+/// Whether a chain is one of those here, and not of the ruleset's own structure.
+pub(super) fn is_ours(chain: &Chain) -> bool {
+    chain.name.starts_with(CHAIN_PREFIX)
+}
+
+/// The commands that add what is missing of these copies' maps and chains, entries apart, where the kernel has `chains`.
+#[must_use]
+pub fn missing(tables: &[KernelTable], chains: &[Chain]) -> String {
+    let mut text = String::new();
+    for table in tables.iter().filter(|table| !table.chains.iter().all(|chain| chains.contains(chain))) {
+        for chain in table.chains.iter().filter(|chain| chains.iter().any(|other| other.name == chain.name)) {
+            text += &format!("flush chain inet {} {}\n", super::elements::TABLE, chain.name);
+        }
+        text += &table.text;
+    }
+    text
+}
+
+/// The commands that remove maps and chains of copies that are no longer wanted, to which nothing leads any more.
+#[must_use]
+pub fn superfluous(tables: &[KernelTable], chains: &[Chain], maps: &[String]) -> String {
+    let table = super::elements::TABLE;
+    let wanted = |name: &str| tables.iter().flat_map(|table| &table.chains).any(|chain| chain.name == name);
+    let chains: Vec<&str> = chains
+        .iter()
+        .filter(|chain| is_ours(chain) && !wanted(&chain.name))
+        .map(|chain| chain.name.as_str())
+        .collect();
+    let maps = maps
+        .iter()
+        .filter(|map| map.starts_with(MAP_PREFIX) && tables.iter().all(|table| table.map != **map));
+    let flush = chains.iter().map(|name| format!("flush chain inet {table} {name}\n"));
+    let delete = chains.iter().map(|name| format!("delete chain inet {table} {name}\n"));
+    flush.chain(delete).chain(maps.map(|name| format!("delete map inet {table} {name}\n"))).collect()
+}
+
+/// An entry that is not as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which one.
+    pub index: u32,
+    /// Whether the kernel has it, with another mark.
+    pub delete: bool,
+    /// The mark that it should have.
+    pub add: Option<u32>,
+}
+
+/// What leads from `current`, the kernel's marks by index (0: none), to the entries of a copy.
+pub fn changes(current: &[u32], table: &KernelTable) -> impl Iterator<Item = Change> {
+    let length = current.len().max(table.table.len());
+    let wanted = table.entries().map(Some).chain(std::iter::repeat(None));
+    let current = current.iter().copied().chain(std::iter::repeat(0));
+    current.zip(wanted).take(length).zip(0..).filter_map(|((current, wanted), index)| {
+        (current != wanted.unwrap_or(0)).then_some(Change { index, delete: current != 0, add: wanted })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, TableSize};
+
+    fn state(balancer: &str, services: &str) -> State {
+        let text = format!(
+            "[balancer]\nname='lb'\naddress='192.168.1.201'\ninterfaces='eth1'\n{balancer}\n{services}"
+        );
+        State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap()
+    }
+
+    fn service(name: &str, vip: &str, keys: &str) -> String {
+        format!(
+            "[[service]]\nname='{name}'\nvips='{vip}'\n{keys}\ntable_size=97\n\
+             backend=[{{name='a',address='192.168.1.1'}},{{name='b',address='192.168.1.2'}}]\n"
+        )
+    }
+
+    #[test]
+    fn services_get_copies_while_they_fit() {
+        let services =
+            ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|vip| service(&format!("s{vip}"), vip, "")).concat();
+        for (entries, expected) in
+            [(0, [false; 3]), (96, [false; 3]), (97, [true, false, false]), (291, [true; 3])]
+        {
+            let state = state(&format!("kernel_entries={entries}"), &services);
+            assert_eq!(covered(&state), expected, "{entries}");
+            assert_eq!(wanted(&state).unwrap().len(), expected.iter().filter(|covered| **covered).count());
+        }
+        let mut state = state("kernel_entries=200", &services);
+        state.services[0].table_size = TableSize::new(211).unwrap();
+        assert_eq!(covered(&state), [false, true, true], "a large one leaves room to others");
+    }
+
+    #[test]
+    fn each_kind_of_hash_has_its_rules_and_names() {
+        let keys = ["protocols='tcp'", "protocols='udp'\nhash='source'", ""];
+        let all: String = keys
+            .iter()
+            .zip(1..)
+            .map(|(keys, n)| service(&format!("s{n}"), &format!("10.0.0.{n}"), keys))
+            .collect();
+        let tables = wanted(&state("hash_seed=17", &all)).unwrap();
+        let names: Vec<&str> = tables.iter().map(|table| table.chain.as_str()).collect();
+        let expected = [
+            "kernel_s1_5-tuple_97_00000011",
+            "kernel_s2_source_97_00000011",
+            "kernel_s3_addresses_97_00000011",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(tables[0].map, "table_s1_97");
+        let rules = |table: &KernelTable| table.chains.iter().map(|chain| chain.rules).collect::<Vec<_>>();
+        assert_eq!(tables.iter().map(rules).collect::<Vec<_>>(), [[7, 3], [5, 3], [5, 3]]);
+        assert!(tables.iter().all(|table| !table.text.contains("{{")));
+    }
+
+    #[test]
+    fn entries_are_what_lbd_would_say() {
+        let mut state = state("", &service("web", "10.0.0.1", "protocols='tcp'"));
+        let table = &wanted(&state).unwrap()[0];
+        let marks: Vec<u32> = table.entries().collect();
+        assert_eq!((marks.len(), table.entry(97)), (97, None));
+        for (index, (&rank, &mark)) in (0..).zip(state.services[0].table.iter().zip(&marks)) {
+            let target = state.services[0].active().nth(usize::from(rank)).unwrap().target;
+            assert_eq!((mark, table.entry(index)), (state.balancer.mark_mask.mark(target).0, Some(mark)));
+        }
+        assert_eq!(changes(&marks, table).count(), 0);
+        state = state.set_active(None, &["a".to_owned(), "b".to_owned()], false).unwrap();
+        let none = &wanted(&state).unwrap()[0];
+        assert!(changes(&marks, none).all(|change| change.delete && change.add.is_none()));
+        assert_eq!(changes(&marks, none).count(), 97);
+        assert_eq!(changes(&[], table).filter(|change| !change.delete && change.add.is_some()).count(), 97);
+        let mut other = marks.clone();
+        (other[3], other[5]) = (0, 77);
+        let (three, five) = (
+            Change { index: 3, delete: false, add: Some(marks[3]) },
+            Change { index: 5, delete: true, add: Some(marks[5]) },
+        );
+        assert_eq!(changes(&other, table).collect::<Vec<_>>(), [three, five]);
+    }
+
+    #[test]
+    fn what_is_there_is_left_alone_and_what_is_not_wanted_goes() {
+        let of = |size: &str| {
+            let text = service("web", "10.0.0.1", "protocols='tcp'").replace("table_size=97", size);
+            wanted(&state("", &text)).unwrap()
+        };
+        let (small, large) = (of("table_size=97"), of("table_size=211"));
+        assert_eq!(missing(&small, &[]), small[0].text);
+        assert_eq!(missing(&small, &small[0].chains), "");
+        assert_eq!(missing(&large, &small[0].chains), large[0].text);
+        let mut damaged = small[0].chains.clone();
+        damaged[0].rules -= 1;
+        assert!(
+            missing(&small, &damaged)
+                .starts_with("flush chain inet synrail kernel_web_5-tuple_97_cafebabe\n")
+        );
+        let maps = ["kernel_port4", "table_web_97", "table_web_211"].map(str::to_owned);
+        let both = [&small[0].chains[..], &large[0].chains].concat();
+        let text = superfluous(&large, &both, &maps);
+        assert!(text.ends_with("\ndelete map inet synrail table_web_97\n"), "{text}");
+        assert_eq!((text.matches("flush chain").count(), text.matches("delete ").count()), (2, 3), "{text}");
+        assert_eq!(superfluous(&large, &large[0].chains, &maps[2..]), "");
+    }
+}

@@ -1,0 +1,139 @@
+//! Netlink messages as bytes (RFC 3549, `linux/netlink.h`), for what no crate speaks: a header of 16 bytes, for netfilter
+//! another of 4, then attributes, each with its length and kind, padded to 4. Numbers are in the machine's own order unless
+//! a subsystem says otherwise.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::Duration,
+};
+
+use nix::sys::{
+    socket::{
+        AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, setsockopt, socket,
+        sockopt::ReceiveTimeout,
+    },
+    time::{TimeVal, TimeValLike as _},
+};
+
+/// Of the netlink header: length, type, flags, sequence number, port.
+pub(super) const HEADER_BYTES: usize = 16;
+/// Of both headers.
+pub(super) const HEADERS_BYTES: usize = HEADER_BYTES + 4;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_ACK: u16 = 4;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
+pub(super) const NLA_F_NESTED: u16 = 0x8000;
+const NLA_TYPE_MASK: u16 = 0x3fff;
+/// A dump's answers are 32 KiB at most (`netlink_dump` in `net/netlink/af_netlink.c`).
+pub(super) const DUMP_BYTES_MAX: usize = 64 * 1024;
+
+/// A socket to netfilter in the network namespace of the calling thread. An answer may take so long.
+pub(super) fn netfilter(patience: Duration) -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
+    let limit = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+    setsockopt(&socket, ReceiveTimeout, &limit)?;
+    // To the kernel, and only the kernel can answer.
+    connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+/// The messages in this buffer; what is not whole at its end is left out.
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = usize::try_from(word(bytes, 0)?).ok()?;
+        let message = bytes.get(..length).filter(|message| message.len() >= HEADER_BYTES)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// The number at this place.
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+/// The type in a message's header.
+pub(super) fn kind(message: &[u8]) -> Option<u16> {
+    message.get(4..)?.first_chunk().copied().map(u16::from_ne_bytes)
+}
+
+/// The attributes in these bytes, kind and value; ends where they cannot be read.
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let &[l0, l1, k0, k1] = bytes.first_chunk()?;
+        let (length, kind) = (usize::from(u16::from_ne_bytes([l0, l1])), u16::from_ne_bytes([k0, k1]));
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind & NLA_TYPE_MASK, value))
+    })
+}
+
+/// The value of the attribute of that kind.
+pub(super) fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(bytes).find_map(|(kind, value)| (kind == wanted).then_some(value))
+}
+
+/// Messages under construction.
+#[derive(Default)]
+pub(super) struct Writer(Vec<u8>);
+
+impl Writer {
+    /// A request to netfilter. `family` is what its own header says: address family, version, resource in network order.
+    pub(super) fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        sequence: u32,
+        family: [u8; 4],
+        fill: impl FnOnce(&mut Self),
+    ) {
+        let start = self.0.len();
+        self.0.extend([0; 4]); // the length, see below
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        self.0.extend(sequence.to_ne_bytes());
+        self.0.extend([0; 4]); // port
+        self.0.extend(family);
+        fill(self);
+        let length = u32::try_from(self.0.len() - start).unwrap_or(0).to_ne_bytes();
+        self.0[start..start + 4].copy_from_slice(&length);
+    }
+
+    /// An attribute that is a C string.
+    pub(super) fn text(&mut self, kind: u16, text: &str) {
+        self.nested_as(kind, |writer| {
+            writer.0.extend(text.as_bytes());
+            writer.0.push(0);
+        });
+    }
+
+    /// An attribute that is these bytes.
+    pub(super) fn value(&mut self, kind: u16, value: &[u8]) {
+        self.nested_as(kind, |writer| writer.0.extend(value));
+    }
+
+    /// An attribute that holds others, 65531 bytes at most.
+    pub(super) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        self.nested_as(kind | NLA_F_NESTED, fill);
+    }
+
+    fn nested_as(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        let start = self.0.len();
+        self.0.extend([0; 2]); // the length, see below
+        self.0.extend(kind.to_ne_bytes());
+        fill(self);
+        let length = u16::try_from(self.0.len() - start).unwrap_or(0).to_ne_bytes();
+        self.0[start..start + 2].copy_from_slice(&length);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    /// What was written.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
