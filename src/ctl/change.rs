@@ -209,7 +209,14 @@ fn finish(
     match adoption {
         Adoption::InForce if !json => env.print(format_args!("in force: generation {generation}"))?,
         Adoption::NoDaemon if !json => {
-            env.print(format_args!("written: generation {generation}; no lbd follows this region now"))?;
+            // With a ruleset in place the kernel goes on, by what it was given last.
+            let kernel = match (env.ruleset_counters)() {
+                Some(ruleset) if !ruleset.is_empty() => "; till one does, the kernel goes by the tables that it has",
+                _ => "",
+            };
+            env.print(format_args!(
+                "written: generation {generation}; no lbd follows this region now{kernel}"
+            ))?;
         }
         Adoption::InForce | Adoption::NoDaemon => {}
         Adoption::NotYet => {

@@ -15,6 +15,7 @@ use super::{
     },
 };
 use crate::{
+    config::Balancer,
     ids::Generation,
     shm::slots::LAYOUT_VERSION,
     state::{State, StateError, TierMember},
@@ -77,8 +78,8 @@ fn show_json(
     state: &State,
     lbd: Option<DaemonView>,
 ) -> Result<Status, CtlError> {
-    let whole = |service| WholeService {
-        service: ServiceView::new(service),
+    let whole = |(service, view)| WholeService {
+        service: view,
         backends: backends(state, service),
         table_digest: table_digest(service),
         table: &service.table,
@@ -94,7 +95,7 @@ fn show_json(
         lbd,
         balancer: BalancerView::new(&state.balancer),
         tier: TierView::new(state),
-        services: state.services.iter().map(whole).collect(),
+        services: state.services.iter().zip(ServiceView::all(state)).map(whole).collect(),
         targets: names_by_target(state).into_iter().map(named).collect(),
     })
 }
@@ -133,6 +134,8 @@ fn show_text(
     ))?;
     let gre_in = if balancer.gre_in { ", GRE in" } else { "" };
     env.print(format_args!("steering  {}{gre_in}", balancer.steering.name()))?;
+    let views = ServiceView::all(state);
+    env.print(format_args!("kernel    {}", copies(balancer, &views)))?;
     let tracer = &balancer.tracer;
     let receivers: Vec<String> = tracer.receivers.iter().map(ToString::to_string).collect();
     let receivers = if receivers.is_empty() { "nobody".to_owned() } else { receivers.join(" ") };
@@ -145,8 +148,7 @@ fn show_text(
         let members: Vec<String> = state.tier.iter().map(member).collect();
         env.print(format_args!("tier      {}", members.join(", ")))?;
     }
-    for service in &state.services {
-        let view = ServiceView::new(service);
+    for (service, view) in state.services.iter().zip(views) {
         let (active, all) = (view.active.len(), view.active.len() + view.inactive.len());
         env.print(format_args!(
             "\nservice {}: {active} of {} active, hash {}, M {}",
@@ -165,10 +167,22 @@ fn show_text(
     Ok(Status::Done)
 }
 
+/// Of which services the kernel has copies of the tables.
+fn copies(balancer: &Balancer, views: &[ServiceView]) -> String {
+    let (of, without): (Vec<&ServiceView>, Vec<&ServiceView>) = views.iter().partition(|view| view.kernel_copy);
+    let (entries, max) = (of.iter().map(|view| view.table_size).sum::<u32>(), balancer.kernel_entries);
+    let of_most = format!("{entries} of at most {max} entries");
+    if without.is_empty() {
+        return format!("decides where lbd does not; {of_most}");
+    }
+    let names: Vec<&str> = without.iter().map(|view| view.name.as_str()).collect();
+    format!("decides where lbd does not, but NOT for {} (kernel_entries); {of_most}", names.join(" "))
+}
+
 /// `lbctl services`.
 pub(super) fn services(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
     let (_, state) = Region::open(name)?.state()?;
-    let views: Vec<ServiceView> = state.services.iter().map(ServiceView::new).collect();
+    let views = ServiceView::all(&state);
     if json {
         return env.json(&views);
     }

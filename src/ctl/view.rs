@@ -12,6 +12,7 @@ use crate::{
     },
     config::{Balancer, Encap, FragmentLimits, Name, Path, PortRange, Protocols, Steering, TracerSettings},
     ids::{MarkMask, TargetId},
+    plan::kernel_tables,
     state::{Backend, Service, State, TierMember},
 };
 
@@ -221,6 +222,8 @@ pub(super) struct ServiceView {
     pub hash: &'static str,
     pub pmtu: &'static str,
     pub table_size: u32,
+    /// Whether the kernel has a copy of the table, for when lbd does not decide.
+    pub kernel_copy: bool,
     /// The active backends; an entry of the table is an index into them.
     pub active: Vec<String>,
     /// The others.
@@ -228,7 +231,13 @@ pub(super) struct ServiceView {
 }
 
 impl ServiceView {
-    pub(super) fn new(service: &Service) -> Self {
+    /// All services of a state, in its order.
+    pub(super) fn all(state: &State) -> Vec<Self> {
+        let copies = kernel_tables::covered(state);
+        state.services.iter().zip(copies).map(|(service, copy)| Self::new(service, copy)).collect()
+    }
+
+    fn new(service: &Service, kernel_copy: bool) -> Self {
         let ports: &[PortRange] = if service.ports == [PortRange::ALL] { &[] } else { &service.ports };
         Self {
             name: service.name.to_string(),
@@ -241,6 +250,7 @@ impl ServiceView {
             hash: service.hash.name(),
             pmtu: service.pmtu.name(),
             table_size: service.table_size.get(),
+            kernel_copy,
             active: service.active().map(|backend| backend.name.to_string()).collect(),
             inactive: service.backends.iter().filter(|b| !b.active).map(|b| b.name.to_string()).collect(),
         }

@@ -250,7 +250,7 @@ pub struct QueueLine {
     pub waiting: u64,
     /// Bytes copied of each.
     pub copy_range: u64,
-    /// Dropped, since the queue was full. One that fails open counts nothing here, but `unsteered` in the ruleset.
+    /// Dropped, since the queue was full. One that fails open counts nothing here, but `by_kernel` in the ruleset.
     pub dropped: u64,
     /// Dropped, since the socket's buffer was full; likewise.
     pub user_dropped: u64,

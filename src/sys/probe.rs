@@ -60,7 +60,8 @@ pub struct Probe {
 /// When there is no nft command.
 pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
     let mut findings = Vec::new();
-    for part in &NFT_PARTS {
+    let copies = (balancer.kernel_entries > 0).then_some(&NFT_HASH);
+    for part in NFT_PARTS.iter().chain(copies) {
         match nft(part.name, &["-c", "-f", "-"], Some(part.text)) {
             Ok(_) => {}
             Err(NftError::Refused { message, .. }) => {
@@ -144,6 +145,14 @@ const NFT_PARTS: [NftPart; 6] = [
         text: "table inet synrail_check { counter k { }\nchain c { counter name k; }\n}\n",
     },
 ];
+
+/// Of the kernel's copies of tables.
+const NFT_HASH: NftPart = NftPart {
+    name: "hashes in nf_tables (not needed with kernel_entries = 0)",
+    module: "nft_hash",
+    text: "table inet synrail_check { map m { typeof numgen inc mod 3 : meta mark; size 3; }\n\
+           chain c { meta mark set jhash ip saddr . ip daddr mod 3 seed 1 map @m; }\n}\n",
+};
 
 fn missing(name: &str, value: &str, severity: Severity, module: &str) -> Finding {
     Finding {

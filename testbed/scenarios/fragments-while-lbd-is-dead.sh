@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# proves: while lbd is dead the kernel puts fragments of known flows together, for their servers; then lbd takes over
+# proves: while lbd is dead the kernel puts fragments together, and known flows keep their servers; then lbd takes over
 #
 # A flow is known by the connection mark that its first datagrams have left; the others, all of them fragmented, keep it. TCP
 # connections and whole UDP go on all the time, also while lbd ends and starts.

@@ -1,0 +1,124 @@
+# shellcheck shell=bash
+# proves: with lbd dead, or its queue full, new flows begin on the backends that lbctl which names, by the kernel's tables
+#
+# One backend is out of service, so that the tables are not those of the start. TCP, UDP, datagrams in fragments, pings; by all
+# three kinds of hash. Flows that began with lbd go on, and those that began without it go on when it is back, where they are.
+# In the end a service has no table in the kernel: then its new flows wait, which shows that it was the tables.
+# topology: dsr:servers=4
+# needs: queue conntrack gre traffic nft_hash python3
+# captures: no
+# limit_s: 600
+
+NEAR4=10.0.0.1 NEAR6=1000::1 ANY4=10.0.0.2 ANY6=1000::2
+{
+    config_balancer lb201 | sed 's/^queues = .*/queues = "0"/'
+    web_service gre
+    config_service near "$NEAR4/32 $NEAR6/128" "tcp udp" "$PORT" 'hash = "source"' 'table_size = 10007'
+    config_servers 1 "$SERVERS" gre
+    config_service any "$ANY4/32 $ANY6/128" "" "" 'table_size = 10007'
+    config_servers 1 "$SERVERS" gre
+} > lb201.toml
+witness_up lb201
+balancer_start lb201 lb201.toml
+for service in web near any; do backends_up lb201 "$service" 1 "$SERVERS"; done
+addresses=()
+for vip in "$VIP4" "[$VIP6]" "$NEAR4" "[$NEAR6]" "$ANY4" "[$ANY6]"; do addresses+=("$vip:$PORT"); done
+servers_up 1 "$SERVERS" "${addresses[@]}"
+hold_start before4 "$VIP4:$PORT" 20 --interval-ms 3000
+hold_start before6 "[$VIP6]:$PORT" 20 --interval-ms 3000
+change lb201 deactivate s2
+wait_until 30 "lbd has taken over the change" taken_over lb201
+expect_eq "packets that the kernel decided about, with lbd" "$(ruleset_counter lb201 by_kernel)" 0
+
+step "lbd is dead"
+balancer_kill lb201
+# agreed KIND REPORT ADDRESS: each flow in the report is on the server that the table names.
+agreed() {
+    local kind=$1 report=$2 vip=${3%:*}
+    vip=${vip#[} vip=${vip%]}
+    if [[ $kind == tcp ]]; then
+        field "$report" '.connections[] | "\(.source) \(.server)"' | sed -E 's/^\[?([^]]*)\]?:([0-9]+) /\1 \2 /'
+    else
+        field "$report" '.served[] | "\(.source) \(.port) \(.server)"'
+    fi | sort > "$report.served"
+    awk -v kind="$kind" -v vip="$vip" -v port="$PORT" '{ print kind, $1, $2, vip, port }' "$report.served" > "$report.flows"
+    lbctl_in lb201 which --batch "$report.flows" | jq --raw-output .backend |
+        paste -d ' ' <(cut -d ' ' -f 1,2 "$report.served") - > "$report.which"
+    expect_same "$(wc -l < "$report.served") flows of $kind to $3, each on the server that lbctl which names" "$report.which" "$report.served"
+    cut -d ' ' -f 3 "$report.served" >> servers.txt
+}
+syns=$(witness lb201 syn) again=$(witness lb201 syn_again)
+n=0
+for address in "${addresses[@]}"; do
+    n=$((n + 1))
+    hold_start "tcp$n" "$address" 20 --interval-ms 3000
+done
+expect_eq "connections that began, in the SYNs of $((120 + $(witness lb201 syn_again) - again))" \
+    "$(($(witness lb201 syn) - syns - $(witness lb201 syn_again) + again))" 120
+for address in "${addresses[@]}"; do
+    # Of five datagrams of each flow about half are in fragments, the first perhaps among them.
+    traffic_to fragments "$address" --flows 20 --datagrams 100 --concurrency 20 --fragments 2-4 --whole 50 --timeout-ms 20000
+    expect_eq "datagrams to $address, whole and in fragments, that were answered" "$(field "$REPLY" .messages)" 100
+    agreed udp "$REPLY" "$address"
+done
+for vip in "$VIP4" "$NEAR4" "$ANY4" "$VIP6" "$NEAR6" "$ANY6"; do
+    in_ns client busybox ping -c 3 -W 10 "$vip" > "ping-$vip.txt" 2>&1 || true
+    expect_eq "pings to $vip that were answered" "$(sed -n 's/.* \([0-9]*\) packets received.*/\1/p' "ping-$vip.txt")" 3
+done
+# 120 connections, as many UDP flows, 6 hosts that ping; later packets of a flow go by its connection mark.
+expect_ge "packets that the kernel decided about" "$(ruleset_counter lb201 by_kernel)" $((120 + 120 + 6))
+expect_eq "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 0
+expect_eq "packets that conntrack calls invalid" "$(witness lb201 invalid)" 0
+
+step "lbd is back"
+balancer_start lb201 lb201.toml
+for name in before4 before6; do hold_end "$name"; done
+n=0
+for address in "${addresses[@]}"; do
+    n=$((n + 1))
+    hold_end "tcp$n"
+    agreed tcp "tcp$n.json" "$address"
+done
+expect_eq "servers of these flows" "$(sort -u servers.txt | tr '\n' ' ')" "s1 s3 s4 "
+decided=$(ruleset_counter lb201 by_kernel)
+connect_all 20
+expect_eq "packets that the kernel decided about since" "$(($(ruleset_counter lb201 by_kernel) - decided))" 0
+
+step "lbd is stopped, and its queue runs full"
+cat > fill.py <<'PYTHON'
+import socket, struct
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+vip = socket.inet_aton("10.0.0.0")
+for n in range(9000):
+    # Addresses of nobody: the client's network drops the SYN-ACKs.
+    source = struct.pack(">BBBB", 50, 0, 200 + n // 2500, n % 250)
+    tcp = struct.pack(">HHIIBBHHH", 1024 + n, 5001, n, 0, 5 << 4, 2, 1000, 0, 0)
+    raw.sendto(struct.pack(">BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + source + vip + tcp, ("10.0.0.0", 0))
+PYTHON
+in_ns client nft 'add table inet forged; add chain inet forged c { type filter hook prerouting priority -500; };
+    add rule inet forged c ip daddr 50.0.200.0/22 drop'
+kill -STOP "${LBD_PID[lb201]}"
+in_ns client python3 fill.py
+expect_ge "packets that wait for lbd" "$(awk '$1 == 0 { print $3 }' <(in_ns lb201 cat /proc/net/netfilter/nfnetlink_queue))" 8000
+decided=$(ruleset_counter lb201 by_kernel)
+connect_all 20
+expect_ge "packets that the kernel decided about" "$(($(ruleset_counter lb201 by_kernel) - decided))" 40
+kill -CONT "${LBD_PID[lb201]}"
+none_waits() { in_ns lb201 cat /proc/net/netfilter/nfnetlink_queue | awk '$3 > 0 { exit 1 }'; }
+wait_until 60 "lbd has answered all that waited" none_waits
+connect_all 20
+expect_eq "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 0
+
+step "the kernel has no room for a table"
+sed 's/^queues = .*/&\nkernel_entries = 60000/' lb201.toml > small.toml
+change lb201 apply "$WORK/small.toml"
+wait_until 30 "lbd has taken over the change" taken_over lb201
+expect_eq "services with a table in the kernel" \
+    "$(lbctl_in lb201 show --json | jq --raw-output '[.services[] | select(.kernel_copy) | .name] | join(" ")')" "near any"
+balancer_kill lb201
+in_ns client traffic connect --address "$VIP4:$PORT" --source-cidr "$CLIENTS4" --connections 5 --timeout-ms 5000 --json \
+    > none.json 2>&1 || true
+expect_eq "connections to web that began" "$(jq .opened none.json)" 0
+expect_ge "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 5
+traffic_to connect "$NEAR4:$PORT" --connections 5 --timeout-ms 20000
+expect_eq "connections to near that began" "$(jq .opened "$REPLY")" 5
