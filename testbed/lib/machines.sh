@@ -15,7 +15,8 @@ source "${BASH_SOURCE[0]%/*}/cluster-names.sh"
 NODE_MEMORY_MIB=${TESTBED_NODE_MEMORY_MIB:-384}
 BOOT_LIMIT_S=300
 
-# cluster_up KEEP: boot SERVERS, BALANCERS and TESTERS in RUN, wait until all are up. KEEP not empty: they outlive us.
+# cluster_up KEEP: boot SERVERS, BALANCERS and TESTERS in RUN, wait until all are up; 125 if they are not.
+# KEEP not empty: they outlive us.
 cluster_up() {
     local keep=$1 node number=0 qemu launch=(setpriv --pdeathsig TERM) started
     [[ -z $keep ]] || launch=(setsid)
@@ -40,8 +41,11 @@ cluster_up() {
     done
     local waiting
     mapfile -t waiting < <(node_names)
-    wait_until "$BOOT_LIMIT_S" "all machines are up" nodes_settled || cluster_complain
-    ((${#waiting[@]} == 0)) || cluster_complain
+    wait_until "$BOOT_LIMIT_S" "all machines are up" nodes_settled || true
+    if ((${#waiting[@]})); then
+        cluster_complain
+        return 125
+    fi
     step "all machines are up after $((($(now_ms) - started) / 1000)) s"
 }
 # Unix sockets have short names, so the processes work in the directory of the run.
@@ -73,7 +77,6 @@ cluster_complain() {
         complain "$node is not up; its console and QEMU say:"
         tail -n 5 "$RUN/nodes/$node/console.log" "$RUN/$node.log" >&2 || true
     done
-    exit 125
 }
 
 # cluster_down: end what RUN/processes names, if it is still the same process.
