@@ -99,7 +99,7 @@ node_mac() { printf '52:54:00:00:%02x:%02x' "$2" "$((10#${1#vm-}))"; }
 # ERR, or passed on if these are empty. NODE_JOB says meanwhile what runs.
 NODE_JOB=()
 node_job() {
-    local node=$1 out=$2 err=$3 job qemu_pid pause status
+    local node=$1 out=$2 err=$3 job qemu_pid status
     shift 3
     [[ -e $RUN/nodes/$node/ready ]] || die "there is no machine $node; there are: $(node_names | tr '\n' ' ')"
     qemu_pid=$(node_process "$node")
@@ -112,18 +112,17 @@ node_job() {
         printf 'exec %s\n' "${*@Q}"
     } > "$job/command"
     exec {job_out}< "$job/out" {job_err}< "$job/err"
-    exec {pause}<> <(:) # nothing ever comes of it: to wait on it is a pause without a process
     NODE_JOB=("$node" "${job##*/}")
     # Opened for reading as well, so that it does not wait for a machine that has ended.
     echo "run ${job##*/}" 1<> "$RUN/nodes/$node/jobs.in"
     until [[ -s $job/rc ]]; do
         kill -0 "$qemu_pid" 2>/dev/null || { complain "$node ended before '$*'"; return 125; }
-        read -rt 0.05 -u "$pause" _ || true
+        sleep 0.05 # not read -t, in which bash may crash when a trap exits
         pass_on
     done
     NODE_JOB=()
     pass_on
-    exec {pause}<&- {job_out}<&- {job_err}<&-
+    exec {job_out}<&- {job_err}<&-
     status=$(cat "$job/rc")
     rm -rf "$job"
     return "$status"
