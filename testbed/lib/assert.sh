@@ -50,5 +50,5 @@ broken() { no "$*"; exit 1; }
 # Also kept for the summary at the end of a run, which is what people see first.
 no() {
     printf '   NO  %s\n' "$*" >&"$CLAIMS"
-    printf '   NO  %s: %s\n' "$NAME" "$*" >> "$RUN/claims-that-failed"
+    printf '   NO  %s: %s\n' "$NAME" "$*" >> "$RUN/verdicts/$NAME/claims-that-failed"
 }

@@ -15,7 +15,8 @@ source "${BASH_SOURCE[0]%/*}/cluster-names.sh"
 NODE_MEMORY_MIB=${TESTBED_NODE_MEMORY_MIB:-384}
 BOOT_LIMIT_S=300
 
-# cluster_up KEEP: boot SERVERS, BALANCERS and TESTERS in RUN, wait until all are up. KEEP not empty: they outlive us.
+# cluster_up KEEP: boot SERVERS, BALANCERS and TESTERS in RUN, wait until all are up; 125 if they are not.
+# KEEP not empty: they outlive us.
 cluster_up() {
     local keep=$1 node number=0 qemu launch=(setpriv --pdeathsig TERM) started
     [[ -z $keep ]] || launch=(setsid)
@@ -40,8 +41,11 @@ cluster_up() {
     done
     local waiting
     mapfile -t waiting < <(node_names)
-    wait_until "$BOOT_LIMIT_S" "all machines are up" nodes_settled || cluster_complain
-    ((${#waiting[@]} == 0)) || cluster_complain
+    wait_until "$BOOT_LIMIT_S" "all machines are up" nodes_settled || true
+    if ((${#waiting[@]})); then
+        cluster_complain
+        return 125
+    fi
     step "all machines are up after $((($(now_ms) - started) / 1000)) s"
 }
 # Unix sockets have short names, so the processes work in the directory of the run.
@@ -73,7 +77,6 @@ cluster_complain() {
         complain "$node is not up; its console and QEMU say:"
         tail -n 5 "$RUN/nodes/$node/console.log" "$RUN/$node.log" >&2 || true
     done
-    exit 125
 }
 
 # cluster_down: end what RUN/processes names, if it is still the same process.
@@ -96,7 +99,7 @@ node_mac() { printf '52:54:00:00:%02x:%02x' "$2" "$((10#${1#vm-}))"; }
 # ERR, or passed on if these are empty. NODE_JOB says meanwhile what runs.
 NODE_JOB=()
 node_job() {
-    local node=$1 out=$2 err=$3 job qemu_pid pause status
+    local node=$1 out=$2 err=$3 job qemu_pid status
     shift 3
     [[ -e $RUN/nodes/$node/ready ]] || die "there is no machine $node; there are: $(node_names | tr '\n' ' ')"
     qemu_pid=$(node_process "$node")
@@ -109,18 +112,17 @@ node_job() {
         printf 'exec %s\n' "${*@Q}"
     } > "$job/command"
     exec {job_out}< "$job/out" {job_err}< "$job/err"
-    exec {pause}<> <(:) # nothing ever comes of it: to wait on it is a pause without a process
     NODE_JOB=("$node" "${job##*/}")
     # Opened for reading as well, so that it does not wait for a machine that has ended.
     echo "run ${job##*/}" 1<> "$RUN/nodes/$node/jobs.in"
     until [[ -s $job/rc ]]; do
         kill -0 "$qemu_pid" 2>/dev/null || { complain "$node ended before '$*'"; return 125; }
-        read -rt 0.05 -u "$pause" _ || true
+        sleep 0.05 # not read -t, in which bash may crash when a trap exits
         pass_on
     done
     NODE_JOB=()
     pass_on
-    exec {pause}<&- {job_out}<&- {job_err}<&-
+    exec {job_out}<&- {job_err}<&-
     status=$(cat "$job/rc")
     rm -rf "$job"
     return "$status"

@@ -94,6 +94,7 @@ scale_run $tool $connections "$out"
 SCENARIO
     done
     inside $((120 + ${#tools[@]} * (limit_s + 60))) scenarios "${names[@]}" || status=$?
+    verdicts "${names[@]}" || status=$((status ? status : $?))
     scale_summary || status=$((status ? status : 1))
     return "$status"
 }

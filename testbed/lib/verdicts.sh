@@ -1,28 +1,72 @@
 # shellcheck shell=bash
-# Scenarios one after another, and what became of each.
+# Scenarios one after another, or divided among machines, and what became of each.
+#
+# All of it is in RUN/verdicts/NAME/, which is made by whoever begins the scenario: so none is run twice, and one that was
+# begun and not finished is known when its machine has ended. In it are `verdict` (exit status and milliseconds),
+# `claims-that-failed`, and, of a machine that is not alone, `machine` (its number) and `output`.
 
-# each_scenario RUNNER NAME...: "RUNNER NAME" runs one. 0: all passed; 1: one failed; 77: one could not run.
+# each_scenario RUNNER NAME...: "RUNNER NAME" runs one, and each that nobody has begun is run.
 each_scenario() {
-    local name runner=$1 status verdict passed=0 failed=0 lacking=0 started lines=()
+    local name runner=$1 status started
     shift
     for name; do
+        mkdir "$RUN/verdicts/$name" 2>/dev/null || continue
         started=$(now_ms)
         status=0
         "$runner" "$name" || status=$?
+        echo "$status $(($(now_ms) - started))" > "$RUN/verdicts/$name/verdict"
+    done
+}
+scenario_limit_s() { local limit_s; limit_s=$(head_field "$TESTBED/scenarios/$1.sh" limit_s); echo "${limit_s:-300}"; }
+
+# pass_on_output NAME...: of machines side by side: which scenarios have begun since the last call, and all that those
+# said that have ended since; with ENDED not empty (no machine runs any more) also what the unfinished ones said.
+ENDED=''
+pass_on_output() {
+    local name place
+    for name; do
+        place=$RUN/verdicts/$name
+        [[ ${passed_on[$name]:-} != all && -s $place/machine ]] || continue
+        [[ -n ${passed_on[$name]:-} ]] || step "machine $(< "$place/machine") begins $name"
+        passed_on[$name]=beginning
+        [[ -s $place/verdict || -n $ENDED ]] || continue
+        [[ ! -e $place/output ]] || cat "$place/output"
+        passed_on[$name]=all
+    done
+}
+declare -A passed_on=()
+
+# verdicts NAME...: all of them, in this order. 0: all passed; 1: one failed; 77: one could not run; 125: one lost its
+# machine, or there was none for it.
+verdicts() {
+    local name place status ms verdict remark passed=0 failed=0 lacking=0 lost=0 lines=()
+    for name; do
+        place=$RUN/verdicts/$name
+        status=125 ms='' remark=''
+        if [[ -s $place/verdict ]]; then
+            read -r status ms < "$place/verdict"
+        elif [[ -s $place/machine ]]; then
+            remark=": machine $(< "$place/machine") ended amid it"
+        elif [[ -e $place ]]; then
+            remark=": the machine ended amid it"
+        else
+            remark=": no machine was left to run it"
+        fi
         case $status in
             0) verdict=passed passed=$((passed + 1)) ;;
             "$STATUS_LACKING") verdict=LACKING lacking=$((lacking + 1)) ;;
             *) verdict=FAILED failed=$((failed + 1)) ;;
         esac
-        lines+=("$(printf '%-8s %4d s  %s' "$verdict" $((($(now_ms) - started) / 1000)) "$name")")
+        ((status != 125)) || lost=1
+        lines+=("$(printf '%-8s %4s s  %s' "$verdict" "${ms:+$((ms / 1000))}" "$name$remark")")
     done
     if (($# > 1)); then
         say ""
         printf '%s\n' "${lines[@]}"
-        [[ ! -e $RUN/claims-that-failed ]] || cat "$RUN/claims-that-failed"
+        for name; do [[ ! -e $RUN/verdicts/$name/claims-that-failed ]] || cat "$RUN/verdicts/$name/claims-that-failed"; done
     fi
     say "$passed passed, $failed failed, $lacking could not run for lack of kernel parts or programs"
+    ((lost == 0)) || return 125
     ((failed == 0)) || return 1
     ((lacking == 0)) || return "$STATUS_LACKING"
 }
-scenario_limit_s() { local limit_s; limit_s=$(head_field "$TESTBED/scenarios/$1.sh" limit_s); echo "${limit_s:-300}"; }

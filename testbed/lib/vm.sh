@@ -5,43 +5,70 @@
 # memory above it, the checkout read-only, and one directory (the run) that it can write. It ends with its job, at the
 # time limit, or with this process, whichever comes first. /dev/kvm is not used unless TESTBED_ACCEL=kvm says so:
 # some hosts have one on which a stock kernel hangs.
+#
+# Several machines may do the same job side by side, and divide its work (lib/verdicts.sh). What is a machine's own, its
+# output, its exit status and its console, is in RUN_DIRECTORY/machine-N.
 
 VM_MEMORY_MIB=${TESTBED_MEMORY_MIB:-1536}
 INITRAMFS_MODULES=(virtio_pci 9pnet_virtio 9p overlay virtio_console)
 
-# vm_run RUN_DIRECTORY SECONDS: boot, run RUN_DIRECTORY/job inside, pass its output on; returns its exit status.
+# vm_run RUN_DIRECTORY SECONDS MACHINES MEANWHILE..: boot, run RUN_DIRECTORY/job inside each, pass their output on, and
+# call MEANWHILE some times a second; returns the first exit status that is not 0.
 # SECONDS 0: no limit, and the caller's terminal becomes the guest's.
 vm_run() {
-    local run=$1 seconds=$2 qemu ports=() status=0
+    local run=$1 seconds=$2 machines=$3 machine first=0 status
+    shift 3
     vm_files "$run"
-    vm_arguments "$run" "$run/serial.log" 2 "$VM_MEMORY_MIB"
+    for ((machine = 1; machine <= machines; machine++)); do vm_start "$run" "$seconds" "$machine"; done
+    while ((${#vm_pids[@]})); do
+        sleep 0.2
+        for machine in "${!vm_pids[@]}"; do
+            ! kill -0 "${vm_pids[machine]}" 2>/dev/null || continue
+            status=0
+            vm_result "$run" "$seconds" "$machine" || status=$?
+            first=$((first ? first : status))
+        done
+        "$@"
+    done
+    vm_restore
+    return "$first"
+}
 
+vm_start() { # RUN_DIRECTORY SECONDS MACHINE
+    local run=$1 seconds=$2 machine=$3 mine=$1/machine-$3 qemu ports
+    mkdir "$mine"
+    vm_arguments "$run" "$mine/console.log" 2 "$VM_MEMORY_MIB" "TESTBED_MACHINE=$machine"
     if ((seconds == 0)); then
-        printf '%s %s\n' "$(stty size)" "${TERM:-linux}" > "$run/terminal"
+        printf '%s %s\n' "$(stty size)" "${TERM:-linux}" > "$mine/terminal"
         vm_saved_tty=$(stty -g)
         ports=(-chardev "stdio,id=tty,signal=off" -device "virtconsole,chardev=tty")
         exec 3<&0
-        setpriv --pdeathsig TERM "${qemu[@]}" "${ports[@]}" <&3 & vm_pid=$!
+        setpriv --pdeathsig TERM "${qemu[@]}" "${ports[@]}" <&3 & vm_pids[machine]=$!
         exec 3<&-
-    else
-        mkfifo "$run/out" "$run/err"
-        cat "$run/out" & vm_cats=($!)
-        cat "$run/err" >&2 & vm_cats+=($!)
-        ports=(-chardev "file,id=out,path=$(qemu_path "$run/out")" -device "virtserialport,name=out,chardev=out"
-            -chardev "file,id=err,path=$(qemu_path "$run/err")" -device "virtserialport,name=err,chardev=err")
-        setpriv --pdeathsig TERM timeout -k 5 "$seconds" "${qemu[@]}" "${ports[@]}" </dev/null & vm_pid=$!
+        return
     fi
-    wait "$vm_pid" || status=$?
-    vm_pid=
-    vm_restore
-    if [[ -s $run/rc ]]; then
-        return "$(cat "$run/rc")"
+    mkfifo "$mine/out" "$mine/err"
+    setpriv --pdeathsig TERM cat "$mine/out" & vm_cats+=($!)
+    setpriv --pdeathsig TERM cat "$mine/err" >&2 & vm_cats+=($!)
+    ports=(-chardev "file,id=out,path=$(qemu_path "$mine/out")" -device "virtserialport,name=out,chardev=out"
+        -chardev "file,id=err,path=$(qemu_path "$mine/err")" -device "virtserialport,name=err,chardev=err")
+    setpriv --pdeathsig TERM timeout -k 5 "$seconds" "${qemu[@]}" "${ports[@]}" </dev/null & vm_pids[machine]=$!
+}
+
+vm_result() { # RUN_DIRECTORY SECONDS MACHINE: it has ended
+    local seconds=$2 machine=$3 mine=$1/machine-$3 status=0
+    wait "${vm_pids[machine]}" || status=$?
+    unset "vm_pids[machine]"
+    # A machine that ended before it opened them would leave the cats waiting for ever.
+    [[ ! -e $mine/out ]] || : <> "$mine/out" <> "$mine/err"
+    if [[ -s $mine/rc ]]; then
+        return "$(cat "$mine/rc")"
     elif ((status == 124)); then
-        complain "the virtual machine did not end within $seconds s and was stopped"
+        complain "virtual machine $machine did not end within $seconds s and was stopped"
         return 124
     fi
-    complain "the virtual machine ended without a result (QEMU's exit status $status); its console says:"
-    tail -n 20 "$run/serial.log" >&2 || true
+    complain "virtual machine $machine ended without a result (QEMU's exit status $status); its console says:"
+    tail -n 20 "$mine/console.log" >&2 || true
     return 125
 }
 
@@ -98,12 +125,13 @@ vm_initramfs() {
     rm -rf "$tree"
 }
 
-# vm_stop: for the trap of the caller; ends the machine by the id it was started with.
-vm_pid='' vm_cats=() vm_saved_tty=''
+# vm_stop: for the trap of the caller; ends the machines by the ids they were started with.
+vm_pids=() vm_cats=() vm_saved_tty=''
 vm_stop() {
-    [[ -z $vm_pid ]] || end_process "$vm_pid" 3
-    vm_pid=''
-    local cat
+    local pid cat
+    for pid in "${vm_pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${vm_pids[@]}"; do end_process "$pid" 3; done
+    vm_pids=()
     for cat in "${vm_cats[@]}"; do kill "$cat" 2>/dev/null || true; done
     vm_restore
 }
