@@ -211,7 +211,9 @@ fn finish(
         Adoption::NoDaemon if !json => {
             // With a ruleset in place the kernel goes on, by what it was given last.
             let kernel = match (env.ruleset_counters)() {
-                Some(ruleset) if !ruleset.is_empty() => "; till one does, the kernel goes by the tables that it has",
+                Some(ruleset) if !ruleset.is_empty() => {
+                    "; till one does, the kernel goes by the tables that it has"
+                }
                 _ => "",
             };
             env.print(format_args!(

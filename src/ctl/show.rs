@@ -169,7 +169,8 @@ fn show_text(
 
 /// Of which services the kernel has copies of the tables.
 fn copies(balancer: &Balancer, views: &[ServiceView]) -> String {
-    let (of, without): (Vec<&ServiceView>, Vec<&ServiceView>) = views.iter().partition(|view| view.kernel_copy);
+    let (of, without): (Vec<&ServiceView>, Vec<&ServiceView>) =
+        views.iter().partition(|view| view.kernel_copy);
     let (entries, max) = (of.iter().map(|view| view.table_size).sum::<u32>(), balancer.kernel_entries);
     let of_most = format!("{entries} of at most {max} entries");
     if without.is_empty() {

@@ -12,7 +12,8 @@ balancers_up() {
     local lb
     witness_up "$@"
     step "lbd on $*, then $SERVERS backends"
-    for lb; do balancer_start "$lb" "$lb.toml"; done
+    for lb; do balancer_begin "$lb" "$lb.toml"; done
+    for lb; do balancer_await "$lb"; done
     backends_up "$1" web 1 "$SERVERS"
     servers_up 1 "$SERVERS" "$VIP4:$PORT" "[$VIP6]:$PORT"
 }

@@ -50,6 +50,8 @@ const BATCH_HEADER: [u8; 4] = [0, 0, 0, 10];
 pub struct Tables {
     /// By map; by index, 0 for none.
     known: BTreeMap<String, Vec<u32>>,
+    /// The chains beside which there are no others.
+    swept: Option<Vec<String>>,
     next_sample: u32,
 }
 
@@ -73,13 +75,24 @@ impl Tables {
             changed += changes.len();
             self.known.insert(table.map.clone(), table.entries().collect());
         }
+        self.sweep(wanted)?;
+        Ok(changed)
+    }
+
+    /// Removes other copies than these.
+    fn sweep(&mut self, wanted: &[KernelTable]) -> Result<(), NftError> {
+        let chains: Vec<String> = wanted.iter().map(|table| table.chain.clone()).collect();
+        if self.swept.as_ref() == Some(&chains) {
+            return Ok(());
+        }
         if let Some(listing) = read_listing()? {
             let text = kernel_tables::superfluous(wanted, &listing.chains, &listing.maps);
             if !text.is_empty() {
                 nft("the removal of services' tables", &["-f", "-"], Some(&text))?;
             }
         }
-        Ok(changed)
+        self.swept = Some(chains);
+        Ok(())
     }
 
     /// Asks for some entries of each copy, and says whether all are as they should be. Those of a copy that is not are
@@ -112,6 +125,7 @@ impl Tables {
     /// Nothing is known any more: somebody has removed the ruleset.
     pub fn forget(&mut self) {
         self.known.clear();
+        self.swept = None;
     }
 }
 
