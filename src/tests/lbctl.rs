@@ -339,7 +339,7 @@ address = "192.168.1.1"
             (
                 "another layout version",
                 changed(8, &1u32.to_ne_bytes()),
-                "its layout is version 1, this program knows version 3",
+                "its layout is version 1, this program knows version 4",
             ),
             ("another byte order", changed(12, &0x0403_0201u32.to_ne_bytes()), "another byte order"),
             ("another program's file", changed(0, b"PostgreS"), "it is no region of synrail"),
