@@ -450,6 +450,22 @@ fn what_a_service_does_about_path_mtu_is_shown() {
 }
 
 #[test]
+fn services_without_a_copy_in_the_kernel_are_named() {
+    let lb = Lb::new("copies");
+    lb.with(FILE, "apply -");
+    assert!(
+        lb.done("show").contains("\nkernel    decides where lbd does not; 194 of at most 1048576 entries\n")
+    );
+    lb.with(&FILE.replace("queues = \"0-1\"", "kernel_entries = 100"), "apply -");
+    let not = "\nkernel    decides where lbd does not, but NOT for all (kernel_entries); 97 of at most 100 entries\n";
+    assert!(lb.done("show").contains(not));
+    let services = lb.json("services --json");
+    let copies: Vec<&Value> =
+        services.as_array().unwrap().iter().map(|service| &service["kernel_copy"]).collect();
+    assert_eq!(copies, [true, false]);
+}
+
+#[test]
 fn equal_active_sets_have_equal_digests() {
     let (one, other) = (Lb::new("digest1"), Lb::new("digest2"));
     one.done("create -i 5 997 10");

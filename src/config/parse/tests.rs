@@ -295,15 +295,20 @@ fn limits_of_fragments_have_limits() {
 }
 
 #[test]
-fn steering_and_gre_in_are_read() {
+fn steering_gre_in_and_kernel_entries_are_read() {
     let balancer = |lines: &str| {
         let text = WHOLE.replacen("queues = \"0-1\"", &format!("queues = \"0-1\"\n{lines}"), 1);
         Config::parse("f", &text).unwrap().balancer
     };
     let default = balancer("");
-    assert_eq!((default.steering, default.gre_in), (Steering::SynOnly, false));
-    let other = balancer("steering = \"every-packet\"\ngre_in = true");
-    assert_eq!((other.steering, other.gre_in), (Steering::EveryPacket, true));
+    let read = |balancer: &Balancer| (balancer.steering, balancer.gre_in, balancer.kernel_entries);
+    assert_eq!(read(&default), (Steering::SynOnly, false, 1_048_576));
+    let other = balancer("steering = \"every-packet\"\ngre_in = true\nkernel_entries = 0");
+    assert_eq!(read(&other), (Steering::EveryPacket, true, 0));
+    assert_eq!(
+        complaint("queues = \"0-1\"", "kernel_entries = 16777217"),
+        "lb.toml:6: balancer: kernel_entries: found 16777217; allowed: a number from 0 to 16777216"
+    );
     assert_eq!(
         complaint("queues = \"0-1\"", "steering = \"all\""),
         "lb.toml:6: balancer: steering: found \"all\"; allowed: \"syn-only\" or \"every-packet\""

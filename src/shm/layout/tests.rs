@@ -14,6 +14,7 @@ fn state() -> State {
         queues = '3-5'
         steering = 'every-packet'
         gre_in = true
+        kernel_entries = 777
         [tracer]
         receivers = ['192.168.2.0/24', 'fd00:0:0:2::/64']
         per_second = 7
@@ -134,6 +135,14 @@ fn limits_of_fragments_are_those_of_the_file() {
     ] {
         assert_eq!(with(bad).unwrap_err().to_string(), "it is corrupt: the limits of fragments", "{bad:?}");
     }
+}
+
+#[test]
+fn the_limit_of_the_kernels_tables_is_that_of_the_file() {
+    let mut state = state();
+    state.balancer.kernel_entries = *KERNEL_ENTRIES.end() + 1;
+    let error = decode(&encode(&state, Generation(1))).unwrap_err();
+    assert_eq!(error.to_string(), "it is corrupt: the limit of the kernel's tables");
 }
 
 #[test]
