@@ -3,13 +3,13 @@
 //!
 //! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
 //! rules send packets to them, and routes are there before marks that need them. Order of a change: new routes, rules
-//! and elements; then the workers' tables; then routes that nobody needs any more. Devices by which routers send packets
+//! and elements; then the workers' tables, then the kernel's copies of them; then routes that nobody needs any more. Devices by which routers send packets
 //! in GRE are removed before all this, and set up after it. Tunnels to backends and the tier are up before the rules that
 //! drop what they bring for no VIP: their routes need them up. At a first start they are so for as long as one run of nft
 //! takes; they take packets of those ends alone.
 //!
 //! Whatever goes wrong with a new state, the last good one stays in force, and the reason is logged. Ending leaves the
-//! kernel as it is, so that existing flows go on; [`cleanup`] removes everything.
+//! kernel as it is, so that flows go on, and new ones begin by its copies of the tables; [`cleanup`] removes everything.
 
 mod error;
 mod links;
@@ -40,8 +40,7 @@ use crate::{
         alone::Alone,
         capability, clock,
         conntrack::Conntrack,
-        interface_index,
-        nft::{self, StructureApplied},
+        interface_index, nft,
         probe::{self, Severity},
         region::{AccessError, Mapping, Region, RegionName},
         rtnetlink::{Routing, RoutingError},
@@ -383,11 +382,8 @@ impl Lbd {
         let left = self.routing.apply_reachable(&before)?;
         // New devices are told already; these may have been backends' until now. What leaves the tier still counts.
         links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        let applied = nft::apply(&wanted.ruleset)?;
+        let applied = nft::apply(&wanted.ruleset, &mut self.tables)?;
         self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
-        if applied.structure != StructureApplied::Kept {
-            self.tables.forget();
-        }
         // Before routes go that they lead to. Without them all is as it should be as long as lbd decides.
         let entries_changed = self.tables.apply(&wanted.ruleset.tables).unwrap_or_else(|error| {
             error!(%error, "the kernel's copies of the tables are not up to date; they are tried again every few seconds");
@@ -420,7 +416,9 @@ impl Lbd {
     fn go_back(&mut self) {
         let Some(wanted) = &self.wanted else { return };
         let after = restore_before_ruleset(&mut self.routing, &wanted.routing);
-        let ruleset = nft::apply(&wanted.ruleset);
+        let ruleset = nft::apply(&wanted.ruleset, &mut self.tables);
+        // Before routes go that their entries lead to now.
+        let tables = self.tables.apply(&wanted.ruleset.tables);
         let routing =
             after.and_then(|after| if ruleset.is_ok() { self.routing.apply(&after) } else { Ok(()) });
         if let Err(error) = routing {
@@ -429,10 +427,10 @@ impl Lbd {
         if let Err(error) = ruleset {
             error!(%error, "ruleset of the last good state");
         }
-        self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
-        if let Err(error) = mend_tables(&mut self.tables, &wanted.ruleset, false) {
+        if let Err(error) = tables {
             error!(%error, "the kernel's copies of the tables of the last good state");
         }
+        self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
     }
 
@@ -444,13 +442,12 @@ impl Lbd {
     fn repair(&mut self) -> Result<(), DaemonError> {
         let Some(wanted) = &self.wanted else { return Ok(()) };
         // First, since an entrance must not open without it.
-        let ruleset = mend_ruleset(&wanted.ruleset);
+        let ruleset = mend_ruleset(&wanted.ruleset, &mut self.tables);
         let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok());
-        let mended = *ruleset.as_ref().unwrap_or(&true);
-        let tables = mend_tables(&mut self.tables, &wanted.ruleset, mended);
+        let tables = mend_tables(&mut self.tables, &wanted.ruleset);
         let tun = mend_tun(&self.tun, &self.shared, &mut self.routing);
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        ruleset.map(drop).and(tables).and(routing).and(tun)
+        ruleset.and(tables).and(routing).and(tun)
     }
 
     fn adopted(&mut self, generation: Generation) {
@@ -512,7 +509,7 @@ impl Lbd {
         self.workers.end(&self.shared);
         self.daemon.pid = 0;
         let _ = self.daemon.write(&mut self.region.mapping());
-        info!("ended; the kernel goes on with the flows it knows");
+        info!("ended; the kernel goes on by itself");
     }
 }
 
@@ -560,23 +557,19 @@ fn mend_routing(routing: &mut Routing, wanted: &routing::Desired, in_force: bool
     left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
 }
 
-/// Says whether there was something to mend.
-fn mend_ruleset(wanted: &Ruleset) -> Result<bool, DaemonError> {
-    let mend = !nft::in_force(wanted)?;
-    if mend {
-        let applied = nft::apply(wanted)?;
+fn mend_ruleset(wanted: &Ruleset, tables: &mut nft::Tables) -> Result<(), DaemonError> {
+    if !nft::in_force(wanted)? {
+        let applied = nft::apply(wanted, tables)?;
         warn!(rules = ?applied.structure, elements = applied.elements_added, "our ruleset was not as it should be; it is mended");
     }
-    Ok(mend)
+    Ok(())
 }
 
-/// The kernel's copies of services' tables, of which nothing is known any more if somebody has changed the `ruleset`.
-fn mend_tables(tables: &mut nft::Tables, wanted: &Ruleset, changed: bool) -> Result<(), DaemonError> {
-    if changed {
-        tables.forget();
-    }
-    if !tables.sample(&wanted.tables)? {
-        let entries = tables.apply(&wanted.tables)?;
+/// The kernel's copies of services' tables: some of their entries are looked at, and what is not as it should be is mended.
+fn mend_tables(tables: &mut nft::Tables, wanted: &Ruleset) -> Result<(), DaemonError> {
+    tables.sample(&wanted.tables);
+    let entries = tables.apply(&wanted.tables)?;
+    if entries > 0 {
         warn!(entries, "the kernel's copies of the tables were not as they should be; they are mended");
     }
     Ok(())

@@ -222,7 +222,7 @@ pub(super) struct ServiceView {
     pub hash: &'static str,
     pub pmtu: &'static str,
     pub table_size: u32,
-    /// Whether the kernel has a copy of the table, for when lbd does not decide.
+    /// Whether the kernel gets a copy of the table, for when lbd does not decide.
     pub kernel_copy: bool,
     /// The active backends; an entry of the table is an index into them.
     pub active: Vec<String>,

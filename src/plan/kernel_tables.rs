@@ -4,7 +4,8 @@
 //! (`nft/kernel_table.nft`). Their names say all that is fixed about them, so a service whose hash or size changes gets
 //! new ones, and packets are led to these before the old ones go. What changes while traffic runs are single entries.
 //!
-//! Kernel memory is limited: services get copies in the order of the file, while they fit into `kernel_entries`.
+//! Kernel memory is limited: services get copies in the order of the file, while they fit into `kernel_entries`, and
+//! [`COPIES_MAX`] services at most, since nft reads and prints the rules of all whenever lbd looks at the ruleset.
 
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ use crate::{config::HashMode, state::State};
 const TEMPLATE: &str = include_str!("../../nft/kernel_table.nft");
 const CHAIN_PREFIX: &str = "kernel_";
 const MAP_PREFIX: &str = "table_";
+
+/// At most so many services have copies: nft 1.0.6 lists their chains in 0.1 s.
+pub const COPIES_MAX: usize = 128;
 
 /// A service's table as the kernel should have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +32,18 @@ pub struct KernelTable {
     pub chains: Vec<Chain>,
     /// Map and chains: one `table` block.
     pub text: String,
+    size: usize,
     table: Arc<[u16]>,
     marks: Vec<u32>,
 }
 
 impl KernelTable {
+    /// M.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// The mark of every entry; none where no backend is active.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = u32> {
         self.table.iter().map(|&rank| self.marks.get(usize::from(rank)).copied().unwrap_or(0))
@@ -46,13 +57,15 @@ impl KernelTable {
     }
 }
 
-/// Which services have a copy: see [`crate::config::Balancer::kernel_entries`].
+/// Which services should have a copy: see [`crate::config::Balancer::kernel_entries`] and [`COPIES_MAX`].
 #[must_use]
 pub fn covered(state: &State) -> Vec<bool> {
-    let mut left = state.balancer.kernel_entries;
+    let (mut left, mut copies_left) = (state.balancer.kernel_entries, COPIES_MAX);
     let mut fits = |entries: u32| {
-        let fits = entries <= left;
-        left -= if fits { entries } else { 0 };
+        let fits = entries <= left && copies_left > 0;
+        if fits {
+            (left, copies_left) = (left - entries, copies_left - 1);
+        }
         fits
     };
     state.services.iter().map(|service| fits(service.table_size.get())).collect()
@@ -85,7 +98,8 @@ pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
         let mask = state.balancer.mark_mask;
         let marks = service.active().map(|backend| mask.mark(backend.target).0).collect();
         let (chains, table) = (chains_of_text(&text), Arc::clone(&service.table));
-        Ok(KernelTable { service: index, map, chain, chains, text, table, marks })
+        let size = service.table_size.entries();
+        Ok(KernelTable { service: index, map, chain, chains, text, size, table, marks })
     };
     let services = covered(state).into_iter().enumerate();
     services.filter(|(_, covered)| *covered).map(|(index, _)| of_service(index)).collect()
@@ -181,6 +195,9 @@ mod tests {
         let mut state = state("kernel_entries=200", &services);
         state.services[0].table_size = TableSize::new(211).unwrap();
         assert_eq!(covered(&state), [false, true, true], "a large one leaves room to others");
+        state.services = (0..COPIES_MAX + 9).map(|_| state.services[1].clone()).collect();
+        state.balancer.kernel_entries = u32::MAX;
+        assert_eq!(covered(&state).iter().filter(|covered| **covered).count(), COPIES_MAX);
     }
 
     #[test]
@@ -201,7 +218,7 @@ mod tests {
         assert_eq!(names, expected);
         assert_eq!(tables[0].map, "table_s1_97");
         let rules = |table: &KernelTable| table.chains.iter().map(|chain| chain.rules).collect::<Vec<_>>();
-        assert_eq!(tables.iter().map(rules).collect::<Vec<_>>(), [[7, 3], [5, 3], [5, 3]]);
+        assert_eq!(tables.iter().map(rules).collect::<Vec<_>>(), [[7, 5], [5, 3], [5, 3]]);
         assert!(tables.iter().all(|table| !table.text.contains("{{")));
     }
 

@@ -6,7 +6,7 @@
 //! whole balancer. Its name, which the table
 //! carries as that of an empty chain, is made from all of it, so a restarted lbd finds out that nothing is to do.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use serde_json::Value;
 use thiserror::Error;
@@ -91,8 +91,8 @@ pub enum NativeRule {
     TooBig4,
     /// `@th,256,128 @vip6 counter name too_big ip6 saddr set @th,256,128`
     TooBig6,
-    /// Of a packet that is quoted: `@th,160,32 . @th,136,8 . @th,224,16 vmap @kernel_port4`, and for IPv6 the same. As
-    /// many of the fields are asked as the map has.
+    /// Of a packet that is quoted: `ip daddr . @th,136,8 . @th,224,16 vmap @kernel_port4`, and for IPv6 the same. As many
+    /// of the fields are asked as the map has. The address is that of the packet which quotes, where the VIP is the same.
     Quoted(Family, QuotedFields),
     /// NFQUEUE to these queues, with bypass, and fanout where there are several.
     XtQueue(QueueRange),
@@ -109,11 +109,11 @@ pub enum Family {
 /// What of a quoted packet says which service it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum QuotedFields {
-    /// Its source.
+    /// The VIP.
     Address,
-    /// And its protocol.
+    /// And the quoted packet's protocol.
     Protocol,
-    /// And its source port.
+    /// And the quoted packet's source port.
     Port,
 }
 
@@ -269,16 +269,19 @@ pub fn listing_of_json(json: &str) -> Result<Option<Listing>, ChainsError> {
     if !tables.into_iter().any(|table| table["family"] == "inet" && table["name"] == TABLE) {
         return Ok(None);
     }
+    let rules = objects.iter().filter_map(|object| object.get("rule")).filter(|rule| in_table(rule));
+    let mut rules_of: HashMap<&str, usize> = HashMap::new();
+    for chain in rules.filter_map(|rule| rule["chain"].as_str()) {
+        *rules_of.entry(chain).or_default() += 1;
+    }
     let mut chains = Vec::new();
     for chain in objects.iter().filter_map(|object| object.get("chain")).filter(|chain| in_table(chain)) {
         let name = chain["name"].as_str().ok_or_else(|| ChainsError(chain.to_string()))?;
         let base = chain["hook"].as_str().zip(chain["prio"].as_i64());
-        let rules = objects.iter().filter_map(|object| object.get("rule"));
-        let rules = rules.filter(|rule| in_table(rule) && rule["chain"] == name).count();
         chains.push(Chain {
             name: name.to_owned(),
             base: base.map(|(hook, priority)| (hook.to_owned(), priority)),
-            rules,
+            rules: rules_of.get(name).copied().unwrap_or(0),
         });
     }
     let maps = objects.iter().filter_map(|object| object.get("map")).filter(|map| in_table(map));

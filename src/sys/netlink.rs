@@ -62,6 +62,14 @@ pub(super) fn kind(message: &[u8]) -> Option<u16> {
     message.get(4..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
+/// What the last message of a dump says: that it is whole, or why it is not.
+pub(super) fn done(message: &[u8]) -> io::Result<()> {
+    match word(message, HEADER_BYTES).map(u32::cast_signed) {
+        Some(error @ ..0) => Err(io::Error::from_raw_os_error(error.saturating_neg())),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// The attributes in these bytes, kind and value; ends where they cannot be read.
 pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
@@ -100,7 +108,7 @@ impl Writer {
         self.0.extend([0; 4]); // port
         self.0.extend(family);
         fill(self);
-        let length = u32::try_from(self.0.len() - start).unwrap_or(0).to_ne_bytes();
+        let length = u32::try_from(self.0.len() - start).expect("attributes are short").to_ne_bytes();
         self.0[start..start + 4].copy_from_slice(&length);
     }
 
@@ -127,7 +135,8 @@ impl Writer {
         self.0.extend([0; 2]); // the length, see below
         self.0.extend(kind.to_ne_bytes());
         fill(self);
-        let length = u16::try_from(self.0.len() - start).unwrap_or(0).to_ne_bytes();
+        let length =
+            u16::try_from(self.0.len() - start).expect("callers keep attributes short").to_ne_bytes();
         self.0[start..start + 2].copy_from_slice(&length);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }

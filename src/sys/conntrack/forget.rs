@@ -17,7 +17,7 @@ use crate::{
     ids::MarkMask,
     sys::netlink::{
         DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR,
-        attribute, kind, messages, word,
+        attribute, done, kind, messages, word,
     },
 };
 
@@ -92,7 +92,7 @@ struct Entry<'a> {
 fn read(message: &[u8]) -> io::Result<Part<'_>> {
     let unreadable = || io::Error::from(io::ErrorKind::InvalidData);
     match kind(message).ok_or_else(unreadable)? {
-        NLMSG_DONE => Ok(Part::Done),
+        NLMSG_DONE => done(message).map(|()| Part::Done),
         NLMSG_ERROR => {
             let error = word(message, HEADER_BYTES).ok_or_else(unreadable)?.cast_signed();
             Err(io::Error::from_raw_os_error(error.saturating_neg()))
@@ -155,6 +155,8 @@ mod tests {
         let named_by = [Some((1, &addresses[..])), None, Some((12, &[1, 2, 3, 4][..]))];
         let entry = Entry { family: 2, mark: 0x102, to: IpAddr::from([10, 0, 0, 2]), named_by };
         assert_eq!(parts, [Part::Entry(entry), Part::Other, Part::Done]);
+        let cut_short = message(NLMSG_DONE, &(-libc::EINTR).to_ne_bytes());
+        assert_eq!(read(&cut_short).unwrap_err().raw_os_error(), Some(libc::EINTR));
         let error = message(NLMSG_ERROR, &(-libc::EPERM).to_ne_bytes());
         assert_eq!(read(&error).unwrap_err().raw_os_error(), Some(libc::EPERM));
         assert!(read(&message(9, &[])).is_err());

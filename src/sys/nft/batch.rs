@@ -132,10 +132,10 @@ fn too_big(rule: &mut Rule<'_>, at: &TooBig) {
 /// The packet that an ICMP error quotes 8 bytes behind its own start leads to a service's table.
 fn quoted(rule: &mut Rule<'_>, family: Family, fields: QuotedFields) {
     const QUOTE_AT: u32 = 8;
-    // Where in the quoted packet are source, protocol and source port, and how long is an address?
-    let (protocol, source_at, protocol_at, port_at, bytes) = match family {
-        Family::Ipv4 => ((NFPROTO_IPV4, IPPROTO_ICMP), 12, 9, 20, 4),
-        Family::Ipv6 => ((NFPROTO_IPV6, IPPROTO_ICMPV6), 8, 6, 40, 16),
+    // Where are the destination, how long is it, and in the quoted packet protocol and source port?
+    let (protocol, destination_at, bytes, protocol_at, port_at) = match family {
+        Family::Ipv4 => ((NFPROTO_IPV4, IPPROTO_ICMP), 16, 4, 9, 20),
+        Family::Ipv6 => ((NFPROTO_IPV6, IPPROTO_ICMPV6), 24, 16, 6, 40),
     };
     let map = match (fields, family) {
         (QuotedFields::Address, Family::Ipv4) => c"kernel_address4",
@@ -149,10 +149,11 @@ fn quoted(rule: &mut Rule<'_>, family: Family, fields: QuotedFields) {
     rule.add_expr(&Cmp::new(CmpOp::Eq, protocol.0));
     rule.add_expr(&Meta::L4Proto);
     rule.add_expr(&Cmp::new(CmpOp::Eq, protocol.1));
+    let destination = Part::Payload { header: Header::Network, offset_bytes: destination_at, bytes, to: KEY };
+    rule.add_expr(&destination);
     let mut load = |at: u32, bytes, to| {
         rule.add_expr(&Part::Payload { header: Header::Transport, offset_bytes: QUOTE_AT + at, bytes, to });
     };
-    load(source_at, bytes, KEY);
     if fields >= QuotedFields::Protocol {
         load(protocol_at, 1, KEY + bytes / 4);
     }

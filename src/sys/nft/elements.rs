@@ -1,8 +1,9 @@
 //! Reads what sets and maps hold, by netlink. The nft command would read every element of all tables first, those of
 //! services' tables and of `pending` too.
 //!
-//! A request names table and set (`NFT_MSG_GETSETELEM`), and the kernel dumps it in as many messages as it takes. If the
-//! ruleset changes meanwhile the kernel says so, and the dump begins again.
+//! A request names table and set (`NFT_MSG_GETSETELEM`), and the kernel dumps it in as many messages as it takes. Each says
+//! in its header which generation of the ruleset it is of; where that changes on the way, elements may have been left out
+//! or told twice, and the dump begins again.
 
 use std::{
     ffi::CStr,
@@ -18,7 +19,7 @@ use crate::{
     plan::elements::{Raw, TABLE},
     sys::netlink::{
         DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR, Writer, attribute,
-        attributes, kind, messages, netfilter, word,
+        attributes, done, kind, messages, netfilter, word,
     },
 };
 
@@ -26,7 +27,8 @@ use crate::{
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a dump begins again.
 const TRIES: usize = 16;
-const NLM_F_DUMP_INTR: u16 = 0x10;
+/// Where a message's generation is, behind family and version.
+const GENERATION_AT: usize = HEADER_BYTES + 2;
 /// Of family inet (`NFPROTO_INET`).
 pub(super) const NFPROTO_INET: u8 = 1;
 /// The subsystem `NFNL_SUBSYS_NFTABLES`, and its messages (`linux/netfilter/nf_tables.h`).
@@ -115,18 +117,20 @@ impl Reader {
             request.text(NFTA_SET_ELEM_LIST_SET, set);
         });
         send(self.socket.as_raw_fd(), request.bytes(), MsgFlags::empty())?;
-        let (mut elements, mut interrupted) = (Vec::new(), false);
+        let (mut elements, mut generation, mut changed) = (Vec::new(), None, false);
         loop {
             let bytes = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
             for message in messages(&self.buffer[..bytes]) {
                 if word(message, 8) != Some(self.sequence) {
                     continue;
                 }
-                interrupted |= flags(message) & NLM_F_DUMP_INTR != 0;
                 match read_part(message)? {
-                    Part::Done => return Ok((!interrupted).then_some(elements)),
+                    Part::Done => return Ok((!changed).then_some(elements)),
                     Part::Missing => return Ok(Some(Vec::new())),
                     Part::Elements(list) => {
+                        let of: Option<&[u8; 2]> =
+                            message.get(GENERATION_AT..).and_then(|of| of.first_chunk());
+                        changed |= *generation.get_or_insert(of.copied()) != of.copied();
                         for (_, element) in attributes(list) {
                             elements.push(read(element).ok_or(io::ErrorKind::InvalidData)?);
                         }
@@ -135,10 +139,6 @@ impl Reader {
             }
         }
     }
-}
-
-fn flags(message: &[u8]) -> u16 {
-    message.get(6..).and_then(|flags| flags.first_chunk()).map_or(0, |flags| u16::from_ne_bytes(*flags))
 }
 
 /// What a message of a dump is.
@@ -152,11 +152,11 @@ enum Part<'a> {
 fn read_part(message: &[u8]) -> io::Result<Part<'_>> {
     let unreadable = || io::Error::from(io::ErrorKind::InvalidData);
     match kind(message).ok_or_else(unreadable)? {
-        NLMSG_DONE => Ok(Part::Done),
-        NLMSG_ERROR => {
-            let error = word(message, HEADER_BYTES).ok_or_else(unreadable)?.cast_signed().saturating_neg();
-            if error == libc::ENOENT { Ok(Part::Missing) } else { Err(io::Error::from_raw_os_error(error)) }
-        }
+        NLMSG_DONE | NLMSG_ERROR => match done(message) {
+            Ok(()) => Ok(Part::Done),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Part::Missing),
+            Err(error) => Err(error),
+        },
         NFT_MSG_NEWSETELEM => {
             let all = message.get(HEADERS_BYTES..).unwrap_or_default();
             Ok(Part::Elements(attribute(all, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default()))
@@ -190,4 +190,69 @@ fn raw(element: &[u8]) -> Option<Raw> {
 fn mark(element: &[u8]) -> Option<(u32, u32)> {
     let number = |of| value(element, of)?.try_into().ok().map(u32::from_ne_bytes);
     Some((number(NFTA_SET_ELEM_KEY)?, number(NFTA_SET_ELEM_DATA)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::sys::{namespace::in_namespace, nft::nft};
+
+    #[test]
+    fn parts_of_a_dump_are_told_apart() {
+        let made = |kind: u16, rest: &[u8]| {
+            let length = u32::try_from(HEADER_BYTES + rest.len()).unwrap();
+            [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], rest].concat()
+        };
+        let missing = |kind, error: i32| {
+            read_part(&made(kind, &error.to_ne_bytes())).map(|part| matches!(part, Part::Missing))
+        };
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
+            assert!(missing(kind, -libc::ENOENT).unwrap());
+            assert_eq!(missing(kind, -libc::EINTR).unwrap_err().raw_os_error(), Some(libc::EINTR));
+        }
+        assert!(matches!(read_part(&made(NLMSG_DONE, &[0; 4])), Ok(Part::Done)));
+        assert!(matches!(read_part(&made(NFT_MSG_NEWSETELEM, &[1, 0, 0, 7])), Ok(Part::Elements([]))));
+        assert!(read_part(&made(NLMSG_DONE + 100, &[])).is_err());
+        assert!(read_part(&[0; 3]).is_err());
+    }
+
+    #[test]
+    fn what_is_cut_short_is_no_element() {
+        let mut element = Writer::default();
+        element.nested(NFTA_SET_ELEM_DATA, |data| data.value(NFTA_DATA_VALUE, &[1, 2, 3, 4]));
+        assert_eq!((raw(element.bytes()), mark(element.bytes())), (None, None));
+        element.nested(NFTA_SET_ELEM_KEY, |key| key.value(NFTA_DATA_VALUE, &7u32.to_ne_bytes()));
+        assert_eq!(mark(element.bytes()), Some((7, u32::from_ne_bytes([1, 2, 3, 4]))));
+        for cut in 0..element.bytes().len() {
+            assert_eq!(mark(&element.bytes()[..cut]), None, "{cut}");
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root and nf_tables"]
+    fn a_dump_amid_which_the_ruleset_changes_begins_again() {
+        in_namespace(|| {
+            let elements: Vec<String> = (0..4000).map(|n| n.to_string()).collect();
+            let set = format!("set s {{ type mark; elements = {{ {} }}; }}", elements.join(", "));
+            nft("a test", &["-f", "-"], Some(&format!("table inet {TABLE} {{ {set}\n}}\n"))).unwrap();
+            // Amid the first dump somebody adds an element.
+            let told = Cell::new(0);
+            let read = Reader::open().unwrap().dump("s", |element| {
+                told.set(told.get() + 1);
+                if told.get() == 100 {
+                    let text = format!("add element inet {TABLE} s {{ 10000 }}\n");
+                    nft("a test", &["-f", "-"], Some(&text)).unwrap();
+                }
+                raw(element)
+            });
+            let mut keys: Vec<Vec<u8>> = read.unwrap().into_iter().map(|element| element.key).collect();
+            keys.sort();
+            keys.dedup();
+            assert_eq!(keys.len(), 4001);
+            assert!(told.get() > 2 * 4000, "{told:?}");
+            assert_eq!(Reader::open().unwrap().elements("nothing").unwrap(), []);
+        });
+    }
 }

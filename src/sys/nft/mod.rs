@@ -1,10 +1,12 @@
 //! Puts the ruleset of `plan/` into the kernel, and reads it back.
 //!
-//! Three steps, each one transaction: chains and rules as text through the `nft` command, if they differ; the rules
-//! that go by netlink (`batch.rs`), if there was a first step; chains of services' tables and elements of the sets, if
-//! they differ, with the name of the structure. The entries of services' tables (`tables.rs`) come later, and are many. The order makes a first application harmless: as long as the set of interfaces is empty no packet
-//! meets a rule. Then both are read back. What is in place is not touched, so a restarted lbd takes over, and nothing
-//! here ever removes a base chain, except where another version of synrail had other ones ([`Applied`] says so).
+//! Steps, each one transaction: chains and rules as text through the `nft` command, if they differ; the rules that go by
+//! netlink (`batch.rs`), if there was a first step; chains and maps of services' tables that are missing, which are filled
+//! then (`tables.rs`); the elements of the sets, if they differ, with the name of the structure. The order makes a first
+//! application harmless: as long as the set of interfaces is empty no packet meets a rule. Then all but the entries of
+//! services' tables is read back. What is in place is not touched, so a restarted lbd takes over, and nothing here ever
+//! removes a base chain, except where another version of synrail had other ones ([`Applied`] says so). What changes in
+//! services' tables that were there comes later ([`Tables::apply`]), and may be much.
 
 mod batch;
 mod command;
@@ -93,18 +95,21 @@ pub enum StructureApplied {
     BaseChainsRemoved(Vec<String>),
 }
 
-/// Makes the kernel's table what `ruleset` says, and reads it back.
+/// Makes the kernel's table what `ruleset` says, and reads it back. Of services' tables it fills those that are new.
 ///
 /// # Errors
 /// When nft or the kernel refuses; each step is done wholly or not at all.
-pub fn apply(ruleset: &Ruleset) -> Result<Applied, NftError> {
+pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError> {
     let before = read_listing()?;
     let structure = apply_structure(ruleset, before.as_ref())?;
     let current = read_elements()?;
     let diff = current.diff(&ruleset.elements);
+    if structure != StructureApplied::Kept {
+        tables.forget();
+    }
+    add_tables(ruleset, &before.unwrap_or_default(), tables)?;
     let stamp = if structure == StructureApplied::Kept { String::new() } else { ruleset.structure.stamp() };
-    let chains = before.map(|listing| listing.chains).unwrap_or_default();
-    let text = stamp + &kernel_tables::missing(&ruleset.tables, &chains) + &diff.text();
+    let text = stamp + &diff.text();
     if !text.is_empty() {
         nft("the elements of the sets", &["-f", "-"], Some(&text))?;
         if !chains_in_force(ruleset)? {
@@ -180,6 +185,20 @@ pub fn counters() -> Result<Vec<Counter>, NftError> {
     let mut counters = counters.ok_or_else(|| NftError::Unreadable("a counter".to_owned()))?;
     counters.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(counters)
+}
+
+/// Chains and maps of services' tables, where they are missing. New ones are filled before anything leads to them; that this
+/// fails is told by [`Tables::apply`], which tries again.
+fn add_tables(ruleset: &Ruleset, before: &Listing, tables: &mut Tables) -> Result<(), NftError> {
+    let text = kernel_tables::missing(&ruleset.tables, &before.chains);
+    if text.is_empty() {
+        return Ok(());
+    }
+    tables.unswept();
+    nft("the chains of services' tables", &["-f", "-"], Some(&text))?;
+    let new = ruleset.tables.iter().filter(|table| !before.maps.contains(&table.map));
+    let _ = tables.fill(new);
+    Ok(())
 }
 
 fn apply_structure(ruleset: &Ruleset, current: Option<&Listing>) -> Result<StructureApplied, NftError> {

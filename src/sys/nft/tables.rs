@@ -2,13 +2,17 @@
 //!
 //! What the kernel has is read once for each map, then known: only entries that differ are sent, in transactions of up to
 //! [`ENTRIES_PER_BATCH`], and the kernel does each wholly or not at all. It is not read back whole, since that takes longer
-//! than to change it; instead [`Tables::sample`] asks for some entries now and then, other ones each time.
+//! than to change it; instead [`Tables::sample`] asks for some entries now and then, other ones each time: a map that
+//! was emptied is found at once, a single entry within M / 16 looks.
 //!
 //! A transaction must be one message to the kernel (`nfnetlink_rcv_batch`), so the socket's buffers are as large as that.
 
 use std::{collections::BTreeMap, io, os::fd::AsRawFd as _};
 
-use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt::SndBufForce};
+use nix::sys::socket::{
+    MsgFlags, recv, send, setsockopt,
+    sockopt::{RcvBufForce, SndBufForce},
+};
 
 use super::{
     NftError,
@@ -32,14 +36,12 @@ use crate::{
 
 /// The largest transaction, 3 MB when all of them change.
 const ENTRIES_PER_BATCH: usize = 65_537;
-/// Enough for that, whatever the host's `net.core.wmem_max`.
-const SEND_BUFFER_BYTES: usize = 16 << 20;
+/// Enough for that, and for the answers, since each error repeats its message.
+const BUFFER_BYTES: usize = 16 << 20;
 /// An element takes 28 bytes, and all of a message's are in one attribute of 65531 bytes at most.
 const ELEMENTS_PER_MESSAGE: usize = 2_000;
 /// How many entries of each map are asked for at a time.
-const SAMPLES: u32 = 16;
-/// How far apart: prime to every size of a table, which is a prime as well, so that all have their turn.
-const SAMPLES_APART: u32 = 1 << 16;
+const SAMPLES: u64 = 16;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
 /// A batch is for `NFNL_SUBSYS_NFTABLES`, of no family.
@@ -52,7 +54,7 @@ pub struct Tables {
     known: BTreeMap<String, Vec<u32>>,
     /// The chains beside which there are no others.
     swept: Option<Vec<String>>,
-    next_sample: u32,
+    next_sample: u64,
 }
 
 impl Tables {
@@ -60,23 +62,31 @@ impl Tables {
     /// Says how many entries were changed.
     ///
     /// # Errors
-    /// When the kernel refuses. What was not done yet is done the next time.
+    /// The first thing that the kernel refuses; everything else is done, and the next time that as well.
     pub fn apply(&mut self, wanted: &[KernelTable]) -> Result<usize, NftError> {
         self.known.retain(|map, _| wanted.iter().any(|table| table.map == *map));
-        let mut changed = 0;
-        for table in wanted {
-            let failed = |error| NftError::Set { what: format!("map {}", table.map), error };
-            let current =
-                self.known.remove(&table.map).map_or_else(|| read(&table.map).map_err(failed), Ok)?;
-            let changes: Vec<Change> = kernel_tables::changes(&current, table).collect();
-            for changes in changes.chunks(ENTRIES_PER_BATCH) {
-                change(&table.map, changes).map_err(failed)?;
-            }
-            changed += changes.len();
-            self.known.insert(table.map.clone(), table.entries().collect());
+        let changed = self.fill(wanted);
+        let swept = self.sweep(wanted);
+        changed.and_then(|changed| swept.map(|()| changed))
+    }
+
+    /// As [`Tables::apply`], but leaves other copies alone.
+    pub(super) fn fill<'a>(
+        &mut self,
+        wanted: impl IntoIterator<Item = &'a KernelTable>,
+    ) -> Result<usize, NftError> {
+        let changed: Vec<_> = wanted.into_iter().map(|table| self.fill_one(table)).collect();
+        changed.into_iter().sum()
+    }
+
+    fn fill_one(&mut self, table: &KernelTable) -> Result<usize, NftError> {
+        let current = self.known.remove(&table.map).map_or_else(|| read(table), Ok)?;
+        let changes: Vec<Change> = kernel_tables::changes(&current, table).collect();
+        for changes in changes.chunks(ENTRIES_PER_BATCH) {
+            change(&table.map, changes).map_err(|error| failed(table, error))?;
         }
-        self.sweep(wanted)?;
-        Ok(changed)
+        self.known.insert(table.map.clone(), table.entries().collect());
+        Ok(changes.len())
     }
 
     /// Removes other copies than these.
@@ -95,46 +105,51 @@ impl Tables {
         Ok(())
     }
 
-    /// Asks for some entries of each copy, and says whether all are as they should be. Those of a copy that is not are
-    /// read anew by the next [`Tables::apply`].
-    ///
-    /// # Errors
-    /// When the kernel cannot be asked.
-    pub fn sample(&mut self, wanted: &[KernelTable]) -> Result<bool, NftError> {
-        let mut all = true;
+    /// Asks for some entries of each copy, other ones each time. A copy of which one is not as it should be is read anew by
+    /// the next [`Tables::apply`].
+    pub fn sample(&mut self, wanted: &[KernelTable]) {
         for table in wanted {
-            let entries = u32::try_from(table.entries().len()).unwrap_or(u32::MAX);
-            let samples = (0..SAMPLES.min(entries)).map(|n| self.next_sample.wrapping_add(n));
-            let indices: Vec<u32> = samples
-                .map(|sample| u64::from(sample) * u64::from(SAMPLES_APART) % u64::from(entries))
-                .map(|index| u32::try_from(index).unwrap_or(0))
-                .collect();
+            let entries = table.entries().len() as u64;
+            // In the golden ratio they are spread evenly; all have their turn, since a table's size is a prime.
+            let apart = (entries * 618 / 1000).max(1);
+            let index = |n: u64| u32::try_from((self.next_sample + n) * apart % entries).unwrap_or(0);
+            let indices: Vec<u32> = (0..SAMPLES.min(entries)).map(index).collect();
             let expected: Vec<(u32, u32)> =
                 indices.iter().filter_map(|&index| Some((index, table.entry(index)?))).collect();
             let found = Reader::open().and_then(|mut reader| reader.some_marks(&table.map, &indices));
-            let found = found.map_err(|error| NftError::Set { what: format!("map {}", table.map), error })?;
-            if found != Some(expected) {
+            if !matches!(found, Ok(Some(found)) if found == expected) {
                 self.known.remove(&table.map);
             }
-            all &= self.known.contains_key(&table.map);
         }
-        self.next_sample = self.next_sample.wrapping_add(SAMPLES);
-        Ok(all)
+        self.next_sample = (self.next_sample + SAMPLES) % (1 << 32);
     }
 
     /// Nothing is known any more: somebody has removed the ruleset.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.known.clear();
+        self.swept = None;
+    }
+
+    /// There may be other copies than those known.
+    pub(super) fn unswept(&mut self) {
         self.swept = None;
     }
 }
 
-fn read(map: &str) -> io::Result<Vec<u32>> {
-    let entries = Reader::open()?.marks(map)?;
-    let length = entries.iter().map(|&(index, _)| index as usize + 1).max().unwrap_or(0);
-    let mut marks = vec![0; length];
-    for (index, mark) in entries {
-        marks[index as usize] = mark;
+fn failed(table: &KernelTable, error: io::Error) -> NftError {
+    NftError::Set { what: format!("map {}", table.map), error }
+}
+
+fn read(table: &KernelTable) -> Result<Vec<u32>, NftError> {
+    let entries = Reader::open().and_then(|mut reader| reader.marks(&table.map));
+    let mut marks = vec![0; table.size()];
+    for (index, mark) in entries.map_err(|error| failed(table, error))? {
+        let Some(entry) = usize::try_from(index).ok().and_then(|index| marks.get_mut(index)) else {
+            // None of ours: somebody else has filled it.
+            nft("the emptying of a map", &["flush", "map", "inet", TABLE, &table.map], None)?;
+            return Ok(Vec::new());
+        };
+        *entry = mark;
     }
     Ok(marks)
 }
@@ -188,7 +203,8 @@ pub(super) fn put(message: &mut Writer, map: &str, elements: &[Element]) {
 /// Sends a batch, and waits until message `last` of it is done, which is when all are.
 fn send_batch(batch: &[u8], last: u32) -> io::Result<()> {
     let socket = netfilter(PATIENCE)?;
-    setsockopt(&socket, SndBufForce, &SEND_BUFFER_BYTES)?;
+    setsockopt(&socket, SndBufForce, &BUFFER_BYTES)?;
+    setsockopt(&socket, RcvBufForce, &BUFFER_BYTES)?;
     send(socket.as_raw_fd(), batch, MsgFlags::empty())?;
     let mut answers = vec![0; DUMP_BYTES_MAX];
     loop {

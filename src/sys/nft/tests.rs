@@ -51,6 +51,11 @@ fn ruleset(state: &State, last: u32) -> Ruleset {
     Ruleset::new(state, &claims(last), queue_by().unwrap()).unwrap()
 }
 
+/// Services have no tables here, or theirs are not looked at.
+fn apply(ruleset: &Ruleset) -> Result<Applied, NftError> {
+    super::apply(ruleset, &mut Tables::default())
+}
+
 /// The table with all its handles, without what its counters have counted.
 fn listing() -> String {
     nft("a listing", &["-a", "-s", "list", "table", "inet", TABLE], None).unwrap()

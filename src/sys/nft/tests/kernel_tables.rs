@@ -10,10 +10,11 @@ use crate::{
     config::Config,
     ids::Generation,
     packet::Packet,
+    plan::kernel_tables::KernelTable,
     tests::bytes::{ip, packet},
 };
 
-/// One of each kind of hash, and one that takes every protocol; the first has ports as well.
+/// One of each kind of hash; two on one VIP, one that takes every protocol.
 const FILE: &str = r#"
 [balancer]
 name = "lb201"
@@ -27,6 +28,17 @@ protocols = ["tcp", "udp"]
 ports = "80-90"
 table_size = 251
 backend = [{ name = "a", address = "192.168.1.1" }, { name = "b", address = "192.168.1.2" }]
+[[service]]
+name = "rest"
+vips = ["192.0.2.1", "2001:db8::1"]
+table_size = 89
+backend = [{ name = "c", address = "192.168.1.3" }, { name = "d", address = "192.168.1.4" }]
+[[service]]
+name = "dns"
+vips = ["192.0.2.4", "2001:db8::4"]
+protocols = ["udp"]
+table_size = 83
+backend = [{ name = "a", address = "192.168.1.1" }, { name = "d", address = "192.168.1.4" }]
 [[service]]
 name = "near"
 vips = ["192.0.2.2", "2001:db8::2"]
@@ -59,6 +71,17 @@ fn made(state: State) -> Made {
     Made { state, forwarding, ruleset }
 }
 
+fn put_in_force(ruleset: &Ruleset, tables: &mut Tables) -> Applied {
+    crate::sys::nft::apply(ruleset, tables).unwrap()
+}
+
+/// This copy, as if its map had another name.
+fn nowhere(table: &KernelTable) -> KernelTable {
+    let mut table = table.clone();
+    table.map = "table_nowhere".to_owned();
+    table
+}
+
 fn made_of(file: &str) -> Made {
     made(State::new(&Config::parse("lb.toml", file).unwrap()).unwrap())
 }
@@ -87,25 +110,57 @@ fn icmp(client: &str, vip: &str, [four, six]: [u8; 2], rest: &[u8]) -> Vec<u8> {
     sealed(ip(protocol, client, vip, &message))
 }
 
-/// Packets of every kind that a client, and routers on the way to it, send to a VIP.
-fn packets_to(vip: &str, client: &str, port: u16) -> [Vec<u8>; 8] {
-    let router = if vip.contains(':') { "fd09::77" } else { "10.9.0.77" };
-    let error = |kinds, protocol| {
-        // Of a flow that nobody has seen.
-        let quoted = packet(protocol, vip, 80, client, port + 1000, 0);
-        icmp(router, vip, kinds, &[&[0; 4][..], &quoted].concat())
-    };
+/// Packets of every kind that a client, and routers on the way to it, send to a VIP; and those that the kernel does not read,
+/// whatever lbd makes of them.
+fn packets_to(vip: &str, client: &str, port: u16) -> [Vec<Vec<u8>>; 2] {
+    let six = vip.contains(':');
+    let (router, header) = if six { ("fd09::77", 40) } else { ("10.9.0.77", 20) };
+    // Of a flow that nobody has seen.
+    let quoted = |protocol| packet(protocol, vip, 80, client, port + 1000, 0);
+    let error = |kinds, quoted: &[u8]| icmp(router, vip, kinds, &[&[0; 4][..], quoted].concat());
     let [high, low] = port.to_be_bytes();
-    [
+    let echo = [high, low, 0, 1];
+    let answer = |kind| {
+        let protocol = if six { 58 } else { 1 };
+        let [high, low] = (port + 1000).to_be_bytes();
+        ip(protocol, vip, client, &[kind, 0, 0, 0, high, low, 0, 1])
+    };
+    let (mut later, mut with_more) = (quoted(17), quoted(6));
+    if six {
+        // Its destination options take eight bytes.
+        later[6] = 44;
+        with_more[6] = 60;
+        with_more.splice(40..40, [6, 0, 1, 4, 0, 0, 0, 0]);
+    } else {
+        later[7] = 9;
+        with_more[0] = 0x46;
+        with_more.splice(20..20, [1, 1, 1, 1]);
+    }
+    let mut coded = icmp(client, vip, [8, 128], &echo);
+    coded[header + 1] = 1;
+    let sum = u16::from_be_bytes([coded[header + 2], coded[header + 3]]) - 1;
+    coded[header + 2..header + 4].copy_from_slice(&sum.to_be_bytes());
+    let read = vec![
         sealed(packet(6, client, port, vip, 80, 2)),
         sealed(ip(17, client, vip, &[high, low, 0, 80, 0, 8, 0, 0])),
         sealed(ip(132, client, vip, &[high, low, 0, 80, 0, 0, 0, 0])),
         sealed(ip(47, client, vip, &[0; 8])),
-        icmp(client, vip, [8, 128], &[high, low, 0, 1]),
-        error([3, 1], 6),
-        error([11, 3], 17),
-        error([3, 2], 50),
-    ]
+        icmp(client, vip, [8, 128], &echo),
+        error([3, 1], &quoted(6)),
+        error([11, 3], &quoted(17)),
+        error([3, 2], &quoted(50)),
+        error([12, 4], &answer(if six { 129 } else { 0 })),
+    ];
+    let mut unread = vec![
+        error([3, 2], &later),
+        error([3, 1], &with_more),
+        error([3, 1], &answer(if six { 1 } else { 3 })),
+    ];
+    // Where pings are hashed on their identifier.
+    if vip.ends_with('4') {
+        unread.push(coded);
+    }
+    [read, unread]
 }
 
 #[test]
@@ -114,43 +169,45 @@ fn without_lbd_every_packet_goes_where_lbd_would_send_it() {
     in_namespace(|| {
         let Made { state, forwarding, ruleset } = made_of(FILE);
         let client = balancer_with(&ruleset);
-        assert_eq!(ruleset.tables.len(), 3);
-        assert_eq!(Tables::default().apply(&ruleset.tables).unwrap(), 251 + 97 + 97);
+        assert_eq!(ruleset.tables.len(), 5);
         nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
         let (mut steered, mut dropped, mut targets) = (0, 0, std::collections::BTreeSet::new());
-        for (vip, client_address, port) in [
-            ("192.0.2.1", "10.9.0.2", 4000),
-            ("192.0.2.2", "10.9.0.3", 4001),
-            ("192.0.2.3", "10.9.0.4", 4002),
-            ("192.0.2.1", "10.9.0.5", 4003),
-            ("2001:db8::1", "fd09::2", 4000),
-            ("2001:db8::2", "fd09::3", 4001),
-            ("2001:db8::3", "fd09::4", 4002),
-            ("2001:db8::1", "fd09::5", 4003),
-        ] {
-            for bytes in packets_to(vip, client_address, port) {
-                client.send(&bytes).unwrap();
-                let decided = Packet::parse(&bytes).map(|packet| forwarding.decide(&packet));
-                let expected = match decided {
-                    Ok(Decision::Steered { mark, target, .. }) => {
-                        targets.insert(target);
-                        vec![u64::from(mark.0)]
-                    }
-                    Ok(_) | Err(_) => vec![],
-                };
-                assert_eq!(seen(), expected, "{vip} {bytes:x?} {decided:?}");
-                if expected.is_empty() { dropped += 1 } else { steered += 1 }
+        for (client_address, port) in [("2", 4000), ("3", 4001), ("4", 4002), ("5", 4003)] {
+            for vip in ["192.0.2.", "2001:db8::"]
+                .into_iter()
+                .flat_map(|net| (1..=4).map(move |n| format!("{net}{n}")))
+            {
+                let net = if vip.contains(':') { "fd09::" } else { "10.9.0." };
+                let [read, unread] = packets_to(&vip, &format!("{net}{client_address}"), port);
+                for bytes in read {
+                    client.send(&bytes).unwrap();
+                    let decided = Packet::parse(&bytes).map(|packet| forwarding.decide(&packet));
+                    let expected = match decided {
+                        Ok(Decision::Steered { mark, target, .. }) => {
+                            targets.insert(target);
+                            vec![u64::from(mark.0)]
+                        }
+                        Ok(_) | Err(_) => vec![],
+                    };
+                    assert_eq!(seen(), expected, "{vip} {bytes:x?} {decided:?}");
+                    if expected.is_empty() { dropped += 1 } else { steered += 1 }
+                }
+                for bytes in unread {
+                    client.send(&bytes).unwrap();
+                    assert_eq!(seen(), Vec::<u64>::new(), "{vip} {bytes:x?}");
+                    dropped += 1;
+                }
             }
         }
-        assert_eq!((steered, targets.len()), (4 * 5 + 2 * 6 + 2 * 8, state.targets_used().count()));
-        assert_eq!(
-            [counted_by("by_kernel"), counted_by("unsteered") + counted_by("unclaimed")],
-            [steered, dropped]
-        );
+        // Of nine: all at the first VIP and the third, all but GRE and ESP at the second, UDP and pings at the last.
+        assert_eq!((steered, targets.len()), (4 * 2 * (9 + 7 + 9 + 4), state.targets_used().count()));
+        let counted = [counted_by("by_kernel"), counted_by("unsteered") + counted_by("unclaimed")];
+        assert_eq!(counted, [steered, dropped]);
         // What began so is pinned, and stays where it is.
         let entries = conntrack_entries();
-        assert!(entries >= 8 + 8, "UDP and pings: {entries}");
-        let [_, mut flow, ..] = packets_to("192.0.2.1", "10.9.0.2", 4000);
+        assert!(entries >= 2 * 4 * 2 * 4, "UDP and pings: {entries}");
+        let [read, _] = packets_to("192.0.2.1", "10.9.0.2", 4000);
+        let mut flow = read[1].clone();
         client.send(&flow).unwrap();
         assert_eq!((counted_by("by_kernel"), counted_by("restored")), (steered, 1));
         flow[21] ^= 1;
@@ -165,9 +222,10 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
     in_namespace(|| {
         let first = made_of(FILE);
         let mut tables = Tables::default();
-        apply(&first.ruleset).unwrap();
-        assert_eq!(tables.apply(&first.ruleset.tables).unwrap(), 445);
-        assert!(tables.sample(&first.ruleset.tables).unwrap() && in_force(&first.ruleset).unwrap());
+        put_in_force(&first.ruleset, &mut tables);
+        assert_eq!(tables.apply(&first.ruleset.tables).unwrap(), 0, "new ones are filled at once");
+        // Whoever starts anew reads the same, and nothing is to do.
+        assert_eq!(Tables::default().apply(&first.ruleset.tables).unwrap(), 0);
         let names = |of: &str| {
             let listing = read_listing().unwrap().unwrap();
             let chains = listing.chains.into_iter().map(|chain| chain.name);
@@ -176,32 +234,30 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
         assert_eq!([names("web"), names("near"), names("any")], [3, 3, 3]);
 
         // One of two backends leaves: about half of the entries, and nothing else, change.
-        let without = first.state.set_active(Some("web"), &["a".to_owned()], false).unwrap();
-        let without = made(without);
-        let applied = apply(&without.ruleset).unwrap();
+        let without = made(first.state.set_active(Some("web"), &["a".to_owned()], false).unwrap());
         let untouched = Applied { structure: StructureApplied::Kept, elements_added: 0, elements_deleted: 0 };
-        assert_eq!(applied, untouched);
+        assert_eq!(put_in_force(&without.ruleset, &mut tables), untouched);
         let changed = tables.apply(&without.ruleset.tables).unwrap();
         assert!((120..=130).contains(&changed), "{changed}");
-        // Whoever starts anew reads the same, and nothing is to do.
         assert_eq!(Tables::default().apply(&without.ruleset.tables).unwrap(), 0);
+        assert_eq!(tables.apply(&first.ruleset.tables).unwrap(), changed, "and back");
 
         // Another size and kind of hash, one service less.
         let (other, _) = FILE.split_once("[[service]]\nname = \"any\"").unwrap();
-        let other = made_of(
-            &other.replace("table_size = 251", "table_size = 509").replace("\"source\"", "\"5-tuple\""),
-        );
-        apply(&other.ruleset).unwrap();
+        let other =
+            other.replace("table_size = 251", "table_size = 509").replace("\"source\"", "\"5-tuple\"");
+        let other = made_of(&other);
+        put_in_force(&other.ruleset, &mut tables);
         assert_eq!(names("web"), 6, "the old ones stay till the new ones are filled");
-        assert_eq!(tables.apply(&other.ruleset.tables).unwrap(), 509);
+        assert_eq!(tables.apply(&other.ruleset.tables).unwrap(), 0);
         assert_eq!([names("web"), names("near"), names("any")], [3, 3, 0]);
-        assert!(in_force(&other.ruleset).unwrap() && tables.sample(&other.ruleset.tables).unwrap());
+        assert_eq!(Tables::default().apply(&other.ruleset.tables).unwrap(), 0);
 
         // No room.
         let mut state = other.state.clone();
         state.balancer.kernel_entries = 600;
         let less = made(state);
-        apply(&less.ruleset).unwrap();
+        put_in_force(&less.ruleset, &mut tables);
         assert_eq!(tables.apply(&less.ruleset.tables).unwrap(), 0);
         assert_eq!([names("web"), names("near")], [3, 0]);
     });
@@ -213,26 +269,39 @@ fn entries_that_somebody_changed_are_noticed_and_mended() {
     in_namespace(|| {
         let Made { ruleset, .. } = made_of(FILE);
         let mut tables = Tables::default();
-        apply(&ruleset).unwrap();
-        tables.apply(&ruleset.tables).unwrap();
-        let map = ruleset.tables[0].map.clone();
-        nft("a test", &["flush", "map", "inet", TABLE, &map], None).unwrap();
-        assert!(!tables.sample(&ruleset.tables).unwrap());
-        assert_eq!(tables.apply(&ruleset.tables).unwrap(), 251);
-        assert!(tables.sample(&ruleset.tables).unwrap());
+        put_in_force(&ruleset, &mut tables);
+        let mut look = || {
+            tables.sample(&ruleset.tables);
+            tables.apply(&ruleset.tables).unwrap()
+        };
+        assert_eq!(look(), 0);
+        let map = &ruleset.tables[0].map;
+        let change = |text: &str| nft("a test", &["-f", "-"], Some(text)).unwrap();
+        change(&format!("flush map inet {TABLE} {map}\n"));
+        assert_eq!([look(), look()], [251, 0]);
         // One of 251: samples find it when it is its turn.
-        let text = format!(
+        change(&format!(
             "delete element inet {TABLE} {map} {{ 100 }}\nadd element inet {TABLE} {map} {{ 100 : 0x7 }}\n"
-        );
-        nft("a test", &["-f", "-"], Some(&text)).unwrap();
-        let looks = (1..=251).find(|_| !tables.sample(&ruleset.tables).unwrap());
+        ));
+        let looks = (1..=251).find(|_| look() == 1);
         assert!(looks.is_some_and(|looks| looks <= 251 / 16 + 1), "{looks:?}");
-        assert_eq!(tables.apply(&ruleset.tables).unwrap(), 1);
+        // What is no index of ours at all.
+        change(&format!(
+            "flush map inet {TABLE} {map}\nadd element inet {TABLE} {map} {{ 4294967295 : 0x7 }}\n"
+        ));
+        assert_eq!([look(), look()], [251, 0]);
         // A chain.
-        nft("a test", &["flush", "chain", "inet", TABLE, &ruleset.tables[0].chain], None).unwrap();
+        change(&format!("flush chain inet {TABLE} {}\n", ruleset.tables[0].chain));
         assert!(!in_force(&ruleset).unwrap());
-        assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Kept);
-        assert!(in_force(&ruleset).unwrap());
+        assert_eq!(put_in_force(&ruleset, &mut tables).structure, StructureApplied::Kept);
+        // One table that cannot be had keeps no other from being mended, and the kernel's reason is told.
+        let [web, near, ..] = &ruleset.tables[..] else { unreachable!("five tables") };
+        let missing = nowhere(near);
+        change(&format!("flush map inet {TABLE} {map}\n"));
+        tables.forget();
+        let error = tables.fill([&missing, web]).unwrap_err().to_string();
+        assert!(error.contains("table_nowhere") && error.contains("No such file"), "{error}");
+        assert_eq!(Tables::default().fill([web]).unwrap(), 0);
     });
 }
 
@@ -243,8 +312,14 @@ fn the_largest_table_is_filled() {
         let file =
             FILE.replace("kernel_entries = 1000\n", "").replace("table_size = 251", "table_size = 700001");
         let Made { ruleset, .. } = made_of(&file);
-        apply(&ruleset).unwrap();
-        assert_eq!(Tables::default().apply(&ruleset.tables).unwrap(), 700_001 + 97 + 97);
+        let mut tables = Tables::default();
+        put_in_force(&ruleset, &mut tables);
+        assert_eq!(tables.apply(&ruleset.tables).unwrap(), 0);
         assert_eq!(Tables::default().apply(&ruleset.tables).unwrap(), 0);
+        nft("a test", &["flush", "map", "inet", TABLE, &ruleset.tables[0].map], None).unwrap();
+        assert_eq!(Tables::default().apply(&ruleset.tables).unwrap(), 700_001);
+        // Many messages that are all refused: the first reason counts.
+        let error = Tables::default().apply(&[nowhere(&ruleset.tables[0])]).unwrap_err().to_string();
+        assert!(error.contains("No such file"), "{error}");
     });
 }
