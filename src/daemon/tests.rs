@@ -132,3 +132,34 @@ fn what_must_wait_for_the_ruleset_does_so_when_that_cannot_be_had() {
         }
     });
 }
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn the_kernels_tables_are_those_of_the_last_good_state() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-tables-{}", std::process::id()).parse().unwrap());
+        let service = "[[service]]\nname = 'web'\nvips = '10.0.0.0/32'\ntable_size = 97\n\
+                       backend = [{ name = 'a', encap = 'mark' }, { name = 'b', encap = 'mark' }]\n";
+        let (head, _) = FILE.split_once("[[tier.balancer]]").unwrap();
+        let state = State::new(&Config::parse("a test", &format!("{head}{service}")).unwrap()).unwrap();
+        let mut lbd = lbd(&name.0, &state);
+        let good = lbd.wanted.as_ref().unwrap().ruleset.clone();
+        // What it finds by itself, whatever lbd thinks that it knows.
+        let differ = || nft::Tables::default().apply(&good.tables).unwrap();
+        lbd.repair().unwrap();
+        assert_eq!((good.tables[0].entries().len(), differ()), (97, 0));
+        // A change that fails when the kernel has the new tables already.
+        let other = state.set_active(None, &["a".to_owned()], false).unwrap();
+        let forwarding = Forwarding::new(&other, Generation(2)).unwrap();
+        let other = Ruleset::new(&other, &Claims::of(forwarding.classifier()), lbd.queue_by).unwrap();
+        nft::apply(&other, &mut lbd.tables).unwrap();
+        assert!(lbd.tables.apply(&other.tables).unwrap() > 40);
+        lbd.go_back();
+        assert_eq!(differ(), 0);
+        for spoil in ["nft flush ruleset", "nft flush map inet synrail table_web_97"] {
+            shell(spoil);
+            lbd.repair().unwrap();
+            assert_eq!(differ(), 0, "{spoil}");
+        }
+    });
+}

@@ -167,8 +167,15 @@ proptest! {
         }).collect();
         let Ok(classifier) = classifier(&services) else { return Ok(()) };
         let claims = classifier.claims();
+        let with_echoes = [claims.clone(), classifier.echo_claims()].concat();
         for (host, protocol, port) in probes {
             let dst = Ipv4Addr::new(10, 0, 0, host);
+            let held: Vec<_> = with_echoes.iter().filter(|c| {
+                matches!(c.addresses, AddressRange::V4(first, last) if (first..=last).contains(&dst.to_bits()))
+                    && (c.protocols.0..=c.protocols.1).contains(&ICMP)
+            }).map(|c| c.service).collect();
+            let echo = classifier.service_of(&packet(&dst.to_string(), ICMP, 0));
+            prop_assert_eq!(held, echo.into_iter().collect::<Vec<_>>(), "pings");
             let expected = naive(&services, dst, protocol, port);
             prop_assert_eq!(classifier.service_of(&packet(&dst.to_string(), protocol, port)), expected);
             // Exactly one box holds a claimed packet, none another.
