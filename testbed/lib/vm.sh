@@ -7,7 +7,8 @@
 # some hosts have one on which a stock kernel hangs.
 #
 # Several machines may do the same job side by side, and divide its work (lib/verdicts.sh). What is a machine's own, its
-# output, its exit status and its console, is in RUN_DIRECTORY/machine-N.
+# output, its exit status and its console, is in RUN_DIRECTORY/machine-N. A machine has two CPUs, but no more than the
+# host has for each: emulated CPUs that have to take turns wait for each other in vain (the demo took twice the time).
 
 VM_MEMORY_MIB=${TESTBED_MEMORY_MIB:-1536}
 INITRAMFS_MODULES=(virtio_pci 9pnet_virtio 9p overlay virtio_console)
@@ -16,10 +17,12 @@ INITRAMFS_MODULES=(virtio_pci 9pnet_virtio 9p overlay virtio_console)
 # call MEANWHILE some times a second; returns the first exit status that is not 0.
 # SECONDS 0: no limit, and the caller's terminal becomes the guest's.
 vm_run() {
-    local run=$1 seconds=$2 machines=$3 machine first=0 status
+    local run=$1 seconds=$2 machines=$3 machine cpus first=0 status
     shift 3
     vm_files "$run"
-    for ((machine = 1; machine <= machines; machine++)); do vm_start "$run" "$seconds" "$machine"; done
+    cpus=$(($(nproc) / machines))
+    cpus=$((cpus < 1 ? 1 : cpus > 2 ? 2 : cpus))
+    for ((machine = 1; machine <= machines; machine++)); do vm_start "$run" "$seconds" "$machine" "$cpus"; done
     while ((${#vm_pids[@]})); do
         sleep 0.2
         for machine in "${!vm_pids[@]}"; do
@@ -34,10 +37,10 @@ vm_run() {
     return "$first"
 }
 
-vm_start() { # RUN_DIRECTORY SECONDS MACHINE
+vm_start() { # RUN_DIRECTORY SECONDS MACHINE CPUS
     local run=$1 seconds=$2 machine=$3 mine=$1/machine-$3 qemu ports
     mkdir "$mine"
-    vm_arguments "$run" "$mine/console.log" 2 "$VM_MEMORY_MIB" "TESTBED_MACHINE=$machine"
+    vm_arguments "$run" "$mine/console.log" "$4" "$VM_MEMORY_MIB" "TESTBED_MACHINE=$machine"
     if ((seconds == 0)); then
         printf '%s %s\n' "$(stty size)" "${TERM:-linux}" > "$mine/terminal"
         vm_saved_tty=$(stty -g)
