@@ -3,10 +3,10 @@
 //!
 //! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
 //! rules send packets to them, and routes are there before marks that need them. Order of a change: new routes, rules
-//! and elements; then the workers' tables, then the kernel's copies of them; then routes that nobody needs any more. Devices by which routers send packets
-//! in GRE are removed before all this, and set up after it. Tunnels to backends and the tier are up before the rules that
-//! drop what they bring for no VIP: their routes need them up. At a first start they are so for as long as one run of nft
-//! takes; they take packets of those ends alone.
+//! and elements; then the workers' tables, then the kernel's copies of them; then routes that nobody needs any more. Devices
+//! by which routers send packets in GRE are removed before all this, and set up after it. Tunnels to backends and the tier
+//! are up before the rules that drop what they bring for no VIP: their routes need them up. At a first start they are so for
+//! as long as one run of nft takes; they take packets of those ends alone.
 //!
 //! Whatever goes wrong with a new state, the last good one stays in force, and the reason is logged. Ending leaves the
 //! kernel as it is, so that flows go on, and new ones begin by its copies of the tables; [`cleanup`] removes everything.

@@ -217,6 +217,29 @@ fn without_lbd_every_packet_goes_where_lbd_would_send_it() {
 }
 
 #[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn with_every_packet_the_kernel_decides_about_each_and_tracks_none() {
+    in_namespace(|| {
+        let file = FILE.replace("kernel_entries", "steering = \"every-packet\"\nkernel_entries");
+        let Made { forwarding, ruleset, .. } = made_of(&file);
+        let client = balancer_with(&ruleset);
+        nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
+        let packets = [("192.0.2.1", "10.9.0.2"), ("2001:db8::1", "fd09::2")].map(|(vip, client)| {
+            let segment = |flags| sealed(packet(6, client, 4000, vip, 80, flags));
+            let [read, _] = packets_to(vip, client, 4000);
+            [read, vec![segment(0x10), segment(0x11)]].concat()
+        });
+        for bytes in packets.iter().flatten().chain(packets.iter().flatten()) {
+            client.send(bytes).unwrap();
+            let decided = forwarding.decide(&Packet::parse(bytes).unwrap());
+            let Decision::Steered { mark, .. } = decided else { panic!("{decided:?}") };
+            assert_eq!(seen(), [u64::from(mark.0)], "{bytes:x?} {decided:?}");
+        }
+        assert_eq!((counted_by("by_kernel"), conntrack_entries()), (2 * 2 * (9 + 2), 0));
+    });
+}
+
+#[test]
 #[ignore = "needs root and nf_tables"]
 fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
     in_namespace(|| {
