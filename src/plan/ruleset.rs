@@ -3,8 +3,8 @@
 //!
 //! Structure (chains and rules), copies of services' tables (`kernel_tables.rs`) and elements (`elements.rs`) are apart:
 //! elements and copies change while traffic runs, the structure only with the version of synrail or with settings of the
-//! whole balancer. Its name, which the table
-//! carries as that of an empty chain, is made from all of it, so a restarted lbd finds out that nothing is to do.
+//! whole balancer. Its name, which the table carries as that of an empty chain, is made from all of it, so a restarted lbd
+//! finds out that nothing is to do.
 
 use std::{collections::HashMap, fmt::Write as _};
 
