@@ -82,9 +82,9 @@ balancer_begin() { # LB CONFIGURATION: start lbd there; several may become ready
     start_in "$lb" "$log" "$log" lbd --config "$config" --shm "$lb"
     LBD_PID[$lb]=$BACKGROUND
 }
-balancer_await() { # LB: where it was begun, wait until it is ready
+balancer_await() { # LB: where it was begun, wait until it is ready, which takes a minute on one busy emulated CPU
     local lb=$1 log=$WORK/$1.lbd.log
-    wait_until 60 "lbd in $lb is ready or has ended" lbd_ready_or_gone "$lb"
+    wait_until 180 "lbd in $lb is ready or has ended" lbd_ready_or_gone "$lb"
     if ! lbd_ready "$lb"; then
         tail -n 20 "$log" >&2
         broken "lbd in $lb did not become ready"

@@ -3,6 +3,7 @@
 #
 # A flow breaks when it comes to a balancer that has not pinned it, and the table there names another backend than the one that
 # has the flow. Who that is can be told from outside: by each flow's move, the tables, and the pins. Exactly these must break.
+# A pin outlives all of this, however slow the machine: else it may be gone between the look and the failure.
 # The change's share is what no table could save: the flows of a backend taken out, and those that an added one gets.
 # topology: dsr:servers=5,balancers=3
 # needs: queue conntrack gre traffic
@@ -21,6 +22,7 @@ only() {
                 if ((n >= $1 && n <= $2)); then active=true; else active=false; fi
                 config_servers "$n" "$n" gre "active = $active"
             done
+            config_table timeouts 'udp_seconds = 900'
         } > "$lb.toml"
     done
 }
