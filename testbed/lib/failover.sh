@@ -53,7 +53,7 @@ passages() {
 }
 # came BEFORE AFTER: FLOW LB, for the packets that came between two files of passages
 came() { awk 'NR == FNR { n[$1, $2] = $3; next } $3 > n[$1, $2] { print $2, $1 }' "$1" "$2" | sort; }
-# flows_up N: each has a round trip every three seconds. A datagram that is lost stays lost, three in a row are a lost flow.
+# flows_up N: each has a round trip every six seconds. A datagram that is lost stays lost, three in a row are a lost flow.
 flows_up() {
     local kind address options flows=$1
     : > events
@@ -61,7 +61,7 @@ flows_up() {
         address=$VIP4:$PORT options=(--timeout-ms 30000)
         [[ $kind != *6 ]] || address="[$VIP6]:$PORT"
         [[ $kind != udp* ]] || options=(--udp --timeout-ms 10000)
-        traffic_start "$kind" hold "$address" --connections "$flows" --concurrency 20 --interval-ms 3000 --seconds 900 \
+        traffic_start "$kind" hold "$address" --connections "$flows" --concurrency 20 --interval-ms 6000 --seconds 900 \
             --ready-file "$kind.ready" --until-file flows.end --event-file events --sample-ms 500 "${options[@]}"
     done
     for kind in "${FLOW_KINDS[@]}"; do
