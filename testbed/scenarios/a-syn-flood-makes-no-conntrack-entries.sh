@@ -22,8 +22,8 @@ for n in range(5000):
     tcp = struct.pack(">HHIIBBHHH", 1024 + n, 5001, n, 0, 5 << 4, 2, 1000, 0, 0)
     pseudo = source + vip + struct.pack(">BBH", 0, 6, len(tcp))
     tcp = tcp[:16] + struct.pack(">H", checksum(pseudo + tcp)) + tcp[18:]
-    if n % 50 == 0:
-        time.sleep(0.005)  # what comes faster than it is carried on is dropped by the links between
+    if n % 20 == 0:
+        time.sleep(0.02)  # what comes faster than it is carried on is dropped by the links between
     raw.sendto(struct.pack(">BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + source + vip + tcp, ("10.0.0.0", 0))
 PYTHON
 # The client answers no SYN-ACK for those, as a forged source would not.

@@ -93,8 +93,8 @@ for n in range(9500):
     # Addresses of nobody: the client's network drops the SYN-ACKs.
     source = struct.pack(">BBBB", 50, 0, 200 + n // 2500, n % 250)
     tcp = struct.pack(">HHIIBBHHH", 1024 + n, 5001, n, 0, 5 << 4, 2, 1000, 0, 0)
-    if n % 50 == 0:
-        time.sleep(0.005)  # what comes faster than it is carried on is dropped by the links between
+    if n % 20 == 0:
+        time.sleep(0.02)  # what comes faster than it is carried on is dropped by the links between
     raw.sendto(struct.pack(">BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + source + vip + tcp, ("10.0.0.0", 0))
 PYTHON
 in_ns client nft 'add table inet forged; add chain inet forged c { type filter hook prerouting priority -500; };
