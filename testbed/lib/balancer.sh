@@ -71,7 +71,7 @@ toml_list() {
 
 # --- lbd
 
-declare -A LBD_PID=()
+declare -A LBD_PID=() LBD_WAS_READY=()
 balancer_start() { # LB CONFIGURATION: start lbd there, wait until it is ready
     balancer_begin "$@"
     balancer_await "$1"
@@ -79,6 +79,7 @@ balancer_start() { # LB CONFIGURATION: start lbd there, wait until it is ready
 balancer_begin() { # LB CONFIGURATION: start lbd there; several may become ready at the same time
     local lb=$1 config=$2 log=$WORK/$1.lbd.log
     printf -- '--- start\n' >> "$log"
+    LBD_WAS_READY[$lb]=$(times_ready "$lb")
     start_in "$lb" "$log" "$log" lbd --config "$config" --shm "$lb"
     LBD_PID[$lb]=$BACKGROUND
 }
@@ -90,7 +91,8 @@ balancer_await() { # LB: where it was begun, wait until it is ready, which takes
         broken "lbd in $lb did not become ready"
     fi
 }
-lbd_ready() { sed '0,/--- start/!d' <(tac "$WORK/$1.lbd.log") | grep -qw ready; }
+lbd_ready() { (($(times_ready "$1") > LBD_WAS_READY[$1])); }
+times_ready() { grep -cw ready "$WORK/$1.lbd.log" || true; }
 lbd_ready_or_gone() { lbd_ready "$1" || process_gone "${LBD_PID[$1]}"; }
 balancer_kill() { # LB: as a crash would
     kill_started "${LBD_PID[$1]}"
@@ -111,13 +113,16 @@ lbctl_in() { # LB ARGUMENT...
 # change LB ARGUMENT...: lbctl_in, for its effect; a slow machine may need longer than lbctl waits (status 4)
 change() { lbctl_in "$@" >> "$WORK/lbctl.log" || (($? == 4)); }
 
-taken_over() { ! lbctl_in "$1" stats | grep -q 'NOT YET taken over'; }
+taken_over() {
+    local says
+    says=$(lbctl_in "$1" stats) && [[ $says != *"NOT YET taken over"* ]]
+}
 
 # --- What the balancer says of itself. The names of counters are known here and nowhere else.
 
 # statistic LB NAME: NAME is a counter of lbctl stats, or one of the sums below.
 statistic() {
-    lbctl_in "$1" stats --json | jq --arg name "$2" '.counters as $c |
+    lbctl_in "$1" stats --json | gojq --arg name "$2" '.counters as $c |
         if $name == "queued" then $c.packets
         elif $name == "steered" then [$c | to_entries[] | select(.key | startswith("steered")) | .value] | add // 0
         elif $name == "dropped" then [$c | to_entries[] | select(.key | startswith("drop")) | .value] | add // 0
@@ -126,30 +131,28 @@ statistic() {
 # fragments_unexplained LB: fragments that came to lbd and of which no counter says what became of them. Those that are
 # held were not decided about yet, and count as explained.
 fragments_unexplained() {
-    lbctl_in "$1" stats --json | jq '.fragments.held_packets as $held |
+    lbctl_in "$1" stats --json | gojq '.fragments.held_packets as $held |
         .workers[] | select(.fragments) | .counters |
         .fragments - .steered_fragment - .fragment_forwarded - .fragment_inject_failed - $held -
         ([to_entries[] | select(.key | startswith("drop")) | .value] | add)'
 }
 # fragment_level LB NAME: how much the fragment table has now: entries, held_packets or held_bytes.
 fragment_level() {
-    lbctl_in "$1" stats --json | jq --arg name "$2" '.fragments[$name] // error("lbctl stats has no level \($name)")'
+    lbctl_in "$1" stats --json | gojq --arg name "$2" '.fragments[$name] // error("lbctl stats has no level \($name)")'
 }
 # ruleset_counter LB NAME: packets of a named counter in lbd's own table.
-ruleset_counter() {
-    in_ns "$1" nft --json list counter inet synrail "$2" | jq '[.nftables[].counter // empty | .packets] | add'
-}
+ruleset_counter() { counter_of "$1" synrail "$2"; }
 
 # kernel_queued LB: packets that the kernel has ever put into the queues that are there now.
 kernel_queued() { awk '{ sum += $8 } END { print sum + 0 }' \
     <(in_ns "$1" cat /proc/net/netfilter/nfnetlink_queue 2>/dev/null); }
 # table_of LB SERVICE: the lookup table, a backend's name a line.
 table_of() { lbctl_in "$1" show --json | table_shown "$2"; }
-table_shown() { jq --raw-output --arg name "$1" '.services[] | select(.name == $name) | .active as $active | .table[] | $active[.]'; }
+table_shown() { gojq --raw-output --arg name "$1" '.services[] | select(.name == $name) | .active as $active | .table[] | $active[.]'; }
 
 # kernel_state LB: what lbd made in the kernel, with identities (interface indices, rule handles), without counts.
 kernel_state() {
-    ip -netns "$1" -json link | jq --raw-output '.[] | "link \(.ifindex) \(.ifname)"' | without_fallback_devices
+    ip -netns "$1" -json link | gojq --raw-output '.[] | "link \(.ifindex) \(.ifname)"' | without_fallback_devices
     ip -netns "$1" -4 rule
     ip -netns "$1" -6 rule
     ip -netns "$1" -4 route show table all | sort
@@ -242,11 +245,11 @@ traffic_end() {
 # expect_lbctl_agrees LB VIP REPORT: the server of each flow in the report is the backend that lbctl names.
 expect_lbctl_agrees() {
     local lb=$1 vip=$2 report=$3
-    jq --raw-output --arg vip "$vip" --arg port "$PORT" \
+    gojq --raw-output --arg vip "$vip" --arg port "$PORT" \
         '.served[] | "udp \(.source) \(.port) \($vip) \($port)"' "$report" > "$report.flows"
-    paste -d ' ' "$report.flows" <(jq --raw-output '.served[].server' "$report") > "$report.served"
+    paste -d ' ' "$report.flows" <(gojq --raw-output '.served[].server' "$report") > "$report.served"
     lbctl_in "$lb" which --batch "$report.flows" > "$report.which"
-    paste -d ' ' "$report.flows" <(jq --raw-output .backend "$report.which") > "$report.lbctl"
+    paste -d ' ' "$report.flows" <(gojq --raw-output .backend "$report.which") > "$report.lbctl"
     expect_same "$(wc -l < "$report.flows") flows to $vip, each on the server that lbctl which names" \
         "$report.lbctl" "$report.served"
 }
@@ -263,16 +266,16 @@ hold_start() {
         --ready-file "$WORK/$name.ready" --until-file "$WORK/$name.until" --json "$@"
     HOLD_PID[$name]=$BACKGROUND
     wait_until 60 "the connections '$name' are open" test -s "$WORK/$name.ready"
-    expect_eq "connections '$name' open to $address" "$(jq .opened "$WORK/$name.ready")" "$connections"
+    expect_eq "connections '$name' open to $address" "$(gojq .opened "$WORK/$name.ready")" "$connections"
 }
 hold_end() {
     local name=$1 status=0
     touch "$WORK/$name.until"
     wait_until 60 "the connections '$name' are closed" process_gone "${HOLD_PID[$name]}"
     wait "${HOLD_PID[$name]}" || status=$?
-    expect_eq "connections '$name' lost" "$(jq .lost "$WORK/$name.json")" 0
+    expect_eq "connections '$name' lost" "$(gojq .lost "$WORK/$name.json")" 0
     expect_eq "connections '$name': exit status of traffic hold" "$status" 0
 }
 
 # field FILE JQ-EXPRESSION
-field() { jq --raw-output "$2" "$1"; }
+field() { gojq --raw-output "$2" "$1"; }

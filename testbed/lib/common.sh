@@ -13,17 +13,20 @@ complain() { printf 'testbed: %s\n' "$*" >&2; }
 die() { complain "$@"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# wait_until SECONDS DESCRIPTION COMMAND...: poll COMMAND ten times a second until it succeeds; 1 when the time is up.
+# wait_until SECONDS DESCRIPTION COMMAND...: poll COMMAND until it succeeds; 1 when the time is up. The next time is a tenth
+# of a second later, or a tenth of what has passed: who waits long shall not slow down what he waits for.
 wait_until() {
-    local seconds=$1 description=$2 end
+    local seconds=$1 description=$2 start passed_ms pause_ms
     shift 2
-    end=$(($(now_ms) + seconds * 1000))
+    start=$(now_ms)
     until "$@" >/dev/null 2>&1; do
-        if (($(now_ms) >= end)); then
+        passed_ms=$(($(now_ms) - start))
+        if ((passed_ms >= seconds * 1000)); then
             complain "waited $seconds s in vain until $description"
             return 1
         fi
-        sleep 0.1
+        pause_ms=$((passed_ms > 1000 ? passed_ms / 10 : 100))
+        sleep "$((pause_ms / 1000)).$(printf %03d $((pause_ms % 1000)))"
     done
 }
 
@@ -38,7 +41,15 @@ end_process() {
     wait "$pid" 2>/dev/null || true
 }
 process_gone() { ! kill -0 "$1" 2>/dev/null || [[ $(process_state "$1") == Z ]]; }
-process_state() { sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null; }
+process_state() {
+    local key state
+    while read -r key state _; do
+        if [[ $key == State: ]]; then
+            echo "$state"
+            break
+        fi
+    done 2>/dev/null < "/proc/$1/status"
+}
 
 # head_field FILE KEY: the value of a "# KEY: value" line in a script's head.
 head_field() { sed -n "s/^# $2: *//p" "$1" | head -n 1; }

@@ -11,7 +11,7 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/synrail-testbed
 PACKAGES=(
     qemu-system-x86=qemu-system-x86_64 busybox-static=busybox kmod=modprobe cpio=cpio
     nftables=nft iproute2=ip conntrack=conntrack tcpdump=tcpdump ethtool=ethtool procps=ps util-linux=unshare
-    iperf3=iperf3 curl=curl jq=jq python3=/usr/bin/python3 gzip=gzip
+    iperf3=iperf3 curl=curl gojq=gojq python3=/usr/bin/python3 gzip=gzip
     gcc=cc pkg-config=pkg-config libc6-dev=/usr/include/stdio.h
     libmnl-dev=/usr/include/libmnl/libmnl.h libnftnl-dev=/usr/include/libnftnl/expr.h
 )
@@ -140,7 +140,7 @@ deps_build() {
         step "building synrail (cargo build --release)"
         (cd "$CHECKOUT" && cargo build --quiet --release --workspace --bins) || die "the build failed"
         from=$(cd "$CHECKOUT" && cargo metadata --format-version 1 --no-deps --offline |
-            jq --raw-output .target_directory)/release
+            gojq --raw-output .target_directory)/release
     fi
     mkdir -p "$to"
     for program in "${PROGRAMS[@]}"; do

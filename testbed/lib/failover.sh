@@ -66,7 +66,7 @@ flows_up() {
     done
     for kind in "${FLOW_KINDS[@]}"; do
         wait_until 90 "the flows '$kind' are open" test -s "$kind.ready"
-        expect_eq "flows '$kind' that are open" "$(jq .opened "$kind.ready")" "$flows"
+        expect_eq "flows '$kind' that are open" "$(gojq .opened "$kind.ready")" "$flows"
     done
     passages opened
     awk '{ print $2, $1 }' opened | sort > place
@@ -82,7 +82,7 @@ flows_down() {
         in_ns "$CLIENT" traffic graph "$kind.json" -o "$kind.svg"
     done
     for kind in "${FLOW_KINDS[@]}"; do
-        jq --raw-output --arg protocol "${kind%[46]}" '.events as $events | .connections[] | .lost_at as $at |
+        gojq --raw-output --arg protocol "${kind%[46]}" '.events as $events | .connections[] | .lost_at as $at |
             (.source | capture("^\\[?(?<address>.*?)\\]?:(?<port>[0-9]+)$")) as $from |
             (if $at then [$events[] | select(.seconds <= $at)] | last.name // "opening" else "-" end | gsub(" "; "-")) as $event |
             "\($protocol),\($from.address),\($from.port) \(.server) \($event)"' "$kind.json"

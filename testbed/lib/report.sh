@@ -10,11 +10,11 @@ bar() {
 # bars FILE...: what the traffic tool said of its servers, added up over the files, a bar each.
 bars() {
     local name count most
-    most=$(jq --slurp '[.[].servers | to_entries[]] | group_by(.key) | map(map(.value) | add) | max // 0' "$@")
-    jq --slurp --raw-output '[.[].servers | to_entries[]] | group_by(.key)[] | "\(.[0].key) \(map(.value) | add)"' "$@" |
+    most=$(gojq --slurp '[.[].servers | to_entries[]] | group_by(.key) | map(map(.value) | add) | max // 0' "$@")
+    gojq --slurp --raw-output '[.[].servers | to_entries[]] | group_by(.key)[] | "\(.[0].key) \(map(.value) | add)"' "$@" |
         sort -V | while read -r name count; do
         printf '  %-6s %6d  %s\n' "$name" "$count" "$(bar "$count" "$most")"
     done
 }
-servers_used() { jq --slurp '[.[].servers | to_entries[] | select(.value > 0) | .key] | unique | length' "$@"; }
-total() { local what=$1; shift; jq --slurp "map(.$what // 0) | add" "$@"; }
+servers_used() { gojq --slurp '[.[].servers | to_entries[] | select(.value > 0) | .key] | unique | length' "$@"; }
+total() { local what=$1; shift; gojq --slurp "map(.$what // 0) | add" "$@"; }

@@ -109,7 +109,7 @@ scale_summary() {
         labels+=(--name "$(scale_label "$tool")")
     done
     mkdir -p "$together"
-    jq --slurp . /dev/null "${rows[@]}" > "$together/rows.json"
+    gojq --slurp . /dev/null "${rows[@]}" > "$together/rows.json"
     ((${#rows[@]})) || return 0
     scale_table_text "$together/rows.json" > "$together/table.txt"
     say ""
@@ -123,7 +123,7 @@ scale_table_text() { # ROWS
     printf '  %d connections, server(s) %s of %d out and in again\n\n' "$connections" "$out" "$server_count"
     printf '  %-15s | %7s %13s %15s %6s | %9s | %s\n' "" "lost" "of the ones" "of those that" "times" "lost when" "packets that"
     printf '  %-15s | %7s %13s %15s %6s | %9s | %s\n' tool "in all" "taken out" "stay" "ideal" "in again" "a program saw"
-    jq --raw-output '.[] | [.tool, .lost_out, "\(.lost_out - .lost_staying)/\(.on_out)", "\(.lost_staying)/\(.connections - .on_out)",
+    gojq --raw-output '.[] | [.tool, .lost_out, "\(.lost_out - .lost_staying)/\(.on_out)", "\(.lost_staying)/\(.connections - .on_out)",
         .times_ideal // "-", .lost_in, (.packets_asked * 1000 / .packets | round / 10)] | @tsv' "$1" |
         while IFS=$'\t' read -r tool lost gone stay times again asked; do
             printf '  %-15s | %7s %13s %15s %6s | %9s | %s %%\n' "$tool" "$lost" "$gone" "$stay" "$times" "$again" "$asked"

@@ -27,7 +27,7 @@ scale_run() {
     SCALE_SILENT_S=$((connections / SCALE_MESSAGES + 2)) # longer than any connection is silent
     read -ra SCALE_OUT <<< "$3"
     names=$(printf ' s%s' "${SCALE_OUT[@]}")
-    SCALE_NAMES=$(jq -cn '$ARGS.positional' --args "${SCALE_OUT[@]/#/s}")
+    SCALE_NAMES=$(gojq -cn '$ARGS.positional' --args "${SCALE_OUT[@]/#/s}")
 
     "${tool}_up"
     step "$connections connections"
@@ -35,7 +35,7 @@ scale_run() {
         --timeout-ms "$SCALE_TIMEOUT_MS" --message-rate "$SCALE_MESSAGES" --reconnect --sample-ms 100 --seconds 3000 \
         --records "$((4 * connections))" --event-file events --ready-file ready --until-file until
     wait_until 120 "the connections are open" test -s ready
-    expect_eq "connections open" "$(jq .opened ready)" "$connections"
+    expect_eq "connections open" "$(gojq .opened ready)" "$connections"
     settle "$(now_ms)"
 
     step "out:$names"
@@ -77,9 +77,9 @@ scale_probe() { # out|in
 # there can be, as lbctl which says; show-WHEN.json, which has the whole table.
 scale_table() {
     has_table || return 0
-    seq 0 $((4 * $(jq .opened ready) - 1)) |
+    seq 0 $((4 * $(gojq .opened ready) - 1)) |
         awk -v port="$SCALE_PORT" -v to="$VIP4 $PORT" '{ print "tcp", "50.0." int($1 / 256) "." $1 % 256, port, to }' > which.flows
-    lbctl_in lb201 which --batch which.flows | jq --raw-output .backend > which.backends
+    lbctl_in lb201 which --batch which.flows | gojq --raw-output .backend > which.backends
     paste -d ' ' <(awk '{ print $2 ":" $3 }' which.flows) which.backends > "which-$1.txt"
     lbctl_in lb201 show --json > "show-$1.json"
 }
@@ -91,7 +91,7 @@ scale_row() {
     local asked=0 seen
     seen=$(witness lb201 to_vip)
     ! has_table || asked=$(kernel_queued lb201)
-    jq --slurp --arg tool "$SCALE_TOOL" --argjson names "$SCALE_NAMES" --argjson servers "$SERVERS" --argjson connections "$1" \
+    gojq --slurp --arg tool "$SCALE_TOOL" --argjson names "$SCALE_NAMES" --argjson servers "$SERVERS" --argjson connections "$1" \
         --argjson asked "$asked" --argjson seen "$seen" '
         .[0] as $run | .[1].files[0].phases as $phases |
         def phase($event): $phases[] | select(.name | startswith($event));
@@ -113,9 +113,9 @@ scale_claims() {
     expect_eq "connections lost before anything was changed" "$(row lost_before)" 0
     expect_eq "servers with connections" "$(servers_used run.json)" "$SERVERS"
     expect_ge "connections on the servers that were taken out" "$(row on_out)" 1
-    expect_eq "new connections that failed while they were out" "$(jq '.failed + .lost' probe-out.json)" 0
+    expect_eq "new connections that failed while they were out" "$(gojq '.failed + .lost' probe-out.json)" 0
     expect_eq "of $SCALE_PROBES new connections while they were out, to them" "$(of_out probe-out.json)" 0
-    expect_eq "new connections that failed when they were in again" "$(jq '.failed + .lost' probe-in.json)" 0
+    expect_eq "new connections that failed when they were in again" "$(gojq '.failed + .lost' probe-in.json)" 0
     expect_ge "of $SCALE_PROBES new connections when they were in again, to them" "$(of_out probe-in.json)" 1
     note "lost when they went out: $(row lost_out), of these on servers that stay: $(row lost_staying); when they came in: $(row lost_in)"
     expect_eq "connections lost, of all times" "$(field run.json .lost)" "$(($(row lost_out) + $(row lost_in)))"
@@ -129,7 +129,7 @@ scale_claims() {
         every-packet) expect_fates hashed ;;
     esac
 }
-of_out() { jq --argjson names "$SCALE_NAMES" '.servers as $of | [$of[$names[]] // 0] | add' "$1"; }
+of_out() { gojq --argjson names "$SCALE_NAMES" '.servers as $of | [$of[$names[]] // 0] | add' "$1"; }
 
 # expect_fates kept|hashed: every connection began on the server that lbctl named then, and was kept; or it broke exactly when
 # the table gave its hash to another server.

@@ -36,8 +36,35 @@ connect_all() {
     shift
     for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
         traffic_to connect "$address" --connections "$connections" --concurrency 20 --timeout-ms 20000 "$@"
-        expect_eq "TCP connections to $address, of $connections" "$(jq .opened "$REPLY")" "$connections"
+        expect_eq "TCP connections to $address, of $connections" "$(gojq .opened "$REPLY")" "$connections"
     done
+}
+
+# forge_syns N: N bare SYNs to "web" over IPv4, from as many addresses and ports of nobody, in the background: it sets
+# BACKGROUND. The client answers no SYN-ACK for those, as a forged source would not: it would send a reset.
+forge_syns() {
+    in_ns "$CLIENT" nft 'add table inet forged; add chain inet forged c { type filter hook prerouting priority -500; };
+        add rule inet forged c ip daddr 50.0.200.0/22 drop'
+    cat > "$WORK/forge.py" <<'PYTHON'
+import socket, struct, sys, time
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+def checksum(data):
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+name, port, many = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+vip = socket.inet_aton(name)
+for n in range(many):
+    source = struct.pack(">BBBB", 50, 0, 200 + n // 2500, n % 250)
+    tcp = struct.pack(">HHIIBBHHH", 1024 + n, port, n, 0, 5 << 4, 2, 1000, 0, 0)
+    pseudo = source + vip + struct.pack(">BBH", 0, 6, len(tcp))
+    tcp = tcp[:16] + struct.pack(">H", checksum(pseudo + tcp)) + tcp[18:]
+    if n % 20 == 0:
+        time.sleep(0.02)  # what comes faster than it is carried on is dropped by the links between
+    raw.sendto(struct.pack(">BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + source + vip + tcp, (name, 0))
+PYTHON
+    background "$CLIENT" forge python3 "$WORK/forge.py" "$VIP4" "$PORT" "$1"
 }
 
 # fragments_all DATAGRAMS [ARGUMENT...]: fragmented datagrams to "web" over IPv4 and IPv6, so many each, of which none may
@@ -80,8 +107,8 @@ demo_traffic() {
         file=${result[$key]}
         kind=TCP
         [[ $key == connect* ]] || kind=UDP
-        printf '  %-4s  %-15s %8d %8d %8d %8d/%d %9d\n' "$kind" "${key#* }" "$(jq '.opened // .flows' "$file")" \
-            "$(jq '.failed // 0' "$file")" "$(jq .lost "$file")" "$(servers_used "$file")" "$SERVERS" "${queued[$key]}"
+        printf '  %-4s  %-15s %8d %8d %8d %8d/%d %9d\n' "$kind" "${key#* }" "$(gojq '.opened // .flows' "$file")" \
+            "$(gojq '.failed // 0' "$file")" "$(gojq .lost "$file")" "$(servers_used "$file")" "$SERVERS" "${queued[$key]}"
     done
     say ""
     say "  connections and flows by backend"

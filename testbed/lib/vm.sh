@@ -8,7 +8,7 @@
 #
 # Several machines may do the same job side by side, and divide its work (lib/verdicts.sh). What is a machine's own, its
 # output, its exit status and its console, is in RUN_DIRECTORY/machine-N. A machine has two CPUs, but no more than the
-# host has for each: emulated CPUs that have to take turns wait for each other in vain (the demo took twice the time).
+# host has for each: emulated CPUs that have to take turns wait for each other in vain.
 
 VM_MEMORY_MIB=${TESTBED_MEMORY_MIB:-1536}
 INITRAMFS_MODULES=(virtio_pci 9pnet_virtio 9p overlay virtio_console)
@@ -89,13 +89,16 @@ vm_arguments() {
     local run=$1 console=$2 cpus=$3 memory=$4
     shift 4
     # no_timer_check: a host with much to do may be too slow for the kernel's test of the timer, which then panics.
+    # norandmaps: QEMU translates code again for each address at which it runs; to start a program took three times as long.
+    # tsc=reliable: else the clock is the HPET, each reading of which leaves the guest. erms=off: QEMU copies byte by byte for
+    # it. avx=off: each of its long accesses becomes several.
     qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -nic none -monitor none
         -smp "$cpus" -m "$memory" -device "virtio-serial-pci,max_ports=8"
         -chardev "file,id=kernel,path=$(qemu_path "$console")" -serial chardev:kernel
         -kernel "$KERNEL_ROOT/boot/vmlinuz-$KERNEL_VERSION" -initrd "$run/initramfs.gz"
-        -append "console=ttyS0 panic=-1 quiet loglevel=4 no_timer_check mitigations=off nokaslr${*:+ $*}")
+        -append "console=ttyS0 panic=-1 quiet loglevel=4 no_timer_check mitigations=off nokaslr norandmaps tsc=reliable${*:+ $*}")
     case ${TESTBED_ACCEL:-tcg} in
-        tcg) qemu+=(-accel "tcg,thread=multi" -cpu "max,la57=off") ;;
+        tcg) qemu+=(-accel "tcg,thread=multi" -cpu "max,la57=off,erms=off,avx=off,avx2=off") ;;
         kvm) qemu+=(-accel kvm -cpu host) ;;
         *) die "TESTBED_ACCEL is '$TESTBED_ACCEL'; it can be tcg (default) or kvm" ;;
     esac

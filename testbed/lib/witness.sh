@@ -86,8 +86,14 @@ hops() { # COUNTER: fragments, of all servers
     for ((n = 1; n <= SERVERS; n++)); do sum=$((sum + $(witness "s$n" "$1"))); done
     echo "$sum"
 }
-witness() { # LB COUNTER: packets
-    in_ns "$1" nft --json list counter inet witness "$2" | jq '[.nftables[].counter // empty | .packets] | add'
+witness() { counter_of "$1" witness "$2"; } # LB COUNTER: packets
+# counter_of NAMESPACE TABLE COUNTER: packets. nft (1.0.6) reads every element of every map before it lists a counter,
+# but not before it lists a table without elements.
+counter_of() {
+    in_ns "$1" nft --terse list table inet "$2" | awk -v name="$3" '
+        $1 == "counter" { found = $2 == name }
+        found && $1 == "packets" { print $2; known = 1 }
+        END { exit !known }'
 }
 # conntrack_drops LB: packets that came before the entry of their flow's first one was in place, for example
 conntrack_drops() {

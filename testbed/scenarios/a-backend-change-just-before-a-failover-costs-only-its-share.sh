@@ -48,7 +48,7 @@ all_targets() {
     local lb
     tr ',' ' ' < flows | awk -v vip4="$VIP4" -v vip6="$VIP6" -v port="$PORT" '{ print $0, ($2 ~ /:/ ? vip6 : vip4), port }' > flows.asked
     for lb in "${LBS[@]}"; do
-        lbctl_in "$lb" which --batch flows.asked | jq --raw-output .backend | paste -d ' ' flows - > "target.$lb"
+        lbctl_in "$lb" which --batch flows.asked | gojq --raw-output .backend | paste -d ' ' flows - > "target.$lb"
         cmp target.lb201 "target.$lb" || broken "$lb names other backends than lb201"
     done
     cp target.lb201 target

@@ -52,7 +52,7 @@ expect_grep "lbd says what is wrong" 'truncated' lb201.lbd.log
 change lb201 deactivate --service web s1
 wait_until 20 "lbd has taken over what was changed" taken_over lb201
 connect_all 20
-expect_eq "lbd follows the repaired region: connections to s1, inactive" "$(jq '.servers.s1 // 0' "$REPLY")" 0
+expect_eq "lbd follows the repaired region: connections to s1, inactive" "$(gojq '.servers.s1 // 0' "$REPLY")" 0
 
 # From a region that is beyond repair: make it anew.
 balancer_stop lb201

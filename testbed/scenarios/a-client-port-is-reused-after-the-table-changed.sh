@@ -14,7 +14,7 @@ round() { # WHAT: 40 connections over IPv4 and 40 over IPv6, from the same ports
     for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
         traffic_to connect "$address" --connections 40 --source-port 40000 --messages 10 --concurrency 20 \
             --timeout-ms 20000
-        expect_eq "$1: connections to $address" "$(jq '.opened - .lost' "$REPLY")" 40
+        expect_eq "$1: connections to $address" "$(gojq '.opened - .lost' "$REPLY")" 40
         cat "$REPLY" >> round.json
     done
 }

@@ -26,7 +26,7 @@ done
 memory() { sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\).*/\1/p' "/proc/${LBD_PID[lb201]}/status"; }
 levels() {
     printf '%s %s\n' "$(lbctl_in lb201 stats --json |
-        jq --raw-output '.fragments | "\(.entries) \(.held_packets) \(.held_bytes)"')" "$(memory)"
+        gojq --raw-output '.fragments | "\(.entries) \(.held_packets) \(.held_bytes)"')" "$(memory)"
 }
 watch_levels() { until [[ -e $1.enough ]]; do levels >> "$1.levels"; sleep 0.5; done; }
 most() { awk -v column="$2" '$column > most { most = $column } END { print most + 0 }' "$1.levels"; }
@@ -52,7 +52,7 @@ flood() {
     connect_all 50
     for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
         traffic_to udp "$address" --flows 50 --messages 4 --concurrency 20 --timeout-ms 20000
-        expect_eq "$name: UDP flows lost to $address" "$(jq .lost "$REPLY")" 0
+        expect_eq "$name: UDP flows lost to $address" "$(gojq .lost "$REPLY")" 0
         # Those that are lost are counted below, so its exit status says nothing.
         traffic_start good fragments "$address" --datagrams 200 --fragments 2-6 --concurrency 20 --timeout-ms 10000
         traffic_end good

@@ -21,7 +21,7 @@ learned() {
 }
 download() { # ADDRESS:PORT VIP CLIENT
     traffic_to transfer "$1" --source "$3" --download 200000 --timeout-ms 30000
-    expect_eq "bytes downloaded from $1" "$(jq .bytes "$REPLY")" 200000
+    expect_eq "bytes downloaded from $1" "$(gojq .bytes "$REPLY")" 200000
     expect_eq "servers that have learned 1300 bytes from $2 to $3" "$(learned "$2" "$3")" 1
 }
 # errors_by_another FLOWS ERRORS CLIENT4 CLIENT6: FLOWS is the number of the balancer of all traffic but ICMP, ERRORS of ICMP

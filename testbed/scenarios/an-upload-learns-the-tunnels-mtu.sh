@@ -50,7 +50,7 @@ table inet told {
     }
 }
 NFT
-told() { in_ns client nft --json list counter inet told "$1" | jq '[.nftables[].counter // empty | .packets] | add'; }
+told() { counter_of client told "$1"; }
 # learned VIP: the path MTU that the client has learned, or nothing
 learned() { ip -netns client route get "$1" | sed -n 's/.* mtu \([0-9]*\).*/\1/p'; }
 upload() { # ADDRESS:PORT

@@ -24,7 +24,7 @@ expect_eq "servers that answered" "$(servers_used connect-*.json)" "$SERVERS"
 expect_eq "packets queued for TCP" "$(kernel_queued lb201)" "$(witness lb201 syn)"
 for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
     traffic_to udp "$address" --flows 100 --messages 10 --concurrency 20 --timeout-ms 20000
-    expect_eq "UDP flows lost to $address" "$(jq .lost "$REPLY")" 0
+    expect_eq "UDP flows lost to $address" "$(gojq .lost "$REPLY")" 0
 done
 expect_eq "packets that conntrack calls invalid" "$(witness lb201 invalid)" 0
 expect_eq "replies seen by the balancer" "$(witness lb201 from_vip)" 0

@@ -39,5 +39,5 @@ done
 hold_end four
 hold_end six
 wait_until 90 "the UDP flows are done" process_gone "$udp"
-expect_eq "UDP flows lost" "$(jq .lost udp.json)" 0
+expect_eq "UDP flows lost" "$(gojq .lost udp.json)" 0
 expect_eq "packets that conntrack calls invalid" "$(witness lb201 invalid)" 0

@@ -37,7 +37,7 @@ expect_eq "packets that nobody decided about" "$(ruleset_counter lb201 unsteered
 step "a backend is deactivated"
 which_of() { # REPORT VIP: the backend of each of its connections, as the table is now
     field "$1" '.connections | sort_by(.source)[].source' | sed -E "s/^\[?([^]]*)\]?:([0-9]+)$/tcp \1 \2 $2 $PORT/" > "$1.flows"
-    lbctl_in lb201 which --batch "$1.flows" | jq --raw-output .backend
+    lbctl_in lb201 which --batch "$1.flows" | gojq --raw-output .backend
 }
 hold_start four "$VIP4:$PORT" 60
 hold_start six "[$VIP6]:$PORT" 60

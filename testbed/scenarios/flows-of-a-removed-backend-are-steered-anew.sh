@@ -30,5 +30,5 @@ expect_eq "routes to s1" "$(ip -netns lb201 -4 route show table all proto 201 | 
 unpinned() { ! pinned 1; }
 wait_until 30 "no flow is pinned to s1 any more" unpinned
 wait_until 90 "the UDP flows are done" process_gone "$udp"
-expect_ge "flows that another server goes on with" "$(jq .moved udp.log)" 3
-expect_le "flows that lost a datagram at the change" "$(jq .lost udp.log)" 3
+expect_ge "flows that another server goes on with" "$(gojq .moved udp.log)" 3
+expect_le "flows that lost a datagram at the change" "$(gojq .lost udp.log)" 3

@@ -32,5 +32,5 @@ for kind in tcp4 tcp6 udp4 udp6 short; do
     expect_eq "$kind: flows lost, of $(field "$kind.json" .opened)" "$(field "$kind.json" .lost)" 0
     expect_eq "$kind: flows that could not be opened" "$(field "$kind.json" .failed)" 0
 done
-expect_ge "segments that TCP sent again" "$(jq --slurp 'map(.retransmissions) | add' tcp4.json tcp6.json)" 1
-note "datagrams without an answer: $(jq --slurp 'map(.lost_datagrams) | add' udp4.json udp6.json)"
+expect_ge "segments that TCP sent again" "$(gojq --slurp 'map(.retransmissions) | add' tcp4.json tcp6.json)" 1
+note "datagrams without an answer: $(gojq --slurp 'map(.lost_datagrams) | add' udp4.json udp6.json)"

@@ -37,9 +37,9 @@ owners() {
     local lb
     for lb in "${LBS[@]}"; do
         lbctl_in "$lb" which --fragment --batch pairs.txt > "$lb.owners"
-        jq --raw-output .owner "$lb.owners" > "$lb.owner-names"
+        gojq --raw-output .owner "$lb.owners" > "$lb.owner-names"
         expect_same "$lb names the same owners as lb201" lb201.owner-names "$lb.owner-names"
-        expect_eq "owner_here as $lb says it" "$(jq --raw-output .owner_here "$lb.owners" | grep -cx true || true)" \
+        expect_eq "owner_here as $lb says it" "$(gojq --raw-output .owner_here "$lb.owners" | grep -cx true || true)" \
             "$(grep -cx "$lb" "$lb.owner-names" || true)"
     done
 }

@@ -29,10 +29,10 @@ run() { # NAME SOURCE VIP ARGUMENT...
     # A server is busy until it has closed its last test, which may be after its client has ended.
     for _ in {1..20}; do
         ! in_ns client timeout 60 iperf3 --client "$vip" --bind "$source" --json "$@" > "$name.json" || return 0
-        jq --exit-status '.error // "" | contains("busy")' "$name.json" > /dev/null || break
+        gojq --exit-status '.error // "" | contains("busy")' "$name.json" > /dev/null || break
         sleep 0.5
     done
-    broken "iperf3, $name: $(jq --raw-output '.error // "no answer in time"' "$name.json")"
+    broken "iperf3, $name: $(gojq --raw-output '.error // "no answer in time"' "$name.json")"
 }
 # What is in flight when the client ends, some socket buffers of it, the server does not count.
 ARRIVED=1000000
@@ -40,15 +40,15 @@ for place in "50.0.9.1 $VIP4" "50.0.9.2 $VIP4" "2000::901 $VIP6" "2000::902 $VIP
     read -r source vip <<< "$place"
     run "tcp-$source" "$source" "$vip" --bytes 4M --parallel 2
     expect_ge "TCP from $source to $vip, two streams: bytes received" \
-        "$(jq .end.sum_received.bytes "tcp-$source.json")" "$ARRIVED"
+        "$(gojq .end.sum_received.bytes "tcp-$source.json")" "$ARRIVED"
 done
 run reverse 50.0.9.1 "$VIP4" --bytes 4M --reverse
-expect_ge "TCP back to 50.0.9.1: bytes received" "$(jq .end.sum_received.bytes reverse.json)" "$ARRIVED"
+expect_ge "TCP back to 50.0.9.1: bytes received" "$(gojq .end.sum_received.bytes reverse.json)" "$ARRIVED"
 for place in "50.0.9.3 $VIP4" "2000::903 $VIP6"; do
     read -r source vip <<< "$place"
     run "udp-$source" "$source" "$vip" --udp --bitrate 1M --time 3 --length 1000
-    expect_ge "UDP from $source to $vip: datagrams" "$(jq .end.sum.packets "udp-$source.json")" 300
+    expect_ge "UDP from $source to $vip: datagrams" "$(gojq .end.sum.packets "udp-$source.json")" 300
     # A slow machine's socket buffers may drop some; a flow on two servers would lose half, or all.
-    expect_le "UDP from $source to $vip: datagrams lost" "$(jq .end.sum.lost_packets "udp-$source.json")" 20
+    expect_le "UDP from $source to $vip: datagrams lost" "$(gojq .end.sum.lost_packets "udp-$source.json")" 20
 done
 expect_eq "replies seen by the balancer" "$(witness lb201 from_vip)" 0

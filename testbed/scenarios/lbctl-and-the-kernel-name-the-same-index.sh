@@ -64,14 +64,14 @@ kernel_says() {
     local set
     for set in seen4 seen6; do
         in_ns lb201 nft --json --numeric list set inet hash "$set" |
-            jq --raw-output '.nftables[].set // empty | .elem[]? | (.elem.val // .) | .concat | "\(.[0]) \(.[1]) \(.[2])"'
+            gojq --raw-output '.nftables[].set // empty | .elem[]? | (.elem.val // .) | .concat | "\(.[0]) \(.[1]) \(.[2])"'
     done | sort
 }
 wait_until 30 "the balancer has seen all tuples" all_seen
 kernel_says > kernel.txt
 
 lbctl_in lb201 which --batch tuples.txt > which.json
-paste -d ' ' tuples.txt <(jq .index which.json) | awk '{ print $2, $3, $6 }' | sort > lbctl.txt
+paste -d ' ' tuples.txt <(gojq .index which.json) | awk '{ print $2, $3, $6 }' | sort > lbctl.txt
 expect_eq "tuples that lbctl which answered" "$(wc -l < lbctl.txt)" 1000
 expect_same "1000 of 1000 indices agree" kernel.txt lbctl.txt
 expect_ge "different indices among them" "$(awk '{ print $3 }' lbctl.txt | sort -u | wc -l)" 900

@@ -126,12 +126,12 @@ start_in lb201 owner.log owner.log bash -c 'nft -i < owner'
 exec 9> owner
 rm owner
 echo 'add table inet synrail { flags owner; }' >&9
-owned() { in_ns lb201 nft list tables 2>/dev/null | grep -q synrail; }
+owned() { [[ $(in_ns lb201 nft list tables) == *synrail* ]]; }
 wait_until 20 "the table is somebody else's" owned
 ip -netns lb201 link del sr-in4
 kill -CONT "${LBD_PID[lb201]}"
 wait_until 60 "lbd says that it cannot mend the ruleset" grep -q 'not all is as it should be' lb201.lbd.log
-sr_in4() { ip -netns lb201 -json link show sr-in4 2>/dev/null | jq --raw-output '.[0] | "\(.ifalias) \(.flags | index("UP") != null)"'; }
+sr_in4() { ip -netns lb201 -json link show sr-in4 2>/dev/null | gojq --raw-output '.[0] | "\(.ifalias) \(.flags | index("UP") != null)"'; }
 expect_eq "alias of the new sr-in4, and whether it is up" "$(sr_in4)" "synrail: gre_in false"
 exec 9>&-
 up() { [[ $(sr_in4) == *true ]]; }
@@ -144,7 +144,7 @@ expect_eq "packets of them that were forwarded" $(($(forwarded) - ours)) 0
 
 say ""
 say "  the end of it"
-devices() { ip -netns "$1" -json link | jq --raw-output '[.[].ifname | select(startswith("sr-in"))] | sort | join(" ")'; }
+devices() { ip -netns "$1" -json link | gojq --raw-output '[.[].ifname | select(startswith("sr-in"))] | sort | join(" ")'; }
 expect_eq "devices of lb201" "$(devices lb201)" "sr-in4 sr-in6"
 config lb201 false > lb201.toml
 change lb201 apply lb201.toml

@@ -51,7 +51,7 @@ connections=0
 for target in "${targets[@]}"; do
     read -r address count name <<< "$target"
     traffic_to connect "$address" --connections "$count" --messages 20 --concurrency 20 --timeout-ms 20000
-    expect_eq "$name: connections to $address" "$(jq .opened "$REPLY")" "$count"
+    expect_eq "$name: connections to $address" "$(gojq .opened "$REPLY")" "$count"
     connections=$((connections + count))
 done
 

@@ -18,15 +18,15 @@ changed=$(paste before.txt without.txt | awk '$1 != "s3" && $1 != $2' | wc -l)
 expect_le "entries that changed though they were not s3's" "$changed" "$((65537 * 2 / 100))"
 expect_eq "entries that are still s3's" "$(grep -cx s3 without.txt || true)" 0
 connect_all 100
-expect_eq "new connections to s3" "$(jq '.servers.s3 // 0' "$REPLY")" 0
+expect_eq "new connections to s3" "$(gojq '.servers.s3 // 0' "$REPLY")" 0
 expect_eq "backends used by new connections" "$(servers_used "$WORK"/connect-*.json)" 9
 
 change lb201 activate --service web s3
 table_of lb201 web > again.txt
 expect_same "the table is as it was before" before.txt again.txt
 connect_all 100
-expect_ge "new connections to s3 when it is back" "$(jq '.servers.s3 // 0' "$REPLY")" 1
+expect_ge "new connections to s3 when it is back" "$(gojq '.servers.s3 // 0' "$REPLY")" 1
 hold_end four
 hold_end six
-expect_ge "of the held connections, on s3" "$(jq --slurp 'map(.servers.s3 // 0) | add' four.json six.json)" 1
+expect_ge "of the held connections, on s3" "$(gojq --slurp 'map(.servers.s3 // 0) | add' four.json six.json)" 1
 expect_eq "packets that conntrack calls invalid" "$(witness lb201 invalid)" 0

@@ -78,7 +78,7 @@ for lb in "${LBS[@]}"; do
     expect_ge "$lb: packets to VIPs" "$(witness "$lb" to_vip)" $((FLOWS * 20))
     for device in sr-in4 sr-in6; do
         expect_ge "$lb: packets that came by $device" \
-            "$(ip -netns "$lb" -s -json link show $device | jq '.[].stats64.rx.packets')" $((FLOWS * 10))
+            "$(ip -netns "$lb" -s -json link show $device | gojq '.[].stats64.rx.packets')" $((FLOWS * 10))
     done
     expect_eq "$lb: packets to VIPs that were not in GRE" "$(witness "$lb" plain)" 0
     expect_eq "$lb: packets that conntrack calls invalid" "$(witness "$lb" invalid)" 0

@@ -9,7 +9,7 @@
 
 finally 'rm -f /dev/shm/original'
 as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups lbctl --shm original "$@"; }
-actives() { as_nobody show --json | jq -r '[.services[0].backends[] | select(.active) | .name] | join(" ")'; }
+actives() { as_nobody show --json | gojq -r '[.services[0].backends[] | select(.active) | .name] | join(" ")'; }
 expect_ok "create -i 5 100 10" as_nobody create -i 5 100 10
 expect_ok "show" as_nobody show
 expect_eq "active backends" "$(actives)" "0 1 2 3 4"

@@ -31,17 +31,14 @@ table inet arrivals {
 NFT
     done
 }
-probes_at() { # NAMESPACE...
-    local ns
-    for ns; do in_ns "$ns" nft --json list counter inet arrivals probes; done |
-        jq --slurp '[.[].nftables[].counter // empty | .packets] | add'
-}
+probes_at() { sum counter_of_arrivals probes "$@"; } # NAMESPACE...
+counter_of_arrivals() { counter_of "$1" arrivals "$2"; }
 SERVER_NAMES=(s1 s2 s3 s4)
 # source, source port and server of all flows since forget_flows
 reached() {
     local ns
     for ns in "${SERVER_NAMES[@]}"; do in_ns "$ns" nft --json --numeric list table inet arrivals; done |
-        jq --slurp --raw-output '$ARGS.positional as $servers | to_entries[] | $servers[.key] as $server |
+        gojq --slurp --raw-output '$ARGS.positional as $servers | to_entries[] | $servers[.key] as $server |
             .value.nftables[].set // empty | .elem[]? | (.elem.val // .) | .concat | "\(.[0]) \(.[1]) \($server)"' \
             --args "${SERVER_NAMES[@]}" | sort
 }
@@ -92,10 +89,10 @@ by() {
 trace() {
     in_ns client lbctl tracer send --batch headers.txt --per-second "$RATE" --json > "$1.json" 2> "$1.err"
     expect_eq "$1: headers about which $2 reported, and nobody else" \
-        "$(jq --slurp --arg lb "$2" '[.[] | select([.reports[].balancer] == [$lb])] | length' "$1.json")" 100
+        "$(gojq --slurp --arg lb "$2" '[.[] | select([.reports[].balancer] == [$lb])] | length' "$1.json")" 100
 }
 # traced NAME EXPRESSION: source, source port, and what the report says
-traced() { jq --raw-output "\"\\(.source) \\(.source_port) \\(.reports[0] | $2)\"" "$1.json" | sort; }
+traced() { gojq --raw-output "\"\\(.source) \\(.source_port) \\(.reports[0] | $2)\"" "$1.json" | sort; }
 # a connection or a datagram for each header, open until flows_end
 cat > flows.py <<'PYTHON'
 import os, socket, struct, time
@@ -144,11 +141,11 @@ traced changed .pinned.backend > pinned
 expect_same "lb201, flows in place: all are reported as pinned to where they are" pinned reached-201
 expect_eq "lb201, flows in place: those that a table without s2 would send there" "$(traced changed .table.backend | grep -cw s2 || true)" 0
 expect_ge "datagrams that follow their pin to s2, as is reported" \
-    "$(jq --slurp '[.[] | select(.protocol == "udp" and .reports[0].by == "pin" and .reports[0].backend == "s2")] | length' changed.json)" 5
+    "$(gojq --slurp '[.[] | select(.protocol == "udp" and .reports[0].by == "pin" and .reports[0].backend == "s2")] | length' changed.json)" 5
 # one HEADER: as a person asks
 # shellcheck disable=SC2086 # a header is five words
 one() { in_ns client lbctl tracer send $1 | tee one.txt; }
-one "$(jq --slurp --raw-output '[.[] | select(.protocol == "udp" and .reports[0].by == "pin" and .reports[0].backend == "s2")][0] |
+one "$(gojq --slurp --raw-output '[.[] | select(.protocol == "udp" and .reports[0].by == "pin" and .reports[0].backend == "s2")][0] |
     "\(.protocol) \(.source) \(.source_port) \(.destination) \(.destination_port)"' changed.json)"
 expect_grep "a person is told what is in place, and what is new" \
     '^lb201  web  s2  a new flow goes to s[134], as the table says; the one in place is pinned to s2 for another .*, and this packet follows it$' one.txt

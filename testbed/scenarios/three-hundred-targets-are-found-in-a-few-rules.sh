@@ -66,7 +66,7 @@ PYTHON
 for ((n = 0; n < 300 * 40; n++)); do
     echo "tcp 50.0.$((n / 250)).$((1 + n % 250)) $((1024 + n)) $VIP4 $PORT"
 done > tuples.txt
-mapfile -t marks < <(lbctl_in lb201 which --batch tuples.txt | jq .mark | sort -un)
+mapfile -t marks < <(lbctl_in lb201 which --batch tuples.txt | gojq .mark | sort -un)
 expect_eq "marks in use" "${#marks[@]}" 300
 read -r most mean < <(python3 walk.py "${marks[@]}")
 expect_le "rules walked, at most" "$most" 40

@@ -17,8 +17,8 @@ for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
     for way in upload download; do
         traffic_to transfer "$address" --$way "$BYTES" --timeout-ms 30000 \
             --source "$([[ $address == \[* ]] && echo 2000::77 || echo 50.0.3.77)"
-        expect_eq "$way to $address, bytes" "$(jq .bytes "$REPLY")" "$BYTES"
-        note "$(jq --raw-output '"in \(.seconds * 10 | round / 10) s"' "$REPLY")"
+        expect_eq "$way to $address, bytes" "$(gojq .bytes "$REPLY")" "$BYTES"
+        note "$(gojq --raw-output '"in \(.seconds * 10 | round / 10) s"' "$REPLY")"
     done
 done
 

@@ -24,12 +24,13 @@ servers_up 1 "$SERVERS" "$VIP4:$PORT" "[$VIP6]:$PORT"
 connect_all 20
 expect_grep "lbd names the next hop that is out of reach" 'out of reach.*' lb201.lbd.log
 ip -netns lb201 addr add 192.168.77.254/24 dev eth1
-wait_until 60 "the far backend has its route" sh -c 'ip -netns lb201 route show table all | grep -q "via 192.168.77.1 "'
+far_is_reached() { [[ $(ip -netns lb201 route show table all) == *"via 192.168.77.1 "* ]]; }
+wait_until 60 "the far backend has its route" far_is_reached
 routes() { ip -netns lb201 -4 route show table all proto 201; ip -netns lb201 -6 route show table all proto 201; }
 routes | without_expiry | sort > routes.before
 
 in_ns lb201 nft flush ruleset
-ruleset_back() { in_ns lb201 nft list chain inet synrail to_queue 2>/dev/null | grep -q queue; }
+ruleset_back() { [[ $(in_ns lb201 nft list chain inet synrail to_queue) == *"queue flags"* ]]; }
 wait_until 60 "the ruleset is there again" ruleset_back
 wait_until 60 "lbd says that it mended it" grep -q 'our ruleset was not as it should be; it is mended' lb201.lbd.log
 connect_all 20

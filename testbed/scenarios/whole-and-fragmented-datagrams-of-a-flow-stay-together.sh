@@ -47,7 +47,7 @@ expect_ge "flows on s2 that began with a fragmented datagram" "$(grep -c ' s2$' 
 expect_same "whole datagrams go where the fragmented one went" fragmented.served whole.served
 seen=$(witness lb201 fragment) known=$(statistic lb201 fragment_pinned)
 fragments_all 50 --fragments 2-5
-expect_eq "new flows to s2" "$(jq --slurp 'map(.servers.s2 // 0) | add' "${REPLIES[@]}")" 0
+expect_eq "new flows to s2" "$(gojq --slurp 'map(.servers.s2 // 0) | add' "${REPLIES[@]}")" 0
 
 for name in mixed4 mixed6 only4 only6; do
     traffic_end "$name"
