@@ -29,8 +29,8 @@ use std::{
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::netlink::{
-    HEADER_BYTES, HEADERS_BYTES, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR,
-    attribute, kind, netfilter, word,
+    HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_CREATE, NLMSG_ERROR, Writer, attribute, kind, netfilter,
+    sequence, word,
 };
 use crate::{
     ids::{Mark, MarkMask},
@@ -42,8 +42,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Answers to earlier questions that came too late; more than these are not waded through.
 const STALE_ANSWERS_MAX: usize = 16;
-/// The longest request, to pin an IPv6 flow, takes 196 bytes.
-const REQUEST_BYTES_MAX: usize = 256;
 /// An answer takes a few hundred bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 
@@ -67,6 +65,8 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_PROTO_ICMP: [u16; 3] = [4, 5, 6];
 const CTA_PROTO_ICMPV6: [u16; 3] = [7, 8, 9];
 
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
 const DCCP: u8 = 33;
 const GRE: u8 = 47;
 const UDP_LITE: u8 = 136;
@@ -77,6 +77,8 @@ const ECHO_REQUEST6: u8 = 128;
 pub struct Conntrack {
     socket: OwnedFd,
     sequence: u32,
+    /// The last one, whose memory the next one gets.
+    request: Writer,
     /// Why it cannot be asked, as an error number. The kernel would look for its module at every question.
     missing: Option<i32>,
 }
@@ -88,7 +90,8 @@ impl Conntrack {
     /// # Errors
     /// When there is no socket to be had.
     pub fn open() -> io::Result<Self> {
-        let mut conntrack = Self { socket: netfilter(PATIENCE)?, sequence: 0, missing: None };
+        let mut conntrack =
+            Self { socket: netfilter(PATIENCE)?, sequence: 0, request: Writer::default(), missing: None };
         let (unspecified, ports) = (IpAddr::from([0; 4]), Ports { src: 0, dst: 0 });
         if let Some(nobody) = Packet::described(17, unspecified, unspecified, ports) {
             conntrack.missing = conntrack.pin_of(&nobody).err().and_then(|error| error.raw_os_error());
@@ -103,9 +106,10 @@ impl Conntrack {
     }
 
     fn pin_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let Some(request) = Request::mark_of(packet, self.sequence) else { return Ok(None) };
-        match self.ask(&request) {
+        if !can_be_found(packet) {
+            return Ok(None);
+        }
+        match self.ask(IPCTNL_MSG_CT_GET, 0, family(packet), |request| question(request, packet)) {
             Ok(Answer::Entry(pin)) => Ok(Some(pin)),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Ok(Answer::Done) => Err(io::ErrorKind::InvalidData.into()),
@@ -113,11 +117,20 @@ impl Conntrack {
         }
     }
 
-    fn ask(&self, request: &Request) -> io::Result<Answer> {
+    fn ask(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        family: u8,
+        fill: impl FnOnce(&mut Writer),
+    ) -> io::Result<Answer> {
         if let Some(error) = self.missing() {
             return Err(error);
         }
-        send(self.socket.as_raw_fd(), request.bytes(), MsgFlags::empty())?;
+        self.sequence = self.sequence.wrapping_add(1);
+        self.request.clear();
+        self.request.message(kind, flags, self.sequence, [family, 0, 0, 0], fill);
+        send(self.socket.as_raw_fd(), self.request.bytes(), MsgFlags::empty())?;
         let mut answer = [0; ANSWER_BYTES_MAX];
         for _ in 0..STALE_ANSWERS_MAX {
             let bytes = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
@@ -137,10 +150,11 @@ impl Pins for Conntrack {
     }
 
     fn pin(&mut self, packet: &Packet, mark: Mark, mask: MarkMask, seconds: u32) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let request = Request::pin(packet, mark, mask, seconds, self.sequence);
-        let request = request.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let done = self.ask(&request).and_then(|answer| match answer {
+        let L4::Udp(ports) = packet.l4 else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let asked = self.ask(IPCTNL_MSG_CT_NEW, NLM_F_CREATE | NLM_F_ACK, family(packet), |request| {
+            order(request, packet, ports, mark, mask, seconds);
+        });
+        let done = asked.and_then(|answer| match answer {
             Answer::Done => Ok(()),
             Answer::Entry(_) => Err(io::ErrorKind::InvalidData.into()),
         });
@@ -157,13 +171,13 @@ enum Answer {
     Done,
 }
 
-/// The kernel's answer to request `sequence`; `None` if it answers another one.
-fn read_answer(bytes: &[u8], sequence: u32) -> Option<io::Result<Answer>> {
+/// The kernel's answer to request `asked`; `None` if it answers another one.
+fn read_answer(bytes: &[u8], asked: u32) -> Option<io::Result<Answer>> {
     let unreadable = || Some(Err(io::Error::from(io::ErrorKind::InvalidData)));
-    let (Some(kind), Some(answered)) = (kind(bytes), word(bytes, 8)) else {
+    let (Some(kind), Some(answered)) = (kind(bytes), sequence(bytes)) else {
         return unreadable();
     };
-    if answered != sequence {
+    if answered != asked {
         return None;
     }
     match kind {
@@ -188,126 +202,73 @@ fn number(attributes: &[u8], wanted: u16) -> Option<[u8; 4]> {
     attribute(attributes, wanted)?.first_chunk().copied()
 }
 
-/// A request under construction.
-struct Request {
-    buffer: [u8; REQUEST_BYTES_MAX],
-    bytes: usize,
+/// Whether the kernel tells flows like this one apart by what is known of the packet.
+fn can_be_found(packet: &Packet) -> bool {
+    match packet.l4 {
+        L4::LaterFragment => false,
+        L4::Other => !matches!(packet.protocol, ICMP | DCCP | GRE | ICMPV6 | UDP_LITE),
+        L4::Tcp { .. } | L4::Udp(_) | L4::Sctp(_) | L4::Echo { .. } => true,
+    }
 }
 
-impl Request {
-    /// What is the mark of the flow that `packet` belongs to? `None` where the kernel tells flows apart by more than is
-    /// known of the packet.
-    fn mark_of(packet: &Packet, sequence: u32) -> Option<Self> {
-        if matches!(packet.l4, L4::LaterFragment)
-            || (matches!(packet.l4, L4::Other)
-                && matches!(packet.protocol, ICMP | DCCP | GRE | ICMPV6 | UDP_LITE))
-        {
-            return None;
+/// What the kernel calls the family of its addresses.
+fn family(packet: &Packet) -> u8 {
+    match packet.addresses {
+        Addresses::V4 { .. } => NFPROTO_IPV4,
+        Addresses::V6 { .. } => NFPROTO_IPV6,
+    }
+}
+
+/// What is known of the flow that `packet` belongs to?
+fn question(request: &mut Writer, packet: &Packet) {
+    request.nested(CTA_TUPLE_ORIG, |of| tuple(of, packet));
+}
+
+/// The flow that `packet` belongs to, which is UDP, gets a mark.
+fn order(request: &mut Writer, packet: &Packet, ports: Ports, mark: Mark, mask: MarkMask, seconds: u32) {
+    let answer = Packet {
+        addresses: packet.addresses.swapped(),
+        l4: L4::Udp(Ports { src: ports.dst, dst: ports.src }),
+        ..*packet
+    };
+    request.nested(CTA_TUPLE_ORIG, |of| tuple(of, packet));
+    request.nested(CTA_TUPLE_REPLY, |of| tuple(of, &answer));
+    request.value(CTA_TIMEOUT, &seconds.to_be_bytes());
+    request.value(CTA_MARK, &mark.0.to_be_bytes());
+    request.value(CTA_MARK_MASK, &mask.bits().to_be_bytes());
+}
+
+fn tuple(tuple: &mut Writer, packet: &Packet) {
+    tuple.nested(CTA_TUPLE_IP, |ip| match packet.addresses {
+        Addresses::V4 { src, dst } => {
+            ip.value(CTA_IP_V4_SRC, &src.octets());
+            ip.value(CTA_IP_V4_DST, &dst.octets());
         }
-        let mut request = Self::new(IPCTNL_MSG_CT_GET, 0, packet.addresses, sequence);
-        request.nested(CTA_TUPLE_ORIG, |tuple| tuple.tuple(packet));
-        Some(request.ended())
-    }
-
-    /// The flow that `packet` belongs to gets a mark. `None` if it is not UDP.
-    fn pin(packet: &Packet, mark: Mark, mask: MarkMask, seconds: u32, sequence: u32) -> Option<Self> {
-        let L4::Udp(Ports { src, dst }) = packet.l4 else { return None };
-        let answer = Packet {
-            addresses: packet.addresses.swapped(),
-            l4: L4::Udp(Ports { src: dst, dst: src }),
-            ..*packet
-        };
-        let mut request = Self::new(IPCTNL_MSG_CT_NEW, NLM_F_CREATE | NLM_F_ACK, packet.addresses, sequence);
-        request.nested(CTA_TUPLE_ORIG, |tuple| tuple.tuple(packet));
-        request.nested(CTA_TUPLE_REPLY, |tuple| tuple.tuple(&answer));
-        request.attribute(CTA_TIMEOUT, &seconds.to_be_bytes());
-        request.attribute(CTA_MARK, &mark.0.to_be_bytes());
-        request.attribute(CTA_MARK_MASK, &mask.bits().to_be_bytes());
-        Some(request.ended())
-    }
-
-    /// The two headers, of a request about a flow between these addresses.
-    fn new(kind: u16, flags: u16, addresses: Addresses, sequence: u32) -> Self {
-        let family = match addresses {
-            Addresses::V4 { .. } => libc::AF_INET,
-            Addresses::V6 { .. } => libc::AF_INET6,
-        };
-        Self::of_family(kind, flags, u8::try_from(family).unwrap_or(0), sequence)
-    }
-
-    fn of_family(kind: u16, flags: u16, family: u8, sequence: u32) -> Self {
-        let mut request = Self { buffer: [0; REQUEST_BYTES_MAX], bytes: 0 };
-        request.put(&[0; 4]); // the length, see below
-        request.put(&kind.to_ne_bytes());
-        request.put(&(NLM_F_REQUEST | flags).to_ne_bytes());
-        request.put(&sequence.to_ne_bytes());
-        request.put(&[0; 4]); // port
-        request.put(&[family, 0, 0, 0]);
-        request
-    }
-
-    fn ended(mut self) -> Self {
-        let bytes = u32::try_from(self.bytes).unwrap_or(0).to_ne_bytes();
-        self.buffer[..4].copy_from_slice(&bytes);
-        self
-    }
-
-    fn tuple(&mut self, packet: &Packet) {
-        self.nested(CTA_TUPLE_IP, |ip| match packet.addresses {
-            Addresses::V4 { src, dst } => {
-                ip.attribute(CTA_IP_V4_SRC, &src.octets());
-                ip.attribute(CTA_IP_V4_DST, &dst.octets());
-            }
-            Addresses::V6 { src, dst } => {
-                ip.attribute(CTA_IP_V6_SRC, &src.octets());
-                ip.attribute(CTA_IP_V6_DST, &dst.octets());
-            }
-        });
-        self.nested(CTA_TUPLE_PROTO, |protocol| protocol.transport(packet));
-    }
-
-    fn transport(&mut self, packet: &Packet) {
-        self.attribute(CTA_PROTO_NUM, &[packet.protocol]);
-        match packet.l4 {
-            L4::Tcp { ports, .. } | L4::Udp(ports) | L4::Sctp(ports) => {
-                self.attribute(CTA_PROTO_SRC_PORT, &ports.src.to_be_bytes());
-                self.attribute(CTA_PROTO_DST_PORT, &ports.dst.to_be_bytes());
-            }
-            L4::Echo { id } => {
-                let ([id_kind, kind_kind, code_kind], kind) = match packet.protocol {
-                    ICMPV6 => (CTA_PROTO_ICMPV6, ECHO_REQUEST6),
-                    _ => (CTA_PROTO_ICMP, ECHO_REQUEST),
-                };
-                self.attribute(id_kind, &id.to_be_bytes());
-                self.attribute(kind_kind, &[kind]);
-                self.attribute(code_kind, &[0]);
-            }
-            L4::Other | L4::LaterFragment => {}
+        Addresses::V6 { src, dst } => {
+            ip.value(CTA_IP_V6_SRC, &src.octets());
+            ip.value(CTA_IP_V6_DST, &dst.octets());
         }
-    }
+    });
+    tuple.nested(CTA_TUPLE_PROTO, |protocol| transport(protocol, packet));
+}
 
-    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
-        let start = self.bytes;
-        self.attribute(kind | NLA_F_NESTED, &[]);
-        fill(self);
-        let bytes = u16::try_from(self.bytes - start).unwrap_or(0).to_ne_bytes();
-        self.buffer[start..start + 2].copy_from_slice(&bytes);
-    }
-
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
-        self.put(&u16::try_from(4 + value.len()).unwrap_or(0).to_ne_bytes());
-        self.put(&kind.to_ne_bytes());
-        self.put(value);
-        self.bytes = self.bytes.next_multiple_of(4);
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.buffer[self.bytes..self.bytes + bytes.len()].copy_from_slice(bytes);
-        self.bytes += bytes.len();
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.bytes]
+fn transport(protocol: &mut Writer, packet: &Packet) {
+    protocol.value(CTA_PROTO_NUM, &[packet.protocol]);
+    match packet.l4 {
+        L4::Tcp { ports, .. } | L4::Udp(ports) | L4::Sctp(ports) => {
+            protocol.value(CTA_PROTO_SRC_PORT, &ports.src.to_be_bytes());
+            protocol.value(CTA_PROTO_DST_PORT, &ports.dst.to_be_bytes());
+        }
+        L4::Echo { id } => {
+            let ([id_kind, kind_kind, code_kind], kind) = match packet.protocol {
+                ICMPV6 => (CTA_PROTO_ICMPV6, ECHO_REQUEST6),
+                _ => (CTA_PROTO_ICMP, ECHO_REQUEST),
+            };
+            protocol.value(id_kind, &id.to_be_bytes());
+            protocol.value(kind_kind, &[kind]);
+            protocol.value(code_kind, &[0]);
+        }
+        L4::Other | L4::LaterFragment => {}
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 
 use nix::sys::{
     socket::{
-        AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, setsockopt, socket,
-        sockopt::ReceiveTimeout,
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
+        setsockopt, socket, sockopt::ReceiveTimeout,
     },
     time::{TimeVal, TimeValLike as _},
 };
@@ -20,13 +20,13 @@ use nix::sys::{
 pub(super) const HEADER_BYTES: usize = 16;
 /// Of both headers.
 pub(super) const HEADERS_BYTES: usize = HEADER_BYTES + 4;
-pub(super) const NLM_F_REQUEST: u16 = 1;
+const NLM_F_REQUEST: u16 = 1;
 pub(super) const NLM_F_ACK: u16 = 4;
 pub(super) const NLM_F_DUMP: u16 = 0x300;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
 pub(super) const NLMSG_ERROR: u16 = 2;
-pub(super) const NLMSG_DONE: u16 = 3;
-pub(super) const NLA_F_NESTED: u16 = 0x8000;
+const NLMSG_DONE: u16 = 3;
+const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 /// A dump's answers are 32 KiB at most (`netlink_dump` in `net/netlink/af_netlink.c`).
 pub(super) const DUMP_BYTES_MAX: usize = 64 * 1024;
@@ -62,12 +62,41 @@ pub(super) fn kind(message: &[u8]) -> Option<u16> {
     message.get(4..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
-/// What the last message of a dump says: that it is whole, or why it is not.
+/// Sends a request for a dump, and hands over each message of the answers, which go into `buffer`.
+///
+/// # Errors
+/// What the kernel refuses, that the dump is not whole, or what `each` says, which ends it.
+pub(super) fn dump(
+    socket: &OwnedFd,
+    request: &Writer,
+    buffer: &mut [u8],
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    send(socket.as_raw_fd(), request.bytes(), MsgFlags::empty())?;
+    loop {
+        let bytes = recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?;
+        for message in messages(&buffer[..bytes]) {
+            match kind(message) {
+                // Of another request, which was given up.
+                _ if sequence(message) != sequence(request.bytes()) => {}
+                Some(NLMSG_DONE | NLMSG_ERROR) => return done(message),
+                _ => each(message)?,
+            }
+        }
+    }
+}
+
+/// What an error message, or the last one of a dump, says: that all is well, or why it is not.
 pub(super) fn done(message: &[u8]) -> io::Result<()> {
     match word(message, HEADER_BYTES).map(u32::cast_signed) {
         Some(error @ ..0) => Err(io::Error::from_raw_os_error(error.saturating_neg())),
         Some(_) | None => Ok(()),
     }
+}
+
+/// The sequence number in a message's header: an answer has that of its request.
+pub(super) fn sequence(message: &[u8]) -> Option<u32> {
+    word(message, 8)
 }
 
 /// The attributes in these bytes, kind and value; ends where they cannot be read.
@@ -139,6 +168,11 @@ impl Writer {
             u16::try_from(self.0.len() - start).expect("callers keep attributes short").to_ne_bytes();
         self.0[start..start + 2].copy_from_slice(&length);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    /// Begins anew, in the same memory.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
     }
 
     /// What was written.

@@ -5,19 +5,17 @@
 //! the attributes with which the kernel named it: a request of its own that selects by mark and by address prefix is
 //! nothing the kernel knows.
 
-use std::{io, net::IpAddr, os::fd::AsRawFd as _};
-
-use nix::sys::socket::{MsgFlags, recv, send};
+use std::{io, net::IpAddr};
 
 use super::{
     CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_MARK, CTA_TUPLE_IP, CTA_TUPLE_ORIG, Conntrack, IPCTNL_MSG_CT_GET,
-    IPCTNL_MSG_CT_NEW, Request,
+    IPCTNL_MSG_CT_NEW, PATIENCE,
 };
 use crate::{
     ids::MarkMask,
     sys::netlink::{
-        DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR,
-        attribute, done, kind, messages, word,
+        DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, Writer, attribute, dump, kind,
+        netfilter,
     },
 };
 
@@ -35,48 +33,35 @@ impl Conntrack {
             return Err(error);
         }
         // The dump goes on while entries are deleted, so it has a socket of its own.
-        let dump = Self::open()?;
-        let request = Request::of_family(IPCTNL_MSG_CT_GET, NLM_F_DUMP, 0, dump.sequence);
-        send(dump.socket.as_raw_fd(), request.ended().bytes(), MsgFlags::empty())?;
-        let mut answers = vec![0; DUMP_BYTES_MAX];
+        let socket = netfilter(PATIENCE)?;
+        let mut request = Writer::default();
+        request.message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, 1, [0; 4], |_| {});
         let mut forgotten = 0;
-        loop {
-            let bytes = recv(dump.socket.as_raw_fd(), &mut answers, MsgFlags::empty())?;
-            for message in messages(&answers[..bytes]) {
-                match read(message)? {
-                    Part::Done => return Ok(forgotten),
-                    Part::Entry(entry) if entry.mark & mask.bits() != 0 && to(entry.to) => {
-                        forgotten += u64::from(self.delete(&entry)?);
-                    }
-                    Part::Entry(_) | Part::Other => {}
-                }
+        dump(&socket, &request, &mut vec![0; DUMP_BYTES_MAX], |message| {
+            if let Some(entry) = read(message)?
+                && entry.mark & mask.bits() != 0
+                && to(entry.to)
+            {
+                forgotten += u64::from(self.delete(&entry)?);
             }
-        }
+            Ok(())
+        })?;
+        Ok(forgotten)
     }
 
     /// Whether it was still there.
     fn delete(&mut self, entry: &Entry<'_>) -> io::Result<bool> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut request = Request::of_family(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, entry.family, self.sequence);
-        for (kind, value) in entry.named_by.into_iter().flatten() {
-            request.attribute(kind, value);
-        }
-        match self.ask(&request.ended()) {
+        let asked = self.ask(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, entry.family, |request| {
+            for (kind, value) in entry.named_by.into_iter().flatten() {
+                request.value(kind, value);
+            }
+        });
+        match asked {
             Ok(_) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(error),
         }
     }
-}
-
-/// What a message of a dump is.
-#[derive(Debug, PartialEq, Eq)]
-enum Part<'a> {
-    Entry(Entry<'a>),
-    /// The last one.
-    Done,
-    /// An entry of no interest: it has no addresses.
-    Other,
 }
 
 /// A flow, as far as it matters here.
@@ -89,17 +74,12 @@ struct Entry<'a> {
     named_by: [Option<(u16, &'a [u8])>; 3],
 }
 
-fn read(message: &[u8]) -> io::Result<Part<'_>> {
-    let unreadable = || io::Error::from(io::ErrorKind::InvalidData);
-    match kind(message).ok_or_else(unreadable)? {
-        NLMSG_DONE => done(message).map(|()| Part::Done),
-        NLMSG_ERROR => {
-            let error = word(message, HEADER_BYTES).ok_or_else(unreadable)?.cast_signed();
-            Err(io::Error::from_raw_os_error(error.saturating_neg()))
-        }
-        IPCTNL_MSG_CT_NEW => Ok(entry(message).map_or(Part::Other, Part::Entry)),
-        _ => Err(unreadable()),
+/// The flow of a message; `None` for one of no interest, which has no addresses.
+fn read(message: &[u8]) -> io::Result<Option<Entry<'_>>> {
+    if kind(message) != Some(IPCTNL_MSG_CT_NEW) {
+        return Err(io::ErrorKind::InvalidData.into());
     }
+    Ok(entry(message))
 }
 
 fn entry(message: &[u8]) -> Option<Entry<'_>> {
@@ -130,36 +110,32 @@ mod tests {
         },
     };
 
-    fn made(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut attribute = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        attribute.extend(value);
-        attribute.resize(attribute.len().next_multiple_of(4), 0);
-        attribute
-    }
-
-    fn message(kind: u16, rest: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(16 + rest.len()).unwrap();
-        [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], rest].concat()
-    }
-
     #[test]
-    fn a_dump_is_read_whatever_it_holds() {
-        let addresses = made(0x8001, &[made(1, &[10, 0, 0, 1]), made(2, &[10, 0, 0, 2])].concat());
-        let (tuple, id, mark) = (made(0x8001, &addresses), made(12, &[1, 2, 3, 4]), made(8, &[0, 0, 1, 2]));
-        let whole = message(0x100, &[&[2, 0, 0, 0], &tuple[..], &id, &mark].concat());
-        let bare = message(0x100, &[&[2, 0, 0, 0], &mark[..]].concat());
-        let done = message(NLMSG_DONE, &[0; 4]);
-        let buffer = [whole, bare, done, vec![200, 0, 0, 0]].concat();
-        let parts: Vec<Part<'_>> = messages(&buffer).map(|message| read(message).unwrap()).collect();
-        let named_by = [Some((1, &addresses[..])), None, Some((12, &[1, 2, 3, 4][..]))];
+    fn an_entry_is_read_whatever_it_holds() {
+        let message = |kind: u16, fill: &dyn Fn(&mut Writer)| {
+            let mut message = Writer::default();
+            message.message(kind, 0, 1, [2, 0, 0, 0], fill);
+            message
+        };
+        let addresses = |tuple: &mut Writer| {
+            tuple.nested(CTA_TUPLE_IP, |ip| {
+                ip.value(1, &[10, 0, 0, 1]);
+                ip.value(CTA_IP_V4_DST, &[10, 0, 0, 2]);
+            });
+        };
+        let mut tuple = Writer::default();
+        addresses(&mut tuple);
+        let whole = message(IPCTNL_MSG_CT_NEW, &|entry| {
+            entry.nested(CTA_TUPLE_ORIG, addresses);
+            entry.value(CTA_ID, &[1, 2, 3, 4]);
+            entry.value(CTA_MARK, &[0, 0, 1, 2]);
+        });
+        let named_by = [Some((CTA_TUPLE_ORIG, tuple.bytes())), None, Some((CTA_ID, &[1, 2, 3, 4][..]))];
         let entry = Entry { family: 2, mark: 0x102, to: IpAddr::from([10, 0, 0, 2]), named_by };
-        assert_eq!(parts, [Part::Entry(entry), Part::Other, Part::Done]);
-        let cut_short = message(NLMSG_DONE, &(-libc::EINTR).to_ne_bytes());
-        assert_eq!(read(&cut_short).unwrap_err().raw_os_error(), Some(libc::EINTR));
-        let error = message(NLMSG_ERROR, &(-libc::EPERM).to_ne_bytes());
-        assert_eq!(read(&error).unwrap_err().raw_os_error(), Some(libc::EPERM));
-        assert!(read(&message(9, &[])).is_err());
+        assert_eq!(read(whole.bytes()).unwrap(), Some(entry));
+        let bare = message(IPCTNL_MSG_CT_NEW, &|entry| entry.value(CTA_MARK, &[0, 0, 1, 2]));
+        assert_eq!(read(bare.bytes()).unwrap(), None);
+        assert!(read(message(9, &|_| {}).bytes()).is_err());
     }
 
     #[test]

@@ -35,10 +35,18 @@ fn requests_are_laid_out_as_the_kernel_reads_them() {
         tuple
     };
     let flow = packet(17, "10.0.0.1", "10.0.0.2", (3, 4));
-    let request = Request::mark_of(&flow, 7).unwrap();
-    assert_eq!(request.bytes(), [header(72, 0x0101, 1), tuple(1, (1, 3), (2, 4))].concat());
+    let ports = Ports { src: 3, dst: 4 };
+    let written = |kind, flags, fill: &dyn Fn(&mut Writer)| {
+        let mut request = Writer::default();
+        request.message(kind, flags, 7, [family(&flow), 0, 0, 0], fill);
+        request.bytes().to_owned()
+    };
+    let request = written(IPCTNL_MSG_CT_GET, 0, &|request| question(request, &flow));
+    assert_eq!(request, [header(72, 0x0101, 1), tuple(1, (1, 3), (2, 4))].concat());
 
-    let request = Request::pin(&flow, Mark(0x0102), MarkMask::DEFAULT, 120, 7).unwrap();
+    let request = written(IPCTNL_MSG_CT_NEW, NLM_F_CREATE | NLM_F_ACK, &|request| {
+        order(request, &flow, ports, Mark(0x0102), MarkMask::DEFAULT, 120);
+    });
     let word = |kind, value: [u8; 4]| [&native(8)[..], &native(kind), &value].concat();
     let expected = [
         header(148, 0x0100, 0x405),
@@ -48,35 +56,18 @@ fn requests_are_laid_out_as_the_kernel_reads_them() {
         word(8, [0, 0, 1, 2]),
         word(21, [0, 0, 0xff, 0xff]),
     ];
-    assert_eq!(request.bytes(), expected.concat());
-}
-
-#[test]
-fn the_longest_requests_fit() {
-    let echo = Request::mark_of(&packet(58, "1000::1", "1000::2", (9, 0)), 1).unwrap();
-    assert_eq!(echo.bytes().len(), 104);
-    let flow = packet(17, "1000::1", "1000::2", (9, 0));
-    let pin = Request::pin(&flow, Mark(1), MarkMask::DEFAULT, 1, 1).unwrap();
-    assert_eq!(pin.bytes().len(), 196);
-}
-
-#[test]
-fn only_udp_is_pinned() {
-    for protocol in [1, 6, 50, 132] {
-        let packet = packet(protocol, "10.0.0.1", "10.0.0.2", (1, 2));
-        assert!(Request::pin(&packet, Mark(1), MarkMask::DEFAULT, 1, 1).is_none(), "{protocol}");
-    }
+    assert_eq!(request, expected.concat());
 }
 
 #[test]
 fn what_the_kernel_tells_apart_by_more_than_is_known_is_not_asked() {
     for (protocol, asked) in [(GRE, false), (DCCP, false), (UDP_LITE, false), (50, true), (89, true)] {
         let packet = packet(protocol, "10.0.0.1", "10.0.0.2", (0, 0));
-        assert_eq!(Request::mark_of(&packet, 1).is_some(), asked, "{protocol}");
+        assert_eq!(can_be_found(&packet), asked, "{protocol}");
     }
     let mut fragment = packet(17, "10.0.0.1", "10.0.0.2", (0, 0));
     fragment.l4 = L4::LaterFragment;
-    assert!(Request::mark_of(&fragment, 1).is_none());
+    assert!(!can_be_found(&fragment));
 }
 
 #[test]
@@ -106,7 +97,7 @@ fn answers_are_read_whatever_they_hold() {
     let flow = |attributes: &[Vec<u8>]| {
         answer(IPCTNL_MSG_CT_NEW, 5, &[&[2, 0, 0, 0], &attributes.concat()[..]].concat())
     };
-    let other = attribute(6, CTA_TUPLE_ORIG | NLA_F_NESTED, &[1, 1, 0, 0]);
+    let other = attribute(6, CTA_TUPLE_ORIG | 0x8000, &[1, 1, 0, 0]);
     let (left, mark) = (attribute(8, CTA_TIMEOUT, &[0, 0, 1, 4]), attribute(8, CTA_MARK, &[0, 0, 1, 2]));
     let read = |answer: &[u8]| read_answer(answer, 5).unwrap().unwrap();
     let entry = |mark, left_seconds| Answer::Entry(Pin { mark: Mark(mark), left_seconds });
@@ -211,6 +202,11 @@ fn the_kernel_pins_flows() {
             socket.send_to(b"x", (address, 10)).unwrap();
             expect(&mut conntrack, 10, theirs | 0x22, 100);
             assert_eq!(conntrack.mark_of(&flow(11)).unwrap(), None);
+        }
+        for protocol in [1, 6, 50, 132] {
+            let packet = packet(protocol, "10.0.0.1", "10.0.0.2", (1, 2));
+            let refused = conntrack.pin(&packet, Mark(1), ours, 1).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "only UDP is pinned, {protocol} is not");
         }
     });
 }

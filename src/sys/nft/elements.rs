@@ -18,8 +18,8 @@ use super::tables::put;
 use crate::{
     plan::elements::{Raw, TABLE},
     sys::netlink::{
-        DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR, Writer, attribute,
-        attributes, done, kind, messages, netfilter, word,
+        DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_DUMP, NLMSG_ERROR, Writer, attribute, attributes,
+        done, dump, kind, messages, netfilter,
     },
 };
 
@@ -86,13 +86,12 @@ impl Reader {
         while found.len() < keys.len() {
             let bytes = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
             for message in messages(&self.buffer[..bytes]) {
-                match read_part(message)? {
-                    Part::Missing | Part::Done => return Ok(None),
-                    Part::Elements(list) => {
-                        for (_, element) in attributes(list) {
-                            found.push(mark(element).ok_or(io::ErrorKind::InvalidData)?);
-                        }
-                    }
+                match kind(message) {
+                    Some(NLMSG_ERROR) => match done(message) {
+                        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+                        refused => refused?,
+                    },
+                    _ => read_all(message, mark, &mut found)?,
                 }
             }
         }
@@ -101,8 +100,11 @@ impl Reader {
 
     fn dump<T>(&mut self, set: &str, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
         for _ in 0..TRIES {
-            if let Some(elements) = self.try_dump(set, &read)? {
-                return Ok(elements);
+            match self.try_dump(set, &read) {
+                Ok(None) => {}
+                Ok(Some(elements)) => return Ok(elements),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+                Err(error) => return Err(error),
             }
         }
         Err(io::Error::other("it is changed all the time"))
@@ -116,53 +118,26 @@ impl Reader {
             request.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
             request.text(NFTA_SET_ELEM_LIST_SET, set);
         });
-        send(self.socket.as_raw_fd(), request.bytes(), MsgFlags::empty())?;
         let (mut elements, mut generation, mut changed) = (Vec::new(), None, false);
-        loop {
-            let bytes = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
-            for message in messages(&self.buffer[..bytes]) {
-                if word(message, 8) != Some(self.sequence) {
-                    continue;
-                }
-                match read_part(message)? {
-                    Part::Done => return Ok((!changed).then_some(elements)),
-                    Part::Missing => return Ok(Some(Vec::new())),
-                    Part::Elements(list) => {
-                        let of: Option<&[u8; 2]> =
-                            message.get(GENERATION_AT..).and_then(|of| of.first_chunk());
-                        changed |= *generation.get_or_insert(of.copied()) != of.copied();
-                        for (_, element) in attributes(list) {
-                            elements.push(read(element).ok_or(io::ErrorKind::InvalidData)?);
-                        }
-                    }
-                }
-            }
-        }
+        dump(&self.socket, &request, &mut self.buffer, |message| {
+            let of: Option<&[u8; 2]> = message.get(GENERATION_AT..).and_then(|of| of.first_chunk());
+            changed |= *generation.get_or_insert(of.copied()) != of.copied();
+            read_all(message, read, &mut elements)
+        })?;
+        Ok((!changed).then_some(elements))
     }
 }
 
-/// What a message of a dump is.
-enum Part<'a> {
-    Elements(&'a [u8]),
-    Done,
-    /// There is no such table or set.
-    Missing,
-}
-
-fn read_part(message: &[u8]) -> io::Result<Part<'_>> {
-    let unreadable = || io::Error::from(io::ErrorKind::InvalidData);
-    match kind(message).ok_or_else(unreadable)? {
-        NLMSG_DONE | NLMSG_ERROR => match done(message) {
-            Ok(()) => Ok(Part::Done),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Part::Missing),
-            Err(error) => Err(error),
-        },
-        NFT_MSG_NEWSETELEM => {
-            let all = message.get(HEADERS_BYTES..).unwrap_or_default();
-            Ok(Part::Elements(attribute(all, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default()))
-        }
-        _ => Err(unreadable()),
+/// Adds the elements in a message.
+fn read_all<T>(message: &[u8], read: impl Fn(&[u8]) -> Option<T>, elements: &mut Vec<T>) -> io::Result<()> {
+    if kind(message) != Some(NFT_MSG_NEWSETELEM) {
+        return Err(io::ErrorKind::InvalidData.into());
     }
+    let all = message.get(HEADERS_BYTES..).unwrap_or_default();
+    for (_, element) in attributes(attribute(all, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default()) {
+        elements.push(read(element).ok_or(io::ErrorKind::InvalidData)?);
+    }
+    Ok(())
 }
 
 fn value(element: &[u8], of: u16) -> Option<&[u8]> {
@@ -200,22 +175,16 @@ mod tests {
     use crate::sys::{namespace::in_namespace, nft::nft};
 
     #[test]
-    fn parts_of_a_dump_are_told_apart() {
-        let made = |kind: u16, rest: &[u8]| {
-            let length = u32::try_from(HEADER_BYTES + rest.len()).unwrap();
-            [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], rest].concat()
+    fn what_is_no_message_about_elements_is_refused() {
+        let read = |kind: u16, attributes: &[u8]| {
+            let mut message = Writer::default();
+            message.message(kind, 0, 1, [NFPROTO_INET, 0, 0, 7], |message| message.value(9, attributes));
+            let mut elements = Vec::new();
+            read_all(message.bytes(), raw, &mut elements).map(|()| elements)
         };
-        let missing = |kind, error: i32| {
-            read_part(&made(kind, &error.to_ne_bytes())).map(|part| matches!(part, Part::Missing))
-        };
-        for kind in [NLMSG_ERROR, NLMSG_DONE] {
-            assert!(missing(kind, -libc::ENOENT).unwrap());
-            assert_eq!(missing(kind, -libc::EINTR).unwrap_err().raw_os_error(), Some(libc::EINTR));
-        }
-        assert!(matches!(read_part(&made(NLMSG_DONE, &[0; 4])), Ok(Part::Done)));
-        assert!(matches!(read_part(&made(NFT_MSG_NEWSETELEM, &[1, 0, 0, 7])), Ok(Part::Elements([]))));
-        assert!(read_part(&made(NLMSG_DONE + 100, &[])).is_err());
-        assert!(read_part(&[0; 3]).is_err());
+        assert_eq!(read(NFT_MSG_NEWSETELEM, &[1]).unwrap(), []);
+        assert!(read(NFT_MSG_NEWSETELEM + 1, &[]).is_err());
+        assert!(read_all(&[0; 3], raw, &mut Vec::new()).is_err());
     }
 
     #[test]

@@ -107,11 +107,13 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
     if structure != StructureApplied::Kept {
         tables.forget();
     }
-    add_tables(ruleset, &before.unwrap_or_default(), tables)?;
+    let added = add_tables(ruleset, &before.unwrap_or_default(), tables)?;
     let stamp = if structure == StructureApplied::Kept { String::new() } else { ruleset.structure.stamp() };
     let text = stamp + &diff.text();
     if !text.is_empty() {
         nft("the elements of the sets", &["-f", "-"], Some(&text))?;
+    }
+    if added || !text.is_empty() {
         if !chains_in_force(ruleset)? {
             return Err(NftError::NotInForce("chains and rules"));
         }
@@ -188,17 +190,17 @@ pub fn counters() -> Result<Vec<Counter>, NftError> {
 }
 
 /// Chains and maps of services' tables, where they are missing. New ones are filled before anything leads to them; that this
-/// fails is told by [`Tables::apply`], which tries again.
-fn add_tables(ruleset: &Ruleset, before: &Listing, tables: &mut Tables) -> Result<(), NftError> {
+/// fails is told by [`Tables::apply`], which tries again. Says whether any were missing.
+fn add_tables(ruleset: &Ruleset, before: &Listing, tables: &mut Tables) -> Result<bool, NftError> {
     let text = kernel_tables::missing(&ruleset.tables, &before.chains);
     if text.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     tables.unswept();
     nft("the chains of services' tables", &["-f", "-"], Some(&text))?;
     let new = ruleset.tables.iter().filter(|table| !before.maps.contains(&table.map));
     let _ = tables.fill(new);
-    Ok(())
+    Ok(true)
 }
 
 fn apply_structure(ruleset: &Ruleset, current: Option<&Listing>) -> Result<StructureApplied, NftError> {
