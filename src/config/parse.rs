@@ -154,8 +154,7 @@ fn read_balancer(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balanc
         }
     }
     if let Some(item) = table.take("steering") {
-        let named = |text: &str| Steering::ALL.into_iter().find(|steering| steering.name() == text);
-        let steering = item.string(reader, "\"syn-only\" or \"every-packet\"", named);
+        let steering = item.string(reader, "\"syn-only\" or \"every-packet\"", Steering::named);
         balancer.steering = steering.unwrap_or(balancer.steering);
     }
     if let Some(item) = table.take("gre_in") {
@@ -300,8 +299,7 @@ fn read_protocols(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Protocols {
     let Some(item) = table.take("protocols") else { return Protocols::Any };
     let mut protocols = Vec::new();
     for item in item.list_of_some(reader, allowed) {
-        let named = |text: &str| Protocol::ALL.into_iter().find(|protocol| protocol.name() == text);
-        match item.string(reader, allowed, named) {
+        match item.string(reader, allowed, Protocol::named) {
             Some(protocol) if protocols.contains(&protocol) => item.complain(reader, allowed),
             protocol => protocols.extend(protocol),
         }
@@ -341,18 +339,15 @@ fn read_hash(reader: &mut Reader<'_>, table: &mut Table<'_>, protocols: &Protoco
     } else {
         "\"5-tuple\" or \"source\""
     };
-    let read = |text: &str| match text {
-        "5-tuple" if !any => Some(HashMode::FiveTuple),
-        "source" => Some(HashMode::Source),
-        _ => None,
-    };
-    item.string(reader, allowed, read).unwrap_or(default)
+    // Both addresses are hashed where ports may be lacking, and there only, and are not asked for by name.
+    let possible = |mode: &HashMode| *mode == HashMode::Source || *mode == HashMode::FiveTuple && !any;
+    item.string(reader, allowed, |text| HashMode::named(text).filter(possible)).unwrap_or(default)
 }
 
 fn read_pmtu(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Pmtu {
-    let named = |text: &str| Pmtu::ALL.into_iter().find(|pmtu| pmtu.name() == text);
     let item = table.take("pmtu");
-    item.and_then(|item| item.string(reader, "\"icmp\" or \"fragment-outer\"", named)).unwrap_or(Pmtu::Icmp)
+    let read = |item: Item<'_>| item.string(reader, "\"icmp\" or \"fragment-outer\"", Pmtu::named);
+    item.and_then(read).unwrap_or(Pmtu::Icmp)
 }
 
 fn read_table_size(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<TableSize> {

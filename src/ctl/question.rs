@@ -34,7 +34,7 @@ impl Question {
         let protocol = match protocol {
             "icmp" if dst.is_ipv6() => ICMPV6,
             "icmp" => ICMP,
-            text => match Protocol::ALL.into_iter().find(|protocol| protocol.name() == text) {
+            text => match Protocol::named(text) {
                 Some(protocol) => protocol.number(),
                 None => text
                     .parse()

@@ -1,0 +1,252 @@
+//! What the file says of the balancer itself, of its limits, and of the tier.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::{Encap, InterfaceName, Name, Path, QueueRange, values::as_text};
+use crate::ids::{MarkMask, QueueNum};
+
+/// Settings of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balancer {
+    /// The name of this balancer.
+    pub name: Name,
+    /// Outer source address of IPv4 tunnels.
+    pub address4: Option<Ipv4Addr>,
+    /// Outer source address of IPv6 tunnels.
+    pub address6: Option<Ipv6Addr>,
+    /// Where VIP traffic comes in. Empty only in a region that `lbctl create` made.
+    pub interfaces: Vec<InterfaceName>,
+    /// The queues for new flows; one worker each.
+    pub queues: QueueRange,
+    /// The queue for fragments.
+    pub fragment_queue: QueueNum,
+    /// Seed of the flow hash and of the Maglev permutations; the same on every balancer of a cluster.
+    pub hash_seed: u32,
+    /// The bits of fwmark that are ours.
+    pub mark_mask: MarkMask,
+    /// How long conntrack remembers flows to a VIP.
+    pub timeouts: Timeouts,
+    /// How much the fragment table may hold.
+    pub fragments: FragmentLimits,
+    /// Which packets lbd decides about.
+    pub steering: Steering,
+    /// Whether packets to virtual addresses also come in GRE from routers in front, at this balancer's own addresses.
+    pub gre_in: bool,
+    /// How many entries of services' tables the kernel holds as well, for when lbd does not decide; see [`KERNEL_ENTRIES`].
+    pub kernel_entries: u32,
+    /// Who may trace packets.
+    pub tracer: TracerSettings,
+}
+
+/// Which packets to a virtual address are queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// The first of a flow; the others stay in the kernel with connection tracking.
+    SynOnly,
+    /// Every one, without any state: a flow follows the table, wherever that goes.
+    EveryPacket,
+}
+
+impl Steering {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::SynOnly, Self::EveryPacket];
+
+    /// The name in the configuration file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SynOnly => "syn-only",
+            Self::EveryPacket => "every-packet",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|steering| steering.name() == name)
+    }
+}
+
+as_text!(Steering, Steering::named, |steering: &Steering| steering.name(), "way of steering");
+
+/// Who may have the decisions about probes reported to him (Eisenbud et al., NSDI 2016, section 4.4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TracerSettings {
+    /// Where reports may be sent, at most [`TracerSettings::RECEIVERS_MAX`] prefixes. Empty: nowhere, probes are dropped.
+    pub receivers: Vec<IpNet>,
+    /// How many probes a second are looked at; the others are dropped.
+    pub per_second: u32,
+}
+
+impl TracerSettings {
+    /// At most this many prefixes.
+    pub const RECEIVERS_MAX: usize = 64;
+    /// Allowed values of `per_second`.
+    pub const PER_SECOND: RangeInclusive<u32> = 1..=10_000;
+}
+
+impl Default for TracerSettings {
+    fn default() -> Self {
+        Self { receivers: Vec::new(), per_second: 100 }
+    }
+}
+
+/// Limits of the fragment table. All but the time hold for what is there at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FragmentLimits {
+    /// How long a packet is remembered after its last fragment, in milliseconds. RFC 791 suggests 15 s, RFC 8200 60 s for
+    /// a receiver; on the way a fraction of that is enough.
+    pub ttl_ms: u32,
+    /// Fragmented packets of which something is remembered.
+    pub entries: u32,
+    /// The same, of one source: an IPv4 address, an IPv6 /64.
+    pub entries_per_source: u32,
+    /// Fragments that wait for their first one.
+    pub held_packets: u32,
+    /// Their bytes.
+    pub held_bytes: u32,
+    /// The same, of one source. Here a fragment counts as `held_bytes / held_packets` at least, so that a source that
+    /// sends small ones gets no more of `held_packets` than its share.
+    pub held_bytes_per_source: u32,
+}
+
+impl FragmentLimits {
+    /// Allowed values of `ttl_ms`.
+    pub const TTL_MS: RangeInclusive<u32> = 10..=60_000;
+    /// Of `entries`.
+    pub const ENTRIES: RangeInclusive<u32> = 64..=1 << 20;
+    /// Of `held_packets`.
+    pub const HELD_PACKETS: RangeInclusive<u32> = 16..=65_536;
+    /// Of `held_bytes`.
+    pub const HELD_BYTES: RangeInclusive<u32> = 65_536..=256 << 20;
+    /// The least `entries_per_source`; not above `entries`.
+    pub const ENTRIES_PER_SOURCE_MIN: u32 = 1;
+    /// The least `held_bytes_per_source`, so that any fragment which the queue hands out can be held; not above
+    /// `held_bytes`.
+    pub const HELD_BYTES_PER_SOURCE_MIN: u32 = 9_216;
+
+    /// Whether each value is one of those allowed.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        Self::TTL_MS.contains(&self.ttl_ms)
+            && Self::ENTRIES.contains(&self.entries)
+            && (Self::ENTRIES_PER_SOURCE_MIN..=self.entries).contains(&self.entries_per_source)
+            && Self::HELD_PACKETS.contains(&self.held_packets)
+            && Self::HELD_BYTES.contains(&self.held_bytes)
+            && (Self::HELD_BYTES_PER_SOURCE_MIN..=self.held_bytes).contains(&self.held_bytes_per_source)
+    }
+}
+
+impl Default for FragmentLimits {
+    fn default() -> Self {
+        Self {
+            ttl_ms: 200,
+            entries: 16_384,
+            entries_per_source: 2_048,
+            held_packets: 8_192,
+            held_bytes: 16 << 20,
+            held_bytes_per_source: 1 << 20,
+        }
+    }
+}
+
+/// Allowed values of [`Balancer::kernel_entries`]. Each entry takes about 104 bytes of kernel memory.
+pub const KERNEL_ENTRIES: RangeInclusive<u32> = 0..=1 << 24;
+/// What it is when it is not configured.
+pub const KERNEL_ENTRIES_DEFAULT: u32 = 1 << 20;
+
+/// Seed of the flow hash when none is configured.
+pub const HASH_SEED_DEFAULT: u32 = 0xcafe_babe;
+
+/// Timeouts of connection tracking for flows to a VIP, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Open TCP connections, also those that send without being answered here (all do, under direct server return).
+    /// RFC 5382, REQ-5: at least 2 hours and 4 minutes.
+    pub tcp_established_seconds: u32,
+    /// TCP connections that have begun to close.
+    pub tcp_closing_seconds: u32,
+    /// UDP flows.
+    pub udp_seconds: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { tcp_established_seconds: 7440, tcp_closing_seconds: 30, udp_seconds: 120 }
+    }
+}
+
+impl Balancer {
+    /// The settings of a region that was made without a configuration file.
+    #[must_use]
+    pub fn unconfigured() -> Self {
+        Self {
+            name: Name::known("lb"),
+            address4: None,
+            address6: None,
+            interfaces: Vec::new(),
+            queues: QueueRange::default(),
+            fragment_queue: QueueNum(10),
+            hash_seed: HASH_SEED_DEFAULT,
+            mark_mask: MarkMask::DEFAULT,
+            timeouts: Timeouts::default(),
+            fragments: FragmentLimits::default(),
+            steering: Steering::SynOnly,
+            gre_in: false,
+            kernel_entries: KERNEL_ENTRIES_DEFAULT,
+            tracer: TracerSettings::default(),
+        }
+    }
+
+    /// Its outer addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
+    }
+
+    /// The outer source address for tunnels to `remote`.
+    #[must_use]
+    pub fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
+        match remote {
+            IpAddr::V4(_) => self.address4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.address6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// A balancer of the tier, this one among them: they share the work of fragments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierMember {
+    /// Unique in the tier. The Maglev permutation is seeded by it.
+    pub name: Name,
+    /// Its outer address, as its own `[balancer] address` says.
+    pub address4: Option<Ipv4Addr>,
+    /// Likewise.
+    pub address6: Option<Ipv6Addr>,
+    /// Whether it owns fragments. `None`: the file does not say, so a known member stays as it is and a new one is active.
+    pub active: Option<bool>,
+}
+
+/// At most this many balancers in a tier.
+pub const TIER_MAX: usize = 64;
+
+impl TierMember {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
+    }
+
+    /// The tunnel from here to another member: over IPv4 where both have an address of it, since only that can send
+    /// the tunnel's own packets in fragments. Both ends come to the same. `None` where they share no family.
+    #[must_use]
+    pub fn path_to(&self, other: &Self) -> Option<Path> {
+        let four = self.address4.and(other.address4).map(IpAddr::V4);
+        let six = self.address6.and(other.address6).map(IpAddr::V6);
+        four.or(six).map(|address| Path::Via(Encap::Gre, address))
+    }
+}

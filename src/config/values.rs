@@ -1,0 +1,193 @@
+//! Small values that cannot be invalid: ports, queues, weights, names.
+
+use std::{fmt, sync::Arc};
+
+use crate::ids::{QUEUES_MAX, QueueNum};
+
+/// Ports `first..=last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortRange {
+    /// The lowest.
+    pub first: u16,
+    /// The highest; not less than `first`.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Every port.
+    pub const ALL: Self = Self { first: 0, last: u16::MAX };
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// Neighbouring queue numbers, at most [`QUEUES_MAX`]. The default is queue 0 alone.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueRange {
+    first: u16,
+    last: u16,
+}
+
+impl QueueRange {
+    /// Queues `first..=last`, or `None` when there are none or too many.
+    #[must_use]
+    pub fn new(first: u16, last: u16) -> Option<Self> {
+        (first <= last && usize::from(last - first) < QUEUES_MAX).then_some(Self { first, last })
+    }
+
+    /// The lowest queue.
+    #[must_use]
+    pub fn first(self) -> QueueNum {
+        QueueNum(self.first)
+    }
+
+    /// The highest queue.
+    #[must_use]
+    pub fn last(self) -> QueueNum {
+        QueueNum(self.last)
+    }
+
+    /// Every queue, ascending.
+    pub fn iter(self) -> impl ExactSizeIterator<Item = QueueNum> {
+        (self.first..=self.last).map(QueueNum)
+    }
+
+    /// Whether `queue` is one of them.
+    #[must_use]
+    pub fn contains(self, queue: QueueNum) -> bool {
+        (self.first..=self.last).contains(&queue.0)
+    }
+}
+
+impl From<QueueNum> for QueueRange {
+    /// That queue alone.
+    fn from(queue: QueueNum) -> Self {
+        Self { first: queue.0, last: queue.0 }
+    }
+}
+
+impl fmt::Display for QueueRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        PortRange { first: self.first, last: self.last }.fmt(f)
+    }
+}
+
+/// A share of the table: 1..=100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(u8);
+
+impl Weight {
+    /// The weight of a backend that names none.
+    pub const ONE: Self = Self(1);
+    /// The highest.
+    pub const MAX: u8 = 100;
+
+    /// A weight, or `None` outside 1..=100.
+    #[must_use]
+    pub fn new(weight: u8) -> Option<Self> {
+        (1..=Self::MAX).contains(&weight).then_some(Self(weight))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// The name of a balancer, service or backend: 1 to [`Name::BYTES_MAX`] of `A-Z a-z 0-9 . _ -`, not starting with `-`.
+/// Clones share the text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// The longest, in bytes.
+    pub const BYTES_MAX: usize = 48;
+
+    /// `text` as a name, or `None` when it is none.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let valid = (1..=Self::BYTES_MAX).contains(&text.len())
+            && !text.starts_with('-')
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        valid.then(|| Self(text.into()))
+    }
+
+    /// A name written in this program.
+    pub(crate) fn known(text: &'static str) -> Self {
+        debug_assert!(Self::new(text).is_some());
+        Self(text.into())
+    }
+
+    /// A number as a name.
+    pub(crate) fn from_index(index: usize) -> Self {
+        Self(index.to_string().into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name of a network device: 1 to 15 bytes as the kernel takes them (`dev_valid_name`), and nothing that would
+/// mean something else in a ruleset.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// The longest, in bytes (`IFNAMSIZ` - 1).
+    pub const BYTES_MAX: usize = 15;
+
+    /// `text` as a device name, or `None` when it is none.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let valid = (1..=Self::BYTES_MAX).contains(&text.len())
+            && text != "."
+            && text != ".."
+            && text.bytes().all(|b| b.is_ascii_graphic() && !b"/:*\"\\".contains(&b));
+        valid.then(|| Self(text.to_owned()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// As text: printed by `$write`, in JSON as well, and read by `$read`.
+macro_rules! as_text {
+    ($type:ty, $read:expr, $write:expr, $what:literal) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad($write(self))
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str($write(self))
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                $read(&text).ok_or_else(|| <D::Error as serde::de::Error>::custom(concat!("no ", $what)))
+            }
+        }
+    };
+}
+pub(super) use as_text;
+
+as_text!(Name, Name::new, Name::as_str, "name");
+as_text!(InterfaceName, InterfaceName::new, InterfaceName::as_str, "device name");
