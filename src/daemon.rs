@@ -13,12 +13,16 @@
 
 mod error;
 mod links;
+mod mend;
 mod workers;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 pub use error::DaemonError;
+use mend::{
+    mend_routing, mend_ruleset, mend_tables, mend_tun, restore_before_ruleset, routing_that_tells, tend_tun,
+};
 use tracing::{error, info, warn};
 use workers::{Opened, Workers};
 
@@ -27,8 +31,8 @@ use crate::{
     config::{Config, InterfaceName, QueueRange, Steering},
     ids::{Generation, MarkMask, QueueNum},
     plan::{
-        elements::{Claims, Elements, FRAGMENTS_DEVICE},
-        routing::{self, Op},
+        elements::{Claims, Elements},
+        routing,
         ruleset::{QueueBy, Ruleset},
     },
     shm::{
@@ -511,68 +515,6 @@ impl Lbd {
         let _ = self.daemon.write(&mut self.region.mapping());
         info!("ended; the kernel goes on by itself");
     }
-}
-
-/// Routing that tells the worker of fragments about the tier's tunnels before fragments can come by them.
-fn routing_that_tells(shared: &Arc<Shared>) -> Result<Routing, RoutingError> {
-    let shared = Arc::clone(shared);
-    Routing::open_telling(move |inbound| links::add_tier(&shared, &[inbound]))
-}
-
-/// Makes sure of the device by which held fragments come back; says whether anything was to do.
-fn tend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<bool, DaemonError> {
-    let new = tun.renew()?;
-    links::set_tun(shared, tun.index());
-    Ok(routing.set_up_fragments_device()? || new)
-}
-
-fn mend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<(), DaemonError> {
-    if tend_tun(tun, shared, routing)? {
-        warn!(device = FRAGMENTS_DEVICE, "our device was not as it should be; it is mended");
-    }
-    Ok(())
-}
-
-/// Does what comes before the last good state's ruleset ([`routing::Diff::around_ruleset`]), and returns what comes after.
-fn restore_before_ruleset(routing: &mut Routing, wanted: &routing::Desired) -> Result<Vec<Op>, RoutingError> {
-    let (before, after) = routing::diff(&routing.current()?, wanted)?.around_ruleset();
-    routing.apply_reachable(&before)?;
-    Ok(after)
-}
-
-/// What must wait for the ruleset does so if that is not in force.
-fn mend_routing(routing: &mut Routing, wanted: &routing::Desired, in_force: bool) -> Result<(), DaemonError> {
-    let diff = routing::diff(&routing.current()?, wanted).map_err(RoutingError::from)?;
-    let (mut ops, after) = diff.around_ruleset();
-    if in_force {
-        ops.extend(after);
-    }
-    let left = routing.apply_reachable(&ops)?;
-    if ops.len() > left.len() {
-        let changes = ops.len() - left.len();
-        let refused = |op: &String| left.iter().any(|problem| problem.refused() == Some(op));
-        let first = ops.iter().map(ToString::to_string).find(|op| !refused(op)).unwrap_or_default();
-        warn!(changes, first, "our devices, routes or rules were not as they should be; they are mended");
-    }
-    left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
-}
-
-fn mend_ruleset(wanted: &Ruleset, tables: &mut nft::Tables) -> Result<(), DaemonError> {
-    if !nft::in_force(wanted)? {
-        let applied = nft::apply(wanted, tables)?;
-        warn!(rules = ?applied.structure, elements = applied.elements_added, "our ruleset was not as it should be; it is mended");
-    }
-    Ok(())
-}
-
-/// The kernel's copies of services' tables: some of their entries are looked at, and what is not as it should be is mended.
-fn mend_tables(tables: &mut nft::Tables, wanted: &Ruleset) -> Result<(), DaemonError> {
-    tables.sample(&wanted.tables);
-    let entries = tables.apply(&wanted.tables)?;
-    if entries > 0 {
-        warn!(entries, "the kernel's copies of the tables were not as they should be; they are mended");
-    }
-    Ok(())
 }
 
 /// Nothing keeps the entries of flows up to date while every packet is steered by itself, so they must not be found by who

@@ -156,7 +156,8 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         assert!(lbd.tables.apply(&other.tables).unwrap() > 40);
         lbd.go_back();
         assert_eq!(differ(), 0);
-        for spoil in ["nft flush ruleset", "nft flush map inet synrail table_web_97"] {
+        let flush = format!("nft flush map inet synrail {}", good.tables[0].map);
+        for spoil in ["nft flush ruleset", &flush] {
             shell(spoil);
             lbd.repair().unwrap();
             assert_eq!(differ(), 0, "{spoil}");

@@ -79,9 +79,8 @@ pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
     let of_service = |index: usize| {
         let service = &state.services[index];
         let (name, entries, seed) = (&service.name, service.table_size.get(), state.balancer.hash_seed);
-        let hash = service.hash.name();
-        let map = format!("{MAP_PREFIX}{name}_{entries}");
-        let chain = format!("{CHAIN_PREFIX}{name}_{hash}_{entries}_{seed:08x}");
+        let fixed = format!("{name}_{}_{entries}_{seed:08x}", service.hash.name());
+        let (map, chain) = (format!("{MAP_PREFIX}{fixed}"), format!("{CHAIN_PREFIX}{fixed}"));
         let lines_of = |mode| if service.hash == mode { "" } else { "#" };
         let text = fill(
             TEMPLATE,
@@ -216,7 +215,7 @@ mod tests {
             "kernel_s3_addresses_97_00000011",
         ];
         assert_eq!(names, expected);
-        assert_eq!(tables[0].map, "table_s1_97");
+        assert_eq!(tables[0].map, "table_s1_5-tuple_97_00000011");
         let rules = |table: &KernelTable| table.chains.iter().map(|chain| chain.rules).collect::<Vec<_>>();
         assert_eq!(tables.iter().map(rules).collect::<Vec<_>>(), [[7, 5], [5, 3], [5, 3]]);
         assert!(tables.iter().all(|table| !table.text.contains("{{")));
@@ -263,10 +262,10 @@ mod tests {
             missing(&small, &damaged)
                 .starts_with("flush chain inet synrail kernel_web_5-tuple_97_cafebabe\n")
         );
-        let maps = ["kernel_port4", "table_web_97", "table_web_211"].map(str::to_owned);
+        let maps = ["kernel_port4", &small[0].map, &large[0].map].map(str::to_owned);
         let both = [&small[0].chains[..], &large[0].chains].concat();
         let text = superfluous(&large, &both, &maps);
-        assert!(text.ends_with("\ndelete map inet synrail table_web_97\n"), "{text}");
+        assert!(text.ends_with("\ndelete map inet synrail table_web_5-tuple_97_cafebabe\n"), "{text}");
         assert_eq!((text.matches("flush chain").count(), text.matches("delete ").count()), (2, 3), "{text}");
         assert_eq!(superfluous(&large, &large[0].chains, &maps[2..]), "");
     }

@@ -16,6 +16,7 @@
 //! A `direct` target has no device: its table's default route leads to the backend as next hop. A target that only
 //! marks has nothing at all. Nothing that exists and is right is touched, so a daemon that starts again takes over.
 
+mod diff;
 pub mod inbound;
 
 use std::{
@@ -24,6 +25,7 @@ use std::{
     net::IpAddr,
 };
 
+pub use diff::{Diff, DiffError, Note, diff};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
@@ -31,7 +33,7 @@ use crate::{
     config::{Encap, Path},
     ids::TargetId,
     plan::{
-        rule_tree::{self, Rule, Step},
+        rule_tree::{self, Rule},
         tunnel::{Ends, Tunnel, fragmenting, wrap},
     },
     state::State,
@@ -263,39 +265,6 @@ impl fmt::Display for Op {
     }
 }
 
-/// What a person should know, though nothing is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Note {
-    /// Table main has another route for exactly a VIP's prefix, which wins over our blackhole.
-    #[error(
-        "{0} has a route of another protocol in table main: packets to it that nothing steers follow that route \
-         instead of being dropped"
-    )]
-    ForeignRoute(IpNet),
-}
-
-/// The way to what should be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Diff {
-    /// In the order in which they are safe under traffic.
-    pub ops: Vec<Op>,
-    /// For people.
-    pub notes: Vec<Note>,
-}
-
-impl Diff {
-    /// What is to be done before the ruleset changes, and what after it; both in order. Without the first the ruleset's
-    /// marks lead nowhere. Without the ruleset in force, the second opens entrances to everything, and takes away what
-    /// flows are still pinned to.
-    #[must_use]
-    pub fn around_ruleset(self) -> (Vec<Op>, Vec<Op>) {
-        let mut before = self.ops;
-        let late = before.iter().rposition(|op| !op.is_late()).map_or(0, |last| last + 1);
-        let after = before.split_off(late);
-        (before, after)
-    }
-}
-
 /// Why a state has no routing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PlanError {
@@ -346,37 +315,6 @@ pub enum PlanError {
         second: String,
         /// The address of both.
         address: IpAddr,
-    },
-}
-
-/// Something that must be settled by a person.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum DiffError {
-    /// A device that is not ours has a name that we need.
-    #[error(
-        "device {name} (kind {kind:?}, alias {alias:?}) exists and is not synrail's: rename it, or remove it with: \
-         ip link del {name}"
-    )]
-    ForeignDevice {
-        /// Its name.
-        name: String,
-        /// Its kind.
-        kind: String,
-        /// Its alias.
-        alias: String,
-    },
-    /// A device that is not ours has the ends that we need.
-    #[error(
-        "device {name} is not synrail's and is the same tunnel ({tunnel}) that {wanted} needs: remove it with: \
-         ip link del {name}"
-    )]
-    ForeignTunnel {
-        /// The one that exists.
-        name: String,
-        /// The one that is wanted.
-        wanted: String,
-        /// What both are.
-        tunnel: Tunnel,
     },
 }
 
@@ -507,112 +445,6 @@ fn is_link_local(address: IpAddr) -> bool {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
     }
-}
-
-/// What leads from `now` to `wanted`: entrances that close ([`inbound`]); devices, routes of targets, rules, blackholes;
-/// entrances that open; then what else goes away, in the reverse order. `wanted` of [`Desired::default`] removes everything that is ours.
-///
-/// # Errors
-/// When something that is not ours is in the way.
-pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
-    let devices = diff_devices(now, wanted)?;
-    let lost = |route: &Route| matches!(&route.via, Via::Device(name) if devices.early.contains(name));
-    let kept: BTreeSet<&Route> = now.routes.iter().filter(|route| !lost(route)).collect();
-    let in_main = |route: &&Route| route.table == TABLE_MAIN;
-    let (blackholes, routes): (Vec<_>, Vec<_>) =
-        wanted.routes.iter().filter(|route| !kept.contains(route)).partition(in_main);
-    let gone = kept.iter().copied().filter(|route| !wanted.routes.contains(route));
-    let (blackholes_gone, routes_gone): (Vec<_>, Vec<_>) = gone.partition(in_main);
-    // A route in the place of a new one would keep that from being added.
-    let places: BTreeSet<_> = routes.iter().map(|route| (route.table, route.to)).collect();
-    let (replaced, routes_gone): (Vec<_>, Vec<_>) =
-        routes_gone.into_iter().partition(|route| places.contains(&(route.table, route.to)));
-
-    let remove = |route: &Route| Op::RemoveRoute(route.clone());
-    let add = |route: &Route| Op::AddRoute(route.clone());
-    let removed = |names: Vec<String>| names.into_iter().map(Op::RemoveDevice);
-    let (closing, late): (Vec<_>, Vec<_>) = removed(devices.late).partition(Op::closes);
-    let mut ops = closing;
-    ops.extend(removed(devices.early.iter().cloned().collect()));
-    let (opening, changed): (Vec<_>, Vec<_>) = devices.changed.into_iter().partition(Op::opens);
-    ops.extend(changed);
-    ops.extend(replaced.into_iter().map(remove));
-    ops.extend(routes.into_iter().map(add));
-    let mut rules_gone = Vec::new();
-    for family in Family::ALL {
-        let rules_now = now.rules.iter().filter(|(of, _)| *of == family).map(|(_, rule)| *rule).collect();
-        for step in rule_tree::changes(&rules_now, &wanted.rules) {
-            match step {
-                Step::Add(rule) => ops.push(Op::AddRule(family, rule)),
-                Step::Remove(rule) => rules_gone.push(Op::RemoveRule(family, rule)),
-            }
-        }
-    }
-    ops.extend(blackholes.into_iter().map(add));
-    ops.extend(opening);
-    ops.extend(blackholes_gone.into_iter().map(remove));
-    ops.extend(rules_gone);
-    ops.extend(routes_gone.into_iter().map(remove));
-    ops.extend(late);
-
-    let prefixes = wanted.routes.iter().filter(in_main).map(|route| route.to);
-    let notes = prefixes.filter(|to| now.foreign_main.contains(to)).map(Note::ForeignRoute).collect();
-    Ok(Diff { ops, notes })
-}
-
-struct DeviceChanges {
-    /// To be removed before anything is added: in the way of what is wanted.
-    early: BTreeSet<String>,
-    changed: Vec<Op>,
-    /// To be removed at the end.
-    late: Vec<String>,
-}
-
-fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, DiffError> {
-    let mut early = BTreeSet::new();
-    let mut changed = Vec::new();
-    let mut added = BTreeMap::new();
-    for device in wanted.devices.values() {
-        let Some(seen) = now.devices.get(&device.name) else {
-            added.insert((device.tunnel.kind().name(), device.tunnel.ends), device);
-            changed.extend(added_by(device));
-            continue;
-        };
-        let same = seen.tunnel == Some(device.tunnel);
-        // A daemon killed between making a device and naming its users leaves it right but without an alias.
-        let unfinished = same && seen.alias.is_empty();
-        if !seen.is_ours() && !unfinished {
-            let DeviceNow { name, kind, alias, .. } = seen.clone();
-            return Err(DiffError::ForeignDevice { name, kind, alias });
-        }
-        if !same {
-            early.insert(device.name.clone());
-            added.insert((device.tunnel.kind().name(), device.tunnel.ends), device);
-            changed.extend(added_by(device));
-        } else if !seen.is_ready(device) {
-            changed.push(Op::Ready(device.clone()));
-        }
-    }
-    let mut late = Vec::new();
-    for seen in now.devices.values() {
-        let ours = seen.is_ours() && inbound::is_our_name(&seen.name);
-        let blocked = seen.ends.and_then(|ends| added.get(&(seen.kind.as_str(), ends)));
-        match blocked {
-            Some(device) if !ours && !early.contains(&seen.name) => {
-                let (name, wanted, tunnel) = (seen.name.clone(), device.name.clone(), device.tunnel);
-                return Err(DiffError::ForeignTunnel { name, wanted, tunnel });
-            }
-            Some(_) => _ = early.insert(seen.name.clone()),
-            None if ours && !wanted.devices.contains_key(&seen.name) => late.push(seen.name.clone()),
-            None => {}
-        }
-    }
-    Ok(DeviceChanges { early, changed, late })
-}
-
-fn added_by(device: &Device) -> impl Iterator<Item = Op> {
-    let opened = device.is_entrance().then(|| Op::Ready(device.clone()));
-    std::iter::once(Op::AddDevice(device.clone())).chain(opened)
 }
 
 #[cfg(test)]

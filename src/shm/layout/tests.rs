@@ -3,7 +3,7 @@ use std::mem::offset_of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Balancer, Config, FragmentLimits, KERNEL_ENTRIES, TableSize};
 
 fn state() -> State {
     let text = "

@@ -1,0 +1,89 @@
+//! What others have changed in the kernel is made again as it should be, and told; what is right is not touched.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::{DaemonError, links};
+use crate::{
+    plan::{
+        elements::FRAGMENTS_DEVICE,
+        routing::{self, Op},
+        ruleset::Ruleset,
+    },
+    sys::{
+        nft,
+        rtnetlink::{Routing, RoutingError},
+        tun::Tun,
+    },
+    worker::Shared,
+};
+
+/// Routing that tells the worker of fragments about the tier's tunnels before fragments can come by them.
+pub(super) fn routing_that_tells(shared: &Arc<Shared>) -> Result<Routing, RoutingError> {
+    let shared = Arc::clone(shared);
+    Routing::open_telling(move |inbound| links::add_tier(&shared, &[inbound]))
+}
+
+/// Makes sure of the device by which held fragments come back; says whether anything was to do.
+pub(super) fn tend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<bool, DaemonError> {
+    let new = tun.renew()?;
+    links::set_tun(shared, tun.index());
+    Ok(routing.set_up_fragments_device()? || new)
+}
+
+pub(super) fn mend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<(), DaemonError> {
+    if tend_tun(tun, shared, routing)? {
+        warn!(device = FRAGMENTS_DEVICE, "our device was not as it should be; it is mended");
+    }
+    Ok(())
+}
+
+/// Does what comes before the last good state's ruleset ([`routing::Diff::around_ruleset`]), and returns what comes after.
+pub(super) fn restore_before_ruleset(
+    routing: &mut Routing,
+    wanted: &routing::Desired,
+) -> Result<Vec<Op>, RoutingError> {
+    let (before, after) = routing::diff(&routing.current()?, wanted)?.around_ruleset();
+    routing.apply_reachable(&before)?;
+    Ok(after)
+}
+
+/// What must wait for the ruleset does so if that is not in force.
+pub(super) fn mend_routing(
+    routing: &mut Routing,
+    wanted: &routing::Desired,
+    in_force: bool,
+) -> Result<(), DaemonError> {
+    let diff = routing::diff(&routing.current()?, wanted).map_err(RoutingError::from)?;
+    let (mut ops, after) = diff.around_ruleset();
+    if in_force {
+        ops.extend(after);
+    }
+    let left = routing.apply_reachable(&ops)?;
+    if ops.len() > left.len() {
+        let changes = ops.len() - left.len();
+        let refused = |op: &String| left.iter().any(|problem| problem.refused() == Some(op));
+        let first = ops.iter().map(ToString::to_string).find(|op| !refused(op)).unwrap_or_default();
+        warn!(changes, first, "our devices, routes or rules were not as they should be; they are mended");
+    }
+    left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
+}
+
+pub(super) fn mend_ruleset(wanted: &Ruleset, tables: &mut nft::Tables) -> Result<(), DaemonError> {
+    if !nft::in_force(wanted)? {
+        let applied = nft::apply(wanted, tables)?;
+        warn!(rules = ?applied.structure, elements = applied.elements_added, "our ruleset was not as it should be; it is mended");
+    }
+    Ok(())
+}
+
+/// The kernel's copies of services' tables: some of their entries are looked at, and what is not as it should be is mended.
+pub(super) fn mend_tables(tables: &mut nft::Tables, wanted: &Ruleset) -> Result<(), DaemonError> {
+    tables.sample(&wanted.tables);
+    let entries = tables.apply(&wanted.tables)?;
+    if entries > 0 {
+        warn!(entries, "the kernel's copies of the tables were not as they should be; they are mended");
+    }
+    Ok(())
+}
