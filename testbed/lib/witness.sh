@@ -87,11 +87,12 @@ hops() { # COUNTER: fragments, of all servers
     echo "$sum"
 }
 witness() { counter_of "$1" witness "$2"; } # LB COUNTER: packets
-# counter_of NAMESPACE TABLE COUNTER: packets. nft (1.0.6) reads every element of every map before it lists a counter,
-# but not before it lists a table without elements.
+# counter_of NAMESPACE TABLE COUNTER: packets. nft (1.0.6) reads every element of every map before it lists a counter, or
+# a table; only all tables together can be had without.
 counter_of() {
-    in_ns "$1" nft --terse list table inet "$2" | awk -v name="$3" '
-        $1 == "counter" { found = $2 == name }
+    in_ns "$1" nft --terse list ruleset inet | awk -v table="$2" -v name="$3" '
+        $1 == "table" { here = $3 == table }
+        $1 == "counter" { found = here && $2 == name }
         found && $1 == "packets" { print $2; known = 1 }
         END { exit !known }'
 }

@@ -13,7 +13,7 @@ FLOWS=20
 balancers_up lb201
 hold_start four "$VIP4:$PORT" 30 --interval-ms 500
 hold_start six "[$VIP6]:$PORT" 30 --interval-ms 500
-traffic_start udp udp "$VIP4:$PORT" --flows 20 --messages 200 --interval-ms 500 --timeout-ms 20000
+traffic_start udp udp "$VIP4:$PORT" --flows 20 --messages 120 --interval-ms 500 --timeout-ms 20000
 
 # of_flows WHEN [ARGUMENT...]: five datagrams of each of the same flows; each must be answered, by its own server.
 of_flows() {
