@@ -73,24 +73,40 @@ pub(super) fn dump(
     mut each: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     send(socket.as_raw_fd(), request.bytes(), MsgFlags::empty())?;
+    let asked = sequence(request.bytes());
     loop {
         let bytes = recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?;
-        for message in messages(&buffer[..bytes]) {
-            match kind(message) {
-                // Of another request, which was given up.
-                _ if sequence(message) != sequence(request.bytes()) => {}
-                Some(NLMSG_DONE | NLMSG_ERROR) => return done(message),
-                _ => each(message)?,
-            }
+        if take(&buffer[..bytes], asked, &mut each)? {
+            return Ok(());
         }
     }
 }
 
+/// Hands over each message of these answers to request `asked`; says whether that has ended, in which case all is well.
+///
+/// # Errors
+/// What the kernel says, or `each`.
+pub(super) fn take(
+    answers: &[u8],
+    asked: Option<u32>,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<bool> {
+    // Others are of a request that was given up.
+    for message in messages(answers).filter(|message| sequence(message) == asked) {
+        match kind(message) {
+            Some(NLMSG_DONE | NLMSG_ERROR) => return done(message).map(|()| true),
+            _ => each(message)?,
+        }
+    }
+    Ok(false)
+}
+
 /// What an error message, or the last one of a dump, says: that all is well, or why it is not.
-pub(super) fn done(message: &[u8]) -> io::Result<()> {
+fn done(message: &[u8]) -> io::Result<()> {
     match word(message, HEADER_BYTES).map(u32::cast_signed) {
         Some(error @ ..0) => Err(io::Error::from_raw_os_error(error.saturating_neg())),
-        Some(_) | None => Ok(()),
+        Some(_) => Ok(()),
+        None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -178,5 +194,54 @@ impl Writer {
     /// What was written.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, sequence: u32, rest: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEADER_BYTES + rest.len()).unwrap();
+        [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 2], &sequence.to_ne_bytes(), &[0; 4], rest]
+            .concat()
+    }
+
+    /// Whether it has ended, and the kinds of messages that were handed over.
+    fn taken(answers: &[Vec<u8>]) -> (io::Result<bool>, Vec<u16>) {
+        let mut kinds = Vec::new();
+        let ended = take(&answers.concat(), Some(7), |message| {
+            kinds.extend(kind(message));
+            Ok(())
+        });
+        (ended, kinds)
+    }
+
+    #[test]
+    fn answers_end_where_the_kernel_says_so() {
+        let (one, two, done) =
+            (message(20, 7, &[]), message(21, 7, &[1; 8]), message(NLMSG_DONE, 7, &[0; 4]));
+        assert!(matches!(taken(&[one.clone(), two.clone()]), (Ok(false), kinds) if kinds == [20, 21]));
+        assert!(matches!(taken(&[one.clone(), done, two.clone()]), (Ok(true), kinds) if kinds == [20]));
+        let others = [message(NLMSG_ERROR, 6, &[255; 4]), message(20, 8, &[]), two.clone()];
+        assert!(matches!(taken(&others), (Ok(false), kinds) if kinds == [21]), "of other requests");
+        for cut in 1..two.len() {
+            let cut = two[..cut].to_vec();
+            assert!(matches!(taken(&[one.clone(), cut]), (Ok(false), kinds) if kinds == [20]), "cut short");
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_is_told() {
+        for kind in [NLMSG_DONE, NLMSG_ERROR] {
+            for code in [libc::EINTR, libc::EPERM, libc::ENOENT] {
+                let (refused, _) = taken(&[message(kind, 7, &(-code).to_ne_bytes())]);
+                assert_eq!(refused.unwrap_err().raw_os_error(), Some(code));
+            }
+            let (unreadable, _) = taken(&[message(kind, 7, &[0; 3])]);
+            assert_eq!(unreadable.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+        let ended = take(&message(20, 7, &[]), Some(7), |_| Err(io::ErrorKind::Other.into()));
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::Other);
     }
 }

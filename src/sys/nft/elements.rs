@@ -18,8 +18,8 @@ use super::tables::put;
 use crate::{
     plan::elements::{Raw, TABLE},
     sys::netlink::{
-        DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_DUMP, NLMSG_ERROR, Writer, attribute, attributes,
-        done, dump, kind, messages, netfilter,
+        DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_DUMP, Writer, attribute, attributes, dump, kind,
+        netfilter, take,
     },
 };
 
@@ -49,7 +49,7 @@ const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CHAIN: u16 = 2;
 const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 
-/// A connection to nf_tables, to read by.
+/// A connection to nf_tables, to read by. After an error it is of no use: the rest of a dump may be in it.
 pub(super) struct Reader {
     socket: OwnedFd,
     sequence: u32,
@@ -85,14 +85,12 @@ impl Reader {
         // One answer for each.
         while found.len() < keys.len() {
             let bytes = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
-            for message in messages(&self.buffer[..bytes]) {
-                match kind(message) {
-                    Some(NLMSG_ERROR) => match done(message) {
-                        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
-                        refused => refused?,
-                    },
-                    _ => read_all(message, mark, &mut found)?,
-                }
+            let asked = Some(self.sequence);
+            match take(&self.buffer[..bytes], asked, |message| read_all(message, mark, &mut found)) {
+                Ok(false) => {}
+                Ok(true) => return Err(io::ErrorKind::InvalidData.into()),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
         Ok(Some(found))

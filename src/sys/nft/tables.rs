@@ -30,7 +30,7 @@ use crate::{
     },
     sys::netlink::{
         DUMP_BYTES_MAX, HEADER_BYTES, NLM_F_ACK, NLM_F_CREATE, NLMSG_ERROR, Writer, kind, messages,
-        netfilter, word,
+        netfilter, sequence, word,
     },
 };
 
@@ -211,7 +211,7 @@ fn send_batch(batch: &[u8], last: u32) -> io::Result<()> {
         let bytes = recv(socket.as_raw_fd(), &mut answers, MsgFlags::empty())?;
         for message in messages(&answers[..bytes]).filter(|message| kind(message) == Some(NLMSG_ERROR)) {
             match word(message, HEADER_BYTES).map(u32::cast_signed) {
-                Some(0) if word(message, 8) == Some(last) => return Ok(()),
+                Some(0) if sequence(message) == Some(last) => return Ok(()),
                 Some(0) => {}
                 Some(error) => return Err(io::Error::from_raw_os_error(error.saturating_neg())),
                 None => return Err(io::ErrorKind::InvalidData.into()),
