@@ -1,13 +1,16 @@
 //! The kernel's copies of services' tables, which decide where lbd does not: it is dead, or its queue is full. PURE.
 //!
 //! A copy is a map from the index that lbd would compute to the mark that it would set, and two chains that compute it
-//! (`nft/kernel_table.nft`). Their names say all that is fixed about them, so a service whose hash or size changes gets
-//! new ones, and packets are led to these before the old ones go. What changes while traffic runs are single entries.
+//! (`nft/kernel_table.nft`). Their names say all that is fixed about them, so a service whose hash, size or seed changes gets
+//! new ones, and so does one that another version of synrail made otherwise; packets are led to these before the old ones go.
+//! What changes while traffic runs are single entries.
 //!
 //! Kernel memory is limited: services get copies in the order of the file, while they fit into `kernel_entries`, and
 //! [`COPIES_MAX`] services at most, since nft reads and prints the rules of all whenever lbd looks at the ruleset.
 
 use std::sync::Arc;
+
+use twox_hash::XxHash3_64;
 
 use super::ruleset::{Chain, TemplateError, chains_of_text, fill};
 use crate::{config::HashMode, state::State};
@@ -76,10 +79,12 @@ pub fn covered(state: &State) -> Vec<bool> {
 /// # Errors
 /// Never with the template that is built in; a test sees to that.
 pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
+    let seed = state.balancer.hash_seed;
+    let digest = digest(seed);
     let of_service = |index: usize| {
         let service = &state.services[index];
-        let (name, entries, seed) = (&service.name, service.table_size.get(), state.balancer.hash_seed);
-        let fixed = format!("{name}_{}_{entries}_{seed:08x}", service.hash.name());
+        let (name, entries) = (&service.name, service.table_size.get());
+        let fixed = format!("{name}_{}_{entries}_{digest}", service.hash.name());
         let (map, chain) = (format!("{MAP_PREFIX}{fixed}"), format!("{CHAIN_PREFIX}{fixed}"));
         let lines_of = |mode| if service.hash == mode { "" } else { "#" };
         let text = fill(
@@ -102,6 +107,11 @@ pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
     };
     let services = covered(state).into_iter().enumerate();
     services.filter(|(_, covered)| *covered).map(|(index, _)| of_service(index)).collect()
+}
+
+/// What tells copies apart that differ in the seed, or in the rules, as those of another version of synrail may.
+fn digest(seed: u32) -> String {
+    format!("{:016x}", XxHash3_64::oneshot(format!("{seed:08x} {TEMPLATE}").as_bytes()))
 }
 
 /// Whether a chain is one of those here, and not of the ruleset's own structure.
@@ -209,13 +219,10 @@ mod tests {
             .collect();
         let tables = wanted(&state("hash_seed=17", &all)).unwrap();
         let names: Vec<&str> = tables.iter().map(|table| table.chain.as_str()).collect();
-        let expected = [
-            "kernel_s1_5-tuple_97_00000011",
-            "kernel_s2_source_97_00000011",
-            "kernel_s3_addresses_97_00000011",
-        ];
-        assert_eq!(names, expected);
-        assert_eq!(tables[0].map, "table_s1_5-tuple_97_00000011");
+        let expected = ["s1_5-tuple_97", "s2_source_97", "s3_addresses_97"];
+        assert_eq!(names, expected.map(|fixed| format!("kernel_{fixed}_{}", digest(17))));
+        assert_eq!(tables[0].map, format!("table_s1_5-tuple_97_{}", digest(17)));
+        assert_ne!(digest(17), digest(18));
         let rules = |table: &KernelTable| table.chains.iter().map(|chain| chain.rules).collect::<Vec<_>>();
         assert_eq!(tables.iter().map(rules).collect::<Vec<_>>(), [[7, 5], [5, 3], [5, 3]]);
         assert!(tables.iter().all(|table| !table.text.contains("{{")));
@@ -258,14 +265,12 @@ mod tests {
         assert_eq!(missing(&large, &small[0].chains), large[0].text);
         let mut damaged = small[0].chains.clone();
         damaged[0].rules -= 1;
-        assert!(
-            missing(&small, &damaged)
-                .starts_with("flush chain inet synrail kernel_web_5-tuple_97_cafebabe\n")
-        );
+        let flush = format!("flush chain inet synrail {}\n", small[0].chain);
+        assert!(missing(&small, &damaged).starts_with(&flush));
         let maps = ["kernel_port4", &small[0].map, &large[0].map].map(str::to_owned);
         let both = [&small[0].chains[..], &large[0].chains].concat();
         let text = superfluous(&large, &both, &maps);
-        assert!(text.ends_with("\ndelete map inet synrail table_web_5-tuple_97_cafebabe\n"), "{text}");
+        assert!(text.ends_with(&format!("\ndelete map inet synrail {}\n", small[0].map)), "{text}");
         assert_eq!((text.matches("flush chain").count(), text.matches("delete ").count()), (2, 3), "{text}");
         assert_eq!(superfluous(&large, &large[0].chains, &maps[2..]), "");
     }

@@ -186,12 +186,12 @@ fn chains_are_read_from_nft() {
         {"chain": {"family": "inet", "table": "other", "name": "steer"}},
         {"chain": {"family": "inet", "table": "synrail", "name": "ask"}},
         {"rule": {"family": "inet", "table": "synrail", "chain": "ask", "expr": [{"accept": null}]}},
-        {"map": {"family": "inet", "table": "synrail", "name": "table_web_97"}},
+        {"map": {"family": "inet", "table": "synrail", "name": "table_web_5-tuple_97_0123456789abcdef"}},
         {"map": {"family": "inet", "table": "other", "name": "m"}},
         {"rule": {"family": "ip", "table": "synrail", "chain": "ask"}}]}"#;
     let steer = Chain { name: "steer".to_owned(), base: Some(("prerouting".to_owned(), -150)), rules: 0 };
     let ask = Chain { name: "ask".to_owned(), base: None, rules: 1 };
-    let maps = vec!["table_web_97".to_owned()];
+    let maps = vec!["table_web_5-tuple_97_0123456789abcdef".to_owned()];
     assert_eq!(listing_of_json(json), Ok(Some(Listing { chains: vec![steer, ask], maps })));
     let other = r#"{"nftables": [{"table": {"family": "ip", "name": "synrail"}}]}"#;
     assert_eq!(listing_of_json(other), Ok(None));
