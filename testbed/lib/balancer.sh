@@ -140,6 +140,15 @@ fragments_unexplained() {
 fragment_level() {
     lbctl_in "$1" stats --json | gojq --arg name "$2" '.fragments[$name] // error("lbctl stats has no level \($name)")'
 }
+# counter_of NAMESPACE TABLE COUNTER: packets. nft (1.0.6) reads every element of every map before it lists a counter, or
+# a table; only all tables together can be had without.
+counter_of() {
+    in_ns "$1" nft --terse list ruleset inet | awk -v table="$2" -v name="$3" '
+        $1 == "table" { here = $3 == table }
+        $1 == "counter" { found = here && $2 == name }
+        found && $1 == "packets" { print $2; known = 1 }
+        END { exit !known }'
+}
 # ruleset_counter LB NAME: packets of a named counter in lbd's own table.
 ruleset_counter() { counter_of "$1" synrail "$2"; }
 

@@ -14,7 +14,7 @@ die() { complain "$@"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # wait_until SECONDS DESCRIPTION COMMAND...: poll COMMAND until it succeeds; 1 when the time is up. The next time is a tenth
-# of a second later, or a tenth of what has passed: who waits long shall not slow down what he waits for.
+# of a second later, or, up to two seconds, a tenth of what has passed: who waits long shall not slow down what he waits for.
 wait_until() {
     local seconds=$1 description=$2 start passed_ms pause_ms
     shift 2
@@ -25,7 +25,7 @@ wait_until() {
             complain "waited $seconds s in vain until $description"
             return 1
         fi
-        pause_ms=$((passed_ms > 1000 ? passed_ms / 10 : 100))
+        pause_ms=$((passed_ms < 1000 ? 100 : passed_ms < 20000 ? passed_ms / 10 : 2000))
         sleep "$((pause_ms / 1000)).$(printf %03d $((pause_ms % 1000)))"
     done
 }

@@ -131,7 +131,8 @@ with_lock() {
 }
 
 # deps_build DIRECTORY: build the project and copy its programs there (a copy, so that a later build cannot change a
-# run, and so that the place of the target directory does not matter). $TESTBED_BIN names programs built beforehand.
+# run, and so that the place of the target directory does not matter), without line numbers, which are most of their
+# bytes. $TESTBED_BIN names programs built beforehand.
 PROGRAMS=(lbd lbctl traffic)
 deps_build() {
     local to=$1 from=${TESTBED_BIN:-} program
@@ -145,7 +146,7 @@ deps_build() {
     mkdir -p "$to"
     for program in "${PROGRAMS[@]}"; do
         if [[ -x $from/$program ]]; then
-            cp "$from/$program" "$to/$program"
+            strip --strip-debug -o "$to/$program" "$from/$program"
         else
             complain "there is no program $from/$program; what needs it will fail"
         fi

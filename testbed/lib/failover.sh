@@ -144,7 +144,7 @@ withdrawn() {
     reroutes "$2" "${staying[@]}"
     expect_ge "$2: packets sent to it before its routes were withdrawn" "$(($(sent) - sent))" 20
 }
-sent() { in_ns router nft list counter inet gap sent | awk '$1 == "packets" { print $2 }'; }
+sent() { counter_of router gap sent; }
 sent_to_nobody() { (($(sent) >= $1)); }
 announced() { # LB EVENT
     UP+=("$1")

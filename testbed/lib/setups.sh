@@ -40,9 +40,12 @@ connect_all() {
     done
 }
 
-# forge_syns N: N bare SYNs to "web" over IPv4, from as many addresses and ports of nobody, in the background: it sets
-# BACKGROUND. The client answers no SYN-ACK for those, as a forged source would not: it would send a reset.
+# forge_syns N: N bare SYNs to "web" over IPv4, up to 10000, from as many addresses and ports of nobody, in the background:
+# it sets BACKGROUND. The client answers no SYN-ACK for those, as a forged source would not: it would send a reset. The
+# servers do not repeat theirs, so that this is over when it is over.
 forge_syns() {
+    local n
+    for ((n = 1; n <= SERVERS; n++)); do settings "s$n" net.ipv4.tcp_synack_retries=0; done
     in_ns "$CLIENT" nft 'add table inet forged; add chain inet forged c { type filter hook prerouting priority -500; };
         add rule inet forged c ip daddr 50.0.200.0/22 drop'
     cat > "$WORK/forge.py" <<'PYTHON'

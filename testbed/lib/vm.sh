@@ -86,22 +86,22 @@ vm_files() {
 
 # vm_arguments RUN_DIRECTORY CONSOLE_FILE CPUS MEMORY_MIB [KERNEL_ARGUMENT...]: sets `qemu`.
 vm_arguments() {
-    local run=$1 console=$2 cpus=$3 memory=$4
+    local run=$1 console=$2 cpus=$3 memory=$4 emulation options
     shift 4
-    # no_timer_check: a host with much to do may be too slow for the kernel's test of the timer, which then panics.
     # norandmaps: QEMU translates code again for each address at which it runs; to start a program took three times as long.
     # tsc=reliable: else the clock is the HPET, each reading of which leaves the guest. erms=off: QEMU copies byte by byte for
     # it. avx=off: each of its long accesses becomes several.
+    case ${TESTBED_ACCEL:-tcg} in
+        tcg) emulation=(-accel "tcg,thread=multi" -cpu "max,la57=off,erms=off,avx=off,avx2=off") options="norandmaps tsc=reliable" ;;
+        kvm) emulation=(-accel kvm -cpu host) options='' ;;
+        *) die "TESTBED_ACCEL is '$TESTBED_ACCEL'; it can be tcg (default) or kvm" ;;
+    esac
+    # no_timer_check: a host with much to do may be too slow for the kernel's test of the timer, which then panics.
     qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -nic none -monitor none
         -smp "$cpus" -m "$memory" -device "virtio-serial-pci,max_ports=8"
         -chardev "file,id=kernel,path=$(qemu_path "$console")" -serial chardev:kernel
         -kernel "$KERNEL_ROOT/boot/vmlinuz-$KERNEL_VERSION" -initrd "$run/initramfs.gz"
-        -append "console=ttyS0 panic=-1 quiet loglevel=4 no_timer_check mitigations=off nokaslr norandmaps tsc=reliable${*:+ $*}")
-    case ${TESTBED_ACCEL:-tcg} in
-        tcg) qemu+=(-accel "tcg,thread=multi" -cpu "max,la57=off,erms=off,avx=off,avx2=off") ;;
-        kvm) qemu+=(-accel kvm -cpu host) ;;
-        *) die "TESTBED_ACCEL is '$TESTBED_ACCEL'; it can be tcg (default) or kvm" ;;
-    esac
+        -append "console=ttyS0 panic=-1 quiet loglevel=4 no_timer_check mitigations=off nokaslr${options:+ $options}${*:+ $*}" "${emulation[@]}")
     vm_share root / readonly=on
     vm_share checkout "$CHECKOUT" readonly=on
     vm_share modules "$KERNEL_ROOT/lib/modules/$KERNEL_VERSION" readonly=on

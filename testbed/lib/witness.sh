@@ -87,15 +87,6 @@ hops() { # COUNTER: fragments, of all servers
     echo "$sum"
 }
 witness() { counter_of "$1" witness "$2"; } # LB COUNTER: packets
-# counter_of NAMESPACE TABLE COUNTER: packets. nft (1.0.6) reads every element of every map before it lists a counter, or
-# a table; only all tables together can be had without.
-counter_of() {
-    in_ns "$1" nft --terse list ruleset inet | awk -v table="$2" -v name="$3" '
-        $1 == "table" { here = $3 == table }
-        $1 == "counter" { found = here && $2 == name }
-        found && $1 == "packets" { print $2; known = 1 }
-        END { exit !known }'
-}
 # conntrack_drops LB: packets that came before the entry of their flow's first one was in place, for example
 conntrack_drops() {
     in_ns "$1" conntrack -S | awk '{ for (i = 1; i <= NF; i++) if (sub("^drop=", "", $i)) n += $i } END { print n + 0 }'

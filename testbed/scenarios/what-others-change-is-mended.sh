@@ -30,7 +30,8 @@ routes() { ip -netns lb201 -4 route show table all proto 201; ip -netns lb201 -6
 routes | without_expiry | sort > routes.before
 
 in_ns lb201 nft flush ruleset
-ruleset_back() { [[ $(in_ns lb201 nft list chain inet synrail to_queue) == *"queue flags"* ]]; }
+# The chain that lbd adds when all else is there.
+ruleset_back() { [[ $(in_ns lb201 nft --terse list ruleset inet) == *"chain structure_"* ]]; }
 wait_until 60 "the ruleset is there again" ruleset_back
 wait_until 60 "lbd says that it mended it" grep -q 'our ruleset was not as it should be; it is mended' lb201.lbd.log
 connect_all 20
