@@ -1,11 +1,17 @@
 //! Follows a file to which others append lines.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use futures_util::StreamExt as _;
+use inotify::{EventStream, Inotify, WatchMask};
+
 /// What is read at once; what is longer comes with the next looks.
 const READ_BYTES: u64 = 64 * 1024;
+/// What is read of events at once: some of them, with names of 255 bytes at most.
+const EVENTS_BYTES: usize = 4096;
 /// The longest line.
 const LINE_BYTES_MAX: usize = 200;
 
@@ -43,9 +49,41 @@ impl Follower {
     }
 }
 
+/// Tells when the file of a path is written or comes to be there (inotify(7)). Of changes that another machine makes, on a
+/// file system that both have, the kernel tells nothing.
+pub(crate) struct Changes {
+    events: EventStream<[u8; EVENTS_BYTES]>,
+    name: OsString,
+}
+
+impl Changes {
+    /// Within a runtime. The directory must be there.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        let inotify = Inotify::init()?;
+        inotify.watches().add(directory, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO)?;
+        let name = path.file_name().unwrap_or(OsStr::new("")).to_owned();
+        Ok(Self { events: inotify.into_event_stream([0; EVENTS_BYTES])?, name })
+    }
+
+    /// Waits for the next one, unless there was one since the last call.
+    pub(crate) async fn next(&mut self) -> io::Result<()> {
+        while let Some(event) = self.events.next().await {
+            // One without a name: there were more than the kernel keeps.
+            if event?.name.is_none_or(|name| name == self.name) {
+                return Ok(());
+            }
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -69,5 +107,21 @@ mod tests {
         file.write_all(&[b'x'; 300]).unwrap();
         file.write_all(b"\n").unwrap();
         assert_eq!(follower.lines().unwrap()[0].len(), LINE_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn changes_of_the_file_are_told_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events");
+        let mut changes = Changes::of(&path).unwrap();
+        let mut told = async || timeout(Duration::from_millis(200), changes.next()).await;
+        File::create(directory.path().join("other")).unwrap().write_all(b"x").unwrap();
+        assert!(told().await.is_err());
+        let mut file = File::create(&path).unwrap();
+        assert!(told().await.is_ok());
+        file.write_all(b"one\n").unwrap();
+        assert!(told().await.is_ok());
+        assert!(told().await.is_err());
+        assert!(Changes::of(Path::new("/nowhere/events")).is_err());
     }
 }

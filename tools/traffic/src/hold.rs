@@ -28,7 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sle
 use crate::cli::HoldArgs;
 use crate::clock;
 use crate::fault::Fault;
-use crate::follow::Follower;
+use crate::follow::{Changes, Follower};
 use crate::history::{History, Recorder};
 use crate::limits::Speed;
 use crate::line::{Line, Trip};
@@ -36,8 +36,6 @@ use crate::run::{self, Outcome, Shared};
 
 /// How often the until-file is looked for.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often the event file is read: an event's time is right to this.
-const LOOK_FOR_EVENTS: Duration = Duration::from_millis(5);
 /// One that failed, or was lost at once, is not replaced sooner.
 const PAUSE: Duration = Duration::from_millis(200);
 /// A time that does not come.
@@ -75,6 +73,8 @@ enum Fate {
 
 pub(crate) async fn run(args: HoldArgs) -> anyhow::Result<ExitCode> {
     run::prepare(&args.client.remote, args.connections)?;
+    let watch = |path: &PathBuf| Changes::of(path).with_context(|| format!("watching {}", path.display()));
+    let changes = args.event_file.as_ref().map(watch).transpose()?;
     let hold = Arc::new(Hold {
         recorder: Recorder::new(args.sample_ms, args.records),
         events: args.event_file.as_deref().map(Follower::new).map(Mutex::new),
@@ -87,7 +87,7 @@ pub(crate) async fn run(args: HoldArgs) -> anyhow::Result<ExitCode> {
     let traffic = async {
         tokio::select! {
             ended = traffic(hold.clone()) => ended,
-            Err(error) = hold.record() => Err(error),
+            Err(error) = hold.record(changes) => Err(error),
         }
     };
     let outcome = || {
@@ -298,20 +298,22 @@ impl Hold {
     }
 
     /// Samples and events, until the future is dropped or the event file cannot be read.
-    async fn record(&self) -> anyhow::Result<()> {
-        let mut looks = interval(LOOK_FOR_EVENTS);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn record(&self, mut changes: Option<Changes>) -> anyhow::Result<()> {
         let mut due = clock::now();
         loop {
-            let look = async {
-                match &self.events {
-                    Some(_) => looks.tick().await,
+            let change = async {
+                match &mut changes {
+                    Some(changes) => changes.next().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                _ = look => self.note_events()?,
+                told = change => {
+                    told.context("watching the event file")?;
+                    self.note_events()?;
+                }
                 () = sleep_until(due) => {
+                    self.note_events()?; // the file may be another machine's
                     self.recorder.sample(&self.shared.tally.snapshot());
                     due += self.recorder.interval();
                 }
