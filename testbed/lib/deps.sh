@@ -146,7 +146,7 @@ deps_build() {
     mkdir -p "$to"
     for program in "${PROGRAMS[@]}"; do
         if [[ -x $from/$program ]]; then
-            strip --strip-debug -o "$to/$program" "$from/$program"
+            strip --strip-debug -o "$to/$program" "$from/$program" 2>/dev/null || cp "$from/$program" "$to/$program"
         else
             complain "there is no program $from/$program; what needs it will fail"
         fi
