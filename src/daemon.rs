@@ -120,24 +120,6 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
 /// # Errors
 /// When it cannot start, or a worker's queue is gone.
 pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError> {
-    with_lbd(config, name, Lbd::follow)
-}
-
-/// Puts the region's state in force and ends, so that the kernel, which goes by its copies of the tables, follows what
-/// was changed while no lbd runs.
-///
-/// # Errors
-/// When it cannot start, or not all is in force.
-pub fn once(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError> {
-    with_lbd(config, name, |lbd, _| lbd.repair())
-}
-
-/// Starts, does this, and ends.
-fn with_lbd(
-    config: Option<PathBuf>,
-    name: &RegionName,
-    work: impl FnOnce(&mut Lbd, Signals) -> Result<(), DaemonError>,
-) -> Result<(), DaemonError> {
     // Before any thread starts, so that all of them leave signals to this one.
     let signals = Signals::take().map_err(|error| DaemonError::Os { doing: "taking signals", error })?;
     if !capability::may_administer_network() {
@@ -159,7 +141,7 @@ fn with_lbd(
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "the service manager cannot be told");
     }
-    let result = work(&mut lbd, signals);
+    let result = lbd.follow(signals);
     lbd.end();
     result
 }

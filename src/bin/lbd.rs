@@ -24,9 +24,6 @@ struct Arguments {
     /// Only check the configuration file.
     #[arg(long, requires = "config", conflicts_with = "cleanup")]
     check: bool,
-    /// Make the kernel follow the region once, and end: new flows go by the kernel's own tables then.
-    #[arg(long, conflicts_with_all = ["check", "cleanup"])]
-    once: bool,
     /// Remove everything that lbd has set up: ruleset, rules, routes, devices and the region.
     #[arg(long)]
     cleanup: bool,
@@ -39,11 +36,9 @@ const EXAMPLES: &str = "\
 Examples:
   lbd --config /etc/synrail.toml            start, or take over what is there
   lbd --config /etc/synrail.toml --check    say what is wrong with the file, change nothing
-  lbd --once                                while no lbd runs: what lbctl has changed comes into force
   lbd --cleanup                             leave nothing behind
 
-Exit status: 0 ended as asked, or the file is valid; 1 could not start or go on, or (--once) not all is in force; 2 wrong
-usage.";
+Exit status: 0 ended as asked, or the file is valid; 1 could not start or go on; 2 wrong usage.";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -65,7 +60,6 @@ fn main() -> ExitCode {
                 println!("removed {what}");
             }
         }),
-        Arguments { once: true, config, shm, .. } => daemon::once(config, &shm),
         Arguments { config, shm, .. } => daemon::run(config, &shm),
     };
     match result {

@@ -3,8 +3,7 @@
 #
 # One backend is out of service, so that the tables are not those of the start. TCP, UDP, datagrams in fragments, pings; by all
 # three kinds of hash. Flows that began with lbd go on, and those that began without it go on when it is back, where they are.
-# Then a service has no table in the kernel: its new flows wait, which shows that it was the tables. In the end the kernel
-# follows a change that lbctl has made without lbd, by lbd --once.
+# In the end a service has no table in the kernel: then its new flows wait, which shows that it was the tables.
 # topology: dsr:servers=4
 # needs: queue conntrack gre traffic nft_hash python3
 # captures: no
@@ -112,12 +111,3 @@ expect_eq "connections to web that began" "$(gojq .opened none.json)" 0
 expect_ge "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 5
 traffic_to connect "$NEAR4:$PORT" --connections 5 --timeout-ms 20000
 expect_eq "connections to near that began" "$(gojq .opened "$REPLY")" 5
-
-step "a backend goes, and nobody but the kernel follows"
-change lb201 apply "$WORK/lb201.toml"
-change lb201 deactivate s4
-in_ns lb201 lbd --once --shm lb201 2> once.log || { cat once.log >&2; broken "lbd --once failed"; }
-decided=$(ruleset_counter lb201 by_kernel)
-connect_all 20
-expect_ge "packets that the kernel decided about" "$(($(ruleset_counter lb201 by_kernel) - decided))" 40
-expect_eq "servers of connections to $VIP6" "$(gojq --raw-output '.servers | keys | join(" ")' "$REPLY")" "s1 s3"
