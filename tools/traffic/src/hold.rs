@@ -323,11 +323,16 @@ impl Hold {
 
     fn note_events(&self) -> anyhow::Result<()> {
         let Some(events) = &self.events else { return Ok(()) };
-        let lines = events.lock().unwrap_or_else(PoisonError::into_inner).lines();
-        for name in lines.context("reading the event file")? {
-            self.recorder.event(&name, &self.shared.tally.snapshot());
+        let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let lines = events.lines().context("reading the event file")?;
+            if lines.is_empty() {
+                return Ok(());
+            }
+            for name in lines {
+                self.recorder.event(&name, &self.shared.tally.snapshot());
+            }
         }
-        Ok(())
     }
 
     /// With lifetimes, that of replacing while all are held; otherwise that of opening.

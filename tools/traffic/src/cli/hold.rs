@@ -42,8 +42,8 @@ pub(crate) struct HoldArgs {
     /// A sample of all counts every so often
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = value_parser!(u64).range(10..=DAY_MS))]
     pub(crate) sample_ms: u64,
-    /// Each line that is appended to this file, such as "s1 deactivated", is an event, stamped with the time (within 5 ms;
-    /// what is lost sooner counts as lost before it)
+    /// Each line that is appended to this file, such as "s1 deactivated", is an event, stamped with the time when the kernel
+    /// tells of it (or, where another machine writes the file, of the next sample). Its directory must be there
     #[arg(long, value_name = "PATH")]
     pub(crate) event_file: Option<PathBuf>,
     /// The report names so many connections that were lost, and as many others
