@@ -27,6 +27,9 @@ use crate::{
     worker::{self, Links, Shared},
 };
 
+/// How long it may take to stop: new fragments may come for ever.
+const REST: Duration = Duration::from_secs(1);
+
 /// The fragment queue's worker.
 pub struct FragmentWorker<Q, P, I, T, R, C> {
     queue: Q,
@@ -70,12 +73,15 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
         }
     }
 
-    /// Works until told to stop, as [`crate::worker::Worker::run`] does.
+    /// Works until told to stop, as [`crate::worker::Worker::run`] does; but what was sent in takes a moment to come
+    /// back, so it is waited for, [`REST`] at most.
     ///
     /// # Errors
     /// When the queue is gone.
     pub fn run(mut self, rest_max: u32) -> io::Result<()> {
-        worker::run(&Arc::clone(&self.shared), rest_max, || self.turn())
+        worker::run(&Arc::clone(&self.shared), || self.turn())?;
+        let end = (self.clock)() + REST;
+        worker::rest(rest_max, || Ok((self.clock)() < end && self.turn()?))
     }
 
     /// Handles at most one fragment or probe, or else forgets what is too old; sends in what may go. Says whether anything came, or

@@ -28,6 +28,9 @@ pub trait Queue {
     /// When the socket reports one; see [`QueueError`] for which of them end the queue.
     fn receive(&mut self) -> Result<Option<Self::Message>, QueueError>;
 
+    /// From now on [`Queue::receive`] says at once that there is no packet.
+    fn wait_no_more(&mut self);
+
     /// Tells the kernel what to do with a packet. Every packet must get a verdict, in the order they came.
     ///
     /// # Errors

@@ -69,13 +69,15 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
         Self { queue, report, shared, forwarding, balancer: Balancer::default() }
     }
 
-    /// Works until told to stop, and then until nothing waits any more: closing the queue would drop it. More than
-    /// `rest_max` packets are not waited for, since new ones may come for ever.
+    /// Works until told to stop, and then until nothing waits any more: closing the queue would drop it. That is not waited
+    /// for, and it ends after `rest_max` packets, since new ones may come for ever.
     ///
     /// # Errors
     /// When the queue is gone.
     pub fn run(mut self, rest_max: u32) -> io::Result<()> {
-        run(&Arc::clone(&self.shared), rest_max, || self.turn())
+        run(&Arc::clone(&self.shared), || self.turn())?;
+        self.queue.wait_no_more();
+        rest(rest_max, || self.turn())
     }
 
     /// Handles at most one packet; says whether anything came.
@@ -104,15 +106,16 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
     }
 }
 
-/// Takes turns until told to stop, and then until one finds nothing, at most `rest_max` of them.
-pub(crate) fn run(
-    shared: &Shared,
-    rest_max: u32,
-    mut turn: impl FnMut() -> io::Result<bool>,
-) -> io::Result<()> {
+/// Takes turns until told to stop.
+pub(crate) fn run(shared: &Shared, mut turn: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     while !shared.stop.load(Ordering::Relaxed) {
         turn()?;
     }
+    Ok(())
+}
+
+/// Takes turns until one finds nothing, at most `rest_max` of them.
+pub(crate) fn rest(rest_max: u32, mut turn: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     for _ in 0..rest_max {
         if !turn()? {
             break;

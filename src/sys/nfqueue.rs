@@ -186,6 +186,10 @@ impl Queue for NfQueue {
         }
     }
 
+    fn wait_no_more(&mut self) {
+        self.inner.set_nonblocking(true);
+    }
+
     fn answer(&mut self, NfMessage(mut message): NfMessage, verdict: Verdict) -> Result<(), QueueError> {
         match verdict {
             Verdict::Steer(Mark(mark)) => {

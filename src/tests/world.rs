@@ -71,6 +71,8 @@ impl Queue for FakeQueue {
         }
     }
 
+    fn wait_no_more(&mut self) {}
+
     fn answer(&mut self, _message: FakeMessage, verdict: Verdict) -> Result<(), QueueError> {
         self.verdicts.push(verdict);
         self.answer_error.take().map_or(Ok(()), Err)
@@ -202,6 +204,8 @@ impl Queue for FragmentQueue {
     fn receive(&mut self) -> Result<Option<FakeMessage>, QueueError> {
         self.0.receive()
     }
+
+    fn wait_no_more(&mut self) {}
 
     fn answer(&mut self, message: FakeMessage, verdict: Verdict) -> Result<(), QueueError> {
         self.1.lock().unwrap().acts.push(Act::Verdict(verdict));
