@@ -74,7 +74,7 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
     }
 
     /// Works until told to stop, as [`crate::worker::Worker::run`] does; but what was sent in takes a moment to come
-    /// back, so it is waited for, [`REST`] at most.
+    /// back, so it is waited for, a second at most.
     ///
     /// # Errors
     /// When the queue is gone.
