@@ -3,49 +3,61 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
 use inotify::{EventStream, Inotify, WatchMask};
 
-/// What is read at once; what is longer comes with the next looks.
+/// What is read at once; what is longer comes by the next calls.
 const READ_BYTES: u64 = 64 * 1024;
 /// What is read of events at once: some of them, with names of 255 bytes at most.
 const EVENTS_BYTES: usize = 4096;
 /// The longest line.
 const LINE_BYTES_MAX: usize = 200;
 
-/// A file, and how far it has been read. It need not exist yet.
+/// A file, and how far it has been read. It need not exist yet; one that takes its place, or has become shorter, is read
+/// from its start.
 #[derive(Debug)]
 pub(crate) struct Follower {
     path: PathBuf,
+    file: (u64, u64), // device and inode
     read: u64,
     partial: Vec<u8>,
 }
 
 impl Follower {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), read: 0, partial: Vec::new() }
+        Self { path: path.to_owned(), file: (0, 0), read: 0, partial: Vec::new() }
     }
 
-    /// The lines that were completed since the last look; empty ones do not count.
-    pub(crate) fn lines(&mut self) -> io::Result<Vec<String>> {
+    /// The lines that were completed since the last look, or by a part of what was written since; empty ones do not
+    /// count. None: nothing is left to read.
+    pub(crate) fn lines(&mut self) -> io::Result<Option<Vec<String>>> {
         let mut file = match File::open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
+        let now = file.metadata()?;
+        if (now.dev(), now.ino()) != self.file || now.len() < self.read {
+            *self = Self { file: (now.dev(), now.ino()), ..Self::new(&self.path) };
+        }
         file.seek(SeekFrom::Start(self.read))?;
-        self.read += file.take(READ_BYTES).read_to_end(&mut self.partial)? as u64;
+        let read = file.take(READ_BYTES).read_to_end(&mut self.partial)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.read += read as u64;
         let Some(end) = self.partial.iter().rposition(|byte| *byte == b'\n') else {
             self.partial.truncate(LINE_BYTES_MAX);
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         };
         let complete: Vec<u8> = self.partial.drain(..=end).collect();
         let text = |line: &[u8]| {
             let line = &line[..line.len().min(LINE_BYTES_MAX)];
             String::from_utf8_lossy(line).trim().to_owned()
         };
-        Ok(complete.split(|byte| *byte == b'\n').map(text).filter(|line| !line.is_empty()).collect())
+        Ok(Some(complete.split(|byte| *byte == b'\n').map(text).filter(|line| !line.is_empty()).collect()))
     }
 }
 
@@ -92,21 +104,37 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events");
         let mut follower = Follower::new(&path);
-        assert_eq!(follower.lines().unwrap(), [""; 0]);
+        assert_eq!(follower.lines().unwrap(), None);
         let mut file = File::create(&path).unwrap();
         for (written, lines) in [
             ("one\ntw", &["one"][..]),
-            ("", &[]),
             ("o\n\nthree \n", &["two", "three"]),
             ("\u{fc}", &[]),
             ("\n", &["\u{fc}"]),
         ] {
             file.write_all(written.as_bytes()).unwrap();
-            assert_eq!(follower.lines().unwrap(), lines, "{written:?}");
+            assert_eq!(follower.lines().unwrap().unwrap(), lines, "{written:?}");
+            assert_eq!(follower.lines().unwrap(), None);
         }
         file.write_all(&[b'x'; 300]).unwrap();
         file.write_all(b"\n").unwrap();
-        assert_eq!(follower.lines().unwrap()[0].len(), LINE_BYTES_MAX);
+        assert_eq!(follower.lines().unwrap().unwrap()[0].len(), LINE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_long_file_is_read_to_its_end_and_a_new_one_from_its_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events");
+        let mut follower = Follower::new(&path);
+        let mut all = || std::iter::from_fn(|| follower.lines().unwrap()).flatten().collect::<Vec<_>>();
+        std::fs::write(&path, "\n".repeat(200_000) + "after blank lines\n").unwrap();
+        assert_eq!(all(), ["after blank lines"]);
+        std::fs::write(&path, "shorter\nunfini").unwrap();
+        assert_eq!(all(), ["shorter"]);
+        let other = directory.path().join("other");
+        std::fs::write(&other, "one that is longer, in its place\n").unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(all(), ["one that is longer, in its place"]);
     }
 
     #[tokio::test]

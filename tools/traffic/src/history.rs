@@ -105,6 +105,7 @@ pub(crate) struct Recorder {
 #[derive(Debug, Default)]
 struct Kept {
     history: History,
+    sampled_us: Option<u64>,
     servers: BTreeMap<String, OfServer>,
     lost: Vec<Record>,
     others: Vec<Record>,
@@ -132,7 +133,7 @@ impl Recorder {
         opened: Instant,
         fault: Option<Fault>,
     ) {
-        let now = self.seconds(clock::now());
+        let now = seconds(self.microseconds(clock::now()));
         let mut kept = self.kept();
         let lost = fault.is_some();
         if let Some(server) = server {
@@ -147,7 +148,7 @@ impl Recorder {
             list.push(Record {
                 source,
                 server: server.map(|name| name.as_str().to_owned()),
-                opened_at: self.seconds(opened),
+                opened_at: seconds(self.microseconds(opened)),
                 closed_at: (!lost).then_some(now),
                 lost_at: lost.then_some(now),
                 why: fault.map(Fault::as_str),
@@ -184,11 +185,14 @@ impl Recorder {
         }
     }
 
-    /// Takes a sample; returns its time.
+    /// Takes a sample; returns its time, which no other has: a run is cut at such times.
     pub(crate) fn sample(&self, counts: &Counts) -> f64 {
-        let seconds = self.seconds(clock::now());
         let mut kept = self.kept();
-        let Kept { history, servers, .. } = &mut *kept;
+        let Kept { history, servers, sampled_us, .. } = &mut *kept;
+        let now = self.microseconds(clock::now());
+        let at = sampled_us.map_or(now, |last| now.max(last + 1));
+        *sampled_us = Some(at);
+        let seconds = seconds(at);
         history.samples.push(Sample {
             seconds,
             open: counts.open(),
@@ -224,9 +228,9 @@ impl Recorder {
         kept.history
     }
 
-    /// To the millisecond.
-    fn seconds(&self, at: Instant) -> f64 {
-        (at.duration_since(self.start).as_secs_f64() * 1e3).round() / 1e3
+    /// Since the start.
+    fn microseconds(&self, at: Instant) -> u64 {
+        u64::try_from(at.duration_since(self.start).as_micros()).unwrap_or(u64::MAX)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -255,9 +259,26 @@ impl History {
     }
 }
 
+fn seconds(microseconds: u64) -> f64 {
+    microseconds as f64 / 1e6
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_at_one_moment_are_told_apart() {
+        let recorder = Recorder::new(1000, 1);
+        for opened in 0..100 {
+            recorder.event(&format!("{opened} opened"), &Counts { opened, ..Counts::default() });
+        }
+        let history = recorder.finish(&Counts::default());
+        for (opened, event) in history.events.iter().enumerate() {
+            let sample = history.samples.iter().rfind(|sample| sample.seconds <= event.seconds).unwrap();
+            assert_eq!(sample.opened, opened as u64, "{event:?}");
+        }
+    }
 
     #[test]
     fn a_long_run_has_fewer_samples_but_those_at_events() {

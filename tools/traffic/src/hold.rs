@@ -324,15 +324,12 @@ impl Hold {
     fn note_events(&self) -> anyhow::Result<()> {
         let Some(events) = &self.events else { return Ok(()) };
         let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let lines = events.lines().context("reading the event file")?;
-            if lines.is_empty() {
-                return Ok(());
-            }
+        while let Some(lines) = events.lines().context("reading the event file")? {
             for name in lines {
                 self.recorder.event(&name, &self.shared.tally.snapshot());
             }
         }
+        Ok(())
     }
 
     /// With lifetimes, that of replacing while all are held; otherwise that of opening.

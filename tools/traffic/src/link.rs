@@ -11,8 +11,9 @@ use clap::ValueEnum;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use crate::clock;
 use crate::fault::Fault;
 use crate::frame::{self, Extent, Reply, Request};
 use crate::name::Name;
@@ -21,6 +22,10 @@ use crate::stream::{CHUNK_BYTES, Checker, Stream};
 
 /// Small: there are many connections, and long messages pass it by.
 const BUFFER_BYTES: usize = 512;
+
+/// A source port is free again when the peer has acknowledged the FIN of its last connection: so long it is waited for.
+const PORT_WAIT: Duration = Duration::from_secs(1);
+const PORT_LOOK: Duration = Duration::from_millis(1);
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -56,8 +61,7 @@ pub(crate) struct Link {
 impl Link {
     /// Connects; an error means that there never was a connection.
     pub(crate) async fn open(target: Target, source: Option<Source>, number: u64) -> Result<Self, Fault> {
-        let socket = socket::tcp_client(target.address, source)?;
-        let stream = match timeout(target.timeout, socket.connect(target.address)).await {
+        let stream = match timeout(target.timeout, connect(target, source)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(Fault::NoConnection),
             Ok(Err(error)) => return Err(error.into()),
@@ -242,4 +246,20 @@ impl Link {
 pub(crate) fn part(chunk: &mut [u8], left: u64) -> &mut [u8] {
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
     &mut chunk[..length]
+}
+
+async fn connect(target: Target, source: Option<Source>) -> io::Result<TcpStream> {
+    let to = target.address;
+    let given_up = clock::now() + PORT_WAIT.min(target.timeout / 2);
+    let fixed = source.is_some_and(|source| source.port != 0);
+    loop {
+        match socket::tcp_client(to, source)?.connect(to).await {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrNotAvailable && fixed && clock::now() < given_up =>
+            {
+                sleep(PORT_LOOK).await;
+            }
+            connected => return connected,
+        }
+    }
 }

@@ -3,11 +3,13 @@
 mod common;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::{Server, finish, run, signal, start};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 
 #[test]
 fn connect_counts_connections_messages_and_servers_over_ipv4_and_ipv6() {
@@ -57,6 +59,28 @@ fn a_source_port_can_be_used_again_at_once() {
         ));
         assert_eq!(ran.code, Some(0), "{ran}");
     }
+}
+
+#[test]
+fn a_source_port_that_is_not_free_yet_is_waited_for() {
+    let server = Server::start("--tcp 127.0.0.1:0 --name s1");
+    let before = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    before.set_reuse_address(true).unwrap();
+    before.bind(&SocketAddr::from(([127, 0, 0, 78], 21078)).into()).unwrap();
+    before.connect(&server.addresses[0].into()).unwrap();
+    before.set_linger(Some(Duration::ZERO)).unwrap(); // so its end is a reset, which nobody acknowledges
+    let connect = format!(
+        "connect --address {} --connections 1 --source-cidr 127.0.0.78 --source-port 21078 --json",
+        server.addresses[0]
+    );
+    let given_up = run(&connect);
+    assert_eq!(given_up.code, Some(1), "{given_up}");
+    assert_eq!(given_up.json()["errors"], json!({ "address_not_available": 1 }));
+    let child = start(&connect);
+    std::thread::sleep(Duration::from_millis(200));
+    drop(before);
+    let ran = finish(child);
+    assert_eq!(ran.code, Some(0), "{ran}");
 }
 
 #[test]
