@@ -77,7 +77,7 @@ fn a_source_port_that_is_not_free_yet_is_waited_for() {
     assert_eq!(given_up.code, Some(1), "{given_up}");
     assert_eq!(given_up.json()["errors"], json!({ "address_not_available": 1 }));
     let child = start(&connect);
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::park_timeout(Duration::from_millis(200)); // it tries meanwhile
     drop(before);
     let ran = finish(child);
     assert_eq!(ran.code, Some(0), "{ran}");
