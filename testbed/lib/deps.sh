@@ -7,7 +7,7 @@
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/synrail-testbed
 
-# package=command or file that shows it is there
+# What install_packages takes.
 PACKAGES=(
     qemu-system-x86=qemu-system-x86_64 busybox-static=busybox kmod=modprobe cpio=cpio
     nftables=nft iproute2=ip conntrack=conntrack tcpdump=tcpdump ethtool=ethtool procps=ps util-linux=unshare
@@ -18,9 +18,11 @@ PACKAGES=(
 # nginx itself is unpacked; these are the libraries it links.
 NGINX_LIBRARIES=(libcrypt1 libpcre2-8-0 libssl3 zlib1g)
 
-deps_packages() {
+deps_packages() { install_packages "${PACKAGES[@]}"; }
+# install_packages PACKAGE=COMMAND-OR-FILE...: those that are missing; what stands behind the sign shows that one is there.
+install_packages() {
     local PATH=$PATH:/usr/sbin:/sbin entry missing=()
-    for entry in "${PACKAGES[@]}"; do
+    for entry in "$@"; do
         is_there "${entry#*=}" || missing+=("${entry%%=*}")
     done
     ((${#missing[@]})) || return 0
