@@ -8,7 +8,10 @@ use std::{
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Encap, InterfaceName, Name, Path, QueueRange, values::as_text};
+use super::{
+    Encap, InterfaceName, Name, Path, QueueRange,
+    values::{as_text, named},
+};
 use crate::ids::{MarkMask, QueueNum};
 
 /// Settings of this machine.
@@ -53,25 +56,7 @@ pub enum Steering {
     EveryPacket,
 }
 
-impl Steering {
-    /// Both of them.
-    pub const ALL: [Self; 2] = [Self::SynOnly, Self::EveryPacket];
-
-    /// The name in the configuration file.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SynOnly => "syn-only",
-            Self::EveryPacket => "every-packet",
-        }
-    }
-
-    /// The one of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|steering| steering.name() == name)
-    }
-}
+named!(Steering { SynOnly = "syn-only", EveryPacket = "every-packet" });
 
 as_text!(Steering, Steering::named, |steering: &Steering| steering.name(), "way of steering");
 

@@ -21,8 +21,8 @@ pub use balancer::{
 };
 pub use prime::{TableSize, TableSizeError};
 pub use reader::{ConfigError, ConfigErrors};
-use values::as_text;
 pub use values::{InterfaceName, Name, PortRange, QueueRange, Weight};
+use values::{as_text, named};
 
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,25 +122,7 @@ pub enum Pmtu {
     FragmentOuter,
 }
 
-impl Pmtu {
-    /// Both of them.
-    pub const ALL: [Self; 2] = [Self::Icmp, Self::FragmentOuter];
-
-    /// The name in the configuration file.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Icmp => "icmp",
-            Self::FragmentOuter => "fragment-outer",
-        }
-    }
-
-    /// The one of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|pmtu| pmtu.name() == name)
-    }
-}
+named!(Pmtu { Icmp = "icmp", FragmentOuter = "fragment-outer" });
 
 /// The UDP port of GUE (IANA).
 pub const GUE_PORT: u16 = 6080;
@@ -152,30 +134,11 @@ pub enum HashMode {
     FiveTuple,
     /// The client's address alone: all its flows reach one backend.
     Source,
-    /// Both addresses: of services that name no protocol, where there may be no ports.
+    /// Both addresses: of services that name no protocol, where there may be no ports. Omitting the protocols gives it.
     Addresses,
 }
 
-impl HashMode {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::FiveTuple, Self::Source, Self::Addresses];
-
-    /// The name in the configuration file; `addresses` is what omitting the protocols gives.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::FiveTuple => "5-tuple",
-            Self::Source => "source",
-            Self::Addresses => "addresses",
-        }
-    }
-
-    /// The one of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mode| mode.name() == name)
-    }
-}
+named!(HashMode { FiveTuple = "5-tuple", Source = "source", Addresses = "addresses" });
 
 as_text!(HashMode, HashMode::named, |mode: &HashMode| mode.name(), "kind of hash");
 
@@ -191,9 +154,6 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
-
     /// IANA protocol number.
     #[must_use]
     pub fn number(self) -> u8 {
@@ -203,23 +163,9 @@ impl Protocol {
             Self::Sctp => 132,
         }
     }
-
-    /// The name in the configuration file.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        }
-    }
-
-    /// The one of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
-    }
 }
+
+named!(Protocol { Tcp = "tcp", Udp = "udp", Sctp = "sctp" });
 
 /// The protocols of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]

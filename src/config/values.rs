@@ -164,6 +164,31 @@ impl InterfaceName {
     }
 }
 
+/// The names of an enumeration's variants, in the configuration file and in what is printed.
+macro_rules! named {
+    ($type:ty { $($variant:ident = $name:literal),+ }) => {
+        impl $type {
+            /// All of them.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            /// The name in the configuration file.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),+
+                }
+            }
+
+            /// The one of that name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|one| one.name() == name)
+            }
+        }
+    };
+}
+pub(super) use named;
+
 /// As text: printed by `$write`, in JSON as well, and read by `$read`.
 macro_rules! as_text {
     ($type:ty, $read:expr, $write:expr, $what:literal) => {
