@@ -29,8 +29,7 @@ use std::{
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::netlink::{
-    HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_CREATE, NLMSG_ERROR, Writer, attribute, kind, netfilter,
-    sequence, word,
+    HEADERS_BYTES, NLM_F_ACK, NLM_F_CREATE, NLMSG_ERROR, Writer, attribute, done, kind, netfilter, sequence,
 };
 use crate::{
     ids::{Mark, MarkMask},
@@ -181,11 +180,7 @@ fn read_answer(bytes: &[u8], asked: u32) -> Option<io::Result<Answer>> {
         return None;
     }
     match kind {
-        NLMSG_ERROR => match word(bytes, HEADER_BYTES).map(u32::cast_signed) {
-            Some(0) => Some(Ok(Answer::Done)),
-            Some(error @ ..0) => Some(Err(io::Error::from_raw_os_error(error.saturating_neg()))),
-            Some(_) | None => unreadable(),
-        },
+        NLMSG_ERROR => Some(done(bytes).map(|()| Answer::Done)),
         IPCTNL_MSG_CT_NEW => {
             let attributes = bytes.get(HEADERS_BYTES..).unwrap_or_default();
             // The kernel leaves out a mark of 0.

@@ -102,11 +102,11 @@ pub(super) fn take(
 }
 
 /// What an error message, or the last one of a dump, says: that all is well, or why it is not.
-fn done(message: &[u8]) -> io::Result<()> {
+pub(super) fn done(message: &[u8]) -> io::Result<()> {
     match word(message, HEADER_BYTES).map(u32::cast_signed) {
         Some(error @ ..0) => Err(io::Error::from_raw_os_error(error.saturating_neg())),
-        Some(_) => Ok(()),
-        None => Err(io::ErrorKind::InvalidData.into()),
+        Some(0) => Ok(()),
+        Some(_) | None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -238,8 +238,10 @@ mod tests {
                 let (refused, _) = taken(&[message(kind, 7, &(-code).to_ne_bytes())]);
                 assert_eq!(refused.unwrap_err().raw_os_error(), Some(code));
             }
-            let (unreadable, _) = taken(&[message(kind, 7, &[0; 3])]);
-            assert_eq!(unreadable.unwrap_err().kind(), io::ErrorKind::InvalidData);
+            for unreadable in [&[0; 3][..], &1i32.to_ne_bytes()] {
+                let (unreadable, _) = taken(&[message(kind, 7, unreadable)]);
+                assert_eq!(unreadable.unwrap_err().kind(), io::ErrorKind::InvalidData);
+            }
         }
         let ended = take(&message(20, 7, &[]), Some(7), |_| Err(io::ErrorKind::Other.into()));
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::Other);

@@ -36,7 +36,7 @@ use nix::{
 use serde::Serialize;
 use thiserror::Error;
 
-use super::process;
+use super::{netlink::Writer, process};
 use crate::{
     balance::Verdict,
     ids::{Mark, MarkMask, QueueNum},
@@ -68,6 +68,17 @@ impl Capacity {
 /// How often an idle worker looks up.
 const IDLE: Duration = Duration::from_millis(200);
 const QUEUES_FILE: &str = "net/netfilter/nfnetlink_queue";
+/// `NFNL_SUBSYS_QUEUE`, and its message (`linux/netfilter/nfnetlink_queue.h`, like all below).
+const NFQNL_MSG_CONFIG: u16 = 3 << 8 | 2;
+const NFQNL_CFG_CMD_BIND: u8 = 1;
+const NFQNL_COPY_PACKET: u8 = 2;
+const NFQA_CFG_CMD: u16 = 1;
+const NFQA_CFG_PARAMS: u16 = 2;
+const NFQA_CFG_QUEUE_MAXLEN: u16 = 3;
+const NFQA_CFG_MASK: u16 = 4;
+const NFQA_CFG_FLAGS: u16 = 5;
+const NFQA_CFG_F_FAIL_OPEN: u32 = 1;
+const NFQA_CFG_F_GSO: u32 = 1 << 2;
 
 /// Why a queue could not be opened.
 #[derive(Debug, Error)]
@@ -140,7 +151,7 @@ impl NfQueue {
         let idle = TimeVal::milliseconds(i64::try_from(IDLE.as_millis()).unwrap_or(i64::MAX));
         setsockopt(&socket, ReceiveTimeout, &idle).map_err(|e| os("setting its time limit")(e.into()))?;
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(fd, &configuration(number, capacity), &kernel, MsgFlags::empty())
+        sendto(fd, configuration(number, capacity).bytes(), &kernel, MsgFlags::empty())
             .map_err(|e| os("configuring it")(e.into()))?;
         let ours: NetlinkAddr = getsockname(fd).map_err(|e| os("asking for its port")(e.into()))?;
         match queue_line(number) {
@@ -212,34 +223,18 @@ fn classify(error: io::Error) -> QueueError {
 }
 
 /// Binds a queue and sets everything about it, in one message (`nfnetlink_queue.h`, `nfqnl_recv_config`).
-fn configuration(queue: QueueNum, capacity: Capacity) -> Vec<u8> {
-    let mut attributes = Vec::new();
-    let mut attribute = |kind: libc::c_int, value: &[u8]| {
-        // Kinds and lengths are small constants.
-        attributes.extend(u16::try_from(4 + value.len()).unwrap_or(0).to_ne_bytes());
-        attributes.extend(u16::try_from(kind).unwrap_or(0).to_ne_bytes());
-        attributes.extend(value);
-        attributes.resize(attributes.len().next_multiple_of(4), 0);
-    };
-    let flags = u32::try_from(libc::NFQA_CFG_F_FAIL_OPEN | libc::NFQA_CFG_F_GSO).unwrap_or(0).to_be_bytes();
-    let copy_mode = u8::try_from(libc::NFQNL_COPY_PACKET).unwrap_or(0);
+fn configuration(queue: QueueNum, capacity: Capacity) -> Writer {
+    let flags = (NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO).to_be_bytes();
     let [r0, r1, r2, r3] = u32::from(capacity.copy_bytes).to_be_bytes();
-    attribute(libc::NFQA_CFG_CMD, &[u8::try_from(libc::NFQNL_CFG_CMD_BIND).unwrap_or(0), 0, 0, 0]);
-    attribute(libc::NFQA_CFG_PARAMS, &[r0, r1, r2, r3, copy_mode]);
-    attribute(libc::NFQA_CFG_QUEUE_MAXLEN, &capacity.packets_max.to_be_bytes());
-    attribute(libc::NFQA_CFG_FLAGS, &flags);
-    attribute(libc::NFQA_CFG_MASK, &flags);
-    let kind = u16::try_from(libc::NFNL_SUBSYS_QUEUE << 8 | libc::NFQNL_MSG_CONFIG).unwrap_or(0);
-    let len = u32::try_from(20 + attributes.len()).unwrap_or(0);
-    let flags = u16::try_from(libc::NLM_F_REQUEST).unwrap_or(0);
-    let mut message = Vec::new();
-    message.extend(len.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]); // sequence, port
-    message.extend([0, 0]); // family, version
-    message.extend(queue.0.to_be_bytes());
-    message.extend(attributes);
+    let [high, low] = queue.0.to_be_bytes();
+    let mut message = Writer::default();
+    message.message(NFQNL_MSG_CONFIG, 0, 0, [0, 0, high, low], |message| {
+        message.value(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_BIND, 0, 0, 0]);
+        message.value(NFQA_CFG_PARAMS, &[r0, r1, r2, r3, NFQNL_COPY_PACKET]);
+        message.value(NFQA_CFG_QUEUE_MAXLEN, &capacity.packets_max.to_be_bytes());
+        message.value(NFQA_CFG_FLAGS, &flags);
+        message.value(NFQA_CFG_MASK, &flags);
+    });
     message
 }
 
@@ -337,12 +332,14 @@ mod tests {
     #[test]
     fn one_message_says_everything() {
         let message = configuration(QueueNum(0x0102), Capacity::FLOWS);
+        let message = message.bytes();
         assert_eq!(message.len(), 64);
         assert_eq!(message[..4], 64u32.to_ne_bytes());
         assert_eq!(message[18..20], [1, 2], "the queue in network order");
         assert_eq!(message[20..28], [8, 0, 1, 0, 1, 0, 0, 0], "bind");
         assert_eq!(message[28..40], [9, 0, 2, 0, 0, 0, 1, 0, 2, 0, 0, 0], "copy 256 bytes");
         let message = configuration(QueueNum(10), Capacity::FRAGMENTS);
+        let message = message.bytes();
         assert_eq!(message[32..36], 9216u32.to_be_bytes());
         assert_eq!(message[44..48], 4096u32.to_be_bytes(), "the queue's length");
     }

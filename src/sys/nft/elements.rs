@@ -86,11 +86,11 @@ impl Reader {
         while found.len() < keys.len() {
             let bytes = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
             let asked = Some(self.sequence);
-            match take(&self.buffer[..bytes], asked, |message| read_all(message, mark, &mut found)) {
-                Ok(false) => {}
-                Ok(true) => return Err(io::ErrorKind::InvalidData.into()),
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
-                Err(error) => return Err(error),
+            match missing(take(&self.buffer[..bytes], asked, |message| read_all(message, mark, &mut found)))?
+            {
+                Some(false) => {}
+                Some(true) => return Err(io::ErrorKind::InvalidData.into()),
+                None => return Ok(None),
             }
         }
         Ok(Some(found))
@@ -98,11 +98,10 @@ impl Reader {
 
     fn dump<T>(&mut self, set: &str, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
         for _ in 0..TRIES {
-            match self.try_dump(set, &read) {
-                Ok(None) => {}
-                Ok(Some(elements)) => return Ok(elements),
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
-                Err(error) => return Err(error),
+            match missing(self.try_dump(set, &read))? {
+                Some(None) => {}
+                Some(Some(elements)) => return Ok(elements),
+                None => return Ok(Vec::new()),
             }
         }
         Err(io::Error::other("it is changed all the time"))
@@ -123,6 +122,14 @@ impl Reader {
             read_all(message, read, &mut elements)
         })?;
         Ok((!changed).then_some(elements))
+    }
+}
+
+/// `None` where what was asked for is not there.
+fn missing<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+    match answer {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        answer => answer.map(Some),
     }
 }
 

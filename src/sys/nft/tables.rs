@@ -29,8 +29,8 @@ use crate::{
         kernel_tables::{self, Change, KernelTable},
     },
     sys::netlink::{
-        DUMP_BYTES_MAX, HEADER_BYTES, NLM_F_ACK, NLM_F_CREATE, NLMSG_ERROR, Writer, kind, messages,
-        netfilter, sequence, word,
+        DUMP_BYTES_MAX, NLM_F_ACK, NLM_F_CREATE, NLMSG_ERROR, Writer, done, kind, messages, netfilter,
+        sequence,
     },
 };
 
@@ -210,11 +210,9 @@ fn send_batch(batch: &[u8], last: u32) -> io::Result<()> {
     loop {
         let bytes = recv(socket.as_raw_fd(), &mut answers, MsgFlags::empty())?;
         for message in messages(&answers[..bytes]).filter(|message| kind(message) == Some(NLMSG_ERROR)) {
-            match word(message, HEADER_BYTES).map(u32::cast_signed) {
-                Some(0) if sequence(message) == Some(last) => return Ok(()),
-                Some(0) => {}
-                Some(error) => return Err(io::Error::from_raw_os_error(error.saturating_neg())),
-                None => return Err(io::ErrorKind::InvalidData.into()),
+            done(message)?;
+            if sequence(message) == Some(last) {
+                return Ok(());
             }
         }
     }
