@@ -155,5 +155,11 @@ fn a_device_that_takes_nothing_empties_it() {
 fn who_stops_sends_in_the_rest() {
     let mut lb = lb(8192);
     assert_eq!(release(&mut lb, 1, 300).len(), 64);
-    assert_eq!(injected(lb.stop(100)).len(), 300 - 64);
+    assert_eq!(injected(lb.stop(None, 100)).len(), 300 - 64);
+}
+
+#[test]
+fn who_stops_does_so_while_fragments_keep_coming() {
+    let acts = lb(8192).stop(Some(piece(1, 1)), 100);
+    assert_eq!(acts, vec![Act::Verdict(Verdict::Drop); 100]);
 }

@@ -169,6 +169,11 @@ fn no_error_of_the_socket_ends_a_worker_but_a_queue_that_is_gone() {
 }
 
 #[test]
+fn who_stops_answers_what_waits_and_not_for_ever() {
+    assert_eq!(Lb::new(CONFIG).stop(syn("50.0.0.1", 1, "10.0.0.0", 80), 100), 100);
+}
+
+#[test]
 fn marks_of_one_target_are_the_same_for_all_its_services() {
     let mut lb = Lb::new(CONFIG);
     let mut marks = BTreeMap::new();

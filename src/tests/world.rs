@@ -38,6 +38,8 @@ pub(super) struct FakeQueue {
     pub verdicts: Vec<Verdict>,
     /// What the next verdict's sending reports.
     pub answer_error: Option<QueueError>,
+    /// Comes for ever, once no event is left.
+    pub stream: Option<Vec<u8>>,
 }
 
 pub(super) struct FakeMessage {
@@ -66,7 +68,8 @@ impl Queue for FakeQueue {
         match self.events.pop_front() {
             Some(Event::Packet(bytes)) => Ok(Some(FakeMessage { device: 0, bytes })),
             Some(Event::By(device, bytes)) => Ok(Some(FakeMessage { device, bytes })),
-            Some(Event::Nothing) | None => Ok(None),
+            Some(Event::Nothing) => Ok(None),
+            None => Ok(self.stream.clone().map(|bytes| FakeMessage { device: 0, bytes })),
             Some(Event::Fails(error)) => Err(error),
         }
     }
@@ -152,6 +155,18 @@ impl Lb {
             }
             Verdict::Drop => None,
         }
+    }
+
+    /// How many packets of those that come for ever the worker still decides when it is told to stop.
+    pub(super) fn stop(mut self, stream: Vec<u8>, rest_max: u32) -> u64 {
+        self.worker.parts().0.stream = Some(stream);
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.worker.run(rest_max).unwrap();
+        self.report
+            .moved()
+            .into_iter()
+            .find(|&(name, _)| name == "packets")
+            .map_or(0, |(_, by)| by.unsigned_abs())
     }
 
     pub(super) fn fail_next_answer(&mut self, error: QueueError) {
@@ -287,8 +302,9 @@ impl FragmentLb {
         Ok(std::mem::take(&mut self.outside.lock().unwrap().acts))
     }
 
-    /// What the worker does when it is told to stop, and nothing comes any more.
-    pub(super) fn stop(self, rest_max: u32) -> Vec<Act> {
+    /// What the worker does when it is told to stop, and this comes for ever, or nothing more.
+    pub(super) fn stop(mut self, stream: Option<Vec<u8>>, rest_max: u32) -> Vec<Act> {
+        self.worker.queue().0.stream = stream;
         self.shared.stop.store(true, Ordering::Relaxed);
         self.worker.run(rest_max).unwrap();
         std::mem::take(&mut self.outside.lock().unwrap().acts)
