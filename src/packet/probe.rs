@@ -317,6 +317,21 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
+impl Probe {
+    /// From port 4000 to port 80.
+    pub(crate) fn example(protocol: Protocol, src: &str, dst: &str) -> Self {
+        Self {
+            addresses: Addresses::new(src.parse().unwrap(), dst.parse().unwrap()).unwrap(),
+            protocol,
+            ports: Ports { src: 4000, dst: 80 },
+            receiver: "192.168.2.221:5000".parse().unwrap(),
+            nonce: 7,
+            ttl: Self::TTL,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -389,14 +404,9 @@ mod tests {
         }
     }
 
-    const PROBE: Probe = Probe {
-        addresses: Addresses::V4 { src: Ipv4Addr::new(50, 0, 0, 1), dst: Ipv4Addr::new(10, 0, 0, 0) },
-        protocol: Protocol::Udp,
-        ports: Ports { src: 4000, dst: 80 },
-        receiver: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 2, 221)), 5000),
-        nonce: 7,
-        ttl: 64,
-    };
+    fn probe() -> Probe {
+        Probe::example(Protocol::Udp, "50.0.0.1", "10.0.0.0")
+    }
 
     /// With another byte, and a right checksum.
     fn with(probe: Probe, at: usize, byte: u8) -> Vec<u8> {
@@ -414,12 +424,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_answered_is_told_apart() {
-        assert_eq!(Probe::parse(&with(PROBE, 8, 2)), Err(Unreadable::Version));
-        assert_eq!(Probe::parse(&with(PROBE, 9, 5)), Err(Unreadable::Receiver));
-        let no_port = Probe { receiver: SocketAddr::new(PROBE.receiver.ip(), 0), ..PROBE };
+        assert_eq!(Probe::parse(&with(probe(), 8, 2)), Err(Unreadable::Version));
+        assert_eq!(Probe::parse(&with(probe(), 9, 5)), Err(Unreadable::Receiver));
+        let no_port = Probe { receiver: SocketAddr::new(probe().receiver.ip(), 0), ..probe() };
         assert_eq!(Probe::parse(&no_port.bytes()), Err(Unreadable::Receiver));
-        let mapped = Probe { receiver: "[::ffff:192.168.2.221]:5000".parse().unwrap(), ..PROBE };
-        assert_eq!(Probe::parse(&mapped.bytes()), Ok(Some(PROBE)));
+        let mapped = Probe { receiver: "[::ffff:192.168.2.221]:5000".parse().unwrap(), ..probe() };
+        assert_eq!(Probe::parse(&mapped.bytes()), Ok(Some(probe())));
     }
 
     /// With other bytes in its headers.
@@ -434,7 +444,7 @@ mod tests {
     #[test]
     fn a_segment_of_a_connection_is_no_probe() {
         let (src, dst) = (Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED);
-        let four = Probe { protocol: Protocol::Tcp, ..PROBE };
+        let four = Probe { protocol: Protocol::Tcp, ..probe() };
         let six = Probe { addresses: Addresses::V6 { src, dst }, ..four };
         for (probe, transport) in [(four, HEADER4_BYTES), (six, Probe::HEADER6_BYTES)] {
             assert_eq!(Probe::parse(&probe.bytes()), Ok(Some(probe)));
@@ -453,10 +463,10 @@ mod tests {
     #[test]
     fn neither_a_fragment_nor_another_header_is_a_probe() {
         let (src, dst) = (Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED);
-        let six = Probe { addresses: Addresses::V6 { src, dst }, ..PROBE };
+        let six = Probe { addresses: Addresses::V6 { src, dst }, ..probe() };
         // The first fragment, one in the middle, the last one; options; ICMP.
         for changes in [&[(6, 0x20)][..], &[(6, 0x20), (7, 3)], &[(6, 0), (7, 3)], &[(0, 0x46)], &[(9, 1)]] {
-            assert_eq!(Probe::parse(&changed(PROBE, changes)), Ok(None), "{changes:?}");
+            assert_eq!(Probe::parse(&changed(probe(), changes)), Ok(None), "{changes:?}");
         }
         // The same over IPv6, of a packet that is the whole one as well; hop-by-hop options.
         let fragment = |low| [(6, 44), (40, 17), (41, 0), (42, 0), (43, low)];

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Protocol,
-        packet::{Addresses, Ports, Probe},
+        packet::Probe,
         sys::namespace::{in_namespace, shell},
     };
 
@@ -208,16 +208,9 @@ mod tests {
             let flows = [("50.0.0.1", "192.0.2.7"), ("2000::1", "2001:db8::80")];
             for (protocol, (src, dst)) in Protocol::ALL.into_iter().flat_map(|p| flows.map(|flow| (p, flow)))
             {
-                let (src, dst): (IpAddr, IpAddr) = (src.parse().unwrap(), dst.parse().unwrap());
-                let probe = Probe {
-                    addresses: Addresses::new(src, dst).unwrap(),
-                    protocol,
-                    ports: Ports { src: 4000, dst: 80 },
-                    receiver: "10.9.0.1:5000".parse().unwrap(),
-                    nonce: probes.nonce().unwrap(),
-                    ttl: Probe::TTL,
-                };
-                probes.send(dst, &probe.bytes()).unwrap();
+                let nonce = probes.nonce().unwrap();
+                let probe = Probe { nonce, ..Probe::example(protocol, src, dst) };
+                probes.send(dst.parse().unwrap(), &probe.bytes()).unwrap();
                 let mut packet = [0; 2048];
                 let sent = clock::wait_for(Duration::from_secs(10), Duration::from_millis(1), || {
                     let bytes = out.recv(&mut packet).ok()?;

@@ -1,6 +1,6 @@
 //! Probes of the packet tracer, as the worker of fragments treats them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::{
     fragments::state,
@@ -14,20 +14,13 @@ use crate::{
     config::{Protocol, Steering, TracerSettings},
     ids::{Generation, Mark},
     io::Pin,
-    packet::{Addresses, Ports, Probe},
+    packet::{Ports, Probe},
     state::State,
 };
 
 fn probe(protocol: Protocol, src: &str, dst: &str, port: u16) -> Probe {
-    let (src, dst): (IpAddr, IpAddr) = (src.parse().unwrap(), dst.parse().unwrap());
-    Probe {
-        addresses: Addresses::new(src, dst).unwrap(),
-        protocol,
-        ports: Ports { src: 4000, dst: port },
-        receiver: "192.168.2.221:5000".parse().unwrap(),
-        nonce: 0x1234_5678_9abc_def0,
-        ttl: 61,
-    }
+    let probe = Probe::example(protocol, src, dst);
+    Probe { ports: Ports { dst: port, ..probe.ports }, ttl: 61, ..probe }
 }
 
 fn datagram() -> Probe {

@@ -13,7 +13,7 @@ use crate::{
     config::{Protocol, Steering},
     ids::{Mark, QueueNum},
     io::{Message as _, Queue as _},
-    packet::{Addresses, Ports, Probe},
+    packet::{Addresses, Probe},
     plan::elements::Element,
     sys::{
         clock::wait_for,
@@ -340,15 +340,8 @@ fn gre_from_routers_is_not_tracked_and_other_gre_is() {
 /// Of every protocol, over IPv4 and IPv6, to a VIP.
 fn probes() -> Vec<Probe> {
     let flows = [("10.9.0.2", "192.0.2.7"), ("fd09::2", "2001:db8::80")];
-    let probe = |protocol, (src, dst): (&str, &str)| Probe {
-        addresses: Addresses::new(src.parse().unwrap(), dst.parse().unwrap()).unwrap(),
-        protocol,
-        ports: Ports { src: 4000, dst: 80 },
-        receiver: "10.9.0.2:5000".parse().unwrap(),
-        nonce: 9,
-        ttl: Probe::TTL,
-    };
-    Protocol::ALL.into_iter().flat_map(|protocol| flows.map(|flow| probe(protocol, flow))).collect()
+    let of = |protocol| flows.map(|(src, dst)| Probe::example(protocol, src, dst));
+    Protocol::ALL.into_iter().flat_map(of).collect()
 }
 
 #[test]
