@@ -2,39 +2,38 @@
 //! follows the region until somebody ends it.
 //!
 //! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
-//! rules send packets to them, and routes are there before marks that need them. Order of a change: new routes, rules
-//! and elements; then the workers' tables, then the kernel's copies of them; then routes that nobody needs any more. Devices
-//! by which routers send packets in GRE are removed before all this, and set up after it. Tunnels to backends and the tier
-//! are up before the rules that drop what they bring for no VIP: their routes need them up. At a first start they are so for
-//! as long as one run of nft takes; they take packets of those ends alone.
+//! rules send packets to them, and routes are there before marks that need them. What a change needs is in `kernel.rs`.
 //!
 //! Whatever goes wrong with a new state, the last good one stays in force, and the reason is logged. Ending leaves the
-//! kernel as it is, so that flows go on, and new ones begin by its copies of the tables; [`cleanup`] removes everything.
+//! kernel as it is, so that flows go on, and new ones begin by its copies of the tables; [`once`] brings these up to date
+//! without staying; [`cleanup`] removes everything.
 
 mod error;
+mod kernel;
 mod links;
 mod mend;
+mod once;
 mod workers;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 pub use error::DaemonError;
-use mend::{
-    mend_routing, mend_ruleset, mend_tables, mend_tun, restore_before_ruleset, routing_that_tells, tend_tun,
-};
+use kernel::{Kernel, look_at_host};
+use mend::{mend_tun, tend_tun};
+pub use once::once;
 use tracing::{error, info, warn};
 use workers::{Opened, Workers};
 
 use crate::{
     balance::Forwarding,
-    config::{Config, InterfaceName, QueueRange, Steering},
-    ids::{Generation, MarkMask, QueueNum},
-    plan::{
-        elements::{Claims, Elements},
-        routing,
-        ruleset::{QueueBy, Ruleset},
-    },
+    config::Config,
+    ids::Generation,
+    plan::routing,
     shm::{
         RegionError, slots,
         stats::{self, Daemon},
@@ -42,12 +41,9 @@ use crate::{
     state::State,
     sys::{
         alone::Alone,
-        capability, clock,
-        conntrack::Conntrack,
-        interface_index, nft,
-        probe::{self, Severity},
+        capability, clock, nft,
         region::{AccessError, Mapping, Region, RegionName},
-        rtnetlink::{Routing, RoutingError},
+        rtnetlink::Routing,
         signal::{Signals, Wish},
         tun::Tun,
     },
@@ -65,7 +61,7 @@ const CHECKS_PER_REPAIR: u32 = 10;
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn check(file: &std::path::Path) -> Result<(Config, State), DaemonError> {
+pub fn check(file: &Path) -> Result<(Config, State), DaemonError> {
     let text =
         std::fs::read_to_string(file).map_err(|error| DaemonError::File { file: file.to_owned(), error })?;
     let config = Config::parse(&file.display().to_string(), &text)?;
@@ -122,22 +118,15 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
 pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError> {
     // Before any thread starts, so that all of them leave signals to this one.
     let signals = Signals::take().map_err(|error| DaemonError::Os { doing: "taking signals", error })?;
-    if !capability::may_administer_network() {
-        return Err(DaemonError::NotAllowed);
-    }
-    let given = config.as_deref().map(check).transpose()?;
-    let _alone = Alone::take()?;
-    let (region, generation, state, made) = open_region(name, given.as_ref())?;
-    let mut lbd = Lbd::start(region, generation, &state, config).inspect_err(|_| {
-        // It would be followed at the next start, whatever is mended in the file until then.
-        if made && let Err(error) = Region::remove(name) {
-            warn!(%error, "the region that was made just now stays");
-        }
+    let (_alone, given) = take_place(config.as_deref())?;
+    let mut lbd = start(name, given.as_ref(), |region, generation, state| {
+        let lbd = Lbd::start(region, generation, &state, config)?;
+        info!(
+            region = %name, %generation, services = state.services.len(), targets = state.targets_used().count(),
+            queues = %state.balancer.queues, "ready"
+        );
+        Ok(lbd)
     })?;
-    info!(
-        region = %name, %generation, services = state.services.len(), targets = state.targets_used().count(),
-        queues = %state.balancer.queues, "ready"
-    );
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "the service manager cannot be told");
     }
@@ -146,10 +135,37 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
     result
 }
 
+/// A file that was read and checked, with the state that it asks for.
+type Given = (Config, State);
+
+/// Makes sure that this process may do it, that the file is valid, and that nobody else is at work.
+fn take_place(config: Option<&Path>) -> Result<(Alone, Option<Given>), DaemonError> {
+    if !capability::may_administer_network() {
+        return Err(DaemonError::NotAllowed);
+    }
+    let given = config.map(check).transpose()?;
+    Ok((Alone::take()?, given))
+}
+
+/// Does what is asked for with the region and its state.
+fn start<T>(
+    name: &RegionName,
+    given: Option<&Given>,
+    with: impl FnOnce(Region, Generation, State) -> Result<T, DaemonError>,
+) -> Result<T, DaemonError> {
+    let (region, generation, state, made) = open_region(name, given)?;
+    with(region, generation, state).inspect_err(|_| {
+        // It would be followed at the next start, whatever is mended in the file until then.
+        if made && let Err(error) = Region::remove(name) {
+            warn!(%error, "the region that was made just now stays");
+        }
+    })
+}
+
 /// The region with its state: made from the file if there is none, and whether it was.
 fn open_region(
     name: &RegionName,
-    given: Option<&(Config, State)>,
+    given: Option<&Given>,
 ) -> Result<(Region, Generation, State, bool), DaemonError> {
     let (mut region, made) = match Region::open(name) {
         Ok(region) => (region, false),
@@ -184,32 +200,15 @@ struct Lbd {
     config: Option<PathBuf>,
     region: Region,
     shown: Arc<ArcSwap<Mapping>>,
-    shared: Arc<Shared>,
-    routing: Routing,
-    queue_by: QueueBy,
-    queues: QueueRange,
-    fragment_queue: QueueNum,
-    mark_mask: MarkMask,
-    tables: nft::Tables,
+    kernel: Kernel,
     tun: Arc<Tun>,
     workers: Workers,
     daemon: Daemon,
-    /// What the kernel should have.
-    wanted: Option<Wanted>,
     checks: u32,
     /// With the region and what it says.
     trouble: Trouble,
     /// With mending the kernel.
     mending: Trouble,
-}
-
-/// What one state asks of the kernel, and the workers' side of it.
-struct Wanted {
-    forwarding: Arc<Forwarding>,
-    routing: routing::Desired,
-    ruleset: Ruleset,
-    /// See [`routing::tier_devices`].
-    tier_devices: Vec<String>,
 }
 
 /// What was last complained about, so that it is not said every second.
@@ -255,29 +254,21 @@ impl Lbd {
         daemon.write(&mut mapping).map_err(unusable)?;
         let shown = Arc::new(ArcSwap::new(mapping));
         let shared = Arc::new(Shared::new(Forwarding::new(state, generation)?));
-        let routing = routing_that_tells(&shared)?;
         let mut lbd = Self {
             config,
             region,
             shown,
-            shared,
-            queue_by,
-            queues: state.balancer.queues,
-            fragment_queue: state.balancer.fragment_queue,
-            daemon,
-            mark_mask: state.balancer.mark_mask,
-            wanted: None,
-            checks: 0,
-            routing,
-            tables: nft::Tables::default(),
+            kernel: Kernel::open(state, queue_by, &shared)?,
             tun: opened.tun(),
             workers: Workers::default(),
+            daemon,
+            checks: 0,
             trouble: Trouble::default(),
             mending: Trouble::default(),
         };
-        tend_tun(&lbd.tun, &lbd.shared, &mut lbd.routing)?;
-        lbd.put_in_force(state, generation)?;
-        lbd.workers.start(opened, &lbd.shared, &lbd.shown)?;
+        tend_tun(&lbd.tun, &mut lbd.kernel)?;
+        lbd.kernel.put_in_force(state, generation)?;
+        lbd.workers.start(opened, &shared, &lbd.shown)?;
         lbd.adopted(generation);
         Ok(lbd)
     }
@@ -347,8 +338,8 @@ impl Lbd {
         if generation == self.daemon.adopted {
             return Ok(());
         }
-        if let Err(error) = self.put_in_force(&state, generation) {
-            self.go_back();
+        if let Err(error) = self.kernel.put_in_force(&state, generation) {
+            self.kernel.go_back();
             return Err(error);
         }
         self.adopted(generation);
@@ -356,102 +347,10 @@ impl Lbd {
         Ok(())
     }
 
-    /// Kernel and workers shall do what `state` says. A target whose next hop is out of reach now holds up no other: it
-    /// is tried again at every repair.
-    fn put_in_force(&mut self, state: &State, generation: Generation) -> Result<(), DaemonError> {
-        let mut state = state.clone();
-        let balancer = &mut state.balancer;
-        let of_start = (self.queues, self.fragment_queue, self.mark_mask);
-        if (balancer.queues, balancer.fragment_queue, balancer.mark_mask) != of_start {
-            let mask = format!("{:#x}", balancer.mark_mask.bits());
-            warn!(
-                queues = %balancer.queues, fragment_queue = balancer.fragment_queue.0, mark_mask = mask,
-                "other queues or marks are used from the next start on"
-            );
-            (balancer.queues, balancer.fragment_queue, balancer.mark_mask) = of_start;
-        }
-        let missing = |name: &&InterfaceName| interface_index(name.as_str()).is_none();
-        for interface in state.balancer.interfaces.iter().filter(missing) {
-            warn!(%interface, "there is no such device now: nothing comes in by it");
-        }
-        let forwarding = Arc::new(Forwarding::new(&state, generation)?);
-        let wanted = Wanted {
-            routing: routing::desired(&state)?,
-            ruleset: Ruleset::new(&state, &Claims::of(forwarding.classifier()), self.queue_by)?,
-            tier_devices: routing::tier_devices(&state).collect(),
-            forwarding,
-        };
-        let diff = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?;
-        let (before, after) = diff.around_ruleset();
-        let left = self.routing.apply_reachable(&before)?;
-        // New devices are told already; these may have been backends' until now. What leaves the tier still counts.
-        links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        let applied = nft::apply(&wanted.ruleset, &mut self.tables)?;
-        self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
-        // Before routes go that they lead to. Without them all is as it should be as long as lbd decides.
-        let entries_changed = self.tables.apply(&wanted.ruleset.tables).unwrap_or_else(|error| {
-            error!(%error, "the kernel's copies of the tables are not up to date; they are tried again every few seconds");
-            0
-        });
-        self.routing.apply(&after)?;
-        for problem in &left {
-            error!(%problem, "a target is out of reach; it is tried again every few seconds");
-        }
-        if left.is_empty() {
-            for note in self.routing.converge(&wanted.routing)?.notes {
-                warn!("{note}");
-            }
-        }
-        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        let pinned = |last: &Wanted| last.forwarding.steering() == Steering::SynOnly;
-        if wanted.forwarding.steering() == Steering::EveryPacket && self.wanted.as_ref().is_none_or(pinned) {
-            forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
-        }
-        self.wanted = Some(wanted);
-        info!(
-            routing_changes = before.len() + after.len(), rules = ?applied.structure, elements_added = applied.elements_added,
-            elements_deleted = applied.elements_deleted, entries_changed, "in force"
-        );
-        Ok(())
-    }
-
-    /// After a change that failed half-way: kernel and workers as they were for the last good state. What that needs and
-    /// cannot have now comes with a repair.
-    fn go_back(&mut self) {
-        let Some(wanted) = &self.wanted else { return };
-        let after = restore_before_ruleset(&mut self.routing, &wanted.routing);
-        let ruleset = nft::apply(&wanted.ruleset, &mut self.tables);
-        // Before routes go that their entries lead to now.
-        let tables = self.tables.apply(&wanted.ruleset.tables);
-        let routing =
-            after.and_then(|after| if ruleset.is_ok() { self.routing.apply(&after) } else { Ok(()) });
-        if let Err(error) = routing {
-            error!(%error, "routing of the last good state");
-        }
-        if let Err(error) = ruleset {
-            error!(%error, "ruleset of the last good state");
-        }
-        if let Err(error) = tables {
-            error!(%error, "the kernel's copies of the tables of the last good state");
-        }
-        self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
-        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-    }
-
-    /// Mends what somebody else has changed: a link that went down takes its routes along, a service that reloads the
-    /// host's own rules may flush ours. What cannot be mended holds up nothing else.
-    ///
-    /// # Errors
-    /// The first thing that cannot be mended.
+    /// The kernel, and the device by which held fragments come back.
     fn repair(&mut self) -> Result<(), DaemonError> {
-        let Some(wanted) = &self.wanted else { return Ok(()) };
-        // First, since an entrance must not open without it.
-        let ruleset = mend_ruleset(&wanted.ruleset, &mut self.tables);
-        let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok());
-        let tables = mend_tables(&mut self.tables, &wanted.ruleset);
-        let tun = mend_tun(&self.tun, &self.shared, &mut self.routing);
-        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        ruleset.and(tables).and(routing).and(tun)
+        let kernel = self.kernel.repair();
+        kernel.and(mend_tun(&self.tun, &mut self.kernel))
     }
 
     fn adopted(&mut self, generation: Generation) {
@@ -510,43 +409,11 @@ impl Lbd {
 
     /// Ends the workers; the kernel keeps what it has.
     fn end(mut self) {
-        self.workers.end(&self.shared);
+        self.workers.end(&self.kernel.shared);
         self.daemon.pid = 0;
         let _ = self.daemon.write(&mut self.region.mapping());
         info!("ended; the kernel goes on by itself");
     }
-}
-
-/// Nothing keeps the entries of flows up to date while every packet is steered by itself, so they must not be found by who
-/// comes later. That they cannot be deleted harms nobody now.
-fn forget_pins(elements: &Elements, mask: MarkMask) {
-    match Conntrack::open().and_then(|mut conntrack| conntrack.forget(mask, |to| elements.has_vip(to))) {
-        Ok(0) => {}
-        Ok(flows) => {
-            info!(flows, "every packet is steered by itself: connection tracking has forgotten the flows");
-        }
-        Err(error) => warn!(
-            %error,
-            "connection tracking keeps the marks of flows that were pinned; before steering is \"syn-only\" again, \
-             delete them: conntrack -D --dst VIP"
-        ),
-    }
-}
-
-/// Logs what the host lacks; what is needed is an error.
-fn look_at_host(state: &State) -> Result<QueueBy, DaemonError> {
-    info!("looking at what the kernel has");
-    let probe = probe::probe(&state.balancer)?;
-    let mut fatal = Vec::new();
-    for finding in &probe.findings {
-        let probe::Finding { name, value, wanted, severity, advice } = finding;
-        match severity {
-            Severity::Note => info!(name, value, wanted, "{advice}"),
-            Severity::Warning => warn!(name, value, wanted, "{advice}"),
-            Severity::Error => fatal.push(format!("{name} is {value}, wanted {wanted}: {advice}")),
-        }
-    }
-    if fatal.is_empty() { Ok(probe.queue_by) } else { Err(DaemonError::KernelParts(fatal.join("\n  "))) }
 }
 
 #[cfg(test)]

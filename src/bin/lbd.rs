@@ -24,6 +24,9 @@ struct Arguments {
     /// Only check the configuration file.
     #[arg(long, requires = "config", conflicts_with = "cleanup")]
     check: bool,
+    /// Put what the region says in force in the kernel, without deciding about anything, and end; for when no lbd shall run.
+    #[arg(long, conflicts_with_all = ["check", "cleanup"])]
+    once: bool,
     /// Remove everything that lbd has set up: ruleset, rules, routes, devices and the region.
     #[arg(long)]
     cleanup: bool,
@@ -36,9 +39,11 @@ const EXAMPLES: &str = "\
 Examples:
   lbd --config /etc/synrail.toml            start, or take over what is there
   lbd --config /etc/synrail.toml --check    say what is wrong with the file, change nothing
+  lbd --once                                while no lbd runs: what lbctl has changed comes into force
   lbd --cleanup                             leave nothing behind
 
-Exit status: 0 ended as asked, or the file is valid; 1 could not start or go on; 2 wrong usage.";
+Exit status: 0 ended as asked, or the file is valid; 1 could not start or go on, or (--once) not all
+is in force; 2 wrong usage.";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -60,6 +65,8 @@ fn main() -> ExitCode {
                 println!("removed {what}");
             }
         }),
+        Arguments { once: true, config, shm, .. } => daemon::once(config.as_deref(), &shm)
+            .map(|generation| println!("generation {generation} is in force in the kernel; no lbd runs")),
         Arguments { config, shm, .. } => daemon::run(config, &shm),
     };
     match result {

@@ -212,7 +212,7 @@ fn finish(
             // With a ruleset in place the kernel goes on, by what it was given last.
             let kernel = match (env.ruleset_counters)() {
                 Some(ruleset) if !ruleset.is_empty() => {
-                    "; till one does, the kernel goes by the tables that it has, if any"
+                    "; the kernel goes by the tables that it was given last, until one does or `lbd --once` is run"
                 }
                 _ => "",
             };

@@ -45,8 +45,18 @@ impl DaemonView {
 }
 
 /// One line about the lbd that follows the region, or that none does.
-pub(super) fn line(lbd: Option<&DaemonView>, live: Generation, unix_seconds: u64) -> String {
-    lbd.map_or_else(|| "none follows this region".to_owned(), |lbd| lbd.line(live, unix_seconds))
+pub(super) fn line(region: &mut Region, live: Generation, unix_seconds: u64) -> Result<String, CtlError> {
+    if let Some(lbd) = DaemonView::of(region)? {
+        return Ok(lbd.line(live, unix_seconds));
+    }
+    let left = match last(region)?.adopted {
+        0 => String::new(),
+        adopted if adopted >= live.0 => format!("; generation {adopted} is in force in the kernel"),
+        adopted => format!(
+            "; generation {adopted} is in force in the kernel, {live} NOT YET: start lbd, or `lbd --once`"
+        ),
+    };
+    Ok(format!("none follows this region{left}"))
 }
 
 /// What the last lbd left, whether it lives or not.

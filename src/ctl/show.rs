@@ -39,6 +39,8 @@ struct RegionView {
     name: String,
     path: String,
     generation: u64,
+    /// The one that an lbd has put in force last, whether it still runs or not; 0: none yet.
+    in_force: u64,
     layout_version: u32,
 }
 
@@ -63,20 +65,18 @@ struct NamedTarget {
 pub(super) fn show(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
     let mut region = Region::open(name)?;
     let (generation, state) = region.state()?;
-    let lbd = DaemonView::of(&mut region)?;
     if json {
-        show_json(env, name, generation, &state, lbd)
+        show_json(env, &mut region, generation, &state)
     } else {
-        show_text(env, name, generation, &state, lbd)
+        show_text(env, &mut region, generation, &state)
     }
 }
 
 fn show_json(
     env: &mut Env<'_>,
-    name: &RegionName,
+    region: &mut Region,
     generation: Generation,
     state: &State,
-    lbd: Option<DaemonView>,
 ) -> Result<Status, CtlError> {
     let whole = |(service, view)| WholeService {
         service: view,
@@ -85,11 +85,13 @@ fn show_json(
         table: &service.table,
     };
     let named = |(target, names)| NamedTarget { target: TargetView::new(state, target), names };
+    let (lbd, in_force) = (DaemonView::of(region)?, daemon::last(region)?.adopted);
     env.json(&Everything {
         region: RegionView {
-            name: name.to_string(),
-            path: name.path().display().to_string(),
+            name: region.name().to_string(),
+            path: region.name().path().display().to_string(),
             generation: generation.0,
+            in_force,
             layout_version: LAYOUT_VERSION,
         },
         lbd,
@@ -102,14 +104,13 @@ fn show_json(
 
 fn show_text(
     env: &mut Env<'_>,
-    name: &RegionName,
+    region: &mut Region,
     generation: Generation,
     state: &State,
-    lbd: Option<DaemonView>,
 ) -> Result<Status, CtlError> {
     let balancer = &state.balancer;
-    let lbd = daemon::line(lbd.as_ref(), generation, env.unix_seconds);
-    env.print(format_args!("region    {name}, generation {generation}"))?;
+    let lbd = daemon::line(region, generation, env.unix_seconds)?;
+    env.print(format_args!("region    {}, generation {generation}", region.name()))?;
     env.print(format_args!("lbd       {lbd}"))?;
     let interfaces: Vec<&str> = balancer.interfaces.iter().map(|interface| interface.as_str()).collect();
     let interfaces =

@@ -241,6 +241,23 @@ fn a_change_is_in_force_when_lbd_has_taken_it_over() {
 }
 
 #[test]
+fn what_the_last_lbd_has_put_in_force_is_told() {
+    let lb = Lb::new("in-force");
+    lb.done("create -i 5 100 10");
+    assert!(lb.done("show").contains("none follows this region\n"));
+    drop(lb.daemon(1));
+    assert!(lb.done("show").contains("none follows this region; generation 1 is in force in the kernel\n"));
+    lb.done("deactivate 1");
+    assert!(
+        lb.done("show")
+            .contains("generation 1 is in force in the kernel, 2 NOT YET: start lbd, or `lbd --once`\n")
+    );
+    let show = lb.json("show --json");
+    assert_eq!((&show["region"]["in_force"], &show["region"]["generation"]), (&1.into(), &2.into()));
+    assert_eq!(show["lbd"], Value::Null);
+}
+
+#[test]
 fn what_somebody_needs_is_not_removed() {
     let lb = Lb::new("clean");
     lb.refused("clean", Status::Failed, "there is no region");

@@ -1,8 +1,7 @@
 //! `tier`: the balancers that share the work of fragments.
 
 use super::{
-    Env, Status,
-    daemon::{self, DaemonView},
+    Env, Status, daemon,
     error::CtlError,
     text::{Table, bar, count, natural, percent},
     view::TierView,
@@ -17,8 +16,7 @@ pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<S
     if json {
         return env.json(&view);
     }
-    let lbd = DaemonView::of(&mut region)?;
-    let lbd = daemon::line(lbd.as_ref(), generation, env.unix_seconds);
+    let lbd = daemon::line(&mut region, generation, env.unix_seconds)?;
     let (all, active) = (view.members.len(), view.members.iter().filter(|member| member.active).count());
     if all == 0 {
         env.print(format_args!(

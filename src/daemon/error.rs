@@ -48,6 +48,11 @@ pub enum DaemonError {
         "region \"{0}\" names no interfaces, so nothing would be steered; give it a configuration with `lbctl apply FILE`"
     )]
     NoInterfaces(RegionName),
+    /// The region changes faster than the kernel can be made to follow.
+    #[error(
+        "region \"{0}\" is changed all the time; not all of its last state is in force: run it again, or lbd for good"
+    )]
+    Unsettled(RegionName),
     /// No right to set up the network.
     #[error("lbd needs CAP_NET_ADMIN; run it as root")]
     NotAllowed,

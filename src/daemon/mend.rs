@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::{DaemonError, links};
+use super::{DaemonError, kernel::Kernel, links};
 use crate::{
     plan::{
         elements::FRAGMENTS_DEVICE,
@@ -26,14 +26,14 @@ pub(super) fn routing_that_tells(shared: &Arc<Shared>) -> Result<Routing, Routin
 }
 
 /// Makes sure of the device by which held fragments come back; says whether anything was to do.
-pub(super) fn tend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<bool, DaemonError> {
+pub(super) fn tend_tun(tun: &Tun, kernel: &mut Kernel) -> Result<bool, DaemonError> {
     let new = tun.renew()?;
-    links::set_tun(shared, tun.index());
-    Ok(routing.set_up_fragments_device()? || new)
+    links::set_tun(&kernel.shared, tun.index());
+    Ok(kernel.routing.set_up_fragments_device()? || new)
 }
 
-pub(super) fn mend_tun(tun: &Tun, shared: &Shared, routing: &mut Routing) -> Result<(), DaemonError> {
-    if tend_tun(tun, shared, routing)? {
+pub(super) fn mend_tun(tun: &Tun, kernel: &mut Kernel) -> Result<(), DaemonError> {
+    if tend_tun(tun, kernel)? {
         warn!(device = FRAGMENTS_DEVICE, "our device was not as it should be; it is mended");
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Against the kernel that runs. Run as root: `cargo test daemon -- --ignored`.
 
-use super::*;
+use super::{kernel::Wanted, *};
 use crate::{
     sys::namespace::{in_namespace, shell},
     worker::Links,
@@ -33,30 +33,17 @@ impl Drop for Name {
 fn lbd(name: &RegionName, state: &State) -> Lbd {
     let region = Region::create(name, state).unwrap();
     let generation = Generation(1);
-    let forwarding = Arc::new(Forwarding::new(state, generation).unwrap());
     let shared = Arc::new(Shared::new(Forwarding::new(state, generation).unwrap()));
-    let queue_by = nft::queue_by().unwrap();
-    let wanted = Wanted {
-        routing: routing::desired(state).unwrap(),
-        ruleset: Ruleset::new(state, &Claims::of(forwarding.classifier()), queue_by).unwrap(),
-        tier_devices: routing::tier_devices(state).collect(),
-        forwarding,
-    };
+    let mut kernel = Kernel::open(state, nft::queue_by().unwrap(), &shared).unwrap();
+    kernel.wanted = Some(Wanted::by(state, generation, kernel.queue_by).unwrap());
     Lbd {
         config: None,
         shown: Arc::new(ArcSwap::new(region.mapping())),
         region,
-        routing: routing_that_tells(&shared).unwrap(),
-        tables: nft::Tables::default(),
-        shared,
-        queue_by,
-        queues: state.balancer.queues,
-        fragment_queue: state.balancer.fragment_queue,
-        mark_mask: state.balancer.mark_mask,
+        kernel,
         tun: Arc::new(Tun::open().unwrap()),
         workers: Workers::default(),
         daemon: Daemon { adopted: generation, ..Daemon::default() },
-        wanted: Some(wanted),
         checks: 0,
         trouble: Trouble::default(),
         mending: Trouble::default(),
@@ -81,10 +68,10 @@ fn what_cannot_be_mended_holds_up_nothing_else() {
             shell(spoil);
             in_the_way(&mut lbd);
             assert!(!lbd.tun.renew().unwrap(), "{spoil}");
-            assert!(!lbd.routing.set_up_fragments_device().unwrap(), "{spoil}");
-            assert!(nft::in_force(&lbd.wanted.as_ref().unwrap().ruleset).unwrap(), "{spoil}");
+            assert!(!lbd.kernel.routing.set_up_fragments_device().unwrap(), "{spoil}");
+            assert!(nft::in_force(&lbd.kernel.wanted.as_ref().unwrap().ruleset).unwrap(), "{spoil}");
             let links = Links { tun: lbd.tun.index(), tier: links::indexes(&["sr-1".to_owned()]) };
-            assert_eq!(**lbd.shared.links.load(), links, "{spoil}");
+            assert_eq!(**lbd.kernel.shared.links.load(), links, "{spoil}");
         }
     });
 }
@@ -102,7 +89,7 @@ fn the_kernel_is_mended_whatever_is_wrong_with_the_region() {
         }
         assert!(!lbd.trouble.0.is_empty());
         assert_eq!(lbd.mending.0, "");
-        assert!(nft::in_force(&lbd.wanted.as_ref().unwrap().ruleset).unwrap());
+        assert!(nft::in_force(&lbd.kernel.wanted.as_ref().unwrap().ruleset).unwrap());
     });
 }
 
@@ -113,19 +100,19 @@ fn what_must_wait_for_the_ruleset_does_so_when_that_cannot_be_had() {
         let name = Name(format!("synrail-waits-{}", std::process::id()).parse().unwrap());
         let state = State::empty(Config::parse("a test", FILE).unwrap().balancer);
         let mut lbd = lbd(&name.0, &state);
-        let good = lbd.wanted.as_ref().unwrap().ruleset.clone();
+        let good = lbd.kernel.wanted.as_ref().unwrap().ruleset.clone();
         let refused = || {
             let mut ruleset = good.clone();
             ruleset.structure.text = "no ruleset at all".to_owned();
             ruleset
         };
-        for mend in [|lbd: &mut Lbd| _ = lbd.repair(), Lbd::go_back] {
+        for mend in [|lbd: &mut Lbd| _ = lbd.repair(), |lbd: &mut Lbd| lbd.kernel.go_back()] {
             // A rule that nobody wants any more: pure removals wait as entrances do.
             shell("nft flush ruleset; ip rule add priority 12000 fwmark 5 lookup 20005 protocol 201");
-            lbd.wanted.as_mut().unwrap().ruleset = refused();
+            lbd.kernel.wanted.as_mut().unwrap().ruleset = refused();
             mend(&mut lbd);
             shell("ip rule | grep -q ^12000:");
-            lbd.wanted.as_mut().unwrap().ruleset = good.clone();
+            lbd.kernel.wanted.as_mut().unwrap().ruleset = good.clone();
             mend(&mut lbd);
             shell("! ip rule | grep -q ^12000:");
             assert!(nft::in_force(&good).unwrap());
@@ -143,18 +130,17 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         let (head, _) = FILE.split_once("[[tier.balancer]]").unwrap();
         let state = State::new(&Config::parse("a test", &format!("{head}{service}")).unwrap()).unwrap();
         let mut lbd = lbd(&name.0, &state);
-        let good = lbd.wanted.as_ref().unwrap().ruleset.clone();
+        let good = lbd.kernel.wanted.as_ref().unwrap().ruleset.clone();
         // What it finds by itself, whatever lbd thinks that it knows.
         let differ = || nft::Tables::default().apply(&good.tables).unwrap();
         lbd.repair().unwrap();
         assert_eq!((good.tables[0].entries().len(), differ()), (97, 0));
         // A change that fails when the kernel has the new tables already.
         let other = state.set_active(None, &["a".to_owned()], false).unwrap();
-        let forwarding = Forwarding::new(&other, Generation(2)).unwrap();
-        let other = Ruleset::new(&other, &Claims::of(forwarding.classifier()), lbd.queue_by).unwrap();
-        nft::apply(&other, &mut lbd.tables).unwrap();
-        assert!(lbd.tables.apply(&other.tables).unwrap() > 40);
-        lbd.go_back();
+        let other = Wanted::by(&other, Generation(2), lbd.kernel.queue_by).unwrap().ruleset;
+        nft::apply(&other, &mut lbd.kernel.tables).unwrap();
+        assert!(lbd.kernel.tables.apply(&other.tables).unwrap() > 40);
+        lbd.kernel.go_back();
         assert_eq!(differ(), 0);
         let flush = format!("nft flush map inet synrail {}", good.tables[0].map);
         for spoil in ["nft flush ruleset", &flush] {

@@ -3,7 +3,8 @@
 #
 # One backend is out of service, so that the tables are not those of the start. TCP, UDP, datagrams in fragments, pings; by all
 # three kinds of hash. Flows that began with lbd go on, and those that began without it go on when it is back, where they are.
-# In the end a service has no table in the kernel: then its new flows wait, which shows that it was the tables.
+# Then a service has no table in the kernel: its new flows wait, which shows that it was the tables. In the end lbd --once makes
+# the kernel follow what lbctl has changed without an lbd; no queue has a listener, and still no flow goes astray.
 # topology: dsr:servers=4
 # needs: queue conntrack gre traffic nft_hash python3
 # captures: no
@@ -111,3 +112,23 @@ expect_eq "connections to web that began" "$(gojq .opened none.json)" 0
 expect_ge "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 5
 traffic_to connect "$NEAR4:$PORT" --connections 5 --timeout-ms 20000
 expect_eq "connections to near that began" "$(gojq .opened "$REPLY")" 5
+
+step "the kernel follows without lbd"
+once() {
+    local live in_force
+    in_ns lb201 lbd --once --shm lb201 > once.txt 2> once.log || { cat once.log >&2; broken "lbd --once failed"; }
+    read -r live in_force < <(lbctl_in lb201 show --json | gojq --raw-output '.region | "\(.generation) \(.in_force)"')
+    expect_eq "lbd --once says" "$(cat once.txt)" "generation $live is in force in the kernel; no lbd runs"
+    expect_eq "generation that lbctl shows as in force" "$in_force" "$live"
+}
+change lb201 deactivate s4
+once
+expect_eq "services without a table in the kernel that lbd --once names" "$(sed -n 's/.* service=\([^ ]*\).*/\1/p' once.log)" web
+change lb201 apply "$WORK/lb201.toml"
+change lb201 activate s4
+change lb201 deactivate s1
+once
+decided=$(ruleset_counter lb201 by_kernel)
+connect_all 20
+expect_ge "packets that the kernel decided about" "$(($(ruleset_counter lb201 by_kernel) - decided))" 40
+expect_eq "servers of these connections" "$(gojq --raw-output '.servers | keys | join(" ")' "$REPLY")" "s3 s4"

@@ -1,0 +1,221 @@
+//! The kernel's side of lbd: what a state asks of it is put there, kept there, and put back when a newer state fails.
+//!
+//! Order of a change: new routes, rules and elements; then the workers' tables, then the kernel's copies of them; then
+//! routes that nobody needs any more. Devices by which routers send packets in GRE are removed before all this, and set up
+//! after it. Tunnels to backends and the tier are up before the rules that drop what they bring for no VIP: their routes
+//! need them up. At a first start they are so for as long as one run of nft takes; they take packets of those ends alone.
+
+use std::sync::Arc;
+
+use tracing::{error, info, warn};
+
+use super::{
+    DaemonError, links,
+    mend::{mend_routing, mend_ruleset, mend_tables, restore_before_ruleset, routing_that_tells},
+};
+use crate::{
+    balance::Forwarding,
+    config::{Balancer, InterfaceName, QueueRange, Steering},
+    ids::{Generation, MarkMask, QueueNum},
+    plan::{
+        elements::{Claims, Elements},
+        routing,
+        ruleset::{QueueBy, Ruleset},
+    },
+    state::State,
+    sys::{
+        conntrack::Conntrack,
+        interface_index, nft,
+        probe::{self, Severity},
+        rtnetlink::{Routing, RoutingError},
+    },
+    worker::Shared,
+};
+
+/// What lbd has set up, and with what.
+pub(super) struct Kernel {
+    pub(super) shared: Arc<Shared>,
+    pub(super) routing: Routing,
+    pub(super) tables: nft::Tables,
+    pub(super) queue_by: QueueBy,
+    of_start: OfStart,
+    /// What the kernel should have.
+    pub(super) wanted: Option<Wanted>,
+}
+
+/// Settings that hold until the next start.
+#[derive(PartialEq, Eq)]
+struct OfStart {
+    queues: QueueRange,
+    fragment_queue: QueueNum,
+    mark_mask: MarkMask,
+}
+
+/// What one state asks of the kernel, and the workers' side of it.
+pub(super) struct Wanted {
+    pub(super) forwarding: Arc<Forwarding>,
+    pub(super) routing: routing::Desired,
+    pub(super) ruleset: Ruleset,
+    /// See [`routing::tier_devices`].
+    pub(super) tier_devices: Vec<String>,
+}
+
+impl OfStart {
+    fn of(balancer: &Balancer) -> Self {
+        Self {
+            queues: balancer.queues,
+            fragment_queue: balancer.fragment_queue,
+            mark_mask: balancer.mark_mask,
+        }
+    }
+}
+
+impl Wanted {
+    pub(super) fn by(state: &State, generation: Generation, queue_by: QueueBy) -> Result<Self, DaemonError> {
+        let forwarding = Arc::new(Forwarding::new(state, generation)?);
+        Ok(Self {
+            routing: routing::desired(state)?,
+            ruleset: Ruleset::new(state, &Claims::of(forwarding.classifier()), queue_by)?,
+            tier_devices: routing::tier_devices(state).collect(),
+            forwarding,
+        })
+    }
+}
+
+impl Kernel {
+    /// Nothing is changed yet.
+    pub(super) fn open(state: &State, queue_by: QueueBy, shared: &Arc<Shared>) -> Result<Self, DaemonError> {
+        Ok(Self {
+            shared: Arc::clone(shared),
+            routing: routing_that_tells(shared)?,
+            tables: nft::Tables::default(),
+            queue_by,
+            of_start: OfStart::of(&state.balancer),
+            wanted: None,
+        })
+    }
+
+    /// Kernel and workers shall do what `state` says. A target whose next hop is out of reach now holds up no other: it
+    /// is tried again at every repair.
+    pub(super) fn put_in_force(&mut self, state: &State, generation: Generation) -> Result<(), DaemonError> {
+        let mut state = state.clone();
+        let balancer = &mut state.balancer;
+        if OfStart::of(balancer) != self.of_start {
+            let mask = format!("{:#x}", balancer.mark_mask.bits());
+            warn!(
+                queues = %balancer.queues, fragment_queue = balancer.fragment_queue.0, mark_mask = mask,
+                "other queues or marks are used from the next start on"
+            );
+            let OfStart { queues, fragment_queue, mark_mask } = self.of_start;
+            (balancer.queues, balancer.fragment_queue, balancer.mark_mask) =
+                (queues, fragment_queue, mark_mask);
+        }
+        let missing = |name: &&InterfaceName| interface_index(name.as_str()).is_none();
+        for interface in state.balancer.interfaces.iter().filter(missing) {
+            warn!(%interface, "there is no such device now: nothing comes in by it");
+        }
+        let wanted = Wanted::by(&state, generation, self.queue_by)?;
+        let diff = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?;
+        let (before, after) = diff.around_ruleset();
+        let left = self.routing.apply_reachable(&before)?;
+        // New devices are told already; these may have been backends' until now. What leaves the tier still counts.
+        links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
+        let applied = nft::apply(&wanted.ruleset, &mut self.tables)?;
+        self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
+        // Before routes go that they lead to. Without them all is as it should be as long as lbd decides.
+        let entries_changed = self.tables.apply(&wanted.ruleset.tables).unwrap_or_else(|error| {
+            error!(%error, "the kernel's copies of the tables are not up to date; lbd tries again every few seconds");
+            0
+        });
+        self.routing.apply(&after)?;
+        for problem in &left {
+            error!(%problem, "a target is out of reach; lbd tries again every few seconds");
+        }
+        if left.is_empty() {
+            for note in self.routing.converge(&wanted.routing)?.notes {
+                warn!("{note}");
+            }
+        }
+        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
+        let pinned = |last: &Wanted| last.forwarding.steering() == Steering::SynOnly;
+        if wanted.forwarding.steering() == Steering::EveryPacket && self.wanted.as_ref().is_none_or(pinned) {
+            forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
+        }
+        self.wanted = Some(wanted);
+        info!(
+            routing_changes = before.len() + after.len(), rules = ?applied.structure, elements_added = applied.elements_added,
+            elements_deleted = applied.elements_deleted, entries_changed, "in force"
+        );
+        Ok(())
+    }
+
+    /// After a change that failed half-way: kernel and workers as they were for the last good state. What that needs and
+    /// cannot have now comes with a repair.
+    pub(super) fn go_back(&mut self) {
+        let Some(wanted) = &self.wanted else { return };
+        let after = restore_before_ruleset(&mut self.routing, &wanted.routing);
+        let ruleset = nft::apply(&wanted.ruleset, &mut self.tables);
+        // Before routes go that their entries lead to now.
+        let tables = self.tables.apply(&wanted.ruleset.tables);
+        let routing =
+            after.and_then(|after| if ruleset.is_ok() { self.routing.apply(&after) } else { Ok(()) });
+        if let Err(error) = routing {
+            error!(%error, "routing of the last good state");
+        }
+        if let Err(error) = ruleset {
+            error!(%error, "ruleset of the last good state");
+        }
+        if let Err(error) = tables {
+            error!(%error, "the kernel's copies of the tables of the last good state");
+        }
+        self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
+        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
+    }
+
+    /// Mends what somebody else has changed: a link that went down takes its routes along, a service that reloads the
+    /// host's own rules may flush ours. What cannot be mended holds up nothing else.
+    ///
+    /// # Errors
+    /// The first thing that cannot be mended.
+    pub(super) fn repair(&mut self) -> Result<(), DaemonError> {
+        let Some(wanted) = &self.wanted else { return Ok(()) };
+        // First, since an entrance must not open without it.
+        let ruleset = mend_ruleset(&wanted.ruleset, &mut self.tables);
+        let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok());
+        let tables = mend_tables(&mut self.tables, &wanted.ruleset);
+        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
+        ruleset.and(tables).and(routing)
+    }
+}
+
+/// Nothing keeps the entries of flows up to date while every packet is steered by itself, so they must not be found by who
+/// comes later. That they cannot be deleted harms nobody now.
+fn forget_pins(elements: &Elements, mask: MarkMask) {
+    match Conntrack::open().and_then(|mut conntrack| conntrack.forget(mask, |to| elements.has_vip(to))) {
+        Ok(0) => {}
+        Ok(flows) => {
+            info!(flows, "every packet is steered by itself: connection tracking has forgotten the flows");
+        }
+        Err(error) => warn!(
+            %error,
+            "connection tracking keeps the marks of flows that were pinned; before steering is \"syn-only\" again, \
+             delete them: conntrack -D --dst VIP"
+        ),
+    }
+}
+
+/// Logs what the host lacks; what is needed is an error.
+pub(super) fn look_at_host(state: &State) -> Result<QueueBy, DaemonError> {
+    info!("looking at what the kernel has");
+    let probe = probe::probe(&state.balancer)?;
+    let mut fatal = Vec::new();
+    for finding in &probe.findings {
+        let probe::Finding { name, value, wanted, severity, advice } = finding;
+        match severity {
+            Severity::Note => info!(name, value, wanted, "{advice}"),
+            Severity::Warning => warn!(name, value, wanted, "{advice}"),
+            Severity::Error => fatal.push(format!("{name} is {value}, wanted {wanted}: {advice}")),
+        }
+    }
+    if fatal.is_empty() { Ok(probe.queue_by) } else { Err(DaemonError::KernelParts(fatal.join("\n  "))) }
+}
