@@ -1,5 +1,11 @@
 use super::*;
-use crate::config::{FragmentLimits, TracerSettings};
+use crate::{
+    config::{
+        Balancer, Encap, FragmentLimits, HashMode, Path, Pmtu, Protocol, Protocols, QueueRange, Steering,
+        TableSize, Timeouts, TracerSettings,
+    },
+    ids::MarkMask,
+};
 
 const WHOLE: &str = r#"
 [balancer]

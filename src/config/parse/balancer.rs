@@ -1,0 +1,120 @@
+//! `[balancer]` and `[timeouts]`.
+
+use super::{Item, NAME, Reader, Table, port_range, read_addresses};
+use crate::{
+    config::{
+        Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT, Name, QueueRange,
+        Steering, Timeouts,
+    },
+    ids::{MarkMask, QUEUES_MAX, QueueNum},
+};
+
+const INTERFACE: &str = "names of network devices, 1 to 15 bytes each";
+/// RFC 5382 asks for 7440 s at least; conntrack takes 31 bits. A day is as long as anybody should want.
+const TIMEOUT_SECONDS_MAX: u32 = 864_000;
+const KEYS: &[&str] = &[
+    "name",
+    "address",
+    "interfaces",
+    "queues",
+    "fragment_queue",
+    "hash_seed",
+    "mark_mask",
+    "steering",
+    "gre_in",
+    "kernel_entries",
+];
+
+pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {
+    let mut balancer = Balancer::unconfigured();
+    let name = table.need(reader, "name", NAME);
+    let name = name.and_then(|item| item.string(reader, NAME, Name::new));
+    let addresses = table.take("address").map(Item::list).unwrap_or_default();
+    let addresses_named = addresses.len();
+    (balancer.address4, balancer.address6) = read_addresses(reader, addresses, |_, _, _| {});
+    if let Some(item) = table.need(reader, "interfaces", INTERFACE) {
+        for item in item.list_of_some(reader, INTERFACE) {
+            match item.string(reader, INTERFACE, InterfaceName::new) {
+                Some(interface) if balancer.interfaces.contains(&interface) => {
+                    item.complain(reader, "each once");
+                }
+                interface => balancer.interfaces.extend(interface),
+            }
+        }
+    }
+    if let Some(item) = table.take("queues") {
+        balancer.queues = read_queues(reader, &item).unwrap_or(balancer.queues);
+    }
+    if let Some(item) = table.take("fragment_queue") {
+        let number = item.integer(reader, 0..=u16::MAX);
+        balancer.fragment_queue = number.map_or(balancer.fragment_queue, QueueNum);
+        if number.is_some() && balancer.queues.contains(balancer.fragment_queue) {
+            item.complain(reader, format_args!("a number outside of queues, {}", balancer.queues));
+        }
+    } else if balancer.queues.contains(balancer.fragment_queue) {
+        let key = table.key("fragment_queue");
+        let allowed = format_args!("a number outside of queues, {}", balancer.queues);
+        reader.complain(&table.at, &key, "nothing, which means 10", allowed);
+    }
+    if let Some(item) = table.take("hash_seed") {
+        balancer.hash_seed = item.integer(reader, 0..=u32::MAX).unwrap_or(HASH_SEED_DEFAULT);
+    }
+    if let Some(item) = table.take("mark_mask")
+        && let Some(bits) = item.integer(reader, 0..=u32::MAX)
+    {
+        match MarkMask::new(bits) {
+            Ok(mask) => balancer.mark_mask = mask,
+            Err(error) => reader.complain(
+                &item.at,
+                &item.key,
+                format_args!("{bits:#010x}"),
+                format_args!("a mask of which {error}"),
+            ),
+        }
+    }
+    if let Some(item) = table.take("steering") {
+        let steering = item.string(reader, "\"syn-only\" or \"every-packet\"", Steering::named);
+        balancer.steering = steering.unwrap_or(balancer.steering);
+    }
+    if let Some(item) = table.take("gre_in") {
+        balancer.gre_in = item.bool(reader).unwrap_or(false);
+        if balancer.gre_in && addresses_named == 0 {
+            item.complain(reader, "false, or an address in [balancer] address: it is the tunnel's end");
+        }
+    }
+    if let Some(item) = table.take("kernel_entries") {
+        balancer.kernel_entries = item.integer(reader, KERNEL_ENTRIES).unwrap_or(KERNEL_ENTRIES_DEFAULT);
+    }
+    table.finish(reader, KEYS);
+    balancer.name = name?;
+    Some(balancer)
+}
+
+fn read_queues(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<QueueRange> {
+    let text = item.as_i128().map(|number| number.to_string());
+    let range = text.as_deref().or(item.value.as_str()).and_then(port_range);
+    let queues = range.and_then(|range| QueueRange::new(range.first, range.last));
+    if queues.is_none() {
+        item.complain(
+            reader,
+            format_args!("a number from 0 to 65535 or a range of at most {QUEUES_MAX}, such as \"0-1\""),
+        );
+    }
+    queues
+}
+
+pub(super) fn read_timeouts(reader: &mut Reader<'_>, item: Item<'_>) -> Option<Timeouts> {
+    let mut table = item.table(reader)?;
+    let mut timeouts = Timeouts::default();
+    for (key, value) in [
+        ("tcp_established_seconds", &mut timeouts.tcp_established_seconds),
+        ("tcp_closing_seconds", &mut timeouts.tcp_closing_seconds),
+        ("udp_seconds", &mut timeouts.udp_seconds),
+    ] {
+        if let Some(item) = table.take(key) {
+            *value = item.integer(reader, 1..=TIMEOUT_SECONDS_MAX).unwrap_or(*value);
+        }
+    }
+    table.finish(reader, &["tcp_established_seconds", "tcp_closing_seconds", "udp_seconds"]);
+    Some(timeouts)
+}
