@@ -23,7 +23,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 pub use error::DaemonError;
-use kernel::{Kernel, look_at_host};
+use kernel::{Kernel, OfStart, look_at_host};
 use mend::{mend_tun, tend_tun};
 pub use once::once;
 use tracing::{error, info, warn};
@@ -117,9 +117,9 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
 /// When it cannot start, or a worker's queue is gone.
 pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError> {
     // Before any thread starts, so that all of them leave signals to this one.
-    let signals = Signals::take().map_err(|error| DaemonError::Os { doing: "taking signals", error })?;
+    let signals = take_signals()?;
     let (_alone, given) = take_place(config.as_deref())?;
-    let mut lbd = start(name, given.as_ref(), |region, generation, state| {
+    let mut lbd = with_region(name, given.as_ref(), |region, generation, state| {
         let lbd = Lbd::start(region, generation, &state, config)?;
         info!(
             region = %name, %generation, services = state.services.len(), targets = state.targets_used().count(),
@@ -138,6 +138,10 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
 /// A file that was read and checked, with the state that it asks for.
 type Given = (Config, State);
 
+fn take_signals() -> Result<Signals, DaemonError> {
+    Signals::take().map_err(|error| DaemonError::Os { doing: "taking signals", error })
+}
+
 /// Makes sure that this process may do it, that the file is valid, and that nobody else is at work.
 fn take_place(config: Option<&Path>) -> Result<(Alone, Option<Given>), DaemonError> {
     if !capability::may_administer_network() {
@@ -147,8 +151,8 @@ fn take_place(config: Option<&Path>) -> Result<(Alone, Option<Given>), DaemonErr
     Ok((Alone::take()?, given))
 }
 
-/// Does what is asked for with the region and its state.
-fn start<T>(
+/// Does something with the region and its state. One that was made for it does not outlive an error.
+fn with_region<T>(
     name: &RegionName,
     given: Option<&Given>,
     with: impl FnOnce(Region, Generation, State) -> Result<T, DaemonError>,
@@ -177,6 +181,13 @@ fn open_region(
         Err(error) => return Err(error.into()),
     };
     region.follow()?;
+    let mut mapping = region.mapping();
+    Daemon::read(&mut mapping)
+        .and_then(|last| {
+            let (pid, started_unix_seconds) = (std::process::id().into(), clock::unix_seconds());
+            Daemon { pid, started_unix_seconds, ..last }.write(&mut mapping)
+        })
+        .map_err(|error| AccessError::Unusable { name: name.clone(), error })?;
     let (generation, state) = region.state()?;
     if state.balancer.interfaces.is_empty() {
         return Err(DaemonError::NoInterfaces(name.clone()));
@@ -193,6 +204,13 @@ fn open_region(
         }
     }
     Ok((region, generation, state, made))
+}
+
+/// What of a state is not in force, and holds up nothing else.
+fn tell(left: &[DaemonError]) {
+    for problem in left {
+        error!(%problem, "not all of it is in force; the rest is tried again every few seconds");
+    }
 }
 
 /// A running lbd.
@@ -258,7 +276,7 @@ impl Lbd {
             config,
             region,
             shown,
-            kernel: Kernel::open(state, queue_by, &shared)?,
+            kernel: Kernel::open(queue_by, &shared, Some(OfStart::of(&state.balancer)))?,
             tun: opened.tun(),
             workers: Workers::default(),
             daemon,
@@ -267,7 +285,7 @@ impl Lbd {
             mending: Trouble::default(),
         };
         tend_tun(&lbd.tun, &mut lbd.kernel)?;
-        lbd.kernel.put_in_force(state, generation)?;
+        tell(&lbd.kernel.put_in_force(state, generation)?);
         lbd.workers.start(opened, &shared, &lbd.shown)?;
         lbd.adopted(generation);
         Ok(lbd)
@@ -338,10 +356,8 @@ impl Lbd {
         if generation == self.daemon.adopted {
             return Ok(());
         }
-        if let Err(error) = self.kernel.put_in_force(&state, generation) {
-            self.kernel.go_back();
-            return Err(error);
-        }
+        let left = self.kernel.put_in_force(&state, generation).inspect_err(|_| self.kernel.go_back())?;
+        tell(&left);
         self.adopted(generation);
         info!(%generation, targets = state.targets_used().count(), "adopted");
         Ok(())

@@ -27,6 +27,9 @@ use crate::{
     worker::{self, Links, Shared},
 };
 
+/// How long it may take to stop: new fragments may come for ever, and connection tracking may not answer.
+const REST: Duration = Duration::from_secs(1);
+
 /// The fragment queue's worker.
 pub struct FragmentWorker<Q, P, I, T, R, C> {
     queue: Q,
@@ -70,14 +73,15 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
         }
     }
 
-    /// Works until told to stop, as [`crate::worker::Worker::run`] does, and until what was released has been sent in. The
-    /// kernel puts it into the queue again before the TUN device has taken it, so it is not waited for either.
+    /// Works until told to stop, as [`crate::worker::Worker::run`] does; but what was sent in may take a moment to come
+    /// back, so it is waited for, a second at most.
     ///
     /// # Errors
     /// When the queue is gone.
     pub fn run(mut self, rest_max: u32) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        worker::run(&mut self, &shared, rest_max, |worker| &mut worker.queue, Self::turn)
+        worker::run(&Arc::clone(&self.shared), || self.turn())?;
+        let end = (self.clock)() + REST;
+        worker::rest(rest_max, || Ok((self.clock)() < end && self.turn()?))
     }
 
     /// Handles at most one fragment or probe, or else forgets what is too old; sends in what may go. Says whether anything came, or

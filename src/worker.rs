@@ -75,8 +75,9 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
     /// # Errors
     /// When the queue is gone.
     pub fn run(mut self, rest_max: u32) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        run(&mut self, &shared, rest_max, |worker| &mut worker.queue, Self::turn)
+        run(&Arc::clone(&self.shared), || self.turn())?;
+        self.queue.wait_no_more();
+        rest(rest_max, || self.turn())
     }
 
     /// Handles at most one packet; says whether anything came.
@@ -105,20 +106,18 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
     }
 }
 
-/// Takes turns until told to stop, then those that find something, at most `rest_max`.
-pub(crate) fn run<W, Q: Queue>(
-    worker: &mut W,
-    shared: &Shared,
-    rest_max: u32,
-    queue: fn(&mut W) -> &mut Q,
-    turn: fn(&mut W) -> io::Result<bool>,
-) -> io::Result<()> {
+/// Takes turns until told to stop.
+pub(crate) fn run(shared: &Shared, mut turn: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     while !shared.stop.load(Ordering::Relaxed) {
-        turn(worker)?;
+        turn()?;
     }
-    queue(worker).wait_no_more();
+    Ok(())
+}
+
+/// Takes turns until one finds nothing, at most `rest_max` of them.
+pub(crate) fn rest(rest_max: u32, mut turn: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     for _ in 0..rest_max {
-        if !turn(worker)? {
+        if !turn()? {
             break;
         }
     }

@@ -24,7 +24,7 @@ struct Arguments {
     /// Only check the configuration file.
     #[arg(long, requires = "config", conflicts_with = "cleanup")]
     check: bool,
-    /// Put what the region says in force in the kernel, without deciding about anything, and end; for when no lbd shall run.
+    /// Put what the region says in force in the kernel, and end: the kernel decides by its own tables while no lbd runs.
     #[arg(long, conflicts_with_all = ["check", "cleanup"])]
     once: bool,
     /// Remove everything that lbd has set up: ruleset, rules, routes, devices and the region.
@@ -39,7 +39,8 @@ const EXAMPLES: &str = "\
 Examples:
   lbd --config /etc/synrail.toml            start, or take over what is there
   lbd --config /etc/synrail.toml --check    say what is wrong with the file, change nothing
-  lbd --once                                while no lbd runs: what lbctl has changed comes into force
+  lbd --once                                while no lbd runs: puts in force what lbctl has changed
+  lbd --config /etc/synrail.toml --once     the same at boot, when there is no region yet
   lbd --cleanup                             leave nothing behind
 
 Exit status: 0 ended as asked, or the file is valid; 1 could not start or go on, or (--once) not all
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
             }
         }),
         Arguments { once: true, config, shm, .. } => daemon::once(config.as_deref(), &shm)
-            .map(|generation| println!("generation {generation} is in force in the kernel; no lbd runs")),
+            .map(|generation| println!("generation {generation} is in force in the kernel")),
         Arguments { config, shm, .. } => daemon::run(config, &shm),
     };
     match result {

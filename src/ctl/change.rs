@@ -6,7 +6,7 @@
 use super::{
     Env, Status,
     args::{ActivateArguments, ApplyArguments, CreateArguments},
-    daemon::{Adoption, DaemonView, wait_adopted},
+    daemon::{self, Adoption, DaemonView, wait_adopted},
     error::CtlError,
     text::count,
 };
@@ -209,12 +209,15 @@ fn finish(
     match adoption {
         Adoption::InForce if !json => env.print(format_args!("in force: generation {generation}"))?,
         Adoption::NoDaemon if !json => {
-            // With a ruleset in place the kernel goes on, by what it was given last.
-            let kernel = match (env.ruleset_counters)() {
-                Some(ruleset) if !ruleset.is_empty() => {
-                    "; the kernel goes by the tables that it was given last, until one does or `lbd --once` is run"
-                }
-                _ => "",
+            // With a ruleset in place that is of this region the kernel goes on, by what it was given last.
+            let ruleset = || (env.ruleset_counters)().is_some_and(|counters| !counters.is_empty());
+            let kernel = if daemon::last(region)?.adopted > 0 && ruleset() {
+                let once = daemon::once_command(region.name());
+                format!(
+                    "; the kernel goes by the tables that it was given last, until one does or `{once}` is run"
+                )
+            } else {
+                String::new()
             };
             env.print(format_args!(
                 "written: generation {generation}; no lbd follows this region now{kernel}"

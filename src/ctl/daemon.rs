@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Env;
 use super::error::CtlError;
 use super::text::{count, duration};
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     shm::{RegionError, stats::Daemon},
     sys::{
         clock,
-        region::{AccessError, Region},
+        region::{AccessError, NAME_DEFAULT, Region, RegionName},
     },
 };
 
@@ -44,19 +45,33 @@ impl DaemonView {
     }
 }
 
-/// One line about the lbd that follows the region, or that none does.
-pub(super) fn line(region: &mut Region, live: Generation, unix_seconds: u64) -> Result<String, CtlError> {
-    if let Some(lbd) = DaemonView::of(region)? {
-        return Ok(lbd.line(live, unix_seconds));
+/// One line about the lbd that follows the region, or what the last one has left.
+pub(super) fn line(env: &Env<'_>, region: &mut Region, live: Generation) -> Result<String, CtlError> {
+    let last = last(region)?;
+    if region.is_followed()? {
+        return Ok(last.line(live, env.unix_seconds));
     }
-    let left = match last(region)?.adopted {
+    let left = match last.adopted {
         0 => String::new(),
-        adopted if adopted >= live.0 => format!("; generation {adopted} is in force in the kernel"),
-        adopted => format!(
-            "; generation {adopted} is in force in the kernel, {live} NOT YET: start lbd, or `lbd --once`"
-        ),
+        _ if (env.ruleset_counters)().is_some_and(|counters| counters.is_empty()) => {
+            "; the kernel has no ruleset of synrail".to_owned()
+        }
+        adopted if adopted >= live.0 => format!("; generation {adopted} was put in force last"),
+        adopted => {
+            let once = once_command(region.name());
+            format!("; generation {adopted} was put in force last, {live} NOT YET: start lbd, or `{once}`")
+        }
     };
     Ok(format!("none follows this region{left}"))
+}
+
+/// What puts this region in force without an lbd that stays.
+pub(super) fn once_command(region: &RegionName) -> String {
+    if region.to_string() == NAME_DEFAULT {
+        "lbd --once".to_owned()
+    } else {
+        format!("lbd --once --shm {region}")
+    }
 }
 
 /// What the last lbd left, whether it lives or not.
@@ -71,7 +86,7 @@ pub(super) fn last(region: &mut Region) -> Result<DaemonView, CtlError> {
     })
 }
 
-pub(super) fn unusable(name: &crate::sys::region::RegionName, error: RegionError) -> CtlError {
+pub(super) fn unusable(name: &RegionName, error: RegionError) -> CtlError {
     AccessError::Unusable { name: name.clone(), error }.into()
 }
 

@@ -85,13 +85,14 @@ fn show_json(
         table: &service.table,
     };
     let named = |(target, names)| NamedTarget { target: TargetView::new(state, target), names };
-    let (lbd, in_force) = (DaemonView::of(region)?, daemon::last(region)?.adopted);
+    let last = daemon::last(region)?;
+    let lbd = region.is_followed()?.then_some(last);
     env.json(&Everything {
         region: RegionView {
             name: region.name().to_string(),
             path: region.name().path().display().to_string(),
             generation: generation.0,
-            in_force,
+            in_force: last.adopted,
             layout_version: LAYOUT_VERSION,
         },
         lbd,
@@ -109,7 +110,7 @@ fn show_text(
     state: &State,
 ) -> Result<Status, CtlError> {
     let balancer = &state.balancer;
-    let lbd = daemon::line(region, generation, env.unix_seconds)?;
+    let lbd = daemon::line(env, region, generation)?;
     env.print(format_args!("region    {}, generation {generation}", region.name()))?;
     env.print(format_args!("lbd       {lbd}"))?;
     let interfaces: Vec<&str> = balancer.interfaces.iter().map(|interface| interface.as_str()).collect();

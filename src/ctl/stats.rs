@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
     Env, Status,
-    daemon::{DaemonView, last, unusable},
+    daemon::{self, DaemonView, last, unusable},
     error::CtlError,
     text::{Table, bar, natural, percent},
     view::{TargetView, names_by_target},
@@ -179,11 +179,10 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
     if json {
         return env.json(&stats);
     }
-    let lbd = match &stats.daemon {
-        Some(daemon) => daemon.line(generation, env.unix_seconds),
-        None if stats.workers.is_empty() => "none follows this region, none ever did".to_owned(),
-        None => "none follows this region; the counters are those of the last one".to_owned(),
-    };
+    let mut lbd = daemon::line(env, &mut region, generation)?;
+    if stats.daemon.is_none() && !stats.workers.is_empty() {
+        lbd += "; the counters are those of the last one";
+    }
     env.print(format_args!("lbd  {lbd}\n"))?;
     env.text(&counter_table(&stats))?;
     env.print(format_args!("\n{}", stats.fragments.line()))?;

@@ -16,7 +16,7 @@ pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<S
     if json {
         return env.json(&view);
     }
-    let lbd = daemon::line(&mut region, generation, env.unix_seconds)?;
+    let lbd = daemon::line(env, &mut region, generation)?;
     let (all, active) = (view.members.len(), view.members.iter().filter(|member| member.active).count());
     if all == 0 {
         env.print(format_args!(

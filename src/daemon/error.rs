@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{
     balance::service::Conflict,
     config::ConfigErrors,
-    ids::QueueNum,
+    ids::{Generation, QueueNum},
     plan::{routing::PlanError, ruleset::TemplateError},
     state::StateError,
     sys::{
@@ -48,11 +48,17 @@ pub enum DaemonError {
         "region \"{0}\" names no interfaces, so nothing would be steered; give it a configuration with `lbctl apply FILE`"
     )]
     NoInterfaces(RegionName),
-    /// The region changes faster than the kernel can be made to follow.
-    #[error(
-        "region \"{0}\" is changed all the time; not all of its last state is in force: run it again, or lbd for good"
-    )]
-    Unsettled(RegionName),
+    /// `lbd --once`: the kernel has the state, but not all of it.
+    #[error("generation {generation} is in force in the kernel, but for:\n  {}", .left.join("\n  "))]
+    NotAll {
+        /// The state's.
+        generation: Generation,
+        /// What is not in force, and why.
+        left: Vec<String>,
+    },
+    /// `lbd --once`: the region changes faster than the kernel can be made to follow, or it was told to end.
+    #[error("generation {0} is in force in the kernel; there is a newer one: run lbd --once again")]
+    Unsettled(Generation),
     /// No right to set up the network.
     #[error("lbd needs CAP_NET_ADMIN; run it as root")]
     NotAllowed,

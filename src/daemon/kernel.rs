@@ -38,14 +38,15 @@ pub(super) struct Kernel {
     pub(super) routing: Routing,
     pub(super) tables: nft::Tables,
     pub(super) queue_by: QueueBy,
-    of_start: OfStart,
+    /// What the workers were started with; `None` where the kernel alone decides.
+    of_start: Option<OfStart>,
     /// What the kernel should have.
     pub(super) wanted: Option<Wanted>,
 }
 
-/// Settings that hold until the next start.
-#[derive(PartialEq, Eq)]
-struct OfStart {
+/// Settings that hold as long as the workers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct OfStart {
     queues: QueueRange,
     fragment_queue: QueueNum,
     mark_mask: MarkMask,
@@ -61,7 +62,7 @@ pub(super) struct Wanted {
 }
 
 impl OfStart {
-    fn of(balancer: &Balancer) -> Self {
+    pub(super) fn of(balancer: &Balancer) -> Self {
         Self {
             queues: balancer.queues,
             fragment_queue: balancer.fragment_queue,
@@ -84,29 +85,37 @@ impl Wanted {
 
 impl Kernel {
     /// Nothing is changed yet.
-    pub(super) fn open(state: &State, queue_by: QueueBy, shared: &Arc<Shared>) -> Result<Self, DaemonError> {
+    pub(super) fn open(
+        queue_by: QueueBy,
+        shared: &Arc<Shared>,
+        of_start: Option<OfStart>,
+    ) -> Result<Self, DaemonError> {
         Ok(Self {
             shared: Arc::clone(shared),
             routing: routing_that_tells(shared)?,
             tables: nft::Tables::default(),
             queue_by,
-            of_start: OfStart::of(&state.balancer),
+            of_start,
             wanted: None,
         })
     }
 
-    /// Kernel and workers shall do what `state` says. A target whose next hop is out of reach now holds up no other: it
-    /// is tried again at every repair.
-    pub(super) fn put_in_force(&mut self, state: &State, generation: Generation) -> Result<(), DaemonError> {
+    /// Kernel and workers shall do what `state` says. Returns what is left to a repair and held up nothing else: targets whose
+    /// next hops are out of reach now, and the kernel's copies of the tables, as long as workers decide.
+    pub(super) fn put_in_force(
+        &mut self,
+        state: &State,
+        generation: Generation,
+    ) -> Result<Vec<DaemonError>, DaemonError> {
         let mut state = state.clone();
         let balancer = &mut state.balancer;
-        if OfStart::of(balancer) != self.of_start {
+        if let Some(of_start) = self.of_start.filter(|of_start| *of_start != OfStart::of(balancer)) {
             let mask = format!("{:#x}", balancer.mark_mask.bits());
             warn!(
                 queues = %balancer.queues, fragment_queue = balancer.fragment_queue.0, mark_mask = mask,
                 "other queues or marks are used from the next start on"
             );
-            let OfStart { queues, fragment_queue, mark_mask } = self.of_start;
+            let OfStart { queues, fragment_queue, mark_mask } = of_start;
             (balancer.queues, balancer.fragment_queue, balancer.mark_mask) =
                 (queues, fragment_queue, mark_mask);
         }
@@ -122,15 +131,16 @@ impl Kernel {
         links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let applied = nft::apply(&wanted.ruleset, &mut self.tables)?;
         self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
-        // Before routes go that they lead to. Without them all is as it should be as long as lbd decides.
-        let entries_changed = self.tables.apply(&wanted.ruleset.tables).unwrap_or_else(|error| {
-            error!(%error, "the kernel's copies of the tables are not up to date; lbd tries again every few seconds");
-            0
-        });
+        let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::from).collect();
+        // Before routes go that they lead to.
+        let entries_changed = match self.tables.apply(&wanted.ruleset.tables) {
+            Err(error) if self.of_start.is_some() => {
+                left.push(error.into());
+                0
+            }
+            changed => changed?,
+        };
         self.routing.apply(&after)?;
-        for problem in &left {
-            error!(%problem, "a target is out of reach; lbd tries again every few seconds");
-        }
         if left.is_empty() {
             for note in self.routing.converge(&wanted.routing)?.notes {
                 warn!("{note}");
@@ -146,7 +156,7 @@ impl Kernel {
             routing_changes = before.len() + after.len(), rules = ?applied.structure, elements_added = applied.elements_added,
             elements_deleted = applied.elements_deleted, entries_changed, "in force"
         );
-        Ok(())
+        Ok(left)
     }
 
     /// After a change that failed half-way: kernel and workers as they were for the last good state. What that needs and

@@ -1,14 +1,12 @@
 //! `lbd --once`: the kernel is brought up to date, and nobody stays. No queue is opened, so no packet is taken meanwhile from
-//! the kernel, which decides by its own tables; no signal is caught, since what was done so far harms nobody.
+//! the kernel, which decides by its own tables. Who tells it to end is heard between two states, never amid one.
 
-use std::{path::Path, sync::Arc};
-
-use tracing::warn;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
     DaemonError,
     kernel::{Kernel, look_at_host},
-    start, take_place,
+    take_place, take_signals, with_region,
 };
 use crate::{
     balance::Forwarding,
@@ -16,51 +14,69 @@ use crate::{
     plan::kernel_tables,
     shm::stats::Daemon,
     state::State,
-    sys::region::{AccessError, RegionName},
+    sys::{
+        region::{AccessError, Region, RegionName},
+        signal::Wish,
+    },
     worker::Shared,
 };
 
 /// How often it begins anew since the state has changed meanwhile.
-const STATES_MAX: usize = 16;
+const TRIES: usize = 16;
 
 /// Puts the region's state in force in the kernel and ends: new flows go by its copies of the tables then, as they do when
 /// an lbd has ended. Says which generation it is.
 ///
 /// # Errors
-/// When not all of it can be put in force, or the state is changed all the time.
+/// When it is not all in force, or changed all the time.
 pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, DaemonError> {
+    let mut signals = take_signals()?;
     let (_alone, given) = take_place(config)?;
-    let (mut region, mut generation, mut kernel) =
-        start(name, given.as_ref(), |region, generation, state| {
+    let (mut region, mut generation, mut kernel, mut left) =
+        with_region(name, given.as_ref(), |region, generation, state| {
             let shared = Arc::new(Shared::new(Forwarding::new(&state, generation)?));
-            let mut kernel = Kernel::open(&state, look_at_host(&state)?, &shared)?;
-            kernel.put_in_force(&state, generation)?;
-            Ok((region, generation, kernel))
+            let mut kernel = Kernel::open(look_at_host(&state)?, &shared, None)?;
+            let left = kernel.put_in_force(&state, generation)?;
+            Ok((region, generation, kernel, left))
         })?;
-    for _ in 0..STATES_MAX {
+    for _ in 0..TRIES {
+        record(&region, std::process::id(), generation)?;
         let (live, state) = region.state()?;
         if live == generation {
-            kernel.repair()?; // it says what is not in force
-            warn_without_copy(&state);
-            let mut mapping = region.mapping();
-            Daemon::read(&mut mapping)
-                .and_then(|last| Daemon { pid: 0, adopted: generation, ..last }.write(&mut mapping))
-                .map_err(|error| AccessError::Unusable { name: name.clone(), error })?;
-            return Ok(generation);
+            record(&region, 0, generation)?;
+            let left: Vec<String> =
+                left.iter().map(ToString::to_string).chain(without_table(&state)).collect();
+            return if left.is_empty() {
+                Ok(generation)
+            } else {
+                Err(DaemonError::NotAll { generation, left })
+            };
         }
-        kernel.put_in_force(&state, live).inspect_err(|_| kernel.go_back())?;
+        let wish = signals.wait(Duration::ZERO);
+        if wish.map_err(|error| DaemonError::Os { doing: "looking for signals", error })? == Some(Wish::End) {
+            break;
+        }
+        left = kernel.put_in_force(&state, live).inspect_err(|_| kernel.go_back())?;
         generation = live;
     }
-    Err(DaemonError::Unsettled(name.clone()))
+    record(&region, 0, generation)?;
+    Err(DaemonError::Unsettled(generation))
+}
+
+/// Says in the region what is in force, and who follows.
+fn record(region: &Region, pid: u32, adopted: Generation) -> Result<(), DaemonError> {
+    let mut mapping = region.mapping();
+    let written = Daemon::read(&mut mapping)
+        .and_then(|last| Daemon { pid: pid.into(), adopted, ..last }.write(&mut mapping));
+    written.map_err(|error| AccessError::Unusable { name: region.name().clone(), error }.into())
 }
 
 /// Services of which new flows find nobody who decides.
-fn warn_without_copy(state: &State) {
+fn without_table(state: &State) -> impl Iterator<Item = String> {
     let services = state.services.iter().zip(kernel_tables::covered(state));
-    for (service, _) in services.filter(|(_, covered)| !covered) {
-        warn!(
-            service = %service.name,
-            "the kernel has no copy of its table (kernel_entries): new flows of it wait until lbd runs"
-        );
-    }
+    let without = services.filter(|(service, covered)| !covered && service.active().next().is_some());
+    without.map(|(service, _)| {
+        let name = &service.name;
+        format!("service \"{name}\": the kernel has no table of it (kernel_entries), so its new flows wait until lbd runs")
+    })
 }

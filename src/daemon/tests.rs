@@ -34,7 +34,8 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
     let region = Region::create(name, state).unwrap();
     let generation = Generation(1);
     let shared = Arc::new(Shared::new(Forwarding::new(state, generation).unwrap()));
-    let mut kernel = Kernel::open(state, nft::queue_by().unwrap(), &shared).unwrap();
+    let mut kernel =
+        Kernel::open(nft::queue_by().unwrap(), &shared, Some(OfStart::of(&state.balancer))).unwrap();
     kernel.wanted = Some(Wanted::by(state, generation, kernel.queue_by).unwrap());
     Lbd {
         config: None,
@@ -148,5 +149,52 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
             lbd.repair().unwrap();
             assert_eq!(differ(), 0, "{spoil}");
         }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nft_hash"]
+fn once_tells_what_is_in_force_and_what_is_not() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-once-{}", std::process::id()).parse().unwrap());
+        shell("ip link set lo up; echo 1 > /proc/sys/net/ipv4/ip_forward");
+        let (head, _) = FILE.split_once("[[tier.balancer]]").unwrap();
+        let file = |entries, far: &str| {
+            let service = |name, vip, more: &str| {
+                format!(
+                    "[[service]]\nname = '{name}'\nvips = '{vip}'\ntable_size = 97\n\
+                     backend = [{{ name = 'a', encap = 'mark' }}, {{ name = 'b', encap = 'mark' }}{more}]\n"
+                )
+            };
+            let head = head.replace("interfaces", &format!("kernel_entries = {entries}\ninterfaces"));
+            let text = head + &service("web", "10.0.0.0", far) + &service("dns", "10.0.0.1", "");
+            Config::parse("a test", &text).unwrap()
+        };
+        let far = ", { name = 'far', address = '192.0.2.9', encap = 'direct' }";
+        let mut region = Region::create(&name.0, &State::new(&file(97, far)).unwrap()).unwrap();
+        let not_all = once(None, &name.0);
+        let Err(DaemonError::NotAll { generation, left }) = &not_all else { panic!("{not_all:?}") };
+        assert_eq!((*generation, left.len()), (Generation(1), 2), "{left:?}");
+        assert!(left[0].contains("192.0.2.9") && left[1].contains("\"dns\""), "{left:?}");
+        let told = |region: &mut Region| {
+            let Daemon { pid, adopted, .. } = Daemon::read(region).unwrap();
+            (pid, adopted)
+        };
+        assert_eq!(told(&mut region), (0, Generation(1)));
+
+        let update = |region: &mut Region, entries| {
+            let merge = |state: &State| Ok::<_, DaemonError>((Some(state.merge(&file(entries, ""))?), ()));
+            region.update(merge).unwrap();
+        };
+        update(&mut region, 200);
+        assert_eq!(once(None, &name.0).unwrap(), Generation(2));
+        assert_eq!(told(&mut region), (0, Generation(2)));
+        let (_, state) = region.state().unwrap();
+        let wanted = Wanted::by(&state, Generation(2), nft::queue_by().unwrap()).unwrap().ruleset;
+        assert!(nft::in_force(&wanted).unwrap());
+        assert_eq!((wanted.tables.len(), nft::Tables::default().apply(&wanted.tables).unwrap()), (2, 0));
+
+        let _other = Alone::take().unwrap();
+        assert!(matches!(once(None, &name.0), Err(DaemonError::NotAlone(_))));
     });
 }

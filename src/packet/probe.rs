@@ -325,7 +325,7 @@ impl Probe {
             protocol,
             ports: Ports { src: 4000, dst: 80 },
             receiver: "192.168.2.221:5000".parse().unwrap(),
-            nonce: 7,
+            nonce: 0x1234_5678_9abc_def0,
             ttl: Self::TTL,
         }
     }

@@ -68,8 +68,9 @@ impl Capacity {
 /// How often an idle worker looks up.
 const IDLE: Duration = Duration::from_millis(200);
 const QUEUES_FILE: &str = "net/netfilter/nfnetlink_queue";
-/// `NFNL_SUBSYS_QUEUE`, and its message (`linux/netfilter/nfnetlink_queue.h`, like all below).
-const NFQNL_MSG_CONFIG: u16 = 3 << 8 | 2;
+/// The subsystem `NFNL_SUBSYS_QUEUE`, its message, and what is in that (`linux/netfilter/nfnetlink_queue.h`).
+const QUEUE: u16 = 3 << 8;
+const NFQNL_MSG_CONFIG: u16 = QUEUE | 2;
 const NFQNL_CFG_CMD_BIND: u8 = 1;
 const NFQNL_COPY_PACKET: u8 = 2;
 const NFQA_CFG_CMD: u16 = 1;
@@ -331,16 +332,31 @@ mod tests {
 
     #[test]
     fn one_message_says_everything() {
-        let message = configuration(QueueNum(0x0102), Capacity::FLOWS);
-        let message = message.bytes();
-        assert_eq!(message.len(), 64);
-        assert_eq!(message[..4], 64u32.to_ne_bytes());
-        assert_eq!(message[18..20], [1, 2], "the queue in network order");
-        assert_eq!(message[20..28], [8, 0, 1, 0, 1, 0, 0, 0], "bind");
-        assert_eq!(message[28..40], [9, 0, 2, 0, 0, 0, 1, 0, 2, 0, 0, 0], "copy 256 bytes");
-        let message = configuration(QueueNum(10), Capacity::FRAGMENTS);
-        let message = message.bytes();
-        assert_eq!(message[32..36], 9216u32.to_be_bytes());
-        assert_eq!(message[44..48], 4096u32.to_be_bytes(), "the queue's length");
+        let byte = |of: libc::c_int| u8::try_from(of).unwrap();
+        let expected = |queue: [u8; 2], copy: u32, length: u32| {
+            let [copy, length] = [copy, length].map(u32::to_be_bytes);
+            let flags = [0, 0, 0, 1 | 4]; // fail open, GSO
+            [
+                &64u32.to_ne_bytes()[..],
+                &[byte(libc::NFQNL_MSG_CONFIG), byte(libc::NFNL_SUBSYS_QUEUE), 1, 0], // and NLM_F_REQUEST
+                &[0; 10],
+                &queue,
+                &[8, 0, byte(libc::NFQA_CFG_CMD), 0, byte(libc::NFQNL_CFG_CMD_BIND), 0, 0, 0],
+                &[9, 0, byte(libc::NFQA_CFG_PARAMS), 0],
+                &copy,
+                &[byte(libc::NFQNL_COPY_PACKET), 0, 0, 0],
+                &[8, 0, byte(libc::NFQA_CFG_QUEUE_MAXLEN), 0],
+                &length,
+                &[8, 0, byte(libc::NFQA_CFG_FLAGS), 0],
+                &flags,
+                &[8, 0, byte(libc::NFQA_CFG_MASK), 0],
+                &flags,
+            ]
+            .concat()
+        };
+        let flows = configuration(QueueNum(0x0102), Capacity::FLOWS);
+        assert_eq!(flows.bytes(), expected([1, 2], 256, 8192));
+        let fragments = configuration(QueueNum(10), Capacity::FRAGMENTS);
+        assert_eq!(fragments.bytes(), expected([0, 10], 9216, 4096));
     }
 }

@@ -170,7 +170,9 @@ fn no_error_of_the_socket_ends_a_worker_but_a_queue_that_is_gone() {
 
 #[test]
 fn who_stops_answers_what_waits_and_not_for_ever() {
-    assert_eq!(Lb::new(CONFIG).stop(syn("50.0.0.1", 1, "10.0.0.0", 80), 100), 100);
+    let syns: Vec<_> = (1..=30).map(|port| syn("50.0.0.1", port, "10.0.0.0", 80)).collect();
+    assert_eq!(Lb::new(CONFIG).stop(syns.clone(), None, 100), 30);
+    assert_eq!(Lb::new(CONFIG).stop(syns.clone(), syns.last().cloned(), 100), 100);
 }
 
 #[test]

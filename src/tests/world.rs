@@ -40,6 +40,17 @@ pub(super) struct FakeQueue {
     pub answer_error: Option<QueueError>,
     /// Comes for ever, once no event is left.
     pub stream: Option<Vec<u8>>,
+    /// Whether somebody may wait for a packet that does not come.
+    pub waits: Waits,
+}
+
+#[derive(Default, PartialEq, Eq)]
+pub(super) enum Waits {
+    #[default]
+    Allowed,
+    /// Not before it was told to wait no more.
+    Forbidden,
+    Told,
 }
 
 pub(super) struct FakeMessage {
@@ -69,12 +80,18 @@ impl Queue for FakeQueue {
             Some(Event::Packet(bytes)) => Ok(Some(FakeMessage { device: 0, bytes })),
             Some(Event::By(device, bytes)) => Ok(Some(FakeMessage { device, bytes })),
             Some(Event::Nothing) => Ok(None),
-            None => Ok(self.stream.clone().map(|bytes| FakeMessage { device: 0, bytes })),
+            None => {
+                let next = self.stream.clone().map(|bytes| FakeMessage { device: 0, bytes });
+                assert!(next.is_some() || self.waits != Waits::Forbidden, "who stops waits for a packet");
+                Ok(next)
+            }
             Some(Event::Fails(error)) => Err(error),
         }
     }
 
-    fn wait_no_more(&mut self) {}
+    fn wait_no_more(&mut self) {
+        self.waits = Waits::Told;
+    }
 
     fn answer(&mut self, _message: FakeMessage, verdict: Verdict) -> Result<(), QueueError> {
         self.verdicts.push(verdict);
@@ -157,16 +174,15 @@ impl Lb {
         }
     }
 
-    /// How many packets of those that come for ever the worker still decides when it is told to stop.
-    pub(super) fn stop(mut self, stream: Vec<u8>, rest_max: u32) -> u64 {
-        self.worker.parts().0.stream = Some(stream);
+    /// How many packets the worker decides about when it is told to stop while these wait, and then this comes for ever, or nothing.
+    pub(super) fn stop(mut self, waiting: Vec<Vec<u8>>, stream: Option<Vec<u8>>, rest_max: u32) -> u64 {
+        let events = waiting.into_iter().map(Event::Packet).collect();
+        *self.worker.parts().0 =
+            FakeQueue { events, stream, waits: Waits::Forbidden, ..FakeQueue::default() };
         self.shared.stop.store(true, Ordering::Relaxed);
         self.worker.run(rest_max).unwrap();
-        self.report
-            .moved()
-            .into_iter()
-            .find(|&(name, _)| name == "packets")
-            .map_or(0, |(_, by)| by.unsigned_abs())
+        let packets = self.report.moved().into_iter().find(|&(name, _)| name == "packets");
+        packets.map_or(0, |(_, by)| by.unsigned_abs())
     }
 
     pub(super) fn fail_next_answer(&mut self, error: QueueError) {
@@ -220,7 +236,9 @@ impl Queue for FragmentQueue {
         self.0.receive()
     }
 
-    fn wait_no_more(&mut self) {}
+    fn wait_no_more(&mut self) {
+        self.0.wait_no_more();
+    }
 
     fn answer(&mut self, message: FakeMessage, verdict: Verdict) -> Result<(), QueueError> {
         self.1.lock().unwrap().acts.push(Act::Verdict(verdict));

@@ -16,32 +16,35 @@ const EVENTS_BYTES: usize = 4096;
 /// The longest line.
 const LINE_BYTES_MAX: usize = 200;
 
-/// A file, and how far it has been read. It need not exist yet; one that takes its place, or has become shorter, is read
-/// from its start.
+/// A file, and how far it has been read. It need not exist yet; one that takes its place, or has become shorter since the last
+/// look, is read from its start.
 #[derive(Debug)]
 pub(crate) struct Follower {
     path: PathBuf,
-    file: (u64, u64), // device and inode
+    /// Held open, so that no other file can get its inode.
+    file: Option<File>,
     read: u64,
     partial: Vec<u8>,
 }
 
 impl Follower {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), file: (0, 0), read: 0, partial: Vec::new() }
+        Self { path: path.to_owned(), file: None, read: 0, partial: Vec::new() }
     }
 
     /// The lines that were completed since the last look, or by a part of what was written since; empty ones do not
     /// count. None: nothing is left to read.
     pub(crate) fn lines(&mut self) -> io::Result<Option<Vec<String>>> {
-        let mut file = match File::open(&self.path) {
+        let now = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
+            now => now?,
         };
-        let now = file.metadata()?;
-        if (now.dev(), now.ino()) != self.file || now.len() < self.read {
-            *self = Self { file: (now.dev(), now.ino()), ..Self::new(&self.path) };
+        let inode = |file: &File| file.metadata().map(|of| (of.dev(), of.ino()));
+        let same = self.file.as_ref().map(inode).transpose()? == Some(inode(&now)?);
+        if !same || now.metadata()?.len() < self.read {
+            *self = Self::new(&self.path);
         }
+        let file = self.file.get_or_insert(now);
         file.seek(SeekFrom::Start(self.read))?;
         let read = file.take(READ_BYTES).read_to_end(&mut self.partial)?;
         if read == 0 {
@@ -135,6 +138,10 @@ mod tests {
         std::fs::write(&other, "one that is longer, in its place\n").unwrap();
         std::fs::rename(&other, &path).unwrap();
         assert_eq!(all(), ["one that is longer, in its place"]);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(all(), [""; 0]);
+        std::fs::write(&path, "one that is longer still, and comes after it\n").unwrap();
+        assert_eq!(all(), ["one that is longer still, and comes after it"]);
     }
 
     #[tokio::test]

@@ -193,6 +193,10 @@ impl Recorder {
         let at = sampled_us.map_or(now, |last| now.max(last + 1));
         *sampled_us = Some(at);
         let seconds = seconds(at);
+        // Before it is added, since it may be an event's, or the last.
+        if history.samples.len() >= SAMPLES_MAX {
+            history.thin();
+        }
         history.samples.push(Sample {
             seconds,
             open: counts.open(),
@@ -208,9 +212,6 @@ impl Recorder {
             retransmissions: history.retransmissions,
             servers: servers.clone(),
         });
-        if history.samples.len() >= SAMPLES_MAX {
-            history.thin();
-        }
         seconds
     }
 
@@ -284,14 +285,27 @@ mod tests {
     fn a_long_run_has_fewer_samples_but_those_at_events() {
         let recorder = Recorder::new(10, 1);
         let counts = Counts::default();
-        recorder.event("first", &counts);
-        for _ in 0..SAMPLES_MAX {
+        for _ in 0..SAMPLES_MAX - 1 {
             recorder.sample(&counts);
         }
+        recorder.event("at the limit", &counts);
+        recorder.sample(&counts);
         let history = recorder.finish(&counts);
         assert!(history.samples.len() < SAMPLES_MAX, "{}", history.samples.len());
         assert!(history.sample_ms > 10);
         assert!(history.samples.iter().any(|sample| sample.seconds == history.events[0].seconds));
+    }
+
+    #[test]
+    fn the_last_counts_are_kept_whenever_the_end_comes() {
+        for samples in SAMPLES_MAX - 2..SAMPLES_MAX + 2 {
+            let recorder = Recorder::new(10, 1);
+            for _ in 0..samples {
+                recorder.sample(&Counts::default());
+            }
+            let history = recorder.finish(&Counts { opened: 7, ..Counts::default() });
+            assert_eq!(history.samples.last().unwrap().opened, 7, "{samples}");
+        }
     }
 
     #[test]
