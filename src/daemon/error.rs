@@ -48,6 +48,9 @@ pub enum DaemonError {
         "region \"{0}\" names no interfaces, so nothing would be steered; give it a configuration with `lbctl apply FILE`"
     )]
     NoInterfaces(RegionName),
+    /// A next hop cannot be reached now.
+    #[error("a target is out of reach: {0}")]
+    OutOfReach(RoutingError),
     /// `lbd --once`: the kernel has the state, but not all of it.
     #[error("generation {generation} is in force in the kernel, but for:\n  {}", .left.join("\n  "))]
     NotAll {

@@ -131,7 +131,7 @@ impl Kernel {
         links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let applied = nft::apply(&wanted.ruleset, &mut self.tables)?;
         self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
-        let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::from).collect();
+        let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::OutOfReach).collect();
         // Before routes go that they lead to.
         let entries_changed = match self.tables.apply(&wanted.ruleset.tables) {
             Err(error) if self.of_start.is_some() => {
@@ -141,7 +141,7 @@ impl Kernel {
             changed => changed?,
         };
         self.routing.apply(&after)?;
-        if left.is_empty() {
+        if !left.iter().any(|problem| matches!(problem, DaemonError::OutOfReach(_))) {
             for note in self.routing.converge(&wanted.routing)?.notes {
                 warn!("{note}");
             }
