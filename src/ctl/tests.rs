@@ -1,7 +1,9 @@
 //! Commands against regions of their own, without a process; `src/tests/lbctl.rs` has what needs one.
 
+mod stats;
 mod tier;
 mod tracer;
+mod which;
 
 use std::fs;
 
@@ -9,12 +11,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    balance::counters::{Counter, Counters},
-    ids::{Generation, QueueNum, TargetId},
-    shm::{
-        Memory,
-        stats::{self as blocks, Daemon, Identity},
-    },
+    ids::Generation,
+    shm::{Memory, stats::Daemon},
     sys::region::{Region, RegionName},
 };
 
@@ -275,180 +273,6 @@ fn what_somebody_needs_is_not_removed() {
     lb.daemon(1).store(64, 77).unwrap();
     lb.refused("show", Status::Failed, "it is corrupt");
     lb.done("clean");
-}
-
-#[test]
-fn which_tells_where_and_why() {
-    let lb = Lb::new("which");
-    lb.with(FILE, "apply -");
-    let text = lb.done("which tcp 50.0.0.1 40000 10.0.0.0 80");
-    assert!(
-        text.contains(
-            "10.0.0.0 tcp port 80 belongs to service web: 10.0.0.0/32, port 80, more specific than all"
-        ),
-        "{text}"
-    );
-    let answer = lb.json("which tcp 50.0.0.1 40000 10.0.0.0 80 --json");
-    // It is what lbd would do, and the table that `show` prints.
-    let show = lb.json("show --json");
-    let index = usize::try_from(answer["index"].as_u64().unwrap()).unwrap();
-    assert_eq!(show["services"][0]["table"][index], answer["rank"]);
-    let rank = usize::try_from(answer["rank"].as_u64().unwrap()).unwrap();
-    assert_eq!(show["services"][0]["active"][rank], answer["backend"]);
-    assert_eq!(answer["device"], format!("sr-{}", answer["number"]));
-    assert_eq!(lb.json("which icmp 50.0.0.1 - 10.0.0.7 - --json")["service"], "all");
-    // By source alone.
-    let index =
-        |port: u16| lb.json(&format!("which udp 50.0.0.1 {port} 10.0.0.1 53 --json"))["index"].clone();
-    assert_eq!(index(1), index(2));
-}
-
-#[test]
-fn which_tells_why_not() {
-    let lb = Lb::new("whynot");
-    lb.with(FILE, "apply -");
-    for (flow, why) in [
-        ("tcp 2000::1 40000 1000:: 81", "service web there claims tcp udp, ports 80 8000-8010"),
-        ("tcp 50.0.0.1 40000 10.0.1.0 80", "10.0.1.0 is no service's address"),
-    ] {
-        let ended = lb.run(&format!("which {flow}"));
-        assert_eq!(ended.status, Status::No);
-        assert!(ended.out.starts_with("not steered\n") && ended.out.contains(why), "{}", ended.out);
-    }
-    lb.run("deactivate --service web s1 s2");
-    let ended = lb.run("which tcp 50.0.0.1 40000 10.0.0.0 80 --json");
-    let answer: Value = serde_json::from_str(&ended.out).unwrap();
-    assert_eq!(
-        (ended.status, &answer["service"], &answer["index"]),
-        (Status::No, &Value::from("web"), &Value::Null)
-    );
-    for bad in [
-        "tcp 1",
-        "tcp 50.0.0.1 1 1000:: 1",
-        "xyz 50.0.0.1 1 10.0.0.0 1",
-        "tcp 50.0.0.1 - 10.0.0.0 80",
-        "300 a 1 b 1",
-    ] {
-        assert_eq!(lb.run(&format!("which {bad}")).status, Status::Usage, "{bad}");
-    }
-}
-
-#[test]
-fn a_batch_is_answered_line_by_line() {
-    let lb = Lb::new("batch");
-    lb.with(FILE, "apply -");
-    let ended = lb.with("tcp 50.0.0.1 1 10.0.0.0 80\n\n# x\nudp 2000::1 1 1000:: 81\n", "which --batch -");
-    let answers: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(ended.status, Status::Done);
-    assert_eq!((&answers[0]["steered"], &answers[1]["steered"]), (&Value::from(true), &Value::from(false)));
-    let ended = lb.with("tcp 50.0.0.1 1 10.0.0.0 80\ntcp 1\n", "which --batch -");
-    assert_eq!(ended.status, Status::Failed);
-    assert!(ended.err.contains("standard input:2: 2 words"), "{}", ended.err);
-}
-
-#[test]
-fn statistics_are_summed_over_workers() {
-    let lb = Lb::new("stats");
-    lb.with(FILE, "apply -");
-    assert!(lb.done("stats").starts_with("lbd  none follows this region\n"));
-    let mut region = lb.daemon(1);
-    for worker in 0..2 {
-        let mut counters = Counters::default();
-        counters.count(Counter::SteeredSyn);
-        counters.count_target(TargetId::new(worker).unwrap());
-        counters.count_target(TargetId::new(9).unwrap());
-        let queue = QueueNum(u16::try_from(worker).unwrap());
-        blocks::write(&mut region, worker, Identity { queue, fragments: false }, &mut counters).unwrap();
-    }
-    fs::create_dir_all(lb.proc.path().join("net/netfilter")).unwrap();
-    fs::write(
-        lb.proc.path().join("net/netfilter/nfnetlink_queue"),
-        "    1   42     3 2   256    10    20      300  1\n",
-    )
-    .unwrap();
-    let stats = lb.json("stats --json");
-    assert_eq!(stats["counters"]["steered_syn"], 2);
-    assert_eq!(stats["workers"][1]["queue"], 1);
-    assert_eq!(stats["daemon"]["pid"], 42);
-    assert_eq!(stats["queues"][0]["waiting"], 3);
-    let backends = stats["backends"].as_array().unwrap();
-    assert_eq!(backends[0]["names"], serde_json::json!(["web/s1", "all/s1"]));
-    assert_eq!(backends.last().unwrap()["packets"], 2);
-    let text = lb.done("stats");
-    for part in ["QUEUE 1", "steered_syn", "web/s1 all/s1", "(removed)", "SOCKET FULL"] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
-}
-
-#[test]
-fn statistics_are_of_the_queues_that_lbd_has_until_it_starts_again() {
-    let lb = Lb::new("queues");
-    lb.with(FILE, "apply -");
-    let mut region = lb.daemon(2);
-    for (worker, queue) in [0, 10].into_iter().enumerate() {
-        let identity = Identity { queue: QueueNum(queue), fragments: queue == 10 };
-        blocks::write(&mut region, worker, identity, &mut Counters::default()).unwrap();
-    }
-    fs::create_dir_all(lb.proc.path().join("net/netfilter")).unwrap();
-    let line = |queue| format!("{queue:5} 42 0 2 256 0 0 0 1\n");
-    let queues = lb.proc.path().join("net/netfilter/nfnetlink_queue");
-    fs::write(queues, [0, 4, 9, 10].map(line).concat()).unwrap();
-    // Queue 10 is now one of flows, and somebody else has 4 and 9.
-    let other = FILE.replace(r#"queues = "0-1""#, "queues = \"4-10\"\nfragment_queue = 0");
-    assert_eq!(lb.with(&other, "apply -").status, Status::Done);
-    let stats = lb.json("stats --json");
-    let of = |what: &str, key: &str| -> Vec<Value> {
-        stats[what].as_array().unwrap().iter().map(|each| each[key].clone()).collect()
-    };
-    assert_eq!(of("workers", "queue"), [0, 10]);
-    assert_eq!(of("workers", "fragments"), [false, true]);
-    assert_eq!(of("queues", "queue"), [0, 10]);
-}
-
-#[test]
-fn levels_are_told_from_counts() {
-    let lb = Lb::new("levels");
-    lb.with(&format!("{FILE}[fragments]\nentries = 1000\nttl_ms = 70\n"), "apply -");
-    let mut region = lb.daemon(1);
-    for (worker, queue) in [0u16, 10].into_iter().enumerate() {
-        let mut counters = Counters::default();
-        counters.add(Counter::FragmentHeld, 4);
-        if queue == 10 {
-            counters.set(Counter::FragmentEntriesNow, 12);
-            counters.set(Counter::FragmentHeldPacketsNow, 3);
-            counters.set(Counter::FragmentHeldBytesNow, 4000);
-        }
-        let identity = Identity { queue: QueueNum(queue), fragments: queue == 10 };
-        blocks::write(&mut region, worker, identity, &mut counters).unwrap();
-    }
-    let stats = lb.json("stats --json");
-    let expected = serde_json::json!({
-        "entries": 12, "entries_max": 1000, "held_packets": 3, "held_packets_max": 8192,
-        "held_bytes": 4000, "held_bytes_max": 16_777_216, "ttl_ms": 70,
-    });
-    assert_eq!(stats["fragments"], expected);
-    assert_eq!(stats["counters"]["fragment_held"], 8);
-    assert_eq!(stats["counters"].as_object().unwrap().keys().find(|name| name.ends_with("_now")), None);
-    assert_eq!(
-        (&stats["workers"][0]["fragments"], &stats["workers"][1]["fragments"]),
-        (&false.into(), &true.into())
-    );
-    let text = lb.done("stats");
-    assert!(
-        text.contains(
-            "\nfragments: 12 of 1000 entries (1.2 %), 3 of 8192 packets (0.0 %) and 4000 of 16777216 bytes (0.0 %) held, \
-             for 70 ms\n"
-        ),
-        "{text}"
-    );
-    assert!(
-        text.lines().next().unwrap().starts_with("lbd") && text.contains("QUEUE 0  FRAGMENTS  WHAT"),
-        "{text}"
-    );
-    // What it held ended with it; what it did not.
-    drop(region);
-    let stats = lb.json("stats --json");
-    assert_eq!((&stats["fragments"]["entries"], &stats["counters"]["fragment_held"]), (&0.into(), &8.into()));
 }
 
 #[test]

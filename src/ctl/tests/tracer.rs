@@ -7,7 +7,7 @@ use std::{
 
 use super::*;
 use crate::{
-    balance::{Forwarding, tracer::answer},
+    balance::{Forwarding, counters::Counters, tracer::answer},
     config::Config,
     ids::Mark,
     io::Pin,
