@@ -181,13 +181,11 @@ fn open_region(
         Err(error) => return Err(error.into()),
     };
     region.follow()?;
-    let mut mapping = region.mapping();
-    Daemon::read(&mut mapping)
-        .and_then(|last| {
-            let (pid, started_unix_seconds) = (std::process::id().into(), clock::unix_seconds());
-            Daemon { pid, started_unix_seconds, ..last }.write(&mut mapping)
-        })
-        .map_err(|error| AccessError::Unusable { name: name.clone(), error })?;
+    show(&region, |last| Daemon {
+        pid: std::process::id().into(),
+        started_unix_seconds: clock::unix_seconds(),
+        ..last
+    })?;
     let (generation, state) = region.state()?;
     if state.balancer.interfaces.is_empty() {
         return Err(DaemonError::NoInterfaces(name.clone()));
@@ -204,6 +202,13 @@ fn open_region(
         }
     }
     Ok((region, generation, state, made))
+}
+
+/// Changes what the region shows of who follows it.
+fn show(region: &Region, change: impl FnOnce(Daemon) -> Daemon) -> Result<(), DaemonError> {
+    let mut mapping = region.mapping();
+    let shown = Daemon::read(&mut mapping).and_then(|last| change(last).write(&mut mapping));
+    shown.map_err(|error| AccessError::Unusable { name: region.name().clone(), error }.into())
 }
 
 /// What of a state is not in force, and holds up nothing else.

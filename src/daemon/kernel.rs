@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{
     DaemonError, links,
-    mend::{mend_routing, mend_ruleset, mend_tables, restore_before_ruleset, routing_that_tells},
+    mend::{mend_routing, mend_ruleset, mend_tables, restore_before_ruleset},
 };
 use crate::{
     balance::Forwarding,
@@ -90,9 +90,11 @@ impl Kernel {
         shared: &Arc<Shared>,
         of_start: Option<OfStart>,
     ) -> Result<Self, DaemonError> {
+        // The worker of fragments is told about the tier's tunnels before fragments can come by them.
+        let told = Arc::clone(shared);
         Ok(Self {
             shared: Arc::clone(shared),
-            routing: routing_that_tells(shared)?,
+            routing: Routing::open_telling(move |inbound| links::add_tier(&told, &[inbound]))?,
             tables: nft::Tables::default(),
             queue_by,
             of_start,

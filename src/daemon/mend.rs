@@ -1,7 +1,5 @@
 //! What others have changed in the kernel is made again as it should be, and told; what is right is not touched.
 
-use std::sync::Arc;
-
 use tracing::warn;
 
 use super::{DaemonError, kernel::Kernel, links};
@@ -16,14 +14,7 @@ use crate::{
         rtnetlink::{Routing, RoutingError},
         tun::Tun,
     },
-    worker::Shared,
 };
-
-/// Routing that tells the worker of fragments about the tier's tunnels before fragments can come by them.
-pub(super) fn routing_that_tells(shared: &Arc<Shared>) -> Result<Routing, RoutingError> {
-    let shared = Arc::clone(shared);
-    Routing::open_telling(move |inbound| links::add_tier(&shared, &[inbound]))
-}
 
 /// Makes sure of the device by which held fragments come back; says whether anything was to do.
 pub(super) fn tend_tun(tun: &Tun, kernel: &mut Kernel) -> Result<bool, DaemonError> {

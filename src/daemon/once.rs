@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use super::{
     DaemonError,
     kernel::{Kernel, look_at_host},
-    take_place, take_signals, with_region,
+    show, take_place, take_signals, with_region,
 };
 use crate::{
     balance::Forwarding,
@@ -14,10 +14,7 @@ use crate::{
     plan::kernel_tables,
     shm::stats::Daemon,
     state::State,
-    sys::{
-        region::{AccessError, Region, RegionName},
-        signal::Wish,
-    },
+    sys::{region::RegionName, signal::Wish},
     worker::Shared,
 };
 
@@ -40,10 +37,10 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
             Ok((region, generation, kernel, left))
         })?;
     for _ in 0..TRIES {
-        record(&region, std::process::id(), generation)?;
+        show(&region, |last| Daemon { adopted: generation, ..last })?;
         let (live, state) = region.state()?;
         if live == generation {
-            record(&region, 0, generation)?;
+            show(&region, |last| Daemon { pid: 0, ..last })?;
             let left: Vec<String> =
                 left.iter().map(ToString::to_string).chain(without_table(&state)).collect();
             return if left.is_empty() {
@@ -59,16 +56,8 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
         left = kernel.put_in_force(&state, live).inspect_err(|_| kernel.go_back())?;
         generation = live;
     }
-    record(&region, 0, generation)?;
+    show(&region, |last| Daemon { pid: 0, adopted: generation, ..last })?;
     Err(DaemonError::Unsettled(generation))
-}
-
-/// Says in the region what is in force, and who follows.
-fn record(region: &Region, pid: u32, adopted: Generation) -> Result<(), DaemonError> {
-    let mut mapping = region.mapping();
-    let written = Daemon::read(&mut mapping)
-        .and_then(|last| Daemon { pid: pid.into(), adopted, ..last }.write(&mut mapping));
-    written.map_err(|error| AccessError::Unusable { name: region.name().clone(), error }.into())
 }
 
 /// Services of which new flows find nobody who decides.
