@@ -4,6 +4,9 @@
 //! prefix; a named protocol before any; the narrower range. Two services that are equal in all of it and claim the
 //! same packets are a [`Conflict`].
 //!
+//! An echo request has no port, and reaches a backend whatever protocols are claimed of its address: it belongs to the
+//! service with the longest prefix; of several, to the one for every protocol, else to the first of them.
+//!
 //! That is settled once, when a [`Classifier`] is built: addresses are cut at the edges of all prefixes, and in each
 //! piece, for each protocol, ports are cut the same way. What results are disjoint boxes, found with two binary
 //! searches. The ruleset is made of the same boxes ([`Classifier::claims`]), so lbd and the kernel cannot differ.
@@ -15,7 +18,7 @@ use thiserror::Error;
 
 use crate::{
     config::{Name, PortRange, Protocol, Protocols},
-    packet::{ICMP, ICMPV6, L4, Packet},
+    packet::{L4, Packet},
 };
 
 /// What the classifier needs to know of a service.
@@ -29,6 +32,94 @@ pub struct Scope<'a> {
     pub protocols: &'a Protocols,
     /// Its ports.
     pub ports: &'a [PortRange],
+}
+
+/// Why a packet belongs to one of two services that have its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precedence {
+    /// It names the port.
+    Port,
+    /// It names a range of ports, and the other none.
+    PortRange,
+    /// Its prefix is longer.
+    Prefix,
+    /// It names the protocol.
+    Protocol,
+    /// Its range of ports is narrower.
+    NarrowerRange,
+    /// It takes every protocol, so also this one.
+    EveryProtocol,
+    /// It comes first in the file.
+    Order,
+}
+
+impl Precedence {
+    /// As a reason that follows the service's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Port => "one port",
+            Self::PortRange => "a range of ports",
+            Self::Prefix => "longer prefix",
+            Self::Protocol => "named protocol",
+            Self::NarrowerRange => "narrower range of ports",
+            Self::EveryProtocol => "takes every protocol",
+            Self::Order => "first in the file",
+        }
+    }
+}
+
+/// How specifically a service asks for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claimed {
+    rank: Rank,
+    /// Of echo requests, where equal prefixes are no conflict.
+    named: bool,
+}
+
+impl Claimed {
+    /// By which rule this one wins over another.
+    #[must_use]
+    pub fn precedence(self, other: Self) -> Precedence {
+        let ((class, prefix, named, _), (other_class, other_prefix, other_named, other_width)) =
+            (self.rank, other.rank);
+        if class != other_class {
+            return if class == PortClass::Exact { Precedence::Port } else { Precedence::PortRange };
+        }
+        if prefix != other_prefix {
+            return Precedence::Prefix;
+        }
+        if named != other_named {
+            return Precedence::Protocol;
+        }
+        if self.rank.3 != other_width {
+            return Precedence::NarrowerRange;
+        }
+        if self.named == other.named { Precedence::Order } else { Precedence::EveryProtocol }
+    }
+}
+
+impl Scope<'_> {
+    /// How specifically it asks for a packet, if it does.
+    #[must_use]
+    pub fn claimed(&self, packet: &Packet) -> Option<Claimed> {
+        let dst = packet.addresses.destination();
+        let prefix = self.vips.iter().filter(|vip| vip.contains(&dst)).map(IpNet::prefix_len).max()?;
+        let named = match self.protocols {
+            Protocols::Any => None,
+            Protocols::Named(named) => Some(named),
+        };
+        if matches!(packet.l4, L4::Echo { .. }) {
+            return Some(Claimed { rank: rank(PortRange::ALL, prefix, false), named: named.is_some() });
+        }
+        let of_all = Claimed { rank: rank(PortRange::ALL, prefix, false), named: false };
+        let Some(named) = named else { return Some(of_all) };
+        let port = packet.l4.ports()?.dst;
+        let protocol = named.iter().any(|protocol| protocol.number() == packet.protocol);
+        let ranges = self.ports.iter().filter(|range| protocol && (range.first..=range.last).contains(&port));
+        let narrowest = ranges.min_by_key(|range| range.last - range.first)?;
+        Some(Claimed { rank: rank(*narrowest, prefix, true), named: true })
+    }
 }
 
 /// Neighbouring addresses of one family, both ends included.
@@ -52,6 +143,17 @@ pub struct Claim {
     pub ports: PortRange,
     /// Index of the service.
     pub service: usize,
+}
+
+/// Echo requests to some virtual addresses that belong to another service than the rest of ICMP there does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EchoClaim {
+    /// The virtual addresses.
+    pub addresses: AddressRange,
+    /// Index of the service that they belong to.
+    pub service: usize,
+    /// Index of the service that all else of ICMP belongs to, if any.
+    pub other: Option<usize>,
 }
 
 /// Two services that claim the same packets, neither more specifically than the other.
@@ -107,17 +209,19 @@ impl Classifier {
     }
 
     /// The index of the service that a packet belongs to. A later fragment belongs to none, since its port is not
-    /// known, unless its service takes every protocol. An echo request belongs to any service that has the address.
+    /// known, unless a service for every protocol has all ports of its protocol. An echo request belongs to the service
+    /// that has its address by the longest prefix.
     #[must_use]
     pub fn service_of(&self, packet: &Packet) -> Option<usize> {
-        let port = match packet.l4 {
-            L4::Tcp { ports, .. } => Some((Protocol::Tcp, ports.dst)),
-            L4::Udp(ports) => Some((Protocol::Udp, ports.dst)),
-            L4::Sctp(ports) => Some((Protocol::Sctp, ports.dst)),
-            L4::Echo { .. } => return self.piece(packet.addresses.destination())?.echo(),
-            L4::Other | L4::LaterFragment => None,
-        };
-        self.piece(packet.addresses.destination())?.service(port)
+        let body = self.piece(packet.addresses.destination())?;
+        match packet.l4 {
+            L4::Tcp { ports, .. } => body.port(Protocol::Tcp, ports.dst),
+            L4::Udp(ports) => body.port(Protocol::Udp, ports.dst),
+            L4::Sctp(ports) => body.port(Protocol::Sctp, ports.dst),
+            L4::Echo { .. } => body.echo,
+            L4::Other => body.other,
+            L4::LaterFragment => body.other.filter(|&service| body.has_all_of(packet.protocol, service)),
+        }
     }
 
     fn piece(&self, address: IpAddr) -> Option<&Body> {
@@ -127,25 +231,16 @@ impl Classifier {
         }
     }
 
-    /// Echo requests whose protocol nobody claims, and the services that they reach all the same: see
-    /// [`Classifier::service_of`]. As [`Classifier::claims`], and disjoint from those.
+    /// Where echo requests belong to another service than [`Classifier::claims`] says of their protocol, or to one at
+    /// all; IPv4 before IPv6, ascending by address, disjoint.
     #[must_use]
-    pub fn echo_claims(&self) -> Vec<Claim> {
-        let claim = |addresses, protocol, body: &Body| match body.other {
-            Some(_) => None,
-            None => body.echo().map(|service| Claim {
-                addresses,
-                protocols: (protocol, protocol),
-                ports: PortRange::ALL,
-                service,
-            }),
+    pub fn echo_claims(&self) -> Vec<EchoClaim> {
+        let claim = |addresses, body: &Body| {
+            let service = body.echo.filter(|_| body.echo != body.other)?;
+            Some(EchoClaim { addresses, service, other: body.other })
         };
-        let v4 =
-            self.v4.iter().filter_map(|(first, last, body)| claim(AddressRange::V4(first, last), ICMP, body));
-        let v6 = self
-            .v6
-            .iter()
-            .filter_map(|(first, last, body)| claim(AddressRange::V6(first, last), ICMPV6, body));
+        let v4 = self.v4.iter().filter_map(|(first, last, body)| claim(AddressRange::V4(first, last), body));
+        let v6 = self.v6.iter().filter_map(|(first, last, body)| claim(AddressRange::V6(first, last), body));
         v4.chain(v6).collect()
     }
 
@@ -260,6 +355,8 @@ struct Body {
     ports: [Vec<(PortRange, usize)>; 3],
     /// Of every other protocol.
     other: Option<usize>,
+    /// Of echo requests.
+    echo: Option<usize>,
 }
 
 /// What makes one claim more specific than another: the smaller wins.
@@ -333,20 +430,24 @@ impl Body {
             return Err(Clash { services: (first, second), protocol: "any protocol", port: None });
         }
         body.other = any.first().map(|&(_, index)| index);
+        let by_echo = |&(&index, &prefix): &(&usize, &u8)| {
+            (Reverse(prefix), *services[index].protocols != Protocols::Any, index)
+        };
+        body.echo = open.iter().min_by_key(by_echo).map(|(&index, _)| index);
         Ok(body)
     }
 
-    fn service(&self, port: Option<(Protocol, u16)>) -> Option<usize> {
-        let Some((protocol, port)) = port else { return self.other };
+    fn port(&self, protocol: Protocol, port: u16) -> Option<usize> {
         let claimed = &self.ports[protocol as usize];
         let behind = claimed.partition_point(|(ports, _)| ports.first <= port);
         let (ports, service) = claimed.get(behind.checked_sub(1)?)?;
         (port <= ports.last).then_some(*service)
     }
 
-    /// Who answers an echo request: the service for every protocol, or the first of those that have the address.
-    fn echo(&self) -> Option<usize> {
-        self.other.or_else(|| self.ports.iter().flatten().map(|&(_, service)| service).min())
+    /// Whether all packets of a protocol belong to the service that has what is not named, whatever their ports.
+    fn has_all_of(&self, protocol: u8, service: usize) -> bool {
+        let named = Protocol::ALL.into_iter().find(|named| named.number() == protocol);
+        named.is_none_or(|named| self.ports[named as usize][..] == [(PortRange::ALL, service)])
     }
 
     fn claims(&self, addresses: AddressRange) -> Vec<Claim> {

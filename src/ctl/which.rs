@@ -198,29 +198,21 @@ fn matched(state: &State, service: &Service, question: &Question) -> String {
         PortRange { first, last } if first == last => format!(", port {ports}"),
         PortRange { .. } => format!(", ports {ports}"),
     });
-    let less: Vec<&str> = state
-        .services
-        .iter()
-        .filter(|other| other.name != service.name && claims(other, question))
-        .map(|other| other.name.as_str())
-        .collect();
-    let less = match less[..] {
-        [] => String::new(),
-        _ => format!(", more specific than {}", less.join(", ")),
-    };
+    let less = less_specific(state, service, question);
     format!("{} belongs to service {}: {vip}{ports}{less}", question.destination(), service.name)
 }
 
-/// Whether a service claims the packet, if perhaps less specifically than another.
-fn claims(service: &Service, question: &Question) -> bool {
-    let protocol = match (&service.protocols, question.named()) {
-        (Protocols::Any, _) => true,
-        (Protocols::Named(named), Some(protocol)) => {
-            named.contains(&protocol) && port_range(service, question).is_some()
-        }
-        (Protocols::Named(_), None) => false,
-    };
-    protocol && longest(service, question).is_some()
+/// Which services claim the packet as well, and by which rule this one has it.
+fn less_specific(state: &State, service: &Service, question: &Question) -> String {
+    let Some(best) = service.scope().claimed(&question.packet) else { return String::new() };
+    let others = state.services.iter().filter(|other| other.name != service.name);
+    let others: Vec<String> = others
+        .filter_map(|other| {
+            let rule = best.precedence(other.scope().claimed(&question.packet)?);
+            Some(format!("{} ({})", other.name, rule.name()))
+        })
+        .collect();
+    if others.is_empty() { String::new() } else { format!(", before {}", others.join(", ")) }
 }
 
 fn longest(service: &Service, question: &Question) -> Option<ipnet::IpNet> {

@@ -16,7 +16,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    balance::service::{AddressRange, Claim, Classifier},
+    balance::service::{AddressRange, Claim, Classifier, EchoClaim},
     config::{Encap, Path, PortRange},
     state::State,
 };
@@ -31,6 +31,8 @@ mod read;
 
 /// The table that everything is in.
 pub const TABLE: &str = "synrail";
+/// The chain that drops what nobody has decided about.
+const UNSTEERED: &str = "unsteered";
 /// The TUN device by which held fragments come back. No target's device has such a name.
 pub const FRAGMENTS_DEVICE: &str = "sr-frag";
 
@@ -61,11 +63,13 @@ pub enum SetName {
     KernelProtocol6,
     KernelAddress4,
     KernelAddress6,
+    KernelEcho4,
+    KernelEcho6,
 }
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -89,6 +93,8 @@ impl SetName {
         Self::KernelProtocol6,
         Self::KernelAddress4,
         Self::KernelAddress6,
+        Self::KernelEcho4,
+        Self::KernelEcho6,
     ];
     /// Where claims go, by what they ask for: a port, a protocol, any packet to an address. Of each, IPv4 and IPv6.
     const CLAIMED: [[Self; 2]; 3] = [
@@ -130,6 +136,8 @@ impl SetName {
             Self::KernelProtocol6 => "kernel_protocol6",
             Self::KernelAddress4 => "kernel_address4",
             Self::KernelAddress6 => "kernel_address6",
+            Self::KernelEcho4 => "kernel_echo4",
+            Self::KernelEcho6 => "kernel_echo6",
         }
     }
 }
@@ -228,9 +236,18 @@ impl Elements {
         for claim in &claims.all {
             elements.claim(claim);
         }
-        for claim in claims.all.iter().chain(&claims.echoes) {
-            if let Some(table) = tables.iter().find(|table| table.service == claim.service) {
-                elements.lead(claim, &table.chain);
+        let chain_of =
+            |service| tables.iter().find(|table| table.service == service).map(|t| t.chain.as_str());
+        for claim in &claims.all {
+            if let Some(chain) = chain_of(claim.service) {
+                elements.lead(claim, chain);
+            }
+        }
+        for claim in &claims.echoes {
+            // Without a table of their own they must not go by the one that the rest of ICMP goes by.
+            let instead = || claim.other.and_then(chain_of).map(|_| UNSTEERED);
+            if let Some(chain) = chain_of(claim.service).or_else(instead) {
+                elements.lead_echo(claim, chain);
             }
         }
         let balancer = &state.balancer;
@@ -316,6 +333,13 @@ impl Elements {
         self.insert_by_family(SetName::KERNEL[shape], Element::Goto(fields, chain.to_owned()));
     }
 
+    /// Echo requests lead to a chain.
+    fn lead_echo(&mut self, claim: &EchoClaim, chain: &str) {
+        let fields = Fields { addresses: claim.addresses, protocols: None, ports: None };
+        let sets = [SetName::KernelEcho4, SetName::KernelEcho6];
+        self.insert_by_family(sets, Element::Goto(fields, chain.to_owned()));
+    }
+
     pub(crate) fn insert(&mut self, set: SetName, element: Element) {
         self.0.entry(set).or_default().insert(element);
     }
@@ -336,8 +360,8 @@ impl Elements {
 pub struct Claims {
     /// Every box.
     pub all: Vec<Claim>,
-    /// Echo requests that reach a service which does not claim their protocol.
-    pub echoes: Vec<Claim>,
+    /// Echo requests that belong to another service than the rest of ICMP.
+    pub echoes: Vec<EchoClaim>,
 }
 
 impl Claims {

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::packet::Ports;
+use crate::packet::{ICMP, ICMPV6, Ports};
 
 struct Given {
     name: Name,
@@ -126,6 +126,60 @@ fn a_service_for_every_protocol_leaves_no_gap_beside_a_named_one() {
     );
 }
 
+#[test]
+fn pings_reach_the_longest_prefix() {
+    let services = [
+        given("net", &["10.0.0.0/24", "1000::/112"], &[Tcp], &[]),
+        given("host", &["10.0.0.5/32", "1000::5/128"], &[Udp], &[(53, 53)]),
+        given("any", &["10.0.0.0/25", "1000::/113"], &[], &[]),
+        given("any-host", &["10.0.0.6/32"], &[], &[]),
+        given("web-host", &["10.0.0.6/32"], &[Tcp], &[(80, 80)]),
+        given("first", &["10.0.1.1/32"], &[Tcp], &[(443, 443)]),
+        given("second", &["10.0.1.1/32"], &[Tcp], &[(80, 80)]),
+    ];
+    let classifier = classifier(&services).unwrap();
+    let who = |dst, protocol| {
+        classifier.service_of(&packet(dst, protocol, 0)).map(|index| services[index].name.as_str())
+    };
+    assert_eq!(who("10.0.0.5", ICMP), Some("host"), "whatever it claims, and others claim");
+    assert_eq!(who("1000::5", ICMPV6), Some("host"));
+    assert_eq!(who("10.0.0.5", 50), Some("any"), "a protocol that no other claims");
+    assert_eq!(who("10.0.0.7", ICMP), Some("any"));
+    assert_eq!(who("10.0.0.200", ICMP), Some("net"));
+    assert_eq!(who("10.0.0.6", ICMP), Some("any-host"), "of two prefixes alike that for every protocol");
+    assert_eq!(who("10.0.1.1", ICMP), Some("first"), "else the first");
+    assert_eq!(who("10.0.2.1", ICMP), None);
+}
+
+#[test]
+fn a_later_fragment_is_no_services_where_its_port_matters() {
+    let services = [given("any", &["10.0.0.0/24"], &[], &[]), given("dns", &["10.0.0.5/32"], &[Udp], &[])];
+    let classifier = classifier(&services).unwrap();
+    let later =
+        |dst, protocol| classifier.service_of(&Packet { l4: L4::LaterFragment, ..packet(dst, protocol, 0) });
+    assert_eq!(later("10.0.0.5", 17), None);
+    assert_eq!(later("10.0.0.5", 6), Some(0));
+    assert_eq!(later("10.0.0.5", 50), Some(0));
+    assert_eq!(later("10.0.0.6", 17), Some(0));
+}
+
+/// A straightforward reading of the rule for pings.
+fn naive_echo(services: &[Given], dst: Ipv4Addr) -> Option<usize> {
+    let mut best: Option<(u8, bool, usize)> = None;
+    for (index, service) in services.iter().enumerate() {
+        for vip in service.vips.iter().filter(|vip| vip.contains(&IpAddr::V4(dst))) {
+            let (prefix, any) = (vip.prefix_len(), service.protocols == Protocols::Any);
+            let better = best.is_none_or(|(longest, for_every, _)| {
+                prefix > longest || prefix == longest && any && !for_every
+            });
+            if better {
+                best = Some((prefix, any, index));
+            }
+        }
+    }
+    best.map(|(_, _, index)| index)
+}
+
 /// A straightforward reading of the rules: every service is tried, and the best one wins.
 fn naive(services: &[Given], dst: Ipv4Addr, protocol: u8, port: u16) -> Option<usize> {
     let known = Protocol::ALL.into_iter().find(|p| p.number() == protocol);
@@ -167,20 +221,24 @@ proptest! {
         }).collect();
         let Ok(classifier) = classifier(&services) else { return Ok(()) };
         let claims = classifier.claims();
-        let with_echoes = [claims.clone(), classifier.echo_claims()].concat();
+        let echoes = classifier.echo_claims();
         for (host, protocol, port) in probes {
             let dst = Ipv4Addr::new(10, 0, 0, host);
-            let held: Vec<_> = with_echoes.iter().filter(|c| {
-                matches!(c.addresses, AddressRange::V4(first, last) if (first..=last).contains(&dst.to_bits()))
-                    && (c.protocols.0..=c.protocols.1).contains(&ICMP)
-            }).map(|c| c.service).collect();
-            let echo = classifier.service_of(&packet(&dst.to_string(), ICMP, 0));
-            prop_assert_eq!(held, echo.into_iter().collect::<Vec<_>>(), "pings");
+            let within = |addresses| matches!(addresses, AddressRange::V4(first, last) if (first..=last).contains(&dst.to_bits()));
+            let echo = naive_echo(&services, dst);
+            prop_assert_eq!(classifier.service_of(&packet(&dst.to_string(), ICMP, 0)), echo, "pings");
+            // As the kernel asks: the boxes of echo requests, then those of ICMP.
+            let icmp = |c: &&Claim| within(c.addresses) && (c.protocols.0..=c.protocols.1).contains(&ICMP);
+            let of_icmp = claims.iter().find(icmp).map(|c| c.service);
+            let of_echo: Vec<_> = echoes.iter().filter(|c| within(c.addresses)).collect();
+            prop_assert!(of_echo.len() <= 1);
+            prop_assert!(of_echo.iter().all(|c| c.other == of_icmp && Some(c.service) != of_icmp));
+            prop_assert_eq!(of_echo.first().map(|c| c.service).or(of_icmp), echo, "pings by the kernel");
             let expected = naive(&services, dst, protocol, port);
             prop_assert_eq!(classifier.service_of(&packet(&dst.to_string(), protocol, port)), expected);
             // Exactly one box holds a claimed packet, none another.
             let held: Vec<_> = claims.iter().filter(|c| {
-                matches!(c.addresses, AddressRange::V4(first, last) if (first..=last).contains(&dst.to_bits()))
+                within(c.addresses)
                     && (c.protocols.0..=c.protocols.1).contains(&protocol)
                     && (c.ports.first..=c.ports.last).contains(&port)
             }).map(|c| c.service).collect();

@@ -9,7 +9,7 @@ fn which_tells_where_and_why() {
     let text = lb.done("which tcp 50.0.0.1 40000 10.0.0.0 80");
     assert!(
         text.contains(
-            "10.0.0.0 tcp port 80 belongs to service web: 10.0.0.0/32, port 80, more specific than all"
+            "10.0.0.0 tcp port 80 belongs to service web: 10.0.0.0/32, port 80, before all (one port)"
         ),
         "{text}"
     );
@@ -26,6 +26,45 @@ fn which_tells_where_and_why() {
     let index =
         |port: u16| lb.json(&format!("which udp 50.0.0.1 {port} 10.0.0.1 53 --json"))["index"].clone();
     assert_eq!(index(1), index(2));
+}
+
+#[test]
+fn which_names_the_rule_of_precedence() {
+    const NESTED: &str = "[balancer]\nname='lb'\ninterfaces='eth1'\naddress=['192.168.1.201','fd00::201']\n\
+        [[service]]\nname='net'\nvips=['10.0.0.0/24','1000::/112']\nprotocols='tcp'\ntable_size=97\n\
+        [[service]]\nname='any'\nvips='10.0.0.0/28'\ntable_size=97\n\
+        [[service]]\nname='host'\nvips=['10.0.0.5','1000::5']\nprotocols='tcp'\nports='80-90'\ntable_size=97\n\
+        [[service]]\nname='port'\nvips='10.0.0.5'\nprotocols='tcp'\nports='85'\ntable_size=97\n\
+        [[service]]\nname='same'\nvips='10.0.0.5'\ntable_size=97\n";
+    let lb = Lb::new("precedence");
+    lb.with(NESTED, "apply -");
+    for (flow, why) in [
+        (
+            "icmp 50.0.0.1 - 10.0.0.5 -",
+            "10.0.0.5 icmp belongs to service same: 10.0.0.5/32, before net (longer prefix), any (longer prefix), host (takes every protocol), port (takes every protocol)",
+        ),
+        (
+            "icmp 2000::1 - 1000::5 -",
+            "1000::5 icmp belongs to service host: 1000::5/128, before net (longer prefix)",
+        ),
+        (
+            "tcp 50.0.0.1 1 10.0.0.5 85",
+            "service port: 10.0.0.5/32, port 85, before net (one port), any (one port), host (one port), same (one port)",
+        ),
+        (
+            "tcp 50.0.0.1 1 10.0.0.5 86",
+            "service host: 10.0.0.5/32, ports 80-90, before net (a range of ports)",
+        ),
+        (
+            "tcp 50.0.0.1 1 10.0.0.5 1",
+            "service same: 10.0.0.5/32, before net (longer prefix), any (longer prefix)",
+        ),
+        ("tcp 50.0.0.1 1 10.0.0.77 1", "service net: 10.0.0.0/24, all ports"),
+        ("50 50.0.0.1 - 10.0.0.5 -", "service same: 10.0.0.5/32, before any (longer prefix)"),
+    ] {
+        let text = lb.run(&format!("which {flow}")).out;
+        assert!(text.contains(why), "{flow}: {text}");
+    }
 }
 
 #[test]

@@ -37,6 +37,32 @@ fn a_claim_goes_where_packets_without_ports_can_match_it() {
 }
 
 #[test]
+fn pings_lead_to_their_own_services_table_or_nowhere() {
+    let file = |kernel_entries: u32| {
+        format!(
+            "[balancer]\nname='lb'\naddress='192.168.1.201'\ninterfaces='eth1'\nkernel_entries={kernel_entries}\n\
+             [[service]]\nname='net'\nvips='10.0.0.0/24'\ntable_size=97\nbackend=[{{name='a',address='192.168.1.1'}}]\n\
+             [[service]]\nname='host'\nvips='10.0.0.5'\nprotocols='tcp'\ntable_size=101\nbackend=[{{name='b',address='192.168.1.2'}}]\n"
+        )
+    };
+    let led = |kernel_entries| {
+        let state =
+            State::new(&crate::config::Config::parse("lb.toml", &file(kernel_entries)).unwrap()).unwrap();
+        let tables = super::super::kernel_tables::wanted(&state).unwrap();
+        let classifier =
+            Classifier::new(&state.services.iter().map(|s| s.scope()).collect::<Vec<_>>()).unwrap();
+        let elements = Elements::wanted(&state, &Claims::of(&classifier), &tables);
+        let chains: Vec<_> = tables.iter().map(|table| table.chain.clone()).collect();
+        (names(elements.of(SetName::KernelEcho4)), chains)
+    };
+    let (echoes, chains) = led(200);
+    assert_eq!(echoes, [format!("10.0.0.5 : goto {}", chains[1])]);
+    // The more general one alone has a table: it must not answer for the other.
+    assert_eq!(led(100).0, ["10.0.0.5 : goto unsteered"]);
+    assert!(led(0).0.is_empty());
+}
+
+#[test]
 fn the_device_of_fragments_is_no_targets() {
     assert_eq!(routing::target_of_device(FRAGMENTS_DEVICE), None);
     assert!(crate::config::InterfaceName::new(FRAGMENTS_DEVICE).is_some());

@@ -216,6 +216,61 @@ fn without_lbd_every_packet_goes_where_lbd_would_send_it() {
     });
 }
 
+/// Services on nested prefixes.
+const NESTED: &str = r#"
+[balancer]
+name = "lb201"
+address = "192.168.1.201"
+interfaces = "client"
+[[service]]
+name = "net"
+vips = ["192.0.2.0/24", "2001:db8::/112"]
+protocols = ["tcp"]
+table_size = 97
+backend = [{ name = "a", address = "192.168.1.1" }]
+[[service]]
+name = "any"
+vips = ["192.0.2.0/28", "2001:db8::/124"]
+table_size = 97
+backend = [{ name = "b", address = "192.168.1.2" }]
+[[service]]
+name = "host"
+vips = ["192.0.2.4", "2001:db8::4"]
+protocols = ["udp"]
+ports = "53"
+table_size = 97
+backend = [{ name = "c", address = "192.168.1.3" }]
+"#;
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn without_lbd_pings_and_errors_about_them_reach_the_longest_prefix() {
+    in_namespace(|| {
+        let Made { state, forwarding, ruleset } = made_of(NESTED);
+        let client = balancer_with(&ruleset);
+        nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
+        let echo = [9, 9, 0, 1];
+        for (host, service) in [("4", 2), ("5", 1), ("77", 0)] {
+            let target = state.services[service].backends[0].target;
+            let expected = vec![u64::from(state.balancer.mark_mask.mark(target).0)];
+            for (net, from) in [("192.0.2.", "10.9.0.2"), ("2001:db8::", "fd09::2")] {
+                let vip = format!("{net}{host}");
+                let (protocol, answer) = if vip.contains(':') { (58, 129) } else { (1, 0) };
+                let quoted = ip(protocol, &vip, from, &[answer, 0, 0, 0, 9, 8, 0, 1]);
+                for bytes in [
+                    icmp(from, &vip, [8, 128], &echo),
+                    icmp(from, &vip, [3, 1], &[&[0; 4][..], &quoted].concat()),
+                ] {
+                    let decided = forwarding.decide(&Packet::parse(&bytes).unwrap());
+                    assert!(matches!(decided, Decision::Steered { service: of, .. } if of == service));
+                    client.send(&bytes).unwrap();
+                    assert_eq!(seen(), expected, "{vip} {bytes:x?}");
+                }
+            }
+        }
+    });
+}
+
 #[test]
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
 fn with_every_packet_the_kernel_decides_about_each_and_tracks_none() {
