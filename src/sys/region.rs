@@ -391,7 +391,11 @@ impl Region {
         if !self.map.guard.lost() {
             return Ok(false);
         }
-        self.remap().map_err(|error| self.os("mapping it again after it was truncated", error))?;
+        self.remap().map_err(|error| match error.kind() {
+            // The file is empty: told as it is of one that was found so, whichever of the two notices first.
+            io::ErrorKind::UnexpectedEof => self.unusable(RegionError::NotARegion),
+            _ => self.os("mapping it again after it was truncated", error),
+        })?;
         Ok(true)
     }
 

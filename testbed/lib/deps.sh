@@ -14,6 +14,7 @@ PACKAGES=(
     iperf3=iperf3 curl=curl gojq=gojq python3=/usr/bin/python3 gzip=gzip
     gcc=cc pkg-config=pkg-config libc6-dev=/usr/include/stdio.h
     libmnl-dev=/usr/include/libmnl/libmnl.h libnftnl-dev=/usr/include/libnftnl/expr.h
+    xz-utils=xz
 )
 # nginx itself is unpacked; these are the libraries it links.
 NGINX_LIBRARIES=(libcrypt1 libpcre2-8-0 libssl3 zlib1g)
@@ -41,17 +42,18 @@ as_root() {
     fi
 }
 
-# deps_kernel: the newest stock kernel in the cache; the first time it is fetched. Sets KERNEL_ROOT and KERNEL_VERSION.
+# deps_kernel: the newest stock kernel of the host's release in the cache; the first time it is fetched. Sets GUEST_ROOT,
+# KERNEL_ROOT and KERNEL_VERSION, as deps_release does for another release.
 deps_kernel() {
     mkdir -p "$CACHE"
     with_lock kernel_unpack
-    KERNEL_ROOT=$(newest_kernel)
+    KERNEL_ROOT=$(newest_kernel "$CACHE")
     # shellcheck disable=SC2034 # for lib/vm.sh
-    KERNEL_VERSION=${KERNEL_ROOT##*/linux-image-}
+    KERNEL_VERSION=${KERNEL_ROOT##*/linux-image-} GUEST_ROOT=/
 }
-newest_kernel() { find "$CACHE" -maxdepth 1 -name 'linux-image-*' | sort -V | tail -n 1; }
+newest_kernel() { find "$1" -maxdepth 1 -name 'linux-image-*' | sort -V | tail -n 1; } # DIRECTORY
 kernel_unpack() {
-    [[ -z $(newest_kernel) ]] || return 0
+    [[ -z $(newest_kernel "$CACHE") ]] || return 0
     local package new
     package=$(stock_kernel_package)
     if [[ -z $package ]]; then
@@ -62,10 +64,14 @@ kernel_unpack() {
     step "fetching Debian's stock kernel ($package), to be unpacked in $CACHE, not installed"
     new=$(mktemp -d "$CACHE/.new-XXXXXX")
     fetch_package "$new" "$package"
-    # A package with /lib in it, wherever the host keeps its modules.
-    [[ -d $new/lib/modules ]] || ln -s usr/lib "$new/lib"
-    PATH=$PATH:/usr/sbin:/sbin depmod -b "$new" "${package#linux-image-}"
+    kernel_modules "$new" "$package"
     mv -T "$new" "$CACHE/$package"
+}
+# kernel_modules DIRECTORY PACKAGE: a kernel that was unpacked there gets what modprobe reads.
+kernel_modules() {
+    # Some packages have /usr/lib in them, and modprobe -d looks below lib.
+    [[ -d $1/lib/modules ]] || ln -s usr/lib "$1/lib"
+    PATH=$PATH:/usr/sbin:/sbin depmod -b "$1" "${2#linux-image-}"
 }
 stock_kernel_package() {
     apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1

@@ -81,7 +81,7 @@ number_between() { [[ $1 =~ ^[1-9][0-9]{0,5}$ ]] && (($1 >= $2 && $1 <= $3)); }
 scale_runs() {
     local tool names=() status=0 limit_s=$((240 + connections / 5 + 10 * server_count))
     prepare
-    [[ " ${tools[*]}" != *" ipvs"* ]] || (deps_ipvsadm "$RUN/bin") || complain "going on without ipvsadm"
+    [[ " ${tools[*]}" != *" ipvs"* || -n $RELEASE ]] || (deps_ipvsadm "$RUN/bin") || complain "going on without ipvsadm"
     for tool in "${tools[@]}"; do
         names+=("scale-$tool")
         cat > "$RUN/testbed/scenarios/scale-$tool.sh" <<SCENARIO

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# Debian's stock kernel in QEMU, by software emulation, with the host's root file system as its own.
+# Debian's stock kernel in QEMU, by software emulation, with the host's root file system as its own, or with that of another
+# release (lib/release.sh).
 #
-# No disk, no network card, no privilege on the host: the guest sees the host's root read-only over 9p with a layer in
+# No disk, no network card, no privilege on the host: the guest sees that root read-only over 9p with a layer in
 # memory above it, the checkout read-only, and one directory (the run) that it can write. It ends with its job, at the
 # time limit, or with this process, whichever comes first. /dev/kvm is not used unless TESTBED_ACCEL=kvm says so:
 # some hosts have one on which a stock kernel hangs.
@@ -102,7 +103,7 @@ vm_arguments() {
         -chardev "file,id=kernel,path=$(qemu_path "$console")" -serial chardev:kernel
         -kernel "$KERNEL_ROOT/boot/vmlinuz-$KERNEL_VERSION" -initrd "$run/initramfs.gz"
         -append "console=ttyS0 panic=-1 quiet loglevel=4 no_timer_check mitigations=off nokaslr${options:+ $options}${*:+ $*}" "${emulation[@]}")
-    vm_share root / readonly=on
+    vm_share root "$GUEST_ROOT" readonly=on
     vm_share checkout "$CHECKOUT" readonly=on
     vm_share modules "$KERNEL_ROOT/lib/modules/$KERNEL_VERSION" readonly=on
     vm_share run "$run" readonly=off
@@ -125,7 +126,9 @@ vm_initramfs() {
     for module in "${INITRAMFS_MODULES[@]}"; do
         modprobe -d "$KERNEL_ROOT" -S "$KERNEL_VERSION" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
     done | awk '!seen[$0]++' | while read -r path; do
-        cp "$path" "$tree/modules/$((number++))-${path##*/}"
+        number=$((number + 1))
+        # busybox loads no compressed ones
+        if [[ $path == *.xz ]]; then xz -dc "$path"; else cat "$path"; fi > "$tree/modules/$number-${path##*/}"
     done
     (cd "$tree" && find . -print0 | cpio --null --create --format=newc --quiet) | gzip -1 > "$file"
     rm -rf "$tree"
