@@ -47,8 +47,8 @@ pub const TABLE_BASE: u32 = 20_000;
 pub const TABLE_MAIN: u32 = 254;
 /// How the alias of our devices begins.
 pub const ALIAS_PREFIX: &str = "synrail:";
-/// The longest alias that the kernel takes.
-pub const ALIAS_BYTES_MAX: usize = 255;
+/// The longest alias: the kernel takes 255 bytes (`IFALIASZ` - 1), and the NUL that the netlink crate writes is one of them.
+pub const ALIAS_BYTES_MAX: usize = 254;
 /// Metric of the blackhole routes: so high that an operator's own route to a VIP wins.
 pub const BLACKHOLE_METRIC: u32 = 1_000_000;
 
@@ -434,9 +434,15 @@ fn direct_routes(target: TargetId, address: IpAddr, users: &Users) -> impl Itera
         .map(move |(to, metric)| Route { table: table(target), to, metric, via: Via::Gateway(address) })
 }
 
+/// Where a host serves in many services, the end is left out, which `...` says.
 fn alias(names: &[String]) -> String {
+    const CUT: &str = "...";
     let mut alias = format!("{ALIAS_PREFIX} {}", names.join(", "));
-    alias.truncate(ALIAS_BYTES_MAX);
+    if alias.len() > ALIAS_BYTES_MAX {
+        let is_boundary = |at: &usize| alias.is_char_boundary(*at);
+        alias.truncate((0..=ALIAS_BYTES_MAX - CUT.len()).rev().find(is_boundary).unwrap_or(0));
+        alias += CUT;
+    }
     alias
 }
 

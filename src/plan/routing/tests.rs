@@ -357,7 +357,13 @@ fn our_tables_and_names_are_told_from_others() {
 #[test]
 fn an_alias_fits_into_the_kernel() {
     let names: Vec<String> = (0..100).map(|number| format!("service-{number}/backend")).collect();
-    assert_eq!(alias(&names).len(), ALIAS_BYTES_MAX);
+    let cut = alias(&names);
+    assert!(cut.len() == ALIAS_BYTES_MAX && cut.ends_with("..."), "{cut}");
+    let full = "x".repeat(ALIAS_BYTES_MAX - "synrail: ".len());
+    assert_eq!(alias(&[full.clone()]), format!("synrail: {full}"));
+    assert!(alias(&[full + "y"]).ends_with("xxx..."));
+    // No name has such characters today; a cut amid one would end lbd.
+    assert!(alias(&["ä".repeat(200)]).len() <= ALIAS_BYTES_MAX);
     assert_eq!(alias(&names[..2]), "synrail: service-0/backend, service-1/backend");
 }
 

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     ids::MarkMask,
     plan::{
+        routing::ALIAS_BYTES_MAX,
         rule_tree::guard,
         tunnel::{Ends, Tunnel, Wrap},
     },
@@ -93,5 +94,23 @@ fn a_device_is_known_for_ours_before_it_is_up() {
         });
         assert!(now.alias == alias && now.inbound && !now.ready, "{now:?}");
         shell("! ip -o link show sr-in4 | grep -q '[<,]UP[,>]'");
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn the_longest_alias_is_one_that_the_kernel_takes() {
+    in_namespace(|| {
+        shell("ip tuntap add dev sr-1 mode tun");
+        let mut routing = Routing::open().unwrap();
+        let ends = Ends::V4 { local: "192.168.1.201".parse().unwrap(), remote: "192.168.1.1".parse().unwrap() };
+        let tunnel = Tunnel { wrap: Wrap::Gre, ends, fragment_outer: false };
+        let mut ready = |bytes: usize| {
+            let alias = format!("{ALIAS_PREFIX} {}", "x".repeat(bytes - ALIAS_PREFIX.len() - 1));
+            let device = Device { name: "sr-1".to_owned(), tunnel, alias: alias.clone(), inbound: false };
+            routing.apply(&[Op::Ready(device)]).map(|()| routing.current().unwrap().devices["sr-1"].alias == alias)
+        };
+        assert!(ready(ALIAS_BYTES_MAX).unwrap());
+        assert!(ready(ALIAS_BYTES_MAX + 1).is_err());
     });
 }
