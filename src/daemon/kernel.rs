@@ -126,7 +126,8 @@ impl Kernel {
             warn!(%interface, "there is no such device now: nothing comes in by it");
         }
         let wanted = Wanted::by(&state, generation, self.queue_by)?;
-        let diff = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?;
+        let diff = routing::diff(&self.routing.current(&wanted.routing)?, &wanted.routing)
+            .map_err(RoutingError::from)?;
         let (before, after) = diff.around_ruleset();
         let left = self.routing.apply_reachable(&before)?;
         // New devices are told already; these may have been backends' until now. What leaves the tier still counts.

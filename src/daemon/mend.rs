@@ -35,7 +35,7 @@ pub(super) fn restore_before_ruleset(
     routing: &mut Routing,
     wanted: &routing::Desired,
 ) -> Result<Vec<Op>, RoutingError> {
-    let (before, after) = routing::diff(&routing.current()?, wanted)?.around_ruleset();
+    let (before, after) = routing::diff(&routing.current(wanted)?, wanted)?.around_ruleset();
     routing.apply_reachable(&before)?;
     Ok(after)
 }
@@ -46,7 +46,7 @@ pub(super) fn mend_routing(
     wanted: &routing::Desired,
     in_force: bool,
 ) -> Result<(), DaemonError> {
-    let diff = routing::diff(&routing.current()?, wanted).map_err(RoutingError::from)?;
+    let diff = routing::diff(&routing.current(wanted)?, wanted).map_err(RoutingError::from)?;
     let (mut ops, after) = diff.around_ruleset();
     if in_force {
         ops.extend(after);

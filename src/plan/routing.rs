@@ -17,6 +17,7 @@
 //! marks has nothing at all. Nothing that exists and is right is touched, so a daemon that starts again takes over.
 
 mod diff;
+mod host;
 pub mod inbound;
 
 use std::{
@@ -47,8 +48,8 @@ pub const TABLE_BASE: u32 = 20_000;
 pub const TABLE_MAIN: u32 = 254;
 /// How the alias of our devices begins.
 pub const ALIAS_PREFIX: &str = "synrail:";
-/// The longest alias that the kernel takes.
-pub const ALIAS_BYTES_MAX: usize = 255;
+/// The longest alias: the kernel takes 255 bytes (`IFALIASZ` - 1), and the NUL that the netlink crate writes is one of them.
+pub const ALIAS_BYTES_MAX: usize = 254;
 /// Metric of the blackhole routes: so high that an operator's own route to a VIP wins.
 pub const BLACKHOLE_METRIC: u32 = 1_000_000;
 
@@ -113,6 +114,8 @@ pub struct Device {
     pub name: String,
     /// What it does.
     pub tunnel: Tunnel,
+    /// Its MTU; `None` where that is the kernel's to choose.
+    pub mtu_bytes: Option<u32>,
     /// Who uses it, for people: `synrail: web/s1, api/s1, tier/lb202`.
     pub alias: String,
     /// Whether packets of clients also come in by it, from another balancer or a router: whatever their source, it
@@ -182,7 +185,11 @@ pub struct DeviceNow {
     pub tunnel: Option<Tunnel>,
     /// The outer addresses, if both are set.
     pub ends: Option<Ends>,
-    /// Whether it is up, makes itself no IPv6 address, carries IPv6, and has the MTU that its tunnel needs.
+    /// Its MTU.
+    pub mtu_bytes: u32,
+    /// Whether it is up.
+    pub up: bool,
+    /// Whether it is up, makes itself no IPv6 address, and carries IPv6.
     pub ready: bool,
     /// Whether it has no reverse path filter of its own (rp_filter 0).
     pub unfiltered: bool,
@@ -195,10 +202,16 @@ impl DeviceNow {
         self.alias.starts_with(ALIAS_PREFIX)
     }
 
+    /// Whether an lbd that was killed, or refused, between making a device and naming its users left it.
+    fn is_half_made(&self) -> bool {
+        self.alias.is_empty() && !self.up && self.tunnel.is_some() && inbound::is_our_name(&self.name)
+    }
+
     /// Whether [`Op::Ready`] would change nothing.
     fn is_ready(&self, wanted: &Device) -> bool {
         let source_check = if wanted.inbound { self.inbound } else { self.unfiltered };
-        self.alias == wanted.alias && self.ready && source_check
+        let mtu_fits = wanted.mtu_bytes.is_none_or(|mtu_bytes| mtu_bytes == self.mtu_bytes);
+        self.alias == wanted.alias && self.ready && source_check && mtu_fits
     }
 }
 
@@ -213,6 +226,9 @@ pub struct RoutingNow {
     pub rules: BTreeSet<(Family, Rule)>,
     /// Where table main has routes of other protocols.
     pub foreign_main: BTreeSet<IpNet>,
+    /// The largest packets that the networks between these ends take, in bytes, as far as this host's routes and devices
+    /// say it.
+    pub underlay_mtu_bytes: BTreeMap<Ends, u32>,
 }
 
 /// One change. Each names everything it needs.
@@ -255,6 +271,9 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddDevice(device) => write!(f, "add device {} ({})", device.name, device.tunnel),
+            Self::Ready(Device { name, mtu_bytes: Some(mtu_bytes), .. }) => {
+                write!(f, "set up device {name} with MTU {mtu_bytes}")
+            }
             Self::Ready(device) => write!(f, "set up device {}", device.name),
             Self::RemoveDevice(name) => write!(f, "remove device {name}"),
             Self::AddRoute(route) => write!(f, "add {route}"),
@@ -378,7 +397,9 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
             metric,
             via: Via::Device(name.clone()),
         }));
-        let device = Device { name: name.clone(), tunnel, alias: alias(&users.names), inbound: users.tier };
+        let (tunnel, mtu_bytes) = tunnel.over(None);
+        let (alias, inbound) = (alias(&users.names), users.tier);
+        let device = Device { name: name.clone(), tunnel, mtu_bytes, alias, inbound };
         wanted.devices.insert(name, device);
     }
     wanted.devices.extend(inbound::devices(&state.balancer).map(|device| (device.name.clone(), device)));
@@ -434,9 +455,15 @@ fn direct_routes(target: TargetId, address: IpAddr, users: &Users) -> impl Itera
         .map(move |(to, metric)| Route { table: table(target), to, metric, via: Via::Gateway(address) })
 }
 
+/// Where a host serves in many services, the end is left out, which `...` says.
 fn alias(names: &[String]) -> String {
+    const CUT: &str = "...";
     let mut alias = format!("{ALIAS_PREFIX} {}", names.join(", "));
-    alias.truncate(ALIAS_BYTES_MAX);
+    if alias.len() > ALIAS_BYTES_MAX {
+        let is_boundary = |at: &usize| alias.is_char_boundary(*at);
+        alias.truncate((0..=ALIAS_BYTES_MAX - CUT.len()).rev().find(is_boundary).unwrap_or(0));
+        alias += CUT;
+    }
     alias
 }
 

@@ -10,9 +10,13 @@
 //! GRE header: inner IPv4 goes as protocol 4, inner IPv6 as protocol 41. Over IPv6 the encapsulation limit is off,
 //! which would cost 8 bytes and an extension header that routers dislike.
 //!
-//! A tunnel that fragments ([`Tunnel::fragment_outer`]) takes packets of any size. What it takes is a matter of its
-//! device's MTU alone, once it neither sets nor copies "don't fragment": a packet that is larger is refused with an ICMP
-//! error (`tnl_update_pmtu` in the kernel), or cut before it goes in. So the device has the largest MTU there is.
+//! A tunnel that fragments ([`Tunnel::fragment_outer`]) takes packets of any size up to its device's MTU: what is larger
+//! is refused with an ICMP error (`tnl_update_pmtu` in the kernel), or cut before it goes in. So a device that is to
+//! fragment has the largest MTU there is.
+//!
+//! **Little room** ([`Tunnel::over`]). IPv6 promises its users 1280 bytes, and a device with less has no IPv6. Where the network to
+//! the other end leaves less, the device has 1280 all the same, and what is larger than the network takes goes out in
+//! fragments: over IPv4 since the tunnel is one that fragments, over IPv6 by the kernel itself (`ip6_tnl_xmit`).
 
 use std::{
     collections::BTreeSet,
@@ -29,8 +33,10 @@ use crate::{
 /// Time to live, or hop limit, of the outer header: fixed, so that a short-lived inner packet still arrives.
 pub const OUTER_TTL: u8 = 64;
 
-/// The largest MTU of GRE over IPv4: IPv4's largest packet less the headers (`ip_tunnel_change_mtu`).
-const GRE_MTU_BYTES_MAX: u32 = 65_535 - 20 - 4;
+/// The largest packet of IPv4, and of IPv6 without jumbograms.
+const PACKET_BYTES_MAX: u32 = 65_535;
+/// What every network must carry for IPv6 (RFC 8200, 5). The kernel gives a device with less no IPv6.
+pub const IPV6_MTU_BYTES_MIN: u32 = 1280;
 
 /// What a tunnel puts between the outer IP header and the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,8 +146,8 @@ pub struct Tunnel {
     pub wrap: Wrap,
     /// From where to where.
     pub ends: Ends,
-    /// Whether packets of any size go in, and outer packets that are too large go out in fragments. Only GRE over IPv4 can:
-    /// Linux fragments no outer packet in IPv6, and sends what must not be fragmented as such in other kinds over IPv4.
+    /// Whether outer packets that are too large go out in fragments. Over IPv4 alone: in IPv6 that is not a tunnel's to say.
+    /// Only GRE does so with every packet; `sit` copies "don't fragment" from inner IPv4, and answers what is too large.
     pub fragment_outer: bool,
 }
 
@@ -162,10 +168,21 @@ impl Tunnel {
         }
     }
 
-    /// The device's MTU, where it is not the kernel's to choose.
+    /// This tunnel over a network that takes packets of `underlay_mtu_bytes`, and the MTU of its device; `None` where that is
+    /// the kernel's to choose, since the network is not known.
     #[must_use]
-    pub fn mtu_bytes(self) -> Option<u32> {
-        self.fragment_outer.then_some(GRE_MTU_BYTES_MAX)
+    pub fn over(self, underlay_mtu_bytes: Option<u32>) -> (Self, Option<u32>) {
+        let overhead = overhead(self.wrap, matches!(self.ends, Ends::V6 { .. }));
+        let room = |mtu_bytes: u32| mtu_bytes.min(PACKET_BYTES_MAX).saturating_sub(u32::from(overhead));
+        match underlay_mtu_bytes.map(room) {
+            // The largest there is (`ip_tunnel_change_mtu`).
+            _ if self.fragment_outer => (self, Some(room(PACKET_BYTES_MAX))),
+            Some(mtu_bytes) if mtu_bytes < IPV6_MTU_BYTES_MIN => {
+                let fragment_outer = matches!(self.ends, Ends::V4 { .. });
+                (Self { fragment_outer, ..self }, Some(IPV6_MTU_BYTES_MIN))
+            }
+            mtu_bytes => (self, mtu_bytes),
+        }
     }
 }
 
@@ -203,13 +220,16 @@ pub fn fragmenting(state: &State) -> BTreeSet<TargetId> {
 #[must_use]
 pub fn overhead_bytes(path: Path) -> u16 {
     let Path::Via(encap, remote) = path else { return 0 };
-    let inner = match encap {
-        Encap::Direct => return 0,
-        Encap::Ipip => 0,
-        Encap::Gre => 4,
-        Encap::Gue => 8 + 4,
+    wrap(encap).map_or(0, |wrap| overhead(wrap, remote.is_ipv6()))
+}
+
+fn overhead(wrap: Wrap, over_ipv6: bool) -> u16 {
+    let inner = match wrap {
+        Wrap::Ipip => 0,
+        Wrap::Gre => 4,
+        Wrap::Gue => 8 + 4,
     };
-    inner + if remote.is_ipv6() { 40 } else { 20 }
+    inner + if over_ipv6 { 40 } else { 20 }
 }
 
 /// The largest packets and segments that pass a path whole.
@@ -250,6 +270,31 @@ mod tests {
             assert_eq!(fit, Fit { mtu_bytes, mss4_bytes: mtu_bytes - 40, mss6_bytes: mtu_bytes - 60 });
         }
         assert_eq!(fit(Path::MarkOnly, 1500).mtu_bytes, 1500);
+    }
+
+    #[test]
+    fn a_device_never_has_less_than_ipv6_needs() {
+        let [v4, v6] = [("192.168.1.201", "192.168.1.1"), ("fd00::201", "fd00::1")]
+            .map(|(local, remote)| Ends::new(local.parse().unwrap(), remote.parse().unwrap()).unwrap());
+        let over = |wrap, ends, underlay| {
+            let (tunnel, mtu_bytes) = Tunnel { wrap, ends, fragment_outer: false }.over(underlay);
+            (tunnel.fragment_outer, mtu_bytes)
+        };
+        for (wrap, least) in [(Wrap::Gre, 1304), (Wrap::Ipip, 1300), (Wrap::Gue, 1312)] {
+            assert_eq!(over(wrap, v4, Some(least)), (false, Some(1280)), "{wrap:?}");
+            assert_eq!(over(wrap, v4, Some(least + 1)), (false, Some(1281)), "{wrap:?}");
+            for underlay in [least - 1, 1280, 576, 0] {
+                assert_eq!(over(wrap, v4, Some(underlay)), (true, Some(1280)), "{wrap:?}");
+            }
+            assert_eq!(over(wrap, v6, Some(least + 20)), (false, Some(1280)), "{wrap:?}");
+            assert_eq!(over(wrap, v6, Some(1280)), (false, Some(1280)), "{wrap:?}");
+            assert_eq!(over(wrap, v4, None), (false, None));
+        }
+        assert_eq!(over(Wrap::Gre, v4, Some(65_536)), (false, Some(65_511)));
+        let fragmenting = Tunnel { wrap: Wrap::Gre, ends: v4, fragment_outer: true };
+        for underlay in [None, Some(1280), Some(9000)] {
+            assert_eq!(fragmenting.over(underlay), (fragmenting, Some(65_511)));
+        }
     }
 
     #[test]

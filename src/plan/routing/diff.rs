@@ -77,10 +77,12 @@ pub enum DiffError {
 
 /// What leads from `now` to `wanted`: entrances that close ([`inbound`]); devices, routes of targets, rules, blackholes;
 /// entrances that open; then what else goes away, in the reverse order. `wanted` of [`Desired::default`] removes everything that is ours.
+/// What depends on the rest of this host (`host.rs`) is as `now` has it.
 ///
 /// # Errors
 /// When something that is not ours is in the way.
 pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
+    let wanted = &wanted.on(now);
     let devices = diff_devices(now, wanted)?;
     let lost = |route: &Route| matches!(&route.via, Via::Device(name) if devices.early.contains(name));
     let kept: BTreeSet<&Route> = now.routes.iter().filter(|route| !lost(route)).collect();
@@ -145,8 +147,7 @@ fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, Dif
             continue;
         };
         let same = seen.tunnel == Some(device.tunnel);
-        // A daemon killed between making a device and naming its users leaves it right but without an alias.
-        let unfinished = same && seen.alias.is_empty();
+        let unfinished = (same && seen.alias.is_empty()) || seen.is_half_made();
         if !seen.is_ours() && !unfinished {
             let DeviceNow { name, kind, alias, .. } = seen.clone();
             return Err(DiffError::ForeignDevice { name, kind, alias });
@@ -161,7 +162,7 @@ fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, Dif
     }
     let mut late = Vec::new();
     for seen in now.devices.values() {
-        let ours = seen.is_ours() && inbound::is_our_name(&seen.name);
+        let ours = (seen.is_ours() && inbound::is_our_name(&seen.name)) || seen.is_half_made();
         let blocked = seen.ends.and_then(|ends| added.get(&(seen.kind.as_str(), ends)));
         match blocked {
             Some(device) if !ours && !early.contains(&seen.name) => {

@@ -47,6 +47,7 @@ pub(super) fn devices(balancer: &Balancer) -> impl Iterator<Item = Device> {
         Device {
             name: device_name(address).to_owned(),
             tunnel: Tunnel { wrap: Wrap::Gre, ends, fragment_outer: false },
+            mtu_bytes: None,
             alias: format!("{ALIAS_PREFIX} gre_in"),
             inbound: true,
         }

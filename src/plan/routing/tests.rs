@@ -53,6 +53,8 @@ pub(super) fn perform(now: &mut RoutingNow, op: &Op) {
                 alias: device.alias.clone(),
                 tunnel: Some(device.tunnel),
                 ends: Some(device.tunnel.ends),
+                mtu_bytes: device.mtu_bytes.unwrap_or(1476),
+                up: !device.is_entrance(),
                 ready: !device.is_entrance(),
                 unfiltered: !device.inbound,
                 inbound: device.inbound,
@@ -64,7 +66,9 @@ pub(super) fn perform(now: &mut RoutingNow, op: &Op) {
         Op::Ready(device) => {
             let seen = now.devices.get_mut(&device.name).expect("ENODEV");
             seen.alias.clone_from(&device.alias);
-            (seen.ready, seen.unfiltered, seen.inbound) = (true, !device.inbound, device.inbound);
+            seen.mtu_bytes = device.mtu_bytes.unwrap_or(seen.mtu_bytes);
+            (seen.up, seen.ready) = (true, true);
+            (seen.unfiltered, seen.inbound) = (!device.inbound, device.inbound);
         }
         Op::RemoveDevice(name) => {
             assert!(now.devices.remove(name).is_some(), "ENODEV");
@@ -249,14 +253,14 @@ fn what_cannot_work_in_the_tier_is_an_error_that_names_the_balancer() {
 #[test]
 fn a_service_that_asks_for_it_has_fragments_where_gre_over_ipv4_leads_to_its_backend() {
     let mut state = every_kind();
-    assert!(desired(&state).unwrap().devices.values().all(|device| device.tunnel.mtu_bytes().is_none()));
+    assert!(desired(&state).unwrap().devices.values().all(|device| device.mtu_bytes.is_none()));
     state.services[0].pmtu = Pmtu::FragmentOuter;
     let wanted = desired(&state).unwrap();
     let fragmenting: Vec<_> = wanted
         .devices
         .values()
         .filter(|device| device.tunnel.fragment_outer)
-        .map(|device| (device.name.as_str(), device.tunnel.mtu_bytes(), device.inbound))
+        .map(|device| (device.name.as_str(), device.mtu_bytes, device.inbound))
         .collect();
     assert_eq!(fragmenting, [("sr-1", Some(65_511), false)]);
 }
@@ -357,8 +361,73 @@ fn our_tables_and_names_are_told_from_others() {
 #[test]
 fn an_alias_fits_into_the_kernel() {
     let names: Vec<String> = (0..100).map(|number| format!("service-{number}/backend")).collect();
-    assert_eq!(alias(&names).len(), ALIAS_BYTES_MAX);
+    let cut = alias(&names);
+    assert!(cut.len() == ALIAS_BYTES_MAX && cut.ends_with("..."), "{cut}");
+    let full = "x".repeat(ALIAS_BYTES_MAX - "synrail: ".len());
+    assert_eq!(alias(&[full.clone()]), format!("synrail: {full}"));
+    assert!(alias(&[full + "y"]).ends_with("xxx..."));
+    // No name has such characters today; a cut amid one would end lbd.
+    assert!(alias(&["ä".repeat(200)]).len() <= ALIAS_BYTES_MAX);
     assert_eq!(alias(&names[..2]), "synrail: service-0/backend, service-1/backend");
+}
+
+#[test]
+fn a_device_follows_the_network_below_and_keeps_ipv6() {
+    let wanted =
+        desired(&state(DUAL, &["address = \"192.168.1.1\"", "address = \"192.168.1.2\"\nencap = \"ipip\""]))
+            .unwrap();
+    let mut now = RoutingNow::default();
+    let mut at = |underlay: Option<u32>| {
+        now.underlay_mtu_bytes =
+            wanted.devices.values().filter_map(|device| Some((device.tunnel.ends, underlay?))).collect();
+        let ops: Vec<String> = converge(&mut now, &wanted).iter().map(Op::to_string).collect();
+        let seen =
+            |name: &str| (now.devices[name].mtu_bytes, now.devices[name].tunnel.unwrap().fragment_outer);
+        ([seen("sr-1"), seen("sr-2")], ops.into_iter().filter(|op| op.contains("device")).collect::<Vec<_>>())
+    };
+    assert_eq!(at(Some(1500)).0, [(1476, false), (1480, false)]);
+    let (seen, ops) = at(Some(1400));
+    assert_eq!(seen, [(1376, false), (1380, false)]);
+    assert_eq!(ops, ["set up device sr-1 with MTU 1376", "set up device sr-2 with MTU 1380"]);
+    // Too small for IPv6: other tunnels, which fragment.
+    let (seen, ops) = at(Some(1300));
+    assert_eq!(seen, [(1280, true), (1280, false)]);
+    assert_eq!(
+        ops,
+        [
+            "remove device sr-1",
+            "add device sr-1 (gre in fragments 192.168.1.201 to 192.168.1.1)",
+            "set up device sr-2 with MTU 1280",
+        ]
+    );
+    assert_eq!(at(Some(1280)).0, [(1280, true), (1280, true)]);
+    // The route is away for a moment.
+    assert_eq!(at(None), ([(1280, true), (1280, true)], vec![]));
+    assert_eq!(at(Some(9000)).0, [(8976, false), (8980, false)]);
+}
+
+#[test]
+fn what_a_start_left_half_made_is_ours() {
+    let wanted = desired(&every_kind()).unwrap();
+    let mut now = RoutingNow::default();
+    converge(&mut now, &wanted);
+    let mut half = now.devices["sr-1"].clone();
+    half.alias.clear();
+    (half.up, half.ready) = (false, false);
+    let with =
+        |half: DeviceNow| RoutingNow { devices: [(half.name.clone(), half)].into(), ..RoutingNow::default() };
+    let removed = converge(&mut with(half.clone()), &Desired::default());
+    assert_eq!(removed, [Op::RemoveDevice("sr-1".to_owned())]);
+    // Its place goes to another tunnel.
+    let mut other = half.clone();
+    other.tunnel = now.devices["sr-2"].tunnel;
+    other.ends = now.devices["sr-2"].ends;
+    converge(&mut with(other), &wanted);
+    // That of an operator is up, or has options that we never set.
+    for (up, tunnel) in [(true, half.tunnel), (false, None)] {
+        let foreign = with(DeviceNow { up, tunnel, ..half.clone() });
+        assert_eq!(diff(&foreign, &Desired::default()).unwrap(), Diff::default());
+    }
 }
 
 proptest! {

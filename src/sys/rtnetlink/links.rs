@@ -43,22 +43,31 @@ const IFLA_IPTUN_PROTO: u16 = 9;
 const IFLA_GRE_FLAGS: u16 = 13;
 const IFLA_GRE_IGNORE_DF: u16 = 19;
 
-/// Tunnels and devices with names like ours; and the numbers of all devices.
-pub(super) async fn current(
-    handle: &mut Handle,
-) -> io::Result<(BTreeMap<String, DeviceNow>, BTreeMap<String, u32>)> {
-    let (mut devices, mut indexes) = (BTreeMap::new(), BTreeMap::new());
+/// What there is.
+#[derive(Default)]
+pub(super) struct Links {
+    /// Tunnels and devices with names like ours.
+    pub(super) devices: BTreeMap<String, DeviceNow>,
+    /// The numbers of all devices.
+    pub(super) indexes: BTreeMap<String, u32>,
+    /// The MTU of all devices, by number.
+    pub(super) mtu_bytes: BTreeMap<u32, u32>,
+}
+
+pub(super) async fn current(handle: &mut Handle) -> io::Result<Links> {
+    let mut links = Links::default();
     let inbound = Inbound::current(handle).await?;
     dump(handle, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
         let RouteNetlinkMessage::NewLink(message) = message else { return };
         let device = seen(&message, &inbound);
-        indexes.insert(device.name.clone(), message.header.index);
+        links.indexes.insert(device.name.clone(), message.header.index);
+        links.mtu_bytes.insert(message.header.index, device.mtu_bytes);
         if device.ends.is_some() || is_our_name(&device.name) {
-            devices.insert(device.name.clone(), device);
+            links.devices.insert(device.name.clone(), device);
         }
     })
     .await?;
-    Ok((devices, indexes))
+    Ok(links)
 }
 
 /// The number of a device.
@@ -118,8 +127,8 @@ pub(super) struct Settings<'a> {
 
 impl<'a> From<&'a Device> for Settings<'a> {
     fn from(device: &'a Device) -> Self {
-        let Device { name, tunnel, alias, inbound } = device;
-        Self { name, alias, mtu_bytes: tunnel.mtu_bytes(), inbound: *inbound }
+        let Device { name, alias, mtu_bytes, inbound, .. } = device;
+        Self { name, alias, mtu_bytes: *mtu_bytes, inbound: *inbound }
     }
 }
 
@@ -192,7 +201,7 @@ fn info(tunnel: Tunnel) -> (InfoKind, InfoData) {
             let data = vec![
                 InfoIpTunnel::Local(IpAddr::V4(local)),
                 InfoIpTunnel::Remote(IpAddr::V4(remote)),
-                InfoIpTunnel::PMtuDisc(true),
+                InfoIpTunnel::PMtuDisc(!tunnel.fragment_outer),
             ];
             (InfoKind::SitTun, data)
         }
@@ -227,13 +236,13 @@ fn gue_flags(ends: Ends) -> TunnelEncapFlags {
 
 fn seen(message: &LinkMessage, accepting: &Inbound) -> DeviceNow {
     let (mut name, mut kind, mut alias) = (String::new(), String::new(), String::new());
-    let (mut tunnel, mut ends, mut mtu_bytes) = (None, None, None);
+    let (mut tunnel, mut ends, mut mtu_bytes) = (None, None, 0);
     let (mut addressless, mut inet6, mut unfiltered, mut inbound) = (false, false, false, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name.clone_from(value),
             LinkAttribute::IfAlias(value) => alias.clone_from(value),
-            LinkAttribute::Mtu(value) => mtu_bytes = Some(*value),
+            LinkAttribute::Mtu(value) => mtu_bytes = *value,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
@@ -263,10 +272,9 @@ fn seen(message: &LinkMessage, accepting: &Inbound) -> DeviceNow {
             _ => {}
         }
     }
-    let mtu_wanted = tunnel.and_then(Tunnel::mtu_bytes);
-    let mtu_fits = mtu_wanted.is_none() || mtu_bytes == mtu_wanted;
-    let ready = message.header.flags.contains(LinkFlags::Up) && addressless && inet6 && mtu_fits;
-    DeviceNow { name, kind, alias, tunnel, ends, ready, unfiltered, inbound }
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let ready = up && addressless && inet6;
+    DeviceNow { name, kind, alias, tunnel, ends, mtu_bytes, up, ready, unfiltered, inbound }
 }
 
 fn conf(spec: &AfSpecInet) -> Option<&InetDevConf> {
@@ -289,7 +297,11 @@ fn tunnel_of(data: &InfoData, kind: &str) -> (Option<Ends>, Option<Tunnel>) {
             gre(infos, fragment_outer)
         }
         InfoData::GreTun6(infos) => gre6(infos),
-        InfoData::IpTunnel(infos) => ip_tunnel(infos),
+        InfoData::IpTunnel(infos) => {
+            let over_ipv4 = infos.iter().any(|info| matches!(info, InfoIpTunnel::Local(IpAddr::V4(_))));
+            fragment_outer = over_ipv4 && infos.contains(&InfoIpTunnel::PMtuDisc(false));
+            ip_tunnel(infos)
+        }
         _ => (None, None),
     };
     let tunnel = ends.zip(wrap).map(|(ends, wrap)| Tunnel { wrap, ends, fragment_outer });
@@ -365,7 +377,6 @@ fn ip_tunnel(infos: &[InfoIpTunnel]) -> (Option<Ends>, Option<Wrap>) {
             InfoIpTunnel::Local(address) => local = Some(*address),
             InfoIpTunnel::Remote(address) => remote = Some(*address),
             InfoIpTunnel::Ttl(ttl) => plain &= *ttl == OUTER_TTL,
-            InfoIpTunnel::PMtuDisc(on) => plain &= *on,
             InfoIpTunnel::Protocol(protocol) => plain &= u8::from(*protocol) == 0,
             InfoIpTunnel::Link(number) | InfoIpTunnel::FlowInfo(number) | InfoIpTunnel::FwMark(number) => {
                 plain &= *number == 0;

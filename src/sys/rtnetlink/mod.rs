@@ -12,8 +12,13 @@ mod links;
 mod routes;
 #[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
 mod rules;
+#[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
+mod underlay;
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use futures_util::{Stream, StreamExt};
 use rtnetlink::{
@@ -27,6 +32,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::plan::{
     elements::FRAGMENTS_DEVICE,
     routing::{ALIAS_PREFIX, Desired, Device, Diff, DiffError, Note, Op, RoutingNow, diff},
+    tunnel::Ends,
 };
 
 /// At most this many differences are named in [`RoutingError::Drift`].
@@ -134,24 +140,28 @@ impl Routing {
         Ok(Self { runtime, handle, indexes: BTreeMap::new(), tell: Box::new(tell) })
     }
 
-    /// What there is now.
+    /// What there is now, with what the tunnels of `wanted` depend on.
     ///
     /// # Errors
     /// When the kernel refuses to tell.
-    pub fn current(&mut self) -> Result<RoutingNow, RoutingError> {
+    pub fn current(&mut self, wanted: &Desired) -> Result<RoutingNow, RoutingError> {
         let Self { runtime, handle, indexes, .. } = self;
         runtime.block_on(async {
-            let (devices, by_name) = links::current(handle)
+            let links::Links { devices, indexes: by_name, mtu_bytes } = links::current(handle)
                 .await
                 .map_err(|source| RoutingError::Read { what: "links", source })?;
             *indexes = by_name;
+            let ends: BTreeSet<Ends> = wanted.devices.values().map(|device| device.tunnel.ends).collect();
+            let underlay_mtu_bytes = underlay::mtu_bytes(handle, &ends, &mtu_bytes)
+                .await
+                .map_err(|source| RoutingError::Read { what: "routes to the ends of tunnels", source })?;
             let (routes, foreign_main) = routes::current(handle, indexes)
                 .await
                 .map_err(|source| RoutingError::Read { what: "routes", source })?;
             let rules = rules::current(handle)
                 .await
                 .map_err(|source| RoutingError::Read { what: "rules", source })?;
-            Ok(RoutingNow { devices, routes, rules, foreign_main })
+            Ok(RoutingNow { devices, routes, rules, foreign_main, underlay_mtu_bytes })
         })
     }
 
@@ -217,12 +227,12 @@ impl Routing {
     /// # Errors
     /// When something is in the way, the kernel refuses a change, or differences remain.
     pub fn converge(&mut self, wanted: &Desired) -> Result<Applied, RoutingError> {
-        let Diff { ops, notes } = diff(&self.current()?, wanted)?;
+        let Diff { ops, notes } = diff(&self.current(wanted)?, wanted)?;
         if ops.is_empty() {
             return Ok(Applied { changes: 0, notes });
         }
         self.apply(&ops)?;
-        let left = diff(&self.current()?, wanted)?.ops;
+        let left = diff(&self.current(wanted)?, wanted)?.ops;
         if !left.is_empty() {
             let shown = left.iter().take(DRIFT_SHOWN_MAX).map(Op::to_string).collect();
             return Err(RoutingError::Drift { count: left.len(), shown });
@@ -235,7 +245,8 @@ impl Routing {
     /// # Errors
     /// When the kernel refuses.
     pub fn remove_devices(&mut self) -> Result<usize, RoutingError> {
-        let mut ops = diff(&self.current()?, &Desired::default())?.ops;
+        let none = Desired::default();
+        let mut ops = diff(&self.current(&none)?, &none)?.ops;
         ops.retain(|op| matches!(op, Op::RemoveDevice(_)));
         self.apply(&ops)?;
         Ok(ops.len())
@@ -259,13 +270,13 @@ async fn apply(
     match op {
         Op::AddDevice(device) => {
             links::add(handle, device).await?;
-            let index = links::index(handle, &device.name).await?;
-            indexes.insert(device.name.clone(), index);
-            if device.is_entrance() {
-                links::configure(handle, index, device.into()).await
-            } else {
-                ready(handle, index, tell, device).await
+            let made = set_up_new(handle, indexes, tell, device).await;
+            if made.is_err() {
+                // Half made, it would be in nobody's place but in the way.
+                indexes.remove(&device.name);
+                let _ = links::remove(handle, &device.name).await;
             }
+            made
         }
         Op::Ready(device) => {
             let index = links::index(handle, &device.name).await?;
@@ -279,6 +290,21 @@ async fn apply(
         Op::RemoveRoute(route) => gone_is_fine(routes::remove(handle, indexes, route).await),
         Op::AddRule(family, rule) => rules::add(handle, *family, rule).await,
         Op::RemoveRule(family, rule) => gone_is_fine(rules::remove(handle, *family, rule).await),
+    }
+}
+
+async fn set_up_new(
+    handle: &mut Handle,
+    indexes: &mut BTreeMap<String, u32>,
+    tell: &Tell,
+    device: &Device,
+) -> io::Result<()> {
+    let index = links::index(handle, &device.name).await?;
+    indexes.insert(device.name.clone(), index);
+    if device.is_entrance() {
+        links::configure(handle, index, device.into()).await
+    } else {
+        ready(handle, index, tell, device).await
     }
 }
 
@@ -316,7 +342,7 @@ fn hint(op: &Op, error: &io::Error) -> String {
             format!("somebody made {} or a tunnel with its ends just now; see: ip -d link show", device.name)
         }
         (Op::Ready(_) | Op::AddDevice(_) | Op::AddRoute(_) | Op::AddRule(..), libc::EAFNOSUPPORT) => {
-            "IPv6 is off in this kernel (ipv6.disable=1?)".to_owned()
+            "the device has no IPv6: ipv6.disable=1, or an MTU below 1280".to_owned()
         }
         (Op::AddRoute(_), libc::ENETUNREACH | libc::EHOSTUNREACH) => {
             "the next hop must be on a network of this machine (ip route get ADDRESS)".to_owned()

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     ids::MarkMask,
     plan::{
+        routing::ALIAS_BYTES_MAX,
         rule_tree::guard,
         tunnel::{Ends, Tunnel, Wrap},
     },
@@ -35,7 +36,8 @@ fn a_device_by_which_the_tier_sends_is_told_before_it_is_up() {
                 remote: "192.168.1.202".parse().unwrap(),
             };
             let tunnel = Tunnel { wrap: Wrap::Gre, ends, fragment_outer: false };
-            let device = Device { name, tunnel, alias: format!("{ALIAS_PREFIX} test"), inbound };
+            let device =
+                Device { name, tunnel, alias: format!("{ALIAS_PREFIX} test"), mtu_bytes: None, inbound };
             routing.apply(&[Op::Ready(device)]).unwrap();
         }
         assert_eq!(*told.borrow(), [interface_index("sr-1").unwrap()]);
@@ -93,5 +95,68 @@ fn a_device_is_known_for_ours_before_it_is_up() {
         });
         assert!(now.alias == alias && now.inbound && !now.ready, "{now:?}");
         shell("! ip -o link show sr-in4 | grep -q '[<,]UP[,>]'");
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn the_longest_alias_is_one_that_the_kernel_takes() {
+    in_namespace(|| {
+        shell("ip tuntap add dev sr-1 mode tun");
+        let mut routing = Routing::open().unwrap();
+        let ends =
+            Ends::V4 { local: "192.168.1.201".parse().unwrap(), remote: "192.168.1.1".parse().unwrap() };
+        let tunnel = Tunnel { wrap: Wrap::Gre, ends, fragment_outer: false };
+        let mut ready = |bytes: usize| {
+            let alias = format!("{ALIAS_PREFIX} {}", "x".repeat(bytes - ALIAS_PREFIX.len() - 1));
+            let device = Device {
+                name: "sr-1".to_owned(),
+                tunnel,
+                mtu_bytes: None,
+                alias: alias.clone(),
+                inbound: false,
+            };
+            routing
+                .apply(&[Op::Ready(device)])
+                .map(|()| routing.current(&Desired::default()).unwrap().devices["sr-1"].alias == alias)
+        };
+        assert!(ready(ALIAS_BYTES_MAX).unwrap());
+        assert!(ready(ALIAS_BYTES_MAX + 1).is_err());
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn the_network_below_a_tunnel_is_that_of_its_route() {
+    in_namespace(|| {
+        shell(
+            "ip tuntap add dev under mode tun; ip link set under mtu 1400 up; ip tuntap add dev other mode tun; ip link set other up
+             ip addr add 192.168.1.201/24 dev under; ip -6 addr add fd00::201/64 dev under nodad
+             ip route add 192.168.9.0/24 dev under mtu 1290; ip route add 192.168.8.0/24 dev other",
+        );
+        let ends =
+            |local: &str, remote: &str| Ends::new(local.parse().unwrap(), remote.parse().unwrap()).unwrap();
+        let asked = [
+            (ends("192.168.1.201", "192.168.1.1"), Some(1400)),
+            (ends("fd00::201", "fd00::1"), Some(1400)),
+            (ends("192.168.1.201", "192.168.9.1"), Some(1290)),
+            (ends("192.168.1.201", "192.168.8.1"), Some(1500)),
+            (ends("192.168.1.201", "10.9.9.9"), None),
+            (ends("192.168.1.201", "0.0.0.0"), None),
+        ];
+        let mut wanted = Desired::default();
+        for (number, (ends, _)) in asked.iter().enumerate() {
+            let name = format!("sr-{}", number + 1);
+            let tunnel = Tunnel { wrap: Wrap::Gre, ends: *ends, fragment_outer: false };
+            let device =
+                Device { name: name.clone(), tunnel, mtu_bytes: None, alias: String::new(), inbound: false };
+            wanted.devices.insert(name, device);
+        }
+        let mut routing = Routing::open().unwrap();
+        let mut seen = || routing.current(&wanted).unwrap().underlay_mtu_bytes;
+        assert_eq!(seen(), asked.iter().filter_map(|(ends, mtu)| Some((*ends, (*mtu)?))).collect());
+        shell("ip link set under mtu 1280");
+        assert_eq!(seen()[&asked[0].0], 1280);
+        assert_eq!(seen()[&asked[2].0], 1280);
     });
 }
