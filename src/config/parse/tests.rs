@@ -67,6 +67,8 @@ fn defaults_are_those_of_the_documentation() {
     let config = Config::parse("f", text).unwrap();
     assert_eq!(config.balancer.hash_seed, 3_405_691_582);
     assert_eq!(config.balancer.mark_mask, MarkMask::DEFAULT);
+    assert_eq!(config.balancer.queues, QueueRange::new(20200, 20200).unwrap());
+    assert_eq!(config.balancer.fragment_queue.0, 20199);
     assert_eq!(config.services[0].protocols, Protocols::Any);
     assert_eq!(config.services[0].hash, HashMode::Addresses);
     assert_eq!(config.services[0].table_size, TableSize::DEFAULT);
