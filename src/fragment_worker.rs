@@ -113,7 +113,8 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
     }
 
     fn handle(&mut self, now: Duration, message: Q::Message) -> Result<(), QueueError> {
-        if let Some(probe) = Probe::parse(message.bytes()).transpose() {
+        let for_vip = self.forwarding.load().is_for_vip(message.bytes());
+        if let Some(probe) = Probe::parse(message.bytes()).transpose().filter(|_| for_vip) {
             return self.trace(probe, message);
         }
         let Self { pins, balancer, released, backlog, .. } = self;

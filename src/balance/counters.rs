@@ -51,14 +51,14 @@ counters! {
     SteeredIcmpError = "steered_icmp_error",
     /// Packets of other protocols steered.
     SteeredOther = "steered_other",
+    /// Packets for no virtual address, which a rule of another program sends to a queue of ours: accepted as they came.
+    Foreign = "foreign",
     /// Dropped: no service claims the destination.
     DropNoService = "drop_no_service",
     /// Dropped: the service has no active backend.
     DropNoBackend = "drop_no_backend",
     /// Dropped: a later fragment, whose ports are not known.
     DropFragment = "drop_fragment",
-    /// Dropped: neither IPv4 nor IPv6.
-    DropVersion = "drop_version",
     /// Dropped: IP header cut short.
     DropIpHeader = "drop_ip_header",
     /// Dropped: IP length field contradicts the header.
@@ -150,7 +150,8 @@ impl Counter {
 impl From<Malformed> for Counter {
     fn from(reason: Malformed) -> Self {
         match reason {
-            Malformed::Version => Self::DropVersion,
+            // It has no destination, so it is for no virtual address.
+            Malformed::Version => Self::Foreign,
             Malformed::IpHeader => Self::DropIpHeader,
             Malformed::IpLength => Self::DropIpLength,
             Malformed::Extension => Self::DropExtension,

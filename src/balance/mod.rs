@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::{
     config::{FragmentLimits, HashMode, Name, Steering, TracerSettings},
     ids::{Generation, Mark, MarkMask, TargetId},
-    packet::{L4, Packet, jhash, key},
+    packet::{self, L4, Packet, jhash, key},
     state::State,
 };
 use counters::{Counter, Counters};
@@ -28,6 +28,8 @@ use tier::Tier;
 pub enum Verdict {
     /// Accept it with this mark, which routes it to the target.
     Steer(Mark),
+    /// Accept it as it came: it is for no virtual address, so a rule of another program has sent it here.
+    Pass,
     /// Drop it.
     Drop,
 }
@@ -149,6 +151,12 @@ impl Forwarding {
         self.generation
     }
 
+    /// Whether a packet, which starts at its IP header, is for a virtual address.
+    #[must_use]
+    pub fn is_for_vip(&self, bytes: &[u8]) -> bool {
+        packet::destination(bytes).is_some_and(|destination| self.classifier.has(destination))
+    }
+
     /// Which service owns which packets.
     #[must_use]
     pub fn classifier(&self) -> &Classifier {
@@ -251,9 +259,18 @@ fn handle_whole(counters: &mut Counters, forwarding: &Forwarding, bytes: &[u8]) 
             counters.count_target(target);
             Verdict::Steer(mark)
         }
-        Err(reason) => {
-            counters.count(reason);
-            Verdict::Drop
-        }
+        Err(reason) => refuse(counters, forwarding, bytes, reason),
+    }
+}
+
+/// The verdict on a packet that cannot be steered: dropped for this reason, unless it is none of ours. What is steered has
+/// a virtual address as its destination, so nothing else needs this question.
+fn refuse(counters: &mut Counters, forwarding: &Forwarding, bytes: &[u8], reason: Counter) -> Verdict {
+    if forwarding.is_for_vip(bytes) {
+        counters.count(reason);
+        Verdict::Drop
+    } else {
+        counters.count(Counter::Foreign);
+        Verdict::Pass
     }
 }

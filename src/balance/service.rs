@@ -224,6 +224,12 @@ impl Classifier {
         }
     }
 
+    /// Whether any service has this address among its virtual ones.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.piece(address).is_some()
+    }
+
     fn piece(&self, address: IpAddr) -> Option<&Body> {
         match address {
             IpAddr::V4(address) => self.v4.find(address.to_bits()),

@@ -146,6 +146,9 @@ pub const KERNEL_ENTRIES: RangeInclusive<u32> = 0..=1 << 24;
 /// What it is when it is not configured.
 pub const KERNEL_ENTRIES_DEFAULT: u32 = 1 << 20;
 
+/// The queue for fragments when none is configured: below that for new flows, so that those may become many.
+pub(super) const FRAGMENT_QUEUE_DEFAULT: QueueNum = QueueNum(20199);
+
 /// Seed of the flow hash when none is configured.
 pub const HASH_SEED_DEFAULT: u32 = 0xcafe_babe;
 
@@ -177,7 +180,7 @@ impl Balancer {
             address6: None,
             interfaces: Vec::new(),
             queues: QueueRange::default(),
-            fragment_queue: QueueNum(10),
+            fragment_queue: FRAGMENT_QUEUE_DEFAULT,
             hash_seed: HASH_SEED_DEFAULT,
             mark_mask: MarkMask::DEFAULT,
             timeouts: Timeouts::default(),

@@ -12,7 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Config, PortRange, Service,
@@ -136,18 +136,38 @@ fn port_range(text: &str) -> Option<PortRange> {
     (first <= last).then_some(PortRange { first, last })
 }
 
-fn unicast(text: &str) -> Option<IpAddr> {
-    let address: IpAddr = text.parse().ok()?;
-    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-    (!address.is_unspecified() && !address.is_multicast() && !address.is_loopback() && !broadcast)
-        .then_some(address)
+/// Addresses that no packet between hosts has as its destination, or only on one link: "this network", loopback, multicast,
+/// broadcast; IPv4-mapped, which stand for IPv4 addresses in programs and are on no wire; link-local IPv6, which means
+/// nothing without a device.
+const NOT_UNICAST: [IpNet; 9] = [
+    net4([0, 0, 0, 0], 8),
+    net4([127, 0, 0, 0], 8),
+    net4([224, 0, 0, 0], 4),
+    net4([255, 255, 255, 255], 32),
+    net6([0; 8], 128),
+    net6([0, 0, 0, 0, 0, 0, 0, 1], 128),
+    net6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),
+    net6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+    net6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
+];
+
+const fn net4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix))
 }
 
+const fn net6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix))
+}
+
+fn unicast(text: &str) -> Option<IpAddr> {
+    text.parse().ok().filter(|address| !NOT_UNICAST.iter().any(|net| net.contains(address)))
+}
+
+/// One that has no address which is not unicast.
 fn prefix(text: &str) -> Option<IpNet> {
     let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
-    let address = net.addr();
-    (net.prefix_len() > 0 && !address.is_multicast() && !address.is_loopback() && !address.is_unspecified())
-        .then_some(net)
+    let disjoint = |other: &IpNet| !net.contains(other) && !other.contains(&net);
+    NOT_UNICAST.iter().all(disjoint).then_some(net)
 }
 
 #[cfg(test)]

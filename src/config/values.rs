@@ -28,8 +28,9 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// Neighbouring queue numbers, at most [`QUEUES_MAX`]. The default is queue 0 alone.
-#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
+/// Neighbouring queue numbers, at most [`QUEUES_MAX`]. The default is one queue, of a number that no other program has as its
+/// default: 0 is that of suricata and of most examples of firewall rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueRange {
     first: u16,
     last: u16,
@@ -63,6 +64,12 @@ impl QueueRange {
     #[must_use]
     pub fn contains(self, queue: QueueNum) -> bool {
         (self.first..=self.last).contains(&queue.0)
+    }
+}
+
+impl Default for QueueRange {
+    fn default() -> Self {
+        Self { first: 20200, last: 20200 }
     }
 }
 

@@ -285,7 +285,7 @@ fn what_a_service_does_about_path_mtu_is_shown() {
     assert_eq!(pmtu, ["icmp", "fragment-outer"]);
     assert_eq!(show["balancer"]["fragments"]["held_packets"], 8192);
     let text = lb.done("show");
-    let limits = "fragments queue 10, 200 ms, 16384 entries (2048 a source), held 8192 packets and 16777216 bytes \
+    let limits = "fragments queue 20199, 200 ms, 16384 entries (2048 a source), held 8192 packets and 16777216 bytes \
                   (1048576 a source)\n";
     assert!(text.contains(limits) && text.contains("\n  pmtu       fragment-outer\n"), "{text}");
 }

@@ -214,6 +214,16 @@ impl Packet {
     }
 }
 
+/// The destination of a packet that starts at its IP header, whatever else is in it.
+#[must_use]
+pub fn destination(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.first()? >> 4 {
+        4 => bytes_at::<4>(bytes, 16).map(IpAddr::from),
+        6 => bytes_at::<16>(bytes, 24).map(IpAddr::from),
+        _ => None,
+    }
+}
+
 /// The `N` bytes at `offset`, if they are there.
 fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()

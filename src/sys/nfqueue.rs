@@ -208,6 +208,7 @@ impl Queue for NfQueue {
                 message.set_nfmark(message.get_nfmark() & !self.mask.bits() | mark);
                 message.set_verdict(nfq::Verdict::Accept);
             }
+            Verdict::Pass => message.set_verdict(nfq::Verdict::Accept),
             Verdict::Drop => message.set_verdict(nfq::Verdict::Drop),
         }
         self.inner.verdict(message).map_err(classify)

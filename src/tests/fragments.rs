@@ -53,7 +53,7 @@ fn whole(state: &State, client: &str) -> Mark {
 fn steered(forwarding: &Forwarding, bytes: &[u8]) -> Mark {
     match Balancer::default().handle(forwarding, bytes) {
         Verdict::Steer(mark) => mark,
-        Verdict::Drop => panic!("it is not steered"),
+        Verdict::Pass | Verdict::Drop => panic!("it is not steered"),
     }
 }
 
@@ -320,6 +320,7 @@ fn a_tier_of_three_handles_every_fragment_at_its_owner() {
             match act {
                 Act::Injected(bytes) => waiting.push((at, TUN, client, bytes)),
                 Act::Verdict(Verdict::Drop) => {}
+                Act::Verdict(Verdict::Pass) => panic!("all are for a VIP"),
                 Act::Told(..) => panic!("no probe was sent"),
                 Act::Verdict(Verdict::Steer(mark)) => match leads_to(&lbs[at], mark) {
                     (false, _) => reached.entry(client).or_default().push((at, mark)),

@@ -38,6 +38,7 @@ const CONFIG: &str = "
 #[test]
 fn every_packet_gets_one_verdict_and_moves_exactly_its_counters() {
     let mut lb = Lb::new(CONFIG);
+    let steer = |lb: &mut Lb, bytes| lb.turn(Event::Packet(bytes)).unwrap().unwrap();
     for (bytes, steered, counter) in [
         (syn("50.0.0.1", 1, "10.0.0.0", 80), true, "steered_syn"),
         (syn("2000::1", 1, "1000::", 80), true, "steered_syn"),
@@ -46,14 +47,29 @@ fn every_packet_gets_one_verdict_and_moves_exactly_its_counters() {
         (packet(132, "50.0.0.1", 1, "10.0.0.2", 80, 0), true, "steered_sctp"),
         (packet(47, "50.0.0.1", 1, "10.0.0.2", 80, 0), true, "steered_other"),
         (syn("50.0.0.1", 1, "10.0.0.0", 81), false, "drop_no_service"),
-        (syn("50.0.0.1", 1, "10.0.0.9", 80), false, "drop_no_service"),
         (packet(132, "50.0.0.1", 1, "10.0.0.0", 80, 0), false, "drop_no_service"),
-        (vec![], false, "drop_version"),
-        (syn("50.0.0.1", 1, "10.0.0.0", 80)[..19].to_vec(), false, "drop_ip_header"),
+        ([&[0x46], &syn("50.0.0.1", 1, "10.0.0.0", 80)[1..20]].concat(), false, "drop_ip_header"),
         (syn("50.0.0.1", 1, "10.0.0.0", 80)[..30].to_vec(), false, "drop_l4_header"),
     ] {
-        assert_eq!(lb.steer(bytes).is_some(), steered, "{counter}");
+        assert_eq!(matches!(steer(&mut lb, bytes), Verdict::Steer(_)), steered, "{counter}");
         assert_eq!(lb.moved(), [("packets", 1), (counter, 1)]);
+    }
+    // What a rule of another program sends to our queue, be it whole, malformed, a fragment or no IP at all.
+    let dns = packet(17, "10.0.0.0", 4000, "192.168.2.254", 53, 0);
+    let mut fragment = dns.clone();
+    fragment[6] = 0x20;
+    for bytes in [
+        syn("50.0.0.1", 1, "10.0.0.9", 80),
+        syn("2000::1", 1, "1000::9", 80),
+        dns.clone(),
+        fragment,
+        dns[..24].to_vec(),
+        dns[..19].to_vec(),
+        vec![0, 1, 8, 0, 6, 4, 0, 1],
+        vec![],
+    ] {
+        assert_eq!(steer(&mut lb, bytes.clone()), Verdict::Pass, "{bytes:?}");
+        assert_eq!(lb.moved(), [("packets", 1), ("foreign", 1)]);
     }
     assert_eq!(lb.turn(Event::Nothing).unwrap(), None);
     assert_eq!(lb.moved(), []);

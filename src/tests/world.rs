@@ -170,7 +170,7 @@ impl Lb {
                 let target = self.state.balancer.mark_mask.target(mark).unwrap();
                 Some(self.state.names_of(target).next().unwrap())
             }
-            Verdict::Drop => None,
+            Verdict::Pass | Verdict::Drop => None,
         }
     }
 

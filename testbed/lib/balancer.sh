@@ -16,8 +16,8 @@ config_balancer() { # LB [LINE...]
 name = "$lb"
 address = ["192.168.1.${lb##*[!0-9]}", "fd00:0:0:1::${lb##*[!0-9]}"]
 interfaces = ["eth2"]
-queues = "0-1"
-fragment_queue = 10
+queues = "20200-20201"
+fragment_queue = 20199
 hash_seed = $HASH_SEED
 mark_mask = 0x0000ffff
 TOML

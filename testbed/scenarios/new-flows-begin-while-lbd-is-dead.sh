@@ -12,7 +12,7 @@
 
 NEAR4=10.0.0.1 NEAR6=1000::1 ANY4=10.0.0.2 ANY6=1000::2
 {
-    config_balancer lb201 | sed 's/^queues = .*/queues = "0"/'
+    config_balancer lb201 | sed 's/^queues = .*/queues = "20200"/'
     web_service gre
     config_service near "$NEAR4/32 $NEAR6/128" "tcp udp" "$PORT" 'hash = "source"' 'table_size = 10007'
     config_servers 1 "$SERVERS" gre
@@ -89,7 +89,7 @@ step "lbd is stopped, and its queue runs full"
 kill -STOP "${LBD_PID[lb201]}"
 forge_syns 9500
 wait "$BACKGROUND"
-expect_ge "packets that wait for lbd" "$(awk '$1 == 0 { print $3 }' <(in_ns lb201 cat /proc/net/netfilter/nfnetlink_queue))" 8000
+expect_ge "packets that wait for lbd" "$(awk '$1 == 20200 { print $3 }' <(in_ns lb201 cat /proc/net/netfilter/nfnetlink_queue))" 8000
 decided=$(ruleset_counter lb201 by_kernel)
 connect_all 20
 expect_ge "packets that the kernel decided about" "$(($(ruleset_counter lb201 by_kernel) - decided))" 40

@@ -52,8 +52,8 @@
 //! (2 KiB with the defaults): the smallest ones cost no sender much, and would else fill `held_packets` from one source.
 //!
 //! # Counters
-//! Every fragment counts once in `packets`, and once in one of `steered_fragment`, `fragment_forwarded`, `fragment_held`
-//! and the drops. A held one counts again when its holding ends: in `drop_fragment_evicted`, `drop_fragment_expired` or
+//! Every fragment counts once in `packets`, and once in one of `steered_fragment`, `fragment_forwarded`, `fragment_held`,
+//! `foreign` and the drops. A held one counts again when its holding ends: in `drop_fragment_evicted`, `drop_fragment_expired` or
 //! `drop_fragment_poisoned`, or it is released and counts in `fragment_inject_failed` or in `fragment_injected`. Then it
 //! comes back (`packets` and a verdict), unless the kernel loses it on its way: it is told by nobody then, and is what
 //! `fragment_injected` has more than came back. Targets count first fragments only, as they count flows and datagrams.
@@ -66,7 +66,7 @@ use std::time::Duration;
 use super::{
     Forwarding, Verdict,
     counters::{Counter, Counters},
-    handle_whole,
+    handle_whole, refuse,
     tier::Owner,
 };
 use crate::{
@@ -136,14 +136,16 @@ impl FragmentBalancer {
         self.expire(now);
         self.adapt(forwarding.fragments());
         let verdict = match Fragment::parse(bytes) {
+            // One that was held was for a virtual address when it came.
+            Ok(Some(_)) if origin != Origin::Held && !forwarding.is_for_vip(bytes) => {
+                self.counters.count(Counter::Foreign);
+                Verdict::Pass
+            }
             Ok(Some(fragment)) => {
                 self.handle_fragment(&mut Context { forwarding, pins, released }, origin, &fragment)
             }
             Ok(None) => handle_whole(&mut self.counters, forwarding, bytes),
-            Err(reason) => {
-                self.counters.count(reason.into());
-                Verdict::Drop
-            }
+            Err(reason) => refuse(&mut self.counters, forwarding, bytes, reason.into()),
         };
         self.show_levels();
         verdict

@@ -54,7 +54,12 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     } else if balancer.queues.contains(balancer.fragment_queue) {
         let key = table.key("fragment_queue");
         let allowed = format_args!("a number outside of queues, {}", balancer.queues);
-        reader.complain(&table.at, &key, "nothing, which means 10", allowed);
+        reader.complain(
+            &table.at,
+            &key,
+            &format!("nothing, which means {}", balancer.fragment_queue.0),
+            allowed,
+        );
     }
     if let Some(item) = table.take("hash_seed") {
         balancer.hash_seed = item.integer(reader, 0..=u32::MAX).unwrap_or(HASH_SEED_DEFAULT);

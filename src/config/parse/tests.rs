@@ -67,6 +67,8 @@ fn defaults_are_those_of_the_documentation() {
     let config = Config::parse("f", text).unwrap();
     assert_eq!(config.balancer.hash_seed, 3_405_691_582);
     assert_eq!(config.balancer.mark_mask, MarkMask::DEFAULT);
+    assert_eq!(config.balancer.queues, QueueRange::new(20200, 20200).unwrap());
+    assert_eq!(config.balancer.fragment_queue.0, 20199);
     assert_eq!(config.services[0].protocols, Protocols::Any);
     assert_eq!(config.services[0].hash, HashMode::Addresses);
     assert_eq!(config.services[0].table_size, TableSize::DEFAULT);
@@ -450,7 +452,6 @@ fn every_key_has_limits() {
         ("hash_seed = 3405691582", "hash_seed = 4294967296", "from 0 to 4294967295"),
         ("mark_mask = 0x0000ffff", "mark_mask = 0x0f0f", "the set bits are neighbours"),
         ("\"10.0.0.0/32\"", "\"10.0.0.1/24\"", "\"10.0.0.0/24\" or \"10.0.0.1/32\""),
-        ("\"10.0.0.0/32\"", "\"224.0.0.1\"", "unicast"),
         ("[\"udp\", \"tcp\"]", "[\"udp\", \"icmp\"]", "\"tcp\", \"udp\", \"sctp\""),
         (
             "protocols = [\"udp\", \"tcp\"]\nports = [\"8000-8010\", \"80\"]\nhash = \"5-tuple\"",
@@ -472,6 +473,45 @@ fn every_key_has_limits() {
     ] {
         let message = complaint(old, new);
         assert!(message.contains(expected), "{new}: {message}");
+    }
+    for address in [
+        "224.0.0.1",
+        "127.0.0.1",
+        "0.0.0.0",
+        "0.1.2.3",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::ffff:10.0.0.1",
+        "fe80::1",
+        "febf::1",
+        "ff02::1",
+    ] {
+        for old in ["\"10.0.0.0/32\"", "\"192.168.1.2\"", "\"192.168.1.201\""] {
+            let text = WHOLE.replacen(old, &format!("\"{address}\""), 1);
+            let message = Config::parse("f", &text).unwrap_err().to_string();
+            assert!(
+                message.contains("allowed: a unicast address") || message.contains("allowed: unicast"),
+                "{message}"
+            );
+        }
+    }
+    for prefix in [
+        "0.0.0.0/0",
+        "0.0.0.0/1",
+        "192.0.0.0/2",
+        "127.1.0.0/16",
+        "::/0",
+        "::/1",
+        "::ffff:0:0/95",
+        "fe80::/64",
+        "8000::/1",
+    ] {
+        let message = complaint("\"10.0.0.0/32\"", &format!("\"{prefix}\""));
+        assert!(message.contains("allowed: unicast addresses or prefixes"), "{message}");
+    }
+    for prefix in ["1.0.0.0/8", "64.0.0.0/3", "169.254.1.1", "240.0.0.1", "2000::/3"] {
+        Config::parse("f", &WHOLE.replacen("\"10.0.0.0/32\"", &format!("\"{prefix}\""), 1)).unwrap();
     }
     let only_six = WHOLE.replace("\"192.168.1.201\", ", "");
     let errors = Config::parse("f", &only_six).unwrap_err().0;

@@ -88,7 +88,7 @@ impl Lb {
         let Self { balancer, forwarding, pins, released, .. } = self;
         match balancer.handle(now, forwarding, origin, bytes, pins, released) {
             Verdict::Steer(mark) => Some(mark),
-            Verdict::Drop => None,
+            Verdict::Pass | Verdict::Drop => None,
         }
     }
 
@@ -116,7 +116,7 @@ impl Lb {
 fn whole(forwarding: &Forwarding, bytes: &[u8]) -> Option<Mark> {
     match Balancer::default().handle(forwarding, bytes) {
         Verdict::Steer(mark) => Some(mark),
-        Verdict::Drop => None,
+        Verdict::Pass | Verdict::Drop => None,
     }
 }
 
@@ -342,11 +342,11 @@ fn only_udp_is_pinned_by_fragments() {
     }
     // Nor is what goes nowhere.
     let mut lb = Lb::new(SMALL);
-    for dst in ["10.0.0.1", "10.0.0.9"] {
+    for (dst, asked) in [("10.0.0.1", 1), ("10.0.0.9", 1)] {
         assert_eq!(lb.give(&Piece { dst, ..udp4(1, 0, true, &FIRST) }.bytes()), None);
+        let pins = lb.pins.known();
+        assert_eq!((pins.asked.len(), pins.len()), (asked, 0), "{dst}");
     }
-    let pins = lb.pins.known();
-    assert_eq!((pins.asked.len(), pins.len()), (2, 0));
 }
 
 /// Fragments in this order, each with the reason why it is dropped, or none.
@@ -568,6 +568,20 @@ fn a_later_fragment_and_an_error_about_one_are_counted_apart() {
 }
 
 #[test]
+fn fragments_for_no_vip_pass_and_leave_nothing_here() {
+    let mut lb = Lb::new(SMALL);
+    let of = |piece: Piece<'_>| Piece { dst: "10.0.0.9", ..piece }.bytes();
+    let (first, later) = (of(udp4(1, 0, true, &[0; 24])), of(udp4(1, 24, false, &[0; 8])));
+    for bytes in [&later, &first, &first[..27].to_vec()] {
+        for origin in [Origin::Outside, Origin::Tier] {
+            let (now, Lb { balancer, forwarding, pins, released, .. }) = (Duration::ZERO, &mut lb);
+            assert_eq!(balancer.handle(now, forwarding, origin, bytes, pins, released), Verdict::Pass);
+            assert_eq!(lb.moved(), [("packets", 1), ("foreign", 1)], "{bytes:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_fragment_is_handled_as_whole() {
     let mut lb = Lb::new(SMALL);
     let datagram = packet(17, "2000::1", 4000, "1000::", 80, 0);
@@ -578,7 +592,8 @@ fn what_is_no_fragment_is_handled_as_whole() {
     let atomic = &cut(&datagram, 7, 4096, None)[0];
     assert_eq!(lb.give(atomic), mark, "RFC 6946");
     assert_eq!(lb.moved(), [("packets", 1), ("steered_udp", 1)]);
-    assert_eq!(lb.give(&[0x45; 7]), None);
+    let cut_short = [&[0x46], &udp4(1, 0, false, &[0; 8]).bytes()[1..20]].concat();
+    assert_eq!(lb.give(&cut_short), None);
     assert_eq!(lb.moved(), [("packets", 1), ("drop_ip_header", 1)]);
 }
 
