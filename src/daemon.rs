@@ -10,6 +10,7 @@
 
 mod error;
 mod kernel;
+mod lease;
 mod links;
 mod mend;
 mod once;
@@ -181,6 +182,7 @@ fn open_region(
         Err(error) => return Err(error.into()),
     };
     region.follow()?;
+    stats::look_no_more(&mut region).map_err(|error| AccessError::Unusable { name: name.clone(), error })?;
     show(&region, |last| Daemon {
         pid: std::process::id().into(),
         started_unix_seconds: clock::unix_seconds(),

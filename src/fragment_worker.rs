@@ -24,7 +24,7 @@ use crate::{
     },
     io::{Inject, Message, Pins, Queue, QueueError, Report, Tell},
     packet::{Probe, Unreadable},
-    worker::{self, Links, Shared},
+    worker::{self, Beat, Links, Shared},
 };
 
 /// How long it may take to stop: new fragments may come for ever, and connection tracking may not answer.
@@ -78,8 +78,8 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
     ///
     /// # Errors
     /// When the queue is gone.
-    pub fn run(mut self, rest_max: u32) -> io::Result<()> {
-        worker::run(&Arc::clone(&self.shared), || self.turn())?;
+    pub fn run(mut self, rest_max: u32, beat: &Beat) -> io::Result<()> {
+        worker::run(&Arc::clone(&self.shared), beat, || self.turn())?;
         let end = (self.clock)() + REST;
         worker::rest(rest_max, || Ok((self.clock)() < end && self.turn()?))
     }

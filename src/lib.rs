@@ -12,7 +12,7 @@
 //!
 //! # Walls
 //!
-//! `packet`, `balance`, `config`, `state`, `plan` and `shm` are pure: bytes, time and configuration in, values out.
+//! `packet`, `balance`, `config`, `state`, `plan`, `lease` and `shm` are pure: bytes, time and configuration in, values out.
 //! `sys` alone touches the operating system and holds all unsafe code. `worker`, `fragment_worker` and `daemon` join the two.
 
 pub mod balance;
@@ -22,6 +22,7 @@ pub mod daemon;
 pub mod fragment_worker;
 pub mod ids;
 pub mod io;
+pub mod lease;
 pub mod packet;
 pub mod plan;
 pub mod shm;

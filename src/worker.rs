@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -53,6 +53,22 @@ impl Shared {
     }
 }
 
+/// Counts a worker's turns, for others to see that it goes on.
+#[derive(Debug, Default)]
+pub struct Beat(AtomicU64);
+
+impl Beat {
+    fn took_turn(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// One queue's worker.
 pub struct Worker<Q, R> {
     queue: Q,
@@ -74,8 +90,8 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
     ///
     /// # Errors
     /// When the queue is gone.
-    pub fn run(mut self, rest_max: u32) -> io::Result<()> {
-        run(&Arc::clone(&self.shared), || self.turn())?;
+    pub fn run(mut self, rest_max: u32, beat: &Beat) -> io::Result<()> {
+        run(&Arc::clone(&self.shared), beat, || self.turn())?;
         self.queue.wait_no_more();
         rest(rest_max, || self.turn())
     }
@@ -107,9 +123,14 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
 }
 
 /// Takes turns until told to stop.
-pub(crate) fn run(shared: &Shared, mut turn: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+pub(crate) fn run(
+    shared: &Shared,
+    beat: &Beat,
+    mut turn: impl FnMut() -> io::Result<bool>,
+) -> io::Result<()> {
     while !shared.stop.load(Ordering::Relaxed) {
         turn()?;
+        beat.took_turn();
     }
     Ok(())
 }

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             err: &mut io::stderr().lock(),
             input: &mut io::stdin().lock(),
             unix_seconds: clock::unix_seconds(),
+            monotonic: clock::monotonic(),
             proc: PathBuf::from("/proc"),
             ruleset_counters,
             adoption_wait: Duration::from_secs(2),

@@ -9,7 +9,11 @@ use super::error::CtlError;
 use super::text::{count, duration};
 use crate::{
     ids::Generation,
-    shm::{RegionError, stats::Daemon},
+    lease,
+    shm::{
+        RegionError,
+        stats::{self, Daemon},
+    },
     sys::{
         clock,
         region::{AccessError, NAME_DEFAULT, Region, RegionName},
@@ -49,7 +53,8 @@ impl DaemonView {
 pub(super) fn line(env: &Env<'_>, region: &mut Region, live: Generation) -> Result<String, CtlError> {
     let last = last(region)?;
     if region.is_followed()? {
-        return Ok(last.line(live, env.unix_seconds));
+        let hangs = hangs(env, region)?.map_or_else(String::new, |hangs| hangs.text());
+        return Ok(last.line(live, env.unix_seconds) + &hangs);
     }
     let left = match last.adopted {
         0 => String::new(),
@@ -63,6 +68,44 @@ pub(super) fn line(env: &Env<'_>, region: &mut Region, live: Generation) -> Resu
         }
     };
     Ok(format!("none follows this region{left}"))
+}
+
+/// An lbd that follows the region and does not answer, or not on all queues.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Hangs {
+    /// How long the whole process has been silent, in milliseconds; null: it is not.
+    process_ms: Option<u64>,
+    /// The queues whose workers hang.
+    queues: Vec<u16>,
+}
+
+/// How long an lbd is silent that hangs: its lease is over then.
+const SILENT: Duration = lease::LEASE;
+
+/// Whether the lbd that follows the region hangs.
+pub(super) fn hangs(env: &Env<'_>, region: &mut Region) -> Result<Option<Hangs>, CtlError> {
+    if !region.is_followed()? {
+        return Ok(None);
+    }
+    let name = region.name().clone();
+    let workers = usize::try_from(last(region)?.workers).unwrap_or(usize::MAX);
+    let looked = stats::last_look(region).and_then(|look| Ok((look, stats::hanging(region, workers)?)));
+    let (look, queues) = looked.map_err(|error| unusable(&name, error))?;
+    let silent = look.map_or(Duration::ZERO, |look| env.monotonic.saturating_sub(look));
+    let process_ms = (silent >= SILENT).then(|| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX));
+    let queues: Vec<u16> = queues.into_iter().map(|queue| queue.0).collect();
+    Ok((process_ms.is_some() || !queues.is_empty()).then_some(Hangs { process_ms, queues }))
+}
+
+impl Hangs {
+    fn text(&self) -> String {
+        if let Some(silent) = self.process_ms {
+            let silent = duration(silent / 1000);
+            return format!("; HANGS for {silent}: the kernel's tables decide");
+        }
+        let queues: Vec<String> = self.queues.iter().map(ToString::to_string).collect();
+        format!("; the workers of these queues HANG, the kernel's tables decide: {}", queues.join(" "))
+    }
 }
 
 /// What puts this region in force without an lbd that stays.

@@ -48,6 +48,8 @@ pub struct Env<'a> {
     pub input: &'a mut dyn Read,
     /// The time, in seconds since 1970.
     pub unix_seconds: u64,
+    /// The time of the monotonic clock.
+    pub monotonic: Duration,
     /// Where procfs is.
     pub proc: PathBuf,
     /// The ruleset's counters in packets, by name; `None` where they cannot be read.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Env, Status,
-    daemon::{self, DaemonView},
+    daemon::{self, DaemonView, Hangs},
     error::CtlError,
     text::{Table, bar, count, natural, percent},
     view::{
@@ -28,6 +28,8 @@ struct Everything<'a> {
     region: RegionView,
     /// The lbd that follows the region, or null.
     lbd: Option<DaemonView>,
+    /// That it does not answer, or null.
+    hangs: Option<Hangs>,
     balancer: BalancerView,
     tier: TierView,
     services: Vec<WholeService<'a>>,
@@ -96,6 +98,7 @@ fn show_json(
             layout_version: LAYOUT_VERSION,
         },
         lbd,
+        hangs: daemon::hangs(env, region)?,
         balancer: BalancerView::new(&state.balancer),
         tier: TierView::new(state),
         services: state.services.iter().zip(ServiceView::all(state)).map(whole).collect(),

@@ -11,8 +11,11 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    ids::Generation,
-    shm::{Memory, stats::Daemon},
+    ids::{Generation, QueueNum},
+    shm::{
+        Memory,
+        stats::{self as shown, Daemon},
+    },
     sys::region::{Region, RegionName},
 };
 
@@ -51,6 +54,7 @@ impl Lb {
             err: &mut err,
             input: &mut input.as_bytes(),
             unix_seconds: 1000,
+            monotonic: Duration::from_secs(5000),
             proc: self.proc.path().to_owned(),
             ruleset_counters: || None,
             adoption_wait: Duration::from_millis(20),
@@ -382,6 +386,7 @@ fn a_reader_that_leaves_early_is_no_failure() {
         err: &mut err,
         input: &mut io::empty(),
         unix_seconds: 0,
+        monotonic: Duration::ZERO,
         proc: PathBuf::new(),
         ruleset_counters: || None,
         adoption_wait: Duration::ZERO,
@@ -389,4 +394,36 @@ fn a_reader_that_leaves_early_is_no_failure() {
     };
     assert_eq!(run(["lbctl", "--shm", &name, "show"], &mut env), Status::Done);
     assert!(err.is_empty());
+}
+
+#[test]
+fn show_says_that_lbd_hangs() {
+    let lb = Lb::new("hangs");
+    lb.with(FILE, "apply -");
+    let mut region = lb.daemon(1);
+    for (worker, queue, fragments) in [(0, 0, false), (1, 10, true)] {
+        let identity = shown::Identity { queue: QueueNum(queue), fragments };
+        shown::identify(&mut region, worker, identity).unwrap();
+    }
+    let line = || lb.done("show").lines().find(|line| line.starts_with("lbd ")).unwrap().to_owned();
+    let mut looked = |ms, hangs| {
+        shown::looked(&mut region, Duration::from_millis(ms), hangs).unwrap();
+        (line(), lb.json("show --json")["hangs"].clone())
+    };
+    // The clock says 5000 s.
+    let (text, json) = looked(4_999_900, [false, false]);
+    assert!(text.ends_with(" in force"), "{text}");
+    assert_eq!(json, Value::Null);
+    let (text, json) = looked(4_999_900, [false, true]);
+    assert!(
+        text.ends_with(" in force; the workers of these queues HANG, the kernel's tables decide: 10"),
+        "{text}"
+    );
+    assert_eq!(json.to_string(), r#"{"process_ms":null,"queues":[10]}"#);
+    let (text, json) = looked(4_970_000, [false, false]);
+    assert!(text.ends_with(" in force; HANGS for 30 s: the kernel's tables decide"), "{text}");
+    assert_eq!(json.to_string(), r#"{"process_ms":30000,"queues":[]}"#);
+    // The next lbd has only just begun.
+    shown::look_no_more(&mut region).unwrap();
+    assert_eq!(lb.json("show --json")["hangs"], Value::Null);
 }

@@ -9,7 +9,10 @@ use std::{
 use arc_swap::ArcSwap;
 use tracing::error;
 
-use super::DaemonError;
+use super::{
+    DaemonError,
+    lease::{self, Beats},
+};
 use crate::{
     balance::counters::Counters,
     config::Balancer,
@@ -27,7 +30,7 @@ use crate::{
         tracer::Teller,
         tun::Tun,
     },
-    worker::{Shared, Worker},
+    worker::{Beat, Shared, Worker},
 };
 
 /// What workers work with, opened before rules send packets there.
@@ -86,6 +89,8 @@ impl Report for Show {
 #[derive(Default)]
 pub(super) struct Workers {
     threads: Vec<(Identity, JoinHandle<io::Result<()>>)>,
+    /// See [`lease::hold`].
+    lease: Option<JoinHandle<()>>,
 }
 
 impl Workers {
@@ -96,18 +101,30 @@ impl Workers {
         shown: &Arc<ArcSwap<Mapping>>,
     ) -> Result<(), DaemonError> {
         let Opened { queues, fragments, conntrack, teller, tun } = opened;
+        let mut beats = Beats::new();
+        let mut beat_of = |identity| {
+            let beat = Arc::new(Beat::default());
+            beats.push((identity, Arc::clone(&beat)));
+            beat
+        };
         for queue in queues {
             let number = queue.number();
             let identity = Identity { queue: number, fragments: false };
             let worker = Worker::new(queue, self.show(identity, shown), Arc::clone(shared));
-            self.spawn(identity, move || worker.run(Capacity::FLOWS.packets_max))?;
+            let beat = beat_of(identity);
+            self.spawn(identity, move || worker.run(Capacity::FLOWS.packets_max, &beat))?;
         }
         let identity = Identity { queue: fragments.number(), fragments: true };
         let started = clock::now();
         let clock = move || clock::now().duration_since(started);
         let show = self.show(identity, shown);
-        let worker = FragmentWorker::new(fragments, conntrack, tun, teller, show, Arc::clone(shared), clock);
-        self.spawn(identity, move || worker.run(Capacity::FRAGMENTS.packets_max))
+        let sent_in = Arc::clone(&tun);
+        let worker =
+            FragmentWorker::new(fragments, conntrack, sent_in, teller, show, Arc::clone(shared), clock);
+        let beat = beat_of(identity);
+        self.spawn(identity, move || worker.run(Capacity::FRAGMENTS.packets_max, &beat))?;
+        self.lease = Some(lease::hold(beats, tun, shared, shown)?);
+        Ok(())
     }
 
     /// For the next worker to be started.
@@ -137,6 +154,10 @@ impl Workers {
 
     /// Whether all of them still work.
     pub(super) fn check(&mut self) -> Result<(), DaemonError> {
+        if self.lease.as_ref().is_some_and(JoinHandle::is_finished) {
+            let error = io::Error::other("its thread ended");
+            return Err(DaemonError::Os { doing: "holding the lease", error });
+        }
         let Some(ended) = self.threads.iter().position(|(_, thread)| thread.is_finished()) else {
             return Ok(());
         };
@@ -152,6 +173,9 @@ impl Workers {
     /// Ends them, once they have answered what waits.
     pub(super) fn end(&mut self, shared: &Shared) {
         shared.stop.store(true, Ordering::Relaxed);
+        if self.lease.take().is_some_and(|thread| thread.join().is_err()) {
+            error!("the thread that holds the lease ended badly");
+        }
         for (Identity { queue, .. }, thread) in self.threads.drain(..) {
             if let Err(error) = thread.join().unwrap_or_else(|_| Err(io::Error::other("its worker panicked")))
             {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::{Balancer, GUE_PORT, QueueRange, Steering},
+    lease,
     packet::Probe,
     state::State,
 };
@@ -159,8 +160,8 @@ impl Structure {
                 format!("# (native) NFQUEUE of xtables, to {queues}")
             }
         };
-        let queue = queue_in("to_queue", balancer.queues);
-        let fragment_queue = queue_in("to_fragment_queue", QueueRange::from(balancer.fragment_queue));
+        let queue = queue_in("queue_flow", balancer.queues);
+        let fragment_queue = queue_in("queue_fragment", QueueRange::from(balancer.fragment_queue));
         let timeouts = balancer.timeouts;
         let lines_of = |steering| if balancer.steering == steering { "" } else { "#" };
         let parameters = [
@@ -173,6 +174,10 @@ impl Structure {
             ("gue_port", GUE_PORT.to_string()),
             ("queue", queue),
             ("fragment_queue", fragment_queue),
+            ("lease_ms", lease::LEASE.as_millis().to_string()),
+            ("lease_protocol", lease::PROTOCOL.to_string()),
+            ("renew_flows", lease::Kind::Flows.address().to_string()),
+            ("renew_fragments", lease::Kind::Fragments.address().to_string()),
             ("syn_only", lines_of(Steering::SynOnly).to_owned()),
             ("every_packet", lines_of(Steering::EveryPacket).to_owned()),
             ("probe4", format!("{} {PROBE4}", probe("ip length", Probe::BYTES4, Probe::BYTES4))),

@@ -3,6 +3,8 @@
 //! A word has one writer and is stored whole, so readers need no lock; words of one block may be of slightly
 //! different moments.
 
+use std::time::Duration;
+
 use super::{Memory, RegionError};
 use crate::{
     balance::counters::{Counter, Counters},
@@ -15,12 +17,16 @@ pub(super) const DAEMON_AT: usize = 256;
 pub(super) const BLOCKS_AT: usize = 4096;
 /// How many there are: one for each queue's worker, and one for that of fragments, which comes behind those in use.
 pub(super) const BLOCKS: usize = QUEUES_MAX + 1;
-/// A block: queue number, whether it is that of fragments, and from 64 counters, in a page; then packets by target.
+/// A block: queue number, whether it is that of fragments, whether its worker hangs, and from 64 counters, in a page; then packets by target.
 pub(super) const BLOCK_BYTES: usize = 4096 + TARGETS_MAX * 8;
 /// Behind the last block.
 pub(super) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
 
+/// When a thread of the daemon looked last at its workers.
+const LOOKED_AT: usize = DAEMON_AT + 32;
 const FRAGMENTS_AT: usize = 8;
+/// Whether the worker hung then.
+const HANGS_AT: usize = 16;
 const COUNTERS_AT: usize = 64;
 const TARGETS_AT: usize = 4096;
 
@@ -114,6 +120,54 @@ pub fn identify(memory: &mut impl Memory, worker: usize, identity: Identity) -> 
     memory.store(block, u64::from(identity.queue.0))?;
     memory.store(block + FRAGMENTS_AT, u64::from(identity.fragments))?;
     Ok(())
+}
+
+/// Stores that the workers were looked at, at this time of the monotonic clock, and which of them hung.
+///
+/// # Errors
+/// When the region is gone.
+pub fn looked(
+    memory: &mut impl Memory,
+    now: Duration,
+    hangs: impl IntoIterator<Item = bool>,
+) -> Result<(), RegionError> {
+    for (worker, hangs) in hangs.into_iter().take(BLOCKS).enumerate() {
+        memory.store(BLOCKS_AT + worker * BLOCK_BYTES + HANGS_AT, u64::from(hangs))?;
+    }
+    memory.store(LOOKED_AT, u64::try_from(now.as_millis()).unwrap_or(u64::MAX))?;
+    Ok(())
+}
+
+/// Stores that nobody looks: who takes a region over has not begun to.
+///
+/// # Errors
+/// When the region is gone.
+pub fn look_no_more(memory: &mut impl Memory) -> Result<(), RegionError> {
+    memory.store(LOOKED_AT, 0)?;
+    Ok(())
+}
+
+/// When an lbd looked last at its workers, by the monotonic clock; `None`: the one that follows the region has not yet.
+///
+/// # Errors
+/// When the region is gone.
+pub fn last_look(memory: &mut impl Memory) -> Result<Option<Duration>, RegionError> {
+    let milliseconds = memory.load(LOOKED_AT)?;
+    Ok((milliseconds > 0).then(|| Duration::from_millis(milliseconds)))
+}
+
+/// The queues whose workers hung then, of so many workers.
+///
+/// # Errors
+/// When the region is gone.
+pub fn hanging(memory: &mut impl Memory, workers: usize) -> Result<Vec<QueueNum>, RegionError> {
+    let mut queues = Vec::new();
+    for block in (0..workers.min(BLOCKS)).map(|worker| BLOCKS_AT + worker * BLOCK_BYTES) {
+        if memory.load(block + HANGS_AT)? != 0 {
+            queues.push(QueueNum(u16::try_from(memory.load(block)?).unwrap_or(u16::MAX)));
+        }
+    }
+    Ok(queues)
 }
 
 /// Every worker's block.

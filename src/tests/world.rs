@@ -19,7 +19,7 @@ use crate::{
     ids::{Generation, QueueNum},
     io::{Inject, Message, Queue, QueueError, Report, Tell},
     state::State,
-    worker::{Links, Shared, Worker},
+    worker::{Beat, Links, Shared, Worker},
 };
 
 /// What a fake queue does next.
@@ -180,7 +180,7 @@ impl Lb {
         *self.worker.parts().0 =
             FakeQueue { events, stream, waits: Waits::Forbidden, ..FakeQueue::default() };
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.worker.run(rest_max).unwrap();
+        self.worker.run(rest_max, &Beat::default()).unwrap();
         let packets = self.report.moved().into_iter().find(|&(name, _)| name == "packets");
         packets.map_or(0, |(_, by)| by.unsigned_abs())
     }
@@ -324,7 +324,7 @@ impl FragmentLb {
     pub(super) fn stop(mut self, stream: Option<Vec<u8>>, rest_max: u32) -> Vec<Act> {
         self.worker.queue().0.stream = stream;
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.worker.run(rest_max).unwrap();
+        self.worker.run(rest_max, &Beat::default()).unwrap();
         std::mem::take(&mut self.outside.lock().unwrap().acts)
     }
 

@@ -104,6 +104,21 @@ balancer_stop() { # LB: SIGTERM; its exit status must be 0
     wait "${LBD_PID[$1]}" || status=$?
     expect_eq "exit status of lbd in $1 after SIGTERM" "$status" 0
 }
+# balancer_freeze LB: its lbd hangs, and the kernel has begun to do without it. An lbd, and a machine that answers at once,
+# need 0.9 s for that; a second is for an emulated one.
+balancer_freeze() {
+    local since
+    since=$(now_ms)
+    kill -STOP "${LBD_PID[$1]}"
+    wait_until 3 "the kernel does without lbd" lease_over "$1" flows
+    note "$(($(now_ms) - since)) ms until the kernel did without lbd"
+}
+balancer_thaw() { # LB: it goes on
+    kill -CONT "${LBD_PID[$1]}"
+    wait_until 20 "the kernel asks lbd again" lease_holds "$1" flows
+}
+lease_holds() { in_ns "$1" nft list set inet synrail "lease_$2" | grep -qw expires; } # LB flows|fragments
+lease_over() { ! lease_holds "$@"; }
 lbctl_in() { # LB ARGUMENT...
     local lb=$1
     shift

@@ -20,3 +20,9 @@ before=$(kernel_queued lb201)
 connect_all 50 --messages 10
 expect_eq "packets queued" "$(($(kernel_queued lb201) - before))" "$(witness lb201 syn)"
 expect_eq "packets that conntrack calls invalid" "$(witness lb201 invalid)" 0
+
+balancer_freeze lb201
+again=$(witness lb201 syn_again)
+connect_all 5
+expect_eq "SYNs that had to be sent again while lbd hung" "$(($(witness lb201 syn_again) - again))" 0
+balancer_thaw lb201

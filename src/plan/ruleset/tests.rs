@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     config::{Timeouts, TracerSettings},
     ids::{MarkMask, QueueNum},
-    plan::elements::SetName,
+    plan::elements::{FRAGMENTS_DEVICE, SetName},
 };
 
 fn balancer() -> Balancer {
@@ -23,6 +23,10 @@ fn the_template_and_its_parameters_fit() {
         text.contains("ct mark & 0x0000ffff == @targets meta mark set ct mark counter name restored accept")
     );
     assert!(text.contains("ct timeout tcp4_7440_30 {"));
+    let renewals = format!(
+        "\t\tiifname \"{FRAGMENTS_DEVICE}\" ip protocol 253 ip frag-off & 0x3fff == 0 goto renew_lease\n"
+    );
+    assert!(text.contains(&renewals));
     assert!(
         text.contains("\t\tlimit rate over 100/second burst 100 packets counter name probe_limited drop\n")
     );
@@ -79,9 +83,9 @@ fn chains_are_counted_in_the_text() {
     assert_eq!(chain("outer").base, Some(("output".to_owned(), -300)));
     assert_eq!(chain("fragments").base, Some(("prerouting".to_owned(), -450)));
     assert_eq!(chain("too_big").base, Some(("output".to_owned(), -150)));
-    let rules = ["steer", "claimed4", "to_queue", "forget4", "forget6", "store6", "lifetime", "outer"];
+    let rules = ["steer", "claimed4", "queue_flow", "forget4", "forget6", "store6", "lifetime", "outer"];
     assert_eq!(rules.map(|name| chain(name).rules), [4, 4, 1, 1, 1, 1, 5, 4]);
-    assert_eq!(["fragments", "to_fragment_queue", "too_big6"].map(|name| chain(name).rules), [5, 1, 1]);
+    assert_eq!(["fragments", "queue_fragment", "too_big6"].map(|name| chain(name).rules), [5, 1, 1]);
     assert_eq!(chain(&structure.name).rules, 0);
 }
 
@@ -158,11 +162,11 @@ fn another_structure_is_refilled_in_one_transaction_with_the_base_chains_kept() 
     assert_eq!(change.removed_base_chains, [""; 0]);
     assert!(text.contains(&format!("delete chain inet synrail {}\n", old.name)));
     assert_eq!(text.matches("delete chain").count(), 1);
-    assert!(text.contains("flush chain inet synrail to_queue\n"));
+    assert!(text.contains("flush chain inet synrail queue_flow\n"));
     assert!(!text.contains("flush chain inet synrail store6\n"), "stays filled until netlink's turn");
     assert!(text.ends_with(&new.text));
     let back = old.change_from(Some(&new.chains)).text.unwrap();
-    assert!(!back.contains("flush chain inet synrail to_queue\n"));
+    assert!(!back.contains("flush chain inet synrail queue_flow\n"));
 }
 
 #[test]

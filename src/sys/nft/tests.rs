@@ -3,6 +3,7 @@
 
 mod batches;
 mod kernel_tables;
+mod lease;
 mod packets;
 mod steering;
 
@@ -135,7 +136,7 @@ fn a_rule_that_somebody_removed_comes_back() {
     in_namespace(|| {
         let ruleset = ruleset(&state(), 127);
         apply(&ruleset).unwrap();
-        for chain in ["store6", "claimed4", "to_queue", "to_fragment_queue", "too_big6"] {
+        for chain in ["store6", "claimed4", "queue_flow", "queue_fragment", "too_big6"] {
             nft("a flush", &["flush", "chain", "inet", TABLE, chain], None).unwrap();
             assert!(!in_force(&ruleset).unwrap(), "{chain}");
             assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Refilled, "{chain}");
@@ -151,7 +152,7 @@ fn cleanup_leaves_nothing() {
         assert!(!cleanup().unwrap());
         assert_eq!(counters().unwrap(), []);
         apply(&ruleset(&state(), 127)).unwrap();
-        assert_eq!(counters().unwrap().len(), 19);
+        assert_eq!(counters().unwrap().len(), 20);
         assert!(cleanup().unwrap());
         assert_eq!(nft("a listing", &["list", "ruleset"], None).unwrap(), "");
     });

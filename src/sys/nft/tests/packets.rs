@@ -48,10 +48,24 @@ fn balancer(interface: &str) -> Iface {
 }
 
 pub(super) fn balancer_with(ruleset: &Ruleset) -> Iface {
+    let client = without_lease(ruleset);
+    hold_lease();
+    client
+}
+
+/// The same, where no lbd has shown that it answers.
+pub(super) fn without_lease(ruleset: &Ruleset) -> Iface {
     let client = tun("client");
     shell(SMALL_TUNNEL);
     apply(ruleset).unwrap();
     client
+}
+
+/// As an lbd does that answers, for as long as any test takes.
+fn hold_lease() {
+    let elements = ["lease_flows", "lease_fragments"]
+        .map(|set| format!("add element inet {TABLE} {set} {{ 0 timeout 1h }}\n"));
+    nft("a test", &["-f", "-"], Some(&elements.concat())).unwrap();
 }
 
 pub(super) fn ruleset_for(state: &State, interface: &str) -> Ruleset {
@@ -95,7 +109,7 @@ pub(super) fn counted_by(name: &str) -> u64 {
 }
 
 /// A packet of so many bytes with "don't fragment", of this protocol, as the client sends it.
-fn packet(protocol: u8, bytes: u16, client: &str, to: &str) -> Vec<u8> {
+pub(super) fn packet(protocol: u8, bytes: u16, client: &str, to: &str) -> Vec<u8> {
     let mut packet = match (client.parse().unwrap(), to.parse().unwrap()) {
         (IpAddr::V4(client), IpAddr::V4(to)) => {
             let [high, low] = bytes.to_be_bytes();
@@ -118,7 +132,7 @@ fn packet(protocol: u8, bytes: u16, client: &str, to: &str) -> Vec<u8> {
 }
 
 /// This packet as the first fragment of a longer one.
-fn first_fragment(packet: Vec<u8>) -> Vec<u8> {
+pub(super) fn first_fragment(packet: Vec<u8>) -> Vec<u8> {
     fragment_at(packet, 0)
 }
 
