@@ -41,6 +41,8 @@ pub struct Balancer {
     pub steering: Steering,
     /// Whether packets to virtual addresses also come in GRE from routers in front, at this balancer's own addresses.
     pub gre_in: bool,
+    /// Where our policy rules begin; `None`: before those of others that could catch packets to VIPs.
+    pub rule_priority: Option<u32>,
     /// How many entries of services' tables the kernel holds as well, for when lbd does not decide; see [`KERNEL_ENTRIES`].
     pub kernel_entries: u32,
     /// Who may trace packets.
@@ -141,6 +143,9 @@ impl Default for FragmentLimits {
     }
 }
 
+/// Allowed values of [`Balancer::rule_priority`]: behind table `local`, and before the rule tree.
+pub const RULE_PRIORITY: RangeInclusive<u32> = 1..=9_000;
+
 /// Allowed values of [`Balancer::kernel_entries`]. Each entry takes about 104 bytes of kernel memory.
 pub const KERNEL_ENTRIES: RangeInclusive<u32> = 0..=1 << 24;
 /// What it is when it is not configured.
@@ -184,6 +189,7 @@ impl Balancer {
             fragments: FragmentLimits::default(),
             steering: Steering::SynOnly,
             gre_in: false,
+            rule_priority: None,
             kernel_entries: KERNEL_ENTRIES_DEFAULT,
             tracer: TracerSettings::default(),
         }

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{
     DaemonError, links,
-    mend::{mend_routing, mend_ruleset, mend_tables, restore_before_ruleset},
+    mend::{mend_routing, mend_ruleset, mend_tables, restore_before_ruleset, tell},
 };
 use crate::{
     balance::Forwarding,
@@ -42,6 +42,8 @@ pub(super) struct Kernel {
     of_start: Option<OfStart>,
     /// What the kernel should have.
     pub(super) wanted: Option<Wanted>,
+    /// What was last said about its routing.
+    told: Vec<routing::Note>,
 }
 
 /// Settings that hold as long as the workers.
@@ -99,6 +101,7 @@ impl Kernel {
             queue_by,
             of_start,
             wanted: None,
+            told: Vec::new(),
         })
     }
 
@@ -145,9 +148,7 @@ impl Kernel {
         };
         self.routing.apply(&after)?;
         if !left.iter().any(|problem| matches!(problem, DaemonError::OutOfReach(_))) {
-            for note in self.routing.converge(&wanted.routing)?.notes {
-                warn!("{note}");
-            }
+            tell(&mut self.told, self.routing.converge(&wanted.routing)?.notes);
         }
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let pinned = |last: &Wanted| last.forwarding.steering() == Steering::SynOnly;
@@ -194,7 +195,7 @@ impl Kernel {
         let Some(wanted) = &self.wanted else { return Ok(()) };
         // First, since an entrance must not open without it.
         let ruleset = mend_ruleset(&wanted.ruleset, &mut self.tables);
-        let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok());
+        let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok(), &mut self.told);
         let tables = mend_tables(&mut self.tables, &wanted.ruleset);
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         ruleset.and(tables).and(routing)

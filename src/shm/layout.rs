@@ -73,7 +73,9 @@ struct Head {
     /// 0 syn-only, 1 every-packet.
     steering: u8,
     gre_in: u8,
-    reserved: [u8; 10],
+    /// 0 for none.
+    rule_priority: u16,
+    reserved: [u8; 8],
 }
 
 /// A [`Name`], padded with zeros.
@@ -208,7 +210,8 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
             Steering::EveryPacket => 1,
         },
         gre_in: u8::from(balancer.gre_in),
-        reserved: [0; 10],
+        rule_priority: balancer.rule_priority.and_then(|at| u16::try_from(at).ok()).unwrap_or(0),
+        reserved: [0; 8],
     };
     let mut bytes = Vec::with_capacity(size_of::<Head>() + entries * 2 + (1 << 16));
     bytes.extend(head.as_bytes());

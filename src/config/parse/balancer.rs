@@ -4,7 +4,7 @@ use super::{Item, NAME, Reader, Table, port_range, read_addresses};
 use crate::{
     config::{
         Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT, Name, QueueRange,
-        Steering, Timeouts,
+        RULE_PRIORITY, Steering, Timeouts,
     },
     ids::{MarkMask, QUEUES_MAX, QueueNum},
 };
@@ -22,6 +22,7 @@ const KEYS: &[&str] = &[
     "mark_mask",
     "steering",
     "gre_in",
+    "rule_priority",
     "kernel_entries",
 ];
 
@@ -81,6 +82,9 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
         if balancer.gre_in && addresses_named == 0 {
             item.complain(reader, "false, or an address in [balancer] address: it is the tunnel's end");
         }
+    }
+    if let Some(item) = table.take("rule_priority") {
+        balancer.rule_priority = item.integer(reader, RULE_PRIORITY);
     }
     if let Some(item) = table.take("kernel_entries") {
         balancer.kernel_entries = item.integer(reader, KERNEL_ENTRIES).unwrap_or(KERNEL_ENTRIES_DEFAULT);

@@ -308,11 +308,16 @@ fn fragments_need_another_device_and_coming_in_does_not() {
     assert_eq!(back[..2], ["remove device sr-1", "add device sr-1 (gre 192.168.1.201 to 192.168.1.1)"]);
     // Over IPv6, where nothing fragments.
     let tier = desired(&with_tier(plain.clone(), &["fd00:0:0:1::202"])).unwrap();
-    assert_eq!(names(&converge(&mut now, &tier)), ["set up device sr-2"]);
+    let entered = "rule 901: iif sr-2 goto 10000";
+    let entries = |verb: &str| ["IPv4", "IPv6"].map(|family| format!("{verb} {family} {entered}"));
+    let mut with_entries = vec!["set up device sr-2".to_owned()];
+    with_entries.extend(entries("add"));
+    assert_eq!(names(&converge(&mut now, &tier)), with_entries);
     // Somebody turned on the filter of all devices.
     now.devices.get_mut("sr-2").unwrap().inbound = false;
     assert_eq!(names(&converge(&mut now, &tier)), ["set up device sr-2"]);
-    assert_eq!(names(&converge(&mut now, &desired(&plain).unwrap())), ["set up device sr-2"]);
+    with_entries.splice(1.., entries("remove"));
+    assert_eq!(names(&converge(&mut now, &desired(&plain).unwrap())), with_entries);
 }
 
 #[test]

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     config::{
         Balancer, Encap, FragmentLimits, HashMode, InterfaceName, KERNEL_ENTRIES, Name, Path, Pmtu,
-        PortRange, Protocol, Protocols, QueueRange, Steering, TIER_MAX, TableSize, Timeouts, TracerSettings,
-        Weight,
+        PortRange, Protocol, Protocols, QueueRange, RULE_PRIORITY, Steering, TIER_MAX, TableSize, Timeouts,
+        TracerSettings, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
     shm::RegionError,
@@ -178,6 +178,11 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
             0 => false,
             1 if head.addresses & 3 != 0 => true,
             _ => return Err(RegionError::Corrupt("gre_in")),
+        },
+        rule_priority: match u32::from(head.rule_priority) {
+            0 => None,
+            at if RULE_PRIORITY.contains(&at) => Some(at),
+            _ => return Err(RegionError::Corrupt("rule_priority")),
         },
         kernel_entries: Some(head.kernel_entries)
             .filter(|entries| KERNEL_ENTRIES.contains(entries))
