@@ -10,6 +10,7 @@ use std::{
 
 use synrail::{
     ctl::{self, Env},
+    daemon,
     sys::{clock, nft, tracer::Probes},
 };
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
             unix_seconds: clock::unix_seconds(),
             proc: PathBuf::from("/proc"),
             ruleset_counters,
+            numbers_in_kernel: || daemon::numbers_in_kernel().unwrap_or_default(),
             adoption_wait: Duration::from_secs(2),
             prober: &mut Probes::default(),
         },

@@ -43,6 +43,8 @@ pub struct Balancer {
     pub gre_in: bool,
     /// Where our policy rules begin; `None`: before those of others that could catch packets to VIPs.
     pub rule_priority: Option<u32>,
+    /// Prefixes that routers send here: what of them is for no VIP is dropped. At most [`BLACKHOLE_MAX`].
+    pub blackhole: Vec<IpNet>,
     /// How many entries of services' tables the kernel holds as well, for when lbd does not decide; see [`KERNEL_ENTRIES`].
     pub kernel_entries: u32,
     /// Who may trace packets.
@@ -143,6 +145,9 @@ impl Default for FragmentLimits {
     }
 }
 
+/// At most so many prefixes in [`Balancer::blackhole`].
+pub const BLACKHOLE_MAX: usize = 256;
+
 /// Allowed values of [`Balancer::rule_priority`]: behind table `local`, and before the rule tree.
 pub const RULE_PRIORITY: RangeInclusive<u32> = 1..=9_000;
 
@@ -190,6 +195,7 @@ impl Balancer {
             steering: Steering::SynOnly,
             gre_in: false,
             rule_priority: None,
+            blackhole: Vec::new(),
             kernel_entries: KERNEL_ENTRIES_DEFAULT,
             tracer: TracerSettings::default(),
         }

@@ -53,6 +53,7 @@ impl Lb {
             unix_seconds: 1000,
             proc: self.proc.path().to_owned(),
             ruleset_counters: || None,
+            numbers_in_kernel: BTreeMap::new,
             adoption_wait: Duration::from_millis(20),
             prober,
         };
@@ -384,6 +385,7 @@ fn a_reader_that_leaves_early_is_no_failure() {
         unix_seconds: 0,
         proc: PathBuf::new(),
         ruleset_counters: || None,
+        numbers_in_kernel: BTreeMap::new,
         adoption_wait: Duration::ZERO,
         prober: &mut tracer::FakeProber::default(),
     };

@@ -128,7 +128,8 @@ impl Kernel {
         for interface in state.balancer.interfaces.iter().filter(missing) {
             warn!(%interface, "there is no such device now: nothing comes in by it");
         }
-        let wanted = Wanted::by(&state, generation, self.queue_by)?;
+        let mut wanted = Wanted::by(&state, generation, self.queue_by)?;
+        let former = self.wanted.as_ref().map_or((0, 0), |last| wanted.routing.succeed(&last.routing));
         let diff = routing::diff(&self.routing.current(&wanted.routing)?, &wanted.routing)
             .map_err(RoutingError::from)?;
         let (before, after) = diff.around_ruleset();
@@ -154,6 +155,15 @@ impl Kernel {
         let pinned = |last: &Wanted| last.forwarding.steering() == Steering::SynOnly;
         if wanted.forwarding.steering() == Steering::EveryPacket && self.wanted.as_ref().is_none_or(pinned) {
             forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
+        }
+        if former != (0, 0) {
+            let (kept, not_kept) = former;
+            info!(
+                kept,
+                not_kept,
+                "addresses that are VIPs no more keep their blackhole routes until lbd starts again, or until \
+                 `ip route del blackhole PREFIX`, so that they do not go round between routers and this host"
+            );
         }
         self.wanted = Some(wanted);
         info!(

@@ -20,6 +20,7 @@
 mod diff;
 mod host;
 pub mod inbound;
+mod numbers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +30,7 @@ use std::{
 
 pub use diff::{Diff, DiffError, Note, diff};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+pub use numbers::numbers;
 use thiserror::Error;
 
 use crate::{
@@ -52,6 +54,8 @@ pub const TABLE_MAIN: u32 = 254;
 pub const ALIAS_PREFIX: &str = "synrail:";
 /// The longest alias: the kernel takes 255 bytes (`IFALIASZ` - 1), and the NUL that the netlink crate writes is one of them.
 pub const ALIAS_BYTES_MAX: usize = 254;
+/// So many former VIPs keep their blackhole routes, at most.
+pub const FORMER_VIPS_MAX: usize = 1024;
 /// Metric of the blackhole routes: so high that an operator's own route to a VIP wins.
 pub const BLACKHOLE_METRIC: u32 = 1_000_000;
 
@@ -174,6 +178,9 @@ pub struct Desired {
     pub rules: BTreeSet<Rule>,
     /// What those depend on; `None` where there is no tree.
     pub entry: Option<Entry>,
+    /// Prefixes whose blackhole routes stay, unless an operator has removed them: what is sent there comes here as long as routers
+    /// have not followed, and would go back to them.
+    pub former: BTreeSet<IpNet>,
 }
 
 /// How packets come into the tree of rules ([`rule_tree::entries`]).
@@ -448,13 +455,13 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
     wanted.entry = (!wanted.rules.is_empty()).then(|| entry(state));
     wanted.rules.extend(inbound::guards(&state.balancer));
     let vips = state.services.iter().flat_map(|service| &service.vips);
-    wanted.routes.extend(vips.map(|vip| Route {
-        table: TABLE_MAIN,
-        to: vip.trunc(),
-        metric: BLACKHOLE_METRIC,
-        via: Via::Blackhole,
-    }));
+    let prefixes = vips.chain(&state.balancer.blackhole);
+    wanted.routes.extend(prefixes.map(|prefix| blackhole(prefix.trunc())));
     Ok(wanted)
+}
+
+fn blackhole(to: IpNet) -> Route {
+    Route { table: TABLE_MAIN, to, metric: BLACKHOLE_METRIC, via: Via::Blackhole }
 }
 
 /// Packets to VIPs come in by the same devices as the ruleset has in `interfaces`.

@@ -5,6 +5,7 @@
 //!  Head 192      counts of everything below, settings of [balancer], [timeouts], [fragments] and [tracer]
 //!  interfaces    16 each   a device name, padded with zeros
 //!  receivers     24 each   prefixes that reports of the tracer may be sent to
+//!  blackholes    24 each   prefixes of which what is for no VIP is dropped
 //!  targets       24 each   by target number; kind 0 is a free number
 //!  tier          72 each   sorted by name; this balancer's own is the one without a target
 //!  services      96 each   with counts of its vips, ports, backends
@@ -75,7 +76,8 @@ struct Head {
     gre_in: u8,
     /// 0 for none.
     rule_priority: u16,
-    reserved: [u8; 8],
+    blackholes: u32,
+    reserved: [u8; 4],
 }
 
 /// A [`Name`], padded with zeros.
@@ -211,7 +213,8 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         },
         gre_in: u8::from(balancer.gre_in),
         rule_priority: balancer.rule_priority.and_then(|at| u16::try_from(at).ok()).unwrap_or(0),
-        reserved: [0; 8],
+        blackholes: count(balancer.blackhole.len()),
+        reserved: [0; 4],
     };
     let mut bytes = Vec::with_capacity(size_of::<Head>() + entries * 2 + (1 << 16));
     bytes.extend(head.as_bytes());
@@ -220,6 +223,9 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
     }
     for receiver in &balancer.tracer.receivers {
         bytes.extend(prefix_record(*receiver).as_bytes());
+    }
+    for prefix in &balancer.blackhole {
+        bytes.extend(prefix_record(*prefix).as_bytes());
     }
     for path in &state.targets {
         bytes.extend(target_record(*path).as_bytes());

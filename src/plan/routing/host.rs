@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Desired, Device, DiffError, Entry, Note, RoutingNow};
+use ipnet::IpNet;
+
+use super::{Desired, Device, DiffError, Entry, FORMER_VIPS_MAX, Note, RoutingNow, TABLE_MAIN, blackhole};
 use crate::plan::{
     rule_tree::{self, DeviceName, ENTRY_PRIORITIES, PRIORITY_AROUND},
     tunnel::IPV6_MTU_BYTES_MIN,
@@ -15,6 +17,8 @@ impl Desired {
         for device in wanted.devices.values_mut() {
             device.fit(now);
         }
+        let kept = self.former.iter().map(|prefix| blackhole(*prefix));
+        wanted.routes.extend(kept.filter(|route| now.routes.contains(route)));
         let Some(entry) = &self.entry else { return Ok((wanted, Vec::new())) };
         let devices = entry.devices_on(now)?;
         let catching = now.foreign_rules.iter().filter(|rule| rule.may_catch(entry.mask, &devices));
@@ -26,6 +30,28 @@ impl Desired {
         let notes = earlier.map(|rule| Note::EarlierRule(*rule, priority)).collect();
         wanted.rules.extend(rule_tree::entries(entry.mask, priority, devices));
         Ok((wanted, notes))
+    }
+}
+
+impl Desired {
+    /// What had blackhole routes in `last`, and has none of its own here, is kept as [`Desired::former`], up to
+    /// [`FORMER_VIPS_MAX`] prefixes. Returns how many are new there, and how many there was no room for.
+    pub fn succeed(&mut self, last: &Self) -> (usize, usize) {
+        let own: BTreeSet<IpNet> = self.blackholes().collect();
+        let is_open = |prefix: &IpNet| !own.iter().any(|own| own.contains(prefix));
+        self.former = last.former.iter().copied().filter(is_open).collect();
+        let (kept, gone) = (self.former.len(), last.blackholes().filter(is_open).collect::<BTreeSet<_>>());
+        for prefix in gone.difference(&last.former) {
+            if self.former.len() < FORMER_VIPS_MAX {
+                self.former.insert(*prefix);
+            }
+        }
+        let new = self.former.len() - kept;
+        (new, gone.difference(&last.former).count() - new)
+    }
+
+    fn blackholes(&self) -> impl Iterator<Item = IpNet> {
+        self.routes.iter().filter(|route| route.table == TABLE_MAIN).map(|route| route.to)
     }
 }
 
