@@ -17,6 +17,7 @@ mod once;
 mod workers;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -32,8 +33,8 @@ use workers::{Opened, Workers};
 
 use crate::{
     balance::Forwarding,
-    config::Config,
-    ids::Generation,
+    config::{self, Config},
+    ids::{Generation, TargetId},
     plan::routing,
     shm::{
         RegionError, slots,
@@ -175,9 +176,10 @@ fn open_region(
     let (mut region, made) = match Region::open(name) {
         Ok(region) => (region, false),
         Err(AccessError::Missing(_)) => {
-            let Some((_, state)) = given else { return Err(DaemonError::NothingToStartFrom(name.clone())) };
-            info!(region = %name, "made from the configuration file");
-            (Region::create(name, state)?, true)
+            let Some((config, _)) = given else { return Err(DaemonError::NothingToStartFrom(name.clone())) };
+            let numbers = numbers_in_kernel()?;
+            info!(region = %name, numbers_taken_over = numbers.len(), "made from the configuration file");
+            (Region::create(name, &State::taking_over(config, &numbers)?)?, true)
         }
         Err(error) => return Err(error.into()),
     };
@@ -204,6 +206,14 @@ fn open_region(
         }
     }
     Ok((region, generation, state, made))
+}
+
+/// The numbers that targets had, as the kernel still knows them ([`routing::numbers`]).
+///
+/// # Errors
+/// When the kernel's routing cannot be read.
+pub fn numbers_in_kernel() -> Result<BTreeMap<TargetId, config::Path>, DaemonError> {
+    Ok(routing::numbers(&Routing::open()?.current(&routing::Desired::default())?))
 }
 
 /// Changes what the region shows of who follows it.

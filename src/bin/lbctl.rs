@@ -10,6 +10,7 @@ use std::{
 
 use synrail::{
     ctl::{self, Env},
+    daemon,
     sys::{clock, nft, tracer::Probes},
 };
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             monotonic: clock::monotonic(),
             proc: PathBuf::from("/proc"),
             ruleset_counters,
+            numbers_in_kernel: || daemon::numbers_in_kernel().unwrap_or_default(),
             adoption_wait: Duration::from_secs(2),
             prober: &mut Probes::default(),
         },

@@ -41,6 +41,10 @@ pub struct Balancer {
     pub steering: Steering,
     /// Whether packets to virtual addresses also come in GRE from routers in front, at this balancer's own addresses.
     pub gre_in: bool,
+    /// Where our policy rules begin; `None`: before those of others that could catch packets to VIPs.
+    pub rule_priority: Option<u32>,
+    /// Prefixes that routers send here: what of them is for no VIP is dropped. At most [`BLACKHOLE_MAX`].
+    pub blackhole: Vec<IpNet>,
     /// How many entries of services' tables the kernel holds as well, for when lbd does not decide; see [`KERNEL_ENTRIES`].
     pub kernel_entries: u32,
     /// Who may trace packets.
@@ -141,6 +145,12 @@ impl Default for FragmentLimits {
     }
 }
 
+/// At most so many prefixes in [`Balancer::blackhole`].
+pub const BLACKHOLE_MAX: usize = 256;
+
+/// Allowed values of [`Balancer::rule_priority`]: behind table `local`, and before the rule tree.
+pub const RULE_PRIORITY: RangeInclusive<u32> = 1..=9_000;
+
 /// Allowed values of [`Balancer::kernel_entries`]. Each entry takes about 104 bytes of kernel memory.
 pub const KERNEL_ENTRIES: RangeInclusive<u32> = 0..=1 << 24;
 /// What it is when it is not configured.
@@ -187,6 +197,8 @@ impl Balancer {
             fragments: FragmentLimits::default(),
             steering: Steering::SynOnly,
             gre_in: false,
+            rule_priority: None,
+            blackhole: Vec::new(),
             kernel_entries: KERNEL_ENTRIES_DEFAULT,
             tracer: TracerSettings::default(),
         }

@@ -92,7 +92,10 @@ pub(super) fn apply(
         let live = region.as_mut().map(Region::state).transpose()?;
         let (base, next) = match &live {
             Some((_, state)) => (state.clone(), state.merge(&config)?),
-            None => (State::empty(config.balancer.clone()), State::new(&config)?),
+            None => {
+                let numbers = (env.numbers_in_kernel)();
+                (State::empty(config.balancer.clone()), State::taking_over(&config, &numbers)?)
+            }
         };
         // What lbd could not put in force must not be published.
         routing::desired(&next)?;

@@ -34,7 +34,7 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
-use crate::io::Prober;
+use crate::{config, ids::TargetId, io::Prober};
 use args::{Arguments, Command, TierCommand, TracerCommand};
 use error::CtlError;
 
@@ -54,6 +54,8 @@ pub struct Env<'a> {
     pub proc: PathBuf,
     /// The ruleset's counters in packets, by name; `None` where they cannot be read.
     pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
+    /// The numbers that targets had, as the kernel still knows them; none where it cannot be asked.
+    pub numbers_in_kernel: fn() -> BTreeMap<TargetId, config::Path>,
     /// How long to wait until lbd has taken over a change.
     pub adoption_wait: Duration,
     /// What probes are sent by.

@@ -57,6 +57,7 @@ impl Lb {
             monotonic: Duration::from_secs(5000),
             proc: self.proc.path().to_owned(),
             ruleset_counters: || None,
+            numbers_in_kernel: BTreeMap::new,
             adoption_wait: Duration::from_millis(20),
             prober,
         };
@@ -389,6 +390,7 @@ fn a_reader_that_leaves_early_is_no_failure() {
         monotonic: Duration::ZERO,
         proc: PathBuf::new(),
         ruleset_counters: || None,
+        numbers_in_kernel: BTreeMap::new,
         adoption_wait: Duration::ZERO,
         prober: &mut tracer::FakeProber::default(),
     };

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
 use serde::Serialize;
 use twox_hash::XxHash3_64;
 
@@ -28,6 +29,8 @@ pub(super) struct BalancerView {
     mark_mask: String,
     steering: Steering,
     gre_in: bool,
+    rule_priority: Option<u32>,
+    blackhole: Vec<IpNet>,
     kernel_entries: u32,
     tcp_established_seconds: u32,
     tcp_closing_seconds: u32,
@@ -48,6 +51,8 @@ impl BalancerView {
             mark_mask: mask_text(balancer.mark_mask),
             steering: balancer.steering,
             gre_in: balancer.gre_in,
+            rule_priority: balancer.rule_priority,
+            blackhole: balancer.blackhole.clone(),
             kernel_entries: balancer.kernel_entries,
             tcp_established_seconds: balancer.timeouts.tcp_established_seconds,
             tcp_closing_seconds: balancer.timeouts.tcp_closing_seconds,

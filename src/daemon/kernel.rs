@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{
     DaemonError, links,
-    mend::{mend_routing, mend_ruleset, mend_tables, restore_before_ruleset},
+    mend::{mend_routing, mend_ruleset, mend_tables, restore_before_ruleset, tell},
 };
 use crate::{
     balance::Forwarding,
@@ -42,6 +42,8 @@ pub(super) struct Kernel {
     of_start: Option<OfStart>,
     /// What the kernel should have.
     pub(super) wanted: Option<Wanted>,
+    /// What was last said about its routing.
+    told: Vec<routing::Note>,
 }
 
 /// Settings that hold as long as the workers.
@@ -99,6 +101,7 @@ impl Kernel {
             queue_by,
             of_start,
             wanted: None,
+            told: Vec::new(),
         })
     }
 
@@ -125,7 +128,8 @@ impl Kernel {
         for interface in state.balancer.interfaces.iter().filter(missing) {
             warn!(%interface, "there is no such device now: nothing comes in by it");
         }
-        let wanted = Wanted::by(&state, generation, self.queue_by)?;
+        let mut wanted = Wanted::by(&state, generation, self.queue_by)?;
+        let former = self.wanted.as_ref().map_or((0, 0), |last| wanted.routing.succeed(&last.routing));
         let diff = routing::diff(&self.routing.current(&wanted.routing)?, &wanted.routing)
             .map_err(RoutingError::from)?;
         let (before, after) = diff.around_ruleset();
@@ -145,14 +149,21 @@ impl Kernel {
         };
         self.routing.apply(&after)?;
         if !left.iter().any(|problem| matches!(problem, DaemonError::OutOfReach(_))) {
-            for note in self.routing.converge(&wanted.routing)?.notes {
-                warn!("{note}");
-            }
+            tell(&mut self.told, self.routing.converge(&wanted.routing)?.notes);
         }
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let pinned = |last: &Wanted| last.forwarding.steering() == Steering::SynOnly;
         if wanted.forwarding.steering() == Steering::EveryPacket && self.wanted.as_ref().is_none_or(pinned) {
             forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
+        }
+        if former != (0, 0) {
+            let (kept, not_kept) = former;
+            info!(
+                kept,
+                not_kept,
+                "addresses that are VIPs no more keep their blackhole routes until lbd starts again, or until \
+                 `ip route del blackhole PREFIX`, so that they do not go round between routers and this host"
+            );
         }
         self.wanted = Some(wanted);
         info!(
@@ -194,7 +205,7 @@ impl Kernel {
         let Some(wanted) = &self.wanted else { return Ok(()) };
         // First, since an entrance must not open without it.
         let ruleset = mend_ruleset(&wanted.ruleset, &mut self.tables);
-        let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok());
+        let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok(), &mut self.told);
         let tables = mend_tables(&mut self.tables, &wanted.ruleset);
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         ruleset.and(tables).and(routing)

@@ -6,7 +6,7 @@ use super::{DaemonError, kernel::Kernel, links};
 use crate::{
     plan::{
         elements::FRAGMENTS_DEVICE,
-        routing::{self, Op},
+        routing::{self, Note, Op},
         ruleset::Ruleset,
     },
     sys::{
@@ -45,8 +45,10 @@ pub(super) fn mend_routing(
     routing: &mut Routing,
     wanted: &routing::Desired,
     in_force: bool,
+    told: &mut Vec<Note>,
 ) -> Result<(), DaemonError> {
-    let diff = routing::diff(&routing.current(wanted)?, wanted).map_err(RoutingError::from)?;
+    let mut diff = routing::diff(&routing.current(wanted)?, wanted).map_err(RoutingError::from)?;
+    tell(told, std::mem::take(&mut diff.notes));
     let (mut ops, after) = diff.around_ruleset();
     if in_force {
         ops.extend(after);
@@ -59,6 +61,14 @@ pub(super) fn mend_routing(
         warn!(changes, first, "our devices, routes or rules were not as they should be; they are mended");
     }
     left.into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
+}
+
+/// What a person should know is said when it becomes so.
+pub(super) fn tell(told: &mut Vec<Note>, notes: Vec<Note>) {
+    for note in notes.iter().filter(|note| !told.contains(note)) {
+        warn!("{note}");
+    }
+    *told = notes;
 }
 
 pub(super) fn mend_ruleset(wanted: &Ruleset, tables: &mut nft::Tables) -> Result<(), DaemonError> {

@@ -1,16 +1,17 @@
 //! Tunnel devices, routes and rules that carry a packet from its mark to its backend. PURE.
 //!
 //! ```text
-//! mark of target 7 ─▶ rules (rule_tree.rs) ─▶ table 20007 ─▶ default dev sr-7 ─▶ backend
+//! mark of target 7, by eth2 ─▶ rules (rule_tree.rs) ─▶ table 20007 ─▶ default dev sr-7 ─▶ backend
 //! no mark, by sr-in4 ─▶ END ─▶ blackhole (inbound.rs)
 //! nothing of ours  ─▶ END ─▶ table main ─▶ blackhole VIP (what nobody steers must not go back to the router)
 //! ```
 //! The number is the same everywhere ([`TargetId::number`]), so an operator reads it at once. [`desired`] computes
-//! what should be from the state; [`diff`] compares it with what [`RoutingNow`] says there is.
+//! what should be from the state; [`diff`] compares it with what [`RoutingNow`] says there is, and what depends on the rest
+//! of the host follows that (`host.rs`).
 //!
 //! **What is ours**: devices `sr-N`, `sr-in4` and `sr-in6` whose alias begins with `synrail:`, routes of protocol 201 in tables 20001 to
 //! 24096, blackhole routes of protocol 201 in table main, rules of protocol 201 in the priorities of the rule tree and
-//! right behind it.
+//! right behind it, and those that lead into it ([`rule_tree::is_entry`]).
 //! Only those are ever changed or removed. `ip route show table all proto 201` and `ip rule` show them.
 //!
 //! A `direct` target has no device: its table's default route leads to the backend as next hop. A target that only
@@ -19,6 +20,7 @@
 mod diff;
 mod host;
 pub mod inbound;
+mod numbers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,13 +30,15 @@ use std::{
 
 pub use diff::{Diff, DiffError, Note, diff};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+pub use numbers::numbers;
 use thiserror::Error;
 
 use crate::{
     config::{Encap, Path},
-    ids::TargetId,
+    ids::{MarkMask, TargetId},
     plan::{
-        rule_tree::{self, Rule},
+        elements::FRAGMENTS_DEVICE,
+        rule_tree::{self, DeviceName, Rule},
         tunnel::{Ends, Tunnel, fragmenting, wrap},
     },
     state::State,
@@ -50,6 +54,8 @@ pub const TABLE_MAIN: u32 = 254;
 pub const ALIAS_PREFIX: &str = "synrail:";
 /// The longest alias: the kernel takes 255 bytes (`IFALIASZ` - 1), and the NUL that the netlink crate writes is one of them.
 pub const ALIAS_BYTES_MAX: usize = 254;
+/// So many former VIPs keep their blackhole routes, at most.
+pub const FORMER_VIPS_MAX: usize = 1024;
 /// Metric of the blackhole routes: so high that an operator's own route to a VIP wins.
 pub const BLACKHOLE_METRIC: u32 = 1_000_000;
 
@@ -168,8 +174,46 @@ pub struct Desired {
     pub devices: BTreeMap<String, Device>,
     /// Of targets, and the blackholes.
     pub routes: BTreeSet<Route>,
-    /// The same for both families.
+    /// The same for both families. Those that lead into the tree depend on the host.
     pub rules: BTreeSet<Rule>,
+    /// What those depend on; `None` where there is no tree.
+    pub entry: Option<Entry>,
+    /// Prefixes whose blackhole routes stay, unless an operator has removed them: what is sent there comes here as long as routers
+    /// have not followed, and would go back to them.
+    pub former: BTreeSet<IpNet>,
+}
+
+/// How packets come into the tree of rules ([`rule_tree::entries`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The devices by which packets to VIPs come in.
+    pub devices: BTreeSet<DeviceName>,
+    /// Our bits of the mark.
+    pub mask: MarkMask,
+    /// Where the rules begin, if that is configured.
+    pub priority: Option<u32>,
+}
+
+/// What a rule of others matches, as far as it concerns us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForeignRule {
+    /// Of which family.
+    pub family: Family,
+    /// Its place.
+    pub priority: u32,
+    /// The only device whose packets it matches.
+    pub iif: Option<DeviceName>,
+    /// The marks that it matches, as (mark, mask); mask 0 for all.
+    pub mark: (u32, u32),
+}
+
+impl ForeignRule {
+    /// Whether it may match what carries a mark of a target and came in by one of `devices`.
+    fn may_catch(&self, mask: MarkMask, devices: &BTreeSet<DeviceName>) -> bool {
+        let (mark, of) = self.mark;
+        let by_other_bits = mark != 0 && of & mask.bits() == 0;
+        !by_other_bits && self.iif.is_none_or(|device| devices.contains(&device))
+    }
 }
 
 /// A device that the kernel has: every tunnel, and everything with a name of ours.
@@ -226,6 +270,10 @@ pub struct RoutingNow {
     pub rules: BTreeSet<(Family, Rule)>,
     /// Where table main has routes of other protocols.
     pub foreign_main: BTreeSet<IpNet>,
+    /// Rules of others before the tree, but for that of table `local` at 0.
+    pub foreign_rules: BTreeSet<ForeignRule>,
+    /// The VRF of each device that is in one.
+    pub vrfs: BTreeMap<DeviceName, DeviceName>,
     /// The largest packets that the networks between these ends take, in bytes, as far as this host's routes and devices
     /// say it.
     pub underlay_mtu_bytes: BTreeMap<Ends, u32>,
@@ -404,15 +452,29 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
     }
     wanted.devices.extend(inbound::devices(&state.balancer).map(|device| (device.name.clone(), device)));
     wanted.rules = rule_tree::rules(state.balancer.mark_mask, with_table, table);
+    wanted.entry = (!wanted.rules.is_empty()).then(|| entry(state));
     wanted.rules.extend(inbound::guards(&state.balancer));
     let vips = state.services.iter().flat_map(|service| &service.vips);
-    wanted.routes.extend(vips.map(|vip| Route {
-        table: TABLE_MAIN,
-        to: vip.trunc(),
-        metric: BLACKHOLE_METRIC,
-        via: Via::Blackhole,
-    }));
+    let prefixes = vips.chain(&state.balancer.blackhole);
+    wanted.routes.extend(prefixes.map(|prefix| blackhole(prefix.trunc())));
     Ok(wanted)
+}
+
+fn blackhole(to: IpNet) -> Route {
+    Route { table: TABLE_MAIN, to, metric: BLACKHOLE_METRIC, via: Via::Blackhole }
+}
+
+/// Packets to VIPs come in by the same devices as the ruleset has in `interfaces`.
+fn entry(state: &State) -> Entry {
+    let balancer = &state.balancer;
+    let own = inbound::device_names(balancer).chain([FRAGMENTS_DEVICE]).filter_map(DeviceName::new);
+    let interfaces = balancer.interfaces.iter().filter_map(|name| DeviceName::new(name.as_str()));
+    let tier = tier_devices(state).filter_map(|name| DeviceName::new(&name));
+    Entry {
+        devices: interfaces.chain(own).chain(tier).collect(),
+        mask: balancer.mark_mask,
+        priority: balancer.rule_priority,
+    }
 }
 
 fn users(state: &State) -> Result<BTreeMap<TargetId, Users>, PlanError> {

@@ -3,7 +3,12 @@
 //! The kernel walks policy rules one by one, so a rule for each of a thousand targets would cost every packet a
 //! thousand comparisons. These form a binary trie over the bits of the target's number instead:
 //! ```text
-//! 10000  fwmark 0/mask            goto END       not ours: 1 comparison
+//!   900  fwmark 0/mask            goto 902       not marked: 1 comparison
+//!   901  iif eth2                 goto 10000     one for each device by which packets to VIPs come in
+//!   902  nop
+//!          ... rules of others ...
+//!  9999  (no condition)           goto END       what comes in elsewhere goes around the tree
+//! 10000  fwmark 0/mask            goto END       where the tree begins
 //!        fwmark bit/bit           goto RIGHT     a fork: both halves have targets
 //!          ... the left half ...
 //! RIGHT    ... the right half ...
@@ -16,6 +21,12 @@
 //! reaches another target's table. A mark of a target takes at most [`COMPARISONS_MAX`] comparisons, and so does any
 //! other.
 //!
+//! **The way in** ([`entries`]). The tree is entered by packets of those devices alone. Reverse path lookups have the mark of
+//! the packet too (`net.ipv4.conf.all.src_valid_mark`, a firewall's `fib saddr . mark . iif`), but come from no device, or
+//! from the tunnel; they shall find the way back to the client, not the target's table. The entries lie before the rules of others, which
+//! would catch what is marked: those for a second uplink or a VPN, or that of VRFs (1000). Where they lie is decided on the host
+//! ([`entry_priority`]).
+//!
 //! **Places are fixed**: each fork, leaf and exit has the priority of its place in the full trie over all
 //! [`TARGETS_MAX`] numbers, so a new target moves no rule. What changes beside its own rules is where one fork jumps
 //! to. [`changes`] puts additions and removals in an order that keeps every target that stays reachable after
@@ -23,10 +34,22 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use crate::ids::{MarkMask, TARGETS_MAX, TargetId};
+use crate::{
+    config::InterfaceName,
+    ids::{MarkMask, TARGETS_MAX, TargetId},
+};
 
-/// The first priority in use.
+/// Where the tree begins.
 pub const PRIORITY_FIRST: u32 = 10_000;
+/// The priority of the rule that leads everything else around the tree.
+pub const PRIORITY_AROUND: u32 = PRIORITY_FIRST - 1;
+/// Where the entries begin on a host whose own rules all lie behind them.
+pub const ENTRY_PRIORITY_DEFAULT: u32 = 900;
+/// How many priorities the entries take.
+pub const ENTRY_PRIORITIES: u32 = 3;
+/// Priorities left free between the entries and the rule of others before which they are put: the kernel gives a rule that is
+/// added without a priority that of the second rule less one, and the next ones should not come before ours at once.
+const ENTRY_PRIORITIES_SPARE: u32 = 10;
 /// The last priority in use: the rule that all others leave to.
 pub const PRIORITY_END: u32 = PRIORITY_FIRST + 1 + places(BITS);
 /// The priority of the rules behind the tree that drop what came in by an entrance and has no mark ([`guard`]).
@@ -59,13 +82,43 @@ pub enum Action {
     Blackhole,
 }
 
+/// The name of a device, in a value that can be copied.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceName {
+    bytes: [u8; InterfaceName::BYTES_MAX],
+    len: u8,
+}
+
+impl DeviceName {
+    /// `name` as a device's, or `None` when it is too long for one.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let mut bytes = [0; InterfaceName::BYTES_MAX];
+        bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        Some(Self { bytes, len: u8::try_from(name.len()).ok()? })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let bytes = self.bytes.get(..usize::from(self.len)).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
 /// A policy rule: `iif DEVICE fwmark mark/mask action`. A mask of 0 matches every mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
     /// Its place in the walk.
     pub priority: u32,
-    /// The only device whose packets it matches, an entrance ([`crate::plan::routing::inbound`]); `None` for all.
-    pub iif: Option<&'static str>,
+    /// The only device whose packets it matches; `None` for all.
+    pub iif: Option<DeviceName>,
     /// Compared with the packet's mark under `mask`.
     pub mark: u32,
     /// Which bits are compared.
@@ -79,7 +132,7 @@ impl fmt::Display for Rule {
         let Self { priority, iif, mark, mask, action } = self;
         write!(f, "rule {priority}: ")?;
         if let Some(device) = iif {
-            write!(f, "iif {device} ")?;
+            write!(f, "iif {} ", device.as_str())?;
         }
         if *mask != 0 {
             write!(f, "fwmark {mark:#x}/{mask:#x} ")?;
@@ -112,9 +165,57 @@ pub fn rules(
     tree.rules
 }
 
+/// The rules by which what is marked and came in by one of `devices` enters the tree, beginning at `priority`; and the one that leads
+/// everything else around it.
+pub fn entries(
+    mask: MarkMask,
+    priority: u32,
+    devices: impl IntoIterator<Item = DeviceName>,
+) -> impl Iterator<Item = Rule> {
+    let rule = |priority, mask, action| Rule { priority, iif: None, mark: 0, mask, action };
+    let end = priority + ENTRY_PRIORITIES - 1;
+    let entry =
+        move |device| Rule { iif: Some(device), ..rule(priority + 1, 0, Action::Goto(PRIORITY_FIRST)) };
+    let rest = [
+        rule(priority, mask.bits(), Action::Goto(end)),
+        rule(end, 0, Action::Nop),
+        rule(PRIORITY_AROUND, 0, Action::Goto(PRIORITY_END)),
+    ];
+    devices.into_iter().map(entry).chain(rest)
+}
+
+/// Whether the rule is one of [`entries`], or of those of another run: by its form, since backends' rules have our protocol too.
+#[must_use]
+pub fn is_entry(rule: &Rule) -> bool {
+    let Rule { priority, iif, mark, mask, action } = *rule;
+    match action {
+        Action::Goto(PRIORITY_FIRST) => {
+            (1..PRIORITY_AROUND).contains(&priority) && mask == 0 && iif.is_some()
+        }
+        Action::Goto(PRIORITY_END) if priority == PRIORITY_AROUND => mask == 0 && iif.is_none(),
+        Action::Goto(end) => end < PRIORITY_AROUND && mark == 0 && mask != 0 && iif.is_none(),
+        Action::Nop => (1..PRIORITY_AROUND).contains(&priority) && mask == 0 && iif.is_none(),
+        Action::Lookup(_) | Action::Blackhole => false,
+    }
+}
+
+/// Where the entries begin: where they are, or would be by default, unless a rule of others that may catch what is marked lies
+/// before their end; `earliest` is the first of those. Then before it.
+#[must_use]
+pub fn entry_priority(now: Option<u32>, earliest: Option<u32>) -> u32 {
+    let usual = now.unwrap_or(ENTRY_PRIORITY_DEFAULT);
+    match earliest {
+        Some(earliest) if earliest < usual + ENTRY_PRIORITIES => {
+            // Not 0, that of table `local`: rules that are added without a priority would get 0 too, each behind the last.
+            earliest.saturating_sub(ENTRY_PRIORITIES + ENTRY_PRIORITIES_SPARE).max(1)
+        }
+        Some(_) | None => usual,
+    }
+}
+
 /// The rule that drops what came in by `entrance` and has no mark under `mask`. What has one has left by the tree before.
 #[must_use]
-pub fn guard(entrance: &'static str, mask: MarkMask) -> Rule {
+pub fn guard(entrance: DeviceName, mask: MarkMask) -> Rule {
     Rule {
         priority: PRIORITY_GUARD,
         iif: Some(entrance),
@@ -197,11 +298,14 @@ pub fn changes(now: &BTreeSet<Rule>, wanted: &BTreeSet<Rule>) -> Vec<Step> {
     added.into_iter().map(Step::Add).chain(removed.into_iter().map(Step::Remove)).collect()
 }
 
-/// When a rule is added, among the others: guards and the end, the first rule, forks, leaves, exits.
+/// When a rule is added, among the others: guards and the ends, the tree's first rule, forks, leaves, exits; then the way into the
+/// tree, and last that around it.
 fn stage(rule: &Rule) -> u8 {
     match rule.action {
         Action::Nop | Action::Blackhole => 0,
         Action::Goto(_) if rule.priority == PRIORITY_FIRST => 1,
+        Action::Goto(_) if rule.priority == PRIORITY_AROUND => 7,
+        Action::Goto(_) if rule.priority < PRIORITY_AROUND => 5 + u8::from(rule.iif.is_some()),
         Action::Goto(_) if rule.mask != 0 => 2,
         Action::Lookup(_) => 3,
         Action::Goto(_) => 4,
@@ -215,11 +319,16 @@ mod tests {
 
     /// The kernel's walk (`fib_rules_lookup`) over rules in their order: the table found, and the comparisons made.
     fn walk(rules: &[Rule], mark: u32) -> (Option<u32>, u32) {
+        walk_by(None, rules, mark)
+    }
+
+    /// The same for what came in by a device.
+    fn walk_by(device: Option<DeviceName>, rules: &[Rule], mark: u32) -> (Option<u32>, u32) {
         let (mut at, mut comparisons) = (0, 0);
         while let Some(rule) = rules.get(at) {
             comparisons += 1;
             at += 1;
-            if (rule.mark ^ mark) & rule.mask != 0 {
+            if (rule.mark ^ mark) & rule.mask != 0 || (rule.iif.is_some() && rule.iif != device) {
                 continue;
             }
             match rule.action {
@@ -320,6 +429,120 @@ mod tests {
             let removed = steps.iter().filter(|step| matches!(step, Step::Remove(_))).count();
             assert!(before.is_empty() || (steps.len() <= 4 + removed && removed <= 1), "{steps:?}");
         }
+    }
+
+    fn device(name: &str) -> DeviceName {
+        DeviceName::new(name).unwrap()
+    }
+
+    /// `set` as the kernel keeps it after these steps: by priority, later additions behind earlier ones.
+    fn apply(rules: &mut Vec<Rule>, step: Step) {
+        match step {
+            Step::Add(rule) => {
+                rules.insert(rules.partition_point(|other| other.priority <= rule.priority), rule)
+            }
+            Step::Remove(rule) => _ = rules.remove(rules.iter().position(|other| *other == rule).unwrap()),
+        }
+    }
+
+    fn entered(
+        mask: MarkMask,
+        targets: &BTreeSet<TargetId>,
+        priority: u32,
+        devices: &[&str],
+    ) -> BTreeSet<Rule> {
+        let mut rules = tree(mask, targets);
+        rules.extend(entries(mask, priority, devices.iter().map(|name| device(name))));
+        rules
+    }
+
+    #[test]
+    fn only_what_comes_in_by_an_entry_reaches_a_table_and_no_rule_of_others_catches_it() {
+        let targets: BTreeSet<TargetId> = [0, 1, 7].into_iter().filter_map(TargetId::new).collect();
+        let (mask, other) = (MarkMask::DEFAULT, 77);
+        let lookup = |priority, iif: Option<&str>| Rule {
+            priority,
+            iif: iif.map(device),
+            mark: 0,
+            mask: 0,
+            action: Action::Lookup(other),
+        };
+        let mut rules: Vec<Rule> = entered(mask, &targets, 487, &["eth2", "sr-frag"]).into_iter().collect();
+        for foreign in [lookup(500, Some("eth2")), lookup(1000, None), lookup(32_766, None)] {
+            apply(&mut rules, Step::Add(foreign));
+        }
+        for &target in &targets {
+            let mark = mask.mark(target).0;
+            for name in ["eth2", "sr-frag"] {
+                assert_eq!(walk_by(Some(device(name)), &rules, mark).0, Some(table(target)));
+            }
+            for reverse in [None, Some(device("sr-1")), Some(device("lo"))] {
+                assert_eq!(walk_by(reverse, &rules, mark).0, Some(other));
+            }
+        }
+        // What is not marked goes by the rules of others, in their order, after one comparison.
+        assert_eq!(walk_by(Some(device("eth2")), &rules, 0), (Some(other), 3));
+        rules.retain(|rule| rule.action != Action::Lookup(other));
+        assert_eq!(walk_by(None, &rules, mask.mark(TargetId::new(0).unwrap()).0), (None, 6));
+    }
+
+    #[test]
+    fn the_way_in_moves_and_changes_without_a_gap() {
+        let targets: BTreeSet<TargetId> = (0..9).filter_map(TargetId::new).collect();
+        let mask = MarkMask::DEFAULT;
+        let steps = [
+            // From what fafdeaa made, and back.
+            (tree(mask, &targets), entered(mask, &targets, 900, &["eth2"])),
+            (entered(mask, &targets, 900, &["eth2"]), tree(mask, &targets)),
+            // Before a rule of others, near and far; another device.
+            (entered(mask, &targets, 900, &["eth2"]), entered(mask, &targets, 898, &["eth2"])),
+            (entered(mask, &targets, 900, &["eth2"]), entered(mask, &targets, 899, &["eth2"])),
+            (entered(mask, &targets, 900, &["eth2"]), entered(mask, &targets, 487, &["eth2", "eth3"])),
+            (entered(mask, &targets, 487, &["eth2", "eth3"]), entered(mask, &targets, 487, &["eth2"])),
+        ];
+        for (now, wanted) in steps {
+            let mut rules: Vec<Rule> = now.iter().copied().collect();
+            for step in changes(&now, &wanted) {
+                apply(&mut rules, step);
+                for &target in &targets {
+                    let found = walk_by(Some(device("eth2")), &rules, mask.mark(target).0).0;
+                    assert_eq!(found, Some(table(target)), "after {step:?}");
+                }
+            }
+            assert_eq!(rules.into_iter().collect::<BTreeSet<_>>(), wanted);
+        }
+    }
+
+    #[test]
+    fn entries_lie_before_the_first_rule_that_could_catch_what_is_marked() {
+        let cases = [
+            (None, None, 900),
+            (None, Some(903), 900),
+            (None, Some(902), 889),
+            (None, Some(500), 487),
+            (None, Some(14), 1),
+            (None, Some(10), 1),
+            // No room: told of, not solved.
+            (None, Some(3), 1),
+            (None, Some(0), 1),
+            // They stay where they are, though there would be room behind.
+            (Some(487), None, 487),
+            (Some(487), Some(490), 487),
+            (Some(487), Some(489), 476),
+        ];
+        for (now, earliest, expected) in cases {
+            assert_eq!(entry_priority(now, earliest), expected, "{now:?} {earliest:?}");
+        }
+    }
+
+    #[test]
+    fn entries_are_told_from_the_rules_of_backends_and_of_the_tree() {
+        let all: BTreeSet<Rule> = entries(MarkMask::DEFAULT, 487, [device("eth2")]).collect();
+        assert!(all.len() == 4 && all.iter().all(is_entry));
+        let targets = (0..9).filter_map(TargetId::new).collect();
+        assert!(!tree(MarkMask::DEFAULT, &targets).iter().any(is_entry));
+        let answers = Rule { priority: 9_876, iif: None, mark: 0, mask: 0, action: Action::Lookup(30_024) };
+        assert!(!is_entry(&answers));
     }
 
     #[test]

@@ -80,6 +80,17 @@ impl Ends {
     }
 }
 
+impl Ends {
+    /// The backend's end.
+    #[must_use]
+    pub fn remote(self) -> IpAddr {
+        match self {
+            Self::V4 { remote, .. } => remote.into(),
+            Self::V6 { remote, .. } => remote.into(),
+        }
+    }
+}
+
 impl fmt::Display for Ends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

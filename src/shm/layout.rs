@@ -5,6 +5,7 @@
 //!  Head 192      counts of everything below, settings of [balancer], [timeouts], [fragments] and [tracer]
 //!  interfaces    16 each   a device name, padded with zeros
 //!  receivers     24 each   prefixes that reports of the tracer may be sent to
+//!  blackholes    24 each   prefixes of which what is for no VIP is dropped
 //!  targets       24 each   by target number; kind 0 is a free number
 //!  tier          72 each   sorted by name; this balancer's own is the one without a target
 //!  services      96 each   with counts of its vips, ports, backends
@@ -73,7 +74,10 @@ struct Head {
     /// 0 syn-only, 1 every-packet.
     steering: u8,
     gre_in: u8,
-    reserved: [u8; 10],
+    /// 0 for none.
+    rule_priority: u16,
+    blackholes: u32,
+    reserved: [u8; 4],
 }
 
 /// A [`Name`], padded with zeros.
@@ -208,7 +212,9 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
             Steering::EveryPacket => 1,
         },
         gre_in: u8::from(balancer.gre_in),
-        reserved: [0; 10],
+        rule_priority: balancer.rule_priority.and_then(|at| u16::try_from(at).ok()).unwrap_or(0),
+        blackholes: count(balancer.blackhole.len()),
+        reserved: [0; 4],
     };
     let mut bytes = Vec::with_capacity(size_of::<Head>() + entries * 2 + (1 << 16));
     bytes.extend(head.as_bytes());
@@ -217,6 +223,9 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
     }
     for receiver in &balancer.tracer.receivers {
         bytes.extend(prefix_record(*receiver).as_bytes());
+    }
+    for prefix in &balancer.blackhole {
+        bytes.extend(prefix_record(*prefix).as_bytes());
     }
     for path in &state.targets {
         bytes.extend(target_record(*path).as_bytes());

@@ -13,7 +13,7 @@ use crate::{ids::Generation, state::State};
 /// "synrail\0" as a word of this machine's order.
 const MAGIC: u64 = u64::from_ne_bytes(*b"synrail\0");
 /// Changes with every change of the layout.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 const BYTE_ORDER: u32 = 0x0102_0304;
 const GENERATION_AT: usize = 64;
 const SLOTS_AT: [usize; 2] = [128, 192];

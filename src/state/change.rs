@@ -1,6 +1,9 @@
 //! How a state becomes another: by a configuration file, by activation.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use thiserror::Error;
@@ -72,6 +75,20 @@ impl State {
     /// When a limit is passed.
     pub fn new(config: &Config) -> Result<Self, StateError> {
         Self::empty(config.balancer.clone()).merge(config)
+    }
+
+    /// The same, with these numbers for the paths that have them already. New numbers come behind all of these, since connection
+    /// tracking may still know those that nobody has any more.
+    ///
+    /// # Errors
+    /// When a limit is passed.
+    pub fn taking_over(config: &Config, numbers: &BTreeMap<TargetId, Path>) -> Result<Self, StateError> {
+        let mut before = Self::empty(config.balancer.clone());
+        for (target, path) in numbers {
+            before.set_target(*target, *path);
+            before.target_cursor = u16::try_from((target.index() + 1) % TARGETS_MAX).unwrap_or(0);
+        }
+        before.merge(config)
     }
 
     /// A service "default" for every destination: backends "0" to "N-1" that are only marked, the first `active` of

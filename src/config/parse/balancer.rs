@@ -1,14 +1,17 @@
 //! `[balancer]` and `[timeouts]`.
 
-use super::{Item, NAME, Reader, Table, port_range, read_addresses};
+use ipnet::IpNet;
+
+use super::{Item, NAME, Reader, Table, port_range, prefix, read_addresses};
 use crate::{
     config::{
-        Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT, Name, QueueRange,
-        Steering, Timeouts,
+        BLACKHOLE_MAX, Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT,
+        Name, QueueRange, RULE_PRIORITY, Steering, Timeouts,
     },
     ids::{MarkMask, QUEUES_MAX, QueueNum},
 };
 
+const BLACKHOLE: &str = "unicast addresses or prefixes, such as \"10.0.0.0/24\" or \"1000::/112\"";
 const INTERFACE: &str = "names of network devices, 1 to 15 bytes each";
 /// RFC 5382 asks for 7440 s at least; conntrack takes 31 bits. A day is as long as anybody should want.
 const TIMEOUT_SECONDS_MAX: u32 = 864_000;
@@ -22,6 +25,8 @@ const KEYS: &[&str] = &[
     "mark_mask",
     "steering",
     "gre_in",
+    "rule_priority",
+    "blackhole",
     "kernel_entries",
 ];
 
@@ -87,12 +92,37 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
             item.complain(reader, "false, or an address in [balancer] address: it is the tunnel's end");
         }
     }
+    if let Some(item) = table.take("rule_priority") {
+        balancer.rule_priority = item.integer(reader, RULE_PRIORITY);
+    }
+    if let Some(item) = table.take("blackhole") {
+        balancer.blackhole = read_blackhole(reader, item);
+    }
     if let Some(item) = table.take("kernel_entries") {
         balancer.kernel_entries = item.integer(reader, KERNEL_ENTRIES).unwrap_or(KERNEL_ENTRIES_DEFAULT);
     }
     table.finish(reader, KEYS);
     balancer.name = name?;
     Some(balancer)
+}
+
+fn read_blackhole(reader: &mut Reader<'_>, item: Item<'_>) -> Vec<IpNet> {
+    let items = item.list();
+    if let Some(item) = items.get(BLACKHOLE_MAX) {
+        item.complain(reader, format_args!("at most {BLACKHOLE_MAX} prefixes"));
+        return Vec::new();
+    }
+    let mut prefixes = Vec::new();
+    for item in items {
+        match item.string(reader, BLACKHOLE, prefix) {
+            Some(prefix) if prefix.trunc() != prefix => {
+                item.complain(reader, format_args!("a prefix without host bits, such as {}", prefix.trunc()));
+            }
+            Some(prefix) if prefixes.contains(&prefix) => item.complain(reader, "each once"),
+            prefix => prefixes.extend(prefix),
+        }
+    }
+    prefixes
 }
 
 fn read_queues(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<QueueRange> {

@@ -303,6 +303,33 @@ fn limits_of_fragments_have_limits() {
 }
 
 #[test]
+fn what_is_set_up_in_routing_besides_is_read() {
+    let balancer = |lines: &str| {
+        let text = WHOLE.replacen("queues = \"0-1\"", &format!("queues = \"0-1\"\n{lines}"), 1);
+        Config::parse("f", &text).unwrap().balancer
+    };
+    assert_eq!((balancer("").rule_priority, balancer("").blackhole), (None, vec![]));
+    let other = balancer("rule_priority = 300\nblackhole = [\"10.0.0.0/24\", \"1000::/112\", \"10.9.9.9\"]");
+    assert_eq!(other.rule_priority, Some(300));
+    let prefixes: Vec<String> = other.blackhole.iter().map(ToString::to_string).collect();
+    assert_eq!(prefixes, ["10.0.0.0/24", "1000::/112", "10.9.9.9/32"]);
+    for (line, expected) in [
+        ("rule_priority = 0", "rule_priority: found 0; allowed: a number from 1 to 9000"),
+        ("rule_priority = 9001", "rule_priority: found 9001; allowed: a number from 1 to 9000"),
+        (
+            "blackhole = \"10.0.0.1/24\"",
+            "blackhole: found \"10.0.0.1/24\"; allowed: a prefix without host bits, such as 10.0.0.0/24",
+        ),
+        (
+            "blackhole = [\"10.0.0.0/24\", \"10.0.0.0/24\"]",
+            "blackhole: found \"10.0.0.0/24\"; allowed: each once",
+        ),
+    ] {
+        assert_eq!(complaint("queues = \"0-1\"", line), format!("lb.toml:6: balancer: {expected}"));
+    }
+}
+
+#[test]
 fn steering_gre_in_and_kernel_entries_are_read() {
     let balancer = |lines: &str| {
         let text = WHOLE.replacen("queues = \"0-1\"", &format!("queues = \"0-1\"\n{lines}"), 1);

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{Desired, Device, DeviceNow, Family, Op, Route, RoutingNow, TABLE_MAIN, Via, inbound};
+use super::{
+    Desired, Device, DeviceNow, Family, ForeignRule, Op, Route, RoutingNow, TABLE_MAIN, Via, inbound,
+};
 use crate::plan::{
     rule_tree::{self, Step},
     tunnel::Tunnel,
@@ -20,6 +22,14 @@ pub enum Note {
          instead of being dropped"
     )]
     ForeignRoute(IpNet),
+    /// A rule that the entries do not come before.
+    #[error(
+        "{} rule {} (ip rule show) comes before synrail's, which begin at {_1}, and may send packets to VIPs elsewhere: give it \
+         a larger priority, or lower [balancer] rule_priority",
+        _0.family,
+        _0.priority
+    )]
+    EarlierRule(ForeignRule, u32),
 }
 
 /// The way to what should be.
@@ -60,6 +70,15 @@ pub enum DiffError {
         /// Its alias.
         alias: String,
     },
+    /// Packets that are queued as they come out of a VRF are lost in the kernel.
+    #[error(
+        "interface {name} is a VRF, which takes no packet back from a queue: name the devices in it by which packets to VIPs \
+         come in instead (ip link show master {name})"
+    )]
+    VrfAsInterface {
+        /// Its name.
+        name: String,
+    },
     /// A device that is not ours has the ends that we need.
     #[error(
         "device {name} is not synrail's and is the same tunnel ({tunnel}) that {wanted} needs: remove it with: \
@@ -82,7 +101,8 @@ pub enum DiffError {
 /// # Errors
 /// When something that is not ours is in the way.
 pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
-    let wanted = &wanted.on(now);
+    let (wanted, mut notes) = wanted.on(now)?;
+    let wanted = &wanted;
     let devices = diff_devices(now, wanted)?;
     let lost = |route: &Route| matches!(&route.via, Via::Device(name) if devices.early.contains(name));
     let kept: BTreeSet<&Route> = now.routes.iter().filter(|route| !lost(route)).collect();
@@ -124,7 +144,7 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
     ops.extend(late);
 
     let prefixes = wanted.routes.iter().filter(in_main).map(|route| route.to);
-    let notes = prefixes.filter(|to| now.foreign_main.contains(to)).map(Note::ForeignRoute).collect();
+    notes.extend(prefixes.filter(|to| now.foreign_main.contains(to)).map(Note::ForeignRoute));
     Ok(Diff { ops, notes })
 }
 

@@ -1,18 +1,75 @@
 //! What should be, on this host: what depends on the kernel's other devices, routes and rules. PURE.
 
-use super::{Desired, Device, RoutingNow};
-use crate::plan::tunnel::IPV6_MTU_BYTES_MIN;
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::{Desired, Device, DiffError, Entry, FORMER_VIPS_MAX, Note, RoutingNow, TABLE_MAIN, blackhole};
+use crate::plan::{
+    rule_tree::{self, DeviceName, ENTRY_PRIORITIES, PRIORITY_AROUND},
+    tunnel::IPV6_MTU_BYTES_MIN,
+};
 
 impl Desired {
-    /// The same, as this host needs it.
-    #[must_use]
-    pub(super) fn on(&self, now: &RoutingNow) -> Self {
+    /// The same, as this host needs it; and what a person should know about that.
+    pub(super) fn on(&self, now: &RoutingNow) -> Result<(Self, Vec<Note>), DiffError> {
         let mut wanted = self.clone();
         for device in wanted.devices.values_mut() {
             device.fit(now);
         }
-        wanted
+        let kept = self.former.iter().map(|prefix| blackhole(*prefix));
+        wanted.routes.extend(kept.filter(|route| now.routes.contains(route)));
+        let Some(entry) = &self.entry else { return Ok((wanted, Vec::new())) };
+        let devices = entry.devices_on(now)?;
+        let catching = now.foreign_rules.iter().filter(|rule| rule.may_catch(entry.mask, &devices));
+        let priority = entry.priority.unwrap_or_else(|| {
+            let earliest = catching.clone().map(|rule| rule.priority).min();
+            rule_tree::entry_priority(entries_now(now), earliest)
+        });
+        let earlier = catching.filter(|rule| rule.priority < priority + ENTRY_PRIORITIES);
+        let notes = earlier.map(|rule| Note::EarlierRule(*rule, priority)).collect();
+        wanted.rules.extend(rule_tree::entries(entry.mask, priority, devices));
+        Ok((wanted, notes))
     }
+}
+
+impl Desired {
+    /// What had blackhole routes in `last`, and has none of its own here, is kept as [`Desired::former`], up to
+    /// [`FORMER_VIPS_MAX`] prefixes. Returns how many are new there, and how many there was no room for.
+    pub fn succeed(&mut self, last: &Self) -> (usize, usize) {
+        let own: BTreeSet<IpNet> = self.blackholes().collect();
+        let is_open = |prefix: &IpNet| !own.iter().any(|own| own.contains(prefix));
+        self.former = last.former.iter().copied().filter(is_open).collect();
+        let (kept, gone) = (self.former.len(), last.blackholes().filter(is_open).collect::<BTreeSet<_>>());
+        for prefix in gone.difference(&last.former) {
+            if self.former.len() < FORMER_VIPS_MAX {
+                self.former.insert(*prefix);
+            }
+        }
+        let new = self.former.len() - kept;
+        (new, gone.difference(&last.former).count() - new)
+    }
+
+    fn blackholes(&self) -> impl Iterator<Item = IpNet> {
+        self.routes.iter().filter(|route| route.table == TABLE_MAIN).map(|route| route.to)
+    }
+}
+
+impl Entry {
+    /// What a device in a VRF takes in is routed as if it came in by the VRF's own device.
+    fn devices_on(&self, now: &RoutingNow) -> Result<BTreeSet<DeviceName>, DiffError> {
+        if let Some(name) = self.devices.iter().find(|name| now.vrfs.values().any(|vrf| vrf == *name)) {
+            return Err(DiffError::VrfAsInterface { name: name.as_str().to_owned() });
+        }
+        let of_vrfs = self.devices.iter().filter_map(|name| now.vrfs.get(name));
+        Ok(self.devices.iter().chain(of_vrfs).copied().collect())
+    }
+}
+
+/// Where the entries begin that there are.
+fn entries_now(now: &RoutingNow) -> Option<u32> {
+    let ours = now.rules.iter().map(|(_, rule)| rule).filter(|rule| rule_tree::is_entry(rule));
+    ours.map(|rule| rule.priority).filter(|priority| *priority < PRIORITY_AROUND).min()
 }
 
 impl Device {

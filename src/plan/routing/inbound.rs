@@ -17,7 +17,7 @@ use super::{ALIAS_PREFIX, Device, Op, Tunnel, target_of_device};
 use crate::{
     config::Balancer,
     plan::{
-        rule_tree::{self, Rule},
+        rule_tree::{self, DeviceName, Rule},
         tunnel::{Ends, Wrap},
     },
 };
@@ -56,7 +56,8 @@ pub(super) fn devices(balancer: &Balancer) -> impl Iterator<Item = Device> {
 
 /// The rules that keep what comes in by them from being forwarded without a mark.
 pub(super) fn guards(balancer: &Balancer) -> impl Iterator<Item = Rule> {
-    device_names(balancer).map(|name| rule_tree::guard(name, balancer.mark_mask))
+    let names = device_names(balancer).filter_map(DeviceName::new);
+    names.map(|name| rule_tree::guard(name, balancer.mark_mask))
 }
 
 /// The entrance of this name.
@@ -219,8 +220,12 @@ mod tests {
         let removed = [
             "remove device sr-in4",
             "remove device sr-in6",
+            "remove IPv4 rule 901: iif sr-in4 goto 10000",
+            "remove IPv4 rule 901: iif sr-in6 goto 10000",
             "remove IPv4 rule 22289: iif sr-in4 fwmark 0x0/0xffff blackhole",
             "remove IPv4 rule 22289: iif sr-in6 fwmark 0x0/0xffff blackhole",
+            "remove IPv6 rule 901: iif sr-in4 goto 10000",
+            "remove IPv6 rule 901: iif sr-in6 goto 10000",
             "remove IPv6 rule 22289: iif sr-in4 fwmark 0x0/0xffff blackhole",
             "remove IPv6 rule 22289: iif sr-in6 fwmark 0x0/0xffff blackhole",
         ];

@@ -1,5 +1,7 @@
 //! What is planned, and that every plan leads where it should.
 
+use std::net::Ipv4Addr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -308,11 +310,16 @@ fn fragments_need_another_device_and_coming_in_does_not() {
     assert_eq!(back[..2], ["remove device sr-1", "add device sr-1 (gre 192.168.1.201 to 192.168.1.1)"]);
     // Over IPv6, where nothing fragments.
     let tier = desired(&with_tier(plain.clone(), &["fd00:0:0:1::202"])).unwrap();
-    assert_eq!(names(&converge(&mut now, &tier)), ["set up device sr-2"]);
+    let entered = "rule 901: iif sr-2 goto 10000";
+    let entries = |verb: &str| ["IPv4", "IPv6"].map(|family| format!("{verb} {family} {entered}"));
+    let mut with_entries = vec!["set up device sr-2".to_owned()];
+    with_entries.extend(entries("add"));
+    assert_eq!(names(&converge(&mut now, &tier)), with_entries);
     // Somebody turned on the filter of all devices.
     now.devices.get_mut("sr-2").unwrap().inbound = false;
     assert_eq!(names(&converge(&mut now, &tier)), ["set up device sr-2"]);
-    assert_eq!(names(&converge(&mut now, &desired(&plain).unwrap())), ["set up device sr-2"]);
+    with_entries.splice(1.., entries("remove"));
+    assert_eq!(names(&converge(&mut now, &desired(&plain).unwrap())), with_entries);
 }
 
 #[test]
@@ -404,6 +411,59 @@ fn a_device_follows_the_network_below_and_keeps_ipv6() {
     // The route is away for a moment.
     assert_eq!(at(None), ([(1280, true), (1280, true)], vec![]));
     assert_eq!(at(Some(9000)).0, [(8976, false), (8980, false)]);
+}
+
+#[test]
+fn devices_and_routes_say_which_number_a_path_has() {
+    let state = with_tier(every_kind(), &["192.168.1.202"]);
+    let mut now = RoutingNow::default();
+    converge(&mut now, &desired(&state).unwrap());
+    assert_eq!(numbers(&now), state.targets_used().collect());
+    // Whatever the network below has made of a tunnel; but not what is not ours.
+    now.devices.get_mut("sr-1").unwrap().tunnel.as_mut().unwrap().fragment_outer = true;
+    now.devices.get_mut("sr-2").unwrap().alias = "mine".to_owned();
+    let known = numbers(&now);
+    assert_eq!(known.len(), state.targets_used().count() - 1);
+    assert_eq!(known.get(&TargetId::from_number(1).unwrap()), state.targets[0].as_ref());
+}
+
+#[test]
+fn a_former_vip_keeps_its_blackhole_until_somebody_takes_it_away() {
+    let planned = |vips: &str, blackhole: &[&str]| {
+        let mut state = state(vips, &["address = \"192.168.1.1\""]);
+        state.balancer.blackhole = blackhole.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        desired(&state).unwrap()
+    };
+    let blackholes = |now: &RoutingNow| {
+        let of_main = now.routes.iter().filter(|route| route.table == TABLE_MAIN);
+        of_main.map(|route| route.to.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let mut now = RoutingNow::default();
+    let first = planned("\"10.0.0.0/32\", \"10.0.0.1/32\"", &["10.1.0.0/16"]);
+    converge(&mut now, &first);
+    assert_eq!(blackholes(&now), "10.0.0.0/32 10.0.0.1/32 10.1.0.0/16");
+    let mut second = planned("\"10.0.0.9/32\"", &[]);
+    assert_eq!(second.succeed(&first), (3, 0));
+    converge(&mut now, &second);
+    assert_eq!(blackholes(&now), "10.0.0.0/32 10.0.0.1/32 10.0.0.9/32 10.1.0.0/16");
+    // An operator needs the address elsewhere.
+    now.routes.retain(|route| route.to.to_string() != "10.0.0.1/32");
+    assert_eq!(diff(&now, &second).unwrap().ops, []);
+    // One is a VIP again, and another lies in a prefix that is dropped as a whole.
+    let mut third = planned("\"10.0.0.0/32\"", &["10.0.0.0/15"]);
+    assert_eq!(third.succeed(&second), (0, 0));
+    assert!(third.former.is_empty());
+    converge(&mut now, &third);
+    assert_eq!(blackholes(&now), "10.0.0.0/15 10.0.0.0/32");
+    converge(&mut now, &Desired::default());
+    assert_eq!(now, RoutingNow::default());
+    // There is a limit.
+    let many = Desired {
+        routes: (0..2000_u32).map(|n| blackhole(IpNet::from(IpAddr::from(Ipv4Addr::from(n))))).collect(),
+        ..Desired::default()
+    };
+    let mut none = Desired::default();
+    assert_eq!(none.succeed(&many), (FORMER_VIPS_MAX, 2000 - FORMER_VIPS_MAX));
 }
 
 #[test]

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     config::{
-        Balancer, Encap, FragmentLimits, HashMode, InterfaceName, KERNEL_ENTRIES, Name, Path, Pmtu,
-        PortRange, Protocol, Protocols, QueueRange, Steering, TIER_MAX, TableSize, Timeouts, TracerSettings,
-        Weight,
+        BLACKHOLE_MAX, Balancer, Encap, FragmentLimits, HashMode, InterfaceName, KERNEL_ENTRIES, Name, Path,
+        Pmtu, PortRange, Protocol, Protocols, QueueRange, RULE_PRIORITY, Steering, TIER_MAX, TableSize,
+        Timeouts, TracerSettings, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
     shm::RegionError,
@@ -38,6 +38,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
     };
     limit(head.receivers, TracerSettings::RECEIVERS_MAX, "number of the tracer's receivers")?;
     balancer.tracer.receivers = input.records(head.receivers, |record| prefix_of(&record))?;
+    limit(head.blackholes, BLACKHOLE_MAX, "number of blackholes")?;
+    balancer.blackhole = input.records(head.blackholes, |record| prefix_of(&record))?;
     limit(head.targets, TARGETS_MAX, "number of targets")?;
     let targets = input.records(head.targets, |record| path_of(&record))?;
     limit(head.tier, TIER_MAX, "number of balancers in the tier")?;
@@ -179,6 +181,12 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
             1 if head.addresses & 3 != 0 => true,
             _ => return Err(RegionError::Corrupt("gre_in")),
         },
+        rule_priority: match u32::from(head.rule_priority) {
+            0 => None,
+            at if RULE_PRIORITY.contains(&at) => Some(at),
+            _ => return Err(RegionError::Corrupt("rule_priority")),
+        },
+        blackhole: Vec::new(),
         kernel_entries: Some(head.kernel_entries)
             .filter(|entries| KERNEL_ENTRIES.contains(entries))
             .ok_or(RegionError::Corrupt("the limit of the kernel's tables"))?,

@@ -15,6 +15,8 @@ fn state() -> State {
         steering = 'every-packet'
         gre_in = true
         kernel_entries = 777
+        rule_priority = 9000
+        blackhole = ['10.0.0.0/24', '1000::/112']
         [tracer]
         receivers = ['192.168.2.0/24', 'fd00:0:0:2::/64']
         per_second = 7

@@ -47,6 +47,30 @@ fn targets_are_shared_by_services_and_keep_their_numbers() {
 }
 
 #[test]
+fn a_region_made_anew_takes_numbers_over() {
+    let before = State::new(&config(&[("web", &[("s0", "address='192.168.1.9'"), S1, S2, S3])])).unwrap();
+    let file = config(&[
+        ("web", &[S1, S2, S3]),
+        ("dns", &[("new", "address='192.168.1.7'"), ("m", "encap='mark'")]),
+    ]);
+    let after = before.merge(&file).unwrap();
+    let anew = State::taking_over(&file, &after.targets_used().collect()).unwrap();
+    assert_eq!(
+        (number(&anew, "web", "s1"), number(&anew, "web", "s2"), number(&anew, "web", "s3")),
+        (2, 3, 4)
+    );
+    assert_eq!(number(&anew, "dns", "new"), number(&after, "dns", "new"));
+    // Of what the kernel has, and the file no longer: nobody gets its number now.
+    let known = before.targets_used().collect();
+    let anew = State::taking_over(&file, &known).unwrap();
+    assert_eq!(
+        (number(&anew, "web", "s1"), number(&anew, "dns", "new"), number(&anew, "dns", "m")),
+        (2, 5, 6)
+    );
+    assert_eq!(State::taking_over(&file, &BTreeMap::new()).unwrap(), State::new(&file).unwrap());
+}
+
+#[test]
 fn a_file_that_does_not_say_leaves_activation_alone() {
     let state = State::new(&config(&[("web", &[S1, S2])])).unwrap();
     let down = state.set_active(None, &["s1".to_owned()], false).unwrap();

@@ -34,6 +34,7 @@ use crate::{
     config::GUE_PORT,
     plan::{
         routing::{Device, DeviceNow, inbound::is_our_name},
+        rule_tree::DeviceName,
         tunnel::{Ends, OUTER_TTL, Tunnel, Wrap},
     },
 };
@@ -52,21 +53,33 @@ pub(super) struct Links {
     pub(super) indexes: BTreeMap<String, u32>,
     /// The MTU of all devices, by number.
     pub(super) mtu_bytes: BTreeMap<u32, u32>,
+    /// The VRF of each device that is in one.
+    pub(super) vrfs: BTreeMap<DeviceName, DeviceName>,
 }
 
 pub(super) async fn current(handle: &mut Handle) -> io::Result<Links> {
     let mut links = Links::default();
+    let (mut controlled, mut vrfs) = (Vec::new(), BTreeMap::new());
     let inbound = Inbound::current(handle).await?;
     dump(handle, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
         let RouteNetlinkMessage::NewLink(message) = message else { return };
         let device = seen(&message, &inbound);
         links.indexes.insert(device.name.clone(), message.header.index);
         links.mtu_bytes.insert(message.header.index, device.mtu_bytes);
+        let controller = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Controller(index) => Some(*index),
+            _ => None,
+        });
+        let name = DeviceName::new(&device.name);
+        controlled.extend(name.zip(controller));
+        vrfs.extend(name.filter(|_| device.kind == "vrf").map(|name| (message.header.index, name)));
         if device.ends.is_some() || is_our_name(&device.name) {
             links.devices.insert(device.name.clone(), device);
         }
     })
     .await?;
+    links.vrfs =
+        controlled.into_iter().filter_map(|(name, index)| Some((name, *vrfs.get(&index)?))).collect();
     Ok(links)
 }
 

@@ -147,7 +147,7 @@ impl Routing {
     pub fn current(&mut self, wanted: &Desired) -> Result<RoutingNow, RoutingError> {
         let Self { runtime, handle, indexes, .. } = self;
         runtime.block_on(async {
-            let links::Links { devices, indexes: by_name, mtu_bytes } = links::current(handle)
+            let links::Links { devices, indexes: by_name, mtu_bytes, vrfs } = links::current(handle)
                 .await
                 .map_err(|source| RoutingError::Read { what: "links", source })?;
             *indexes = by_name;
@@ -158,10 +158,10 @@ impl Routing {
             let (routes, foreign_main) = routes::current(handle, indexes)
                 .await
                 .map_err(|source| RoutingError::Read { what: "routes", source })?;
-            let rules = rules::current(handle)
+            let (rules, foreign_rules) = rules::current(handle)
                 .await
                 .map_err(|source| RoutingError::Read { what: "rules", source })?;
-            Ok(RoutingNow { devices, routes, rules, foreign_main, underlay_mtu_bytes })
+            Ok(RoutingNow { devices, routes, rules, foreign_main, foreign_rules, vrfs, underlay_mtu_bytes })
         })
     }
 

@@ -12,29 +12,44 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         route::RouteProtocol,
-        rule::{RuleAction, RuleAttribute, RuleMessage},
+        rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
     },
 };
 
 use super::{change, dump};
 use crate::plan::{
-    routing::{Family, PROTOCOL, inbound::entrance},
-    rule_tree::{Action, PRIORITY_FIRST, PRIORITY_GUARD, Rule},
+    routing::{Family, ForeignRule, PROTOCOL, inbound::entrance},
+    rule_tree::{self, Action, DeviceName, PRIORITY_AROUND, PRIORITY_FIRST, PRIORITY_GUARD, Rule},
 };
 
-pub(super) async fn current(handle: &mut Handle) -> io::Result<BTreeSet<(Family, Rule)>> {
-    let mut rules = BTreeSet::new();
+/// The kernel's table `local`.
+const TABLE_LOCAL: u32 = 255;
+
+/// Our rules, and those of others before the tree.
+pub(super) async fn current(
+    handle: &mut Handle,
+) -> io::Result<(BTreeSet<(Family, Rule)>, BTreeSet<ForeignRule>)> {
+    let (mut ours, mut foreign) = (BTreeSet::new(), BTreeSet::new());
     for family in Family::ALL {
         let mut request = RuleMessage::default();
         request.header.family = address_family(family);
         dump(handle, RouteNetlinkMessage::GetRule(request), |message| {
             if let RouteNetlinkMessage::NewRule(message) = message {
-                rules.extend(ours(&message).map(|rule| (family, rule)));
+                let Seen { rule, is_ours, is_inverted } = seen(&message);
+                let Rule { priority, iif, mark, mask, action } = rule;
+                let of_local = priority == 0 && action == Action::Lookup(TABLE_LOCAL);
+                if is_ours {
+                    ours.insert((family, rule));
+                } else if priority < PRIORITY_AROUND && !of_local {
+                    // What an inverted rule leaves out is little.
+                    let (iif, mark) = if is_inverted { (None, (0, 0)) } else { (iif, (mark, mask)) };
+                    foreign.insert(ForeignRule { family, priority, iif, mark });
+                }
             }
         })
         .await?;
     }
-    Ok(rules)
+    Ok((ours, foreign))
 }
 
 pub(super) async fn add(handle: &mut Handle, family: Family, rule: &Rule) -> io::Result<()> {
@@ -58,7 +73,7 @@ fn message(family: Family, rule: &Rule) -> RuleMessage {
     let attributes = &mut message.attributes;
     attributes.push(RuleAttribute::Priority(rule.priority));
     attributes.push(RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL)));
-    attributes.extend(rule.iif.map(|device| RuleAttribute::Iifname(device.to_owned())));
+    attributes.extend(rule.iif.map(|device| RuleAttribute::Iifname(device.as_str().to_owned())));
     if rule.mask != 0 {
         attributes.push(RuleAttribute::FwMark(rule.mark));
         attributes.push(RuleAttribute::FwMask(rule.mask));
@@ -78,7 +93,13 @@ fn message(family: Family, rule: &Rule) -> RuleMessage {
     message
 }
 
-fn ours(message: &RuleMessage) -> Option<Rule> {
+struct Seen {
+    rule: Rule,
+    is_ours: bool,
+    is_inverted: bool,
+}
+
+fn seen(message: &RuleMessage) -> Seen {
     let (mut priority, mut mark, mut mask, mut goto, mut table) =
         (0, 0, 0, 0, u32::from(message.header.table));
     let (mut protocol, mut iif) = (0, None);
@@ -90,12 +111,9 @@ fn ours(message: &RuleMessage) -> Option<Rule> {
             RuleAttribute::Goto(value) => goto = *value,
             RuleAttribute::Table(value) => table = *value,
             RuleAttribute::Protocol(value) => protocol = u8::from(*value),
-            RuleAttribute::Iifname(name) => iif = Some(entrance(name)?),
+            RuleAttribute::Iifname(name) => iif = DeviceName::new(name),
             _ => {}
         }
-    }
-    if protocol != PROTOCOL || !(PRIORITY_FIRST..=PRIORITY_GUARD).contains(&priority) {
-        return None;
     }
     let action = match message.header.action {
         RuleAction::Goto => Action::Goto(goto),
@@ -103,5 +121,10 @@ fn ours(message: &RuleMessage) -> Option<Rule> {
         RuleAction::Blackhole => Action::Blackhole,
         _ => Action::Nop,
     };
-    Some(Rule { priority, iif, mark, mask, action })
+    let rule = Rule { priority, iif, mark, mask, action };
+    let by_entrance = iif.is_none_or(|device| entrance(device.as_str()).is_some());
+    let of_tree = (PRIORITY_FIRST..=PRIORITY_GUARD).contains(&priority) && by_entrance;
+    let is_inverted = message.header.flags.contains(RuleFlags::Invert);
+    let is_ours = protocol == PROTOCOL && !is_inverted && (of_tree || rule_tree::is_entry(&rule));
+    Seen { rule, is_ours, is_inverted }
 }

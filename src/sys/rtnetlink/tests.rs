@@ -4,12 +4,14 @@ use std::{cell::RefCell, rc::Rc};
 
 use super::*;
 use crate::{
+    config::Config,
     ids::MarkMask,
     plan::{
-        routing::ALIAS_BYTES_MAX,
-        rule_tree::guard,
+        routing::{ALIAS_BYTES_MAX, ForeignRule},
+        rule_tree::{DeviceName, guard},
         tunnel::{Ends, Tunnel, Wrap},
     },
+    state::State,
     sys::{
         interface_index,
         namespace::{in_namespace, shell},
@@ -62,7 +64,7 @@ fn what_comes_in_by_an_entrance_without_a_mark_is_never_forwarded() {
         shell(&is_forwarded);
         let mut routing = Routing::open().unwrap();
         let entrances = ["sr-in4", "sr-in6"];
-        let rules = entrances.map(|name| guard(name, MarkMask::DEFAULT)).into();
+        let rules = entrances.map(|name| guard(DeviceName::new(name).unwrap(), MarkMask::DEFAULT)).into();
         let wanted = Desired { rules, ..Desired::default() };
         assert_eq!(routing.converge(&wanted).unwrap().changes, 4);
         shell(&is_not);
@@ -158,5 +160,107 @@ fn the_network_below_a_tunnel_is_that_of_its_route() {
         shell("ip link set under mtu 1280");
         assert_eq!(seen()[&asked[0].0], 1280);
         assert_eq!(seen()[&asked[2].0], 1280);
+    });
+}
+
+/// Two networks of TUN devices: packets to VIPs come in by eth2, a direct backend is behind eth1. The routing for that.
+fn direct_between_two_networks(balancer: &str) -> Desired {
+    shell(
+        "for dev in eth1 eth2 vpn; do ip tuntap add dev $dev mode tun; ip link set $dev up; done; ip link set lo up
+         ip addr add 192.168.1.201/24 dev eth1; ip addr add 192.168.2.201/24 dev eth2; ip addr add 192.168.9.1/24 dev vpn
+         ip -6 addr add fd00:1::201/64 dev eth1 nodad; ip -6 addr add fd00:2::201/64 dev eth2 nodad
+         ip route add default via 192.168.2.254; ip -6 route add default via fd00:2::254
+         echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
+    );
+    let text = format!(
+        "[balancer]\nname = 'a'\naddress = '192.168.1.201'\ninterfaces = 'eth2'\n{balancer}\n[[service]]\nname = 'web'\n\
+         vips = ['10.0.0.0/32', '1000::/128']\n[[service.backend]]\nname = 's1'\naddress = 'fd00:1::1'\nencap = 'direct'\n"
+    );
+    let state = State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap();
+    crate::plan::routing::desired(&state).unwrap()
+}
+
+const TO_VIP: &str = "ip route get 10.0.0.0 from 50.0.0.1 iif eth2";
+const TO_VIP6: &str = "ip -6 route get 1000:: from 2000::1 iif eth2";
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn no_rule_of_others_catches_what_is_marked_and_each_keeps_the_rest() {
+    in_namespace(|| {
+        let wanted = direct_between_two_networks("");
+        let mut routing = Routing::open().unwrap();
+        routing.converge(&wanted).unwrap();
+        let is_balanced = format!(
+            "{TO_VIP} mark 1 | grep -q 'via inet6 fd00:1::1 dev eth1'; {TO_VIP6} mark 1 | grep -q 'dev eth1'"
+        );
+        shell(&is_balanced);
+        shell("ip route add default dev vpn table 500; ip -6 route add default dev vpn table 500");
+        let others = [
+            // Two uplinks; a VPN of everything, whose rules get priorities before ours; a VRF's.
+            "rule add pref 500 iif eth2 lookup 500",
+            "rule add not fwmark 51820 lookup 500",
+            "rule add table main suppress_prefixlength 0",
+            "rule add pref 300 from all lookup 500",
+        ];
+        for other in others {
+            shell(&format!("ip {other}; ip -6 {other}"));
+            let applied = routing.converge(&wanted).unwrap();
+            assert_eq!(applied.notes, [], "{other}");
+            shell(&is_balanced);
+            // What is not marked goes by them.
+            shell("ip route get 10.7.7.7 from 50.0.0.1 iif eth2 | grep -q 'dev vpn'");
+        }
+        // And so does a reverse path lookup, which has the mark.
+        shell(
+            "ip route get 50.0.0.1 mark 1 | grep -q 'dev vpn'; ip -6 route get 2000::1 mark 1 | grep -q 'dev vpn'",
+        );
+        // No room left: it is said.
+        shell("ip rule add pref 2 lookup 500");
+        let told = routing.converge(&wanted).unwrap().notes;
+        assert!(matches!(told[..], [Note::EarlierRule(ForeignRule { priority: 2, .. }, 1)]), "{told:?}");
+        shell("ip rule del pref 2");
+        assert_eq!(routing.converge(&wanted).unwrap().notes, []);
+        // They are not ours.
+        routing.cleanup().unwrap();
+        shell("[ $(ip rule | wc -l) = 7 ] && [ $(ip -6 rule | wc -l) = 6 ]");
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn a_reverse_path_filter_that_looks_by_mark_finds_the_way_back() {
+    in_namespace(|| {
+        let wanted = direct_between_two_networks("");
+        shell(
+            "for dev in all eth2; do echo 1 > /proc/sys/net/ipv4/conf/$dev/rp_filter; done
+             echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark",
+        );
+        let mut routing = Routing::open().unwrap();
+        routing.converge(&wanted).unwrap();
+        shell(&format!("{TO_VIP} mark 1 | grep -q 'dev eth1'"));
+        // The filter does its work: no route leads back there by eth2.
+        shell("! ip route get 10.0.0.0 from 192.168.9.9 iif eth2 mark 1");
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn a_configured_priority_holds_and_what_comes_before_it_is_said() {
+    in_namespace(|| {
+        let wanted = direct_between_two_networks("rule_priority = 700");
+        shell(
+            "ip rule add pref 500 lookup 500; ip rule add pref 600 iif eth1 lookup 500; ip rule add pref 701 fwmark 1 lookup 500",
+        );
+        let mut routing = Routing::open().unwrap();
+        let told = routing.converge(&wanted).unwrap().notes;
+        let places: Vec<u32> = told
+            .iter()
+            .filter_map(|note| match note {
+                Note::EarlierRule(rule, 700) => Some(rule.priority),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(places, [500, 701], "{told:?}");
+        shell("ip rule | grep -q '^700:.*goto 702'");
     });
 }
