@@ -9,6 +9,7 @@
 //! without staying; [`cleanup`] removes everything.
 
 mod error;
+mod host;
 mod kernel;
 mod links;
 mod mend;
@@ -23,7 +24,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 pub use error::DaemonError;
-use kernel::{Kernel, OfStart, look_at_host};
+use host::{HostSeen, HostWatch, look_at_host};
+use kernel::{Kernel, OfStart};
 use mend::{mend_tun, tend_tun};
 pub use once::once;
 use tracing::{error, info, warn};
@@ -32,6 +34,7 @@ use workers::{Opened, Workers};
 use crate::{
     balance::Forwarding,
     config::Config,
+    host::Finding,
     ids::Generation,
     plan::routing,
     shm::{
@@ -69,6 +72,14 @@ pub fn check(file: &Path) -> Result<(Config, State), DaemonError> {
     Forwarding::new(&state, Generation::default())?;
     routing::desired(&state)?;
     Ok((config, state))
+}
+
+/// What is not as it should be on this host for what a configuration file says, worst first; changes nothing.
+///
+/// # Errors
+/// When the file is wrong, or the host cannot be looked at.
+pub fn check_host(file: &Path) -> Result<Vec<Finding>, DaemonError> {
+    host::findings(&check(file)?.1)
 }
 
 /// Removes everything that lbd has set up: ruleset, rules, routes, devices and the region. Says what there was.
@@ -232,6 +243,7 @@ struct Lbd {
     trouble: Trouble,
     /// With mending the kernel.
     mending: Trouble,
+    host: HostWatch,
 }
 
 /// What was last complained about, so that it is not said every second.
@@ -262,7 +274,7 @@ impl Lbd {
         state: &State,
         config: Option<PathBuf>,
     ) -> Result<Self, DaemonError> {
-        let queue_by = look_at_host(state)?;
+        let HostSeen { queue_by, own, watch: host } = look_at_host(state)?;
         let opened = Opened::open(&state.balancer)?;
         let workers = opened.workers();
         let daemon = Daemon {
@@ -281,18 +293,20 @@ impl Lbd {
             config,
             region,
             shown,
-            kernel: Kernel::open(queue_by, &shared, Some(OfStart::of(&state.balancer)))?,
+            kernel: Kernel::open(queue_by, own, &shared, Some(OfStart::of(&state.balancer)))?,
             tun: opened.tun(),
             workers: Workers::default(),
             daemon,
             checks: 0,
             trouble: Trouble::default(),
             mending: Trouble::default(),
+            host,
         };
         tend_tun(&lbd.tun, &mut lbd.kernel)?;
         tell(&lbd.kernel.put_in_force(state, generation)?);
         lbd.workers.start(opened, &shared, &lbd.shown)?;
         lbd.adopted(generation);
+        lbd.host.show(&lbd.region);
         Ok(lbd)
     }
 
@@ -335,7 +349,16 @@ impl Lbd {
                 Ok(()) => self.mending.over(),
                 Err(error) => self.mending.with(&error),
             }
+            self.look_at_host();
         }
+    }
+
+    /// What differs on the host since the last look is logged.
+    fn look_at_host(&mut self) {
+        if let Err(error) = self.host.look(&mut self.kernel) {
+            self.mending.with(&error);
+        }
+        self.host.show(&self.region);
     }
 
     fn adopt_what_is_new(&mut self, check: bool) -> Result<(), DaemonError> {
@@ -364,6 +387,8 @@ impl Lbd {
         let left = self.kernel.put_in_force(&state, generation).inspect_err(|_| self.kernel.go_back())?;
         tell(&left);
         self.adopted(generation);
+        self.host.judge_by(&state);
+        self.look_at_host();
         info!(%generation, targets = state.targets_used().count(), "adopted");
         Ok(())
     }

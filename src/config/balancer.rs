@@ -41,6 +41,8 @@ pub struct Balancer {
     pub steering: Steering,
     /// Whether packets to virtual addresses also come in GRE from routers in front, at this balancer's own addresses.
     pub gre_in: bool,
+    /// Whether prefixes of VIPs may have addresses of this host in them, which stay its own.
+    pub allow_own_addresses: bool,
     /// How many entries of services' tables the kernel holds as well, for when lbd does not decide; see [`KERNEL_ENTRIES`].
     pub kernel_entries: u32,
     /// Who may trace packets.
@@ -187,6 +189,7 @@ impl Balancer {
             fragments: FragmentLimits::default(),
             steering: Steering::SynOnly,
             gre_in: false,
+            allow_own_addresses: false,
             kernel_entries: KERNEL_ENTRIES_DEFAULT,
             tracer: TracerSettings::default(),
         }

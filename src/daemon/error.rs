@@ -65,9 +65,12 @@ pub enum DaemonError {
     /// No right to set up the network.
     #[error("lbd needs CAP_NET_ADMIN; run it as root")]
     NotAllowed,
-    /// Parts of the kernel are missing.
-    #[error("this host lacks what lbd needs:\n  {0}")]
-    KernelParts(String),
+    /// Parts of the kernel are missing, or something on the host keeps packets from backends.
+    #[error("lbd cannot work on this host as it is:\n  {0}")]
+    Host(String),
+    /// `lbd --check --host` has printed some.
+    #[error("errors on this host: {0}")]
+    HostErrors(u64),
     /// Another lbd is at work here.
     #[error(transparent)]
     NotAlone(#[from] NotAlone),

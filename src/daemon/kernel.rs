@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use tracing::{error, info, warn};
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     balance::Forwarding,
-    config::{Balancer, InterfaceName, QueueRange, Steering},
+    config::{Balancer, QueueRange, Steering},
     ids::{Generation, MarkMask, QueueNum},
     plan::{
         elements::{Claims, Elements},
@@ -25,8 +26,7 @@ use crate::{
     state::State,
     sys::{
         conntrack::Conntrack,
-        interface_index, nft,
-        probe::{self, Severity},
+        nft,
         rtnetlink::{Routing, RoutingError},
     },
     worker::Shared,
@@ -42,6 +42,8 @@ pub(super) struct Kernel {
     of_start: Option<OfStart>,
     /// What the kernel should have.
     pub(super) wanted: Option<Wanted>,
+    /// Addresses of this host, as they were last seen.
+    own: Vec<IpNet>,
 }
 
 /// Settings that hold as long as the workers.
@@ -57,6 +59,8 @@ pub(super) struct Wanted {
     pub(super) forwarding: Arc<Forwarding>,
     pub(super) routing: routing::Desired,
     pub(super) ruleset: Ruleset,
+    /// The ruleset's, before addresses of this host are cut out.
+    elements: Elements,
     /// See [`routing::tier_devices`].
     pub(super) tier_devices: Vec<String>,
 }
@@ -72,11 +76,20 @@ impl OfStart {
 }
 
 impl Wanted {
-    pub(super) fn by(state: &State, generation: Generation, queue_by: QueueBy) -> Result<Self, DaemonError> {
+    pub(super) fn by(
+        state: &State,
+        generation: Generation,
+        queue_by: QueueBy,
+        own: &[IpNet],
+    ) -> Result<Self, DaemonError> {
         let forwarding = Arc::new(Forwarding::new(state, generation)?);
+        let mut ruleset = Ruleset::new(state, &Claims::of(forwarding.classifier()), queue_by)?;
+        let whole = ruleset.elements.without(own);
+        let elements = std::mem::replace(&mut ruleset.elements, whole);
         Ok(Self {
             routing: routing::desired(state)?,
-            ruleset: Ruleset::new(state, &Claims::of(forwarding.classifier()), queue_by)?,
+            ruleset,
+            elements,
             tier_devices: routing::tier_devices(state).collect(),
             forwarding,
         })
@@ -87,6 +100,7 @@ impl Kernel {
     /// Nothing is changed yet.
     pub(super) fn open(
         queue_by: QueueBy,
+        own: Vec<IpNet>,
         shared: &Arc<Shared>,
         of_start: Option<OfStart>,
     ) -> Result<Self, DaemonError> {
@@ -99,6 +113,7 @@ impl Kernel {
             queue_by,
             of_start,
             wanted: None,
+            own,
         })
     }
 
@@ -121,11 +136,7 @@ impl Kernel {
             (balancer.queues, balancer.fragment_queue, balancer.mark_mask) =
                 (queues, fragment_queue, mark_mask);
         }
-        let missing = |name: &&InterfaceName| interface_index(name.as_str()).is_none();
-        for interface in state.balancer.interfaces.iter().filter(missing) {
-            warn!(%interface, "there is no such device now: nothing comes in by it");
-        }
-        let wanted = Wanted::by(&state, generation, self.queue_by)?;
+        let wanted = Wanted::by(&state, generation, self.queue_by, &self.own)?;
         let diff = routing::diff(&self.routing.current()?, &wanted.routing).map_err(RoutingError::from)?;
         let (before, after) = diff.around_ruleset();
         let left = self.routing.apply_reachable(&before)?;
@@ -184,6 +195,22 @@ impl Kernel {
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
     }
 
+    /// The host has these addresses now. Those in prefixes of VIPs stay its own; says whether that changes anything.
+    ///
+    /// # Errors
+    /// When the ruleset cannot be changed.
+    pub(super) fn set_own(&mut self, own: Vec<IpNet>) -> Result<bool, DaemonError> {
+        self.own = own;
+        let Some(wanted) = &mut self.wanted else { return Ok(false) };
+        let elements = wanted.elements.without(&self.own);
+        if elements == wanted.ruleset.elements {
+            return Ok(false);
+        }
+        wanted.ruleset.elements = elements;
+        nft::apply(&wanted.ruleset, &mut self.tables)?;
+        Ok(true)
+    }
+
     /// Mends what somebody else has changed: a link that went down takes its routes along, a service that reloads the
     /// host's own rules may flush ours. What cannot be mended holds up nothing else.
     ///
@@ -214,20 +241,4 @@ fn forget_pins(elements: &Elements, mask: MarkMask) {
              delete them: conntrack -D --dst VIP"
         ),
     }
-}
-
-/// Logs what the host lacks; what is needed is an error.
-pub(super) fn look_at_host(state: &State) -> Result<QueueBy, DaemonError> {
-    info!("looking at what the kernel has");
-    let probe = probe::probe(&state.balancer)?;
-    let mut fatal = Vec::new();
-    for finding in &probe.findings {
-        let probe::Finding { name, value, wanted, severity, advice } = finding;
-        match severity {
-            Severity::Note => info!(name, value, wanted, "{advice}"),
-            Severity::Warning => warn!(name, value, wanted, "{advice}"),
-            Severity::Error => fatal.push(format!("{name} is {value}, wanted {wanted}: {advice}")),
-        }
-    }
-    if fatal.is_empty() { Ok(probe.queue_by) } else { Err(DaemonError::KernelParts(fatal.join("\n  "))) }
 }

@@ -125,6 +125,7 @@ fn balancer_keys(balancer: &Balancer) -> Keys {
         ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
         ("steering", balancer.steering.name().to_owned()),
         ("gre_in", yes_or_no(balancer.gre_in)),
+        ("allow_own_addresses", yes_or_no(balancer.allow_own_addresses)),
         ("kernel_entries", balancer.kernel_entries.to_string()),
         ("tcp_established_seconds", timeouts.tcp_established_seconds.to_string()),
         ("tcp_closing_seconds", timeouts.tcp_closing_seconds.to_string()),

@@ -22,6 +22,7 @@ const KEYS: &[&str] = &[
     "mark_mask",
     "steering",
     "gre_in",
+    "allow_own_addresses",
     "kernel_entries",
 ];
 
@@ -86,6 +87,9 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
         if balancer.gre_in && addresses_named == 0 {
             item.complain(reader, "false, or an address in [balancer] address: it is the tunnel's end");
         }
+    }
+    if let Some(item) = table.take("allow_own_addresses") {
+        balancer.allow_own_addresses = item.bool(reader).unwrap_or(false);
     }
     if let Some(item) = table.take("kernel_entries") {
         balancer.kernel_entries = item.integer(reader, KERNEL_ENTRIES).unwrap_or(KERNEL_ENTRIES_DEFAULT);

@@ -14,6 +14,7 @@ fn state() -> State {
         queues = '3-5'
         steering = 'every-packet'
         gre_in = true
+        allow_own_addresses = true
         kernel_entries = 777
         [tracer]
         receivers = ['192.168.2.0/24', 'fd00:0:0:2::/64']
