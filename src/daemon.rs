@@ -34,7 +34,7 @@ use workers::{Opened, Workers};
 use crate::{
     balance::Forwarding,
     config::Config,
-    host::Finding,
+    host::{Finding, new_own_vips},
     ids::Generation,
     plan::routing,
     shm::{
@@ -44,7 +44,7 @@ use crate::{
     state::State,
     sys::{
         alone::Alone,
-        capability, clock, nft,
+        capability, clock, nft, probe,
         region::{AccessError, Mapping, Region, RegionName},
         rtnetlink::Routing,
         signal::{Signals, Wish},
@@ -432,9 +432,14 @@ impl Lbd {
         {
             return error!("SIGHUP: {error}; nothing was changed");
         }
-        let result = check(&file).and_then(|(config, _)| {
+        let result = check(&file).and_then(|(config, asked)| {
+            let snapshot = probe::look_with(&mut self.kernel.routing, &asked);
             self.region.update(|state| {
                 let next = state.merge(&config)?;
+                let own = new_own_vips(state, &next, &snapshot);
+                if !own.is_empty() {
+                    return Err(DaemonError::OwnVips(own));
+                }
                 let changes = state.changes(&next);
                 Ok::<_, DaemonError>(((!changes.is_empty()).then_some(next), changes))
             })

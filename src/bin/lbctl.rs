@@ -10,7 +10,7 @@ use std::{
 
 use synrail::{
     ctl::{self, Env},
-    sys::{clock, nft, tracer::Probes},
+    sys::{clock, nft, probe, tracer::Probes},
 };
 
 /// `None` without rights, without nft, or without a ruleset.
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             unix_seconds: clock::unix_seconds(),
             proc: PathBuf::from("/proc"),
             ruleset_counters,
+            look: probe::look,
             adoption_wait: Duration::from_secs(2),
             prober: &mut Probes::default(),
         },

@@ -8,8 +8,12 @@ use super::Env;
 use super::error::CtlError;
 use super::text::{count, duration};
 use crate::{
+    host::Tally,
     ids::Generation,
-    shm::{RegionError, stats::Daemon},
+    shm::{
+        RegionError,
+        stats::{self, Daemon},
+    },
     sys::{
         clock,
         region::{AccessError, NAME_DEFAULT, Region, RegionName},
@@ -24,6 +28,8 @@ pub(super) struct DaemonView {
     pub adopted: u64,
     pub started_unix_seconds: u64,
     pub workers: u64,
+    /// What its last look at this host has found.
+    pub host: Tally,
 }
 
 impl DaemonView {
@@ -83,6 +89,7 @@ pub(super) fn last(region: &mut Region) -> Result<DaemonView, CtlError> {
         adopted: daemon.adopted.0,
         started_unix_seconds: daemon.started_unix_seconds,
         workers: daemon.workers,
+        host: stats::read_host(region).map_err(|error| unusable(&name, error))?,
     })
 }
 

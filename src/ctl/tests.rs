@@ -1,5 +1,6 @@
 //! Commands against regions of their own, without a process; `src/tests/lbctl.rs` has what needs one.
 
+mod check;
 mod stats;
 mod tier;
 mod tracer;
@@ -20,6 +21,7 @@ use crate::{
 struct Lb {
     name: RegionName,
     proc: tempfile::TempDir,
+    look: fn(&State) -> Snapshot,
 }
 
 /// How a command ended, and what it printed.
@@ -34,7 +36,7 @@ impl Lb {
     fn new(test: &str) -> Self {
         let name: RegionName = format!("synrail-ctl-{}-{test}", std::process::id()).parse().unwrap();
         assert!(!name.path().exists());
-        Self { name, proc: tempfile::tempdir().unwrap() }
+        Self { name, proc: tempfile::tempdir().unwrap(), look: |_| Snapshot::default() }
     }
 
     /// `lbctl --shm THIS line`, with `input` on standard input.
@@ -53,6 +55,7 @@ impl Lb {
             unix_seconds: 1000,
             proc: self.proc.path().to_owned(),
             ruleset_counters: || None,
+            look: self.look,
             adoption_wait: Duration::from_millis(20),
             prober,
         };
@@ -384,6 +387,7 @@ fn a_reader_that_leaves_early_is_no_failure() {
         unix_seconds: 0,
         proc: PathBuf::new(),
         ruleset_counters: || None,
+        look: |_| Snapshot::default(),
         adoption_wait: Duration::ZERO,
         prober: &mut tracer::FakeProber::default(),
     };

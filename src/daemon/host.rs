@@ -37,7 +37,7 @@ pub(super) struct HostWatch {
 /// The first look, which changes nothing: how this kernel can queue packets, its parts that are missing, and the host.
 fn first_look(state: &State) -> Result<(QueueBy, Vec<Finding>, Snapshot), DaemonError> {
     let Probe { queue_by, missing } = probe::probe(&state.balancer)?;
-    Ok((queue_by, missing, probe::look(state)?))
+    Ok((queue_by, missing, probe::look(state)))
 }
 
 /// Everything that is not as it should be on this host, worst first.
@@ -95,7 +95,7 @@ impl HostWatch {
     /// # Errors
     /// When the ruleset cannot be changed.
     pub(super) fn look(&mut self, kernel: &mut Kernel) -> Result<(), DaemonError> {
-        let snapshot = probe::look_by(&mut kernel.routing, &self.state);
+        let snapshot = probe::look_with(&mut kernel.routing, &self.state);
         self.tell(host::judge(&self.state, &snapshot));
         // A host has some; else they could not be read.
         if !snapshot.locals.is_empty() && kernel.set_own(own(&snapshot))? {

@@ -207,7 +207,7 @@ fn once_tells_what_is_in_force_and_what_is_not() {
 }
 
 #[test]
-#[ignore = "needs root, nf_tables and dummy devices"]
+#[ignore = "needs root, nf_tables, /dev/net/tun, veth and bridges"]
 fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
     in_namespace(|| {
         let name = Name(format!("synrail-host-{}", std::process::id()).parse().unwrap());
@@ -218,7 +218,7 @@ fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
         let state = State::new(&Config::parse("a test", &format!("{head}{service}")).unwrap()).unwrap();
         let mut lbd = lbd(&name.0, &state);
         shell(
-            "ip link set lo up; ip link add in0 type dummy; ip link set in0 up; ip addr add 192.168.2.201/24 dev in0
+            "ip link set lo up; ip link add in0 type veth peer name out0; ip link set out0 up; ip link set in0 up; ip addr add 192.168.2.201/24 dev in0
              echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
         );
         lbd.repair().unwrap();

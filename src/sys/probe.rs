@@ -5,6 +5,7 @@
 //! and throws it away before anything is in force. Files are read below a root that tests replace.
 
 use std::{
+    borrow::BorrowMut,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -57,17 +58,19 @@ pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
 }
 
 /// What this host does to packets, for a balancer with this state. What cannot be read is named in it.
-///
-/// # Errors
-/// When no socket is to be had.
-pub fn look(state: &State) -> Result<Snapshot, RoutingError> {
-    Ok(look_by(&mut Routing::open()?, state))
+#[must_use]
+pub fn look(state: &State) -> Snapshot {
+    look_by(Routing::open(), state)
 }
 
 /// The same, by a connection to routing that is open already.
-pub fn look_by(routing: &mut Routing, state: &State) -> Snapshot {
+pub fn look_with(routing: &mut Routing, state: &State) -> Snapshot {
+    look_by(Ok(routing), state)
+}
+
+fn look_by<R: BorrowMut<Routing>>(routing: Result<R, RoutingError>, state: &State) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    match routing.host() {
+    match routing.and_then(|mut routing| routing.borrow_mut().host()) {
         Ok((links, locals)) => (snapshot.links, snapshot.locals) = (links, locals),
         Err(error) => snapshot.unread.push(("the host's devices and addresses", error.to_string())),
     }
