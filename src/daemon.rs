@@ -9,6 +9,7 @@
 //! without staying; [`cleanup`] removes everything.
 
 mod error;
+mod host;
 mod kernel;
 mod lease;
 mod links;
@@ -25,7 +26,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 pub use error::DaemonError;
-use kernel::{Kernel, OfStart, look_at_host};
+use host::{HostSeen, HostWatch, look_at_host};
+use kernel::{Kernel, OfStart};
 use mend::{mend_tun, tend_tun};
 pub use once::once;
 use tracing::{error, info, warn};
@@ -34,6 +36,7 @@ use workers::{Opened, Workers};
 use crate::{
     balance::Forwarding,
     config::{self, Config},
+    host::{Finding, new_own_vips},
     ids::{Generation, TargetId},
     plan::routing,
     shm::{
@@ -43,7 +46,7 @@ use crate::{
     state::State,
     sys::{
         alone::Alone,
-        capability, clock, nft,
+        capability, clock, nft, probe,
         region::{AccessError, Mapping, Region, RegionName},
         rtnetlink::Routing,
         signal::{Signals, Wish},
@@ -71,6 +74,14 @@ pub fn check(file: &Path) -> Result<(Config, State), DaemonError> {
     Forwarding::new(&state, Generation::default())?;
     routing::desired(&state)?;
     Ok((config, state))
+}
+
+/// What is not as it should be on this host for what a configuration file says, worst first; changes nothing.
+///
+/// # Errors
+/// When the file is wrong, or the host cannot be looked at.
+pub fn check_host(file: &Path) -> Result<Vec<Finding>, DaemonError> {
+    host::findings(&check(file)?.1)
 }
 
 /// Removes everything that lbd has set up: ruleset, rules, routes, devices and the region. Says what there was.
@@ -244,6 +255,7 @@ struct Lbd {
     trouble: Trouble,
     /// With mending the kernel.
     mending: Trouble,
+    host: HostWatch,
 }
 
 /// What was last complained about, so that it is not said every second.
@@ -274,7 +286,7 @@ impl Lbd {
         state: &State,
         config: Option<PathBuf>,
     ) -> Result<Self, DaemonError> {
-        let queue_by = look_at_host(state)?;
+        let HostSeen { queue_by, own, watch: host } = look_at_host(state)?;
         let opened = Opened::open(&state.balancer)?;
         let workers = opened.workers();
         let daemon = Daemon {
@@ -293,18 +305,20 @@ impl Lbd {
             config,
             region,
             shown,
-            kernel: Kernel::open(queue_by, &shared, Some(OfStart::of(&state.balancer)))?,
+            kernel: Kernel::open(queue_by, own, &shared, Some(OfStart::of(&state.balancer)))?,
             tun: opened.tun(),
             workers: Workers::default(),
             daemon,
             checks: 0,
             trouble: Trouble::default(),
             mending: Trouble::default(),
+            host,
         };
         tend_tun(&lbd.tun, &mut lbd.kernel)?;
         tell(&lbd.kernel.put_in_force(state, generation)?);
         lbd.workers.start(opened, &shared, &lbd.shown)?;
         lbd.adopted(generation);
+        lbd.host.show(&lbd.region);
         Ok(lbd)
     }
 
@@ -347,7 +361,16 @@ impl Lbd {
                 Ok(()) => self.mending.over(),
                 Err(error) => self.mending.with(&error),
             }
+            self.look_at_host();
         }
+    }
+
+    /// What differs on the host since the last look is logged.
+    fn look_at_host(&mut self) {
+        if let Err(error) = self.host.look(&mut self.kernel) {
+            self.mending.with(&error);
+        }
+        self.host.show(&self.region);
     }
 
     fn adopt_what_is_new(&mut self, check: bool) -> Result<(), DaemonError> {
@@ -376,6 +399,8 @@ impl Lbd {
         let left = self.kernel.put_in_force(&state, generation).inspect_err(|_| self.kernel.go_back())?;
         tell(&left);
         self.adopted(generation);
+        self.host.judge_by(&state);
+        self.look_at_host();
         info!(%generation, targets = state.targets_used().count(), "adopted");
         Ok(())
     }
@@ -419,9 +444,14 @@ impl Lbd {
         {
             return error!("SIGHUP: {error}; nothing was changed");
         }
-        let result = check(&file).and_then(|(config, _)| {
+        let result = check(&file).and_then(|(config, asked)| {
+            let snapshot = probe::look_with(&mut self.kernel.routing, &asked);
             self.region.update(|state| {
                 let next = state.merge(&config)?;
+                let own = new_own_vips(state, &next, &snapshot);
+                if !own.is_empty() {
+                    return Err(DaemonError::OwnVips(own));
+                }
                 let changes = state.changes(&next);
                 Ok::<_, DaemonError>(((!changes.is_empty()).then_some(next), changes))
             })

@@ -20,6 +20,7 @@ pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod fragment_worker;
+pub mod host;
 pub mod ids;
 pub mod io;
 pub mod lease;

@@ -11,7 +11,7 @@ use std::{
 use synrail::{
     ctl::{self, Env},
     daemon,
-    sys::{clock, nft, tracer::Probes},
+    sys::{clock, nft, probe, tracer::Probes},
 };
 
 /// `None` without rights, without nft, or without a ruleset.
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
             proc: PathBuf::from("/proc"),
             ruleset_counters,
             numbers_in_kernel: || daemon::numbers_in_kernel().unwrap_or_default(),
+            look: probe::look,
             adoption_wait: Duration::from_secs(2),
             prober: &mut Probes::default(),
         },

@@ -1,10 +1,15 @@
 //! The daemon: decides about new flows.
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use synrail::{
-    daemon,
+    daemon::{self, DaemonError},
+    host::Tally,
     sys::region::{NAME_DEFAULT, RegionName},
 };
 
@@ -24,6 +29,9 @@ struct Arguments {
     /// Only check the configuration file.
     #[arg(long, requires = "config", conflicts_with = "cleanup")]
     check: bool,
+    /// With --check: look at this host as well, and say what there keeps packets from backends.
+    #[arg(long, requires = "check")]
+    host: bool,
     /// Put what the region says in force in the kernel, and end: the kernel decides by its own tables while no lbd runs.
     #[arg(long, conflicts_with_all = ["check", "cleanup"])]
     once: bool,
@@ -39,12 +47,27 @@ const EXAMPLES: &str = "\
 Examples:
   lbd --config /etc/synrail.toml            start, or take over what is there
   lbd --config /etc/synrail.toml --check    say what is wrong with the file, change nothing
+  lbd --config /etc/synrail.toml --check --host   and what is wrong with this host for it
   lbd --once                                while no lbd runs: puts in force what lbctl has changed
   lbd --config /etc/synrail.toml --once     the same at boot, when there is no region yet
   lbd --cleanup                             leave nothing behind
 
-Exit status: 0 ended as asked, or the file is valid; 1 could not start or go on, or (--once) not all
-is in force; 2 wrong usage.";
+Exit status: 0 ended as asked, or the file is valid; 1 could not start or go on, (--host) there is an
+error on this host, or (--once) not all is in force; 2 wrong usage.";
+
+/// Prints what is not as it should be on this host.
+fn check_host(file: &Path) -> Result<(), DaemonError> {
+    let findings = daemon::check_host(file)?;
+    for finding in &findings {
+        println!("{}: {finding}", finding.severity);
+    }
+    match Tally::of(&findings) {
+        Tally { errors: 0, warnings: 0 } => println!("this host: nothing keeps packets from backends"),
+        Tally { errors: 0, .. } => {}
+        Tally { errors, .. } => return Err(DaemonError::HostErrors(errors)),
+    }
+    Ok(())
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -55,10 +78,13 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     let result = match arguments {
-        Arguments { check: true, config: Some(file), .. } => daemon::check(&file).map(|(config, state)| {
-            let (services, targets) = (config.services.len(), state.targets_used().count());
-            println!("{}: valid; services: {services}, targets: {targets}", file.display());
-        }),
+        Arguments { check: true, config: Some(file), host, .. } => {
+            daemon::check(&file).and_then(|(config, state)| {
+                let (services, targets) = (config.services.len(), state.targets_used().count());
+                println!("{}: valid; services: {services}, targets: {targets}", file.display());
+                if host { check_host(&file) } else { Ok(()) }
+            })
+        }
         Arguments { cleanup: true, shm, .. } => daemon::cleanup(&shm).map(|removed| {
             let removed =
                 if removed.is_empty() { vec!["nothing: nothing was there".to_owned()] } else { removed };

@@ -45,6 +45,8 @@ pub struct Balancer {
     pub rule_priority: Option<u32>,
     /// Prefixes that routers send here: what of them is for no VIP is dropped. At most [`BLACKHOLE_MAX`].
     pub blackhole: Vec<IpNet>,
+    /// Whether prefixes of VIPs may have addresses of this host in them, which stay its own.
+    pub allow_own_addresses: bool,
     /// How many entries of services' tables the kernel holds as well, for when lbd does not decide; see [`KERNEL_ENTRIES`].
     pub kernel_entries: u32,
     /// Who may trace packets.
@@ -199,6 +201,7 @@ impl Balancer {
             gre_in: false,
             rule_priority: None,
             blackhole: Vec::new(),
+            allow_own_addresses: false,
             kernel_entries: KERNEL_ENTRIES_DEFAULT,
             tracer: TracerSettings::default(),
         }

@@ -25,7 +25,8 @@ Exit status:
   1  failed: the region is missing, corrupt, being changed, ...; nothing was changed
   2  the command line is wrong
   3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers
-  4  written, but the lbd that follows the region has not taken it over in time";
+  4  written, but the lbd that follows the region has not taken it over in time
+`check` has its own: 0, 1 and 2, as monitoring wants them.";
 
 const SHOW: &str = "\
 In JSON, no protocols and no ports stand for all of them. An entry of `table` is an index
@@ -90,6 +91,16 @@ Examples:
   lbctl stats
   lbctl stats --json | jq .counters.steered_syn
   lbctl stats --json | jq .fragments.held_bytes";
+const CHECK: &str = "\
+Looks at the region, at the lbd that follows it, and at this host: settings, devices,
+addresses, filters of other programs. Every line says what to do. lbd looks at its start
+and every ten seconds, and logs what differs.
+
+Examples:
+  lbctl check
+  lbctl check --json | jq -r '.findings[] | .name'
+
+Exit status: 0 nothing, or notes only; 1 warnings; 2 errors.";
 const WHICH_USAGE: &str = "\
 lbctl which [OPTIONS] PROTO SRC SPORT DST DPORT
        lbctl which [OPTIONS] --batch FILE";
@@ -219,6 +230,9 @@ pub(super) enum Command {
     /// Show what lbd counted
     #[command(after_help = STATS)]
     Stats,
+    /// Tell what is not as it should be: the region, lbd, this host
+    #[command(after_help = CHECK)]
+    Check,
     /// Tell where a new flow would go, and why
     #[command(after_help = WHICH, override_usage = WHICH_USAGE)]
     Which(WhichArguments),

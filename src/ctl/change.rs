@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     config::{Balancer, Config, Name, Steering, TableSize},
+    host,
     ids::Generation,
     plan::routing,
     state::{Change, Service, State, StateError, TierMember},
@@ -107,6 +108,14 @@ pub(super) fn apply(
                 env.print(format_args!("\nothers changed the region meanwhile; the differences now are:"))?;
             }
             print_changes(env, name, live.is_none(), &changes)?;
+        }
+        let followed = region.as_mut().map(DaemonView::of).transpose()?.flatten().is_some();
+        let own = host::new_own_vips(&base, &next, &(env.look)(&next));
+        if !own.is_empty() && followed && !args.dry_run {
+            return Err(CtlError::OwnVips(own));
+        }
+        for finding in &own {
+            env.warn(&finding.to_string())?;
         }
         if nothing || args.dry_run {
             if json {

@@ -8,6 +8,7 @@ use super::Env;
 use super::error::CtlError;
 use super::text::{count, duration};
 use crate::{
+    host::Tally,
     ids::Generation,
     lease,
     shm::{
@@ -28,6 +29,8 @@ pub(super) struct DaemonView {
     pub adopted: u64,
     pub started_unix_seconds: u64,
     pub workers: u64,
+    /// What its last look at this host has found.
+    pub host: Tally,
 }
 
 impl DaemonView {
@@ -126,6 +129,7 @@ pub(super) fn last(region: &mut Region) -> Result<DaemonView, CtlError> {
         adopted: daemon.adopted.0,
         started_unix_seconds: daemon.started_unix_seconds,
         workers: daemon.workers,
+        host: stats::read_host(region).map_err(|error| unusable(&name, error))?,
     })
 }
 

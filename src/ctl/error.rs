@@ -5,8 +5,8 @@ use std::io;
 use thiserror::Error;
 
 use crate::{
-    balance::service::Conflict, config::ConfigErrors, plan::routing::PlanError, shm::RegionError,
-    state::StateError, sys::region::AccessError, sys::region::RegionName,
+    balance::service::Conflict, config::ConfigErrors, host::Finding, plan::routing::PlanError,
+    shm::RegionError, state::StateError, sys::region::AccessError, sys::region::RegionName,
 };
 
 /// Why a command failed. Nothing was changed, unless it says so.
@@ -83,6 +83,9 @@ pub(super) enum CtlError {
     /// Probes that nobody has reported about.
     #[error("{0}")]
     Untraced(String),
+    /// A change would bring VIPs that are addresses of this host.
+    #[error("{}\nnothing was changed", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    OwnVips(Vec<Finding>),
     /// The output cannot be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),

@@ -1,13 +1,14 @@
 //! What `lbctl` does, testable without a process: [`run`] takes arguments and an [`Env`], prints into it and returns
 //! a [`Status`].
 //!
-//! Nouns read (`show`, `services`, `backends`, `tier`, `stats`, `which`), verbs change (`create`, `apply`, `activate`,
+//! Nouns read (`show`, `services`, `backends`, `tier`, `stats`, `check`, `which`), verbs change (`create`, `apply`, `activate`,
 //! `deactivate`, `clean`); `tracer` asks balancers by packets, and has no region. Reading takes no lock. A change is made of the live state and published whole, under the
 //! writers' lock of the region; where anything is wrong nothing is changed.
 
 mod args;
 mod backend_setup;
 mod change;
+mod check;
 mod clean;
 mod daemon;
 mod error;
@@ -34,7 +35,7 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
-use crate::{config, ids::TargetId, io::Prober};
+use crate::{config, host::Snapshot, ids::TargetId, io::Prober, state::State};
 use args::{Arguments, Command, TierCommand, TracerCommand};
 use error::CtlError;
 
@@ -56,6 +57,8 @@ pub struct Env<'a> {
     pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
     /// The numbers that targets had, as the kernel still knows them; none where it cannot be asked.
     pub numbers_in_kernel: fn() -> BTreeMap<TargetId, config::Path>,
+    /// What this host does to packets, as far as a state is concerned.
+    pub look: fn(&State) -> Snapshot,
     /// How long to wait until lbd has taken over a change.
     pub adoption_wait: Duration,
     /// What probes are sent by.
@@ -64,23 +67,40 @@ pub struct Env<'a> {
 
 /// How a command ended; scripts see it as the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Status {
     /// Done.
-    Done = 0,
+    Done,
     /// Not done; nothing was changed.
-    Failed = 1,
+    Failed,
     /// The command line is wrong.
-    Usage = 2,
+    Usage,
     /// The answer is no, or not the same.
-    No = 3,
+    No,
     /// Written, and not yet taken over by the lbd that follows the region.
-    Pending = 4,
+    Pending,
+    /// `check` has found warnings, and no errors.
+    Warnings,
+    /// `check` has found errors.
+    Errors,
+}
+
+impl Status {
+    /// The exit status; of `check`, what monitoring takes for a warning or an error.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed | Self::Warnings => 1,
+            Self::Usage | Self::Errors => 2,
+            Self::No => 3,
+            Self::Pending => 4,
+        }
+    }
 }
 
 impl From<Status> for ExitCode {
     fn from(status: Status) -> Self {
-        Self::from(status as u8)
+        Self::from(status.code())
     }
 }
 
@@ -171,6 +191,7 @@ fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError>
         Command::Services => show::services(env, name, json),
         Command::Backends(args) => show::list_backends(env, name, json, args.service.as_deref()),
         Command::Stats => stats::stats(env, name, json),
+        Command::Check => check::check(env, name, json),
         Command::Which(args) => match &args.batch {
             Some(file) => which::batch(env, name, file, args.fragment),
             None => which::which(env, name, json, &args),

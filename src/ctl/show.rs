@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::Balancer,
+    host::Tally,
     ids::Generation,
     shm::slots::LAYOUT_VERSION,
     state::{State, StateError, TierMember},
@@ -116,6 +117,11 @@ fn show_text(
     let lbd = daemon::line(env, region, generation)?;
     env.print(format_args!("region    {}, generation {generation}", region.name()))?;
     env.print(format_args!("lbd       {lbd}"))?;
+    if let Some(DaemonView { host: Tally { errors, warnings }, .. }) = DaemonView::of(region)?
+        && errors + warnings > 0
+    {
+        env.print(format_args!("host      errors {errors}, warnings {warnings}: `lbctl check` tells them"))?;
+    }
     let interfaces: Vec<&str> = balancer.interfaces.iter().map(|interface| interface.as_str()).collect();
     let interfaces =
         if interfaces.is_empty() { String::new() } else { format!(", from {}", interfaces.join(" ")) };

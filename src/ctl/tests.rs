@@ -1,5 +1,6 @@
 //! Commands against regions of their own, without a process; `src/tests/lbctl.rs` has what needs one.
 
+mod check;
 mod stats;
 mod tier;
 mod tracer;
@@ -23,6 +24,7 @@ use crate::{
 struct Lb {
     name: RegionName,
     proc: tempfile::TempDir,
+    look: fn(&State) -> Snapshot,
 }
 
 /// How a command ended, and what it printed.
@@ -37,7 +39,7 @@ impl Lb {
     fn new(test: &str) -> Self {
         let name: RegionName = format!("synrail-ctl-{}-{test}", std::process::id()).parse().unwrap();
         assert!(!name.path().exists());
-        Self { name, proc: tempfile::tempdir().unwrap() }
+        Self { name, proc: tempfile::tempdir().unwrap(), look: |_| Snapshot::default() }
     }
 
     /// `lbctl --shm THIS line`, with `input` on standard input.
@@ -58,6 +60,7 @@ impl Lb {
             proc: self.proc.path().to_owned(),
             ruleset_counters: || None,
             numbers_in_kernel: BTreeMap::new,
+            look: self.look,
             adoption_wait: Duration::from_millis(20),
             prober,
         };
@@ -391,6 +394,7 @@ fn a_reader_that_leaves_early_is_no_failure() {
         proc: PathBuf::new(),
         ruleset_counters: || None,
         numbers_in_kernel: BTreeMap::new,
+        look: |_| Snapshot::default(),
         adoption_wait: Duration::ZERO,
         prober: &mut tracer::FakeProber::default(),
     };

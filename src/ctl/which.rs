@@ -15,6 +15,7 @@ use super::{
 use crate::{
     balance::{Decision, Forwarding},
     config::{PortRange, Protocols, Steering},
+    host::{Local, Snapshot},
     state::{Service, State},
     sys::region::{Region, RegionName},
 };
@@ -37,6 +38,9 @@ struct Answer<'a> {
     #[serde(flatten)]
     owner: Option<OwnerView<'a>>,
     reason: Vec<String>,
+    /// That this host takes such packets for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
 }
 
 /// `lbctl which PROTO SRC SPORT DST DPORT`.
@@ -50,12 +54,16 @@ pub(super) fn which(
     let question = Question::parse(&words).map_err(CtlError::Usage)?;
     let (generation, state) = Region::open(name)?.state()?;
     let forwarding = Forwarding::new(&state, generation)?;
-    let answer = whole_answer(&state, &forwarding, &question, args.fragment);
+    let mut answer = whole_answer(&state, &forwarding, &question, args.fragment);
+    answer.host = kept(&(env.look)(&state), &question);
     let status = if answer.steered { Status::Done } else { Status::No };
     if json {
         env.json(&answer)?;
     } else {
         print(env, &answer)?;
+        if let Some(kept) = &answer.host {
+            env.warn(kept)?;
+        }
     }
     Ok(status)
 }
@@ -69,10 +77,12 @@ pub(super) fn batch(
 ) -> Result<Status, CtlError> {
     let (generation, state) = Region::open(name)?.state()?;
     let forwarding = Forwarding::new(&state, generation)?;
+    let snapshot = (env.look)(&state);
     let Env { input, out, .. } = env;
     question::each(*input, file, |question| {
-        serde_json::to_writer(&mut **out, &whole_answer(&state, &forwarding, &question, fragment))
-            .map_err(io::Error::from)?;
+        let mut answer = whole_answer(&state, &forwarding, &question, fragment);
+        answer.host = kept(&snapshot, &question);
+        serde_json::to_writer(&mut **out, &answer).map_err(io::Error::from)?;
         Ok(out.write_all(b"\n")?)
     })?;
     Ok(Status::Done)
@@ -106,6 +116,16 @@ fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
         env.print(format_args!("{label:<8} {reason}"))?;
     }
     Ok(())
+}
+
+/// That the kernel keeps such packets for this host itself, whatever was decided.
+fn kept(snapshot: &Snapshot, question: &Question) -> Option<String> {
+    snapshot.local(question.dst).map(|Local { kind, device, .. }| {
+        format!(
+            "{} is {kind} of this host, on {device}: its kernel keeps such packets, and no backend gets them (lbctl check)",
+            question.dst
+        )
+    })
 }
 
 /// The answer, and that about fragments where it is asked for.
@@ -156,6 +176,7 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
                 device: view.device,
                 owner: None,
                 reason,
+                host: None,
             }
         }
         Decision::NoBackend { service } => {

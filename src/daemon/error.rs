@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::{
     balance::service::Conflict,
     config::ConfigErrors,
+    host::Finding,
     ids::{Generation, QueueNum},
     plan::{routing::PlanError, ruleset::TemplateError},
     state::StateError,
@@ -65,9 +66,15 @@ pub enum DaemonError {
     /// No right to set up the network.
     #[error("lbd needs CAP_NET_ADMIN; run it as root")]
     NotAllowed,
-    /// Parts of the kernel are missing.
-    #[error("this host lacks what lbd needs:\n  {0}")]
-    KernelParts(String),
+    /// Parts of the kernel are missing, or something on the host keeps packets from backends.
+    #[error("lbd cannot work on this host as it is:\n  {0}")]
+    Host(String),
+    /// A change would bring VIPs that are addresses of this host.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    OwnVips(Vec<Finding>),
+    /// `lbd --check --host` has printed some.
+    #[error("errors on this host: {0}")]
+    HostErrors(u64),
     /// Another lbd is at work here.
     #[error(transparent)]
     NotAlone(#[from] NotAlone),

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use tracing::{error, info, warn};
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     balance::Forwarding,
-    config::{Balancer, InterfaceName, QueueRange, Steering},
+    config::{Balancer, QueueRange, Steering},
     ids::{Generation, MarkMask, QueueNum},
     plan::{
         elements::{Claims, Elements},
@@ -25,8 +26,7 @@ use crate::{
     state::State,
     sys::{
         conntrack::Conntrack,
-        interface_index, nft,
-        probe::{self, Severity},
+        nft,
         rtnetlink::{Routing, RoutingError},
     },
     worker::Shared,
@@ -44,6 +44,8 @@ pub(super) struct Kernel {
     pub(super) wanted: Option<Wanted>,
     /// What was last said about its routing.
     told: Vec<routing::Note>,
+    /// Addresses of this host, as they were last seen.
+    own: Vec<IpNet>,
 }
 
 /// Settings that hold as long as the workers.
@@ -59,6 +61,8 @@ pub(super) struct Wanted {
     pub(super) forwarding: Arc<Forwarding>,
     pub(super) routing: routing::Desired,
     pub(super) ruleset: Ruleset,
+    /// The ruleset's, before addresses of this host are cut out.
+    elements: Elements,
     /// See [`routing::tier_devices`].
     pub(super) tier_devices: Vec<String>,
 }
@@ -74,11 +78,20 @@ impl OfStart {
 }
 
 impl Wanted {
-    pub(super) fn by(state: &State, generation: Generation, queue_by: QueueBy) -> Result<Self, DaemonError> {
+    pub(super) fn by(
+        state: &State,
+        generation: Generation,
+        queue_by: QueueBy,
+        own: &[IpNet],
+    ) -> Result<Self, DaemonError> {
         let forwarding = Arc::new(Forwarding::new(state, generation)?);
+        let mut ruleset = Ruleset::new(state, &Claims::of(forwarding.classifier()), queue_by)?;
+        let whole = ruleset.elements.without(own);
+        let elements = std::mem::replace(&mut ruleset.elements, whole);
         Ok(Self {
             routing: routing::desired(state)?,
-            ruleset: Ruleset::new(state, &Claims::of(forwarding.classifier()), queue_by)?,
+            ruleset,
+            elements,
             tier_devices: routing::tier_devices(state).collect(),
             forwarding,
         })
@@ -89,6 +102,7 @@ impl Kernel {
     /// Nothing is changed yet.
     pub(super) fn open(
         queue_by: QueueBy,
+        own: Vec<IpNet>,
         shared: &Arc<Shared>,
         of_start: Option<OfStart>,
     ) -> Result<Self, DaemonError> {
@@ -102,6 +116,7 @@ impl Kernel {
             of_start,
             wanted: None,
             told: Vec::new(),
+            own,
         })
     }
 
@@ -124,11 +139,7 @@ impl Kernel {
             (balancer.queues, balancer.fragment_queue, balancer.mark_mask) =
                 (queues, fragment_queue, mark_mask);
         }
-        let missing = |name: &&InterfaceName| interface_index(name.as_str()).is_none();
-        for interface in state.balancer.interfaces.iter().filter(missing) {
-            warn!(%interface, "there is no such device now: nothing comes in by it");
-        }
-        let mut wanted = Wanted::by(&state, generation, self.queue_by)?;
+        let mut wanted = Wanted::by(&state, generation, self.queue_by, &self.own)?;
         let former = self.wanted.as_ref().map_or((0, 0), |last| wanted.routing.succeed(&last.routing));
         let diff = routing::diff(&self.routing.current(&wanted.routing)?, &wanted.routing)
             .map_err(RoutingError::from)?;
@@ -196,6 +207,22 @@ impl Kernel {
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
     }
 
+    /// The host has these addresses now. Those in prefixes of VIPs stay its own; says whether that changes anything.
+    ///
+    /// # Errors
+    /// When the ruleset cannot be changed.
+    pub(super) fn set_own(&mut self, own: Vec<IpNet>) -> Result<bool, DaemonError> {
+        self.own = own;
+        let Some(wanted) = &mut self.wanted else { return Ok(false) };
+        let elements = wanted.elements.without(&self.own);
+        if elements == wanted.ruleset.elements {
+            return Ok(false);
+        }
+        wanted.ruleset.elements = elements;
+        nft::apply(&wanted.ruleset, &mut self.tables)?;
+        Ok(true)
+    }
+
     /// Mends what somebody else has changed: a link that went down takes its routes along, a service that reloads the
     /// host's own rules may flush ours. What cannot be mended holds up nothing else.
     ///
@@ -226,20 +253,4 @@ fn forget_pins(elements: &Elements, mask: MarkMask) {
              delete them: conntrack -D --dst VIP"
         ),
     }
-}
-
-/// Logs what the host lacks; what is needed is an error.
-pub(super) fn look_at_host(state: &State) -> Result<QueueBy, DaemonError> {
-    info!("looking at what the kernel has");
-    let probe = probe::probe(&state.balancer)?;
-    let mut fatal = Vec::new();
-    for finding in &probe.findings {
-        let probe::Finding { name, value, wanted, severity, advice } = finding;
-        match severity {
-            Severity::Note => info!(name, value, wanted, "{advice}"),
-            Severity::Warning => warn!(name, value, wanted, "{advice}"),
-            Severity::Error => fatal.push(format!("{name} is {value}, wanted {wanted}: {advice}")),
-        }
-    }
-    if fatal.is_empty() { Ok(probe.queue_by) } else { Err(DaemonError::KernelParts(fatal.join("\n  "))) }
 }

@@ -5,7 +5,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
     DaemonError,
-    kernel::{Kernel, look_at_host},
+    host::{HostSeen, look_at_host},
+    kernel::Kernel,
     show, take_place, take_signals, with_region,
 };
 use crate::{
@@ -32,7 +33,8 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
     let (mut region, mut generation, mut kernel, mut left) =
         with_region(name, given.as_ref(), |region, generation, state| {
             let shared = Arc::new(Shared::new(Forwarding::new(&state, generation)?));
-            let mut kernel = Kernel::open(look_at_host(&state)?, &shared, None)?;
+            let HostSeen { queue_by, own, .. } = look_at_host(&state)?;
+            let mut kernel = Kernel::open(queue_by, own, &shared, None)?;
             let left = kernel.put_in_force(&state, generation)?;
             Ok((region, generation, kernel, left))
         })?;

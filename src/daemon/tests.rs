@@ -35,8 +35,9 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
     let generation = Generation(1);
     let shared = Arc::new(Shared::new(Forwarding::new(state, generation).unwrap()));
     let mut kernel =
-        Kernel::open(nft::queue_by().unwrap(), &shared, Some(OfStart::of(&state.balancer))).unwrap();
-    kernel.wanted = Some(Wanted::by(state, generation, kernel.queue_by).unwrap());
+        Kernel::open(nft::queue_by().unwrap(), Vec::new(), &shared, Some(OfStart::of(&state.balancer)))
+            .unwrap();
+    kernel.wanted = Some(Wanted::by(state, generation, kernel.queue_by, &[]).unwrap());
     Lbd {
         config: None,
         shown: Arc::new(ArcSwap::new(region.mapping())),
@@ -48,6 +49,7 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
         checks: 0,
         trouble: Trouble::default(),
         mending: Trouble::default(),
+        host: HostWatch::new(state, Vec::new()),
     }
 }
 
@@ -138,7 +140,7 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         assert_eq!((good.tables[0].entries().len(), differ()), (97, 0));
         // A change that fails when the kernel has the new tables already.
         let other = state.set_active(None, &["a".to_owned()], false).unwrap();
-        let other = Wanted::by(&other, Generation(2), lbd.kernel.queue_by).unwrap().ruleset;
+        let other = Wanted::by(&other, Generation(2), lbd.kernel.queue_by, &[]).unwrap().ruleset;
         nft::apply(&other, &mut lbd.kernel.tables).unwrap();
         assert!(lbd.kernel.tables.apply(&other.tables).unwrap() > 40);
         lbd.kernel.go_back();
@@ -195,11 +197,86 @@ fn once_tells_what_is_in_force_and_what_is_not() {
         assert_eq!(once(None, &name.0).unwrap(), Generation(2));
         assert_eq!(told(&mut region), (0, Generation(2)));
         let (_, state) = region.state().unwrap();
-        let wanted = Wanted::by(&state, Generation(2), nft::queue_by().unwrap()).unwrap().ruleset;
+        let wanted = Wanted::by(&state, Generation(2), nft::queue_by().unwrap(), &[]).unwrap().ruleset;
         assert!(nft::in_force(&wanted).unwrap());
         assert_eq!((wanted.tables.len(), nft::Tables::default().apply(&wanted.tables).unwrap()), (2, 0));
 
         let _other = Alone::take().unwrap();
         assert!(matches!(once(None, &name.0), Err(DaemonError::NotAlone(_))));
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, /dev/net/tun, veth and bridges"]
+fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-host-{}", std::process::id()).parse().unwrap());
+        let (head, _) = FILE.split_once("[[tier.balancer]]").unwrap();
+        let head = head.replace("\"lo\"", "\"in0\"").replace("address = \"192.168.1.201\"\n", "");
+        let service = "[[service]]\nname = 'web'\nvips = ['10.0.0.0', '10.1.0.0/24', '1000::/112']\ntable_size = 97\n\
+                       backend = [{ name = 'a', encap = 'mark' }]\n";
+        let state = State::new(&Config::parse("a test", &format!("{head}{service}")).unwrap()).unwrap();
+        let mut lbd = lbd(&name.0, &state);
+        shell(
+            "ip link set lo up; ip link add in0 type veth peer name out0; ip link set out0 up; ip link set in0 up; ip addr add 192.168.2.201/24 dev in0
+             echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
+        );
+        lbd.repair().unwrap();
+        let mut found = || {
+            lbd.look_at_host();
+            let findings = lbd.host.findings().iter();
+            let found: Vec<String> =
+                findings.map(|finding| format!("{} {}", finding.name, finding.value)).collect();
+            let ruleset = &lbd.kernel.wanted.as_ref().unwrap().ruleset;
+            let vip = |address: &str| ruleset.elements.has_vip(address.parse().unwrap());
+            (found, nft::in_force(ruleset).unwrap(), ["10.1.0.7", "10.1.0.8", "1000::5"].map(vip))
+        };
+        let nothing = || (Vec::new(), true, [true; 3]);
+        assert_eq!(found(), nothing());
+        for (change, undo, told, vips) in [
+            (
+                "sysctl -qw net.ipv4.ip_forward=0",
+                "sysctl -qw net.ipv4.ip_forward=1",
+                "net.ipv4.ip_forward 0",
+                [true; 3],
+            ),
+            (
+                "sysctl -qw net.ipv6.conf.all.forwarding=0",
+                "sysctl -qw net.ipv6.conf.all.forwarding=1",
+                "net.ipv6.conf.all.forwarding 0",
+                [true; 3],
+            ),
+            ("ip link set in0 down", "ip link set in0 up", "interface in0 down", [true; 3]),
+            ("ip link set in0 name in1", "ip link set in1 name in0", "interface in0 missing", [true; 3]),
+            (
+                "ip link add br0 type bridge; ip link set in0 master br0",
+                "ip link del br0",
+                "interface in0 a port of br0",
+                [true; 3],
+            ),
+            (
+                "ip addr add 10.0.0.0/32 dev lo",
+                "ip addr del 10.0.0.0/32 dev lo",
+                "VIP 10.0.0.0/32 an address of this host, on lo",
+                [true; 3],
+            ),
+            (
+                "ip addr add 10.1.0.7/32 dev in0",
+                "ip addr del 10.1.0.7/32 dev in0",
+                "VIP 10.1.0.0/24 a prefix with addresses of this host in it: 10.1.0.7 (in0)",
+                [false, true, true],
+            ),
+            (
+                "ip addr add 1000::5/128 dev lo nodad",
+                "ip addr del 1000::5/128 dev lo",
+                "VIP 1000::/112 a prefix with addresses of this host in it: 1000::5 (lo)",
+                [true, true, false],
+            ),
+        ] {
+            shell(change);
+            assert_eq!(found(), (vec![told.to_owned()], true, vips), "{change}");
+            shell(undo);
+            assert_eq!(found(), nothing(), "{undo}");
+        }
     });
 }

@@ -27,6 +27,7 @@ use super::{
 };
 pub use read::{ElementsError, Raw};
 
+mod own;
 mod read;
 
 /// The table that everything is in.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Memory, RegionError};
 use crate::{
     balance::counters::{Counter, Counters},
+    host::Tally,
     ids::{Generation, QUEUES_MAX, QueueNum, TARGETS_MAX},
 };
 
@@ -24,6 +25,8 @@ pub(super) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
 
 /// When a thread of the daemon looked last at its workers.
 const LOOKED_AT: usize = DAEMON_AT + 32;
+/// How many errors, and behind it how many warnings, the last look at the host has found.
+const HOST_AT: usize = DAEMON_AT + 64;
 const FRAGMENTS_AT: usize = 8;
 /// Whether the worker hung then.
 const HANGS_AT: usize = 16;
@@ -70,6 +73,24 @@ impl Daemon {
         memory.store(DAEMON_AT, self.pid)?;
         Ok(())
     }
+}
+
+/// Stores what the last look at the host has found.
+///
+/// # Errors
+/// When the region is gone.
+pub fn write_host(memory: &mut impl Memory, tally: Tally) -> Result<(), RegionError> {
+    memory.store(HOST_AT, tally.errors)?;
+    memory.store(HOST_AT + 8, tally.warnings)?;
+    Ok(())
+}
+
+/// Reads it.
+///
+/// # Errors
+/// When the region is gone.
+pub fn read_host(memory: &mut impl Memory) -> Result<Tally, RegionError> {
+    Ok(Tally { errors: memory.load(HOST_AT)?, warnings: memory.load(HOST_AT + 8)? })
 }
 
 /// Whose block it is. The state may name other queues by now, which lbd takes when it starts again.

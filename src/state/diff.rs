@@ -127,6 +127,7 @@ fn balancer_keys(balancer: &Balancer) -> Keys {
         ("gre_in", yes_or_no(balancer.gre_in)),
         ("rule_priority", balancer.rule_priority.map_or("automatic".to_owned(), |at| at.to_string())),
         ("blackhole", joined(&balancer.blackhole)),
+        ("allow_own_addresses", yes_or_no(balancer.allow_own_addresses)),
         ("kernel_entries", balancer.kernel_entries.to_string()),
         ("tcp_established_seconds", timeouts.tcp_established_seconds.to_string()),
         ("tcp_closing_seconds", timeouts.tcp_closing_seconds.to_string()),

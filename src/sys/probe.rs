@@ -1,60 +1,37 @@
-//! What the host lacks: parts of the kernel, and settings that synrail depends on. Reads only, sets nothing; what it
-//! finds is a value that lbd prints, and that `lbctl check` may.
+//! What the host lacks: parts of the kernel; and what else is on it, as a snapshot that [`crate::host`] judges. Reads only,
+//! sets nothing.
 //!
 //! Parts of nf_tables are asked for with `nft -c`: the kernel takes a small ruleset, loads the modules it needs,
 //! and throws it away before anything is in force. Files are read below a root that tests replace.
 
 use std::{
-    fs,
-    net::{IpAddr, UdpSocket},
+    borrow::BorrowMut,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use super::{
     conntrack::Conntrack,
     nft::{NftError, nft, queue_by},
+    rtnetlink::{Routing, RoutingError},
 };
 use crate::{
-    config::{Balancer, InterfaceName},
+    config::Balancer,
+    host::{self, Finding, Severity, Snapshot},
     plan::ruleset::QueueBy,
+    state::State,
 };
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Works, but otherwise than one might think.
-    Note,
-    /// Something that may be wanted will not work.
-    Warning,
-    /// Balancing cannot work.
-    Error,
-}
-
-/// Something that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What was looked at: a kernel part, or a sysctl by its full name.
-    pub name: String,
-    /// What was found.
-    pub value: String,
-    /// What is wanted.
-    pub wanted: String,
-    /// How bad it is.
-    pub severity: Severity,
-    /// What to do about it.
-    pub advice: String,
-}
 
 /// What was found on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// How this kernel can queue packets.
     pub queue_by: QueueBy,
-    /// Everything that is not as it should be, worst first.
-    pub findings: Vec<Finding>,
+    /// Parts of the kernel that are missing.
+    pub missing: Vec<Finding>,
 }
 
-/// Looks at this host, whose balancer has these settings.
+/// Looks for the parts of the kernel that a balancer with these settings needs.
 ///
 /// # Errors
 /// When there is no nft command.
@@ -65,42 +42,49 @@ pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
         match nft(part.name, &["-c", "-f", "-"], Some(part.text)) {
             Ok(_) => {}
             Err(NftError::Refused { message, .. }) => {
-                findings.push(missing(part.name, &first_line(&message), Severity::Error, part.module));
+                findings.push(missing(part.name, &first_line(&message), part.module));
             }
             Err(error) => return Err(error),
         }
     }
     let queue_by = queue_by()?;
     if queue_by == QueueBy::Xtables {
-        findings.push(Finding {
-            name: "nft_queue".to_owned(),
-            value: "missing".to_owned(),
-            wanted: "present".to_owned(),
-            severity: Severity::Note,
-            advice: "the NFQUEUE target of xtables is used instead (modules nft_compat, xt_NFQUEUE)"
-                .to_owned(),
-        });
+        let advice = "the NFQUEUE target of xtables is used instead (modules nft_compat, xt_NFQUEUE)";
+        findings.push(Finding::new(Severity::Note, "nft_queue", "missing", "present", advice.to_owned()));
     }
     findings.extend(connection_marks());
-    let host = Host { root: PathBuf::from("/") };
-    findings.extend(host.modules());
-    findings.extend(host.sysctls(&balancer.interfaces));
-    findings.extend(balancer.addresses().filter_map(address));
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    Ok(Probe { queue_by, findings })
+    findings.extend(Files::of_this_host().modules());
+    Ok(Probe { queue_by, missing: findings })
 }
 
-/// Whether tunnels can start and end at this address: only a socket of an address of this host can be bound to it.
-fn address(address: IpAddr) -> Option<Finding> {
-    let error = UdpSocket::bind((address, 0)).err()?;
-    Some(Finding {
-        name: "[balancer] address".to_owned(),
-        value: format!("{address} ({error})"),
-        wanted: "an address of this host".to_owned(),
-        severity: Severity::Warning,
-        advice: "what tunnels carry to it does not arrive, and firewalls may drop what comes from it"
-            .to_owned(),
-    })
+/// What this host does to packets, for a balancer with this state. What cannot be read is named in it.
+#[must_use]
+pub fn look(state: &State) -> Snapshot {
+    look_by(Routing::open(), state)
+}
+
+/// The same, by a connection to routing that is open already.
+pub fn look_with(routing: &mut Routing, state: &State) -> Snapshot {
+    look_by(Ok(routing), state)
+}
+
+fn look_by<R: BorrowMut<Routing>>(routing: Result<R, RoutingError>, state: &State) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    match routing.and_then(|mut routing| routing.borrow_mut().host()) {
+        Ok((links, locals)) => (snapshot.links, snapshot.locals) = (links, locals),
+        Err(error) => snapshot.unread.push(("the host's devices and addresses", error.to_string())),
+    }
+    let files = Files::of_this_host();
+    for path in host::settings(&state.balancer) {
+        if let Some(value) = files.setting(&path) {
+            snapshot.settings.insert(path, value);
+        }
+    }
+    match files.legacy() {
+        Ok(legacy) => snapshot.legacy = legacy,
+        Err(error) => snapshot.unread.push(("iptables-legacy", error.to_string())),
+    }
+    snapshot
 }
 
 /// A part of nf_tables, and a ruleset that needs it.
@@ -154,14 +138,10 @@ const NFT_HASH: NftPart = NftPart {
            chain c { meta mark set jhash ip saddr . ip daddr mod 3 seed 1 map @m; }\n}\n",
 };
 
-fn missing(name: &str, value: &str, severity: Severity, module: &str) -> Finding {
-    Finding {
-        name: name.to_owned(),
-        value: value.to_owned(),
-        wanted: "present".to_owned(),
-        severity,
-        advice: format!("kernel module {module}; Debian: package linux-image-amd64"),
-    }
+/// A part of the kernel without which nothing works.
+fn missing(name: &str, value: &str, module: &str) -> Finding {
+    let advice = format!("kernel module {module}; Debian: package linux-image-amd64");
+    Finding::new(Severity::Error, name, value, "present", advice).stopping_start()
 }
 
 /// Whether connection tracking can be asked, as is done for fragments.
@@ -170,20 +150,10 @@ fn connection_marks() -> Option<Finding> {
         Ok(conntrack) => conntrack.missing()?,
         Err(error) => error,
     };
-    Some(Finding {
-        name: "nf_conntrack_netlink".to_owned(),
-        value: format!("not answering ({error})"),
-        wanted: "present".to_owned(),
-        severity: Severity::Warning,
-        advice: "fragments of a flow may reach another backend than its whole packets once the table has changed; \
-                 kernel module nf_conntrack_netlink; Debian: package linux-image-amd64"
-            .to_owned(),
-    })
-}
-
-/// A sysctl that is 0 and should be 1.
-fn not_set(name: String, severity: Severity, advice: String) -> Finding {
-    Finding { name, value: "0".to_owned(), wanted: "1".to_owned(), severity, advice }
+    let advice = "fragments of a flow may reach another backend than its whole packets once the table has changed; \
+                  kernel module nf_conntrack_netlink; Debian: package linux-image-amd64";
+    let value = format!("not answering ({error})");
+    Some(Finding::new(Severity::Warning, "nf_conntrack_netlink", &value, "present", advice.to_owned()))
 }
 
 fn first_line(message: &str) -> String {
@@ -191,11 +161,15 @@ fn first_line(message: &str) -> String {
 }
 
 /// The files of a host.
-struct Host {
+struct Files {
     root: PathBuf,
 }
 
-impl Host {
+impl Files {
+    fn of_this_host() -> Self {
+        Self { root: PathBuf::from("/") }
+    }
+
     fn read(&self, path: &str) -> Option<String> {
         fs::read_to_string(self.root.join(path)).ok().map(|text| text.trim().to_owned())
     }
@@ -225,92 +199,34 @@ impl Host {
         let queue_is_there = self.exists("proc/net/netfilter/nfnetlink_queue");
         if !queue_is_there && self.module("nfnetlink_queue") == Some(false) {
             let name = "nfnetlink_queue";
-            findings.push(missing(name, "missing", Severity::Error, name));
+            findings.push(missing(name, "missing", name));
         }
         if !self.exists("dev/net/tun") {
             // Held fragments come back by it.
-            findings.push(missing("/dev/net/tun", "missing", Severity::Error, "tun"));
+            findings.push(missing("/dev/net/tun", "missing", "tun"));
         }
         findings
     }
 
-    fn sysctl(&self, name: &str) -> Option<u32> {
-        self.read(&format!("proc/sys/{}", name.replace('.', "/")))?.parse().ok()
+    /// A path below `/proc/sys`. Those of the network are of the namespace of the calling thread.
+    fn setting(&self, path: &str) -> Option<u32> {
+        self.read(&format!("proc/sys/{path}"))?.parse().ok()
     }
 
-    fn sysctls(&self, interfaces: &[InterfaceName]) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let mut expect = |name: &str, severity, advice: &str| {
-            if self.sysctl(name) == Some(0) {
-                findings.push(not_set(name.to_owned(), severity, format!("{advice}: sysctl -w {name}=1")));
-            }
-        };
-        expect("net.ipv4.ip_forward", Severity::Error, "IPv4 is not forwarded to backends");
-        expect("net.ipv6.conf.all.forwarding", Severity::Warning, "IPv6 is not forwarded to backends");
-        let loose = "net.netfilter.nf_conntrack_tcp_loose";
-        expect(
-            loose,
-            Severity::Error,
-            "connections are picked up at their second packet, which this forbids",
-        );
-        for name in ["net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"] {
-            if self.sysctl(name) == Some(1) {
-                findings.push(Finding {
-                    name: name.to_owned(),
-                    value: "1".to_owned(),
-                    wanted: "0".to_owned(),
-                    severity: Severity::Warning,
-                    advice: format!(
-                        "an ICMP error about a steered packet gets that packet's mark, and follows it to the backend \
-                         instead of reaching its sender (path MTU discovery fails): sysctl -w {name}=0"
-                    ),
-                });
+    /// The older iptables that have a table `filter` here.
+    fn legacy(&self) -> io::Result<Vec<&'static str>> {
+        let mut found = Vec::new();
+        for (program, file) in [("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")] {
+            let path = self.root.join("proc/thread-self/net").join(file);
+            match fs::read_to_string(path) {
+                Ok(tables) if tables.lines().any(|table| table == "filter") => found.push(program),
+                Ok(_) => {}
+                // Without its module there are no rules of it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
-        for interface in interfaces {
-            findings.extend(self.interface(interface));
-        }
-        findings
-    }
-
-    /// What keeps packets of this interface from being forwarded.
-    fn interface(&self, interface: &InterfaceName) -> Vec<Finding> {
-        let settings = format!("net/ipv4/conf/{interface}");
-        if !self.exists(format!("proc/sys/{settings}")) {
-            return vec![Finding {
-                name: format!("interface {interface}"),
-                value: "missing".to_owned(),
-                wanted: "present".to_owned(),
-                severity: Severity::Warning,
-                advice: "no packets to VIPs come in by it until it is there".to_owned(),
-            }];
-        }
-        let mut findings: Vec<Finding> = self.reverse_path_filter(interface).into_iter().collect();
-        let forwards = self.read(&format!("proc/sys/{settings}/forwarding"));
-        if self.sysctl("net.ipv4.ip_forward") == Some(1) && forwards.as_deref() == Some("0") {
-            let name = format!("net.ipv4.conf.{interface}.forwarding");
-            let advice = format!("IPv4 from it is not forwarded: sysctl -w {settings}/forwarding=1");
-            findings.push(not_set(name, Severity::Error, advice));
-        }
-        findings
-    }
-
-    /// The kernel uses the larger of the setting for all and the device's own.
-    fn reverse_path_filter(&self, interface: &InterfaceName) -> Option<Finding> {
-        let of = |device: &str| {
-            self.read(&format!("proc/sys/net/ipv4/conf/{device}/rp_filter"))?.parse::<u32>().ok()
-        };
-        let effective = of("all")?.max(of(interface.as_str())?);
-        (effective == 1).then(|| Finding {
-            name: format!("net.ipv4.conf.{interface}.rp_filter"),
-            value: "1 (the larger of it and net.ipv4.conf.all.rp_filter)".to_owned(),
-            wanted: "0 or 2".to_owned(),
-            severity: Severity::Warning,
-            advice: format!(
-                "packets of clients whose route leads elsewhere are dropped: sysctl -w \
-                 net/ipv4/conf/{interface}/rp_filter=2"
-            ),
-        })
+        Ok(found)
     }
 }
 
@@ -318,7 +234,7 @@ impl Host {
 mod tests {
     use super::*;
 
-    fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
+    fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Files) {
         let directory = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = directory.path().join(path);
@@ -326,18 +242,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let root = directory.path().to_owned();
-        (directory, Host { root })
-    }
-
-    fn names(findings: &[Finding]) -> Vec<&str> {
-        findings.iter().map(|finding| finding.name.as_str()).collect()
-    }
-
-    #[test]
-    fn an_address_of_somebody_else_is_found() {
-        assert_eq!(address([127, 0, 0, 1].into()), None);
-        let finding = address([192, 0, 2, 77].into()).unwrap();
-        assert!(finding.value.starts_with("192.0.2.77 ("), "{finding:?}");
+        (directory, Files { root })
     }
 
     #[test]
@@ -357,35 +262,18 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_stop_packets_are_found() {
-        let interfaces = [InterfaceName::new("eth1").unwrap(), InterfaceName::new("eth.2").unwrap()];
+    fn settings_and_older_tables_are_read() {
         let (_directory, host) = host(&[
-            ("proc/sys/net/ipv4/ip_forward", "1\n"),
-            ("proc/sys/net/ipv6/conf/all/forwarding", "0\n"),
-            ("proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0\n"),
-            ("proc/sys/net/ipv4/conf/all/rp_filter", "0\n"),
-            ("proc/sys/net/ipv4/conf/eth1/rp_filter", "2\n"),
-            ("proc/sys/net/ipv4/conf/eth1/forwarding", "0\n"),
             ("proc/sys/net/ipv4/conf/eth.2/rp_filter", "1\n"),
-            ("proc/sys/net/ipv4/conf/eth.2/forwarding", "1\n"),
-            ("proc/sys/net/ipv4/fwmark_reflect", "0\n"),
-            ("proc/sys/net/ipv6/fwmark_reflect", "1\n"),
+            ("proc/sys/net/ipv4/conf/eth.2/x", "one\n"),
+            ("proc/thread-self/net/ip_tables_names", "nat\nfilter\n"),
+            ("proc/thread-self/net/ip6_tables_names", "raw\n"),
         ]);
-        let expected = [
-            "net.ipv6.conf.all.forwarding",
-            "net.netfilter.nf_conntrack_tcp_loose",
-            "net.ipv6.fwmark_reflect",
-            "net.ipv4.conf.eth1.forwarding",
-            "net.ipv4.conf.eth.2.rp_filter",
-        ];
-        assert_eq!(names(&host.sysctls(&interfaces)), expected);
-    }
-
-    #[test]
-    fn what_is_not_there_yet_is_no_finding_but_an_interface_is() {
-        let (_directory, host) = host(&[]);
-        assert_eq!(names(&host.sysctls(&[])), [""; 0]);
-        assert_eq!(names(&host.sysctls(&[InterfaceName::new("eth1").unwrap()])), ["interface eth1"]);
-        assert_eq!(names(&host.modules()), ["/dev/net/tun"]);
+        assert_eq!(host.setting("net/ipv4/conf/eth.2/rp_filter"), Some(1));
+        assert_eq!(host.setting("net/ipv4/conf/eth.2/x"), None);
+        assert_eq!(host.setting("net/ipv4/ip_forward"), None);
+        assert_eq!(host.legacy().unwrap(), ["iptables"]);
+        let (_directory, bare) = self::host(&[]);
+        assert_eq!(bare.legacy().unwrap(), [""; 0]);
     }
 }

@@ -27,6 +27,7 @@ const KEYS: &[&str] = &[
     "gre_in",
     "rule_priority",
     "blackhole",
+    "allow_own_addresses",
     "kernel_entries",
 ];
 
@@ -97,6 +98,9 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     }
     if let Some(item) = table.take("blackhole") {
         balancer.blackhole = read_blackhole(reader, item);
+    }
+    if let Some(item) = table.take("allow_own_addresses") {
+        balancer.allow_own_addresses = item.bool(reader).unwrap_or(false);
     }
     if let Some(item) = table.take("kernel_entries") {
         balancer.kernel_entries = item.integer(reader, KERNEL_ENTRIES).unwrap_or(KERNEL_ENTRIES_DEFAULT);

@@ -18,7 +18,7 @@ fn the_template_and_its_parameters_fit() {
     let text = structure(QueueBy::Nft).text;
     assert!(!text.contains("{{"));
     assert!(text.contains("\t\tqueue flags bypass,fanout to 0-3\n"));
-    assert!(text.contains("\t\tqueue flags bypass to 10\n"));
+    assert!(text.contains("\t\tqueue flags bypass to 20199\n"));
     assert!(
         text.contains("ct mark & 0x0000ffff == @targets meta mark set ct mark counter name restored accept")
     );
@@ -118,7 +118,7 @@ fn with_every_packet_nothing_is_tracked_and_nothing_remembered() {
 #[test]
 fn one_queue_has_no_fanout() {
     let one = Structure::new(&Balancer::unconfigured(), QueueBy::Nft).unwrap();
-    assert!(one.text.contains("\t\tqueue flags bypass to 0\n"));
+    assert!(one.text.contains("\t\tqueue flags bypass to 20200\n"));
 }
 
 #[test]

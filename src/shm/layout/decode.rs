@@ -176,6 +176,11 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
             1 => Steering::EveryPacket,
             _ => return Err(RegionError::Corrupt("the steering")),
         },
+        allow_own_addresses: match head.allow_own_addresses {
+            0 => false,
+            1 => true,
+            _ => return Err(RegionError::Corrupt("allow_own_addresses")),
+        },
         gre_in: match head.gre_in {
             0 => false,
             1 if head.addresses & 3 != 0 => true,

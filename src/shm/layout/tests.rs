@@ -14,6 +14,7 @@ fn state() -> State {
         queues = '3-5'
         steering = 'every-packet'
         gre_in = true
+        allow_own_addresses = true
         kernel_entries = 777
         rule_priority = 9000
         blackhole = ['10.0.0.0/24', '1000::/112']

@@ -5,6 +5,8 @@
 //!
 //! What was asked for is never assumed to be there: [`Routing::converge`] reads everything back.
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
+mod host;
 mod inbound;
 #[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
 mod links;
@@ -29,6 +31,7 @@ use rtnetlink::{
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::host::{Link, Local};
 use crate::plan::{
     elements::FRAGMENTS_DEVICE,
     routing::{ALIAS_PREFIX, Desired, Device, Diff, DiffError, Note, Op, RoutingNow, diff},
@@ -163,6 +166,16 @@ impl Routing {
                 .map_err(|source| RoutingError::Read { what: "rules", source })?;
             Ok(RoutingNow { devices, routes, rules, foreign_main, foreign_rules, vrfs, underlay_mtu_bytes })
         })
+    }
+
+    /// The host's own devices, and what the kernel delivers to it.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn host(&mut self) -> Result<(BTreeMap<String, Link>, Vec<Local>), RoutingError> {
+        let Self { runtime, handle, .. } = self;
+        let read = |source| RoutingError::Read { what: "devices and addresses", source };
+        runtime.block_on(host::current(handle)).map_err(read)
     }
 
     /// Makes these changes, in this order.

@@ -109,7 +109,7 @@ fn is_ours(message: &RouteMessage) -> bool {
         && is_our_table(table(message), message.header.kind == RouteType::BlackHole)
 }
 
-fn table(message: &RouteMessage) -> u32 {
+pub(super) fn table(message: &RouteMessage) -> u32 {
     let attribute = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(*table),
         _ => None,
@@ -117,7 +117,7 @@ fn table(message: &RouteMessage) -> u32 {
     attribute.unwrap_or(u32::from(message.header.table))
 }
 
-fn prefix(message: &RouteMessage) -> Option<IpNet> {
+pub(super) fn prefix(message: &RouteMessage) -> Option<IpNet> {
     let to = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(to) => ip(to),
         _ => None,

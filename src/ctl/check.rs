@@ -1,0 +1,97 @@
+//! `check`: what is not as it should be, with an exit status as monitoring wants it: 0 nothing, 1 warnings, 2 errors.
+//!
+//! The region, whether an lbd follows it, and this host ([`crate::host`]). It needs no rights, and changes nothing.
+
+use serde::Serialize;
+
+use super::{Env, Status, daemon, error::CtlError};
+use crate::{
+    host::{self, Finding, Severity},
+    state::State,
+    sys::region::{Region, RegionName},
+};
+
+/// What `check --json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    /// "ok", or the worst severity; notes are ok.
+    status: &'static str,
+    findings: &'a [Finding],
+}
+
+/// `lbctl check`.
+pub(super) fn check(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
+    let mut findings = Vec::new();
+    match region(name) {
+        Ok((state, about)) => {
+            findings.extend(about);
+            findings.extend(host::judge(&state, &(env.look)(&state)));
+        }
+        Err(error) => {
+            let advice = error.to_string();
+            let name = format!("region \"{name}\"");
+            findings.push(Finding::new(
+                Severity::Error,
+                &name,
+                "unusable",
+                "a region that lbd follows",
+                advice,
+            ));
+        }
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let (status, worst) = match findings.first().map(|finding| finding.severity) {
+        Some(Severity::Error) => (Status::Errors, "error"),
+        Some(Severity::Warning) => (Status::Warnings, "warning"),
+        Some(Severity::Note) | None => (Status::Done, "ok"),
+    };
+    if json {
+        env.json(&Report { status: worst, findings: &findings })?;
+        return Ok(status);
+    }
+    for finding in &findings {
+        env.print(format_args!("{}: {finding}", finding.severity))?;
+    }
+    if status == Status::Done {
+        env.print(format_args!(
+            "ok: region \"{name}\" is followed, and nothing keeps packets from backends"
+        ))?;
+    }
+    Ok(status)
+}
+
+/// What the region says, and what is to be said about it and about who follows it.
+fn region(name: &RegionName) -> Result<(State, Vec<Finding>), CtlError> {
+    let mut region = Region::open(name)?;
+    let (live, state) = region.state()?;
+    let mut findings = Vec::new();
+    let mut found = |severity, what: &str, value: &str, wanted: &str, advice: String| {
+        findings.push(Finding::new(severity, what, value, wanted, advice));
+    };
+    if state.balancer.interfaces.is_empty() {
+        let advice = "nothing is steered: give the region a configuration (lbctl apply FILE)".to_owned();
+        found(Severity::Error, "interfaces", "empty", "where packets to VIPs come in", advice);
+    }
+    let (followed, adopted) = (region.is_followed()?, daemon::last(&mut region)?.adopted);
+    let once = daemon::once_command(name);
+    if !followed && adopted == 0 {
+        let advice =
+            format!("the kernel steers nothing yet: start lbd, or put it in force without one: {once}");
+        found(Severity::Error, "lbd", "not running", "following this region", advice);
+    } else if !followed {
+        let advice =
+            "the kernel goes on by itself; what others change in ruleset and routes is not mended: start lbd"
+                .to_owned();
+        found(Severity::Warning, "lbd", "not running", "following this region", advice);
+    }
+    if adopted != 0 && adopted < live.0 {
+        let advice = if followed {
+            "lbd has not taken it over yet, and goes on with the last good state: its log says why".to_owned()
+        } else {
+            format!("start lbd, or put it in force without one: {once}")
+        };
+        let value = format!("generation {live}, and {adopted} is in force");
+        found(Severity::Warning, "the region's state", &value, "in force", advice);
+    }
+    Ok((state, findings))
+}

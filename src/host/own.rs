@@ -1,0 +1,72 @@
+//! VIPs that are addresses of this host. The kernel's first rule delivers these here, whatever mark a packet has.
+
+use ipnet::IpNet;
+
+use super::{Finding, Local, Severity, Snapshot, is_everything};
+use crate::state::State;
+
+/// At most so many addresses are named in a finding.
+const NAMED_MAX: usize = 4;
+
+/// What this means, and what to do instead. `{vip}` is the VIP.
+const IS_LOCAL: &str = "the kernel keeps packets to it for itself, and no backend gets any: remove the address (ip address del {vip} \
+                        dev {device}). To announce it without: let the routing daemon announce a static route, or lbd's own \
+                        blackhole route (ip route show proto 201); with keepalived, hold an address that is no VIP and route \
+                        VIPs to it";
+const COVERS: &str = "what is sent to these from outside would be taken for a VIP's and dropped (ssh to this host, say): name \
+                      VIPs without them, or set `allow_own_addresses = true` in [balancer]; then they stay the host's own and \
+                      are not balanced";
+const COVERS_ALLOWED: &str = "these stay the host's own (allow_own_addresses) and are not balanced";
+
+/// The VIPs of a state that are, or have in them, addresses of this host.
+#[must_use]
+pub fn own_vips(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
+    let mut vips: Vec<IpNet> =
+        state.services.iter().flat_map(|service| service.vips.iter().copied()).collect();
+    vips.sort_unstable();
+    vips.dedup();
+    let allowed = state.balancer.allow_own_addresses;
+    vips.iter().filter_map(|vip| own_vip(vip, allowed, snapshot)).collect()
+}
+
+/// Those that `base` has not got already, as far as they are errors: a change that brings them should not be made.
+#[must_use]
+pub fn new_own_vips(base: &State, next: &State, snapshot: &Snapshot) -> Vec<Finding> {
+    let known = own_vips(base, snapshot);
+    let new = own_vips(next, snapshot).into_iter();
+    new.filter(|finding| finding.severity == Severity::Error && !known.contains(finding)).collect()
+}
+
+fn own_vip(vip: &IpNet, allowed: bool, snapshot: &Snapshot) -> Option<Finding> {
+    if is_everything(vip) {
+        return None;
+    }
+    let name = format!("VIP {vip}");
+    if let Some(local) = snapshot.locals.iter().find(|local| local.net.contains(vip)) {
+        let value = format!("{} of this host, on {}", local.kind, local.device);
+        let advice = IS_LOCAL.replace("{vip}", &vip.to_string()).replace("{device}", &local.device);
+        let finding = Finding::new(Severity::Error, &name, &value, "an address of no host", advice);
+        return Some(finding.stopping_start());
+    }
+    let inside: Vec<&Local> = snapshot.locals.iter().filter(|local| vip.contains(&local.net)).collect();
+    if inside.is_empty() {
+        return None;
+    }
+    let mut named: Vec<String> = inside
+        .iter()
+        .take(NAMED_MAX)
+        .map(|local| format!("{} ({})", local.net.addr(), local.device))
+        .collect();
+    if inside.len() > NAMED_MAX {
+        named.push(format!("and {} more", inside.len() - NAMED_MAX));
+    }
+    let value = format!("a prefix with addresses of this host in it: {}", named.join(", "));
+    let finding = |severity, advice: &str| {
+        Finding::new(severity, &name, &value, "a prefix without these", advice.to_owned())
+    };
+    Some(if allowed {
+        finding(Severity::Note, COVERS_ALLOWED)
+    } else {
+        finding(Severity::Error, COVERS).stopping_start()
+    })
+}
