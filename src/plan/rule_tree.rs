@@ -439,7 +439,7 @@ mod tests {
     fn apply(rules: &mut Vec<Rule>, step: Step) {
         match step {
             Step::Add(rule) => {
-                rules.insert(rules.partition_point(|other| other.priority <= rule.priority), rule)
+                rules.insert(rules.partition_point(|other| other.priority <= rule.priority), rule);
             }
             Step::Remove(rule) => _ = rules.remove(rules.iter().position(|other| *other == rule).unwrap()),
         }

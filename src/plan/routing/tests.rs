@@ -371,7 +371,7 @@ fn an_alias_fits_into_the_kernel() {
     let cut = alias(&names);
     assert!(cut.len() == ALIAS_BYTES_MAX && cut.ends_with("..."), "{cut}");
     let full = "x".repeat(ALIAS_BYTES_MAX - "synrail: ".len());
-    assert_eq!(alias(&[full.clone()]), format!("synrail: {full}"));
+    assert_eq!(alias(std::slice::from_ref(&full)), format!("synrail: {full}"));
     assert!(alias(&[full + "y"]).ends_with("xxx..."));
     // No name has such characters today; a cut amid one would end lbd.
     assert!(alias(&["ä".repeat(200)]).len() <= ALIAS_BYTES_MAX);

@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# proves: with an underlay of 1280 and 1300 bytes IPv4 and IPv6 pass in every tunnel; an underlay that shrinks is followed
+#
+# A device with less than 1280 bytes has no IPv6, and tunnels over 1280 bytes leave less. Offloads are off, so that packets
+# are as large on the wire as their senders make them.
+# topology: dsr:servers=5
+# needs: queue conntrack gre ip6gre ip6tnl gue traffic
+# limit_s: 200
+
+ENCAPS=(gre ipip gue ip6gre ip6tnl)
+underlay_takes() { # BYTES
+    local place
+    for place in lb201 s1 s2 s3 s4 s5; do ip -netns "$place" link set eth1 mtu "$1"; done
+}
+for place in client:eth0 s1:eth1 s2:eth1 s3:eth1 s4:eth1 s5:eth1; do in_ns "${place%:*}" ethtool -K "${place#*:}" tso off gso off; done
+underlay_takes 1280
+{
+    config_balancer lb201
+    for n in 1 2 3 4 5; do
+        config_service "${ENCAPS[n - 1]}" "10.0.0.$n/32 1000::$n/128" "tcp udp" "$PORT"
+        config_servers "$n" "$n" "${ENCAPS[n - 1]}"
+    done
+} > lb201.toml
+balancer_start lb201 lb201.toml
+for n in 1 2 3 4 5; do
+    backends_up lb201 "${ENCAPS[n - 1]}" "$n" "$n"
+    servers_up "$n" "$n" "10.0.0.$n:$PORT" "[1000::$n]:$PORT"
+done
+# The servers' answers ask clients for segments that fit into 1500 bytes; larger ones than fit here are what is tried.
+mtu_of() { ip -netns lb201 -json link show "$1" | gojq '.[0].mtu'; }
+uploads() { # UNDERLAY
+    local n address
+    for n in 1 2 3 4 5; do
+        for address in "10.0.0.$n:$PORT" "[1000::$n]:$PORT"; do
+            traffic_to transfer "$address" --upload 300000 --timeout-ms 20000
+            expect_eq "bytes uploaded by ${ENCAPS[n - 1]} over $1 to $address" "$(field "$REPLY" .bytes)" 300000
+        done
+        # Nothing in a datagram says that it must not be fragmented, and no ICMP error reaches who sends only one.
+        traffic_to fragments "10.0.0.$n:$PORT" --datagrams 20 --concurrency 5 --timeout-ms 20000
+        expect_eq "fragmented datagrams by ${ENCAPS[n - 1]} over $1, of 20" "$(field "$REPLY" .messages)" 20
+    done
+}
+for n in 1 2 3 4 5; do expect_eq "MTU of sr-$n over 1280" "$(mtu_of "sr-$n")" 1280; done
+uploads 1280
+
+underlay_takes 1500
+mtus() { for n in 1 2 3 4 5; do mtu_of "sr-$n"; done | paste -sd ' '; }
+grown() { [[ $(mtus) == "1476 1480 1468 1456 1460" ]]; }
+wait_until 40 "the tunnels have grown with the underlay" grown
+underlay_takes 1300
+shrunk() { [[ $(mtus) == "1280 1280 1280 1280 1280" ]]; }
+wait_until 40 "the tunnels have shrunk with the underlay" shrunk
+expect_grep "lbd says so" 'they are mended.*(MTU 1280|in fragments)|(MTU 1280|in fragments).*they are mended' lb201.lbd.log
+uploads 1300
