@@ -1,6 +1,7 @@
 //! The command line. Scripts rely on it: names and meanings stay, new options have defaults.
 
 mod common;
+mod forge;
 mod fragments;
 mod hold;
 mod picture;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use self::common::address;
 pub(crate) use self::common::{Client, Messages, Output, Remote};
+pub(crate) use self::forge::{ForgeArgs, Forged};
 pub(crate) use self::fragments::{FragmentsArgs, Incomplete};
 pub(crate) use self::hold::HoldArgs;
 pub(crate) use self::picture::{AnalyzeArgs, GraphArgs};
@@ -58,6 +60,9 @@ pub(crate) enum Command {
     /// Transfer many bytes and check each
     #[command(after_help = TRANSFER_EXAMPLES)]
     Transfer(TransferArgs),
+    /// Send packets as a stranger would: segments, datagrams and ICMP errors with any source; needs root
+    #[command(after_help = forge::EXAMPLES)]
+    Forge(ForgeArgs),
     /// Say what reports tell: losses between the events of a run, and by server
     #[command(after_help = picture::ANALYZE_EXAMPLES)]
     Analyze(AnalyzeArgs),
@@ -122,6 +127,9 @@ pub(crate) struct TransferArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) direction: Direction,
+    /// Send a FIN right behind the question, and take the answer on the half-closed connection
+    #[arg(long, requires = "download")]
+    pub(crate) half_close: bool,
     /// From this address (default: the system chooses)
     #[arg(long, value_name = "ADDR")]
     source: Option<IpAddr>,

@@ -53,6 +53,7 @@ pub(crate) struct Link {
     timeout: Duration,
     number: u64,
     sent: u64,
+    half_closed: bool,
     server: Option<Name>,
     out: Vec<u8>,
     body: Vec<u8>,
@@ -72,6 +73,7 @@ impl Link {
             timeout: target.timeout,
             number,
             sent: 0,
+            half_closed: false,
             server: None,
             out: Vec::new(),
             body: Vec::new(),
@@ -128,9 +130,14 @@ impl Link {
         }
     }
 
-    /// Asks for a stream; [`Link::download`] then receives it. Returns the server's name.
-    pub(crate) async fn ask_download(&mut self, extent: Extent) -> Result<Name, Fault> {
-        let sent = self.send(&Request::Download(extent)).await;
+    /// Asks for a stream; [`Link::download`] then receives it. With `last` it says that it will ask nothing more (FIN)
+    /// before there is an answer. Returns the server's name.
+    pub(crate) async fn ask_download(&mut self, extent: Extent, last: bool) -> Result<Name, Fault> {
+        let mut sent = self.send(&Request::Download(extent)).await;
+        if last && sent.is_ok() {
+            sent = self.stream.shutdown().await;
+            self.half_closed = true;
+        }
         let deadline = self.timeout;
         let kind = timeout(deadline, self.receive(sent)).await.map_err(|_| Fault::NoAnswer)??;
         match Reply::decode(kind, &self.body) {
@@ -204,6 +211,7 @@ impl Link {
         let deadline = self.timeout;
         let end = async {
             match how {
+                _ if self.half_closed => {}
                 Closing::Server => self.send(&Request::Bye).await?,
                 Closing::Client | Closing::Reset => self.stream.shutdown().await?,
             }

@@ -5,10 +5,10 @@
 //! opened (`failed`), what broke (`lost`) and what changed its server (`moved`). The files, in the order of use:
 //!
 //! - `cli` the command line; `run` the frame around each client: limits, progress, signals, report, exit status
-//! - `connect` `hold` `udp` `transfer` `fragments` (and `flood`) the clients; `server` `answering` their peer
+//! - `connect` `hold` `udp` `transfer` `fragments` (and `flood`) the clients; `forge` packets that no client sends; `server` `answering` their peer
 //! - `link` a client's connection, `line` that or a flow; `pace` rates and concurrency; `socket` socket options; `raw`
 //!   packets as they are; `follow` the event file
-//! - `frame` `datagram` `stream` `cidr` `name` pure: bytes to facts and back; `packet` `plan` `draw` for fragments
+//! - `frame` `datagram` `stream` `cidr` `name` pure: bytes to facts and back; `packet` `plan` `draw` for fragments, `segment` for `forge`
 //! - `tally` what is counted, `history` when, `limits` how fast and why no faster, `fault` what can go wrong, `report`
 //!   what is said of it all; `clock`
 //! - `analyze` `graph` what reports tell, `reported` a report read again
@@ -27,6 +27,7 @@ mod draw;
 mod fault;
 mod flood;
 mod follow;
+mod forge;
 mod fragments;
 mod frame;
 mod graph;
@@ -43,6 +44,7 @@ mod raw;
 mod report;
 mod reported;
 mod run;
+mod segment;
 mod server;
 mod socket;
 mod stream;
@@ -83,6 +85,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Udp(args) => udp::run(args).await,
             Command::Fragments(args) => fragments::run(args).await,
             Command::Transfer(args) => transfer::run(args).await,
+            Command::Forge(args) => forge::run(args).await,
             Command::Analyze(args) => analyze::run(&args),
             Command::Graph(args) => graph::run(&args),
         }

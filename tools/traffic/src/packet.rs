@@ -16,7 +16,7 @@ pub(crate) const TRANSPORT_HEADER_BYTES: usize = 8;
 pub(crate) const OPTIONS_BYTES: usize = 8;
 
 const UDP: u8 = 17;
-const ICMP: u8 = 1;
+pub(crate) const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 const FRAGMENT: u8 = 44;
@@ -105,6 +105,17 @@ impl Whole {
         Self { source, destination, id, extensions, protocol, fragmentable }
     }
 
+    /// One whose part that can be cut is `bytes`, of this protocol.
+    pub(crate) fn carrying(
+        source: IpAddr,
+        destination: IpAddr,
+        id: u32,
+        protocol: u8,
+        bytes: Vec<u8>,
+    ) -> Self {
+        Self { source, destination, id, extensions: Extensions::None, protocol, fragmentable: bytes }
+    }
+
     /// The packet with this piece.
     pub(crate) fn packet(&self, piece: Piece) -> Vec<u8> {
         let Piece { offset, length } = piece;
@@ -176,7 +187,7 @@ fn options(next: u8) -> [u8; OPTIONS_BYTES] {
     [next, 0, 1, 4, 0, 0, 0, 0]
 }
 
-fn pseudo_header(from: SocketAddr, to: SocketAddr, protocol: u8, length: u16) -> Vec<u8> {
+pub(crate) fn pseudo_header(from: SocketAddr, to: SocketAddr, protocol: u8, length: u16) -> Vec<u8> {
     let mut header = octets(from.ip());
     header.extend(octets(to.ip()));
     header.extend([0, protocol]);
@@ -192,7 +203,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// The Internet checksum (RFC 1071) of the parts behind each other; all but the last have even lengths.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let pairs = parts.iter().flat_map(|part| part.chunks(2));
     let mut sum: u32 =
         pairs.map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum();

@@ -43,7 +43,7 @@ async fn transfer(
         mismatch
     } else {
         let extent = Extent { length: args.direction.download.unwrap_or(0), seed };
-        tally.served_by(&link.ask_download(extent).await?);
+        tally.served_by(&link.ask_download(extent, args.half_close).await?);
         link.download(extent, moved).await?
     };
     found.set(mismatch);
