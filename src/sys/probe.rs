@@ -1,8 +1,8 @@
 //! What the host lacks: parts of the kernel, and settings that synrail depends on. Reads only, sets nothing; what it
 //! finds is a value that lbd prints, and that `lbctl check` may.
 //!
-//! Parts of nf_tables are asked for with `nft -c`: the kernel takes a small ruleset, loads the modules it needs,
-//! and throws it away before anything is in force. Files are read below a root that tests replace.
+//! Parts of nf_tables are asked for with `nft -c`, in a network namespace where nothing else is: the kernel takes a small
+//! ruleset, loads the modules it needs, and throws it away before anything is in force. Files are read below a root that tests replace.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     conntrack::Conntrack,
-    nft::{NftError, nft, queue_by},
+    nft::{ForeignChain, Hook, NftError, check, foreign_drops, queue_by},
 };
 use crate::{
     config::{Balancer, InterfaceName},
@@ -61,13 +61,11 @@ pub struct Probe {
 pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
     let mut findings = Vec::new();
     let copies = (balancer.kernel_entries > 0).then_some(&NFT_HASH);
-    for part in NFT_PARTS.iter().chain(copies) {
-        match nft(part.name, &["-c", "-f", "-"], Some(part.text)) {
-            Ok(_) => {}
-            Err(NftError::Refused { message, .. }) => {
-                findings.push(missing(part.name, &first_line(&message), Severity::Error, part.module));
-            }
-            Err(error) => return Err(error),
+    let parts: Vec<&NftPart> = NFT_PARTS.iter().chain(copies).collect();
+    let texts: Vec<&str> = parts.iter().map(|part| part.text).collect();
+    for (part, answer) in parts.iter().zip(check("a part of nf_tables", &texts)?) {
+        if let Err(message) = answer {
+            findings.push(missing(part.name, &first_line(&message), Severity::Error, part.module));
         }
     }
     let queue_by = queue_by()?;
@@ -82,6 +80,7 @@ pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
         });
     }
     findings.extend(connection_marks());
+    findings.extend(foreign_rules());
     let host = Host { root: PathBuf::from("/") };
     findings.extend(host.modules());
     findings.extend(host.sysctls(&balancer.interfaces));
@@ -161,6 +160,31 @@ fn missing(name: &str, value: &str, severity: Severity, module: &str) -> Finding
         wanted: "present".to_owned(),
         severity,
         advice: format!("kernel module {module}; Debian: package linux-image-amd64"),
+    }
+}
+
+/// What rules of other programs may do to packets to VIPs. Nothing, where the kernel does not tell.
+#[must_use]
+pub fn foreign_rules() -> Vec<Finding> {
+    foreign_drops().unwrap_or_default().iter().map(foreign_rule).collect()
+}
+
+fn foreign_rule(found: &ForeignChain) -> Finding {
+    let ForeignChain { family, table, chain, hook, .. } = found;
+    let what = match hook {
+        Hook::Prerouting => "packets to VIPs are",
+        Hook::Forward => "packets on their way to a backend are",
+        Hook::Input => "what tunnels carry to this host (gre_in, other balancers of the tier) is",
+    };
+    Finding {
+        name: format!("chain {chain} of nft table {family} {table}, hook {hook}"),
+        value: "policy drop".to_owned(),
+        wanted: "policy accept, or a rule that accepts".to_owned(),
+        severity: Severity::Warning,
+        advice: format!(
+            "{what} dropped there unless a rule accepts them: accept what goes to VIPs by its addresses, not by ct state, \
+             which does not know flows that are seen in one direction"
+        ),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     balance::service::{AddressRange, Claim},
     config::{Balancer, Encap, InterfaceName, Path, PortRange, QueueRange, Timeouts},
     ids::MarkMask,
-    plan::elements::Claims,
+    plan::elements::{Claims, SetName},
     state::State,
     sys::namespace::in_namespace,
 };

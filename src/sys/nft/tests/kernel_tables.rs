@@ -250,9 +250,8 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
         // Whoever starts anew reads the same, and nothing is to do.
         assert_eq!(Tables::default().apply(&first.ruleset.tables).unwrap(), 0);
         let names = |of: &str| {
-            let listing = read_listing().unwrap().unwrap();
-            let chains = listing.chains.into_iter().map(|chain| chain.name);
-            chains.chain(listing.maps).filter(|name| name.contains(of)).count()
+            let (chains, maps) = Reader::open().unwrap().names().unwrap();
+            chains.into_iter().chain(maps).filter(|name| name.contains(of)).count()
         };
         assert_eq!([names("web"), names("near"), names("any")], [3, 3, 3]);
 
