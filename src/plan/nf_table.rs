@@ -19,7 +19,7 @@ use std::{
 const NF_ACCEPT: u32 = 1;
 
 /// A table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Image {
     /// Whether its base chains are out of force (`flags dormant`).
     pub dormant: bool,
@@ -32,8 +32,10 @@ pub struct Image {
 }
 
 /// A chain.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Chain {
+    /// Among all chains: those of one hook and priority are met in this order.
+    pub place: usize,
     /// Type, hook and priority of a base chain.
     pub base: Option<Vec<u8>>,
     /// Of a base chain.
@@ -69,6 +71,8 @@ pub struct Expression {
 /// A set or map.
 #[derive(Clone, Debug, Default)]
 pub struct Set {
+    /// Among all sets, for who lists them.
+    pub place: usize,
     /// Its attributes, but for name and comment.
     pub declaration: Vec<u8>,
     /// Of these, the kind of its elements: where it is the same, one set can have the other's.
@@ -84,8 +88,10 @@ pub struct Set {
 }
 
 /// A counter, `ct timeout` or another object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Object {
+    /// Among all objects, for who lists them.
+    pub place: usize,
     /// Its attributes; as it begins, if it counts.
     pub data: Vec<u8>,
     /// Whether what begins under it goes on using it: it stays when nobody wants it any more.
@@ -150,7 +156,7 @@ impl fmt::Display for Difference {
 }
 
 /// One thing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
     /// There is no table yet.
     AddTable,
@@ -179,7 +185,7 @@ pub enum Step<'a> {
 }
 
 /// What leads to a table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Change<'a> {
     /// What is not as it should be.
     pub differences: Vec<Difference>,
@@ -213,7 +219,7 @@ pub fn change<'a>(current: Option<&'a Image>, wanted: &'a Image, tolerated: Tole
     let sets_go = sets(&mut change, current, wanted, &left);
     let objects_go = objects(&mut change, current, wanted, &left);
     chains(&mut change, current, wanted, &left, sets_go || objects_go);
-    change.steps.sort_by_key(Step::phase);
+    change.steps.sort_by_key(|step| (step.phase(), step.place()));
     change
 }
 
@@ -232,6 +238,24 @@ impl Step<'_> {
             Self::AddSet(..) => 7,
             Self::KeepElements(..) | Self::FillSet(..) => 8,
             Self::AddRules(..) => 9,
+        }
+    }
+
+    /// What is added comes in the order of the text.
+    fn place(&self) -> usize {
+        match self {
+            Self::AddChain(_, chain) => chain.place,
+            Self::AddSet(_, set) => set.place,
+            Self::AddObject(_, _, object) => object.place,
+            Self::AddTable
+            | Self::FlushChain(_)
+            | Self::DeleteSet(_)
+            | Self::DeleteObject(..)
+            | Self::DeleteChain(_)
+            | Self::SetPolicy(..)
+            | Self::KeepElements(..)
+            | Self::FillSet(..)
+            | Self::AddRules(..) => 0,
         }
     }
 }
@@ -302,7 +326,7 @@ fn objects<'a>(
     let mut gone = false;
     for ((kind, name), object) in &wanted.objects {
         match current.objects.get(&(*kind, name.clone())) {
-            Some(is) if is == object => continue,
+            Some(is) if is.data == object.data => continue,
             None => change.tell(Thing::Object(name.clone()), format!("object {name} is missing")),
             Some(_) => {
                 change.tell(Thing::Object(name.clone()), format!("object {name} is declared otherwise"));

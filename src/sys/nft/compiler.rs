@@ -29,7 +29,7 @@ static COMPILED: Mutex<Vec<(String, Arc<Image>)>> = Mutex::new(Vec::new());
 /// that names its structure.
 pub(super) fn compile(ruleset: &Ruleset) -> Result<Image, NftError> {
     let Ruleset { structure, tables, .. } = ruleset;
-    let of_structure = format!("{} {:?}", structure.text, structure.native);
+    let of_structure = made_from(structure);
     let mut found = recall(&of_structure);
     let missing: Vec<&KernelTable> = tables.iter().filter(|table| recall(&table.text).is_none()).collect();
     if found.is_none() || !missing.is_empty() {
@@ -59,6 +59,17 @@ pub(crate) fn check(what: &'static str, texts: &[&str]) -> Result<Vec<Result<(),
         Err(error) => Err(error),
     };
     in_empty_namespace(|| texts.iter().map(check).collect()).map_err(NftError::NoNamespace)?
+}
+
+/// Whether all of this ruleset is remembered.
+#[cfg(test)]
+pub(super) fn is_compiled(Ruleset { structure, tables, .. }: &Ruleset) -> bool {
+    recall(&made_from(structure)).is_some() && tables.iter().all(|table| recall(&table.text).is_some())
+}
+
+/// All that the structure is made from.
+fn made_from(structure: &Structure) -> String {
+    format!("{} {:?}", structure.text, structure.native)
 }
 
 fn recall(made_from: &str) -> Option<Arc<Image>> {

@@ -139,6 +139,7 @@ impl Reader {
             let mut kind = only(set, &SET_KIND);
             kind.extend((flags & (NFT_SET_INTERVAL | NFT_SET_MAP)).to_be_bytes());
             let read = Set {
+                place: sets.len(),
                 declaration: only(set, &SET_ATTRIBUTES),
                 kind,
                 size: size.unwrap_or(0),
@@ -161,7 +162,7 @@ impl Reader {
             } else {
                 attribute(object, NFTA_OBJ_DATA)?.to_vec()
             };
-            let read = Object { data, outlives: kind == NFT_OBJECT_CT_TIMEOUT };
+            let read = Object { place: objects.len(), data, outlives: kind == NFT_OBJECT_CT_TIMEOUT };
             objects.insert((kind, text(object, NFTA_OBJ_NAME)?.to_owned()), read);
             Some(())
         })?;
@@ -175,8 +176,8 @@ impl Reader {
             let base = attribute(chain, NFTA_CHAIN_HOOK).is_some();
             let base = base.then(|| only(chain, &[NFTA_CHAIN_HOOK, NFTA_CHAIN_TYPE]));
             let policy = number(chain, NFTA_CHAIN_POLICY);
-            chains
-                .insert(text(chain, NFTA_CHAIN_NAME)?.to_owned(), Chain { base, policy, rules: Vec::new() });
+            let read = Chain { place: chains.len(), base, policy, rules: Vec::new() };
+            chains.insert(text(chain, NFTA_CHAIN_NAME)?.to_owned(), read);
             Some(())
         })?;
         Ok(chains)

@@ -3,6 +3,7 @@
 
 mod batches;
 mod kernel_tables;
+mod mended;
 mod packets;
 mod steering;
 
