@@ -1,8 +1,8 @@
 //! What the host lacks: parts of the kernel; and what else is on it, as a snapshot that [`crate::host`] judges. Reads only,
 //! sets nothing.
 //!
-//! Parts of nf_tables are asked for with `nft -c`: the kernel takes a small ruleset, loads the modules it needs,
-//! and throws it away before anything is in force. Files are read below a root that tests replace.
+//! Parts of nf_tables are asked for with `nft -c`, in a network namespace where nothing else is: the kernel takes a small
+//! ruleset, loads the modules it needs, and throws it away before anything is in force. Files are read below a root that tests replace.
 
 use std::{
     borrow::BorrowMut,
@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     conntrack::Conntrack,
-    nft::{NftError, nft, queue_by},
+    nft::{NftError, check, foreign_drops, queue_by},
     rtnetlink::{Routing, RoutingError},
 };
 use crate::{
@@ -38,13 +38,11 @@ pub struct Probe {
 pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
     let mut findings = Vec::new();
     let copies = (balancer.kernel_entries > 0).then_some(&NFT_HASH);
-    for part in NFT_PARTS.iter().chain(copies) {
-        match nft(part.name, &["-c", "-f", "-"], Some(part.text)) {
-            Ok(_) => {}
-            Err(NftError::Refused { message, .. }) => {
-                findings.push(missing(part.name, &first_line(&message), part.module));
-            }
-            Err(error) => return Err(error),
+    let parts: Vec<&NftPart> = NFT_PARTS.iter().chain(copies).collect();
+    let texts: Vec<&str> = parts.iter().map(|part| part.text).collect();
+    for (part, answer) in parts.iter().zip(check("a part of nf_tables", &texts)?) {
+        if let Err(message) = answer {
+            findings.push(missing(part.name, &first_line(&message), part.module));
         }
     }
     let queue_by = queue_by()?;
@@ -79,6 +77,10 @@ fn look_by<R: BorrowMut<Routing>>(routing: Result<R, RoutingError>, state: &Stat
         if let Some(value) = files.setting(&path) {
             snapshot.settings.insert(path, value);
         }
+    }
+    match foreign_drops() {
+        Ok(drops) => snapshot.drops = drops,
+        Err(error) => snapshot.unread.push(("filters of other programs in nf_tables", error.to_string())),
     }
     match files.legacy() {
         Ok(legacy) => snapshot.legacy = legacy,
