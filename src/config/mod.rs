@@ -16,8 +16,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use balancer::{
-    Balancer, FragmentLimits, HASH_SEED_DEFAULT, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT, Steering, TIER_MAX,
-    TierMember, Timeouts, TracerSettings,
+    Balancer, FragmentLimits, HASH_SEED_DEFAULT, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT, PMTU_FLOOR,
+    PMTU_FLOOR_DEFAULT, Steering, TIER_MAX, TierMember, Timeouts, TracerSettings,
 };
 pub use prime::{TableSize, TableSizeError};
 pub use reader::{ConfigError, ConfigErrors};

@@ -73,7 +73,8 @@ struct Head {
     /// 0 syn-only, 1 every-packet.
     steering: u8,
     gre_in: u8,
-    reserved: [u8; 10],
+    pmtu_floor: u16,
+    reserved: [u8; 8],
 }
 
 /// A [`Name`], padded with zeros.
@@ -208,7 +209,8 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
             Steering::EveryPacket => 1,
         },
         gre_in: u8::from(balancer.gre_in),
-        reserved: [0; 10],
+        pmtu_floor: balancer.pmtu_floor,
+        reserved: [0; 8],
     };
     let mut bytes = Vec::with_capacity(size_of::<Head>() + entries * 2 + (1 << 16));
     bytes.extend(head.as_bytes());

@@ -45,7 +45,7 @@ with_lbd "lbd works"
 balancer_freeze lb201
 without_lbd "lbd is stopped"
 expect_ge "milliseconds that it hangs, as lbctl show says" "$(hangs | gojq .process_ms)" 900
-fragments_all 5 --bytes 4000
+fragments_all 5
 balancer_thaw lb201
 with_lbd "lbd goes on"
 expect_grep "the log says that it was stopped" 'lbd was stopped' lb201.lbd.log
@@ -62,7 +62,7 @@ with_lbd "the worker goes on"
 freeze_worker 10
 wait_until 10 "the worker of fragments hangs" hanging 10
 wait_until 3 "fragments are put together" lease_over lb201 fragments
-fragments_all 5 --bytes 4000
+fragments_all 5
 connect_all 5
 thaw_worker
 wait_until 20 "fragments are queued again" lease_holds lb201 fragments

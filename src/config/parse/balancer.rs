@@ -3,8 +3,8 @@
 use super::{Item, NAME, Reader, Table, port_range, read_addresses};
 use crate::{
     config::{
-        Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT, Name, QueueRange,
-        Steering, Timeouts,
+        Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT, Name, PMTU_FLOOR,
+        PMTU_FLOOR_DEFAULT, QueueRange, Steering, Timeouts,
     },
     ids::{MarkMask, QUEUES_MAX, QueueNum},
 };
@@ -23,6 +23,7 @@ const KEYS: &[&str] = &[
     "steering",
     "gre_in",
     "kernel_entries",
+    "pmtu_floor",
 ];
 
 pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {
@@ -84,6 +85,9 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     }
     if let Some(item) = table.take("kernel_entries") {
         balancer.kernel_entries = item.integer(reader, KERNEL_ENTRIES).unwrap_or(KERNEL_ENTRIES_DEFAULT);
+    }
+    if let Some(item) = table.take("pmtu_floor") {
+        balancer.pmtu_floor = item.integer(reader, PMTU_FLOOR).unwrap_or(PMTU_FLOOR_DEFAULT);
     }
     table.finish(reader, KEYS);
     balancer.name = name?;
