@@ -5,7 +5,7 @@
 # the backends s1 and s2 are reached by GRE over IPv4, s3 and s4 by GRE over IPv6.
 # topology: dsr:servers=4
 # needs: queue conntrack gre traffic
-# limit_s: 300
+# limit_s: 400
 
 {
     config_balancer lb201
@@ -69,7 +69,7 @@ learned() {
 told() { counter_of client told unreachable; }
 
 connect_all 10
-forge unreachable 200 tunnel_error
+forge unreachable 30 tunnel_error
 connect_all 20
 for mtu in 68 552 1279; do forge "$mtu" 1 tunnel_too_big_refused; done
 expect_eq "path MTUs that forged errors below the floor have lowered" "$(learned)" ""
