@@ -49,6 +49,8 @@ pub struct Balancer {
     pub allow_own_addresses: bool,
     /// How many entries of services' tables the kernel holds as well, for when lbd does not decide; see [`KERNEL_ENTRIES`].
     pub kernel_entries: u32,
+    /// What an ICMP error may lower the path MTU to a backend to, in bytes; see [`PMTU_FLOOR`].
+    pub pmtu_floor: u16,
     /// Who may trace packets.
     pub tracer: TracerSettings,
 }
@@ -160,6 +162,11 @@ pub const KERNEL_ENTRIES_DEFAULT: u32 = 1 << 20;
 
 /// The queue for fragments when none is configured: below that for new flows, so that those may become many.
 pub(super) const FRAGMENT_QUEUE_DEFAULT: QueueNum = QueueNum(20199);
+/// Allowed values of [`Balancer::pmtu_floor`]. Below the least one the kernel goes in no case (`net.ipv4.route.min_pmtu`),
+/// and over IPv6 not below 1280.
+pub const PMTU_FLOOR: RangeInclusive<u16> = 552..=u16::MAX;
+/// What it is when it is not configured: what IPv6 asks of any link, and what clients' packets of 1200 bytes need.
+pub const PMTU_FLOOR_DEFAULT: u16 = 1280;
 
 /// Seed of the flow hash when none is configured.
 pub const HASH_SEED_DEFAULT: u32 = 0xcafe_babe;
@@ -203,6 +210,7 @@ impl Balancer {
             blackhole: Vec::new(),
             allow_own_addresses: false,
             kernel_entries: KERNEL_ENTRIES_DEFAULT,
+            pmtu_floor: PMTU_FLOOR_DEFAULT,
             tracer: TracerSettings::default(),
         }
     }

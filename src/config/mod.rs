@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 pub use balancer::{
     BLACKHOLE_MAX, Balancer, FragmentLimits, HASH_SEED_DEFAULT, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT,
-    RULE_PRIORITY, Steering, TIER_MAX, TierMember, Timeouts, TracerSettings,
+    PMTU_FLOOR, PMTU_FLOOR_DEFAULT, RULE_PRIORITY, Steering, TIER_MAX, TierMember, Timeouts, TracerSettings,
 };
 pub use prime::{TableSize, TableSizeError};
 pub use reader::{ConfigError, ConfigErrors};

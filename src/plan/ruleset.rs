@@ -22,6 +22,9 @@ use crate::{
 const TEMPLATE: &str = include_str!("../../nft/synrail.nft");
 /// How long a TCP connection is remembered of which one packet was seen.
 const TCP_FIRST_SECONDS: u32 = 120;
+/// No link of IPv6 has less (RFC 8200).
+const IPV6_MTU_MIN: u16 = 1280;
+const IPV6_HEADER_BYTES: u16 = 40;
 const STRUCTURE_PREFIX: &str = "structure_";
 
 /// By what means packets are queued.
@@ -78,6 +81,10 @@ pub enum NativeRule {
     /// Of a packet that is quoted: `ip daddr . @th,136,8 . @th,224,16 vmap @kernel_port4`, and for IPv6 the same. As many
     /// of the fields are asked as the map has. The address is that of the packet which quotes, where the VIP is the same.
     Quoted(Family, QuotedFields),
+    /// Of a packet that is quoted: `ip saddr @local4 ip daddr @remotes4 goto tunnel_error4`, and for IPv6 the same.
+    BetweenEnds(Family),
+    /// Of a packet that is quoted: `ip daddr @vip4 counter name unreachable drop`, and for IPv6 the same.
+    Unreachable(Family),
     /// NFQUEUE to these queues, with bypass, and fanout where there are several.
     XtQueue(QueueRange),
 }
@@ -130,6 +137,10 @@ impl Structure {
             NativeChain { name: "store6", rule: NativeRule::Store6 },
             NativeChain { name: "too_big4", rule: NativeRule::TooBig4 },
             NativeChain { name: "too_big6", rule: NativeRule::TooBig6 },
+            NativeChain { name: "between_ends4", rule: NativeRule::BetweenEnds(Family::Ipv4) },
+            NativeChain { name: "between_ends6", rule: NativeRule::BetweenEnds(Family::Ipv6) },
+            NativeChain { name: "unreachable4", rule: NativeRule::Unreachable(Family::Ipv4) },
+            NativeChain { name: "unreachable6", rule: NativeRule::Unreachable(Family::Ipv6) },
         ];
         for (name, family) in [("quoted4", Family::Ipv4), ("quoted6", Family::Ipv6)] {
             let fields = [QuotedFields::Port, QuotedFields::Protocol, QuotedFields::Address];
@@ -146,6 +157,8 @@ impl Structure {
         let queue = queue_in("queue_flow", balancer.queues);
         let fragment_queue = queue_in("queue_fragment", QueueRange::from(balancer.fragment_queue));
         let timeouts = balancer.timeouts;
+        let floor = balancer.pmtu_floor;
+        let floor6 = floor.max(IPV6_MTU_MIN);
         let lines_of = |steering| if balancer.steering == steering { "" } else { "#" };
         let parameters = [
             ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
@@ -157,6 +170,9 @@ impl Structure {
             ("gue_port", GUE_PORT.to_string()),
             ("queue", queue),
             ("fragment_queue", fragment_queue),
+            ("pmtu_floor", floor.to_string()),
+            ("pmtu_floor6", floor6.to_string()),
+            ("pmtu_payload6", (floor6 - IPV6_HEADER_BYTES).to_string()),
             ("lease_ms", lease::LEASE.as_millis().to_string()),
             ("lease_protocol", lease::PROTOCOL.to_string()),
             ("renew_flows", lease::Kind::Flows.address().to_string()),

@@ -77,8 +77,9 @@ struct Head {
     /// 0 for none.
     rule_priority: u16,
     blackholes: u32,
+    pmtu_floor: u16,
     allow_own_addresses: u8,
-    reserved: [u8; 3],
+    reserved: [u8; 1],
 }
 
 /// A [`Name`], padded with zeros.
@@ -215,8 +216,9 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         gre_in: u8::from(balancer.gre_in),
         rule_priority: balancer.rule_priority.and_then(|at| u16::try_from(at).ok()).unwrap_or(0),
         blackholes: count(balancer.blackhole.len()),
+        pmtu_floor: balancer.pmtu_floor,
         allow_own_addresses: u8::from(balancer.allow_own_addresses),
-        reserved: [0; 3],
+        reserved: [0; 1],
     };
     let mut bytes = Vec::with_capacity(size_of::<Head>() + entries * 2 + (1 << 16));
     bytes.extend(head.as_bytes());

@@ -6,7 +6,7 @@ use super::{Item, NAME, Reader, Table, port_range, prefix, read_addresses};
 use crate::{
     config::{
         BLACKHOLE_MAX, Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT,
-        Name, QueueRange, RULE_PRIORITY, Steering, Timeouts,
+        Name, PMTU_FLOOR, PMTU_FLOOR_DEFAULT, QueueRange, RULE_PRIORITY, Steering, Timeouts,
     },
     ids::{MarkMask, QUEUES_MAX, QueueNum},
 };
@@ -29,6 +29,7 @@ const KEYS: &[&str] = &[
     "blackhole",
     "allow_own_addresses",
     "kernel_entries",
+    "pmtu_floor",
 ];
 
 pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {
@@ -104,6 +105,9 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     }
     if let Some(item) = table.take("kernel_entries") {
         balancer.kernel_entries = item.integer(reader, KERNEL_ENTRIES).unwrap_or(KERNEL_ENTRIES_DEFAULT);
+    }
+    if let Some(item) = table.take("pmtu_floor") {
+        balancer.pmtu_floor = item.integer(reader, PMTU_FLOOR).unwrap_or(PMTU_FLOOR_DEFAULT);
     }
     table.finish(reader, KEYS);
     balancer.name = name?;

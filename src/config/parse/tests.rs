@@ -330,7 +330,7 @@ fn what_is_set_up_in_routing_besides_is_read() {
 }
 
 #[test]
-fn steering_gre_in_and_kernel_entries_are_read() {
+fn steering_gre_in_kernel_entries_and_pmtu_floor_are_read() {
     let balancer = |lines: &str| {
         let text = WHOLE.replacen("queues = \"0-1\"", &format!("queues = \"0-1\"\n{lines}"), 1);
         Config::parse("f", &text).unwrap().balancer
@@ -343,6 +343,11 @@ fn steering_gre_in_and_kernel_entries_are_read() {
     assert_eq!(
         complaint("queues = \"0-1\"", "kernel_entries = 16777217"),
         "lb.toml:6: balancer: kernel_entries: found 16777217; allowed: a number from 0 to 16777216"
+    );
+    assert_eq!((default.pmtu_floor, balancer("pmtu_floor = 552").pmtu_floor), (1280, 552));
+    assert_eq!(
+        complaint("queues = \"0-1\"", "pmtu_floor = 551"),
+        "lb.toml:6: balancer: pmtu_floor: found 551; allowed: a number from 552 to 65535"
     );
     assert_eq!(
         complaint("queues = \"0-1\"", "steering = \"all\""),

@@ -18,6 +18,7 @@ fn state() -> State {
         kernel_entries = 777
         rule_priority = 9000
         blackhole = ['10.0.0.0/24', '1000::/112']
+        pmtu_floor = 1000
         [tracer]
         receivers = ['192.168.2.0/24', 'fd00:0:0:2::/64']
         per_second = 7
@@ -146,6 +147,17 @@ fn the_limit_of_the_kernels_tables_is_that_of_the_file() {
     state.balancer.kernel_entries = *KERNEL_ENTRIES.end() + 1;
     let error = decode(&encode(&state, Generation(1))).unwrap_err();
     assert_eq!(error.to_string(), "it is corrupt: the limit of the kernel's tables");
+}
+
+#[test]
+fn the_least_path_mtu_is_one_that_is_allowed_or_of_a_region_without_it() {
+    let with = |floor| {
+        let mut state = state();
+        state.balancer.pmtu_floor = floor;
+        decode(&encode(&state, Generation(1))).map(|(_, state)| state.balancer.pmtu_floor)
+    };
+    assert_eq!((with(0).unwrap(), with(552).unwrap(), with(1000).unwrap()), (1280, 552, 1000));
+    assert_eq!(with(551).unwrap_err().to_string(), "it is corrupt: the least path MTU");
 }
 
 #[test]

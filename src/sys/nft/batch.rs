@@ -61,6 +61,8 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
             NativeRule::TooBig4 => too_big(&mut rule, &TOO_BIG4),
             NativeRule::TooBig6 => too_big(&mut rule, &TOO_BIG6),
             NativeRule::Quoted(family, fields) => quoted(&mut rule, family, fields),
+            NativeRule::BetweenEnds(family) => between_ends(&mut rule, family),
+            NativeRule::Unreachable(family) => unreachable(&mut rule, family),
             NativeRule::XtQueue(queues) => rule.add_expr(&Part::XtQueue(queues)),
         }
         batch.add(&rule, MsgType::Add);
@@ -127,6 +129,71 @@ fn too_big(rule: &mut Rule<'_>, at: &TooBig) {
     rule.add_expr(&Part::Count { counter: c"too_big" });
     let checksum = at.checksum;
     rule.add_expr(&Part::Write { header: network, offset_bytes: at.source_at, bytes, from: KEY, checksum });
+}
+
+/// Where the addresses are in an ICMP error's quote, and how long they are.
+struct QuotedAddresses {
+    protocol: (u8, u8),
+    source_at: u32,
+    destination_at: u32,
+    bytes: u32,
+}
+
+impl QuotedAddresses {
+    fn of(family: Family) -> Self {
+        match family {
+            Family::Ipv4 => Self {
+                protocol: (NFPROTO_IPV4, IPPROTO_ICMP),
+                source_at: 8 + 12,
+                destination_at: TOO_BIG4.quoted_destination_at,
+                bytes: 4,
+            },
+            Family::Ipv6 => Self {
+                protocol: (NFPROTO_IPV6, IPPROTO_ICMPV6),
+                source_at: 8 + 8,
+                destination_at: TOO_BIG6.quoted_destination_at,
+                bytes: 16,
+            },
+        }
+    }
+
+    fn ask_protocol(&self, rule: &mut Rule<'_>) {
+        rule.add_expr(&Meta::NfProto);
+        rule.add_expr(&Cmp::new(CmpOp::Eq, self.protocol.0));
+        rule.add_expr(&Meta::L4Proto);
+        rule.add_expr(&Cmp::new(CmpOp::Eq, self.protocol.1));
+    }
+
+    fn look_up(&self, rule: &mut Rule<'_>, offset_bytes: u32, set: &'static CStr) {
+        rule.add_expr(&Part::Payload { header: Header::Transport, offset_bytes, bytes: self.bytes, to: KEY });
+        rule.add_expr(&Part::Lookup { set, key: KEY });
+    }
+}
+
+/// What is quoted went from an address of ours to a target.
+fn between_ends(rule: &mut Rule<'_>, family: Family) {
+    let (local, remotes, next) = match family {
+        Family::Ipv4 => (c"local4", c"remotes4", c"tunnel_error4"),
+        Family::Ipv6 => (c"local6", c"remotes6", c"tunnel_error6"),
+    };
+    let at = QuotedAddresses::of(family);
+    at.ask_protocol(rule);
+    at.look_up(rule, at.source_at, local);
+    at.look_up(rule, at.destination_at, remotes);
+    rule.add_expr(&Verdict::Goto { chain: next.to_owned() });
+}
+
+/// What is quoted went to a VIP.
+fn unreachable(rule: &mut Rule<'_>, family: Family) {
+    let vips = match family {
+        Family::Ipv4 => TOO_BIG4.vips,
+        Family::Ipv6 => TOO_BIG6.vips,
+    };
+    let at = QuotedAddresses::of(family);
+    at.ask_protocol(rule);
+    at.look_up(rule, at.destination_at, vips);
+    rule.add_expr(&Part::Count { counter: c"unreachable" });
+    rule.add_expr(&Verdict::Drop);
 }
 
 /// The packet that an ICMP error quotes 8 bytes behind its own start leads to a service's table.

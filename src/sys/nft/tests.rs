@@ -2,6 +2,7 @@
 //! `cargo test sys::nft -- --ignored`.
 
 mod batches;
+mod errors;
 mod kernel_tables;
 mod lease;
 mod mended;
@@ -137,7 +138,15 @@ fn a_rule_that_somebody_removed_comes_back() {
     in_namespace(|| {
         let ruleset = ruleset(&state(), 127);
         apply(&ruleset).unwrap();
-        for chain in ["store6", "claimed4", "queue_flow", "queue_fragment", "too_big6"] {
+        for chain in [
+            "store6",
+            "claimed4",
+            "queue_flow",
+            "queue_fragment",
+            "too_big6",
+            "between_ends4",
+            "unreachable6",
+        ] {
             nft("a flush", &["flush", "chain", "inet", TABLE, chain], None).unwrap();
             assert!(!in_force(&ruleset).unwrap(), "{chain}");
             assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Refilled, "{chain}");
@@ -153,7 +162,7 @@ fn cleanup_leaves_nothing() {
         assert!(!cleanup().unwrap());
         assert_eq!(counters().unwrap(), []);
         apply(&ruleset(&state(), 127)).unwrap();
-        assert_eq!(counters().unwrap().len(), 20);
+        assert_eq!(counters().unwrap().len(), 24);
         assert!(cleanup().unwrap());
         assert_eq!(nft("a listing", &["list", "ruleset"], None).unwrap(), "");
     });

@@ -99,7 +99,9 @@ pub(crate) fn captured(file: &[u8], to: IpAddr) -> anyhow::Result<Vec<Vec<u8>>> 
         let (Some(kept), Some(sent)) = (word(rest, 8), word(rest, 12)) else { bail!("it is cut off") };
         let frame = rest[RECORD_HEADER_BYTES..].get(..usize::try_from(kept)?).context("it is cut off")?;
         rest = &rest[RECORD_HEADER_BYTES + frame.len()..];
-        let Some(packet) = frame.get(ETHERNET_BYTES..).and_then(|packet| whole_to(packet, to)) else { continue };
+        let Some(packet) = frame.get(ETHERNET_BYTES..).and_then(|packet| whole_to(packet, to)) else {
+            continue;
+        };
         ensure!(kept == sent, "it has the beginnings of packets only (tcpdump -s 0)");
         packets.push(packet);
     }

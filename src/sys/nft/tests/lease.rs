@@ -8,7 +8,6 @@ use super::{
     *,
 };
 use crate::{
-    ids::QueueNum,
     io::Queue as _,
     lease::{Kind, LEASE, renewal},
     plan::elements::Element,
@@ -38,8 +37,9 @@ impl Hung {
         }
         let client = without_lease(&ruleset);
         shell("ip link set sr-frag up");
-        let open = |number, capacity| NfQueue::open(QueueNum(number), capacity, MarkMask::DEFAULT).unwrap();
-        let (flows, fragments) = (open(0, Capacity::FLOWS), open(10, Capacity::FRAGMENTS));
+        let open = |number, capacity| NfQueue::open(number, capacity, MarkMask::DEFAULT).unwrap();
+        let flows = open(state.balancer.queues.first(), Capacity::FLOWS);
+        let fragments = open(state.balancer.fragment_queue, Capacity::FRAGMENTS);
         Self { client, held, flows, fragments }
     }
 
