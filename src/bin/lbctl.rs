@@ -10,7 +10,7 @@ use std::{
 
 use synrail::{
     ctl::{self, Env},
-    sys::{clock, nft, tracer::Probes},
+    sys::{clock, nft, output, tracer::Probes},
 };
 
 /// `None` without rights, without nft, or without a ruleset.
@@ -20,11 +20,12 @@ fn ruleset_counters() -> Option<BTreeMap<String, u64>> {
 }
 
 fn main() -> ExitCode {
+    output::prepare();
     let status = ctl::run(
         std::env::args_os(),
         &mut Env {
-            out: &mut BufWriter::new(io::stdout().lock()),
-            err: &mut io::stderr().lock(),
+            out: &mut BufWriter::new(output::Out),
+            err: &mut output::Complaints,
             input: &mut io::stdin().lock(),
             unix_seconds: clock::unix_seconds(),
             proc: PathBuf::from("/proc"),

@@ -25,7 +25,9 @@ Exit status:
   1  failed: the region is missing, corrupt, being changed, ...; nothing was changed
   2  the command line is wrong
   3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers
-  4  written, but the lbd that follows the region has not taken it over in time";
+  4  written, but the lbd that follows the region has not taken it over in time
+  141  the reader of the output ended early, as in `lbctl show | head`
+Output that cannot be written, to a full disk say, is a failure (1); a complaint that cannot is none.";
 
 const SHOW: &str = "\
 In JSON, no protocols and no ports stand for all of them. An entry of `table` is an index
@@ -243,6 +245,20 @@ pub(super) enum Command {
     /// Remove the region
     #[command(after_help = CLEAN)]
     Clean(CleanArguments),
+}
+
+impl Command {
+    /// Whether it changes the region, and does not only read.
+    pub(super) fn changes(&self) -> bool {
+        match self {
+            Self::Create(_) | Self::Apply(_) | Self::Activate(_) | Self::Deactivate(_) | Self::Clean(_) => {
+                true
+            }
+            Self::Tier(args) => args.command.is_some(),
+            Self::Show | Self::Services | Self::Backends(_) | Self::Stats | Self::Which(_) => false,
+            Self::Tracer(_) | Self::BackendSetup(_) => false,
+        }
+    }
 }
 
 #[derive(Args, Debug)]

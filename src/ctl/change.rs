@@ -39,6 +39,17 @@ pub(super) fn create(
     let state = State::unconfigured(size, n, args.active)?;
     let mut region = Region::create(name, &state)?;
     let (generation, _) = region.state()?;
+    tell_created(env, name, json, args, (size, generation)).map_err(|error| error.after(generation))
+}
+
+fn tell_created(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    args: &CreateArguments,
+    (size, generation): (TableSize, Generation),
+) -> Result<Status, CtlError> {
+    let n = args.n as usize;
     if json {
         return env.json(&json!({
             "region": name.to_string(), "generation": generation.0,
@@ -59,6 +70,7 @@ pub(super) fn create(
         size.get(),
         args.active
     ))?;
+    env.out.flush()?;
     Ok(Status::Done)
 }
 
@@ -117,9 +129,12 @@ pub(super) fn apply(
             None => create_if(name, &next)?,
         };
         if let Some((mut region, generation)) = published {
-            let status = finish(env, json, &mut region, generation, &changes, &warnings)?;
-            warn_of_settings(env, &mut region, &base.balancer, &config.balancer)?;
-            return Ok(status);
+            let told = finish(env, json, &mut region, generation, &changes, &warnings).and_then(|status| {
+                warn_of_settings(env, &mut region, &base.balancer, &config.balancer)?;
+                env.out.flush()?;
+                Ok(status)
+            });
+            return told.map_err(|error| error.after(generation));
         }
         printed = Some(changes);
     }
@@ -312,13 +327,20 @@ fn change(
         let (changes, warnings) = (live.changes(&next), warnings(live, &next));
         Ok::<_, CtlError>(((!changes.is_empty()).then_some(next), (changes, lines, warnings)))
     })?;
+    if !changes.is_empty() {
+        let lines = if json { vec![] } else { lines };
+        let told = lines.iter().try_for_each(|line| env.print(format_args!("{line}")));
+        let told = told.map_err(CtlError::from).and_then(|()| {
+            let status = finish(env, json, &mut region, generation, &changes, &warnings)?;
+            env.out.flush()?;
+            Ok(status)
+        });
+        return told.map_err(|error| error.after(generation));
+    }
     if !json {
         for line in lines {
             env.print(format_args!("{line}"))?;
         }
-    }
-    if !changes.is_empty() {
-        return finish(env, json, &mut region, generation, &changes, &warnings);
     }
     if json {
         print_outcome(env, &changes, Some(generation), false, None)?;

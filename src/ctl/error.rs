@@ -5,8 +5,8 @@ use std::io;
 use thiserror::Error;
 
 use crate::{
-    balance::service::Conflict, config::ConfigErrors, plan::routing::PlanError, shm::RegionError,
-    state::StateError, sys::region::AccessError, sys::region::RegionName,
+    balance::service::Conflict, config::ConfigErrors, ids::Generation, plan::routing::PlanError,
+    shm::RegionError, state::StateError, sys::region::AccessError, sys::region::RegionName,
 };
 
 /// Why a command failed. Nothing was changed, unless it says so.
@@ -86,6 +86,28 @@ pub(super) enum CtlError {
     /// The output cannot be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),
+    /// Likewise, when the change was made.
+    #[error(
+        "generation {generation} is written to the region, but what came of it cannot be told: writing the output: {error}"
+    )]
+    Untold {
+        /// The one that was published.
+        generation: Generation,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl CtlError {
+    /// Why the output cannot be written, if it is that.
+    pub(super) fn output(&self) -> Option<&io::Error> {
+        if let Self::Output(error) | Self::Untold { error, .. } = self { Some(error) } else { None }
+    }
+
+    /// This error, of a command that had published a generation before.
+    pub(super) fn after(self, generation: Generation) -> Self {
+        if let Self::Output(error) = self { Self::Untold { generation, error } } else { self }
+    }
 }
 
 impl From<AccessError> for CtlError {

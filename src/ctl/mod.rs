@@ -34,7 +34,7 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
-use crate::io::Prober;
+use crate::{io::Prober, sys::output::READER_GONE};
 use args::{Arguments, Command, TierCommand, TracerCommand};
 use error::CtlError;
 
@@ -72,6 +72,8 @@ pub enum Status {
     No = 3,
     /// Written, and not yet taken over by the lbd that follows the region.
     Pending = 4,
+    /// The reader of the output has ended.
+    ReaderGone = READER_GONE,
 }
 
 impl From<Status> for ExitCode {
@@ -103,12 +105,14 @@ impl Env<'_> {
     /// Something to be known that is no failure. What was printed before comes before it.
     fn warn(&mut self, warning: &str) -> io::Result<()> {
         self.out.flush()?;
-        writeln!(self.err, "lbctl: warning: {warning}")
+        // A warning that cannot be written changes nothing of what the command does.
+        let _ = writeln!(self.err, "lbctl: warning: {warning}");
+        Ok(())
     }
 
     /// How far a command is that takes long.
-    fn progress(&mut self, progress: fmt::Arguments<'_>) -> io::Result<()> {
-        writeln!(self.err, "lbctl: {progress}")
+    fn progress(&mut self, progress: fmt::Arguments<'_>) {
+        let _ = writeln!(self.err, "lbctl: {progress}");
     }
 
     /// The text of a file, or of standard input for `-`, and how to call it.
@@ -130,22 +134,34 @@ pub fn run<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>, env: &m
         Ok(arguments) => arguments,
         Err(complaint) => return usage(&complaint, env),
     };
+    let changes = arguments.command.changes();
     let result = dispatch(arguments, env).and_then(|status| {
         env.out.flush()?;
         Ok(status)
     });
-    match result {
-        Ok(status) => status,
-        // The reader has seen enough, as in `lbctl show | head`.
-        Err(CtlError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Status::Done,
-        Err(error) => {
-            // Where not even a complaint can be written, the status is all that is left.
-            let _ = env.out.flush();
-            for line in error.to_string().lines() {
-                let _ = writeln!(env.err, "lbctl: {line}");
-            }
-            if matches!(error, CtlError::Usage(_)) { Status::Usage } else { Status::Failed }
-        }
+    result.unwrap_or_else(|error| failed(&error, changes, env))
+}
+
+/// Says why a command failed.
+fn failed(error: &CtlError, changes: bool, env: &mut Env<'_>) -> Status {
+    let reader_gone = error.output().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    // The reader has seen enough, as in `lbctl show | head`.
+    if reader_gone && !changes {
+        return Status::ReaderGone;
+    }
+    // Where not even a complaint can be written, the status is all that is left.
+    if error.output().is_none() {
+        let _ = env.out.flush();
+    }
+    for line in error.to_string().lines() {
+        let _ = writeln!(env.err, "lbctl: {line}");
+    }
+    if reader_gone {
+        Status::ReaderGone
+    } else if matches!(error, CtlError::Usage(_)) {
+        Status::Usage
+    } else {
+        Status::Failed
     }
 }
 
@@ -156,8 +172,8 @@ fn usage(complaint: &clap::Error, env: &mut Env<'_>) -> Status {
         let _ = write!(env.err, "{text}");
         return Status::Usage;
     }
-    let _ = write!(env.out, "{text}").and_then(|()| env.out.flush());
-    Status::Done
+    let written = write!(env.out, "{text}").and_then(|()| env.out.flush());
+    written.map_or_else(|error| failed(&error.into(), false, env), |()| Status::Done)
 }
 
 fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError> {
