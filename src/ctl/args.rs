@@ -156,6 +156,13 @@ Makes the region if there is none. What the file leaves open stays as it is: a k
 backend without `active` keeps its state, targets keep their marks. Where nothing
 differs nothing is written.
 
+A file that was cut off can be valid. So one that takes away what is in use is refused, unless
+--allow-removal is given: a service with an active backend, more than half of the active
+backends of one (or of the tier's other balancers), all interfaces, the balancer's name. What
+is deactivated first can be removed without. `loss:` lines tell what goes, also of what
+`lbctl deactivate` has set: a service under a new name begins anew, unless the file says
+renamed_from there.
+
 Balancers of a tier must agree about who is in it. One that is new comes into every file
 with `active = false`; apply those everywhere, then `lbctl tier activate` it everywhere
 and take the line out again, or the next apply deactivates it. One that goes is
@@ -364,9 +371,12 @@ pub(super) struct ApplyArguments {
     /// The configuration file; - is standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Print the differences and change nothing.
+    /// Print the differences and losses, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Also if it takes away what is in use.
+    #[arg(long)]
+    pub allow_removal: bool,
 }
 
 #[derive(Args, Debug)]

@@ -48,6 +48,14 @@ pub(super) enum CtlError {
     /// The arguments, each right by itself, make no sense together.
     #[error("{0}")]
     Usage(String),
+    /// A file takes away what is in use.
+    #[error("the file takes away what is in use:\n  {}\nnothing was changed; {command} does it all the same", .losses.join("\n  "))]
+    Removal {
+        /// What goes, a line each.
+        losses: Vec<String>,
+        /// What to say.
+        command: String,
+    },
     /// Others changed the region each time when this command was about to.
     #[error(
         "region \"{0}\" was changed by others while the differences were made out; nothing was changed, try again"
