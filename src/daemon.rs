@@ -43,11 +43,11 @@ use crate::{
         RegionError, slots,
         stats::{self, Daemon},
     },
-    state::State,
+    state::{Losses, Plan, State},
     sys::{
         alone::Alone,
         capability, clock, nft, probe,
-        region::{AccessError, Mapping, Region, RegionName},
+        region::{AccessError, Mapping, NAME_DEFAULT, Region, RegionName},
         rtnetlink::Routing,
         signal::{Signals, Wish},
         tun::Tun,
@@ -206,14 +206,16 @@ fn open_region(
         return Err(DaemonError::NoInterfaces(name.clone()));
     }
     if let Some((config, _)) = given {
-        let differences = state.changes(&state.merge(config)?);
-        if !differences.is_empty() {
-            let first = differences.first().map(ToString::to_string).unwrap_or_default();
-            warn!(
-                differences = differences.len(),
-                first,
+        match state.plan(config) {
+            Ok(plan) if plan.changes.is_empty() => {}
+            Ok(plan) => warn!(
+                differences = plan.changes.len(),
+                first = plan.changes.first().map(ToString::to_string).unwrap_or_default(),
                 "the region is followed, not the file, which differs; `lbctl apply FILE` makes the region what the file says"
-            );
+            ),
+            Err(error) => {
+                warn!(%error, "the region is followed, not the file, which cannot be applied to it");
+            }
         }
     }
     Ok((region, generation, state, made))
@@ -232,6 +234,14 @@ fn show(region: &Region, change: impl FnOnce(Daemon) -> Daemon) -> Result<(), Da
     let mut mapping = region.mapping();
     let shown = Daemon::read(&mut mapping).and_then(|last| change(last).write(&mut mapping));
     shown.map_err(|error| AccessError::Unusable { name: region.name().clone(), error }.into())
+}
+
+fn removal(name: &RegionName, file: &Path, losses: &Losses) -> DaemonError {
+    let shm = if name.to_string() == NAME_DEFAULT { String::new() } else { format!(" --shm {name}") };
+    // The command is given from elsewhere.
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let rest = format!("{shm} {}", file.display());
+    DaemonError::Removal { file, losses: losses.listed(), rest }
 }
 
 /// What of a state is not in force, and holds up nothing else.
@@ -434,7 +444,8 @@ impl Lbd {
         Ok(())
     }
 
-    /// SIGHUP: as `lbctl apply FILE`, and the kernel is looked at now.
+    /// SIGHUP: as `lbctl apply FILE`, and the kernel is looked at now. What a file takes away of that which is in use is
+    /// for a person to allow.
     fn reload(&mut self) {
         let Some(file) = self.config.clone() else {
             return warn!("SIGHUP: there is no --config FILE to read again");
@@ -446,20 +457,26 @@ impl Lbd {
         }
         let result = check(&file).and_then(|(config, asked)| {
             let snapshot = probe::look_with(&mut self.kernel.routing, &asked);
+            let name = self.region.name().clone();
             self.region.update(|state| {
-                let next = state.merge(&config)?;
+                let Plan { next, changes, losses } = state.plan(&config)?;
                 let own = new_own_vips(state, &next, &snapshot);
                 if !own.is_empty() {
                     return Err(DaemonError::OwnVips(own));
                 }
-                let changes = state.changes(&next);
-                Ok::<_, DaemonError>(((!changes.is_empty()).then_some(next), changes))
+                if !losses.in_use.is_empty() {
+                    return Err(removal(&name, &file, &losses));
+                }
+                Ok(((!changes.is_empty()).then_some(next), (changes, losses)))
             })
         });
         match result {
-            Ok((_, changes)) => {
+            Ok((_, (changes, losses))) => {
                 for change in &changes {
                     info!("{change}");
+                }
+                for loss in &losses.forgotten {
+                    warn!("loss: {loss}");
                 }
                 info!(changes = changes.len(), file = %file.display(), "read again");
             }

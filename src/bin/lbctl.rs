@@ -11,7 +11,7 @@ use std::{
 use synrail::{
     ctl::{self, Env},
     daemon,
-    sys::{clock, nft, probe, tracer::Probes},
+    sys::{clock, nft, output, probe, tracer::Probes},
 };
 
 /// `None` without rights, without nft, or without a ruleset.
@@ -21,11 +21,12 @@ fn ruleset_counters() -> Option<BTreeMap<String, u64>> {
 }
 
 fn main() -> ExitCode {
+    output::prepare();
     let status = ctl::run(
         std::env::args_os(),
         &mut Env {
-            out: &mut BufWriter::new(io::stdout().lock()),
-            err: &mut io::stderr().lock(),
+            out: &mut BufWriter::new(output::Out),
+            err: &mut output::Complaints,
             input: &mut io::stdin().lock(),
             unix_seconds: clock::unix_seconds(),
             monotonic: clock::monotonic(),

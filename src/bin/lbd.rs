@@ -1,16 +1,20 @@
 //! The daemon: decides about new flows.
 
 use std::{
-    io::IsTerminal as _,
+    fmt::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::Parser;
 use synrail::{
     daemon::{self, DaemonError},
     host::Tally,
-    sys::region::{NAME_DEFAULT, RegionName},
+    sys::{
+        output::{self, Log},
+        region::{NAME_DEFAULT, RegionName},
+    },
 };
 
 /// Balances new flows to virtual addresses over backends; the kernel carries the rest.
@@ -53,55 +57,68 @@ Examples:
   lbd --cleanup                             leave nothing behind
 
 Exit status: 0 ended as asked, or the file is valid; 1 could not start or go on, (--host) there is an
-error on this host, or (--once) not all is in force; 2 wrong usage.";
+error on this host, or (--once) not all is in force, or the answer could not be written; 2 wrong usage;
+141 the reader of the answer has ended.
 
-/// Prints what is not as it should be on this host.
-fn check_host(file: &Path) -> Result<(), DaemonError> {
+The log goes to standard error. Where that takes no more (a full disk, a reader that has ended or does
+not read), lbd goes on without it, counts the lines that are lost, and says how many when it works again.";
+
+/// The answer to `--check`: that the file is valid, and with `host` what is not as it should be on this host.
+fn check(file: &Path, host: bool) -> Result<String, DaemonError> {
+    let (config, state) = daemon::check(file)?;
+    let (services, targets) = (config.services.len(), state.targets_used().count());
+    let mut answer = format!("{}: valid; services: {services}, targets: {targets}", file.display());
+    if !host {
+        return Ok(answer);
+    }
     let findings = daemon::check_host(file)?;
     for finding in &findings {
-        println!("{}: {finding}", finding.severity);
+        // Writing to a String cannot fail.
+        let _ = write!(answer, "\n{}: {finding}", finding.severity);
     }
     match Tally::of(&findings) {
-        Tally { errors: 0, warnings: 0 } => println!("this host: nothing keeps packets from backends"),
+        Tally { errors: 0, warnings: 0 } => answer += "\nthis host: nothing keeps packets from backends",
         Tally { errors: 0, .. } => {}
-        Tally { errors, .. } => return Err(DaemonError::HostErrors(errors)),
+        Tally { errors, .. } => {
+            // The exit status tells of the host, whatever becomes of the answer.
+            let _ = output::answer("lbd", answer);
+            return Err(DaemonError::HostErrors(errors));
+        }
     }
-    Ok(())
+    Ok(answer)
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    output::prepare();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(complaint) => return output::usage("lbd", &complaint),
+    };
+    let log = Arc::<Log>::default();
+    log.take_panics("lbd");
     tracing_subscriber::fmt()
         .with_max_level(arguments.log)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(log)
+        .log_internal_errors(false)
+        .with_ansi(output::errors_to_terminal())
         .with_target(false)
         .init();
-    let result = match arguments {
-        Arguments { check: true, config: Some(file), host, .. } => {
-            daemon::check(&file).and_then(|(config, state)| {
-                let (services, targets) = (config.services.len(), state.targets_used().count());
-                println!("{}: valid; services: {services}, targets: {targets}", file.display());
-                if host { check_host(&file) } else { Ok(()) }
-            })
-        }
+    let answer = match arguments {
+        Arguments { check: true, config: Some(file), host, .. } => check(&file, host).map(Some),
         Arguments { cleanup: true, shm, .. } => daemon::cleanup(&shm).map(|removed| {
             let removed =
                 if removed.is_empty() { vec!["nothing: nothing was there".to_owned()] } else { removed };
-            for what in removed {
-                println!("removed {what}");
-            }
+            Some(removed.into_iter().map(|what| format!("removed {what}")).collect::<Vec<_>>().join("\n"))
         }),
         Arguments { once: true, config, shm, .. } => daemon::once(config.as_deref(), &shm)
-            .map(|generation| println!("generation {generation} is in force in the kernel")),
-        Arguments { config, shm, .. } => daemon::run(config, &shm),
+            .map(|generation| Some(format!("generation {generation} is in force in the kernel"))),
+        Arguments { config, shm, .. } => daemon::run(config, &shm).map(|()| None),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match answer {
+        Ok(Some(answer)) => output::answer("lbd", answer),
+        Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
-            for line in error.to_string().lines() {
-                eprintln!("lbd: {line}");
-            }
+            output::complain("lbd", error);
             ExitCode::FAILURE
         }
     }

@@ -40,6 +40,8 @@ pub struct Config {
 pub struct Service {
     /// Unique among the services.
     pub name: Name,
+    /// The name that it had before: what is set of its backends goes on under the new one.
+    pub renamed_from: Option<Name>,
     /// Addresses or prefixes, host bits 0; never empty.
     pub vips: Vec<IpNet>,
     /// Which protocols.

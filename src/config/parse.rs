@@ -115,6 +115,16 @@ fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
             reader.complain(&origin.at, &origin.place, "its name again", "each name once");
         }
     }
+    let mut before = HashSet::new();
+    for (service, origin) in services {
+        let Some(old) = &service.renamed_from else { continue };
+        let (key, found) = (format!("{}: renamed_from", origin.place), format!("\"{old}\""));
+        if names.contains(old) {
+            reader.complain(&origin.at, &key, found, "the name of a service that the file no longer has");
+        } else if !before.insert(old) {
+            reader.complain(&origin.at, &key, found, "each name once");
+        }
+    }
     let scopes: Vec<Scope<'_>> = services
         .iter()
         .map(|(s, _)| Scope { name: &s.name, vips: &s.vips, protocols: &s.protocols, ports: &s.ports })

@@ -26,7 +26,9 @@ Exit status:
   2  the command line is wrong
   3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers
   4  written, but the lbd that follows the region has not taken it over in time
-`check` has its own: 0, 1 and 2, as monitoring wants them.";
+`check` has its own: 0, 1 and 2, as monitoring wants them.
+   141  the reader of the output ended early, as in `lbctl show | head`
+Output that cannot be written, to a full disk say, is a failure (1); a complaint that cannot is none.";
 
 const SHOW: &str = "\
 In JSON, no protocols and no ports stand for all of them. An entry of `table` is an index
@@ -165,6 +167,13 @@ Makes the region if there is none. What the file leaves open stays as it is: a k
 backend without `active` keeps its state, targets keep their marks. Where nothing
 differs nothing is written.
 
+A file that was cut off can be valid. So one that takes away what is in use is refused, unless
+--allow-removal is given: a service with an active backend, more than half of the active
+backends of one (or of the tier's other balancers), all interfaces, the balancer's name. What
+is deactivated first can be removed without. `loss:` lines tell what goes, also of what
+`lbctl deactivate` has set: a service under a new name begins anew, unless the file says
+renamed_from there.
+
 Balancers of a tier must agree about who is in it. One that is new comes into every file
 with `active = false`; apply those everywhere, then `lbctl tier activate` it everywhere
 and take the line out again, or the next apply deactivates it. One that goes is
@@ -257,6 +266,20 @@ pub(super) enum Command {
     /// Remove the region
     #[command(after_help = CLEAN)]
     Clean(CleanArguments),
+}
+
+impl Command {
+    /// Whether it changes the region, and does not only read.
+    pub(super) fn changes(&self) -> bool {
+        match self {
+            Self::Create(_) | Self::Apply(_) | Self::Activate(_) | Self::Deactivate(_) | Self::Clean(_) => {
+                true
+            }
+            Self::Tier(args) => args.command.is_some(),
+            Self::Show | Self::Services | Self::Backends(_) | Self::Stats | Self::Which(_) => false,
+            Self::Tracer(_) | Self::BackendSetup(_) | Self::Check => false,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -362,9 +385,12 @@ pub(super) struct ApplyArguments {
     /// The configuration file; - is standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Print the differences and change nothing.
+    /// Print the differences and losses, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Also if it takes away what is in use.
+    #[arg(long)]
+    pub allow_removal: bool,
 }
 
 #[derive(Args, Debug)]

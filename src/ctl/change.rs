@@ -15,8 +15,8 @@ use crate::{
     host,
     ids::Generation,
     plan::routing,
-    state::{Change, Service, State, StateError, TierMember},
-    sys::region::{AccessError, Region, RegionName},
+    state::{Change, Losses, Plan, Service, State, StateError, TierMember},
+    sys::region::{AccessError, NAME_DEFAULT, Region, RegionName},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -40,6 +40,17 @@ pub(super) fn create(
     let state = State::unconfigured(size, n, args.active)?;
     let mut region = Region::create(name, &state)?;
     let (generation, _) = region.state()?;
+    tell_created(env, name, json, args, (size, generation)).map_err(|error| error.after(generation))
+}
+
+fn tell_created(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    args: &CreateArguments,
+    (size, generation): (TableSize, Generation),
+) -> Result<Status, CtlError> {
+    let n = args.n as usize;
     if json {
         return env.json(&json!({
             "region": name.to_string(), "generation": generation.0,
@@ -60,18 +71,32 @@ pub(super) fn create(
         size.get(),
         args.active
     ))?;
+    env.out.flush()?;
     Ok(Status::Done)
 }
 
 /// What `apply`, `activate` and `deactivate` print with `--json`.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 struct Outcome<'a> {
     changes: &'a [Change],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    losses: Option<&'a Losses>,
     /// The live generation; null where there is no region.
     generation: Option<u64>,
     published: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     lbd: Option<Adoption>,
+}
+
+impl<'a> Outcome<'a> {
+    fn published(changes: &'a [Change], generation: Generation) -> Self {
+        Self { published: true, ..Self::not_published(changes, Some(generation)) }
+    }
+
+    fn not_published(changes: &'a [Change], generation: Option<Generation>) -> Self {
+        let generation = generation.map(|generation| generation.0);
+        Self { changes, losses: None, generation, published: false, lbd: None }
+    }
 }
 
 /// `lbctl apply`.
@@ -83,7 +108,7 @@ pub(super) fn apply(
 ) -> Result<Status, CtlError> {
     let (file, text) = env.read(&args.file)?;
     let config = Config::parse(&file, &text)?;
-    let mut printed: Option<Vec<Change>> = None;
+    let mut printed: Option<(Vec<Change>, Losses)> = None;
     for _ in 0..TRIES {
         let mut region = match Region::open(name) {
             Ok(region) => Some(region),
@@ -91,23 +116,24 @@ pub(super) fn apply(
             Err(error) => return Err(error.into()),
         };
         let live = region.as_mut().map(Region::state).transpose()?;
-        let (base, next) = match &live {
-            Some((_, state)) => (state.clone(), state.merge(&config)?),
-            None => {
-                let numbers = (env.numbers_in_kernel)();
-                (State::empty(config.balancer.clone()), State::taking_over(&config, &numbers)?)
-            }
-        };
+        let base =
+            live.as_ref().map_or_else(|| State::empty(config.balancer.clone()), |(_, state)| state.clone());
+        let Plan { mut next, changes, losses } = base.plan(&config)?;
+        if live.is_none() {
+            next = State::taking_over(&config, &(env.numbers_in_kernel)())?;
+        }
+        let told = (changes, losses);
+        let (changes, losses) = &told;
         // What lbd could not put in force must not be published.
         routing::desired(&next)?;
-        let changes = base.changes(&next);
         let generation = live.as_ref().map(|(generation, _)| *generation);
         let nothing = live.is_some() && changes.is_empty();
-        if !json && printed.as_ref() != Some(&changes) {
+        if !json && printed.as_ref() != Some(&told) {
             if printed.is_some() {
                 env.print(format_args!("\nothers changed the region meanwhile; the differences now are:"))?;
             }
-            print_changes(env, name, live.is_none(), &changes)?;
+            print_changes(env, name, live.is_none(), changes)?;
+            print_losses(env, losses, args)?;
         }
         let followed = region.as_mut().map(DaemonView::of).transpose()?.flatten().is_some();
         let own = host::new_own_vips(&base, &next, &(env.look)(&next));
@@ -117,9 +143,15 @@ pub(super) fn apply(
         for finding in &own {
             env.warn(&finding.to_string())?;
         }
-        if nothing || args.dry_run {
+        let refused = !losses.in_use.is_empty() && !args.allow_removal;
+        if nothing || args.dry_run || refused {
             if json {
-                print_outcome(env, &changes, generation, false, None)?;
+                let outcome = Outcome { losses: Some(losses), ..Outcome::not_published(changes, generation) };
+                env.json(&outcome)?;
+            }
+            if refused && !args.dry_run {
+                let command = format!("`lbctl apply --allow-removal{}`", on_region(name, &args.file));
+                return Err(CtlError::Removal { losses: losses.listed(), command });
             }
             return Ok(if nothing { Status::Done } else { Status::No });
         }
@@ -129,11 +161,15 @@ pub(super) fn apply(
             None => create_if(name, &next)?,
         };
         if let Some((mut region, generation)) = published {
-            let status = finish(env, json, &mut region, generation, &changes, &warnings)?;
-            warn_of_settings(env, &mut region, &base.balancer, &config.balancer)?;
-            return Ok(status);
+            let outcome = Outcome { losses: Some(losses), ..Outcome::published(changes, generation) };
+            let told = finish(env, json, &mut region, outcome, &warnings).and_then(|status| {
+                warn_of_settings(env, &mut region, &base.balancer, &config.balancer)?;
+                env.out.flush()?;
+                Ok(status)
+            });
+            return told.map_err(|error| error.after(generation));
         }
-        printed = Some(changes);
+        printed = Some(told);
     }
     Err(CtlError::Busy(name.clone()))
 }
@@ -154,6 +190,23 @@ fn print_changes(
     }
     // They are to be seen before anything happens.
     Ok(env.out.flush()?)
+}
+
+/// What goes besides, and whether that is refused.
+fn print_losses(env: &mut Env<'_>, losses: &Losses, args: &ApplyArguments) -> Result<(), CtlError> {
+    for loss in losses.in_use.iter().chain(&losses.forgotten) {
+        env.print(format_args!("loss: {loss}"))?;
+    }
+    if args.dry_run && !args.allow_removal && !losses.in_use.is_empty() {
+        env.print(format_args!("refused without --allow-removal: it takes away what is in use"))?;
+    }
+    Ok(env.out.flush()?)
+}
+
+/// The rest of a command about a region and a file.
+fn on_region(name: &RegionName, file: &std::path::Path) -> String {
+    let region = if name.to_string() == NAME_DEFAULT { String::new() } else { format!(" --shm {name}") };
+    format!("{region} {}", file.display())
 }
 
 /// What of `[balancer]` does not do what one may think.
@@ -207,16 +260,16 @@ fn finish(
     env: &mut Env<'_>,
     json: bool,
     region: &mut Region,
-    generation: Generation,
-    changes: &[Change],
+    outcome: Outcome<'_>,
     warnings: &[String],
 ) -> Result<Status, CtlError> {
+    let generation = Generation(outcome.generation.unwrap_or_default());
     if !region.is_current().unwrap_or(true) {
         return Err(CtlError::Gone(region.name().clone()));
     }
     let adoption = wait_adopted(region, generation, env.adoption_wait)?;
     if json {
-        print_outcome(env, changes, Some(generation), true, Some(adoption))?;
+        env.json(&Outcome { lbd: Some(adoption), ..outcome })?;
     }
     match adoption {
         Adoption::InForce if !json => env.print(format_args!("in force: generation {generation}"))?,
@@ -248,17 +301,6 @@ fn finish(
         env.warn(warning)?;
     }
     Ok(if adoption == Adoption::NotYet { Status::Pending } else { Status::Done })
-}
-
-fn print_outcome(
-    env: &mut Env<'_>,
-    changes: &[Change],
-    generation: Option<Generation>,
-    published: bool,
-    lbd: Option<Adoption>,
-) -> Result<(), CtlError> {
-    let generation = generation.map(|generation| generation.0);
-    env.json(&Outcome { changes, generation, published, lbd }).map(drop)
 }
 
 /// Of services and the tier: which have lost their last active one, or never had one.
@@ -324,16 +366,24 @@ fn change(
         let (changes, warnings) = (live.changes(&next), warnings(live, &next));
         Ok::<_, CtlError>(((!changes.is_empty()).then_some(next), (changes, lines, warnings)))
     })?;
+    if !changes.is_empty() {
+        let lines = if json { vec![] } else { lines };
+        let told = lines.iter().try_for_each(|line| env.print(format_args!("{line}")));
+        let told = told.map_err(CtlError::from).and_then(|()| {
+            let outcome = Outcome::published(&changes, generation);
+            let status = finish(env, json, &mut region, outcome, &warnings)?;
+            env.out.flush()?;
+            Ok(status)
+        });
+        return told.map_err(|error| error.after(generation));
+    }
     if !json {
         for line in lines {
             env.print(format_args!("{line}"))?;
         }
     }
-    if !changes.is_empty() {
-        return finish(env, json, &mut region, generation, &changes, &warnings);
-    }
     if json {
-        print_outcome(env, &changes, Some(generation), false, None)?;
+        env.json(&Outcome::not_published(&changes, Some(generation)))?;
     } else {
         env.print(format_args!("nothing to change"))?;
     }

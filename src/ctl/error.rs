@@ -5,8 +5,9 @@ use std::io;
 use thiserror::Error;
 
 use crate::{
-    balance::service::Conflict, config::ConfigErrors, host::Finding, plan::routing::PlanError,
-    shm::RegionError, state::StateError, sys::region::AccessError, sys::region::RegionName,
+    balance::service::Conflict, config::ConfigErrors, host::Finding, ids::Generation,
+    plan::routing::PlanError, shm::RegionError, state::StateError, sys::region::AccessError,
+    sys::region::RegionName,
 };
 
 /// Why a command failed. Nothing was changed, unless it says so.
@@ -48,6 +49,14 @@ pub(super) enum CtlError {
     /// The arguments, each right by itself, make no sense together.
     #[error("{0}")]
     Usage(String),
+    /// A file takes away what is in use.
+    #[error("the file takes away what is in use:\n  {}\nnothing was changed; {command} does it all the same", .losses.join("\n  "))]
+    Removal {
+        /// What goes, a line each.
+        losses: Vec<String>,
+        /// What to say.
+        command: String,
+    },
     /// Others changed the region each time when this command was about to.
     #[error(
         "region \"{0}\" was changed by others while the differences were made out; nothing was changed, try again"
@@ -89,6 +98,28 @@ pub(super) enum CtlError {
     /// The output cannot be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),
+    /// Likewise, when the change was made.
+    #[error(
+        "generation {generation} is written to the region, but what came of it cannot be told: writing the output: {error}"
+    )]
+    Untold {
+        /// The one that was published.
+        generation: Generation,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl CtlError {
+    /// Why the output cannot be written, if it is that.
+    pub(super) fn output(&self) -> Option<&io::Error> {
+        if let Self::Output(error) | Self::Untold { error, .. } = self { Some(error) } else { None }
+    }
+
+    /// This error, of a command that had published a generation before.
+    pub(super) fn after(self, generation: Generation) -> Self {
+        if let Self::Output(error) = self { Self::Untold { generation, error } } else { self }
+    }
 }
 
 impl From<AccessError> for CtlError {

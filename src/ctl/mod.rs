@@ -35,7 +35,7 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
-use crate::{config, host::Snapshot, ids::TargetId, io::Prober, state::State};
+use crate::{config, host::Snapshot, ids::TargetId, io::Prober, state::State, sys::output::READER_GONE};
 use args::{Arguments, Command, TierCommand, TracerCommand};
 use error::CtlError;
 
@@ -82,6 +82,8 @@ pub enum Status {
     Warnings,
     /// `check` has found errors.
     Errors,
+    /// The reader of the output has ended.
+    ReaderGone,
 }
 
 impl Status {
@@ -94,6 +96,7 @@ impl Status {
             Self::Usage | Self::Errors => 2,
             Self::No => 3,
             Self::Pending => 4,
+            Self::ReaderGone => READER_GONE,
         }
     }
 }
@@ -127,12 +130,14 @@ impl Env<'_> {
     /// Something to be known that is no failure. What was printed before comes before it.
     fn warn(&mut self, warning: &str) -> io::Result<()> {
         self.out.flush()?;
-        writeln!(self.err, "lbctl: warning: {warning}")
+        // A warning that cannot be written changes nothing of what the command does.
+        let _ = writeln!(self.err, "lbctl: warning: {warning}");
+        Ok(())
     }
 
     /// How far a command is that takes long.
-    fn progress(&mut self, progress: fmt::Arguments<'_>) -> io::Result<()> {
-        writeln!(self.err, "lbctl: {progress}")
+    fn progress(&mut self, progress: fmt::Arguments<'_>) {
+        let _ = writeln!(self.err, "lbctl: {progress}");
     }
 
     /// The text of a file, or of standard input for `-`, and how to call it.
@@ -154,22 +159,34 @@ pub fn run<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>, env: &m
         Ok(arguments) => arguments,
         Err(complaint) => return usage(&complaint, env),
     };
+    let changes = arguments.command.changes();
     let result = dispatch(arguments, env).and_then(|status| {
         env.out.flush()?;
         Ok(status)
     });
-    match result {
-        Ok(status) => status,
-        // The reader has seen enough, as in `lbctl show | head`.
-        Err(CtlError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Status::Done,
-        Err(error) => {
-            // Where not even a complaint can be written, the status is all that is left.
-            let _ = env.out.flush();
-            for line in error.to_string().lines() {
-                let _ = writeln!(env.err, "lbctl: {line}");
-            }
-            if matches!(error, CtlError::Usage(_)) { Status::Usage } else { Status::Failed }
-        }
+    result.unwrap_or_else(|error| failed(&error, changes, env))
+}
+
+/// Says why a command failed.
+fn failed(error: &CtlError, changes: bool, env: &mut Env<'_>) -> Status {
+    let reader_gone = error.output().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    // The reader has seen enough, as in `lbctl show | head`.
+    if reader_gone && !changes {
+        return Status::ReaderGone;
+    }
+    // Where not even a complaint can be written, the status is all that is left.
+    if error.output().is_none() {
+        let _ = env.out.flush();
+    }
+    for line in error.to_string().lines() {
+        let _ = writeln!(env.err, "lbctl: {line}");
+    }
+    if reader_gone {
+        Status::ReaderGone
+    } else if matches!(error, CtlError::Usage(_)) {
+        Status::Usage
+    } else {
+        Status::Failed
     }
 }
 
@@ -180,8 +197,8 @@ fn usage(complaint: &clap::Error, env: &mut Env<'_>) -> Status {
         let _ = write!(env.err, "{text}");
         return Status::Usage;
     }
-    let _ = write!(env.out, "{text}").and_then(|()| env.out.flush());
-    Status::Done
+    let written = write!(env.out, "{text}").and_then(|()| env.out.flush());
+    written.map_or_else(|error| failed(&error.into(), false, env), |()| Status::Done)
 }
 
 fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError> {

@@ -215,6 +215,43 @@ fn a_file_is_compared_before_it_is_applied() {
 }
 
 #[test]
+fn what_is_in_use_is_taken_away_when_that_is_asked_for_alone() {
+    let lb = Lb::new("removal");
+    let only_balancer = &FILE[..FILE.find("[[service]]").unwrap()];
+    lb.with(FILE, "apply -");
+    let going = "service web goes, with 2 backends in use";
+    let dry = lb.with(only_balancer, "apply - --dry-run");
+    assert_eq!(dry.status, Status::No);
+    assert!(
+        dry.out.contains(&format!("loss: {going}\n")) && dry.out.contains("refused without --allow-removal")
+    );
+    let refused = lb.with(only_balancer, "apply -");
+    assert_eq!(refused.status, Status::Failed);
+    let command = format!("nothing was changed; `lbctl apply --allow-removal --shm {} -` does it", lb.name);
+    assert!(refused.err.contains(going) && refused.err.contains(&command), "{}", refused.err);
+    let outcome: Value = serde_json::from_str(&lb.with(only_balancer, "apply - --json").out).unwrap();
+    assert_eq!(
+        (&outcome["published"], &outcome["losses"]["in_use"][0]),
+        (&Value::from(false), &going.into())
+    );
+    assert_eq!(lb.json("show --json")["region"]["generation"], 1);
+    // Out of use it goes, and what was set of it is told.
+    lb.run("deactivate --service web s1 s2");
+    let web = FILE.find("[[service]]").unwrap()..FILE.rfind("[[service]]").unwrap();
+    let mut without = FILE.to_owned();
+    without.replace_range(web, "");
+    let dry = lb.with(&without, "apply - --dry-run");
+    let told = "loss: service web goes, and with it what is deactivated there: s1 s2\n";
+    assert!(dry.out.ends_with(told), "{}", dry.out);
+    let renamed = FILE.replacen("\"web\"", "\"site\"\nrenamed_from = \"web\"", 1);
+    let dry = lb.with(&renamed, "apply - --dry-run").out;
+    assert_eq!(dry, "~ service site name: web -> site\n");
+    assert_eq!(lb.with(&without, "apply -").status, Status::Done);
+    assert_eq!(lb.with(only_balancer, "apply - --allow-removal").status, Status::Done);
+    assert_eq!(lb.json("services --json"), Value::Array(vec![]));
+}
+
+#[test]
 fn every_complaint_about_a_file_is_printed() {
     let lb = Lb::new("wrong");
     let ended = lb.with(&FILE.replace("= 97", "= 100").replace("eth1", "eth 1"), "apply -");
@@ -380,7 +417,7 @@ impl Write for Gone {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_failure() {
+fn a_reader_that_leaves_early_ends_it_quietly() {
     let lb = Lb::new("pipe");
     lb.done("create -i 5 100 10");
     let mut err = Vec::new();
@@ -398,7 +435,7 @@ fn a_reader_that_leaves_early_is_no_failure() {
         adoption_wait: Duration::ZERO,
         prober: &mut tracer::FakeProber::default(),
     };
-    assert_eq!(run(["lbctl", "--shm", &name, "show"], &mut env), Status::Done);
+    assert_eq!(run(["lbctl", "--shm", &name, "show"], &mut env), Status::ReaderGone);
     assert!(err.is_empty());
 }
 

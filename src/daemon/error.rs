@@ -38,6 +38,16 @@ pub enum DaemonError {
     /// The configuration passes a limit.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A file takes away what is in use.
+    #[error("{} takes away what is in use: {}; `lbctl apply --allow-removal{}` does it", .file.display(), .losses.join("; "), .rest)]
+    Removal {
+        /// The file.
+        file: PathBuf,
+        /// What goes.
+        losses: Vec<String>,
+        /// Of the command: region and file.
+        rest: String,
+    },
     /// The region cannot be used.
     #[error(transparent)]
     Region(#[from] AccessError),

@@ -280,3 +280,47 @@ fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
         }
     });
 }
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn a_reload_takes_nothing_away_that_is_in_use() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-reload-{}", std::process::id()).parse().unwrap());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let head = FILE.split_once("[[tier").unwrap().0;
+        let service = |name: &str, vip: &str| {
+            let backend = "{ name = 'a', encap = 'mark' }, { name = 'b', encap = 'mark' }";
+            format!("[[service]]\nname = '{name}'\nvips = '{vip}'\ntable_size = 97\nbackend = [{backend}]\n")
+        };
+        let both = format!("{head}{}{}", service("web", "10.0.0.0"), service("dns", "10.0.0.1"));
+        let state = State::new(&Config::parse("a test", &both).unwrap()).unwrap();
+        let mut lbd = lbd(&name.0, &state);
+        lbd.config = Some(file.path().to_owned());
+        let mut reload = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            lbd.reload();
+            lbd.region.state().unwrap()
+        };
+        let web = format!("{head}{}", service("web", "10.0.0.0"));
+        for cut in [
+            head,
+            &web,
+            &both.replace("lb201", "lb202"),
+            &both.replace("'a'", "'c'").replace("'b'", "'d'"),
+            "",
+        ] {
+            assert_eq!(reload(cut), (Generation(1), state.clone()), "{cut}");
+        }
+        let more = format!("{both}{}", service("more", "10.0.0.2"));
+        let (generation, with_more) = reload(&more);
+        assert_eq!((generation, with_more.services.len()), (Generation(2), 3));
+        // What is out of use may go.
+        let names = ["a".to_owned(), "b".to_owned()];
+        let out =
+            |state: &State| Ok::<_, DaemonError>((Some(state.set_active(Some("dns"), &names, false)?), ()));
+        Region::open(&name.0).unwrap().update(out).unwrap();
+        assert_eq!(reload(&web).1.services.len(), 3, "\"more\" is in use");
+        let without = format!("{head}{}{}", service("web", "10.0.0.0"), service("more", "10.0.0.2"));
+        assert_eq!(reload(&without).1.services.len(), 2);
+    });
+}

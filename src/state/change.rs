@@ -57,6 +57,28 @@ pub enum StateError {
         /// Those there are.
         known: String,
     },
+    /// A service and the one that it should have been before.
+    #[error(
+        "service \"{new}\" has renamed_from = \"{old}\", but there are both; take that key out of the file, or apply the file without one of them first"
+    )]
+    RenamedBoth {
+        /// The name before.
+        old: Name,
+        /// The name now.
+        new: Name,
+    },
+    /// Neither of these.
+    #[error(
+        "service \"{new}\" has renamed_from = \"{old}\", but there is neither; there are: {known}; take that key out of the file if the service is new"
+    )]
+    RenamedNone {
+        /// The name before.
+        old: Name,
+        /// The name now.
+        new: Name,
+        /// Those there are.
+        known: String,
+    },
     /// There is no tier.
     #[error("there is no tier; [tier] in a configuration makes one, and `lbctl apply FILE` puts it in force")]
     NoTier,
@@ -136,11 +158,16 @@ impl State {
     }
 
     /// This state made what a configuration file says. What the file leaves open stays: whether a known backend or member of
-    /// the tier is active, and the numbers of targets that are still used. Tables that would come out the same are kept.
+    /// the tier is active, and the numbers of targets that are still used. A backend that has only another name stays as it is, too; a
+    /// service does by its `renamed_from`. Tables that would come out the same are kept.
     ///
     /// # Errors
-    /// When a limit is passed.
+    /// When a limit is passed, or a `renamed_from` is wrong.
     pub fn merge(&self, config: &Config) -> Result<Self, StateError> {
+        self.renamed(config)?.merge_by_name(config)
+    }
+
+    pub(super) fn merge_by_name(&self, config: &Config) -> Result<Self, StateError> {
         let entries = config.services.iter().map(|service| service.table_size.entries()).sum();
         if entries > ENTRIES_MAX {
             return Err(StateError::TooManyEntries(entries));
@@ -148,13 +175,10 @@ impl State {
         let mut next = Self { target_cursor: self.target_cursor, ..Self::empty(config.balancer.clone()) };
         let old_paths: HashMap<Path, TargetId> =
             self.targets_used().map(|(target, path)| (path, target)).collect();
-        let known = |service: &config::Service, backend: &config::Backend| {
-            let old = self.service(service.name.as_str())?;
-            old.backends.iter().find(|old| old.name == backend.name)
-        };
         let kept = |service: &config::Service, backend: &config::Backend| match backend.path {
             Path::Via(..) => old_paths.get(&backend.path).copied(),
-            Path::MarkOnly => known(service, backend)
+            Path::MarkOnly => self
+                .before(service, backend)
                 .map(|old| old.target)
                 .filter(|&t| self.path(t) == Some(Path::MarkOnly)),
         };
@@ -182,8 +206,10 @@ impl State {
                     None => next.new_target(backend.path)?,
                 };
                 new_paths.insert(backend.path, target);
-                let active =
-                    backend.active.or_else(|| known(service, backend).map(|old| old.active)).unwrap_or(true);
+                let active = backend
+                    .active
+                    .or_else(|| self.before(service, backend).map(|old| old.active))
+                    .unwrap_or(true);
                 backends.push(Backend { name: backend.name.clone(), target, weight: backend.weight, active });
             }
             next.services.push(self.service_from(service, backends, config.balancer.hash_seed));
@@ -349,7 +375,7 @@ fn hint(name: &str, of_tier: Option<bool>) -> String {
     })
 }
 
-fn list<'a>(names: impl Iterator<Item = &'a Name>) -> String {
+pub(super) fn list<'a>(names: impl Iterator<Item = &'a Name>) -> String {
     let mut names: Vec<&str> = names.map(Name::as_str).collect();
     names.sort_unstable();
     names.dedup();

@@ -1,7 +1,7 @@
 //! What the balancer does now: the configuration, which backends are active, which target each uses, and the
 //! Maglev tables. PURE. This is the value that lives in shared memory; every change makes a new one.
 //!
-//! A [`State`] grows from a [`crate::config::Config`] ([`State::merge`]) and by activation ([`State::set_active`],
+//! A [`State`] grows from a [`crate::config::Config`] ([`State::plan`]) and by activation ([`State::set_active`],
 //! [`State::set_tier_active`]). Tables depend
 //! on nothing but (seed, M, active backends with their weights), so whatever path led to an active set, the
 //! tables are the same; the numbers of the targets do depend on history, since they must stay while flows carry
@@ -9,6 +9,7 @@
 
 mod change;
 mod diff;
+mod plan;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -17,6 +18,7 @@ use std::{
 
 pub use change::{ENTRIES_MAX, StateError};
 pub use diff::Change;
+pub use plan::{Losses, Plan};
 
 use crate::{
     config::{Balancer, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},

@@ -11,6 +11,7 @@ pub(crate) mod namespace;
 mod netlink;
 pub mod nfqueue;
 pub mod nft;
+pub mod output;
 pub mod probe;
 pub mod region;
 pub mod rtnetlink;

@@ -14,7 +14,8 @@ const VIP: &str = "unicast addresses or prefixes, such as \"10.0.0.1\", \"10.0.0
 const PORTS: &str = "ports from 0 to 65535 or ranges of them, such as \"80\" or \"8000-8010\"";
 /// More virtual addresses of one service than this would be a prefix.
 const VIPS_MAX: usize = 256;
-const KEYS: &[&str] = &["name", "vips", "protocols", "ports", "hash", "pmtu", "table_size", "backend"];
+const KEYS: &[&str] =
+    &["name", "renamed_from", "vips", "protocols", "ports", "hash", "pmtu", "table_size", "backend"];
 
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -23,6 +24,7 @@ pub(super) fn read(
 ) -> Option<(Service, Origin)> {
     let name = table.need(reader, "name", NAME).and_then(|item| item.string(reader, NAME, Name::new));
     table.place = name.as_ref().map_or_else(|| "service".to_owned(), |name| format!("service \"{name}\""));
+    let renamed_from = table.take("renamed_from").and_then(|item| item.string(reader, NAME, Name::new));
     let vips = read_vips(reader, &mut table, balancer);
     let protocols = read_protocols(reader, &mut table);
     let ports = read_ports(reader, &mut table, &protocols);
@@ -54,7 +56,7 @@ pub(super) fn read(
     }
     backends.sort_by(|a, b| a.name.cmp(&b.name));
     let (name, table_size) = (name?, table_size?);
-    let service = Service { name, vips, protocols, ports, hash, pmtu, table_size, backends };
+    let service = Service { name, renamed_from, vips, protocols, ports, hash, pmtu, table_size, backends };
     Some((service, Origin { at, place }))
 }
 

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use serde::Serialize;
 
 use crate::cli::AnalyzeArgs;
+use crate::output;
 use crate::reported::{Phase, Reported, percent};
 
 /// So many times at which something was lost are printed.
@@ -77,7 +76,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
     files.iter().for_each(|file| total.add(&file.total));
     let analysis = Analysis { files, total };
     let text = if args.json { serde_json::to_string(&analysis)? + "\n" } else { analysis.tables() };
-    io::stdout().write_all(text.as_bytes()).context("writing the analysis")?;
+    output::answer(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -27,7 +27,9 @@ const CONNECTIONS_MAX: u64 = 1_000_000;
 const TOTAL_MAX: u64 = 1_000_000_000;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
-const EXIT: &str = "Exit status: 0 all well; 1 losses or failures (the report says which); 2 wrong usage, or it cannot start.";
+const EXIT: &str = "\
+Exit status: 0 all well; 1 losses or failures (the report says which); 2 wrong usage, or it cannot start,
+or an answer cannot be written; 141 the reader of an answer has ended.";
 
 /// Traffic for load balancers: a server that says its name, and clients that count what is lost
 #[derive(Debug, Parser)]

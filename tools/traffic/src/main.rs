@@ -10,7 +10,7 @@
 //!   packets as they are; `follow` the event file
 //! - `frame` `datagram` `stream` `cidr` `name` pure: bytes to facts and back; `packet` `plan` `draw` for fragments, `segment` for `forge`
 //! - `tally` what is counted, `history` when, `limits` how fast and why no faster, `fault` what can go wrong, `report`
-//!   what is said of it all; `clock`
+//!   what is said of it all; `output` how; `clock`
 //! - `analyze` `graph` what reports tell, `reported` a report read again
 //!
 //! One thread unless more are asked for, no busy loop: it also runs in small, slow virtual machines. It knows nothing of
@@ -37,6 +37,7 @@ mod limits;
 mod line;
 mod link;
 mod name;
+mod output;
 mod pace;
 mod packet;
 mod plan;
@@ -58,18 +59,31 @@ use clap::Parser;
 use tokio::runtime::Builder;
 
 use cli::{Cli, Command};
+use output::{READER_GONE, Unsaid};
 
 /// Wrong usage (clap's own status too), or it cannot start.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match Cli::try_parse().map_or_else(|complaint| usage(&complaint), run) {
         Ok(code) => code,
+        Err(error) if error.downcast_ref().is_some_and(Unsaid::reader_gone) => READER_GONE.into(),
         Err(error) => {
-            eprintln!("traffic: {error:#}");
+            output::say(format_args!("traffic: {error:#}\n"));
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+/// Help and the version are answers, all else of clap's is a complaint.
+fn usage(complaint: &clap::Error) -> anyhow::Result<ExitCode> {
+    let text = complaint.render().to_string();
+    if complaint.use_stderr() {
+        output::say(text);
+        return Ok(ExitCode::from(EXIT_USAGE));
+    }
+    output::answer(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -2,7 +2,7 @@
 //! signal, and reports. A command brings only its own future; most only what is to be done with each connection.
 
 use std::future::Future;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::cli::{Client, Output, Remote};
 use crate::clock;
 use crate::history::History;
 use crate::limits::{self, Speed, Usage};
+use crate::output;
 use crate::pace::{self, Pace};
 use crate::report::Report;
 use crate::socket::{self, Source};
@@ -112,7 +113,7 @@ pub(crate) async fn traffic<P: Serialize>(
         () = progress(output, start, tally) => bail!("progress never ends"),
     };
     if output.progress_shown() == Some(Shown::OnOneLine) {
-        let _ = io::stderr().write_all(SAME_LINE.as_bytes()); // the report says more
+        output::say(SAME_LINE); // the report says more
     }
     let elapsed = clock::now().duration_since(start);
     let (counts, outcome) = (tally.snapshot(), outcome());
@@ -129,7 +130,7 @@ pub(crate) async fn traffic<P: Serialize>(
         parameters,
     };
     let text = if output.json { report.json()? + "\n" } else { report.table() };
-    io::stdout().write_all(text.as_bytes()).context("writing the report")?;
+    output::answer(&text)?;
     Ok(if report.all_well() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_LOSSES) })
 }
 
@@ -169,7 +170,7 @@ enum Shown {
 
 impl Output {
     fn progress_shown(&self) -> Option<Shown> {
-        if io::stderr().is_terminal() {
+        if output::errors_to_terminal() {
             return Some(Shown::OnOneLine);
         }
         self.progress.then_some(Shown::LineByLine)
@@ -200,6 +201,6 @@ async fn progress(output: &Output, start: Instant, tally: &Tally) {
             Shown::OnOneLine => format!("{SAME_LINE}{line}"),
             Shown::LineByLine => line + "\n",
         };
-        let _ = io::stderr().write_all(line.as_bytes()); // nobody looks: the traffic goes on
+        output::say(line); // nobody looks: the traffic goes on
     }
 }

@@ -5,7 +5,7 @@
 //! that is silent for [`Options::idle`] is closed. An answer to a datagram comes from the address that was asked
 //! (answering.rs).
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use crate::datagram::{self, DATAGRAM_BYTES_MAX};
 use crate::frame::{self, Extent, Reply, Request};
 use crate::link::part;
 use crate::name::Name;
+use crate::output;
 use crate::run::Signals;
 use crate::socket;
 use crate::stream::{CHUNK_BYTES, Checker, Stream};
@@ -39,7 +40,9 @@ const REST: Duration = Duration::from_millis(100);
 pub(crate) async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
     let allowed = socket::allow_connections(args.connections_max).context("the limit of open files")?;
     if allowed < args.connections_max {
-        eprintln!("traffic: the limit of open files is enough for {allowed} connections only");
+        output::say(format_args!(
+            "traffic: the limit of open files is enough for {allowed} connections only\n"
+        ));
     }
     let options = Options {
         name: args.name.map_or_else(host_name, Ok)?,
@@ -49,16 +52,17 @@ pub(crate) async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let server = Server::listen(&args.tcp, &args.udp)?;
     for (protocol, address) in server.addresses()? {
-        eprintln!("listening: {protocol} {address}");
+        output::say(format_args!("listening: {protocol} {address}\n"));
     }
-    let mut stdout = io::stdout();
-    stdout.write_all(b"ready\n").and_then(|()| stdout.flush()).context("writing `ready`")?;
+    if let Err(unsaid) = output::answer("ready\n") {
+        output::say(format_args!("traffic: ready; {unsaid}\n"));
+    }
     let served = Arc::new(Served::default());
     tokio::select! {
         ended = server.serve(options, served.clone()) => ended?,
         () = signals.any() => {}
     }
-    eprintln!("{served}");
+    output::say(format_args!("{served}\n"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,0 +1,213 @@
+//! What a configuration file makes of a state: what it becomes, how that differs, and what is lost by it.
+//!
+//! A file that was cut off, or is another balancer's, can be valid and take everything away. So what it takes away of
+//! that which is in use is told apart ([`Losses::in_use`]), and done only where that is asked for. What was taken out of use
+//! before is no such loss: deactivate first, then remove.
+
+use serde::Serialize;
+
+use super::{Backend, Change, Service, State, StateError, TierMember};
+use crate::config::{Config, Name, Path};
+
+/// What a file makes of a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What the state becomes.
+    pub next: State,
+    /// What differs.
+    pub changes: Vec<Change>,
+    /// What is lost by it.
+    pub losses: Losses,
+}
+
+/// What a file takes away, each as a sentence.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Losses {
+    /// Of what is in use: every service that goes and has an active backend, more than half of the active backends of one
+    /// that stays, more than half of the other active balancers of a tier, all interfaces, the balancer's name.
+    pub in_use: Vec<String>,
+    /// Of what `lbctl deactivate` or an earlier file has set, which nothing else remembers.
+    pub forgotten: Vec<String>,
+}
+
+impl Losses {
+    /// At most this many of `in_use` are listed in a message.
+    pub const LISTED_MAX: usize = 10;
+
+    /// What is lost of that which is in use, as lines, and how many more there are.
+    #[must_use]
+    pub fn listed(&self) -> Vec<String> {
+        let more = self.in_use.len().saturating_sub(Self::LISTED_MAX);
+        let mut lines: Vec<String> = self.in_use.iter().take(Self::LISTED_MAX).cloned().collect();
+        lines.extend((more > 0).then(|| format!("and {more} more")));
+        lines
+    }
+}
+
+impl State {
+    /// What a configuration file makes of this state; see [`State::merge`].
+    ///
+    /// # Errors
+    /// When a limit is passed, or a `renamed_from` is wrong.
+    pub fn plan(&self, config: &Config) -> Result<Plan, StateError> {
+        let renamed = self.renamed(config)?;
+        let next = renamed.merge_by_name(config)?;
+        let names = self.services.iter().zip(&renamed.services).filter(|(old, new)| old.name != new.name);
+        let mut changes: Vec<Change> = names
+            .map(|(old, new)| Change {
+                what: format!("service {}", new.name),
+                key: Some("name"),
+                from: Some(old.name.to_string()),
+                to: Some(new.name.to_string()),
+            })
+            .collect();
+        changes.extend(renamed.changes(&next));
+        let losses = losses(&renamed, &next);
+        Ok(Plan { next, changes, losses })
+    }
+
+    /// This state with its services named as the file does that renames them.
+    pub(super) fn renamed(&self, config: &Config) -> Result<Self, StateError> {
+        let mut renamed = self.clone();
+        for service in &config.services {
+            let Some(old) = &service.renamed_from else { continue };
+            let (was, is) = (self.service(old.as_str()), self.service(service.name.as_str()));
+            match (was, is) {
+                (Some(_), None) => {
+                    let named = renamed.services.iter_mut().find(|candidate| candidate.name == *old);
+                    named.into_iter().for_each(|named| named.name = service.name.clone());
+                }
+                // The rename was done before, or the region is made anew.
+                (None, Some(_)) => {}
+                (None, None) if self.services.is_empty() => {}
+                (Some(_), Some(_)) => {
+                    return Err(StateError::RenamedBoth { old: old.clone(), new: service.name.clone() });
+                }
+                (None, None) => {
+                    let known = super::change::list(self.services.iter().map(|service| &service.name));
+                    return Err(StateError::RenamedNone {
+                        old: old.clone(),
+                        new: service.name.clone(),
+                        known,
+                    });
+                }
+            }
+        }
+        Ok(renamed)
+    }
+
+    /// What a backend was before: by its name, or under another one that the file no longer has, with the same path.
+    pub(super) fn before(
+        &self,
+        service: &crate::config::Service,
+        backend: &crate::config::Backend,
+    ) -> Option<&Backend> {
+        let old = &self.service(service.name.as_str())?.backends;
+        old.iter().find(|old| old.name == backend.name).or_else(|| {
+            let alike = old
+                .iter()
+                .find(|old| backend.path != Path::MarkOnly && self.path(old.target) == Some(backend.path));
+            alike.filter(|old| service.backends.iter().all(|known| known.name != old.name))
+        })
+    }
+}
+
+fn losses(old: &State, next: &State) -> Losses {
+    let mut losses = Losses::default();
+    of_balancer(old, next, &mut losses.in_use);
+    for service in &old.services {
+        let kept = next.service(service.name.as_str());
+        of_service(old, service, (next, kept), &mut losses);
+    }
+    of_tier(old, next, &mut losses);
+    // A region that was made without a file steers nothing.
+    if old.balancer.interfaces.is_empty() {
+        losses.in_use.clear();
+    }
+    losses
+}
+
+fn of_balancer(old: &State, next: &State, in_use: &mut Vec<String>) {
+    let (was, is) = (&old.balancer, &next.balancer);
+    if was.name != is.name {
+        in_use.push(format!("the file is that of balancer \"{}\", and this is \"{}\"", is.name, was.name));
+    }
+    let used = old.services.iter().any(|service| service.active().next().is_some());
+    if used && was.interfaces.iter().all(|interface| !is.interfaces.contains(interface)) {
+        let names: Vec<&str> = was.interfaces.iter().map(|interface| interface.as_str()).collect();
+        in_use.push(format!("no interface stays, {} goes", names.join(" ")));
+    }
+}
+
+fn of_service(old: &State, service: &Service, (next, kept): (&State, Option<&Service>), losses: &mut Losses) {
+    let name = &service.name;
+    let inactive = |gone: &dyn Fn(&Backend) -> bool| -> Vec<&Name> {
+        let inactive = service.backends.iter().filter(|backend| !backend.active && gone(backend));
+        inactive.map(|backend| &backend.name).collect()
+    };
+    let active = service.active().count();
+    let Some(kept) = kept else {
+        let hint = renamed_to(old, service, next);
+        if active > 0 {
+            let plural = if active == 1 { "" } else { "s" };
+            losses.in_use.push(format!("service {name} goes, with {active} backend{plural} in use{hint}"));
+        }
+        let inactive = inactive(&|_| true);
+        if !inactive.is_empty() {
+            let names: Vec<&str> = inactive.iter().map(|name| name.as_str()).collect();
+            losses.forgotten.push(format!(
+                "service {name} goes, and with it what is deactivated there: {}{hint}",
+                names.join(" ")
+            ));
+        }
+        return;
+    };
+    let gone = |backend: &Backend| {
+        let path = old.path(backend.target).filter(|path| *path != Path::MarkOnly);
+        kept.backends
+            .iter()
+            .all(|other| other.name != backend.name && (path.is_none() || next.path(other.target) != path))
+    };
+    let going = service.active().filter(|backend| gone(backend)).count();
+    if 2 * going > active {
+        losses.in_use.push(format!("service {name}: {going} of {active} backends in use go"));
+    }
+    for backend in inactive(&gone) {
+        losses.forgotten.push(format!("backend {name}/{backend} goes, and with it that it is deactivated"));
+    }
+}
+
+/// What to do if a service that goes has only another name.
+fn renamed_to(old: &State, service: &Service, next: &State) -> String {
+    let path = |state: &State, backend: &Backend| state.path(backend.target);
+    let new = next.services.iter().filter(|new| old.service(new.name.as_str()).is_none());
+    let alike = |new: &&Service| {
+        let shared = |one: &Backend| {
+            service.backends.iter().any(|other| one.name == other.name || path(next, one) == path(old, other))
+        };
+        new.vips.iter().any(|vip| service.vips.contains(vip)) && new.backends.iter().any(shared)
+    };
+    new.clone().find(alike).map_or_else(String::new, |new| {
+        format!(
+            " (if it is service {} now: renamed_from = \"{}\" there keeps what is set)",
+            new.name, service.name
+        )
+    })
+}
+
+fn of_tier(old: &State, next: &State, losses: &mut Losses) {
+    let goes = |member: &&TierMember| next.tier.iter().all(|other| other.name != member.name);
+    let others = || old.tier_active().filter(|member| member.name != old.balancer.name);
+    let (active, going) = (others().count(), others().filter(goes).count());
+    if 2 * going > active {
+        losses.in_use.push(format!("tier: {going} of {active} other balancers in use go"));
+    }
+    for member in old.tier.iter().filter(|member| !member.active).filter(goes) {
+        losses
+            .forgotten
+            .push(format!("balancer {} of the tier goes, and with it that it is deactivated", member.name));
+    }
+}
+
+#[cfg(test)]
+mod tests;
