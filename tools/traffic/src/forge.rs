@@ -28,7 +28,10 @@ const MESSAGE: [u8; 32] = [0; 32];
 pub(crate) async fn run(args: ForgeArgs) -> anyhow::Result<ExitCode> {
     let to = args.address;
     if let Some(cidr) = args.source_cidr {
-        ensure!(cidr.is_ipv4() == to.is_ipv4(), "the source {cidr} is of another address family than --address {to}");
+        ensure!(
+            cidr.is_ipv4() == to.is_ipv4(),
+            "the source {cidr} is of another address family than --address {to}"
+        );
     }
     let copies = match (args.kind, &args.file) {
         (Forged::Copy, Some(file)) => copies(file, to.ip())?,
@@ -65,7 +68,9 @@ pub(crate) async fn run(args: ForgeArgs) -> anyhow::Result<ExitCode> {
 fn copies(file: &Path, to: IpAddr) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut bytes = Vec::new();
     let reading = || format!("reading {}", file.display());
-    File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)).with_context(reading)?;
+    File::open(file)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .with_context(reading)?;
     ensure!(bytes.len() as u64 <= FILE_BYTES_MAX, "{} has more than {FILE_BYTES_MAX} bytes", file.display());
     let packets = segment::captured(&bytes, to).with_context(reading)?;
     ensure!(!packets.is_empty(), "{} has no packet to {to}", file.display());
@@ -77,7 +82,8 @@ fn packet(args: &ForgeArgs, number: u64) -> anyhow::Result<Vec<u8>> {
     let to = args.address;
     let ports = u64::from(u16::MAX - PORT_FIRST) + 1;
     let any_port = PORT_FIRST + u16::try_from(number % ports)?;
-    let from = SocketAddr::new(cidr.nth(number), args.source_port.map_or(any_port, std::num::NonZeroU16::get));
+    let from =
+        SocketAddr::new(cidr.nth(number), args.source_port.map_or(any_port, std::num::NonZeroU16::get));
     let mut draws = Draws::new(args.seed, number);
     let mut any = || u32::try_from(draws.between(1, u32::MAX as usize)).unwrap_or(1);
     let id = any();
