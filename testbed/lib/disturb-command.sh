@@ -65,6 +65,7 @@ disturb_command() {
 disturb_check() {
     local name
     # The limit of connection tracking is the machine's, not a namespace's.
+    # shellcheck disable=SC2154 # it is the front end's
     [[ $kernel == stock ]] || usage_error "disturb runs in a virtual machine; --kernel host is this host"
     for name in "${tools[@]}"; do
         [[ " ${DISTURB_TOOLS[*]} " == *" $name "* ]] || usage_error "there is no tool '$name'; there are ${DISTURB_TOOLS[*]}"

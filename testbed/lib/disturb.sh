@@ -57,7 +57,7 @@ disturb_kind() { # KIND NUMBER
     set -e
     STARTED=() HELD=0 LOST=0 NEW=0 FAILED=0
     trap 'kill_started "${STARTED[@]}"' EXIT
-    SOURCES=50.0.$((100 + $2)).0/24 SOURCE_PORT=$((DISTURB_PORT + $2)) KIND=$1
+    SOURCES=50.0.$((100 + $2)).0/24 SOURCE_PORT=$((DISTURB_PORT + $2))
     cd "$1"
     WORK=$PWD
     "disturb_${1//-/_}"
@@ -92,10 +92,10 @@ has_lbd() { [[ $DISTURB_TOOL == synrail || $DISTURB_TOOL == every-packet ]]; }
 
 drain() {
     touch "$DISTURB_HOME/drained"
-    "${DISTURB_TOOL//-/_}_out" "${DISTURB_OUT[@]}"
+    "${DISTURB_TOOL//-/_}_out" "${DISTURB_OUT[@]}" 2>> "$WORK/lbctl.log" # that lbd needs longer than lbctl waits is no news
 }
 undrain() {
-    "${DISTURB_TOOL//-/_}_in" "${DISTURB_OUT[@]}"
+    "${DISTURB_TOOL//-/_}_in" "${DISTURB_OUT[@]}" 2>> "$WORK/lbctl.log"
     rm -f "$DISTURB_HOME/drained"
 }
 servers_signal() { # NAME
@@ -148,10 +148,10 @@ connections_begin() { # NAME KIND ARGUMENT..: REPLY is the report
     [[ -s $REPLY ]] || { cat "$name.err" >&2; return 1; }
 }
 
-# --- Connections that are being opened while answers are late
+# --- Connections that are being opened while answers wait
 
-# answers_late SECONDS: all that goes to the client; ARP must not wait for it.
-answers_late() {
+# answers_wait: all that goes to the client, in the router, until answers_go_on, in its order. ARP must not wait for it.
+answers_wait() {
     ip -netns "$CLIENT" neigh replace 192.168.3.254 lladdr "$(mac_of router eth0)" dev eth0 nud permanent
     ip -netns router neigh replace 192.168.3.1 lladdr "$(mac_of "$CLIENT" eth0)" dev eth0 nud permanent
     in_ns "$CLIENT" nft -f - <<NFT
@@ -163,8 +163,9 @@ table inet disturb {
     }
 }
 NFT
-    in_ns router tc qdisc add dev eth0 root netem delay "$1s" limit 20000
+    in_ns router tc qdisc add dev eth0 root plug limit 10000000
 }
+answers_go_on() { in_ns router tc qdisc change dev eth0 root plug release_indefinite; }
 mac_of() { in_ns "$1" cat "/sys/class/net/$2/address"; }
 syns_seen() { (($(counter_of "$CLIENT" disturb syns) >= $1)); }
 opening() {

@@ -130,7 +130,7 @@ pub(crate) struct TransferArgs {
     #[serde(flatten)]
     pub(crate) direction: Direction,
     /// Send a FIN right behind the question, and take the answer on the half-closed connection
-    #[arg(long, requires = "download")]
+    #[arg(long, conflicts_with = "upload")]
     pub(crate) half_close: bool,
     /// From this address (default: the system chooses)
     #[arg(long, value_name = "ADDR")]

@@ -14,7 +14,7 @@ pub(crate) const FIN: u8 = 0x01;
 
 const TCP: u8 = 6;
 const GRE: u8 = 47;
-const TCP_BYTES: usize = 20;
+const TCP_BYTES: u8 = 20;
 const CHECKSUM_AT: usize = 16;
 const WINDOW: u16 = 8192;
 
@@ -28,18 +28,18 @@ pub(crate) struct Segment {
 
 impl Segment {
     pub(crate) fn packet(self, from: SocketAddr, to: SocketAddr, id: u32) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(TCP_BYTES);
+        let mut bytes = Vec::with_capacity(TCP_BYTES.into());
         bytes.extend(from.port().to_be_bytes());
         bytes.extend(to.port().to_be_bytes());
         bytes.extend(self.sequence.to_be_bytes());
         let acknowledged = if self.flags & ACK == 0 { 0 } else { self.acknowledged };
         bytes.extend(acknowledged.to_be_bytes());
-        bytes.extend([(TCP_BYTES as u8 / 4) << 4, self.flags]);
+        bytes.extend([(TCP_BYTES / 4) << 4, self.flags]);
         bytes.extend(WINDOW.to_be_bytes());
         bytes.extend([0; 4]); // checksum, urgent
-        let sum = checksum(&[&pseudo_header(from, to, TCP, TCP_BYTES as u16), &bytes]);
+        let sum = checksum(&[&pseudo_header(from, to, TCP, TCP_BYTES.into()), &bytes]);
         bytes[CHECKSUM_AT..][..2].copy_from_slice(&sum.to_be_bytes());
-        uncut(&Whole::carrying(from.ip(), to.ip(), id, TCP, bytes), TCP_BYTES)
+        uncut(&Whole::carrying(from.ip(), to.ip(), id, TCP, bytes), TCP_BYTES.into())
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
             let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
             for flags in [SYN, ACK, RST, FIN | ACK] {
                 let packet = Segment { flags, sequence: 7, acknowledged: 9 }.packet(from, to, 1);
-                let tcp = &packet[packet.len() - TCP_BYTES..];
+                let tcp = &packet[packet.len() - usize::from(TCP_BYTES)..];
                 assert_eq!(tcp[..4], [3, 232, 19, 137]);
                 assert_eq!(tcp[4..8], [0, 0, 0, 7]);
                 assert_eq!(tcp[8..14], [0, 0, 0, if flags & ACK == 0 { 0 } else { 9 }, 0x50, flags]);

@@ -128,7 +128,14 @@ fn udp_flows_are_answered_over_ipv4_and_ipv6() {
 fn transfers_are_byte_exact() {
     let server = Server::start("--tcp 127.0.0.1:0 [::1]:0 --name s1");
     for address in &server.addresses {
-        for direction in ["--upload 1", "--upload 3M", "--download 1", "--download 3M --seed 99"] {
+        let directions = [
+            "--upload 1",
+            "--upload 3M",
+            "--download 1",
+            "--download 3M --seed 99",
+            "--download 3M --half-close",
+        ];
+        for direction in directions {
             let ran = run(&format!("transfer --address {address} {direction} --json"));
             assert_eq!(ran.code, Some(0), "{ran}");
             let report = ran.json();
@@ -269,6 +276,12 @@ fn usage_errors_are_clear_and_have_status_2() {
         ("connect --address 127.0.0.1:1 --message-bytes 65001", "expected 0 to 65000"),
         ("transfer --address 127.0.0.1:1 --upload 1 --download 1", "cannot be used with"),
         ("transfer --address 127.0.0.1:1", "required"),
+        ("transfer --address 127.0.0.1:1 --upload 1 --half-close", "cannot be used with"),
+        ("forge --kind syn --address 127.0.0.1:1", "--source-cidr"),
+        ("forge --kind syn --address 127.0.0.1:1 --source-cidr ::1/128", "another address family"),
+        ("forge --kind too-big --address 127.0.0.1:1 --source-cidr 127.0.0.1", "--about"),
+        ("forge --kind copy --address 127.0.0.1:1 --source-cidr 127.0.0.1", "--file"),
+        ("forge --kind copy --address 127.0.0.1:1 --file Cargo.toml", "it is no pcap file"),
         ("fragments --address 127.0.0.1:1 --fragments 1-3", "from 2 to 8000"),
         ("fragments --address 127.0.0.1:1 --incomplete both", "--rate"),
         ("fragments --address 127.0.0.1:1 --source-cidr ::1/128", "another address family"),
@@ -286,7 +299,8 @@ fn usage_errors_are_clear_and_have_status_2() {
 
 #[test]
 fn every_subcommand_has_examples() {
-    for command in ["server", "connect", "hold", "udp", "fragments", "transfer", "analyze", "graph"] {
+    for command in ["server", "connect", "hold", "udp", "fragments", "transfer", "forge", "analyze", "graph"]
+    {
         let ran = run(&format!("{command} --help"));
         assert_eq!(ran.code, Some(0));
         assert!(ran.stdout.contains(&format!("Examples:\n  traffic {command} ")), "{ran}");
