@@ -159,7 +159,7 @@ impl Structure {
                 format!("# (native) NFQUEUE of xtables, to {queues}")
             }
         };
-        let queue = queue_in("to_queue", balancer.queues);
+        let queue = queue_in("queue_flow", balancer.queues);
         let fragment_queue = queue_in("to_fragment_queue", QueueRange::from(balancer.fragment_queue));
         let timeouts = balancer.timeouts;
         let lines_of = |steering| if balancer.steering == steering { "" } else { "#" };

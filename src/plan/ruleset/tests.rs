@@ -18,7 +18,7 @@ fn the_template_and_its_parameters_fit() {
     let text = structure(QueueBy::Nft).text;
     assert!(!text.contains("{{"));
     assert!(text.contains("\t\tqueue flags bypass,fanout to 0-3\n"));
-    assert!(text.contains("\t\tqueue flags bypass to 10\n"));
+    assert!(text.contains("\t\tqueue flags bypass to 20199\n"));
     assert!(
         text.contains("ct mark & 0x0000ffff == @targets meta mark set ct mark counter name restored accept")
     );
@@ -79,7 +79,7 @@ fn chains_are_counted_in_the_text() {
     assert_eq!(chain("outer").base, Some(("output".to_owned(), -300)));
     assert_eq!(chain("fragments").base, Some(("prerouting".to_owned(), -450)));
     assert_eq!(chain("too_big").base, Some(("output".to_owned(), -150)));
-    let rules = ["steer", "claimed4", "to_queue", "forget4", "forget6", "store6", "lifetime", "outer"];
+    let rules = ["steer", "claimed4", "queue_flow", "forget4", "forget6", "store6", "lifetime", "outer"];
     assert_eq!(rules.map(|name| chain(name).rules), [4, 4, 1, 1, 1, 1, 5, 4]);
     assert_eq!(["fragments", "to_fragment_queue", "too_big6"].map(|name| chain(name).rules), [5, 1, 1]);
     assert_eq!(chain(&structure.name).rules, 0);
@@ -114,7 +114,7 @@ fn with_every_packet_nothing_is_tracked_and_nothing_remembered() {
 #[test]
 fn one_queue_has_no_fanout() {
     let one = Structure::new(&Balancer::unconfigured(), QueueBy::Nft).unwrap();
-    assert!(one.text.contains("\t\tqueue flags bypass to 0\n"));
+    assert!(one.text.contains("\t\tqueue flags bypass to 20200\n"));
 }
 
 #[test]
@@ -158,11 +158,11 @@ fn another_structure_is_refilled_in_one_transaction_with_the_base_chains_kept() 
     assert_eq!(change.removed_base_chains, [""; 0]);
     assert!(text.contains(&format!("delete chain inet synrail {}\n", old.name)));
     assert_eq!(text.matches("delete chain").count(), 1);
-    assert!(text.contains("flush chain inet synrail to_queue\n"));
+    assert!(text.contains("flush chain inet synrail queue_flow\n"));
     assert!(!text.contains("flush chain inet synrail store6\n"), "stays filled until netlink's turn");
     assert!(text.ends_with(&new.text));
     let back = old.change_from(Some(&new.chains)).text.unwrap();
-    assert!(!back.contains("flush chain inet synrail to_queue\n"));
+    assert!(!back.contains("flush chain inet synrail queue_flow\n"));
 }
 
 #[test]

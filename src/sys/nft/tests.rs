@@ -135,7 +135,7 @@ fn a_rule_that_somebody_removed_comes_back() {
     in_namespace(|| {
         let ruleset = ruleset(&state(), 127);
         apply(&ruleset).unwrap();
-        for chain in ["store6", "claimed4", "to_queue", "to_fragment_queue", "too_big6"] {
+        for chain in ["store6", "claimed4", "queue_flow", "to_fragment_queue", "too_big6"] {
             nft("a flush", &["flush", "chain", "inet", TABLE, chain], None).unwrap();
             assert!(!in_force(&ruleset).unwrap(), "{chain}");
             assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Refilled, "{chain}");
