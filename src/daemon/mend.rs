@@ -62,9 +62,13 @@ pub(super) fn mend_routing(
 }
 
 pub(super) fn mend_ruleset(wanted: &Ruleset, tables: &mut nft::Tables) -> Result<(), DaemonError> {
-    if !nft::in_force(wanted)? {
+    let differed = nft::differences(wanted)?;
+    if !differed.is_empty() {
         let applied = nft::apply(wanted, tables)?;
-        warn!(rules = ?applied.structure, elements = applied.elements_added, "our ruleset was not as it should be; it is mended");
+        warn!(
+            rules = ?applied.structure, elements = applied.elements_added,
+            "our ruleset was not as it should be; it is mended: {differed}"
+        );
     }
     Ok(())
 }

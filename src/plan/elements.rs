@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::{self, Write as _},
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -25,7 +25,7 @@ use super::{
     kernel_tables::KernelTable,
     routing::{self, inbound},
 };
-pub use read::{ElementsError, Raw};
+pub use read::Raw;
 
 mod own;
 mod read;
@@ -201,7 +201,11 @@ impl fmt::Display for Fields {
 
 /// The elements of every set; a set without any may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Elements(BTreeMap<SetName, BTreeSet<Element>>);
+pub struct Elements {
+    of: BTreeMap<SetName, BTreeSet<Element>>,
+    /// Sets of the kernel with elements that are none of ours.
+    spoiled: BTreeSet<SetName>,
+}
 
 impl Elements {
     /// What the sets should hold for this state, whose services claim these boxes, and where these have a table in the kernel.
@@ -258,7 +262,7 @@ impl Elements {
     #[must_use]
     pub fn of(&self, set: SetName) -> &BTreeSet<Element> {
         static NONE: BTreeSet<Element> = BTreeSet::new();
-        self.0.get(&set).unwrap_or(&NONE)
+        self.of.get(&set).unwrap_or(&NONE)
     }
 
     /// Whether packets to this address are steered, or else dropped.
@@ -282,7 +286,7 @@ impl Elements {
     /// How many there are in all sets.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.values().map(BTreeSet::len).sum()
+        self.of.values().map(BTreeSet::len).sum()
     }
 
     /// Whether there are none.
@@ -303,7 +307,11 @@ impl Elements {
             }
             rest
         };
-        ElementsDiff { delete: missing_in(self, wanted), add: missing_in(wanted, self) }
+        ElementsDiff {
+            refill: self.spoiled.clone(),
+            delete: missing_in(self, wanted),
+            add: missing_in(wanted, self),
+        }
     }
 
     fn claim(&mut self, claim: &Claim) {
@@ -318,7 +326,7 @@ impl Elements {
     }
 
     pub(crate) fn insert(&mut self, set: SetName, element: Element) {
-        self.0.entry(set).or_default().insert(element);
+        self.of.entry(set).or_default().insert(element);
     }
 
     fn insert_by_family(&mut self, [set4, set6]: [SetName; 2], element: Element) {
@@ -364,6 +372,8 @@ fn shape_of(claim: &Claim) -> (usize, Fields) {
 /// What to delete, then what to add.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ElementsDiff {
+    /// Sets with elements that are none of ours: first of all they are emptied.
+    pub refill: BTreeSet<SetName>,
     /// In the kernel, not wanted.
     pub delete: Elements,
     /// Wanted, not in the kernel.
@@ -374,22 +384,14 @@ impl ElementsDiff {
     /// Whether nothing is to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.delete.is_empty() && self.add.is_empty()
+        self.sets().next().is_none()
     }
 
-    /// The commands, one transaction.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        for (verb, elements) in [("delete", &self.delete), ("add", &self.add)] {
-            for (set, elements) in &elements.0 {
-                let list: Vec<String> = elements.iter().map(Element::to_string).collect();
-                let (set, list) = (set.name(), list.join(", "));
-                // Writing to a String cannot fail.
-                let _ = writeln!(text, "{verb} element inet {TABLE} {set} {{ {list} }}");
-            }
-        }
-        text
+    /// The sets that change.
+    pub fn sets(&self) -> impl Iterator<Item = SetName> {
+        SetName::ALL.into_iter().filter(|set| {
+            self.refill.contains(set) || !self.delete.of(*set).is_empty() || !self.add.of(*set).is_empty()
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use twox_hash::XxHash3_64;
 
-use super::ruleset::{Chain, TemplateError, chains_of_text, fill};
+use super::ruleset::{TemplateError, chains_of_text, fill};
 use crate::{config::HashMode, state::State};
 
 const TEMPLATE: &str = include_str!("../../nft/kernel_table.nft");
@@ -31,8 +31,8 @@ pub struct KernelTable {
     pub map: String,
     /// The chain where packets of the service go.
     pub chain: String,
-    /// Its chains, with what is compared of them.
-    pub chains: Vec<Chain>,
+    /// The names of its chains.
+    pub chains: Vec<String>,
     /// Map and chains: one `table` block.
     pub text: String,
     size: usize,
@@ -115,39 +115,15 @@ fn digest(seed: u32) -> String {
 }
 
 /// Whether a chain is one of those here, and not of the ruleset's own structure.
-pub(super) fn is_ours(chain: &Chain) -> bool {
-    chain.name.starts_with(CHAIN_PREFIX)
+#[must_use]
+pub fn is_our_chain(name: &str) -> bool {
+    name.starts_with(CHAIN_PREFIX)
 }
 
-/// The commands that add what is missing of these copies' maps and chains, entries apart, where the kernel has `chains`.
+/// Whether a map is one of those here, and not of the ruleset's own structure.
 #[must_use]
-pub fn missing(tables: &[KernelTable], chains: &[Chain]) -> String {
-    let mut text = String::new();
-    for table in tables.iter().filter(|table| !table.chains.iter().all(|chain| chains.contains(chain))) {
-        for chain in table.chains.iter().filter(|chain| chains.iter().any(|other| other.name == chain.name)) {
-            text += &format!("flush chain inet {} {}\n", super::elements::TABLE, chain.name);
-        }
-        text += &table.text;
-    }
-    text
-}
-
-/// The commands that remove maps and chains of copies that are no longer wanted, to which nothing leads any more.
-#[must_use]
-pub fn superfluous(tables: &[KernelTable], chains: &[Chain], maps: &[String]) -> String {
-    let table = super::elements::TABLE;
-    let wanted = |name: &str| tables.iter().flat_map(|table| &table.chains).any(|chain| chain.name == name);
-    let chains: Vec<&str> = chains
-        .iter()
-        .filter(|chain| is_ours(chain) && !wanted(&chain.name))
-        .map(|chain| chain.name.as_str())
-        .collect();
-    let maps = maps
-        .iter()
-        .filter(|map| map.starts_with(MAP_PREFIX) && tables.iter().all(|table| table.map != **map));
-    let flush = chains.iter().map(|name| format!("flush chain inet {table} {name}\n"));
-    let delete = chains.iter().map(|name| format!("delete chain inet {table} {name}\n"));
-    flush.chain(delete).chain(maps.map(|name| format!("delete map inet {table} {name}\n"))).collect()
+pub fn is_our_map(name: &str) -> bool {
+    name.starts_with(MAP_PREFIX)
 }
 
 /// An entry that is not as it should be.
@@ -223,8 +199,10 @@ mod tests {
         assert_eq!(names, expected.map(|fixed| format!("kernel_{fixed}_{}", digest(17))));
         assert_eq!(tables[0].map, format!("table_s1_5-tuple_97_{}", digest(17)));
         assert_ne!(digest(17), digest(18));
-        let rules = |table: &KernelTable| table.chains.iter().map(|chain| chain.rules).collect::<Vec<_>>();
-        assert_eq!(tables.iter().map(rules).collect::<Vec<_>>(), [[7, 5], [5, 3], [5, 3]]);
+        for table in &tables {
+            assert_eq!(table.chains, [table.chain.clone(), format!("{}_quoted", table.chain)]);
+            assert!(table.chains.iter().all(|chain| is_our_chain(chain)) && is_our_map(&table.map));
+        }
         assert!(tables.iter().all(|table| !table.text.contains("{{")));
     }
 
@@ -251,27 +229,5 @@ mod tests {
             Change { index: 5, delete: true, add: Some(marks[5]) },
         );
         assert_eq!(changes(&other, table).collect::<Vec<_>>(), [three, five]);
-    }
-
-    #[test]
-    fn what_is_there_is_left_alone_and_what_is_not_wanted_goes() {
-        let of = |size: &str| {
-            let text = service("web", "10.0.0.1", "protocols='tcp'").replace("table_size=97", size);
-            wanted(&state("", &text)).unwrap()
-        };
-        let (small, large) = (of("table_size=97"), of("table_size=211"));
-        assert_eq!(missing(&small, &[]), small[0].text);
-        assert_eq!(missing(&small, &small[0].chains), "");
-        assert_eq!(missing(&large, &small[0].chains), large[0].text);
-        let mut damaged = small[0].chains.clone();
-        damaged[0].rules -= 1;
-        let flush = format!("flush chain inet synrail {}\n", small[0].chain);
-        assert!(missing(&small, &damaged).starts_with(&flush));
-        let maps = ["kernel_port4", &small[0].map, &large[0].map].map(str::to_owned);
-        let both = [&small[0].chains[..], &large[0].chains].concat();
-        let text = superfluous(&large, &both, &maps);
-        assert!(text.ends_with(&format!("\ndelete map inet synrail {}\n", small[0].map)), "{text}");
-        assert_eq!((text.matches("flush chain").count(), text.matches("delete ").count()), (2, 3), "{text}");
-        assert_eq!(superfluous(&large, &large[0].chains, &maps[2..]), "");
     }
 }

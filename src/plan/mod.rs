@@ -4,6 +4,7 @@
 pub mod backend_setup;
 pub mod elements;
 pub mod kernel_tables;
+pub mod nf_table;
 pub mod routing;
 pub mod rule_tree;
 pub mod ruleset;

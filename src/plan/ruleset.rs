@@ -1,19 +1,15 @@
-//! The ruleset as a value: `nft/synrail.nft` with its parameters filled in, what of it goes by netlink, and how to get
-//! there from what the kernel has. PURE.
+//! The ruleset as a value: `nft/synrail.nft` with its parameters filled in, and what of it goes by netlink. PURE.
 //!
 //! Structure (chains and rules), copies of services' tables (`kernel_tables.rs`) and elements (`elements.rs`) are apart:
 //! elements and copies change while traffic runs, the structure only with the version of synrail or with settings of the
 //! whole balancer. Its name, which the table carries as that of an empty chain, is made from all of it, so a restarted lbd
 //! finds out that nothing is to do.
 
-use std::{collections::HashMap, fmt::Write as _};
-
-use serde_json::Value;
 use thiserror::Error;
 use twox_hash::XxHash3_64;
 
 use super::{
-    elements::{Claims, Elements, TABLE},
+    elements::{Claims, Elements},
     kernel_tables::{self, KernelTable},
 };
 use crate::{
@@ -52,23 +48,10 @@ pub struct Ruleset {
 pub struct Structure {
     /// The name of the empty chain that says which structure this is.
     pub name: String,
-    /// The filled text: one `table` block. Loads into an empty table, or one whose chains were flushed.
+    /// The filled text: one `table` block.
     pub text: String,
     /// Rules that go by netlink, after the text.
     pub native: Vec<NativeChain>,
-    /// Every chain, in the order of the text; last the one that is the name.
-    pub chains: Vec<Chain>,
-}
-
-/// A chain, with what is compared of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
-    /// Its name.
-    pub name: String,
-    /// Hook and priority, of a base chain.
-    pub base: Option<(String, i64)>,
-    /// How many rules it has.
-    pub rules: usize,
 }
 
 /// A rule that goes by netlink, into a chain that has no others but such.
@@ -186,113 +169,11 @@ impl Structure {
             ("probes_per_second", balancer.tracer.per_second.to_string()),
         ];
         let text = fill(TEMPLATE, &parameters)?;
-        let mut chains = chains_of_text(&text);
-        for chain in &mut chains {
-            chain.rules += native.iter().filter(|native| native.name == chain.name).count();
-        }
         let made_from = format!("{text} {native:?}");
         let name = format!("{STRUCTURE_PREFIX}{:016x}", XxHash3_64::oneshot(made_from.as_bytes()));
-        chains.push(Chain { name: name.clone(), base: None, rules: 0 });
-        Ok(Self { name, text, native, chains })
-    }
-
-    /// The command that adds the chain which names this structure, for when all of it is in place: a change that fails
-    /// half-way must not pass for done.
-    #[must_use]
-    pub fn stamp(&self) -> String {
-        format!("add chain inet {TABLE} {}\n", self.name)
-    }
-
-    /// What leads from `current`, the chains that the kernel has (`None`: no table), to this structure. Those of services'
-    /// tables are left alone.
-    #[must_use]
-    pub fn change_from(&self, current: Option<&[Chain]>) -> StructureChange {
-        let Some(current) = current else {
-            return StructureChange { text: Some(self.text.clone()), removed_base_chains: vec![] };
-        };
-        let current: Vec<&Chain> = current.iter().filter(|chain| !kernel_tables::is_ours(chain)).collect();
-        let known = |chain: &Chain| current.contains(&chain);
-        if self.chains.len() == current.len() && self.chains.iter().all(known) {
-            return StructureChange { text: None, removed_base_chains: vec![] };
-        }
-        // Chains filled by netlink are flushed and filled there, at once: they keep their rules till then.
-        let (mut flush, mut delete) = (String::new(), String::new());
-        let mut removed_base_chains = Vec::new();
-        for chain in current {
-            let name = &chain.name;
-            let wanted = self.chains.iter().find(|wanted| wanted.name == *name);
-            // Writing to a String cannot fail.
-            if wanted.is_none() || self.native.iter().all(|native| native.name != name) {
-                let _ = writeln!(flush, "flush chain inet {TABLE} {name}");
-            }
-            if *name == self.name || wanted.is_none_or(|wanted| wanted.base != chain.base) {
-                let _ = writeln!(delete, "delete chain inet {TABLE} {name}");
-                if chain.base.is_some() {
-                    removed_base_chains.push(name.clone());
-                }
-            }
-        }
-        StructureChange { text: Some(format!("{flush}{delete}{}", self.text)), removed_base_chains }
+        Ok(Self { name, text, native })
     }
 }
-
-/// How to get to a structure.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StructureChange {
-    /// One transaction, to be followed by the rules that go by netlink, then by [`Structure::stamp`]; `None`: all is
-    /// as it should be.
-    pub text: Option<String>,
-    /// Base chains that it removes: packets that wait in queues are lost with them. Only when another version of
-    /// synrail had others.
-    pub removed_base_chains: Vec<String>,
-}
-
-/// What table inet synrail has, but for elements.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// Its chains.
-    pub chains: Vec<Chain>,
-    /// The names of its maps.
-    pub maps: Vec<String>,
-}
-
-/// Table inet synrail in the answer of `nft -j -t list ruleset inet`; `None` when there is no such table.
-///
-/// # Errors
-/// When it is no such answer.
-pub fn listing_of_json(json: &str) -> Result<Option<Listing>, ChainsError> {
-    let answer: Value = serde_json::from_str(json).map_err(|error| ChainsError(error.to_string()))?;
-    let objects =
-        answer["nftables"].as_array().ok_or_else(|| ChainsError("no list of objects".to_owned()))?;
-    let in_table = |object: &Value| object["family"] == "inet" && object["table"] == TABLE;
-    let tables = objects.iter().filter_map(|object| object.get("table"));
-    if !tables.into_iter().any(|table| table["family"] == "inet" && table["name"] == TABLE) {
-        return Ok(None);
-    }
-    let rules = objects.iter().filter_map(|object| object.get("rule")).filter(|rule| in_table(rule));
-    let mut rules_of: HashMap<&str, usize> = HashMap::new();
-    for chain in rules.filter_map(|rule| rule["chain"].as_str()) {
-        *rules_of.entry(chain).or_default() += 1;
-    }
-    let mut chains = Vec::new();
-    for chain in objects.iter().filter_map(|object| object.get("chain")).filter(|chain| in_table(chain)) {
-        let name = chain["name"].as_str().ok_or_else(|| ChainsError(chain.to_string()))?;
-        let base = chain["hook"].as_str().zip(chain["prio"].as_i64());
-        chains.push(Chain {
-            name: name.to_owned(),
-            base: base.map(|(hook, priority)| (hook.to_owned(), priority)),
-            rules: rules_of.get(name).copied().unwrap_or(0),
-        });
-    }
-    let maps = objects.iter().filter_map(|object| object.get("map")).filter(|map| in_table(map));
-    let maps = maps.filter_map(|map| map["name"].as_str()).map(str::to_owned).collect();
-    Ok(Some(Listing { chains, maps }))
-}
-
-/// Chains that nft printed, and that cannot be read.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("cannot read the chains of table inet synrail as nft prints them: {0}")]
-pub struct ChainsError(String);
 
 fn queue_statement(queues: QueueRange) -> String {
     let flags = if queues.first() == queues.last() { "bypass" } else { "bypass,fanout" };
@@ -326,38 +207,10 @@ pub(super) fn fill(template: &str, parameters: &[(&str, String)]) -> Result<Stri
     }
 }
 
-/// The chains of the filled text, which keeps to one statement a line.
-pub(super) fn chains_of_text(text: &str) -> Vec<Chain> {
-    let mut chains: Vec<Chain> = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        if let Some(rest) = line.strip_prefix("chain ") {
-            let name = rest.split_whitespace().next().unwrap_or_default().to_owned();
-            chains.push(Chain { name, base: None, rules: 0 });
-            inside = !line.ends_with('}');
-        } else if line == "}" {
-            inside = false;
-        } else if let (true, Some(chain)) = (inside && !line.is_empty(), chains.last_mut()) {
-            match line.strip_prefix("type ") {
-                Some(base) => chain.base = base_of(base),
-                None => chain.rules += 1,
-            }
-        }
-    }
-    chains
-}
-
-/// Hook and priority of `filter hook HOOK priority PRIORITY; ...`.
-fn base_of(text: &str) -> Option<(String, i64)> {
-    let mut words = text.split([' ', ';']);
-    let hook = words.by_ref().skip_while(|word| *word != "hook").nth(1)?;
-    let priority = match words.by_ref().skip_while(|word| *word != "priority").nth(1)? {
-        "raw" => -300,
-        "mangle" => -150,
-        number => number.parse().ok()?,
-    };
-    Some((hook.to_owned(), priority))
+/// The names of the chains of a filled text, which keeps to one statement a line.
+pub(super) fn chains_of_text(text: &str) -> Vec<String> {
+    let chains = text.lines().filter_map(|line| line.trim().strip_prefix("chain "));
+    chains.filter_map(|rest| rest.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod alone;
 pub mod capability;
 pub mod clock;
 pub mod conntrack;
+mod empty_namespace;
 #[cfg(test)]
 pub(crate) mod namespace;
 mod netlink;

@@ -3,6 +3,7 @@
 //! a subsystem says otherwise.
 
 use std::{
+    ffi::CStr,
     io,
     os::fd::{AsRawFd as _, OwnedFd},
     time::Duration,
@@ -24,6 +25,7 @@ const NLM_F_REQUEST: u16 = 1;
 pub(super) const NLM_F_ACK: u16 = 4;
 pub(super) const NLM_F_DUMP: u16 = 0x300;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_APPEND: u16 = 0x800;
 pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLA_F_NESTED: u16 = 0x8000;
@@ -126,6 +128,27 @@ pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
+/// As [`attributes`], but each with its own header and padding: what is written again as it is.
+pub(super) fn whole_attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (kind, value) = attributes(bytes).next()?;
+        let length = (4 + value.len()).next_multiple_of(4).min(bytes.len());
+        let (whole, rest) = bytes.split_at(length);
+        bytes = rest;
+        Some((kind, whole))
+    })
+}
+
+/// The number in the attribute of that kind, in network order.
+pub(super) fn number(bytes: &[u8], wanted: u16) -> Option<u32> {
+    attribute(bytes, wanted)?.first_chunk().copied().map(u32::from_be_bytes)
+}
+
+/// The text in the attribute of that kind.
+pub(super) fn text(bytes: &[u8], wanted: u16) -> Option<&str> {
+    CStr::from_bytes_until_nul(attribute(bytes, wanted)?).ok()?.to_str().ok()
+}
+
 /// The value of the attribute of that kind.
 pub(super) fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find_map(|(kind, value)| (kind == wanted).then_some(value))
@@ -157,12 +180,30 @@ impl Writer {
         self.0[start..start + 4].copy_from_slice(&length);
     }
 
+    /// Adds flags to the message that begins at this place.
+    pub(super) fn add_flags(&mut self, at: usize, flags: u16) {
+        if let Some(field) = self.0.get_mut(at + 6..).and_then(|rest| rest.first_chunk_mut::<2>()) {
+            *field = (u16::from_ne_bytes(*field) | flags).to_ne_bytes();
+        }
+    }
+
     /// An attribute that is a C string.
     pub(super) fn text(&mut self, kind: u16, text: &str) {
         self.nested_as(kind, |writer| {
             writer.0.extend(text.as_bytes());
             writer.0.push(0);
         });
+    }
+
+    /// An attribute that is a number in network order.
+    pub(super) fn number(&mut self, kind: u16, number: u32) {
+        self.value(kind, &number.to_be_bytes());
+    }
+
+    /// Attributes that were read ([`whole_attributes`]).
+    pub(super) fn whole(&mut self, attributes: &[u8]) {
+        self.0.extend(attributes);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
     /// An attribute that is these bytes.

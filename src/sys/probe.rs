@@ -1,8 +1,8 @@
 //! What the host lacks: parts of the kernel; and what else is on it, as a snapshot that [`crate::host`] judges. Reads only,
 //! sets nothing.
 //!
-//! Parts of nf_tables are asked for with `nft -c`: the kernel takes a small ruleset, loads the modules it needs,
-//! and throws it away before anything is in force. Files are read below a root that tests replace.
+//! Parts of nf_tables are asked for with `nft -c`, in a network namespace where nothing else is: the kernel takes a small
+//! ruleset, loads the modules it needs, and throws it away before anything is in force. Files are read below a root that tests replace.
 
 use std::{
     borrow::BorrowMut,
@@ -12,12 +12,12 @@ use std::{
 
 use super::{
     conntrack::Conntrack,
-    nft::{NftError, nft, queue_by},
+    nft::{self, NftError, check, queue_by},
     rtnetlink::{Routing, RoutingError},
 };
 use crate::{
     config::Balancer,
-    host::{self, Finding, Severity, Snapshot},
+    host::{self, DropChain, Finding, Severity, Snapshot},
     plan::ruleset::QueueBy,
     state::State,
 };
@@ -38,13 +38,11 @@ pub struct Probe {
 pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
     let mut findings = Vec::new();
     let copies = (balancer.kernel_entries > 0).then_some(&NFT_HASH);
-    for part in NFT_PARTS.iter().chain(copies) {
-        match nft(part.name, &["-c", "-f", "-"], Some(part.text)) {
-            Ok(_) => {}
-            Err(NftError::Refused { message, .. }) => {
-                findings.push(missing(part.name, &first_line(&message), part.module));
-            }
-            Err(error) => return Err(error),
+    let parts: Vec<&NftPart> = NFT_PARTS.iter().chain(copies).collect();
+    let texts: Vec<&str> = parts.iter().map(|part| part.text).collect();
+    for (part, answer) in parts.iter().zip(check("a part of nf_tables", &texts)?) {
+        if let Err(message) = answer {
+            findings.push(missing(part.name, &first_line(&message), part.module));
         }
     }
     let queue_by = queue_by()?;
@@ -80,11 +78,20 @@ fn look_by<R: BorrowMut<Routing>>(routing: Result<R, RoutingError>, state: &Stat
             snapshot.settings.insert(path, value);
         }
     }
+    match nft::foreign_drops() {
+        Ok(drops) => snapshot.drops = drops.into_iter().map(drop_chain).collect(),
+        Err(error) => snapshot.unread.push(("the filters of other programs", error.to_string())),
+    }
     match files.legacy() {
         Ok(legacy) => snapshot.legacy = legacy,
         Err(error) => snapshot.unread.push(("iptables-legacy", error.to_string())),
     }
     snapshot
+}
+
+fn drop_chain(found: nft::ForeignChain) -> DropChain {
+    let nft::ForeignChain { family, table, chain, hook, .. } = found;
+    DropChain { family, table, chain, hook: hook.name() }
 }
 
 /// A part of nf_tables, and a ruleset that needs it.

@@ -18,7 +18,7 @@ impl Elements {
                 Element::Interface(_) | Element::Mark(_) | Element::Goto(..) => Vec::new(),
             });
             let ranges: Vec<Element> = ranges.map(Element::addresses).collect();
-            if let Some(elements) = elements.0.get_mut(&set) {
+            if let Some(elements) = elements.of.get_mut(&set) {
                 *elements = ranges.into_iter().collect();
             }
         }

@@ -1,5 +1,5 @@
-//! What the kernel has in a set, as netlink tells it (`nf_tables_fill_setelem` in `net/netfilter/nf_tables_api.c`): a key, and
-//! what belongs to it. PURE.
+//! What the kernel has in a set, as netlink tells it and takes it (`nf_tables_fill_setelem` in
+//! `net/netfilter/nf_tables_api.c`): a key, and what belongs to it. PURE.
 //!
 //! Fields of a key are padded to 4 bytes. Where a set has ranges of several fields, an element has the key of its end as
 //! well, which is the last of the range; where it has ranges of one, its end is an element of its own, and is the first
@@ -7,13 +7,14 @@
 
 use std::collections::BTreeSet;
 
-use thiserror::Error;
-
 use super::{Element, Elements, Fields, SetName};
 use crate::{
     balance::service::AddressRange,
     config::{InterfaceName, PortRange},
 };
+
+/// What a device's name takes in a set (`IFNAMSIZ`).
+const INTERFACE_NAME_BYTES: usize = 16;
 
 /// An element as the kernel has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,32 +29,70 @@ pub struct Raw {
     pub goto: Option<String>,
 }
 
-/// Elements of the kernel that cannot be ours.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("an element of set {set} of table inet synrail cannot be read: {element:?}")]
-pub struct ElementsError {
-    set: &'static str,
-    element: Raw,
+impl Elements {
+    /// Adds the elements of one set. One that synrail does not write (`None`, or unreadable) spoils the set: the difference
+    /// to any other elements is then that it is emptied and filled.
+    pub fn read(&mut self, set: SetName, raw: Vec<Option<Raw>>) {
+        let raw: Option<Vec<Raw>> = raw.into_iter().collect();
+        let joined = raw.map(|raw| if has_ranges_of_one_field(set) { joined(raw) } else { raw });
+        let elements: Option<BTreeSet<Element>> =
+            joined.and_then(|raw| raw.iter().map(|raw| element_of(set, raw)).collect());
+        match elements {
+            Some(elements) => elements.into_iter().for_each(|element| self.insert(set, element)),
+            None => _ = self.spoiled.insert(set),
+        }
+    }
 }
 
-impl Elements {
-    /// Adds the elements of one set.
-    ///
-    /// # Errors
-    /// When one is of a kind that synrail does not write.
-    pub fn read(&mut self, set: SetName, mut raw: Vec<Raw>) -> Result<(), ElementsError> {
-        if fields_of(set).is_some_and(|(_, fields)| fields == 1) {
-            raw = joined(raw);
+impl Element {
+    /// As netlink wants it in this set.
+    #[must_use]
+    pub fn raw(&self, set: SetName) -> Vec<Raw> {
+        let (fields, goto) = match self {
+            Self::Interface(name) => {
+                let mut key = name.clone().into_bytes();
+                key.resize(INTERFACE_NAME_BYTES, 0);
+                return vec![Raw { key, ..Raw::default() }];
+            }
+            Self::Mark(mark) => return vec![Raw { key: mark.to_ne_bytes().to_vec(), ..Raw::default() }],
+            Self::Range(fields) => (fields, None),
+            Self::Goto(fields, chain) => (fields, Some(chain.clone())),
+        };
+        let [key, last] = keys(fields);
+        match fields_of(set) {
+            Some((_, 0)) | None => vec![Raw { key, goto, ..Raw::default() }],
+            Some((_, 1)) => {
+                let end = behind(last).map(|key| Raw { key, ends_range: true, ..Raw::default() });
+                [Raw { key, goto, ..Raw::default() }].into_iter().chain(end).collect()
+            }
+            Some(_) => vec![Raw { key, key_end: Some(last), goto, ends_range: false }],
         }
-        let elements: Result<BTreeSet<Element>, ElementsError> = raw
-            .into_iter()
-            .map(|raw| element_of(set, &raw).ok_or(ElementsError { set: set.name(), element: raw }))
-            .collect();
-        for element in elements? {
-            self.insert(set, element);
-        }
-        Ok(())
     }
+}
+
+/// The keys of the first and of the last that these fields have.
+fn keys(fields: &Fields) -> [Vec<u8>; 2] {
+    let addresses = match fields.addresses {
+        AddressRange::V4(first, last) => [first, last].map(|address| address.to_be_bytes().to_vec()),
+        AddressRange::V6(first, last) => [first, last].map(|address| address.to_be_bytes().to_vec()),
+    };
+    let protocols = fields.protocols.map(|(first, last)| [first, last]);
+    let ports = fields.ports.map(|ports| [ports.first, ports.last]);
+    let [mut first, mut last] = addresses;
+    for (key, end) in [(&mut first, 0), (&mut last, 1)] {
+        if let Some(protocols) = protocols {
+            key.extend([protocols[end], 0, 0, 0]);
+        }
+        if let Some(ports) = ports {
+            key.extend(ports[end].to_be_bytes());
+            key.extend([0, 0]);
+        }
+    }
+    [first, last]
+}
+
+fn has_ranges_of_one_field(set: SetName) -> bool {
+    fields_of(set).is_some_and(|(_, fields)| fields == 1)
 }
 
 /// Ranges of one field, put together: each gets the key of its last.
@@ -76,6 +115,17 @@ fn joined(mut raw: Vec<Raw>) -> Vec<Raw> {
         range.key_end = Some(vec![u8::MAX; range.key.len()]);
     }
     ranges
+}
+
+/// The number behind this one, in network order; none behind the last.
+fn behind(mut number: Vec<u8>) -> Option<Vec<u8>> {
+    for byte in number.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// The number before this one, in network order.
@@ -159,7 +209,15 @@ mod tests {
 
     fn names(set: SetName, elements: Vec<Raw>) -> Vec<String> {
         let mut read = Elements::default();
-        read.read(set, elements).unwrap();
+        read.read(set, elements.into_iter().map(Some).collect());
+        assert!(read.spoiled.is_empty());
+        // Whatever the order, it is written as it was read.
+        let (mut written, mut again) = (Elements::default(), Vec::new());
+        for element in read.of(set) {
+            again.extend(element.raw(set).into_iter().map(Some));
+        }
+        written.read(set, again);
+        assert_eq!(written, read);
         read.of(set).iter().map(Element::to_string).collect()
     }
 
@@ -193,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_elements_are_an_error_not_a_guess() {
+    fn a_set_with_foreign_elements_is_filled_anew() {
         for (set, key) in [
             (SetName::Vip4, &[1; 5][..]),
             (SetName::Vip6, &[1; 4]),
@@ -202,8 +260,37 @@ mod tests {
             (SetName::Interfaces, &[b'/'; 16]),
             (SetName::Interfaces, &[]),
         ] {
-            let error = Elements::default().read(set, vec![raw(key)]).unwrap_err();
-            assert!(error.to_string().contains(set.name()), "{error}");
+            let mut read = Elements::default();
+            read.read(set, vec![Some(raw(key))]);
+            let mut wanted = Elements::default();
+            wanted.insert(set, Element::Mark(7));
+            let diff = read.diff(&wanted);
+            assert_eq!((diff.refill.into_iter().collect(), diff.add), (vec![set], wanted), "{set:?}");
+            assert!(!read.diff(&Elements::default()).is_empty());
         }
+        let mut read = Elements::default();
+        read.read(SetName::KernelPort4, vec![None]);
+        assert!(!read.diff(&Elements::default()).is_empty());
+    }
+
+    #[test]
+    fn what_is_written_is_what_nft_would_write() {
+        let fields = |protocols, ports| Fields {
+            addresses: AddressRange::V4(0x0a00_0000, 0x0a00_00ff),
+            protocols,
+            ports,
+        };
+        let vip = Element::Range(fields(None, None)).raw(SetName::Vip4);
+        assert_eq!(vip, [raw(&[10, 0, 0, 0]), end(&[10, 0, 1, 0])]);
+        let all = Element::addresses(AddressRange::V4(0x0a00_0000, u32::MAX)).raw(SetName::Vip4);
+        assert_eq!(all, [raw(&[10, 0, 0, 0])], "nothing is behind the last address");
+        let port =
+            Element::Goto(fields(Some((6, 17)), Some(PortRange { first: 80, last: 256 })), "c".to_owned());
+        let expected = Raw {
+            key_end: Some(vec![10, 0, 0, 255, 17, 0, 0, 0, 1, 0, 0, 0]),
+            goto: Some("c".to_owned()),
+            ..raw(&[10, 0, 0, 0, 6, 0, 0, 0, 0, 80, 0, 0])
+        };
+        assert_eq!(port.raw(SetName::KernelPort4), [expected]);
     }
 }

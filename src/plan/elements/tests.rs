@@ -84,11 +84,10 @@ fn the_difference_names_only_what_changes() {
         }
     }
     new.insert(SetName::Interfaces, Element::Interface("eth1".to_owned()));
-    let text = old.diff(&new).text();
-    let expected = "delete element inet synrail vip4 { 10.0.0.1 }\n\
-                    add element inet synrail interfaces { \"eth1\" }\n\
-                    add element inet synrail vip4 { 10.0.0.3 }\n";
-    assert_eq!(text, expected);
-    assert!(new.diff(&new).is_empty());
-    assert_eq!(new.diff(&new).text(), "");
+    let diff = old.diff(&new);
+    assert_eq!(diff.sets().collect::<Vec<_>>(), [SetName::Interfaces, SetName::Vip4]);
+    assert_eq!((diff.delete.len(), names(diff.delete.of(SetName::Vip4))), (1, vec!["10.0.0.1".to_owned()]));
+    assert_eq!((diff.add.len(), names(diff.add.of(SetName::Vip4))), (2, vec!["10.0.0.3".to_owned()]));
+    assert_eq!(names(diff.add.of(SetName::Interfaces)), ["\"eth1\""]);
+    assert!(diff.refill.is_empty() && new.diff(&new).is_empty());
 }

@@ -4,48 +4,31 @@
 //! [`ENTRIES_PER_BATCH`], and the kernel does each wholly or not at all. It is not read back whole, since that takes longer
 //! than to change it; instead [`Tables::sample`] asks for some entries now and then, other ones each time: a map that
 //! was emptied is found at once, a single entry within M / 16 looks.
-//!
-//! A transaction must be one message to the kernel (`nfnetlink_rcv_batch`), so the socket's buffers are as large as that.
 
-use std::{collections::BTreeMap, io, os::fd::AsRawFd as _};
-
-use nix::sys::socket::{
-    MsgFlags, recv, send, setsockopt,
-    sockopt::{RcvBufForce, SndBufForce},
-};
+use std::{collections::BTreeMap, io};
 
 use super::{
-    NftError,
-    elements::{
-        NFPROTO_INET, NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFTA_DATA_VALUE, NFTA_LIST_ELEM,
-        NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET,
-        NFTA_SET_ELEM_LIST_TABLE, PATIENCE, Reader,
-    },
-    nft, read_listing,
+    NftError, elements,
+    image::put,
+    messages::{NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE},
+    reader::Reader,
+    transaction::Transaction,
 };
 use crate::{
     plan::{
         elements::TABLE,
         kernel_tables::{self, Change, KernelTable},
+        nf_table::Step,
     },
-    sys::netlink::{
-        DUMP_BYTES_MAX, NLM_F_ACK, NLM_F_CREATE, NLMSG_ERROR, Writer, done, kind, messages, netfilter,
-        sequence,
-    },
+    sys::netlink::NLM_F_CREATE,
 };
 
 /// The largest transaction, 3 MB when all of them change.
 const ENTRIES_PER_BATCH: usize = 65_537;
-/// Enough for that, and for the answers, since each error repeats its message.
-const BUFFER_BYTES: usize = 16 << 20;
 /// An element takes 28 bytes, and all of a message's are in one attribute of 65531 bytes at most.
 const ELEMENTS_PER_MESSAGE: usize = 2_000;
 /// How many entries of each map are asked for at a time.
 const SAMPLES: u64 = 16;
-const NFNL_MSG_BATCH_BEGIN: u16 = 16;
-const NFNL_MSG_BATCH_END: u16 = 17;
-/// A batch is for `NFNL_SUBSYS_NFTABLES`, of no family.
-const BATCH_HEADER: [u8; 4] = [0, 0, 0, 10];
 
 /// What the kernel's copies hold, as far as it is known.
 #[derive(Default)]
@@ -83,7 +66,7 @@ impl Tables {
         let current = self.known.remove(&table.map).map_or_else(|| read(table), Ok)?;
         let changes: Vec<Change> = kernel_tables::changes(&current, table).collect();
         for changes in changes.chunks(ENTRIES_PER_BATCH) {
-            change(&table.map, changes).map_err(|error| failed(table, error))?;
+            change(&table.map, changes)?;
         }
         self.known.insert(table.map.clone(), table.entries().collect());
         Ok(changes.len())
@@ -91,16 +74,27 @@ impl Tables {
 
     /// Removes other copies than these.
     fn sweep(&mut self, wanted: &[KernelTable]) -> Result<(), NftError> {
-        let chains: Vec<String> = wanted.iter().map(|table| table.chain.clone()).collect();
+        let chains: Vec<String> = wanted.iter().flat_map(|table| table.chains.clone()).collect();
         if self.swept.as_ref() == Some(&chains) {
             return Ok(());
         }
-        if let Some(listing) = read_listing()? {
-            let text = kernel_tables::superfluous(wanted, &listing.chains, &listing.maps);
-            if !text.is_empty() {
-                nft("the removal of services' tables", &["-f", "-"], Some(&text))?;
-            }
-        }
+        let names = Reader::open().and_then(|mut reader| reader.names());
+        let (chains_there, maps_there) =
+            names.map_err(|error| NftError::Table { what: "the names of chains and maps", error })?;
+        let old: Vec<&String> = chains_there
+            .iter()
+            .filter(|name| kernel_tables::is_our_chain(name) && !chains.contains(name))
+            .collect();
+        let flush = old.iter().map(|name| Step::FlushChain(name));
+        let delete = old.iter().map(|name| Step::DeleteChain(name));
+        let maps = maps_there
+            .iter()
+            .filter(|name| kernel_tables::is_our_map(name) && wanted.iter().all(|table| table.map != **name));
+        let maps = maps.map(|name| Step::DeleteSet(name));
+        let steps: Vec<Step<'_>> = flush.chain(delete).chain(maps).collect();
+        let mut transaction = Transaction::new();
+        put(&steps, &mut transaction).map_err(|error| NftError::Table { what: "services' tables", error })?;
+        transaction.commit()?;
         self.swept = Some(chains);
         Ok(())
     }
@@ -146,7 +140,12 @@ fn read(table: &KernelTable) -> Result<Vec<u32>, NftError> {
     for (index, mark) in entries.map_err(|error| failed(table, error))? {
         let Some(entry) = usize::try_from(index).ok().and_then(|index| marks.get_mut(index)) else {
             // None of ours: somebody else has filled it.
-            nft("the emptying of a map", &["flush", "map", "inet", TABLE, &table.map], None)?;
+            let mut transaction = Transaction::new();
+            transaction.add(NFT_MSG_DELSETELEM, 0, format!("the emptying of map {}", table.map), |message| {
+                message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+                message.text(NFTA_SET_ELEM_LIST_SET, &table.map);
+            });
+            transaction.commit()?;
             return Ok(Vec::new());
         };
         *entry = mark;
@@ -155,65 +154,20 @@ fn read(table: &KernelTable) -> Result<Vec<u32>, NftError> {
 }
 
 /// One transaction: deletes and adds, in this order.
-fn change(map: &str, changes: &[Change]) -> io::Result<()> {
-    let deleted: Vec<Element> =
+fn change(map: &str, changes: &[Change]) -> Result<(), NftError> {
+    let deleted: Vec<elements::Mark> =
         changes.iter().filter(|change| change.delete).map(|change| (change.index, None)).collect();
-    let added: Vec<Element> =
+    let added: Vec<elements::Mark> =
         changes.iter().filter_map(|change| Some((change.index, Some(change.add?)))).collect();
-    let messages =
-        deleted.chunks(ELEMENTS_PER_MESSAGE).map(|elements| (NFT_MSG_DELSETELEM, 0, elements)).chain(
-            added.chunks(ELEMENTS_PER_MESSAGE).map(|elements| (NFT_MSG_NEWSETELEM, NLM_F_CREATE, elements)),
-        );
-    let mut batch = Writer::default();
-    batch.message(NFNL_MSG_BATCH_BEGIN, 0, 0, BATCH_HEADER, |_| {});
-    let mut messages = messages.zip(1..).peekable();
-    let mut last = 0;
-    while let Some(((kind, flags, elements), sequence)) = messages.next() {
-        // Errors come unasked; that there were none is asked for once.
-        let flags = if messages.peek().is_none() { flags | NLM_F_ACK } else { flags };
-        batch.message(kind, flags, sequence, [NFPROTO_INET, 0, 0, 0], |message| put(message, map, elements));
-        last = sequence;
-    }
-    batch.message(NFNL_MSG_BATCH_END, 0, last + 1, BATCH_HEADER, |_| {});
-    send_batch(batch.bytes(), last)
-}
-
-/// Index, and mark unless it is only named.
-type Element = (u32, Option<u32>);
-
-/// Table, set and elements: what a message about elements says.
-pub(super) fn put(message: &mut Writer, map: &str, elements: &[Element]) {
-    message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
-    message.text(NFTA_SET_ELEM_LIST_SET, map);
-    message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
-        for &(index, mark) in elements {
-            list.nested(NFTA_LIST_ELEM, |element| {
-                let mut number = |of, number: u32| {
-                    element.nested(of, |data| data.value(NFTA_DATA_VALUE, &number.to_ne_bytes()));
-                };
-                number(NFTA_SET_ELEM_KEY, index);
-                if let Some(mark) = mark {
-                    number(NFTA_SET_ELEM_DATA, mark);
-                }
+    let mut transaction = Transaction::new();
+    for (kind, flags, marks) in
+        [(NFT_MSG_DELSETELEM, 0, &deleted), (NFT_MSG_NEWSETELEM, NLM_F_CREATE, &added)]
+    {
+        for marks in marks.chunks(ELEMENTS_PER_MESSAGE) {
+            transaction.add(kind, flags, format!("entries of map {map}"), |message| {
+                elements::put_marks(message, map, marks);
             });
         }
-    });
-}
-
-/// Sends a batch, and waits until message `last` of it is done, which is when all are.
-fn send_batch(batch: &[u8], last: u32) -> io::Result<()> {
-    let socket = netfilter(PATIENCE)?;
-    setsockopt(&socket, SndBufForce, &BUFFER_BYTES)?;
-    setsockopt(&socket, RcvBufForce, &BUFFER_BYTES)?;
-    send(socket.as_raw_fd(), batch, MsgFlags::empty())?;
-    let mut answers = vec![0; DUMP_BYTES_MAX];
-    loop {
-        let bytes = recv(socket.as_raw_fd(), &mut answers, MsgFlags::empty())?;
-        for message in messages(&answers[..bytes]).filter(|message| kind(message) == Some(NLMSG_ERROR)) {
-            done(message)?;
-            if sequence(message) == Some(last) {
-                return Ok(());
-            }
-        }
     }
+    transaction.commit()
 }

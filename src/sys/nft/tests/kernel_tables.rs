@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// One of each kind of hash; two on one VIP, one that takes every protocol.
-const FILE: &str = r#"
+pub(super) const FILE: &str = r#"
 [balancer]
 name = "lb201"
 address = "192.168.1.201"
@@ -58,10 +58,10 @@ const SEEN: &str = "table inet m { set seen { type mark; size 64; flags dynamic;
     }";
 
 /// What a configuration makes of it.
-struct Made {
+pub(super) struct Made {
     state: State,
     forwarding: Forwarding,
-    ruleset: Ruleset,
+    pub(super) ruleset: Ruleset,
 }
 
 fn made(state: State) -> Made {
@@ -82,7 +82,7 @@ fn nowhere(table: &KernelTable) -> KernelTable {
     table
 }
 
-fn made_of(file: &str) -> Made {
+pub(super) fn made_of(file: &str) -> Made {
     made(State::new(&Config::parse("lb.toml", file).unwrap()).unwrap())
 }
 
@@ -250,9 +250,8 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
         // Whoever starts anew reads the same, and nothing is to do.
         assert_eq!(Tables::default().apply(&first.ruleset.tables).unwrap(), 0);
         let names = |of: &str| {
-            let listing = read_listing().unwrap().unwrap();
-            let chains = listing.chains.into_iter().map(|chain| chain.name);
-            chains.chain(listing.maps).filter(|name| name.contains(of)).count()
+            let (chains, maps) = Reader::open().unwrap().names().unwrap();
+            chains.into_iter().chain(maps).filter(|name| name.contains(of)).count()
         };
         assert_eq!([names("web"), names("near"), names("any")], [3, 3, 3]);
 

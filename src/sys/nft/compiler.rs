@@ -1,0 +1,121 @@
+//! Has the nft command make rules of text, in a network namespace where nothing else is: nft 1.0.6 reads the tables of all
+//! programs before it does anything, and dies at some that newer versions have made. What the kernel has of it there is read
+//! back, and is the reference for what should be in force.
+//!
+//! It takes a while, so what was compiled is remembered: nothing is compiled again that has not changed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{NftError, batch, command, command::nft, image::ElementsOf, reader::Reader};
+use crate::{
+    plan::{
+        kernel_tables::{COPIES_MAX, KernelTable},
+        nf_table::{Chain, Image},
+        ruleset::{NativeRule, Ruleset, Structure},
+    },
+    sys::empty_namespace::in_empty_namespace,
+};
+
+/// What is remembered at most, the oldest first forgotten: two rulesets.
+const REMEMBERED_MAX: usize = 2 * (COPIES_MAX + 1);
+
+/// By what it was made from.
+static COMPILED: Mutex<Vec<(String, Arc<Image>)>> = Mutex::new(Vec::new());
+
+/// The table that this ruleset describes, without the elements of sets that are changed one by one, and without the chain
+/// that names its structure.
+pub(super) fn compile(ruleset: &Ruleset) -> Result<Image, NftError> {
+    let Ruleset { structure, tables, .. } = ruleset;
+    let of_structure = made_from(structure);
+    let mut found = recall(&of_structure);
+    let missing: Vec<&KernelTable> = tables.iter().filter(|table| recall(&table.text).is_none()).collect();
+    if found.is_none() || !missing.is_empty() {
+        let whole = in_empty_namespace(|| make(structure, &missing)).map_err(NftError::NoNamespace)??;
+        found = Some(split(whole, of_structure, &missing));
+    }
+    let mut image = found.map(|image| Image::clone(&image)).unwrap_or_default();
+    for of_table in tables.iter().filter_map(|table| recall(&table.text)) {
+        image.chains.extend(of_table.chains.iter().map(|(name, chain)| (name.clone(), chain.clone())));
+        image.sets.extend(of_table.sets.iter().map(|(name, set)| (name.clone(), set.clone())));
+    }
+    Ok(image)
+}
+
+/// As [`compile`], with the chain that names the structure.
+pub(super) fn compile_whole(ruleset: &Ruleset) -> Result<Image, NftError> {
+    let mut image = compile(ruleset)?;
+    image.chains.insert(ruleset.structure.name.clone(), Chain::default());
+    Ok(image)
+}
+
+/// Whether the kernel takes each of these texts, which are not put in force.
+pub(crate) fn check(what: &'static str, texts: &[&str]) -> Result<Vec<Result<(), String>>, NftError> {
+    let check = |text: &&str| match nft(what, &["-c", "-f", "-"], Some(text)) {
+        Ok(_) => Ok(Ok(())),
+        Err(NftError::Refused { message, .. }) => Ok(Err(message)),
+        Err(error) => Err(error),
+    };
+    in_empty_namespace(|| texts.iter().map(check).collect()).map_err(NftError::NoNamespace)?
+}
+
+/// Whether all of this ruleset is remembered.
+#[cfg(test)]
+pub(super) fn is_compiled(Ruleset { structure, tables, .. }: &Ruleset) -> bool {
+    recall(&made_from(structure)).is_some() && tables.iter().all(|table| recall(&table.text).is_some())
+}
+
+/// All that the structure is made from.
+fn made_from(structure: &Structure) -> String {
+    format!("{} {:?}", structure.text, structure.native)
+}
+
+fn recall(made_from: &str) -> Option<Arc<Image>> {
+    let compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    compiled.iter().find(|(from, _)| from == made_from).map(|(_, image)| Arc::clone(image))
+}
+
+fn remember(made_from: String, image: Image) -> Arc<Image> {
+    let image = Arc::new(image);
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    compiled.retain(|(from, _)| *from != made_from);
+    if compiled.len() >= REMEMBERED_MAX {
+        compiled.remove(0);
+    }
+    compiled.push((made_from, Arc::clone(&image)));
+    image
+}
+
+/// Structure and these tables, in the network namespace of the calling thread, as the kernel has them then.
+fn make(structure: &Structure, tables: &[&KernelTable]) -> Result<Image, NftError> {
+    let texts =
+        std::iter::once(structure.text.as_str()).chain(tables.iter().map(|table| table.text.as_str()));
+    nft("the ruleset", &["-f", "-"], Some(&texts.collect::<String>()))?;
+    let with_xtables = structure.native.iter().any(|native| matches!(native.rule, NativeRule::XtQueue(_)));
+    if with_xtables {
+        // The kernel loads nft_compat by itself, but not a target that a table of family inet asks for.
+        command::load_modules(&["nft_compat", "xt_NFQUEUE"]);
+    }
+    batch::fill(&structure.native).map_err(|error| {
+        let chains: Vec<&str> = structure.native.iter().map(|native| native.name).collect();
+        let needs = " (to queue, they need the kernel module nft_queue, or nft_compat and xt_NFQUEUE)";
+        let modules = if with_xtables { needs } else { "" };
+        NftError::Netlink { what: format!("the rules of {}{modules}", chains.join(", ")), error }
+    })?;
+    let image = Reader::open().and_then(|mut reader| reader.image(ElementsOf::All));
+    let image = image.map_err(|error| NftError::Table { what: "what was made of the ruleset", error })?;
+    image.ok_or(NftError::NotInForce("no table was made of it".to_owned()))
+}
+
+/// Remembers what was made of these tables, and then what was made of the structure, which it returns.
+fn split(mut whole: Image, of_structure: String, tables: &[&KernelTable]) -> Arc<Image> {
+    for table in tables {
+        let chains: BTreeMap<_, _> =
+            table.chains.iter().filter_map(|name| whole.chains.remove_entry(name)).collect();
+        let sets: BTreeMap<_, _> = whole.sets.remove_entry(&table.map).into_iter().collect();
+        remember(table.text.clone(), Image { chains, sets, ..Image::default() });
+    }
+    remember(of_structure, whole)
+}

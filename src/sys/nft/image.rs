@@ -1,0 +1,415 @@
+//! Our table as netlink tells it (`plan/nf_table.rs`), and messages that make it so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+
+use super::{
+    messages::*,
+    reader::{Ask, Reader, is_missing},
+    transaction::Transaction,
+};
+use crate::{
+    plan::{
+        elements::TABLE,
+        nf_table::{Chain, Expression, Image, Object, Rule, Set, Step},
+    },
+    sys::netlink::{NLM_F_APPEND, NLM_F_CREATE, attribute, attributes, number, text, whole_attributes},
+};
+
+/// What is told and taken of a set, but for its name and userdata.
+const SET_ATTRIBUTES: [u16; 12] = [
+    NFTA_SET_FLAGS,
+    NFTA_SET_KEY_TYPE,
+    NFTA_SET_KEY_LEN,
+    NFTA_SET_DATA_TYPE,
+    NFTA_SET_DATA_LEN,
+    NFTA_SET_POLICY,
+    NFTA_SET_DESC,
+    NFTA_SET_TIMEOUT,
+    NFTA_SET_GC_INTERVAL,
+    NFTA_SET_OBJ_TYPE,
+    NFTA_SET_EXPR,
+    NFTA_SET_EXPRESSIONS,
+];
+/// Of these, what makes elements of one set elements of another.
+const SET_KIND: [u16; 5] =
+    [NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN, NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN, NFTA_SET_OBJ_TYPE];
+const NFT_SET_INTERVAL: u32 = 4;
+const NFT_SET_MAP: u32 = 8;
+const NFT_SET_TIMEOUT: u32 = 16;
+const NFT_SET_EVAL: u32 = 32;
+/// What is taken of an element, but for its time to live.
+const ELEMENT_ATTRIBUTES: [u16; 5] =
+    [NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_OBJREF, NFTA_SET_ELEM_KEY_END];
+const ELEMENT_TIMES: [u16; 2] = [NFTA_SET_ELEM_TIMEOUT, NFTA_SET_ELEM_EXPIRATION];
+/// The expressions that name a set, and in which attributes: its name, and its number in a transaction.
+const NAME_A_SET: [(&str, u16, u16); 3] = [("lookup", 1, 4), ("dynset", 1, 2), ("objref", 4, 5)];
+/// What an expression has counted.
+const COUNTS: [(&str, &[u16]); 3] = [("counter", &[1, 2]), ("last", &[1, 2]), ("quota", &[4])];
+const NFTA_IMMEDIATE_DATA: u16 = 2;
+const NFTA_OBJREF_IMM_NAME: u16 = 2;
+/// The kernel puts a number in place of "%d".
+const ANONYMOUS: &str = "__set%d";
+/// What goes into one message, whose elements are in one attribute of 65531 bytes at most; none takes more than 500.
+const ELEMENTS_PER_MESSAGE: usize = 128;
+
+/// Elements of which sets are read, besides those of anonymous ones.
+#[derive(Clone, Copy)]
+pub(super) enum ElementsOf<'a> {
+    /// All that rules do not fill.
+    All,
+    /// Those that have some here.
+    These(&'a Image),
+}
+
+impl Reader {
+    /// Our table; `None` where there is none.
+    pub(super) fn image(&mut self, elements_of: ElementsOf<'_>) -> io::Result<Option<Image>> {
+        self.look(|reader| {
+            let mut dormant = None;
+            let asked = reader.ask(
+                NFT_MSG_GETTABLE,
+                Ask::One,
+                |request| request.text(NFTA_TABLE_NAME, TABLE),
+                |_, table| {
+                    let flags = number(table, NFTA_TABLE_FLAGS).unwrap_or(0);
+                    dormant = Some(flags & NFT_TABLE_F_DORMANT != 0);
+                    Ok(())
+                },
+            );
+            match asked {
+                Err(error) if !is_missing(&error) => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            let Some(dormant) = dormant else { return Ok(None) };
+            let mut image = Image { dormant, ..Image::default() };
+            let mut anonymous = BTreeMap::new();
+            for (name, mut set, flags) in reader.sets()? {
+                let is_anonymous = flags & NFT_SET_ANONYMOUS != 0;
+                let read = match elements_of {
+                    ElementsOf::All => flags & NFT_SET_EVAL == 0,
+                    ElementsOf::These(of) => of.sets.get(&name).is_some_and(|set| !set.elements.is_empty()),
+                };
+                if is_anonymous || read {
+                    reader.dump(&name, |element| {
+                        set.elements.insert(only(element, &ELEMENT_ATTRIBUTES));
+                    })?;
+                }
+                if is_anonymous { &mut anonymous } else { &mut image.sets }.insert(name, set);
+            }
+            image.objects = reader.objects()?;
+            image.chains = reader.chains()?;
+            reader.rules(&anonymous, &mut image.chains)?;
+            Ok(Some(image))
+        })
+    }
+
+    /// The names of our chains, and of our sets and maps.
+    pub(super) fn names(&mut self) -> io::Result<(Vec<String>, Vec<String>)> {
+        self.look(|reader| {
+            let sets = reader.sets()?.into_iter().map(|(name, ..)| name).collect();
+            Ok((reader.chains()?.into_keys().collect(), sets))
+        })
+    }
+
+    /// All that there are of ours, of a kind that names its table by attribute 1.
+    fn all(&mut self, get: u16, mut each: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
+        const TABLE_NAME: u16 = 1;
+        self.ask(
+            get,
+            Ask::All(NFPROTO_INET),
+            |request| request.text(TABLE_NAME, TABLE),
+            |_, answer| {
+                if text(answer, TABLE_NAME) != Some(TABLE) {
+                    return Ok(());
+                }
+                each(answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
+            },
+        )
+    }
+
+    /// Without elements, with their flags.
+    fn sets(&mut self) -> io::Result<Vec<(String, Set, u32)>> {
+        let mut sets = Vec::new();
+        self.all(NFT_MSG_GETSET, |set| {
+            let flags = number(set, NFTA_SET_FLAGS).unwrap_or(0);
+            let size = attribute(set, NFTA_SET_DESC).and_then(|desc| number(desc, NFTA_SET_DESC_SIZE));
+            let mut kind = only(set, &SET_KIND);
+            kind.extend((flags & (NFT_SET_INTERVAL | NFT_SET_MAP)).to_be_bytes());
+            let read = Set {
+                place: sets.len(),
+                declaration: only(set, &SET_ATTRIBUTES),
+                kind,
+                size: size.unwrap_or(0),
+                timeout: flags & NFT_SET_TIMEOUT != 0,
+                elements: BTreeSet::new(),
+                userdata: attribute(set, NFTA_SET_USERDATA).map(<[u8]>::to_vec),
+            };
+            sets.push((text(set, NFTA_SET_NAME)?.to_owned(), read, flags));
+            Some(())
+        })?;
+        Ok(sets)
+    }
+
+    fn objects(&mut self) -> io::Result<BTreeMap<(u32, String), Object>> {
+        let mut objects = BTreeMap::new();
+        self.all(NFT_MSG_GETOBJ, |object| {
+            let kind = number(object, NFTA_OBJ_TYPE)?;
+            let data = if kind == NFT_OBJECT_COUNTER {
+                Vec::new()
+            } else {
+                attribute(object, NFTA_OBJ_DATA)?.to_vec()
+            };
+            let read = Object { place: objects.len(), data, outlives: kind == NFT_OBJECT_CT_TIMEOUT };
+            objects.insert((kind, text(object, NFTA_OBJ_NAME)?.to_owned()), read);
+            Some(())
+        })?;
+        Ok(objects)
+    }
+
+    /// Without rules.
+    fn chains(&mut self) -> io::Result<BTreeMap<String, Chain>> {
+        let mut chains = BTreeMap::new();
+        self.all(NFT_MSG_GETCHAIN, |chain| {
+            let base = attribute(chain, NFTA_CHAIN_HOOK).is_some();
+            let base = base.then(|| only(chain, &[NFTA_CHAIN_HOOK, NFTA_CHAIN_TYPE]));
+            let policy = number(chain, NFTA_CHAIN_POLICY);
+            let read = Chain { place: chains.len(), base, policy, rules: Vec::new() };
+            chains.insert(text(chain, NFTA_CHAIN_NAME)?.to_owned(), read);
+            Some(())
+        })?;
+        Ok(chains)
+    }
+
+    fn rules(
+        &mut self,
+        anonymous: &BTreeMap<String, Set>,
+        chains: &mut BTreeMap<String, Chain>,
+    ) -> io::Result<()> {
+        self.all(NFT_MSG_GETRULE, |rule| {
+            let list = attribute(rule, NFTA_RULE_EXPRESSIONS).unwrap_or_default();
+            let expressions: Option<Vec<Expression>> =
+                attributes(list).map(|(_, element)| expression(element, anonymous)).collect();
+            let userdata = attribute(rule, NFTA_RULE_USERDATA).map(<[u8]>::to_vec);
+            // One that is new in a chain that is new is of another generation.
+            if let Some(chain) = chains.get_mut(text(rule, NFTA_RULE_CHAIN)?) {
+                chain.rules.push(Rule { expressions: expressions?, userdata });
+            }
+            Some(())
+        })
+    }
+
+    /// The elements of a set, each as it can be added again.
+    fn kept_elements(&mut self, set: &str, times: bool) -> io::Result<Vec<Vec<u8>>> {
+        self.look(|reader| {
+            let mut elements = Vec::new();
+            reader.dump(set, |element| {
+                let mut kept = only(element, &ELEMENT_ATTRIBUTES);
+                if times {
+                    kept.extend(only(element, &ELEMENT_TIMES));
+                }
+                elements.push(kept);
+            })?;
+            Ok(elements)
+        })
+    }
+}
+
+/// These attributes, in the order in which they are told.
+fn only(bytes: &[u8], kinds: &[u16]) -> Vec<u8> {
+    filtered(bytes, |kind| kinds.contains(&kind))
+}
+
+fn filtered(bytes: &[u8], keep: impl Fn(u16) -> bool) -> Vec<u8> {
+    whole_attributes(bytes).filter(|(kind, _)| keep(*kind)).flat_map(|(_, whole)| whole).copied().collect()
+}
+
+fn expression(element: &[u8], anonymous: &BTreeMap<String, Set>) -> Option<Expression> {
+    let name = text(element, NFTA_EXPR_NAME)?.to_owned();
+    let all = attribute(element, NFTA_EXPR_DATA).unwrap_or_default();
+    let set = NAME_A_SET.iter().find(|(expression, ..)| *expression == name);
+    let set = set.and_then(|&(_, attribute, id)| Some((attribute, id, text(all, attribute)?)));
+    let counts =
+        COUNTS.iter().find(|(expression, _)| *expression == name).map_or(&[][..], |(_, kinds)| kinds);
+    let compared = |data: &[u8]| filtered(data, |kind| !counts.contains(&kind));
+    if let Some((attribute, id, set)) = set {
+        if let Some(set) = anonymous.get(set) {
+            let data = filtered(all, |kind| kind != attribute && kind != id);
+            let anonymous = Some(Box::new(set.clone()));
+            return Some(Expression { name, compared: compared(&data), data, anonymous, names: None });
+        }
+    }
+    let verdict = || {
+        let data = attribute(all, NFTA_IMMEDIATE_DATA).filter(|_| name == "immediate")?;
+        text(attribute(data, NFTA_DATA_VERDICT)?, NFTA_VERDICT_CHAIN)
+    };
+    let object = || text(all, NFTA_OBJREF_IMM_NAME).filter(|_| name == "objref");
+    let names = set.map(|(.., set)| set).or_else(verdict).or_else(object).map(str::to_owned);
+    Some(Expression { compared: compared(all), data: all.to_vec(), anonymous: None, names, name })
+}
+
+/// Adds what does these steps, in this order.
+///
+/// # Errors
+/// When elements that are to be kept cannot be read.
+pub(super) fn put(steps: &[Step<'_>], transaction: &mut Transaction) -> io::Result<()> {
+    let mut sets = 0;
+    for step in steps {
+        match *step {
+            Step::AddTable => add_table(transaction),
+            Step::FlushChain(name) => {
+                transaction.add(NFT_MSG_DELRULE, 0, format!("the emptying of chain {name}"), |message| {
+                    message.text(NFTA_RULE_TABLE, TABLE);
+                    message.text(NFTA_RULE_CHAIN, name);
+                });
+            }
+            Step::DeleteChain(name) => {
+                transaction.add(NFT_MSG_DELCHAIN, 0, format!("the removal of chain {name}"), |message| {
+                    message.text(NFTA_CHAIN_TABLE, TABLE);
+                    message.text(NFTA_CHAIN_NAME, name);
+                });
+            }
+            Step::DeleteSet(name) => {
+                transaction.add(NFT_MSG_DELSET, 0, format!("the removal of set {name}"), |message| {
+                    message.text(NFTA_SET_TABLE, TABLE);
+                    message.text(NFTA_SET_NAME, name);
+                });
+            }
+            Step::DeleteObject(kind, name) => {
+                transaction.add(NFT_MSG_DELOBJ, 0, format!("the removal of object {name}"), |message| {
+                    message.text(NFTA_OBJ_TABLE, TABLE);
+                    message.text(NFTA_OBJ_NAME, name);
+                    message.number(NFTA_OBJ_TYPE, kind);
+                });
+            }
+            Step::AddChain(name, chain) => {
+                transaction.add(NFT_MSG_NEWCHAIN, NLM_F_CREATE, format!("chain {name}"), |message| {
+                    message.text(NFTA_CHAIN_TABLE, TABLE);
+                    message.text(NFTA_CHAIN_NAME, name);
+                    message.whole(chain.base.as_deref().unwrap_or_default());
+                    if let Some(policy) = chain.policy {
+                        message.number(NFTA_CHAIN_POLICY, policy);
+                    }
+                });
+            }
+            Step::SetPolicy(name, policy) => {
+                transaction.add(NFT_MSG_NEWCHAIN, 0, format!("the policy of chain {name}"), |message| {
+                    message.text(NFTA_CHAIN_TABLE, TABLE);
+                    message.text(NFTA_CHAIN_NAME, name);
+                    message.number(NFTA_CHAIN_POLICY, policy);
+                });
+            }
+            Step::AddSet(name, set) => {
+                sets += 1;
+                add_set(transaction, name, sets, set);
+                let elements: Vec<&Vec<u8>> = set.elements.iter().collect();
+                add_elements(transaction, name, None, &elements);
+            }
+            Step::KeepElements(name, set) => {
+                let kept = Reader::open()?.kept_elements(name, set.timeout)?;
+                let room =
+                    if set.size == 0 { usize::MAX } else { usize::try_from(set.size).unwrap_or(usize::MAX) };
+                let kept: Vec<&Vec<u8>> = kept.iter().take(room).collect();
+                add_elements(transaction, name, None, &kept);
+            }
+            Step::FillSet(name, set) => {
+                transaction.add(NFT_MSG_DELSETELEM, 0, format!("the emptying of set {name}"), |message| {
+                    message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+                    message.text(NFTA_SET_ELEM_LIST_SET, name);
+                });
+                let elements: Vec<&Vec<u8>> = set.elements.iter().collect();
+                add_elements(transaction, name, None, &elements);
+            }
+            Step::AddObject(kind, name, object) => {
+                transaction.add(NFT_MSG_NEWOBJ, NLM_F_CREATE, format!("object {name}"), |message| {
+                    message.text(NFTA_OBJ_TABLE, TABLE);
+                    message.text(NFTA_OBJ_NAME, name);
+                    message.number(NFTA_OBJ_TYPE, kind);
+                    message.nested(NFTA_OBJ_DATA, |data| data.whole(&object.data));
+                });
+            }
+            Step::AddRules(chain, rules) => {
+                for (rule, number) in rules.iter().zip(1..) {
+                    add_rule(transaction, chain, number, rule, &mut sets);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Adds that there is a table, which is not dormant.
+pub(super) fn add_table(transaction: &mut Transaction) {
+    transaction.add(NFT_MSG_NEWTABLE, NLM_F_CREATE, "the table", |message| {
+        message.text(NFTA_TABLE_NAME, TABLE);
+        message.number(NFTA_TABLE_FLAGS, 0);
+    });
+}
+
+fn add_set(transaction: &mut Transaction, name: &str, number: u32, set: &Set) {
+    transaction.add(NFT_MSG_NEWSET, NLM_F_CREATE, format!("set {name}"), |message| {
+        message.text(NFTA_SET_TABLE, TABLE);
+        message.text(NFTA_SET_NAME, name);
+        message.number(NFTA_SET_ID, number);
+        message.whole(&set.declaration);
+        if let Some(userdata) = &set.userdata {
+            message.value(NFTA_SET_USERDATA, userdata);
+        }
+    });
+}
+
+/// `number`: of a set that this transaction makes, and that has no name yet.
+fn add_elements(transaction: &mut Transaction, name: &str, number: Option<u32>, elements: &[&Vec<u8>]) {
+    for elements in elements.chunks(ELEMENTS_PER_MESSAGE) {
+        transaction.add(NFT_MSG_NEWSETELEM, NLM_F_CREATE, format!("elements of set {name}"), |message| {
+            message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+            message.text(NFTA_SET_ELEM_LIST_SET, name);
+            if let Some(number) = number {
+                message.number(NFTA_SET_ELEM_LIST_SET_ID, number);
+            }
+            message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
+                for element in elements {
+                    list.nested(NFTA_LIST_ELEM, |attributes| attributes.whole(element));
+                }
+            });
+        });
+    }
+}
+
+fn add_rule(transaction: &mut Transaction, chain: &str, number: u32, rule: &Rule, sets: &mut u32) {
+    let what = format!("rule {number} of chain {chain}");
+    let mut numbers = Vec::new();
+    for expression in &rule.expressions {
+        numbers.push(expression.anonymous.as_ref().map(|set| {
+            *sets += 1;
+            add_set(transaction, ANONYMOUS, *sets, set);
+            let elements: Vec<&Vec<u8>> = set.elements.iter().collect();
+            add_elements(transaction, ANONYMOUS, Some(*sets), &elements);
+            *sets
+        }));
+    }
+    transaction.add(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, what, |message| {
+        message.text(NFTA_RULE_TABLE, TABLE);
+        message.text(NFTA_RULE_CHAIN, chain);
+        message.nested(NFTA_RULE_EXPRESSIONS, |list| {
+            for (Expression { name, data, .. }, number) in rule.expressions.iter().zip(&numbers) {
+                list.nested(NFTA_LIST_ELEM, |element| {
+                    element.text(NFTA_EXPR_NAME, name);
+                    element.nested(NFTA_EXPR_DATA, |attributes| {
+                        attributes.whole(data);
+                        let set = NAME_A_SET.iter().find(|(expression, ..)| expression == name);
+                        if let (Some(number), Some((_, set, id))) = (number, set) {
+                            attributes.text(*set, ANONYMOUS);
+                            attributes.number(*id, *number);
+                        }
+                    });
+                });
+            }
+        });
+        if let Some(userdata) = &rule.userdata {
+            message.value(NFTA_RULE_USERDATA, userdata);
+        }
+    });
+}
