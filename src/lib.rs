@@ -12,7 +12,7 @@
 //!
 //! # Walls
 //!
-//! `packet`, `balance`, `config`, `state`, `plan`, `lease` and `shm` are pure: bytes, time and configuration in, values out.
+//! `packet`, `balance`, `config`, `state`, `plan`, `host`, `lease` and `shm` are pure: bytes, time and configuration in, values out.
 //! `sys` alone touches the operating system and holds all unsafe code. `worker`, `fragment_worker` and `daemon` join the two.
 
 pub mod balance;

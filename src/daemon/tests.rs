@@ -255,6 +255,12 @@ fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
                 [true; 3],
             ),
             (
+                "nft 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }'",
+                "nft delete table ip filter",
+                "chain FORWARD of table ip filter, hook forward policy drop",
+                [true; 3],
+            ),
+            (
                 "ip addr add 10.0.0.0/32 dev lo",
                 "ip addr del 10.0.0.0/32 dev lo",
                 "VIP 10.0.0.0/32 an address of this host, on lo",

@@ -265,8 +265,8 @@ fn filters(state: &State, families: Families, snapshot: &Snapshot) -> Vec<Findin
             _ => (
                 Severity::Warning,
                 format!(
-                    "packets to VIPs are dropped there, unless a rule accepts them by their address; docker and ufw make such \
-                     chains. Have one: nft insert rule {family} {table} {chain} {} VIP accept (docker: iptables -I DOCKER-USER \
+                    "packets to VIPs are dropped there, unless a rule accepts them by their address (not by ct state, which \
+                     does not know flows that are seen in one direction); docker and ufw make such chains. Have one: nft insert rule {family} {table} {chain} {} VIP accept (docker: iptables -I DOCKER-USER \
                      -d VIP -j ACCEPT; ufw: ufw route allow to VIP; firewalld: a policy, or zone, that accepts them)",
                     if *family == "ip6" { "ip6 daddr" } else { "ip daddr" },
                 ),

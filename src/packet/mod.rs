@@ -171,8 +171,8 @@ pub enum Malformed {
 /// The walk over IPv6 extension headers ends here. RFC 8200 names six kinds, of which one may come twice.
 pub const EXTENSIONS_MAX: usize = 8;
 
-/// How many bytes of a packet are needed to decide: an IPv6 header with extension headers of ordinary size and the
-/// transport header behind them. The queue copies no more.
+/// How many bytes of a packet are needed to decide, and as many as are copied of it: an IP header with its options, an ICMP
+/// error's header, and the headers that it quotes. What has IPv6 extension headers is copied whole, by another queue.
 pub const HEADER_BYTES_MAX: u16 = 256;
 
 impl Packet {

@@ -7,13 +7,16 @@ use std::{
 
 use tun_tap::{Iface, Mode};
 
-use super::{steering::packets_of, *};
+use super::{
+    steering::{self, packets_of},
+    *,
+};
 use crate::{
     balance::Verdict,
     config::{Protocol, Steering},
     ids::{Mark, QueueNum},
     io::{Message as _, Queue as _},
-    packet::{Addresses, Probe},
+    packet::{Addresses, L4, Packet, Probe},
     plan::elements::Element,
     sys::{
         clock::wait_for,
@@ -281,6 +284,34 @@ fn fragments_are_steered_one_by_one_or_put_together_by_the_kernel() {
         }
         assert_eq!([counted_by("fragments"), counted_by("queued_udp")], [12, 2]);
         assert_eq!([seen("steered"), seen("whole")], [8, 0]);
+    });
+}
+
+/// A SYN behind destination options of 264 bytes, more than the queue of new flows copies.
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn extension_headers_are_copied_whole_however_long_they_are() {
+    in_namespace(|| {
+        let client = balancer("client");
+        nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
+        let mut queue = NfQueue::open(QueueNum(20199), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
+        let plain = steering::tcp("2001:db8::80", 4000, 2);
+        let options = [&[6, 32, 1, 253][..], &[0; 253], &[1, 5], &[0; 5]].concat();
+        assert_eq!(options.len(), 264);
+        let mut long = [&plain[..40], &options, &plain[40..]].concat();
+        long[6] = 60;
+        let payload = u16::try_from(long.len() - 40).unwrap();
+        long[4..6].copy_from_slice(&payload.to_be_bytes());
+        assert_eq!(client.send(&long).unwrap(), long.len());
+        let message = queue.receive().unwrap().expect("it is in the fragments' queue");
+        assert_eq!(message.bytes()[12..], long[12..]);
+        let parsed = Packet::parse(message.bytes()).unwrap();
+        assert!(matches!(parsed.l4, L4::Tcp { syn: true, .. }), "{parsed:?}");
+        queue.answer(message, Verdict::Steer(Mark(3))).unwrap();
+        assert_eq!([counted_by("syn"), counted_by("fragments"), seen("whole")], [1, 0, 1]);
+        // One without goes to the queue of new flows, where nobody listens here.
+        assert_eq!(client.send(&plain).unwrap(), plain.len());
+        assert_eq!([counted_by("syn"), counted_by("unsteered")], [2, 1]);
     });
 }
 
