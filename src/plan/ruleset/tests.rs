@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     config::{Timeouts, TracerSettings},
     ids::{MarkMask, QueueNum},
-    plan::elements::SetName,
+    plan::elements::{SetName, Way},
 };
 
 fn balancer() -> Balancer {
@@ -19,10 +19,13 @@ fn the_template_and_its_parameters_fit() {
     assert!(!text.contains("{{"));
     assert!(text.contains("\t\tqueue flags bypass,fanout to 0-3\n"));
     assert!(text.contains("\t\tqueue flags bypass to 10\n"));
-    assert!(
-        text.contains("ct mark & 0x0000ffff == @targets meta mark set ct mark counter name restored accept")
-    );
-    assert!(text.contains("ct timeout tcp4_7440_30 {"));
+    assert!(text.contains("\t\tmeta mark set ct mark map @kept_targets counter name restored accept\n"));
+    assert!(text.contains("\t\tct mark & 0x0000ffff == @targets goto seen_again\n"));
+    assert!(text.contains("\t\tct mark & 0x40000000 != 0 ct mark set ct mark | 0x80000000\n"));
+    assert!(text.contains("\t\tct mark set meta mark & 0x3fffffff goto lifetime\n"));
+    assert!(text.contains("ct timeout tcp4_300_240 {"));
+    assert!(text.contains("policy = { syn_sent : 60, established : 300, unack : 300, retrans : 300, "));
+    assert!(text.contains("policy = { unreplied : 30, replied : 120 }"));
     assert!(
         text.contains("\t\tlimit rate over 100/second burst 100 packets counter name probe_limited drop\n")
     );
@@ -41,7 +44,8 @@ fn the_template_and_its_parameters_fit() {
 #[test]
 fn the_template_has_every_set_and_explains_every_parameter() {
     for set in SetName::ALL {
-        let kind = if set.name().starts_with("kernel_") { "map" } else { "set" };
+        let is_map = matches!(set, SetName::Ways | SetName::SteerWays | SetName::KeptTargets);
+        let kind = if is_map || set.name().starts_with("kernel_") { "map" } else { "set" };
         assert!(TEMPLATE.contains(&format!("{kind} {} {{", set.name())), "{set:?}");
     }
     let (head, body) = TEMPLATE.split_once("\ntable ").unwrap();
@@ -55,11 +59,18 @@ fn the_template_has_every_set_and_explains_every_parameter() {
 fn every_chain_that_is_named_is_there_and_the_other_way_round() {
     let structure = structure(QueueBy::Nft);
     for chain in structure.chains.iter().filter(|chain| chain.base.is_none()) {
+        let name = chain.name.as_str();
         let named = ["goto", "jump"].iter().any(|verb| {
             structure.text.lines().any(|line| line.trim().ends_with(&format!("{verb} {}", chain.name)))
         });
-        // Services' own chains go there.
-        let named = named || chain.name == "by_kernel";
+        let named = named
+            || structure.native.iter().any(|native| match native.rule {
+                NativeRule::Goto(chain) | NativeRule::AskReopened(_, chain) => chain == name,
+                _ => false,
+            })
+            || [Way::Tracked, Way::OffTable].iter().any(|way| way.chains().contains(&name))
+            // Services' own chains go there.
+            || name == "by_kernel";
         assert_eq!(named, chain.name != structure.name, "{}", chain.name);
     }
     for line in structure.text.lines().map(str::trim) {
@@ -80,8 +91,9 @@ fn chains_are_counted_in_the_text() {
     assert_eq!(chain("fragments").base, Some(("prerouting".to_owned(), -450)));
     assert_eq!(chain("too_big").base, Some(("output".to_owned(), -150)));
     let rules = ["steer", "claimed4", "to_queue", "forget4", "forget6", "store6", "lifetime", "outer"];
-    assert_eq!(rules.map(|name| chain(name).rules), [4, 4, 1, 1, 1, 1, 5, 4]);
-    assert_eq!(["fragments", "to_fragment_queue", "too_big6"].map(|name| chain(name).rules), [5, 1, 1]);
+    assert_eq!(rules.map(|name| chain(name).rules), [2, 4, 1, 1, 1, 1, 5, 4]);
+    assert_eq!(["fragments", "to_fragment_queue", "too_big6"].map(|name| chain(name).rules), [7, 1, 1]);
+    assert_eq!(["renew_off_table", "ask_reopened"].map(|name| chain(name).rules), [4, 3]);
     assert_eq!(chain(&structure.name).rules, 0);
 }
 
@@ -95,8 +107,8 @@ fn with_every_packet_nothing_is_tracked_and_nothing_remembered() {
         lines.map(|line| line.trim().to_owned()).filter(|line| !line.starts_with('#')).collect::<Vec<_>>()
     };
     let last = ["ip daddr @vip4 notrack", "ip6 daddr @vip6 notrack"];
-    assert!(rules(&every_packet, "before_conntrack").ends_with(&last.map(str::to_owned)));
-    for chain in ["before_conntrack", "steer4", "steer6", "steered4", "steered6", "leaving", "staying"] {
+    assert!(rules(&every_packet, "tracked").ends_with(&last.map(str::to_owned)));
+    for chain in ["tracked", "steer4", "steer6", "steered4", "steered6", "leaving", "staying"] {
         let remembers = |structure| {
             let rules = rules(structure, chain);
             // What stands behind a rule that always ends the chain does nothing.

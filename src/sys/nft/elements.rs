@@ -164,7 +164,12 @@ fn raw(element: &[u8]) -> Option<Raw> {
         ends_range: flags.is_some_and(|flags| u32::from_be_bytes(*flags) & NFT_SET_ELEM_INTERVAL_END != 0),
         key_end: value(element, NFTA_SET_ELEM_KEY_END).map(<[u8]>::to_vec),
         goto,
+        mark: data_value(element),
     })
+}
+
+fn data_value(element: &[u8]) -> Option<u32> {
+    value(element, NFTA_SET_ELEM_DATA)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 fn mark(element: &[u8]) -> Option<(u32, u32)> {

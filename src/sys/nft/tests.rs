@@ -70,7 +70,7 @@ fn a_second_application_touches_nothing() {
         let elements_added = ruleset.elements.len();
         let created = Applied { structure: StructureApplied::Created, elements_added, elements_deleted: 0 };
         assert_eq!(apply(&ruleset).unwrap(), created);
-        assert_eq!(ruleset.elements.len(), 17);
+        assert_eq!(ruleset.elements.len(), 23);
         let before = listing();
         let kept = Applied { structure: StructureApplied::Kept, elements_added: 0, elements_deleted: 0 };
         assert_eq!(apply(&ruleset).unwrap(), kept);
@@ -135,7 +135,7 @@ fn a_rule_that_somebody_removed_comes_back() {
     in_namespace(|| {
         let ruleset = ruleset(&state(), 127);
         apply(&ruleset).unwrap();
-        for chain in ["store6", "claimed4", "to_queue", "to_fragment_queue", "too_big6"] {
+        for chain in ["store6", "ask_reopened", "claimed4", "to_queue", "to_fragment_queue", "too_big6"] {
             nft("a flush", &["flush", "chain", "inet", TABLE, chain], None).unwrap();
             assert!(!in_force(&ruleset).unwrap(), "{chain}");
             assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Refilled, "{chain}");
@@ -151,7 +151,7 @@ fn cleanup_leaves_nothing() {
         assert!(!cleanup().unwrap());
         assert_eq!(counters().unwrap(), []);
         apply(&ruleset(&state(), 127)).unwrap();
-        assert_eq!(counters().unwrap().len(), 19);
+        assert_eq!(counters().unwrap().len(), 21);
         assert!(cleanup().unwrap());
         assert_eq!(nft("a listing", &["list", "ruleset"], None).unwrap(), "");
     });
