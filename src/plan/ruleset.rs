@@ -342,7 +342,8 @@ fn off_table_rules(timeouts: Timeouts) -> Vec<NativeChain> {
     let (open, closing) = (timeouts.tcp_established_seconds, timeouts.tcp_closing_seconds);
     let mut rules = Vec::new();
     for family in [Family::Ipv4, Family::Ipv6] {
-        let store = |map, protocol, seconds, then| NativeRule::StoreOff { family, map, protocol, seconds, then };
+        let store =
+            |map, protocol, seconds, then| NativeRule::StoreOff { family, map, protocol, seconds, then };
         rules.extend([
             ("renew_off_table", store(OffMap::Open, TCP, open, None)),
             ("renew_off_table", store(OffMap::Open, UDP, timeouts.udp_seconds, None)),

@@ -104,11 +104,7 @@ fn pending6(rule: &mut Rule<'_>, op: DynsetOp) {
 
 /// The packet's flow in a map of off-table flows: written, if it is of this protocol, for so many seconds, or deleted.
 fn off_table(rule: &mut Rule<'_>, family: Family, map: OffMap, store: Option<(u8, u32)>) {
-    let ports_at = addresses(rule, family);
-    if let Some((protocol, _)) = store {
-        rule.add_expr(&Meta::L4Proto);
-        rule.add_expr(&Cmp::new(CmpOp::Eq, protocol));
-    }
+    let ports_at = addresses(rule, family, store.map(|(protocol, _)| protocol));
     rule.add_expr(&Part::Protocol { to: ports_at });
     ports(rule, ports_at + 1);
     let data = ports_at + 3;
@@ -126,12 +122,9 @@ fn off_table(rule: &mut Rule<'_>, family: Family, map: OffMap, store: Option<(u8
 
 /// Loads the key of a TCP segment in `reopened`, and says which set that is.
 fn reopened(rule: &mut Rule<'_>, family: Family) -> &'static CStr {
-    let ports_at = addresses(rule, family);
-    rule.add_expr(&Meta::L4Proto);
-    rule.add_expr(&Cmp::new(CmpOp::Eq, IPPROTO_TCP));
+    let ports_at = addresses(rule, family, Some(IPPROTO_TCP));
     ports(rule, ports_at);
-    let sequence =
-        Part::Payload { header: Header::Transport, offset_bytes: 4, bytes: 2, to: ports_at + 2 };
+    let sequence = Part::Payload { header: Header::Transport, offset_bytes: 4, bytes: 2, to: ports_at + 2 };
     rule.add_expr(&sequence);
     match family {
         Family::Ipv4 => c"reopened4",
@@ -139,14 +132,19 @@ fn reopened(rule: &mut Rule<'_>, family: Family) -> &'static CStr {
     }
 }
 
-/// Loads source and destination of a packet of this family where keys begin. Returns the next register.
-fn addresses(rule: &mut Rule<'_>, family: Family) -> u32 {
+/// Loads source and destination of a packet of this family and protocol where keys begin. Returns the next register.
+fn addresses(rule: &mut Rule<'_>, family: Family, protocol: Option<u8>) -> u32 {
     let (nfproto, source_at, bytes) = match family {
         Family::Ipv4 => (NFPROTO_IPV4, 12, 4),
         Family::Ipv6 => (NFPROTO_IPV6, 8, 16),
     };
     rule.add_expr(&Meta::NfProto);
     rule.add_expr(&Cmp::new(CmpOp::Eq, nfproto));
+    // Both comparisons use register 1, which is where keys begin.
+    if let Some(protocol) = protocol {
+        rule.add_expr(&Meta::L4Proto);
+        rule.add_expr(&Cmp::new(CmpOp::Eq, protocol));
+    }
     let destination = KEY + bytes / 4;
     let header = Header::Network;
     rule.add_expr(&Part::Payload { header, offset_bytes: source_at, bytes, to: KEY });

@@ -3,7 +3,9 @@
 
 mod batches;
 mod kernel_tables;
+mod off_table;
 mod packets;
+mod pins;
 mod steering;
 
 use super::*;
