@@ -193,6 +193,35 @@ fn a_full_map_of_closing_flows_leaves_a_flow_where_it_was() {
     });
 }
 
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn the_way_changes_by_elements_alone() {
+    in_namespace(|| {
+        let (mut lb, mut ruleset) = lb_with(Way::Tracked);
+        for vip in VIPS {
+            add("off_table", vip, "tcp", 1);
+            lb.steer(&tcp(vip, 1, ACK), Mark(3));
+        }
+        for (way, rounds) in [(Way::OffTable, 1), (Way::Untracked, 2), (Way::OffTable, 3)] {
+            ruleset.elements.set_way(way);
+            assert!(!in_force(&ruleset).unwrap(), "{way:?}");
+            assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Kept, "{way:?}");
+            assert!(in_force(&ruleset).unwrap(), "{way:?}");
+            for vip in VIPS {
+                lb.send(&tcp(vip, 1, ACK));
+            }
+            assert_eq!(left(), [2, 2 * rounds, 2 * rounds], "{way:?}");
+        }
+        // The maps are not asked.
+        ruleset.elements.set_way(Way::Tracked);
+        apply(&ruleset).unwrap();
+        for vip in VIPS {
+            lb.send(&tcp(vip, 1, ACK));
+        }
+        assert_eq!(left(), [4, 6, 6]);
+    });
+}
+
 fn without_target_4(elements: &Elements) -> Elements {
     let mut without = Elements::default();
     for set in SetName::ALL {
