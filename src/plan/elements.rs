@@ -304,9 +304,9 @@ impl Elements {
         let [before, steer] = way.chains();
         let interfaces = self.of(SetName::Interfaces).clone();
         let lead = |chain: &str| {
-            let lead = |element: &Element| match element {
-                Element::Interface(name) => Some(Element::Way(name.clone(), chain.to_owned())),
-                _ => None,
+            let lead = |element: &Element| {
+                let Element::Interface(name) = element else { return None };
+                Some(Element::Way(name.clone(), chain.to_owned()))
             };
             interfaces.iter().filter_map(lead).collect()
         };

@@ -64,9 +64,8 @@ fn every_chain_that_is_named_is_there_and_the_other_way_round() {
             structure.text.lines().any(|line| line.trim().ends_with(&format!("{verb} {}", chain.name)))
         });
         let named = named
-            || structure.native.iter().any(|native| match native.rule {
-                NativeRule::Goto(chain) | NativeRule::AskReopened(_, chain) => chain == name,
-                _ => false,
+            || structure.native.iter().any(|native| {
+                matches!(native.rule, NativeRule::Goto(chain) | NativeRule::AskReopened(_, chain) if chain == name)
             })
             || [Way::Tracked, Way::OffTable].iter().any(|way| way.chains().contains(&name))
             // Services' own chains go there.

@@ -1,6 +1,6 @@
 //! What the connection mark says of a flow, how long its entry lives, and SYNs that come again.
 
-use std::{thread::sleep, time::Duration};
+use std::time::Duration;
 
 use super::{
     packets::{counted_by, ruleset_for},
@@ -13,7 +13,7 @@ use crate::{
     io::{Pin, Pins as _},
     packet::Packet,
     plan::elements::Element,
-    sys::conntrack::Conntrack,
+    sys::{clock::wait_for, conntrack::Conntrack},
 };
 
 const FIN: u8 = 1;
@@ -141,9 +141,8 @@ fn a_syn_that_comes_again_goes_where_the_first_went() {
             let before = left();
             lb.steer(&syn, Mark(3));
             // Time passes: what is pending has less than 9 s left.
-            while pending(vip).expect("it is pending") >= 9 {
-                sleep(Duration::from_millis(100));
-            }
+            let older = || (pending(vip).expect("it is pending") < 9).then_some(());
+            wait_for(Duration::from_secs(5), Duration::from_millis(50), older).expect("it grows older");
             lb.send(&syn);
             assert_eq!((counted_by("syn_again"), counted_by("syn")), (round, 3 * round - 1), "{vip}");
             assert!(pending(vip).expect("it is pending") >= 9, "{vip}: for another 10 s");
