@@ -107,10 +107,41 @@ impl MarkMask {
         Mark(target.number() << self.shift())
     }
 
-    /// Which target a mark names, or `None` when our bits are 0 or name none.
+    /// Which target a mark or connection mark names, or `None` when our bits are 0 or name none.
     #[must_use]
     pub fn target(self, mark: Mark) -> Option<TargetId> {
-        TargetId::from_number((mark.0 & self.0) >> self.shift())
+        TargetId::from_number((mark.0 & self.target_bits()) >> self.shift())
+    }
+
+    /// The bit of a connection mark that says: two packets of the flow were tracked. Never in a packet's mark.
+    #[must_use]
+    pub fn second(self) -> u32 {
+        self.spare_bits()[1]
+    }
+
+    /// The bit of a connection mark that says: three packets of the flow were tracked. Never in a packet's mark.
+    #[must_use]
+    pub fn kept(self) -> u32 {
+        self.spare_bits()[0]
+    }
+
+    /// The bits of a connection mark that name the target: those of the mask, without [`MarkMask::second`] and
+    /// [`MarkMask::kept`].
+    #[must_use]
+    pub fn target_bits(self) -> u32 {
+        self.0 & !(self.second() | self.kept())
+    }
+
+    /// The two highest bits outside of the mask. Where it leaves fewer, the highest ones inside: a mask of 31 bits or
+    /// more has bits that no target needs.
+    fn spare_bits(self) -> [u32; 2] {
+        let highest = |bits: u32| bits & (1u32 << 31).wrapping_shr(bits.leading_zeros());
+        let next = |taken: u32| match highest(!self.0 & !taken) {
+            0 => highest(self.0 & !taken),
+            bit => bit,
+        };
+        let kept = next(0);
+        [kept, next(kept)]
     }
 }
 
@@ -139,6 +170,26 @@ mod tests {
         assert_eq!(MarkMask::new(0xfff), Err(MarkMaskError::TooNarrow));
         for bits in [0x1fff, 0xffff, 0xffff_0000, u32::MAX, 0x1fff << 19] {
             assert_eq!(MarkMask::new(bits).map(MarkMask::bits), Ok(bits));
+        }
+    }
+
+    #[test]
+    fn bits_beside_the_target_do_not_touch_it() {
+        for (bits, kept, second) in [
+            (0xffff, 1 << 31, 1 << 30),
+            (0xffff_0000, 1 << 15, 1 << 14),
+            (0x7fff_fffe, 1 << 31, 1),
+            (0x7fff_ffff, 1 << 31, 1 << 30),
+            (0xffff_fffe, 1, 1 << 31),
+            (u32::MAX, 1 << 31, 1 << 30),
+        ] {
+            let mask = MarkMask::new(bits).unwrap();
+            assert_eq!((mask.kept(), mask.second()), (kept, second), "{bits:#x}");
+            assert_eq!(mask.target_bits(), bits & !kept & !second, "{bits:#x}");
+            let last = TargetId::new(TARGETS_MAX - 1).unwrap();
+            let mark = mask.mark(last);
+            assert_eq!(mark.0 & (kept | second), 0, "{bits:#x}");
+            assert_eq!(mask.target(Mark(mark.0 | kept | second)), Some(last), "{bits:#x}");
         }
     }
 

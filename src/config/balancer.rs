@@ -185,7 +185,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { tcp_established_seconds: 7440, tcp_closing_seconds: 30, udp_seconds: 120 }
+        Self { tcp_established_seconds: 7440, tcp_closing_seconds: 240, udp_seconds: 120 }
     }
 }
 

@@ -57,7 +57,11 @@ pub enum SetName {
     Tunnels,
     GreIn4,
     GreIn6,
+    Ways,
+    SteerWays,
+    Full,
     Targets,
+    KeptTargets,
     KernelPort4,
     KernelPort6,
     KernelProtocol4,
@@ -68,9 +72,32 @@ pub enum SetName {
     KernelEcho6,
 }
 
+/// What becomes of packets to VIPs before connection tracking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// They are tracked, but for SYNs.
+    #[default]
+    Tracked,
+    /// Likewise, after the maps of off-table flows were asked.
+    OffTable,
+    /// Connection tracking is nearly full: what is not in these maps is not tracked either, and goes by the kernel's
+    /// tables. With `steering = "every-packet"`, which tracks nothing, the same as [`Way::OffTable`].
+    Untracked,
+}
+
+impl Way {
+    /// The chains at -300 and at -150.
+    pub(super) fn chains(self) -> [&'static str; 2] {
+        match self {
+            Self::Tracked => ["tracked", "steer_tracked"],
+            Self::OffTable | Self::Untracked => ["with_off_table", "steer_marked"],
+        }
+    }
+}
+
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -87,7 +114,11 @@ impl SetName {
         Self::Tunnels,
         Self::GreIn4,
         Self::GreIn6,
+        Self::Ways,
+        Self::SteerWays,
+        Self::Full,
         Self::Targets,
+        Self::KeptTargets,
         Self::KernelPort4,
         Self::KernelPort6,
         Self::KernelProtocol4,
@@ -130,7 +161,11 @@ impl SetName {
             Self::Tunnels => "tunnels",
             Self::GreIn4 => "gre_in4",
             Self::GreIn6 => "gre_in6",
+            Self::Ways => "ways",
+            Self::SteerWays => "steer_ways",
+            Self::Full => "full",
             Self::Targets => "targets",
+            Self::KeptTargets => "kept_targets",
             Self::KernelPort4 => "kernel_port4",
             Self::KernelPort6 => "kernel_port6",
             Self::KernelProtocol4 => "kernel_protocol4",
@@ -148,8 +183,12 @@ impl SetName {
 pub enum Element {
     /// A device, by its name.
     Interface(String),
+    /// A device, and the chain that its packets go to.
+    Way(String, String),
     /// A mark.
     Mark(u32),
+    /// A connection mark, and the packet's mark that it stands for.
+    Kept(u32, u32),
     /// Packets.
     Range(Fields),
     /// Packets, and the chain that they go to.
@@ -179,7 +218,9 @@ impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interface(name) => write!(f, "\"{name}\""),
+            Self::Way(name, chain) => write!(f, "\"{name}\" : goto {chain}"),
             Self::Mark(mark) => write!(f, "{mark:#010x}"),
+            Self::Kept(from, to) => write!(f, "{from:#010x} : {to:#010x}"),
             Self::Range(fields) => write!(f, "{fields}"),
             Self::Goto(fields, chain) => write!(f, "{fields} : goto {chain}"),
         }
@@ -217,6 +258,7 @@ pub struct Elements {
 
 impl Elements {
     /// What the sets should hold for this state, whose services claim these boxes, and where these have a table in the kernel.
+    /// The way is [`Way::Tracked`].
     #[must_use]
     pub fn wanted(state: &State, claims: &Claims, tables: &[KernelTable]) -> Self {
         let mut elements = Self::default();
@@ -262,7 +304,10 @@ impl Elements {
                 .insert_by_family([SetName::Local4, SetName::Local6], Element::addresses(single(address)));
         }
         for (target, path) in state.targets_used() {
-            elements.insert(SetName::Targets, Element::Mark(balancer.mark_mask.mark(target).0));
+            let (mask, mark) = (balancer.mark_mask, balancer.mark_mask.mark(target).0);
+            elements.insert(SetName::Targets, Element::Mark(mark));
+            let kept = Element::Kept(mark | mask.second() | mask.kept(), mark);
+            elements.insert(SetName::KeptTargets, kept);
             match path {
                 Path::Via(Encap::Gre | Encap::Ipip | Encap::Gue, remote) => {
                     elements.insert(SetName::Tunnels, Element::Interface(routing::device_name(target)));
@@ -272,7 +317,24 @@ impl Elements {
                 Path::Via(Encap::Direct, _) | Path::MarkOnly => {}
             }
         }
+        elements.set_way(Way::Tracked);
         elements
+    }
+
+    /// All interfaces take this way from now on.
+    pub fn set_way(&mut self, way: Way) {
+        let [before, steer] = way.chains();
+        let interfaces = self.of(SetName::Interfaces).clone();
+        let lead = |chain: &str| {
+            let lead = |element: &Element| {
+                let Element::Interface(name) = element else { return None };
+                Some(Element::Way(name.clone(), chain.to_owned()))
+            };
+            interfaces.iter().filter_map(lead).collect()
+        };
+        self.of.insert(SetName::Ways, lead(before));
+        self.of.insert(SetName::SteerWays, lead(steer));
+        self.of.insert(SetName::Full, if way == Way::Untracked { interfaces } else { BTreeSet::new() });
     }
 
     /// The elements of one set.
@@ -358,7 +420,7 @@ impl Elements {
             Element::Range(fields) | Element::Goto(fields, _) => {
                 matches!(fields.addresses, AddressRange::V6(..))
             }
-            Element::Interface(_) | Element::Mark(_) => false,
+            Element::Interface(_) | Element::Way(..) | Element::Mark(_) | Element::Kept(..) => false,
         };
         self.insert(if six { set6 } else { set4 }, element);
     }

@@ -13,7 +13,7 @@ use super::{
     kernel_tables::{self, KernelTable},
 };
 use crate::{
-    config::{Balancer, GUE_PORT, QueueRange, Steering},
+    config::{Balancer, GUE_PORT, QueueRange, Steering, Timeouts},
     lease,
     packet::Probe,
     state::State,
@@ -21,7 +21,11 @@ use crate::{
 
 const TEMPLATE: &str = include_str!("../../nft/synrail.nft");
 /// How long a TCP connection is remembered of which one packet was seen.
-const TCP_FIRST_SECONDS: u32 = 120;
+const TCP_FIRST_SECONDS: u32 = 60;
+/// How long an open TCP connection is remembered by a packet. lbd gives the flows of three packets their long lifetime.
+const TCP_OPEN_SECONDS: u32 = 300;
+/// How long a UDP flow is remembered that lbd has not found to have three packets.
+const UDP_FIRST_SECONDS: u32 = 30;
 /// No link of IPv6 has less (RFC 8200).
 const IPV6_MTU_MIN: u16 = 1280;
 const IPV6_HEADER_BYTES: u16 = 40;
@@ -78,6 +82,28 @@ pub enum NativeRule {
     TooBig4,
     /// `@th,256,128 @vip6 counter name too_big ip6 saddr set @th,256,128`
     TooBig6,
+    /// `update @MAP { KEY timeout SECONDS : meta mark }`, of this protocol, and where there was room `jump THEN`; KEY is
+    /// `ip saddr . ip daddr . meta l4proto . th sport . th dport`.
+    StoreOff {
+        /// Of addresses and of the map.
+        family: Family,
+        /// The map.
+        map: OffMap,
+        /// TCP or UDP, as IP numbers them.
+        protocol: u8,
+        /// The lifetime.
+        seconds: u32,
+        /// A chain.
+        then: Option<&'static str>,
+    },
+    /// `delete @MAP { KEY : meta mark }`
+    ForgetOff(Family, OffMap),
+    /// `update @reopened4 { ip saddr . ip daddr . tcp sport . tcp dport . @th,32,16 }`
+    StoreReopened(Family),
+    /// `ip saddr . ip daddr . tcp sport . tcp dport . @th,32,16 @reopened4 goto CHAIN`
+    AskReopened(Family, &'static str),
+    /// `goto CHAIN`
+    Goto(&'static str),
     /// Of a packet that is quoted: `ip daddr . @th,136,8 . @th,224,16 vmap @kernel_port4`, and for IPv6 the same. As many
     /// of the fields are asked as the map has. The address is that of the packet which quotes, where the VIP is the same.
     Quoted(Family, QuotedFields),
@@ -95,6 +121,15 @@ pub enum NativeRule {
 pub enum Family {
     Ipv4,
     Ipv6,
+}
+
+/// A map of flows that the table no longer places where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffMap {
+    /// `off_table4`, and for IPv6.
+    Open,
+    /// `off_closing4`, and for IPv6.
+    Closing,
 }
 
 /// What of a quoted packet says which service it belongs to.
@@ -142,6 +177,7 @@ impl Structure {
             NativeChain { name: "unreachable4", rule: NativeRule::Unreachable(Family::Ipv4) },
             NativeChain { name: "unreachable6", rule: NativeRule::Unreachable(Family::Ipv6) },
         ];
+        native.extend(off_table_rules(balancer.timeouts));
         for (name, family) in [("quoted4", Family::Ipv4), ("quoted6", Family::Ipv6)] {
             let fields = [QuotedFields::Port, QuotedFields::Protocol, QuotedFields::Address];
             native
@@ -156,16 +192,21 @@ impl Structure {
         };
         let queue = queue_in("queue_flow", balancer.queues);
         let fragment_queue = queue_in("queue_fragment", QueueRange::from(balancer.fragment_queue));
-        let timeouts = balancer.timeouts;
+        let (timeouts, mask) = (balancer.timeouts, balancer.mark_mask);
         let floor = balancer.pmtu_floor;
         let floor6 = floor.max(IPV6_MTU_MIN);
         let lines_of = |steering| if balancer.steering == steering { "" } else { "#" };
         let parameters = [
-            ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
-            ("mark_rest", format!("{:#010x}", !balancer.mark_mask.bits())),
+            ("mark_mask", format!("{:#010x}", mask.bits())),
+            ("mark_rest", format!("{:#010x}", !mask.bits())),
+            ("target_bits", format!("{:#010x}", mask.target_bits())),
+            ("second", format!("{:#010x}", mask.second())),
+            ("kept", format!("{:#010x}", mask.kept())),
+            ("packet_bits", format!("{:#010x}", !(mask.second() | mask.kept()))),
             ("tcp_first", timeouts.tcp_established_seconds.min(TCP_FIRST_SECONDS).to_string()),
-            ("tcp_open", timeouts.tcp_established_seconds.to_string()),
+            ("tcp_open", timeouts.tcp_established_seconds.min(TCP_OPEN_SECONDS).to_string()),
             ("tcp_closing", timeouts.tcp_closing_seconds.to_string()),
+            ("udp_first", timeouts.udp_seconds.min(UDP_FIRST_SECONDS).to_string()),
             ("udp", timeouts.udp_seconds.to_string()),
             ("gue_port", GUE_PORT.to_string()),
             ("queue", queue),
@@ -194,6 +235,30 @@ impl Structure {
         let name = format!("{STRUCTURE_PREFIX}{:016x}", XxHash3_64::oneshot(made_from.as_bytes()));
         Ok(Self { name, text, native })
     }
+}
+
+/// The chains about off-table flows that go by netlink.
+fn off_table_rules(timeouts: Timeouts) -> Vec<NativeChain> {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    let (open, closing) = (timeouts.tcp_established_seconds, timeouts.tcp_closing_seconds);
+    let mut rules = Vec::new();
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let store =
+            |map, protocol, seconds, then| NativeRule::StoreOff { family, map, protocol, seconds, then };
+        rules.extend([
+            ("renew_off_table", store(OffMap::Open, TCP, open, None)),
+            ("renew_off_table", store(OffMap::Open, UDP, timeouts.udp_seconds, None)),
+            ("store_off_table", store(OffMap::Open, TCP, open, Some("forget_off_closing"))),
+            ("store_off_closing", store(OffMap::Closing, TCP, closing, Some("forget_off_table"))),
+            ("forget_off_table", NativeRule::ForgetOff(family, OffMap::Open)),
+            ("forget_off_closing", NativeRule::ForgetOff(family, OffMap::Closing)),
+            ("store_reopened", NativeRule::StoreReopened(family)),
+            ("ask_reopened", NativeRule::AskReopened(family, "off_gone")),
+        ]);
+    }
+    rules.push(("ask_reopened", NativeRule::Goto("off_closing_on")));
+    rules.into_iter().map(|(name, rule)| NativeChain { name, rule }).collect()
 }
 
 fn queue_statement(queues: QueueRange) -> String {

@@ -166,6 +166,8 @@ counter_of() {
 }
 # ruleset_counter LB NAME: packets of a named counter in lbd's own table.
 ruleset_counter() { counter_of "$1" synrail "$2"; }
+# syns_asked LB: SYNs to VIPs that lbd is asked about: all but those that go where their first one went.
+syns_asked() { echo $(($(witness "$1" syn) - $(ruleset_counter "$1" syn_again))); }
 
 # kernel_queued LB: packets that the kernel has ever put into the queues that are there now.
 kernel_queued() { awk '{ sum += $8 } END { print sum + 0 }' \

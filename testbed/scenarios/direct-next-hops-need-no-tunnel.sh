@@ -21,7 +21,7 @@ servers_up 1 "$SERVERS" "$VIP4:$PORT" "[$VIP6]:$PORT"
 
 connect_all 100 --messages 20
 expect_eq "servers that answered" "$(servers_used connect-*.json)" "$SERVERS"
-expect_eq "packets queued for TCP" "$(kernel_queued lb201)" "$(witness lb201 syn)"
+expect_eq "packets queued for TCP" "$(kernel_queued lb201)" "$(syns_asked lb201)"
 for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
     traffic_to udp "$address" --flows 100 --messages 10 --concurrency 20 --timeout-ms 20000
     expect_eq "UDP flows lost to $address" "$(gojq .lost "$REPLY")" 0

@@ -22,7 +22,7 @@ servers_up 1 "$SERVERS" "$VIP4:$PORT"
 background client udp traffic udp --address "$VIP4:$PORT" --source-cidr "$CLIENTS4" --flows 30 --messages 60 \
     --interval-ms 300 --timeout-ms 3000 --json
 udp=$BACKGROUND
-pinned() { (($(in_ns lb201 conntrack --dump --proto udp --mark "$1" 2>/dev/null | wc -l) >= ${2:-1})); }
+pinned() { (($(in_ns lb201 conntrack --dump --proto udp --mark "$1/0xffff" 2>/dev/null | wc -l) >= ${2:-1})); }
 wait_until 30 "some flows are pinned to s1" pinned 1 3
 change lb201 apply without-s1.toml
 wait_until 20 "lbd has taken over the removal" taken_over lb201

@@ -10,4 +10,4 @@
 scale_run synrail 100 "1 2"
 expect_eq "connections lost when two backends went out" "$(row lost_out)" 0
 expect_eq "connections lost when they came in again" "$(row lost_in)" 0
-expect_eq "packets that lbd was asked about, of $(row packets) to the VIP: SYNs" "$(row packets_asked)" "$(witness lb201 syn)"
+expect_eq "packets that lbd was asked about, of $(row packets) to the VIP: SYNs" "$(row packets_asked)" "$(syns_asked lb201)"

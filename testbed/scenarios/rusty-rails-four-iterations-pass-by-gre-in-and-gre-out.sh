@@ -54,7 +54,7 @@ expect_ge "flows that came to lb201" $(($(statistic lb201 queued) - before)) 10
 expect_ge "flows that came to lb202" "$(statistic lb202 queued)" 10
 
 iteration 4 "2 clients" gre6-lb201 gre4-lb202
-queued=$(sum kernel_queued '' "${LBS[@]}") syns=$(sum witness syn "${LBS[@]}")
+queued=$(sum kernel_queued '' "${LBS[@]}") syns=$(sum syns_asked '' "${LBS[@]}")
 for number in 1 2; do
     client "$number"
     for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
@@ -71,7 +71,7 @@ for number in 1 2; do
     expect_eq "client $number: servers that answered" "$(servers_used "$number"-*.json)" 2
 done
 expect_eq "packets queued: UDP flows and SYNs" $(($(sum kernel_queued '' "${LBS[@]}") - queued)) \
-    $((4 * FLOWS + $(sum witness syn "${LBS[@]}") - syns))
+    $((4 * FLOWS + $(sum syns_asked '' "${LBS[@]}") - syns))
 
 say ""
 for lb in "${LBS[@]}"; do

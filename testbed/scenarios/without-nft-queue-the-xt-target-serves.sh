@@ -18,7 +18,7 @@ expect_grep "lbd says that it falls back" 'nft_queue' lb201.lbd.log
 expect_eq "nft_queue is still not loaded" "$(grep -c '^nft_queue ' /proc/modules || true)" 0
 before=$(kernel_queued lb201)
 connect_all 50 --messages 10
-expect_eq "packets queued" "$(($(kernel_queued lb201) - before))" "$(witness lb201 syn)"
+expect_eq "packets queued" "$(($(kernel_queued lb201) - before))" "$(syns_asked lb201)"
 expect_eq "packets that conntrack calls invalid" "$(witness lb201 invalid)" 0
 
 balancer_freeze lb201

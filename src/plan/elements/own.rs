@@ -15,7 +15,11 @@ impl Elements {
         for set in [SetName::Vip4, SetName::Vip6] {
             let ranges = self.of(set).iter().flat_map(|element| match element {
                 Element::Range(fields) => pieces(fields.addresses, &holes),
-                Element::Interface(_) | Element::Mark(_) | Element::Goto(..) => Vec::new(),
+                Element::Interface(_)
+                | Element::Way(..)
+                | Element::Mark(_)
+                | Element::Kept(..)
+                | Element::Goto(..) => Vec::new(),
             });
             let ranges: Vec<Element> = ranges.map(Element::addresses).collect();
             if let Some(elements) = elements.of.get_mut(&set) {

@@ -27,6 +27,8 @@ pub struct Raw {
     pub key_end: Option<Vec<u8>>,
     /// The chain that it leads to.
     pub goto: Option<String>,
+    /// The mark that it leads to.
+    pub mark: Option<u32>,
 }
 
 impl Elements {
@@ -48,13 +50,21 @@ impl Element {
     /// As netlink wants it in this set.
     #[must_use]
     pub fn raw(&self, set: SetName) -> Vec<Raw> {
+        let device = |name: &str| {
+            let mut key = name.as_bytes().to_vec();
+            key.resize(INTERFACE_NAME_BYTES, 0);
+            key
+        };
+        let number = |mark: u32| mark.to_ne_bytes().to_vec();
         let (fields, goto) = match self {
-            Self::Interface(name) => {
-                let mut key = name.clone().into_bytes();
-                key.resize(INTERFACE_NAME_BYTES, 0);
-                return vec![Raw { key, ..Raw::default() }];
+            Self::Interface(name) => return vec![Raw { key: device(name), ..Raw::default() }],
+            Self::Way(name, chain) => {
+                return vec![Raw { key: device(name), goto: Some(chain.clone()), ..Raw::default() }];
             }
-            Self::Mark(mark) => return vec![Raw { key: mark.to_ne_bytes().to_vec(), ..Raw::default() }],
+            Self::Mark(mark) => return vec![Raw { key: number(*mark), ..Raw::default() }],
+            Self::Kept(from, to) => {
+                return vec![Raw { key: number(*from), mark: Some(*to), ..Raw::default() }];
+            }
             Self::Range(fields) => (fields, None),
             Self::Goto(fields, chain) => (fields, Some(chain.clone())),
         };
@@ -65,7 +75,7 @@ impl Element {
                 let end = behind(last).map(|key| Raw { key, ends_range: true, ..Raw::default() });
                 [Raw { key, goto, ..Raw::default() }].into_iter().chain(end).collect()
             }
-            Some(_) => vec![Raw { key, key_end: Some(last), goto, ends_range: false }],
+            Some(_) => vec![Raw { key, key_end: Some(last), goto, ..Raw::default() }],
         }
     }
 }
@@ -143,7 +153,8 @@ fn before(mut number: Vec<u8>) -> Vec<u8> {
 /// Of a set with addresses: the bytes of one, and how many fields there are.
 fn fields_of(set: SetName) -> Option<(usize, usize)> {
     match set {
-        SetName::Interfaces | SetName::Tunnels | SetName::Targets => None,
+        SetName::Interfaces | SetName::Tunnels | SetName::Ways | SetName::SteerWays | SetName::Full => None,
+        SetName::Targets | SetName::KeptTargets => None,
         SetName::Local4 | SetName::Remotes4 | SetName::GreIn4 => Some((4, 0)),
         SetName::Local6 | SetName::Remotes6 | SetName::GreIn6 => Some((16, 0)),
         SetName::Vip4 | SetName::ClaimedAddress4 | SetName::KernelAddress4 | SetName::KernelEcho4 => {
@@ -161,11 +172,16 @@ fn fields_of(set: SetName) -> Option<(usize, usize)> {
 
 fn element_of(set: SetName, raw: &Raw) -> Option<Element> {
     let Some((address_bytes, fields)) = fields_of(set) else {
-        if set == SetName::Targets {
-            return raw.key.as_slice().try_into().ok().map(|mark| Element::Mark(u32::from_ne_bytes(mark)));
+        if matches!(set, SetName::Targets | SetName::KeptTargets) {
+            let from = u32::from_ne_bytes(raw.key.as_slice().try_into().ok()?);
+            return Some(raw.mark.map_or(Element::Mark(from), |to| Element::Kept(from, to)));
         }
         let name = std::str::from_utf8(&raw.key).ok()?.trim_end_matches('\0');
-        return InterfaceName::new(name).map(|name| Element::Interface(name.to_string()));
+        let name = InterfaceName::new(name)?.to_string();
+        return Some(match &raw.goto {
+            Some(chain) => Element::Way(name, chain.clone()),
+            None => Element::Interface(name),
+        });
     };
     let (first, last) = (&raw.key[..], raw.key_end.as_deref().unwrap_or(&raw.key));
     let words = fields.saturating_sub(1);
@@ -251,7 +267,12 @@ mod tests {
         assert_eq!(names(SetName::ClaimedProtocol6, vec![raw(&six)]), ["::1 . 17"]);
         assert_eq!(names(SetName::Local4, vec![raw(&[1, 2, 3, 4])]), ["1.2.3.4"]);
         assert_eq!(names(SetName::Targets, vec![raw(&7u32.to_ne_bytes())]), ["0x00000007"]);
-        assert_eq!(names(SetName::Interfaces, vec![raw(b"eth0\0\0\0\0\0\0\0\0\0\0\0\0")]), ["\"eth0\""]);
+        let kept = Raw { mark: Some(7), ..raw(&9u32.to_ne_bytes()) };
+        assert_eq!(names(SetName::KeptTargets, vec![kept]), ["0x00000009 : 0x00000007"]);
+        let eth0 = raw(b"eth0\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(names(SetName::Interfaces, vec![eth0.clone()]), ["\"eth0\""]);
+        let way = Raw { goto: Some("tracked".to_owned()), ..eth0 };
+        assert_eq!(names(SetName::Ways, vec![way]), ["\"eth0\" : goto tracked"]);
     }
 
     #[test]

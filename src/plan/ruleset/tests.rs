@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     config::{Timeouts, TracerSettings},
     ids::{MarkMask, QueueNum},
-    plan::elements::{FRAGMENTS_DEVICE, SetName},
+    plan::elements::{FRAGMENTS_DEVICE, SetName, Way},
 };
 
 fn balancer() -> Balancer {
@@ -19,10 +19,13 @@ fn the_template_and_its_parameters_fit() {
     assert!(!text.contains("{{"));
     assert!(text.contains("\t\tqueue flags bypass,fanout to 0-3\n"));
     assert!(text.contains("\t\tqueue flags bypass to 20199\n"));
-    assert!(
-        text.contains("ct mark & 0x0000ffff == @targets meta mark set ct mark counter name restored accept")
-    );
-    assert!(text.contains("ct timeout tcp4_7440_30 {"));
+    assert!(text.contains("meta mark set ct mark map @kept_targets counter name restored accept\n"));
+    assert!(text.contains("ct mark & 0x0000ffff == @targets goto seen_again\n"));
+    assert!(text.contains("\t\tct mark & 0x40000000 != 0 ct mark set ct mark | 0x80000000\n"));
+    assert!(text.contains("\t\tct mark set meta mark & 0x3fffffff goto lifetime\n"));
+    assert!(text.contains("ct timeout tcp4_300_240 {"));
+    assert!(text.contains("policy = { syn_sent : 60, established : 300, unack : 300, retrans : 300, "));
+    assert!(text.contains("policy = { unreplied : 30, replied : 120 }"));
     let renewals = format!(
         "\t\tiifname \"{FRAGMENTS_DEVICE}\" ip protocol 253 ip frag-off & 0x3fff == 0 goto renew_lease\n"
     );
@@ -45,7 +48,8 @@ fn the_template_and_its_parameters_fit() {
 #[test]
 fn the_template_has_every_set_and_explains_every_parameter() {
     for set in SetName::ALL {
-        let kind = if set.name().starts_with("kernel_") { "map" } else { "set" };
+        let is_map = matches!(set, SetName::Ways | SetName::SteerWays | SetName::KeptTargets);
+        let kind = if is_map || set.name().starts_with("kernel_") { "map" } else { "set" };
         assert!(TEMPLATE.contains(&format!("{kind} {} {{", set.name())), "{set:?}");
     }
     let (head, body) = TEMPLATE.split_once("\ntable ").unwrap();
@@ -61,12 +65,18 @@ fn every_chain_that_is_named_is_there_and_the_other_way_round() {
     let chains = chains_of_text(&structure.text);
     assert!(["steer", "store6", "too_big6"].iter().all(|name| chains.contains(&(*name).to_owned())));
     for chain in &chains {
+        let chain = chain.as_str();
         let named = ["goto", "jump"]
             .iter()
             .any(|verb| structure.text.lines().any(|line| line.trim().ends_with(&format!("{verb} {chain}"))));
+        let named = named
+            || structure.native.iter().any(|native| {
+                matches!(native.rule, NativeRule::Goto(name) | NativeRule::AskReopened(_, name) if chain == name)
+            })
+            || [Way::Tracked, Way::OffTable].iter().any(|way| way.chains().contains(&chain));
         // Packets come to base chains by themselves; services' own chains go to the first, rules that go by netlink to the others.
         let is_base = structure.text.contains(&format!("chain {chain} {{\n\t\ttype filter hook "));
-        let named_elsewhere = ["by_kernel", "tunnel_error4", "tunnel_error6"].contains(&chain.as_str());
+        let named_elsewhere = ["by_kernel", "tunnel_error4", "tunnel_error6"].contains(&chain);
         assert!(named != is_base || named_elsewhere, "{chain}");
     }
     for line in structure.text.lines().map(str::trim) {
@@ -86,8 +96,8 @@ fn with_every_packet_nothing_is_tracked_and_nothing_remembered() {
         lines.map(|line| line.trim().to_owned()).filter(|line| !line.starts_with('#')).collect::<Vec<_>>()
     };
     let last = ["ip daddr @vip4 notrack", "ip6 daddr @vip6 notrack"];
-    assert!(rules(&every_packet, "before_conntrack").ends_with(&last.map(str::to_owned)));
-    for chain in ["before_conntrack", "steer4", "steer6", "steered4", "steered6", "leaving", "staying"] {
+    assert!(rules(&every_packet, "tracked").ends_with(&last.map(str::to_owned)));
+    for chain in ["tracked", "steer4", "steer6", "steered4", "steered6", "leaving", "staying"] {
         let remembers = |structure| {
             let rules = rules(structure, chain);
             // What stands behind a rule that always ends the chain does nothing.

@@ -21,7 +21,7 @@ use crate::{
     config::QueueRange,
     plan::{
         elements::TABLE,
-        ruleset::{Family, NativeChain, NativeRule, QuotedFields},
+        ruleset::{Family, NativeChain, NativeRule, OffMap, QuotedFields},
     },
 };
 
@@ -60,6 +60,25 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
             }
             NativeRule::TooBig4 => too_big(&mut rule, &TOO_BIG4),
             NativeRule::TooBig6 => too_big(&mut rule, &TOO_BIG6),
+            NativeRule::StoreOff { family, map, protocol, seconds, then } => {
+                off_table(&mut rule, family, map, Some((protocol, seconds)));
+                if let Some(chain) = then {
+                    rule.add_expr(&Verdict::Jump { chain: CString::new(chain).map_err(invalid)? });
+                }
+            }
+            NativeRule::ForgetOff(family, map) => off_table(&mut rule, family, map, None),
+            NativeRule::StoreReopened(family) => {
+                let (op, set) = (DynsetOp::Update, reopened(&mut rule, family));
+                rule.add_expr(&Part::Dynset { map: set, op, key: KEY, data: None, seconds: None });
+            }
+            NativeRule::AskReopened(family, chain) => {
+                let set = reopened(&mut rule, family);
+                rule.add_expr(&Part::Lookup { set, key: KEY });
+                rule.add_expr(&Verdict::Goto { chain: CString::new(chain).map_err(invalid)? });
+            }
+            NativeRule::Goto(chain) => {
+                rule.add_expr(&Verdict::Goto { chain: CString::new(chain).map_err(invalid)? });
+            }
             NativeRule::Quoted(family, fields) => quoted(&mut rule, family, fields),
             NativeRule::BetweenEnds(family) => between_ends(&mut rule, family),
             NativeRule::Unreachable(family) => unreachable(&mut rule, family),
@@ -82,7 +101,64 @@ fn pending6(rule: &mut Rule<'_>, op: DynsetOp) {
     rule.add_expr(&Part::Payload { header: network, offset_bytes: 24, bytes: 16, to: KEY + 5 });
     rule.add_expr(&Part::Payload { header: transport, offset_bytes: 2, bytes: 2, to: KEY + 9 });
     rule.add_expr(&Part::Mark { to: DATA });
-    rule.add_expr(&Part::Dynset { map: c"pending6", op, key: KEY, data: DATA });
+    rule.add_expr(&Part::Dynset { map: c"pending6", op, key: KEY, data: Some(DATA), seconds: None });
+}
+
+/// The packet's flow in a map of off-table flows: written, if it is of this protocol, for so many seconds, or deleted.
+fn off_table(rule: &mut Rule<'_>, family: Family, map: OffMap, store: Option<(u8, u32)>) {
+    let ports_at = addresses(rule, family, store.map(|(protocol, _)| protocol));
+    rule.add_expr(&Part::Protocol { to: ports_at });
+    ports(rule, ports_at + 1);
+    let data = ports_at + 3;
+    rule.add_expr(&Part::Mark { to: data });
+    let map = match (map, family) {
+        (OffMap::Open, Family::Ipv4) => c"off_table4",
+        (OffMap::Open, Family::Ipv6) => c"off_table6",
+        (OffMap::Closing, Family::Ipv4) => c"off_closing4",
+        (OffMap::Closing, Family::Ipv6) => c"off_closing6",
+    };
+    let op = if store.is_some() { DynsetOp::Update } else { DynsetOp::Delete };
+    let seconds = store.map(|(_, seconds)| seconds);
+    rule.add_expr(&Part::Dynset { map, op, key: KEY, data: Some(data), seconds });
+}
+
+/// Loads the key of a TCP segment in `reopened`, and says which set that is.
+fn reopened(rule: &mut Rule<'_>, family: Family) -> &'static CStr {
+    let ports_at = addresses(rule, family, Some(IPPROTO_TCP));
+    ports(rule, ports_at);
+    let sequence = Part::Payload { header: Header::Transport, offset_bytes: 4, bytes: 2, to: ports_at + 2 };
+    rule.add_expr(&sequence);
+    match family {
+        Family::Ipv4 => c"reopened4",
+        Family::Ipv6 => c"reopened6",
+    }
+}
+
+/// Loads source and destination of a packet of this family and protocol where keys begin. Returns the next register.
+fn addresses(rule: &mut Rule<'_>, family: Family, protocol: Option<u8>) -> u32 {
+    let (nfproto, source_at, bytes) = match family {
+        Family::Ipv4 => (NFPROTO_IPV4, 12, 4),
+        Family::Ipv6 => (NFPROTO_IPV6, 8, 16),
+    };
+    rule.add_expr(&Meta::NfProto);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, nfproto));
+    // Both comparisons use register 1, which is where keys begin.
+    if let Some(protocol) = protocol {
+        rule.add_expr(&Meta::L4Proto);
+        rule.add_expr(&Cmp::new(CmpOp::Eq, protocol));
+    }
+    let destination = KEY + bytes / 4;
+    let header = Header::Network;
+    rule.add_expr(&Part::Payload { header, offset_bytes: source_at, bytes, to: KEY });
+    rule.add_expr(&Part::Payload { header, offset_bytes: source_at + bytes, bytes, to: destination });
+    destination + bytes / 4
+}
+
+/// Loads both ports, from register `to` on.
+fn ports(rule: &mut Rule<'_>, to: u32) {
+    for (offset_bytes, to) in [(0, to), (2, to + 1)] {
+        rule.add_expr(&Part::Payload { header: Header::Transport, offset_bytes, bytes: 2, to });
+    }
 }
 
 /// Where things are in an ICMP error and in the packet that it quotes 8 bytes behind its own start.
@@ -281,11 +357,16 @@ enum Part {
     Mark {
         to: u32,
     },
+    Protocol {
+        to: u32,
+    },
+    /// Of a set, without data. An element's lifetime is that of the set if there are no seconds.
     Dynset {
         map: &'static CStr,
         op: DynsetOp,
         key: u32,
-        data: u32,
+        data: Option<u32>,
+        seconds: Option<u32>,
     },
     XtQueue(QueueRange),
 }
@@ -326,11 +407,22 @@ impl Expression for Part {
             Self::Mark { to } => Raw::new(c"meta")
                 .u32(sys::NFTNL_EXPR_META_KEY, libc::NFT_META_MARK.cast_unsigned())
                 .u32(sys::NFTNL_EXPR_META_DREG, to),
-            Self::Dynset { map, op, key, data } => Raw::new(c"dynset")
-                .text(sys::NFTNL_EXPR_DYNSET_SET_NAME, map)
-                .u32(sys::NFTNL_EXPR_DYNSET_OP, op as u32)
-                .u32(sys::NFTNL_EXPR_DYNSET_SREG_KEY, key)
-                .u32(sys::NFTNL_EXPR_DYNSET_SREG_DATA, data),
+            Self::Protocol { to } => Raw::new(c"meta")
+                .u32(sys::NFTNL_EXPR_META_KEY, libc::NFT_META_L4PROTO.cast_unsigned())
+                .u32(sys::NFTNL_EXPR_META_DREG, to),
+            Self::Dynset { map, op, key, data, seconds } => {
+                let mut dynset = Raw::new(c"dynset")
+                    .text(sys::NFTNL_EXPR_DYNSET_SET_NAME, map)
+                    .u32(sys::NFTNL_EXPR_DYNSET_OP, op as u32)
+                    .u32(sys::NFTNL_EXPR_DYNSET_SREG_KEY, key);
+                if let Some(data) = data {
+                    dynset = dynset.u32(sys::NFTNL_EXPR_DYNSET_SREG_DATA, data);
+                }
+                if let Some(seconds) = seconds {
+                    dynset = dynset.u64(sys::NFTNL_EXPR_DYNSET_TIMEOUT, u64::from(seconds) * 1000);
+                }
+                dynset
+            }
             Self::XtQueue(queues) => Raw::new(c"target")
                 .text(sys::NFTNL_EXPR_TG_NAME, c"NFQUEUE")
                 .u32(sys::NFTNL_EXPR_TG_REV, 3)
@@ -373,6 +465,12 @@ impl Raw {
     fn u32(self, attribute: u32, value: u32) -> Self {
         // SAFETY: the expression is live; the attributes used above are 32 bits wide in libnftnl.
         unsafe { sys::nftnl_expr_set_u32(self.0.as_ptr(), short(attribute), value) };
+        self
+    }
+
+    fn u64(self, attribute: u32, value: u64) -> Self {
+        // SAFETY: the expression is live; the attributes used above are 64 bits wide in libnftnl.
+        unsafe { sys::nftnl_expr_set_u64(self.0.as_ptr(), short(attribute), value) };
         self
     }
 

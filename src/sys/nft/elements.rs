@@ -117,7 +117,12 @@ fn raw(element: &[u8]) -> Option<Raw> {
         ends_range: flags & NFT_SET_ELEM_INTERVAL_END != 0,
         key_end: value(element, NFTA_SET_ELEM_KEY_END).map(<[u8]>::to_vec),
         goto,
+        mark: data_value(element),
     })
+}
+
+fn data_value(element: &[u8]) -> Option<u32> {
+    value(element, NFTA_SET_ELEM_DATA)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 fn mark(element: &[u8]) -> Option<(u32, u32)> {
@@ -155,7 +160,7 @@ fn put_elements(message: &mut Writer, set: &str, elements: &[Raw]) {
         return;
     }
     message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
-        for Raw { key, ends_range, key_end, goto } in elements {
+        for Raw { key, ends_range, key_end, goto, mark } in elements {
             list.nested(NFTA_LIST_ELEM, |element| {
                 element.nested(NFTA_SET_ELEM_KEY, |data| data.value(NFTA_DATA_VALUE, key));
                 if let Some(end) = key_end {
@@ -170,6 +175,11 @@ fn put_elements(message: &mut Writer, set: &str, elements: &[Raw]) {
                             verdict.number(NFTA_VERDICT_CODE, NFT_GOTO);
                             verdict.text(NFTA_VERDICT_CHAIN, chain);
                         });
+                    });
+                }
+                if let Some(mark) = mark {
+                    element.nested(NFTA_SET_ELEM_DATA, |data| {
+                        data.value(NFTA_DATA_VALUE, &mark.to_ne_bytes());
                     });
                 }
             });

@@ -6,7 +6,9 @@ mod errors;
 mod kernel_tables;
 mod lease;
 mod mended;
+mod off_table;
 mod packets;
+mod pins;
 mod steering;
 
 use super::*;
@@ -73,7 +75,7 @@ fn a_second_application_touches_nothing() {
         let elements_added = ruleset.elements.len();
         let created = Applied { structure: StructureApplied::Created, elements_added, elements_deleted: 0 };
         assert_eq!(apply(&ruleset).unwrap(), created);
-        assert_eq!(ruleset.elements.len(), 17);
+        assert_eq!(ruleset.elements.len(), 23);
         let before = listing();
         let kept = Applied { structure: StructureApplied::Kept, elements_added: 0, elements_deleted: 0 };
         assert_eq!(apply(&ruleset).unwrap(), kept);
@@ -140,6 +142,7 @@ fn a_rule_that_somebody_removed_comes_back() {
         apply(&ruleset).unwrap();
         for chain in [
             "store6",
+            "ask_reopened",
             "claimed4",
             "queue_flow",
             "queue_fragment",
@@ -162,7 +165,7 @@ fn cleanup_leaves_nothing() {
         assert!(!cleanup().unwrap());
         assert_eq!(counters().unwrap(), []);
         apply(&ruleset(&state(), 127)).unwrap();
-        assert_eq!(counters().unwrap().len(), 24);
+        assert_eq!(counters().unwrap().len(), 26);
         assert!(cleanup().unwrap());
         assert_eq!(nft("a listing", &["list", "ruleset"], None).unwrap(), "");
     });

@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     ids::Generation,
     packet::Packet,
-    plan::kernel_tables::KernelTable,
+    plan::{elements::Way, kernel_tables::KernelTable},
     tests::bytes::{ip, packet},
 };
 
@@ -291,6 +291,41 @@ fn with_every_packet_the_kernel_decides_about_each_and_tracks_none() {
             assert_eq!(seen(), [u64::from(mark.0)], "{bytes:x?} {decided:?}");
         }
         assert_eq!((counted_by("by_kernel"), conntrack_entries()), (2 * 2 * (9 + 2), 0));
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn while_connection_tracking_is_full_the_kernel_decides_and_tracks_none() {
+    in_namespace(|| {
+        let Made { forwarding, mut ruleset, .. } = made_of(FILE);
+        ruleset.elements.set_way(Way::Untracked);
+        let client = balancer_with(&ruleset);
+        nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
+        // What is for another protocol than TCP, UDP and SCTP is queued, and nobody listens.
+        let mut queued = 0;
+        for round in 1..=2 {
+            for (vip, from) in [("192.0.2.1", "10.9.0.2"), ("2001:db8::1", "fd09::2")] {
+                let segment = |port, flags| sealed(packet(6, from, port, vip, 80, flags));
+                let [read, _] = packets_to(vip, from, 4000);
+                queued += read.len() as u64 - 3;
+                for bytes in
+                    read.iter().chain(&[segment(4000, 0x10), segment(4001, 0x10), segment(4002, 0x11)])
+                {
+                    client.send(bytes).unwrap();
+                    let decided = forwarding.decide(&Packet::parse(bytes).unwrap());
+                    let Decision::Steered { mark, .. } = decided else { panic!("{decided:?}") };
+                    assert_eq!(seen(), [u64::from(mark.0)], "{round} {bytes:x?} {decided:?}");
+                }
+            }
+        }
+        // The SYN's ACK, the second SYN and its ACK find what is pending.
+        assert_eq!(["by_kernel", "restored"].map(counted_by), [2 * 2 * 12 - 2 * 3, 2 * 3]);
+        let asked = ["queued_other", "queued_udp", "queued_midstream", "untracked"].map(counted_by);
+        assert_eq!(asked, [queued, 0, 0, 2 * 2 * 12]);
+        // Unclaimed is unclaimed.
+        client.send(&sealed(packet(6, "10.9.0.2", 4000, "192.0.2.4", 80, 2))).unwrap();
+        assert_eq!((counted_by("unclaimed"), seen(), conntrack_entries()), (1, vec![], 0));
     });
 }
 

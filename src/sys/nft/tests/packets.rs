@@ -17,7 +17,7 @@ use crate::{
     ids::{Mark, QueueNum},
     io::{Message as _, Queue as _},
     packet::{Addresses, L4, Packet, Probe},
-    plan::elements::Element,
+    plan::elements::{Element, Way},
     sys::{
         clock::wait_for,
         namespace::shell,
@@ -98,6 +98,12 @@ pub(super) fn ruleset_for(state: &State, interface: &str) -> Ruleset {
     ] {
         ruleset.elements.insert(set, element);
     }
+    for mark in [3, 4] {
+        let mask = state.balancer.mark_mask;
+        let kept = Element::Kept(mark | mask.second() | mask.kept(), mark);
+        ruleset.elements.insert(SetName::KeptTargets, kept);
+    }
+    ruleset.elements.set_way(Way::Tracked);
     ruleset
 }
 

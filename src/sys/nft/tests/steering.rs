@@ -89,15 +89,21 @@ impl Lb {
     }
 }
 
-fn client_of(vip: &str) -> &'static str {
+pub(super) fn client_of(vip: &str) -> &'static str {
     if vip.contains(':') { "fd09::2" } else { "10.9.0.2" }
 }
 
 /// A TCP segment with right checksums: the kernel tracks no other.
 pub(super) fn tcp(vip: &str, port: u16, flags: u8) -> Vec<u8> {
+    tcp_at(vip, port, flags, 0)
+}
+
+/// The same with this sequence number.
+pub(super) fn tcp_at(vip: &str, port: u16, flags: u8, sequence: u32) -> Vec<u8> {
     let client = client_of(vip);
     let mut bytes = packet(6, client, port, vip, 80, flags);
     let segment = if vip.contains(':') { 40 } else { 20 };
+    bytes[segment + 4..segment + 8].copy_from_slice(&sequence.to_be_bytes());
     let octets = |address: &str| match address.parse().unwrap() {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

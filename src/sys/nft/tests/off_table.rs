@@ -1,0 +1,235 @@
+//! What becomes of flows in the maps of off-table flows. The table's backend has mark 3, theirs has mark 4.
+
+use super::{
+    packets::{counted_by, ruleset_for},
+    steering::{ACK, Lb, SYN, VIPS, client_of, conntrack_entries, packets_of, tcp, tcp_at, udp},
+    *,
+};
+use crate::{
+    ids::Mark,
+    plan::elements::{Element, Way},
+};
+
+const FIN: u8 = 1;
+const RST: u8 = 4;
+const PSH: u8 = 8;
+/// What leaves: by the target that its mark names, and whether it is tracked.
+const LEAVING: &str = "table inet pins { counter three { }
+    counter four { }
+    counter untracked { }
+    chain leaving { type filter hook forward priority 1
+        ct state untracked counter name untracked
+        meta mark & 0xffff == 3 counter name three
+        meta mark & 0xffff == 4 counter name four; }
+    }";
+
+/// A balancer, and its queue, whose packets take this way.
+fn lb_with(way: Way) -> (Lb, Ruleset) {
+    let mut state = state();
+    state.balancer.queues = QueueRange::new(0, 0).unwrap();
+    let mut ruleset = ruleset_for(&state, "client");
+    ruleset.elements.set_way(way);
+    let lb = Lb::with(&ruleset, "client");
+    nft("a test", &["-f", "-"], Some(LEAVING)).unwrap();
+    (lb, ruleset)
+}
+
+/// What has left for the targets 3 and 4, and untracked.
+fn left() -> [u64; 3] {
+    ["three", "four", "untracked"].map(|name| packets_of("pins", name))
+}
+
+fn map_of(map: &str, vip: &str) -> String {
+    format!("{map}{}", if vip.contains(':') { 6 } else { 4 })
+}
+
+/// Adds a flow to port 80 of a VIP, with mark 4.
+fn add(map: &str, vip: &str, protocol: &str, port: u16) {
+    let (map, client) = (map_of(map, vip), client_of(vip));
+    let text = format!(
+        "add element inet synrail {map} {{ {client} . {vip} . {protocol} . {port} . 80 timeout 100s : 4 }}\n"
+    );
+    nft("a test", &["-f", "-"], Some(&text)).unwrap();
+}
+
+/// Of each flow in a map: its client's port, mark and lifetime.
+fn flows(map: &str, vip: &str) -> Vec<(u64, u64, u64)> {
+    let json = nft("a listing", &["-j", "list", "map", "inet", TABLE, &map_of(map, vip)], None).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let elements = json["nftables"][1]["map"]["elem"].as_array().cloned().unwrap_or_default();
+    let flow = |element: &serde_json::Value| {
+        let flow = &element[0]["elem"];
+        let left = flow["expires"].as_u64().unwrap();
+        (flow["val"]["concat"][3].as_u64().unwrap(), element[1].as_u64().unwrap(), left)
+    };
+    elements.iter().map(flow).collect()
+}
+
+/// The clients' ports of the flows in a map.
+fn ports(map: &str, vip: &str) -> Vec<u64> {
+    let mut ports: Vec<u64> = flows(map, vip).into_iter().map(|(port, ..)| port).collect();
+    ports.sort_unstable();
+    ports
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn off_table_flows_go_by_the_map_whatever_their_packets_are() {
+    for way in [Way::OffTable, Way::Untracked] {
+        in_namespace(move || {
+            let (mut lb, _) = lb_with(way);
+            for (vip, round) in VIPS.into_iter().zip(1..) {
+                add("off_table", vip, "tcp", 1);
+                add("off_table", vip, "udp", 2);
+                // An open connection's packets, and a SYN that is late, forged, or of a new connection.
+                for bytes in [tcp(vip, 1, ACK), tcp(vip, 1, SYN), tcp(vip, 1, ACK | PSH), udp(vip, 2)] {
+                    lb.send(&bytes);
+                }
+                assert_eq!(left(), [0, 4 * round, 4 * round], "{vip} {way:?}");
+                // Each packet renews its flow, with its own lifetime.
+                let mut renewed = flows("off_table", vip);
+                renewed.sort_unstable();
+                let [(1, 4, tcp), (2, 4, udp)] = renewed[..] else { panic!("{renewed:?}") };
+                assert!((7430..=7440).contains(&tcp) && (110..=120).contains(&udp), "{tcp} {udp}");
+            }
+            assert_eq!((counted_by("off_table"), conntrack_entries()), (8, 0));
+            // Others go as ever, and a mark of another's does not pass for an answer.
+            for vip in VIPS {
+                for bytes in [tcp(vip, 9, SYN), udp(vip, 9)] {
+                    lb.steer(&bytes, Mark(3));
+                }
+            }
+            let untracked = if way == Way::Untracked { 4 } else { 2 };
+            assert_eq!(left(), [4, 8, 8 + untracked], "{way:?}");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn a_closing_flow_keeps_its_backend_and_yields_to_a_new_connection() {
+    in_namespace(|| {
+        let (mut lb, _) = lb_with(Way::OffTable);
+        for (vip, before) in VIPS.into_iter().zip([0, 1]) {
+            let [three, four, untracked] = left();
+            // Forged or not, the end of a connection leaves it where it is; data of the client brings it back.
+            for (end, port) in [(FIN, 1), (RST, 2)] {
+                add("off_table", vip, "tcp", port);
+                lb.send(&tcp(vip, port, end | ACK));
+                assert_eq!(flows("off_table", vip), [], "{vip} {port}");
+                let closing = flows("off_closing", vip);
+                let [(_, 4, left)] = closing[..] else { panic!("{closing:?}") };
+                assert!((230..=240).contains(&left), "{vip} {port}: {left}");
+                lb.send(&tcp(vip, port, ACK | PSH));
+                assert_eq!((ports("off_table", vip), ports("off_closing", vip)), (vec![port.into()], vec![]));
+                // It is closed at last.
+                lb.send(&tcp(vip, port, end | ACK | PSH));
+                let gone = format!("flush map inet {TABLE} {}\n", map_of("off_closing", vip));
+                assert_eq!(ports("off_closing", vip), [u64::from(port)]);
+                nft("a test", &["-f", "-"], Some(&gone)).unwrap();
+            }
+            assert_eq!(left(), [three, four + 6, untracked + 6], "{vip}");
+
+            // Half-closed: a forged SYN takes nothing from it, and the client's ACKs renew it.
+            add("off_closing", vip, "tcp", 3);
+            lb.steer(&tcp_at(vip, 3, SYN, 0x7777_0000), Mark(3));
+            lb.send(&tcp_at(vip, 3, ACK, 0x1111_0000));
+            assert_eq!([left()[0], left()[1]], [three + 1, four + 7], "{vip}");
+            let [(3, 4, renewed)] = flows("off_closing", vip)[..] else { panic!("{vip}") };
+            assert!((230..=240).contains(&renewed), "{vip}: {renewed}");
+            // What continues the SYN is a new connection, and the old one is gone.
+            lb.send(&tcp_at(vip, 3, ACK, 0x7777_0001));
+            assert_eq!(ports("off_closing", vip), [] as [u64; 0], "{vip}");
+            lb.send(&tcp_at(vip, 3, ACK | PSH, 0x1111_0000));
+            assert_eq!([left()[0], left()[1]], [three + 3, four + 7], "{vip}");
+            assert_eq!(counted_by("handshake"), before + 1, "{vip}");
+            // Its ACK has another upper half.
+            add("off_closing", vip, "tcp", 4);
+            lb.send(&tcp_at(vip, 4, SYN, 0x2222_ffff));
+            lb.send(&tcp_at(vip, 4, ACK, 0x2223_0000));
+            assert_eq!([left()[0], left()[1]], [three + 3, four + 9], "{vip}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn an_off_table_flow_of_a_removed_target_is_a_flow_like_any_other() {
+    in_namespace(|| {
+        let (mut lb, mut ruleset) = lb_with(Way::OffTable);
+        ruleset.elements = without_target_4(&ruleset.elements);
+        apply(&ruleset).unwrap();
+        for vip in VIPS {
+            add("off_table", vip, "tcp", 1);
+            add("off_closing", vip, "tcp", 2);
+            for bytes in [tcp(vip, 1, ACK), tcp(vip, 2, ACK)] {
+                lb.steer(&bytes, Mark(3));
+            }
+            assert_eq!((ports("off_table", vip), ports("off_closing", vip)), (vec![], vec![]), "{vip}");
+        }
+        assert_eq!((left(), conntrack_entries()), ([4, 0, 0], 4));
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn a_full_map_of_closing_flows_leaves_a_flow_where_it_was() {
+    in_namespace(|| {
+        let mut state = state();
+        state.balancer.queues = QueueRange::new(0, 0).unwrap();
+        let mut ruleset = ruleset_for(&state, "client");
+        ruleset.structure.text = ruleset.structure.text.replace("size 65536", "size 2");
+        ruleset.elements.set_way(Way::OffTable);
+        let lb = Lb::with(&ruleset, "client");
+        nft("a test", &["-f", "-"], Some(LEAVING)).unwrap();
+        for (vip, round) in VIPS.into_iter().zip(1..) {
+            add("off_table", vip, "tcp", 1);
+            add("off_closing", vip, "tcp", 2);
+            add("off_closing", vip, "tcp", 3);
+            lb.send(&tcp(vip, 1, ACK | FIN));
+            assert_eq!((ports("off_table", vip), ports("off_closing", vip)), (vec![1], vec![2, 3]), "{vip}");
+            assert_eq!(left(), [0, round, round]);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn the_way_changes_by_elements_alone() {
+    in_namespace(|| {
+        let (mut lb, mut ruleset) = lb_with(Way::Tracked);
+        for vip in VIPS {
+            add("off_table", vip, "tcp", 1);
+            lb.steer(&tcp(vip, 1, ACK), Mark(3));
+        }
+        for (way, rounds) in [(Way::OffTable, 1), (Way::Untracked, 2), (Way::OffTable, 3)] {
+            ruleset.elements.set_way(way);
+            assert!(!in_force(&ruleset).unwrap(), "{way:?}");
+            assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Kept, "{way:?}");
+            assert!(in_force(&ruleset).unwrap(), "{way:?}");
+            for vip in VIPS {
+                lb.send(&tcp(vip, 1, ACK));
+            }
+            assert_eq!(left(), [2, 2 * rounds, 2 * rounds], "{way:?}");
+        }
+        // The maps are not asked.
+        ruleset.elements.set_way(Way::Tracked);
+        apply(&ruleset).unwrap();
+        for vip in VIPS {
+            lb.send(&tcp(vip, 1, ACK));
+        }
+        assert_eq!(left(), [4, 6, 6]);
+    });
+}
+
+fn without_target_4(elements: &Elements) -> Elements {
+    let mut without = Elements::default();
+    for set in SetName::ALL {
+        for element in elements.of(set) {
+            if !matches!(element, Element::Mark(4) | Element::Kept(_, 4)) {
+                without.insert(set, element.clone());
+            }
+        }
+    }
+    without
+}
