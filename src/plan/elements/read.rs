@@ -46,24 +46,25 @@ impl Elements {
     }
 }
 
+/// A device's name, as a key.
+fn name_key(name: &str) -> Vec<u8> {
+    let mut key = name.as_bytes().to_vec();
+    key.resize(INTERFACE_NAME_BYTES, 0);
+    key
+}
+
 impl Element {
     /// As netlink wants it in this set.
     #[must_use]
     pub fn raw(&self, set: SetName) -> Vec<Raw> {
-        let device = |name: &str| {
-            let mut key = name.as_bytes().to_vec();
-            key.resize(INTERFACE_NAME_BYTES, 0);
-            key
-        };
-        let number = |mark: u32| mark.to_ne_bytes().to_vec();
         let (fields, goto) = match self {
-            Self::Interface(name) => return vec![Raw { key: device(name), ..Raw::default() }],
+            Self::Interface(name) => return vec![Raw { key: name_key(name), ..Raw::default() }],
             Self::Way(name, chain) => {
-                return vec![Raw { key: device(name), goto: Some(chain.clone()), ..Raw::default() }];
+                return vec![Raw { key: name_key(name), goto: Some(chain.clone()), ..Raw::default() }];
             }
-            Self::Mark(mark) => return vec![Raw { key: number(*mark), ..Raw::default() }],
+            Self::Mark(mark) => return vec![Raw { key: mark.to_ne_bytes().to_vec(), ..Raw::default() }],
             Self::Kept(from, to) => {
-                return vec![Raw { key: number(*from), mark: Some(*to), ..Raw::default() }];
+                return vec![Raw { key: from.to_ne_bytes().to_vec(), mark: Some(*to), ..Raw::default() }];
             }
             Self::Range(fields) => (fields, None),
             Self::Goto(fields, chain) => (fields, Some(chain.clone())),

@@ -103,7 +103,8 @@ fn value(element: &[u8], of: u16) -> Option<&[u8]> {
 
 fn raw(element: &[u8]) -> Option<Raw> {
     let flags = number(element, NFTA_SET_ELEM_FLAGS).unwrap_or(0);
-    let goto = match attribute(element, NFTA_SET_ELEM_DATA) {
+    let mark = data_value(element);
+    let goto = match attribute(element, NFTA_SET_ELEM_DATA).filter(|_| mark.is_none()) {
         None => None,
         Some(data) => {
             let verdict = attribute(data, NFTA_DATA_VERDICT)?;
@@ -117,7 +118,7 @@ fn raw(element: &[u8]) -> Option<Raw> {
         ends_range: flags & NFT_SET_ELEM_INTERVAL_END != 0,
         key_end: value(element, NFTA_SET_ELEM_KEY_END).map(<[u8]>::to_vec),
         goto,
-        mark: data_value(element),
+        mark,
     })
 }
 
@@ -169,17 +170,16 @@ fn put_elements(message: &mut Writer, set: &str, elements: &[Raw]) {
                 if *ends_range {
                     element.number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
                 }
+                if let Some(mark) = mark {
+                    element
+                        .nested(NFTA_SET_ELEM_DATA, |data| data.value(NFTA_DATA_VALUE, &mark.to_ne_bytes()));
+                }
                 if let Some(chain) = goto {
                     element.nested(NFTA_SET_ELEM_DATA, |data| {
                         data.nested(NFTA_DATA_VERDICT, |verdict| {
                             verdict.number(NFTA_VERDICT_CODE, NFT_GOTO);
                             verdict.text(NFTA_VERDICT_CHAIN, chain);
                         });
-                    });
-                }
-                if let Some(mark) = mark {
-                    element.nested(NFTA_SET_ELEM_DATA, |data| {
-                        data.value(NFTA_DATA_VALUE, &mark.to_ne_bytes());
                     });
                 }
             });
