@@ -263,11 +263,11 @@ fn only_what_differs_is_told_again_and_not_too_much() {
     assert_eq!(told.look(Vec::new()).new, []);
     let news = told.look(vec![a.clone(), b.clone()]);
     assert_eq!((news.new, news.over), (vec![b.clone(), a.clone()], vec![]), "worst first");
-    assert_eq!(told.look(vec![b.clone(), a.clone()]), Told::default().look(Vec::new()));
+    assert_eq!(told.look(vec![b.clone(), a]), Told::default().look(Vec::new()));
     let worse = finding("a", "1", Severity::Error);
     let news = told.look(vec![worse.clone()]);
     assert_eq!((news.new, news.over, news.left_out), (vec![worse.clone()], vec![b], 0));
-    assert_eq!(told.findings(), [worse.clone()]);
+    assert_eq!(told.findings(), [worse]);
     assert_eq!(Tally::of(told.findings()), Tally { errors: 1, warnings: 0 });
     let many = (0..50).map(|n| finding(&n.to_string(), "0", Severity::Note)).collect();
     let news = told.look(many);

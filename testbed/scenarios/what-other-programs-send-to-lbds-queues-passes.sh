@@ -30,7 +30,7 @@ for queue in 20200 20199; do
         udp dport 53 meta mark set 0x3 queue flags bypass to $queue; }
         chain later { type filter hook output priority 1; udp dport 53 meta mark 0x3 counter; }; }"
     expect_eq "answered, with a rule to queue $queue" "$(asked 20)" 5
-    expect_eq "answered, in fragments" "$(asked 3000)" 5
+    expect_eq "answered, with 3000 bytes" "$(asked 3000)" 5
     expect_ge "counted" "$(($(statistic lb201 foreign) - before))" 10
     expect_ge "with their mark as it came" "$(in_ns lb201 nft list chain inet other later | grep -oP 'packets \K[0-9]+')" 10
     in_ns lb201 nft delete table inet other

@@ -64,7 +64,7 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
         reader.complain(
             &table.at,
             &key,
-            &format!("nothing, which means {}", balancer.fragment_queue.0),
+            format_args!("nothing, which means {}", balancer.fragment_queue.0),
             allowed,
         );
     }
