@@ -407,9 +407,9 @@ fn a_device_follows_the_network_below_and_keeps_ipv6() {
             "set up device sr-2 with MTU 1280",
         ]
     );
-    assert_eq!(at(Some(1280)).0, [(1280, true), (1280, true)]);
+    assert_eq!(at(Some(1280)).0, [(1280, true), (1280, false)]);
     // The route is away for a moment.
-    assert_eq!(at(None), ([(1280, true), (1280, true)], vec![]));
+    assert_eq!(at(None), ([(1280, true), (1280, false)], vec![]));
     assert_eq!(at(Some(9000)).0, [(8976, false), (8980, false)]);
 }
 
