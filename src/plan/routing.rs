@@ -178,7 +178,9 @@ pub struct Desired {
     pub rules: BTreeSet<Rule>,
     /// What those depend on; `None` where there is no tree.
     pub entry: Option<Entry>,
-    /// Prefixes whose blackhole routes stay, unless an operator has removed them: what is sent there comes here as long as routers
+    /// The VIPs' prefixes.
+    pub vips: BTreeSet<IpNet>,
+    /// Former VIPs, whose blackhole routes stay, unless an operator has removed them: what is sent there comes here as long as routers
     /// have not followed, and would go back to them.
     pub former: BTreeSet<IpNet>,
 }
@@ -454,9 +456,9 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
     wanted.rules = rule_tree::rules(state.balancer.mark_mask, with_table, table);
     wanted.entry = (!wanted.rules.is_empty()).then(|| entry(state));
     wanted.rules.extend(inbound::guards(&state.balancer));
-    let vips = state.services.iter().flat_map(|service| &service.vips);
-    let prefixes = vips.chain(&state.balancer.blackhole);
-    wanted.routes.extend(prefixes.map(|prefix| blackhole(prefix.trunc())));
+    wanted.vips = state.services.iter().flat_map(|service| &service.vips).map(IpNet::trunc).collect();
+    let prefixes = wanted.vips.iter().chain(&state.balancer.blackhole);
+    wanted.routes.extend(prefixes.copied().map(blackhole));
     Ok(wanted)
 }
 

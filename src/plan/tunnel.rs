@@ -16,7 +16,9 @@
 //!
 //! **Little room** ([`Tunnel::over`]). IPv6 promises its users 1280 bytes, and a device with less has no IPv6. Where the network to
 //! the other end leaves less, the device has 1280 all the same, and what is larger than the network takes goes out in
-//! fragments: over IPv4 since the tunnel is one that fragments, over IPv6 by the kernel itself (`ip6_tnl_xmit`).
+//! fragments: of GRE over IPv4 since the tunnel is one that fragments, of others by the kernel itself, which does so with inner IPv6
+//! (`ipip6_tunnel_xmit`, `ip6_tnl_xmit`). Inner IPv4 that must not be fragmented is answered by what fits; what may be and is
+//! larger than that, though cut to 1280, is lost in the others.
 
 use std::{
     collections::BTreeSet,
@@ -157,8 +159,9 @@ pub struct Tunnel {
     pub wrap: Wrap,
     /// From where to where.
     pub ends: Ends,
-    /// Whether outer packets that are too large go out in fragments. Over IPv4 alone: in IPv6 that is not a tunnel's to say.
-    /// Only GRE does so with every packet; `sit` copies "don't fragment" from inner IPv4, and answers what is too large.
+    /// Whether outer packets that are too large go out in fragments, as long as the device takes what is in them. Only GRE over
+    /// IPv4 can: `sit` with a fixed TTL sets "don't fragment" whatever it is told (`ipip6_netlink_parms`), and over IPv6 this is
+    /// not a tunnel's to say.
     pub fragment_outer: bool,
 }
 
@@ -189,8 +192,7 @@ impl Tunnel {
             // The largest there is (`ip_tunnel_change_mtu`).
             _ if self.fragment_outer => (self, Some(room(PACKET_BYTES_MAX))),
             Some(mtu_bytes) if mtu_bytes < IPV6_MTU_BYTES_MIN => {
-                let fragment_outer = matches!(self.ends, Ends::V4 { .. });
-                (Self { fragment_outer, ..self }, Some(IPV6_MTU_BYTES_MIN))
+                (Self { fragment_outer: self.kind() == Kind::Gre, ..self }, Some(IPV6_MTU_BYTES_MIN))
             }
             mtu_bytes => (self, mtu_bytes),
         }
@@ -295,7 +297,7 @@ mod tests {
             assert_eq!(over(wrap, v4, Some(least)), (false, Some(1280)), "{wrap:?}");
             assert_eq!(over(wrap, v4, Some(least + 1)), (false, Some(1281)), "{wrap:?}");
             for underlay in [least - 1, 1280, 576, 0] {
-                assert_eq!(over(wrap, v4, Some(underlay)), (true, Some(1280)), "{wrap:?}");
+                assert_eq!(over(wrap, v4, Some(underlay)), (wrap == Wrap::Gre, Some(1280)), "{wrap:?}");
             }
             assert_eq!(over(wrap, v6, Some(least + 20)), (false, Some(1280)), "{wrap:?}");
             assert_eq!(over(wrap, v6, Some(1280)), (false, Some(1280)), "{wrap:?}");

@@ -24,7 +24,7 @@ servers_up 1 3 "$VIP4:$PORT" "[$VIP6]:$PORT"
 } > lb201.toml
 change lb201 apply "$WORK/lb201.toml"
 wait_until 20 "lbd has taken it over" taken_over lb201
-marks() { lbctl_in lb201 show --json | gojq -c '[.services[].backends[] | {(.name): .target.number}] | add'; }
+marks() { lbctl_in lb201 backends --json | gojq -c '[.. | objects | select(has("number") and has("name")) | {(.name): .number}] | add'; }
 before=$(marks)
 hold_start held "$VIP4:$PORT" 60
 hold_start held6 "[$VIP6]:$PORT" 60
@@ -53,8 +53,10 @@ round() { # WHAT ADDRESS: ten packets
 }
 round "an address of the routed prefix that is no VIP" 10.0.0.77
 round "one in IPv6" 1000::77
+# Without the configured prefixes only what was a VIP is kept.
 sed -e '/^blackhole/d' -e "s|$VIP4/32|10.0.0.9/32|" lb201.toml > other.toml
 change lb201 apply "$WORK/other.toml"
 wait_until 20 "lbd has taken it over" taken_over lb201
 round "what was a VIP" "$VIP4"
+expect_eq "blackhole routes" "$(ip -netns lb201 -4 route show type blackhole | awk '{ print $2 }' | sort | paste -sd ' ')" "10.0.0.0 10.0.0.9"
 expect_grep "lbd says so" 'VIPs no more' lb201.lbd.log

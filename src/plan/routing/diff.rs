@@ -30,6 +30,16 @@ pub enum Note {
         _0.priority
     )]
     EarlierRule(ForeignRule, u32),
+    /// Rules of others came before the entries, or another place is configured.
+    #[error(
+        "the rules by which packets to VIPs find their backends move from priority {from} to {to}, before those of others"
+    )]
+    EntriesMove {
+        /// Where they begin.
+        from: u32,
+        /// Where they shall.
+        to: u32,
+    },
 }
 
 /// The way to what should be.

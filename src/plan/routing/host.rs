@@ -27,31 +27,28 @@ impl Desired {
             rule_tree::entry_priority(entries_now(now), earliest)
         });
         let earlier = catching.filter(|rule| rule.priority < priority + ENTRY_PRIORITIES);
-        let notes = earlier.map(|rule| Note::EarlierRule(*rule, priority)).collect();
+        let moved = entries_now(now)
+            .filter(|from| *from != priority)
+            .map(|from| Note::EntriesMove { from, to: priority });
+        let notes = moved.into_iter().chain(earlier.map(|rule| Note::EarlierRule(*rule, priority))).collect();
         wanted.rules.extend(rule_tree::entries(entry.mask, priority, devices));
         Ok((wanted, notes))
     }
 }
 
 impl Desired {
-    /// What had blackhole routes in `last`, and has none of its own here, is kept as [`Desired::former`], up to
+    /// What was a VIP in `last`, and has no blackhole route of its own here, is kept as [`Desired::former`], up to
     /// [`FORMER_VIPS_MAX`] prefixes. Returns how many are new there, and how many there was no room for.
     pub fn succeed(&mut self, last: &Self) -> (usize, usize) {
-        let own: BTreeSet<IpNet> = self.blackholes().collect();
+        let own = self.routes.iter().filter(|route| route.table == TABLE_MAIN).map(|route| route.to);
+        let own: Vec<IpNet> = own.collect();
         let is_open = |prefix: &IpNet| !own.iter().any(|own| own.contains(prefix));
-        self.former = last.former.iter().copied().filter(is_open).collect();
-        let (kept, gone) = (self.former.len(), last.blackholes().filter(is_open).collect::<BTreeSet<_>>());
-        for prefix in gone.difference(&last.former) {
-            if self.former.len() < FORMER_VIPS_MAX {
-                self.former.insert(*prefix);
-            }
-        }
-        let new = self.former.len() - kept;
-        (new, gone.difference(&last.former).count() - new)
-    }
-
-    fn blackholes(&self) -> impl Iterator<Item = IpNet> {
-        self.routes.iter().filter(|route| route.table == TABLE_MAIN).map(|route| route.to)
+        let mut former: BTreeSet<IpNet> = last.former.iter().copied().filter(is_open).collect();
+        let gone: Vec<IpNet> = last.vips.iter().copied().filter(is_open).collect();
+        let new = gone.len().min(FORMER_VIPS_MAX.saturating_sub(former.len()));
+        former.extend(gone.iter().take(new));
+        self.former = former;
+        (new, gone.len() - new)
     }
 }
 

@@ -214,7 +214,7 @@ fn info(tunnel: Tunnel) -> (InfoKind, InfoData) {
             let data = vec![
                 InfoIpTunnel::Local(IpAddr::V4(local)),
                 InfoIpTunnel::Remote(IpAddr::V4(remote)),
-                InfoIpTunnel::PMtuDisc(!tunnel.fragment_outer),
+                InfoIpTunnel::PMtuDisc(true),
             ];
             (InfoKind::SitTun, data)
         }
@@ -310,11 +310,7 @@ fn tunnel_of(data: &InfoData, kind: &str) -> (Option<Ends>, Option<Tunnel>) {
             gre(infos, fragment_outer)
         }
         InfoData::GreTun6(infos) => gre6(infos),
-        InfoData::IpTunnel(infos) => {
-            let over_ipv4 = infos.iter().any(|info| matches!(info, InfoIpTunnel::Local(IpAddr::V4(_))));
-            fragment_outer = over_ipv4 && infos.contains(&InfoIpTunnel::PMtuDisc(false));
-            ip_tunnel(infos)
-        }
+        InfoData::IpTunnel(infos) => ip_tunnel(infos),
         _ => (None, None),
     };
     let tunnel = ends.zip(wrap).map(|(ends, wrap)| Tunnel { wrap, ends, fragment_outer });
@@ -390,6 +386,7 @@ fn ip_tunnel(infos: &[InfoIpTunnel]) -> (Option<Ends>, Option<Wrap>) {
             InfoIpTunnel::Local(address) => local = Some(*address),
             InfoIpTunnel::Remote(address) => remote = Some(*address),
             InfoIpTunnel::Ttl(ttl) => plain &= *ttl == OUTER_TTL,
+            InfoIpTunnel::PMtuDisc(on) => plain &= *on,
             InfoIpTunnel::Protocol(protocol) => plain &= u8::from(*protocol) == 0,
             InfoIpTunnel::Link(number) | InfoIpTunnel::FlowInfo(number) | InfoIpTunnel::FwMark(number) => {
                 plain &= *number == 0;
