@@ -234,12 +234,12 @@ fn expression(element: &[u8], anonymous: &BTreeMap<String, Set>) -> Option<Expre
     let counts =
         COUNTS.iter().find(|(expression, _)| *expression == name).map_or(&[][..], |(_, kinds)| kinds);
     let compared = |data: &[u8]| filtered(data, |kind| !counts.contains(&kind));
-    if let Some((attribute, id, set)) = set {
-        if let Some(set) = anonymous.get(set) {
-            let data = filtered(all, |kind| kind != attribute && kind != id);
-            let anonymous = Some(Box::new(set.clone()));
-            return Some(Expression { name, compared: compared(&data), data, anonymous, names: None });
-        }
+    if let Some((attribute, id, set)) = set
+        && let Some(set) = anonymous.get(set)
+    {
+        let data = filtered(all, |kind| kind != attribute && kind != id);
+        let anonymous = Some(Box::new(set.clone()));
+        return Some(Expression { name, compared: compared(&data), data, anonymous, names: None });
     }
     let verdict = || {
         let data = attribute(all, NFTA_IMMEDIATE_DATA).filter(|_| name == "immediate")?;

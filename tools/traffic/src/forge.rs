@@ -2,7 +2,7 @@
 //! sent is counted.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::cli::{ForgeArgs, Forged};
 use crate::clock;
 use crate::draw::Draws;
+use crate::output;
 use crate::pace::Pace;
 use crate::packet::{Carrier, Extensions, Piece, TRANSPORT_HEADER_BYTES, Whole};
 use crate::raw::RawSender;
@@ -59,9 +60,9 @@ pub(crate) async fn run(args: ForgeArgs) -> anyhow::Result<ExitCode> {
     }
     let seconds = clock::now().duration_since(start).as_secs_f64();
     let report = json!({ "command": "forge", "sent": sent, "failed": failed, "seconds": seconds });
-    writeln!(io::stdout(), "{report}").context("writing the report")?;
+    output::answer(&format!("{report}\n"))?;
     let Some(why) = why else { return Ok(ExitCode::SUCCESS) };
-    eprintln!("traffic: {failed} packets could not be sent: {why}");
+    output::say(format_args!("traffic: {failed} packets could not be sent: {why}\n"));
     Ok(ExitCode::from(EXIT_LOSSES))
 }
 
