@@ -13,7 +13,7 @@ use common::{Server, run};
 const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
 
 fn full() -> Stdio {
-    OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+    OpenOptions::new().write(true).open("/dev/full").expect("Linux has it").into()
 }
 
 #[test]
