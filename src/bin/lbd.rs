@@ -19,8 +19,8 @@ use synrail::{
 
 /// Balances new flows to virtual addresses over backends; the kernel carries the rest.
 ///
-/// Follows the region that `lbctl` changes. Needs CAP_NET_ADMIN. Ends at SIGTERM and leaves the kernel as it is, so
-/// that existing flows go on; reads its file again at SIGHUP.
+/// Follows the region that `lbctl` changes. Needs CAP_NET_ADMIN and CAP_SYS_ADMIN. Ends at SIGTERM and leaves
+/// the kernel as it is, so that existing flows go on; reads its file again at SIGHUP.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Arguments {

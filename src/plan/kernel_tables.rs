@@ -6,7 +6,7 @@
 //! What changes while traffic runs are single entries.
 //!
 //! Kernel memory is limited: services get copies in the order of the file, while they fit into `kernel_entries`, and
-//! [`COPIES_MAX`] services at most, since nft reads and prints the rules of all whenever lbd looks at the ruleset.
+//! [`COPIES_MAX`] services at most, since the rules of all are read and compared whenever lbd looks at the ruleset.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const TEMPLATE: &str = include_str!("../../nft/kernel_table.nft");
 const CHAIN_PREFIX: &str = "kernel_";
 const MAP_PREFIX: &str = "table_";
 
-/// At most so many services have copies: nft 1.0.6 lists their chains in 0.1 s.
+/// At most so many services have copies: each has up to 20 rules, which are compared at every look.
 pub const COPIES_MAX: usize = 128;
 
 /// A service's table as the kernel should have it.

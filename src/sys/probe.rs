@@ -2,7 +2,8 @@
 //! sets nothing.
 //!
 //! Parts of nf_tables are asked for with `nft -c`, in a network namespace where nothing else is: the kernel takes a small
-//! ruleset, loads the modules it needs, and throws it away before anything is in force. Files are read below a root that tests replace.
+//! ruleset, loads the modules it needs, and throws it away before anything is in force. Files are read below a root that
+//! tests replace.
 
 use std::{
     borrow::BorrowMut,

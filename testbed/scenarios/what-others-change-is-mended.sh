@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# proves: rules flushed and routes lost by other hands are back within seconds, with no operator, and traffic goes on
+# proves: rules flushed or changed and routes lost by other hands are back within seconds, with no operator, and traffic goes on
 #
 # What happens on real hosts: a service that reloads the host's own rules flushes everybody's, and a link that goes down
 # takes its routes along. lbd compares the kernel with what it should be, and mends it. A next hop that is out of reach
@@ -34,6 +34,16 @@ in_ns lb201 nft flush ruleset
 ruleset_back() { [[ $(in_ns lb201 nft --terse list ruleset inet) == *"chain structure_"* ]]; }
 wait_until 60 "the ruleset is there again" ruleset_back
 wait_until 60 "lbd says that it mended it" grep -q 'our ruleset was not as it should be; it is mended' lb201.lbd.log
+connect_all 20
+
+# Of the same names, as many as before, and yet nothing passes.
+in_ns lb201 nft 'flush chain inet synrail queue_flow; add rule inet synrail queue_flow drop;
+    add chain inet synrail leaving { type filter hook forward priority mangle; policy drop; };
+    add table inet synrail { flags dormant; }'
+mended() { grep -q "mended:.*$1" lb201.lbd.log; }
+for what in 'the table is dormant' 'chain leaving has policy drop' 'chain queue_flow: rule 1 differs'; do
+    wait_until 60 "lbd says that it mended it: $what" mended "$what"
+done
 connect_all 20
 
 ip -netns lb201 link set eth1 down
