@@ -8,6 +8,7 @@
 //! kernel as it is, so that flows go on, and new ones begin by its copies of the tables; [`once`] brings these up to date
 //! without staying; [`cleanup`] removes everything.
 
+mod audit;
 mod error;
 mod host;
 mod kernel;
@@ -15,27 +16,31 @@ mod lease;
 mod links;
 mod mend;
 mod once;
+mod watch;
+mod ways;
 mod workers;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
+use audit::{Auditing, Auditor};
 pub use error::DaemonError;
 use host::{HostSeen, HostWatch, look_at_host};
 use kernel::{Kernel, OfStart};
 use mend::{mend_tun, tend_tun};
 pub use once::once;
 use tracing::{error, info, warn};
+use watch::FillWatch;
 use workers::{Opened, Workers};
 
 use crate::{
     balance::Forwarding,
-    config::{self, Config},
+    config::{self, Config, Steering},
     host::{Finding, new_own_vips},
     ids::{Generation, TargetId},
     plan::routing,
@@ -259,6 +264,10 @@ struct Lbd {
     kernel: Kernel,
     tun: Arc<Tun>,
     workers: Workers,
+    auditing: Auditing,
+    watch: FillWatch,
+    nearly_full: bool,
+    started: Instant,
     daemon: Daemon,
     checks: u32,
     /// With the region and what it says.
@@ -311,13 +320,20 @@ impl Lbd {
         daemon.write(&mut mapping).map_err(unusable)?;
         let shown = Arc::new(ArcSwap::new(mapping));
         let shared = Arc::new(Shared::new(Forwarding::new(state, generation)?));
+        let kernel = Kernel::open(queue_by, own, &shared, Some(OfStart::of(&state.balancer)))?;
+        let mut auditor = Auditor::open(&shared, &kernel.ways)?;
+        auditor.take_over()?;
         let mut lbd = Self {
             config,
             region,
+            auditing: Auditing::default(),
             shown,
-            kernel: Kernel::open(queue_by, own, &shared, Some(OfStart::of(&state.balancer)))?,
+            kernel,
             tun: opened.tun(),
             workers: Workers::default(),
+            watch: FillWatch::default(),
+            nearly_full: false,
+            started: clock::now(),
             daemon,
             checks: 0,
             trouble: Trouble::default(),
@@ -325,8 +341,10 @@ impl Lbd {
             host,
         };
         tend_tun(&lbd.tun, &mut lbd.kernel)?;
+        lbd.watch_conntrack(clock::now());
         tell(&lbd.kernel.put_in_force(state, generation)?);
         lbd.workers.start(opened, &shared, &lbd.shown)?;
+        lbd.auditing = Auditing::start(auditor, &lbd.shown)?;
         lbd.adopted(generation);
         lbd.host.show(&lbd.region);
         Ok(lbd)
@@ -350,7 +368,33 @@ impl Lbd {
                 checked = now;
                 self.workers.check()?;
             }
+            self.look_at_conntrack(now, check);
             self.look_at_region(check);
+        }
+    }
+
+    /// Chooses the way of packets by how full connection tracking is. Says whether that is to be shown.
+    fn watch_conntrack(&mut self, now: Instant) -> bool {
+        let tracks = self.kernel.shared.forwarding.load().steering() == Steering::SynOnly;
+        let nearly_full = self.watch.look(now.duration_since(self.started), &self.kernel.ways, tracks);
+        std::mem::replace(&mut self.nearly_full, nearly_full) != nearly_full
+    }
+
+    /// The same; and makes sure, at each `check`, that it is shown and that pins are audited.
+    fn look_at_conntrack(&mut self, now: Instant, check: bool) {
+        if !self.watch_conntrack(now) && !check {
+            return;
+        }
+        // A region that is gone is noticed at the next look.
+        let _ = stats::set_nearly_full(&mut self.region.mapping(), self.nearly_full);
+        if self.auditing.lives() {
+            return;
+        }
+        error!("the audit of pins has ended; it is started again");
+        let auditor = Auditor::open(&self.kernel.shared, &self.kernel.ways);
+        match auditor.and_then(|auditor| Auditing::start(auditor, &self.shown)) {
+            Ok(auditing) => self.auditing = auditing,
+            Err(error) => error!(%error, "the audit of pins"),
         }
     }
 
@@ -406,8 +450,9 @@ impl Lbd {
         if generation == self.daemon.adopted {
             return Ok(());
         }
-        let left = self.kernel.put_in_force(&state, generation).inspect_err(|_| self.kernel.go_back())?;
-        tell(&left);
+        let left = self.kernel.put_in_force(&state, generation).inspect_err(|_| self.kernel.go_back());
+        self.auditing.tell();
+        tell(&left?);
         self.adopted(generation);
         self.host.judge_by(&state);
         self.look_at_host();

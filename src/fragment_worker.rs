@@ -20,6 +20,7 @@ use crate::{
         Forwarding, Verdict,
         counters::Counter,
         fragments::{FragmentBalancer, Origin},
+        pins::{OffTable, WithOffTable},
         tracer::{self, Trace},
     },
     io::{Inject, Message, Pins, Queue, QueueError, Report, Tell},
@@ -39,6 +40,7 @@ pub struct FragmentWorker<Q, P, I, T, R, C> {
     report: R,
     shared: Arc<Shared>,
     forwarding: Cache<Arc<ArcSwap<Forwarding>>, Arc<Forwarding>>,
+    off_table: Cache<Arc<ArcSwap<OffTable>>, Arc<OffTable>>,
     clock: C,
     balancer: FragmentBalancer,
     /// Held fragments that may go; empty between turns.
@@ -54,6 +56,7 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
     /// A worker for `queue`. `clock` says how much time has passed since some fixed moment.
     pub fn new(queue: Q, pins: P, inject: I, tell: T, report: R, shared: Arc<Shared>, clock: C) -> Self {
         let mut forwarding = Cache::new(Arc::clone(&shared.forwarding));
+        let off_table = Cache::new(Arc::clone(&shared.off_table));
         let balancer = FragmentBalancer::new(forwarding.load().fragments());
         let (released, backlog) = (Vec::new(), Backlog::default());
         let settled = false;
@@ -65,6 +68,7 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
             report,
             shared,
             forwarding,
+            off_table,
             clock,
             balancer,
             released,
@@ -123,6 +127,7 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
         if origin == Origin::Held {
             backlog.came_back(now);
         }
+        let pins = &mut WithOffTable { off_table: self.off_table.load(), pins };
         let verdict = balancer.handle(now, forwarding, origin, message.bytes(), pins, released);
         let result = self.queue.answer(message, verdict);
         for fragment in released.drain(..) {
@@ -137,7 +142,8 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
     fn trace(&mut self, probe: Result<Probe, Unreadable>, message: Q::Message) -> Result<(), QueueError> {
         let device = message.arrived_by();
         let counters = &mut self.balancer.counters;
-        let answer = tracer::answer(counters, self.forwarding.load(), &mut self.pins, probe);
+        let pins = &mut WithOffTable { off_table: self.off_table.load(), pins: &mut self.pins };
+        let answer = tracer::answer(counters, self.forwarding.load(), pins, probe);
         let result = self.queue.answer(message, Verdict::Drop);
         if let Some((receiver, trace)) = answer {
             let trace = Trace { device: self.tell.device(device), ..trace };

@@ -17,6 +17,7 @@ use crate::{
     balance::{
         Balancer, Forwarding,
         counters::{Counter, Counters},
+        pins::OffTable,
     },
     ids::QueueNum,
     io::{Message, Queue, QueueError, Report},
@@ -26,6 +27,8 @@ use crate::{
 pub struct Shared {
     /// The configuration in force.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
+    /// The flows that do not go by it, as of the last audit.
+    pub off_table: Arc<ArcSwap<OffTable>>,
     /// Which devices are ours, for the worker of fragments.
     pub links: ArcSwap<Links>,
     /// Set once, to end all workers.
@@ -47,6 +50,7 @@ impl Shared {
     pub fn new(forwarding: Forwarding) -> Self {
         Self {
             forwarding: Arc::new(ArcSwap::from_pointee(forwarding)),
+            off_table: Arc::default(),
             links: ArcSwap::default(),
             stop: AtomicBool::new(false),
         }
@@ -75,6 +79,7 @@ pub struct Worker<Q, R> {
     report: R,
     shared: Arc<Shared>,
     forwarding: Cache<Arc<ArcSwap<Forwarding>>, Arc<Forwarding>>,
+    off_table: Cache<Arc<ArcSwap<OffTable>>, Arc<OffTable>>,
     balancer: Balancer,
 }
 
@@ -82,7 +87,8 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
     /// A worker for `queue`.
     pub fn new(queue: Q, report: R, shared: Arc<Shared>) -> Self {
         let forwarding = Cache::new(Arc::clone(&shared.forwarding));
-        Self { queue, report, shared, forwarding, balancer: Balancer::default() }
+        let off_table = Cache::new(Arc::clone(&shared.off_table));
+        Self { queue, report, shared, forwarding, off_table, balancer: Balancer::default() }
     }
 
     /// Works until told to stop, and then until nothing waits any more: closing the queue would drop it. That is not waited
@@ -104,7 +110,7 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
         let result = match self.queue.receive() {
             Ok(Some(message)) => {
                 let forwarding = self.forwarding.load();
-                let verdict = self.balancer.handle(forwarding, message.bytes());
+                let verdict = self.balancer.handle(forwarding, self.off_table.load(), message.bytes());
                 self.queue.answer(message, verdict)
             }
             Ok(None) => return Ok(false),

@@ -51,6 +51,8 @@ counters! {
     SteeredIcmpError = "steered_icmp_error",
     /// Packets of other protocols steered.
     SteeredOther = "steered_other",
+    /// Of all those steered: packets whose flow is off-table, and stays where it is.
+    FollowedOffTable = "followed_off_table",
     /// Packets for no virtual address, which a rule of another program sends to a queue of ours: accepted as they came.
     Foreign = "foreign",
     /// Dropped: no service claims the destination.

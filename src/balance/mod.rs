@@ -7,19 +7,22 @@
 pub mod counters;
 pub mod fragments;
 pub mod maglev;
+pub mod pins;
 pub mod service;
 pub mod tier;
 pub mod tracer;
+pub mod watch;
 
 use std::sync::Arc;
 
 use crate::{
-    config::{FragmentLimits, HashMode, Name, Steering, TracerSettings},
+    config::{FragmentLimits, HashMode, Name, Steering, Timeouts, TracerSettings},
     ids::{Generation, Mark, MarkMask, TargetId},
     packet::{self, L4, Packet, jhash, key},
     state::State,
 };
 use counters::{Counter, Counters};
+use pins::OffTable;
 use service::{Classifier, Conflict, Scope};
 use tier::Tier;
 
@@ -89,7 +92,7 @@ pub struct Forwarding {
     tier: Tier,
     steering: Steering,
     fragments: FragmentLimits,
-    udp_seconds: u32,
+    timeouts: Timeouts,
     mark_mask: MarkMask,
     /// Which targets are in use, by [`TargetId::index`]: a flow may be pinned to them.
     in_use: Vec<bool>,
@@ -109,6 +112,8 @@ struct Lookup {
     name: Name,
     /// The names of its backends: the active ones by rank, then the others.
     named: Vec<(TargetId, Name)>,
+    /// Its backends' targets, ascending.
+    targets: Vec<TargetId>,
 }
 
 impl Forwarding {
@@ -124,6 +129,11 @@ impl Forwarding {
             table: Arc::clone(&service.table),
             backends: service.active().map(|backend| (mask.mark(backend.target), backend.target)).collect(),
             name: service.name.clone(),
+            targets: {
+                let mut targets: Vec<_> = service.backends.iter().map(|backend| backend.target).collect();
+                targets.sort_unstable();
+                targets
+            },
             named: {
                 let others = service.backends.iter().filter(|backend| !backend.active);
                 service.active().chain(others).map(|backend| (backend.target, backend.name.clone())).collect()
@@ -137,7 +147,7 @@ impl Forwarding {
             tier: Tier::new(state),
             steering: state.balancer.steering,
             fragments: state.balancer.fragments,
-            udp_seconds: state.balancer.timeouts.udp_seconds,
+            timeouts: state.balancer.timeouts,
             mark_mask: mask,
             in_use: state.targets.iter().map(Option::is_some).collect(),
             balancer: state.balancer.name.clone(),
@@ -184,13 +194,19 @@ impl Forwarding {
     /// How long a UDP flow stays pinned after its last packet.
     #[must_use]
     pub fn udp_seconds(&self) -> u32 {
-        self.udp_seconds
+        self.timeouts.udp_seconds
     }
 
     /// Which bits of a mark are ours.
     #[must_use]
     pub fn mark_mask(&self) -> MarkMask {
         self.mark_mask
+    }
+
+    /// Whether a target is one of a service's backends, active or not.
+    fn serves(&self, service: usize, target: TargetId) -> bool {
+        let lookup = self.services.get(service);
+        lookup.is_some_and(|lookup| lookup.targets.binary_search(&target).is_ok())
     }
 
     /// The target that a connection mark pins a flow to, if that target is still in use, and the mark without the bits of
@@ -233,16 +249,27 @@ pub struct Balancer {
 
 impl Balancer {
     /// The verdict on one queued packet, which starts at its IP header.
-    pub fn handle(&mut self, forwarding: &Forwarding, bytes: &[u8]) -> Verdict {
+    pub fn handle(&mut self, forwarding: &Forwarding, off_table: &OffTable, bytes: &[u8]) -> Verdict {
         self.counters.count(Counter::Packets);
-        handle_whole(&mut self.counters, forwarding, bytes)
+        handle_whole(&mut self.counters, forwarding, off_table, bytes)
     }
 }
 
 /// The verdict on a packet that stands for itself.
-fn handle_whole(counters: &mut Counters, forwarding: &Forwarding, bytes: &[u8]) -> Verdict {
+fn handle_whole(
+    counters: &mut Counters,
+    forwarding: &Forwarding,
+    off_table: &OffTable,
+    bytes: &[u8],
+) -> Verdict {
     let decided = Packet::parse(bytes).map_err(Counter::from).and_then(|packet| {
-        let (target, mark) = forwarding.decide(&packet).outcome()?;
+        let (target, mark) = match off_table.pinned(forwarding, &packet) {
+            Some(pinned) => {
+                counters.count(Counter::FollowedOffTable);
+                pinned
+            }
+            None => forwarding.decide(&packet).outcome()?,
+        };
         Ok((packet, target, mark))
     });
     match decided {

@@ -230,6 +230,12 @@ impl Classifier {
         self.piece(address).is_some()
     }
 
+    /// Whether any service has this address.
+    #[must_use]
+    pub fn has_vip(&self, address: IpAddr) -> bool {
+        self.piece(address).is_some()
+    }
+
     fn piece(&self, address: IpAddr) -> Option<&Body> {
         match address {
             IpAddr::V4(address) => self.v4.find(address.to_bits()),

@@ -93,6 +93,19 @@ Examples:
   lbctl stats
   lbctl stats --json | jq .counters.steered_syn
   lbctl stats --json | jq .fragments.held_bytes";
+const FLOWS: &str = "\
+A flow is off-table if its service's table names another backend than the one that it has:
+that backend was deactivated, or the table has changed. The kernel keeps such flows in maps
+of their own, so they do not depend on connection tracking. A flow that ends, or is silent
+for its lifetime ([timeouts]), leaves them; one that the table names again, too.
+
+LEFT is how long a flow stays if nothing more comes. \"closing\": a FIN or RST has passed.
+It takes CAP_NET_ADMIN.
+
+Examples:
+  lbctl flows --off-table
+  lbctl flows --off-table --json | jq -r '.[].backend' | sort | uniq -c
+                                      how many flows still keep a drained backend busy";
 const CHECK: &str = "\
 Looks at the region, at the lbd that follows it, and at this host: settings, devices,
 addresses, filters of other programs. Every line says what to do. lbd looks at its start
@@ -239,6 +252,9 @@ pub(super) enum Command {
     /// Show what lbd counted
     #[command(after_help = STATS)]
     Stats,
+    /// List flows that stay where they are, though the table names another backend
+    #[command(after_help = FLOWS)]
+    Flows(FlowsArguments),
     /// Tell what is not as it should be: the region, lbd, this host
     #[command(after_help = CHECK)]
     Check,
@@ -277,6 +293,7 @@ impl Command {
             }
             Self::Tier(args) => args.command.is_some(),
             Self::Show | Self::Services | Self::Backends(_) | Self::Stats | Self::Which(_) => false,
+            Self::Flows(_) => false,
             Self::Tracer(_) | Self::BackendSetup(_) | Self::Check => false,
         }
     }
@@ -287,6 +304,13 @@ pub(super) struct BackendsArguments {
     /// Of this service only.
     #[arg(long, value_name = "NAME")]
     pub service: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct FlowsArguments {
+    /// Those that are off-table; there is no list of the others.
+    #[arg(long, required = true)]
+    pub off_table: bool,
 }
 
 #[derive(Args, Debug)]

@@ -13,7 +13,7 @@ use crate::{
     lease,
     shm::{
         RegionError,
-        stats::{self, Daemon},
+        stats::{self, Daemon, Pins, nearly_full},
     },
     sys::{
         clock,
@@ -131,6 +131,49 @@ pub(super) fn last(region: &mut Region) -> Result<DaemonView, CtlError> {
         workers: daemon.workers,
         host: stats::read_host(region).map_err(|error| unusable(&name, error))?,
     })
+}
+
+/// What the audit of pins has found, and how full connection tracking is, as lbd shows it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct PinsView {
+    /// Flows that stay where they are though the table names another backend.
+    pub off_table: u64,
+    /// Such flows that had no room in their map, since lbd started.
+    pub no_room: u64,
+    /// Flows that connection tracking does not drop for others.
+    pub protected: u64,
+    /// Flows that would be protected if more of them might be.
+    pub not_protected: u64,
+    /// Whether connection tracking is nearly full, so that packets to VIPs go untracked.
+    pub nearly_full: bool,
+}
+
+/// What a full table of connections means, and what to do.
+pub(super) const NEARLY_FULL: &str = "NEARLY FULL: packets to VIPs go untracked, by the kernel's tables; \
+     raise net.netfilter.nf_conntrack_max, and nf_conntrack_buckets to a quarter of it or more";
+
+impl PinsView {
+    pub(super) fn read(region: &mut Region) -> Result<Self, CtlError> {
+        let name = region.name().clone();
+        let read = Pins::read(region).and_then(|pins| Ok((pins, nearly_full(region)?)));
+        let (pins, nearly_full) = read.map_err(|error| unusable(&name, error))?;
+        let Pins { off_table, no_room, protected, not_protected } = pins;
+        Ok(Self { off_table, no_room, protected, not_protected, nearly_full })
+    }
+
+    /// One line about it.
+    pub(super) fn line(&self) -> String {
+        let Self { off_table, no_room, protected, not_protected, nearly_full: _ } = self;
+        let no_room = match no_room {
+            0 => String::new(),
+            _ => format!(" ({no_room} had NO ROOM in the maps)"),
+        };
+        let not_protected = match not_protected {
+            0 => String::new(),
+            _ => format!(", {not_protected} more NOT: half of nf_conntrack_max is reached"),
+        };
+        format!("{off_table} off-table{no_room}; {protected} protected in connection tracking{not_protected}")
+    }
 }
 
 pub(super) fn unusable(name: &RegionName, error: RegionError) -> CtlError {

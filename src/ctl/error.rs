@@ -6,8 +6,8 @@ use thiserror::Error;
 
 use crate::{
     balance::service::Conflict, config::ConfigErrors, host::Finding, ids::Generation,
-    plan::routing::PlanError, shm::RegionError, state::StateError, sys::region::AccessError,
-    sys::region::RegionName,
+    plan::routing::PlanError, shm::RegionError, state::StateError, sys::nft::NftError,
+    sys::region::AccessError, sys::region::RegionName,
 };
 
 /// Why a command failed. Nothing was changed, unless it says so.
@@ -92,6 +92,9 @@ pub(super) enum CtlError {
     /// Probes that nobody has reported about.
     #[error("{0}")]
     Untraced(String),
+    /// The kernel does not say which flows are off-table.
+    #[error("{0}; it takes CAP_NET_ADMIN, and the network namespace of lbd")]
+    OffTable(#[from] NftError),
     /// A change would bring VIPs that are addresses of this host.
     #[error("{}\nnothing was changed", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     OwnVips(Vec<Finding>),

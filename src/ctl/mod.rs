@@ -1,7 +1,7 @@
 //! What `lbctl` does, testable without a process: [`run`] takes arguments and an [`Env`], prints into it and returns
 //! a [`Status`].
 //!
-//! Nouns read (`show`, `services`, `backends`, `tier`, `stats`, `check`, `which`), verbs change (`create`, `apply`, `activate`,
+//! Nouns read (`show`, `services`, `backends`, `tier`, `stats`, `check`, `flows`, `which`), verbs change (`create`, `apply`, `activate`,
 //! `deactivate`, `clean`); `tracer` asks balancers by packets, and has no region. Reading takes no lock. A change is made of the live state and published whole, under the
 //! writers' lock of the region; where anything is wrong nothing is changed.
 
@@ -12,6 +12,7 @@ mod check;
 mod clean;
 mod daemon;
 mod error;
+mod flows;
 mod owner;
 mod question;
 mod show;
@@ -35,8 +36,11 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
-use crate::{config, host::Snapshot, ids::TargetId, io::Prober, state::State, sys::output::READER_GONE};
-use args::{Arguments, Command, TierCommand, TracerCommand};
+use crate::{
+    balance::pins::OffTable, config, host::Snapshot, ids::TargetId, io::Prober, state::State,
+    sys::nft::NftError, sys::output::READER_GONE,
+};
+use args::{Arguments, Command, FlowsArguments, TierCommand, TracerCommand};
 use error::CtlError;
 
 /// Everything of the outside world that a command touches, besides its region.
@@ -55,6 +59,8 @@ pub struct Env<'a> {
     pub proc: PathBuf,
     /// The ruleset's counters in packets, by name; `None` where they cannot be read.
     pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
+    /// What the off-table maps hold.
+    pub off_table: fn() -> Result<OffTable, NftError>,
     /// The numbers that targets had, as the kernel still knows them; none where it cannot be asked.
     pub numbers_in_kernel: fn() -> BTreeMap<TargetId, config::Path>,
     /// What this host does to packets, as far as a state is concerned.
@@ -208,6 +214,7 @@ fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError>
         Command::Services => show::services(env, name, json),
         Command::Backends(args) => show::list_backends(env, name, json, args.service.as_deref()),
         Command::Stats => stats::stats(env, name, json),
+        Command::Flows(FlowsArguments { off_table: _ }) => flows::off_table(env, name, json),
         Command::Check => check::check(env, name, json),
         Command::Which(args) => match &args.batch {
             Some(file) => which::batch(env, name, file, args.fragment),

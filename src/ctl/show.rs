@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Env, Status,
-    daemon::{self, DaemonView, Hangs},
+    daemon::{self, DaemonView, Hangs, NEARLY_FULL, PinsView},
     error::CtlError,
     text::{Table, bar, count, natural, percent},
     view::{
@@ -29,6 +29,8 @@ struct Everything<'a> {
     region: RegionView,
     /// The lbd that follows the region, or null.
     lbd: Option<DaemonView>,
+    /// What it has found of flows.
+    flows: PinsView,
     /// That it does not answer, or null.
     hangs: Option<Hangs>,
     balancer: BalancerView,
@@ -99,6 +101,7 @@ fn show_json(
             layout_version: LAYOUT_VERSION,
         },
         lbd,
+        flows: PinsView::read(region)?,
         hangs: daemon::hangs(env, region)?,
         balancer: BalancerView::new(&state.balancer),
         tier: TierView::new(state),
@@ -121,6 +124,11 @@ fn show_text(
         && errors + warnings > 0
     {
         env.print(format_args!("host      errors {errors}, warnings {warnings}: `lbctl check` tells them"))?;
+    }
+    let pins = PinsView::read(region)?;
+    env.print(format_args!("flows     {}", pins.line()))?;
+    if pins.nearly_full {
+        env.print(format_args!("conntrack {NEARLY_FULL}"))?;
     }
     let interfaces: Vec<&str> = balancer.interfaces.iter().map(|interface| interface.as_str()).collect();
     let interfaces =

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
     Env, Status,
-    daemon::{self, DaemonView, last, unusable},
+    daemon::{self, DaemonView, NEARLY_FULL, PinsView, last, unusable},
     error::CtlError,
     text::{Table, bar, natural, percent},
     view::{TargetView, names_by_target},
@@ -18,6 +18,7 @@ use crate::{
     shm::stats::{self, Block},
     state::State,
     sys::{
+        conntrack::{Fill, fill},
         nfqueue::{QueueLine, queue_lines},
         region::{Region, RegionName},
     },
@@ -41,6 +42,8 @@ struct Stats {
     queues: Option<Vec<QueueLine>>,
     /// How full the table of connections is; null where that may not be read.
     conntrack: Option<Conntrack>,
+    /// What lbd has found of flows.
+    flows: PinsView,
     /// What the ruleset counted, in packets; null where that may not be read, or there is no ruleset.
     ruleset: Option<BTreeMap<String, u64>>,
 }
@@ -125,7 +128,7 @@ struct Packets {
     packets: u64,
 }
 
-/// Connection tracking of this network namespace. When it is full, flows go unpinned.
+/// Connection tracking of this network namespace.
 #[derive(Serialize)]
 struct Conntrack {
     entries: u64,
@@ -134,11 +137,8 @@ struct Conntrack {
 
 impl Conntrack {
     fn read(env: &Env<'_>) -> Option<Self> {
-        let value = |name| -> Option<u64> {
-            let path = env.proc.join("sys/net/netfilter").join(name);
-            std::fs::read_to_string(path).ok()?.trim().parse().ok()
-        };
-        Some(Self { entries: value("nf_conntrack_count")?, max: value("nf_conntrack_max")? })
+        let Fill { entries, max } = fill(&env.proc).ok()?;
+        Some(Self { entries, max })
     }
 }
 
@@ -174,6 +174,7 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
             .collect(),
         queues,
         conntrack: Conntrack::read(env),
+        flows: PinsView::read(&mut region)?,
         ruleset: (env.ruleset_counters)(),
     };
     if json {
@@ -195,8 +196,10 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
         env.text(&queue_table(queues))?;
     }
     if let Some(Conntrack { entries, max }) = stats.conntrack {
-        env.print(format_args!("\nconntrack  {entries} of at most {max} entries"))?;
+        let full = if stats.flows.nearly_full { format!("; {NEARLY_FULL}") } else { String::new() };
+        env.print(format_args!("\nconntrack  {entries} of at most {max} entries{full}"))?;
     }
+    env.print(format_args!("flows      {}", stats.flows.line()))?;
     if let Some(ruleset) = &stats.ruleset {
         let mut table = Table::new(&["RULESET", ">PACKETS"]);
         for (name, packets) in ruleset {

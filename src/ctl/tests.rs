@@ -1,6 +1,7 @@
 //! Commands against regions of their own, without a process; `src/tests/lbctl.rs` has what needs one.
 
 mod check;
+mod flows;
 mod stats;
 mod tier;
 mod tracer;
@@ -59,6 +60,7 @@ impl Lb {
             monotonic: Duration::from_secs(5000),
             proc: self.proc.path().to_owned(),
             ruleset_counters: || None,
+            off_table: flows::off_table,
             numbers_in_kernel: BTreeMap::new,
             look: self.look,
             adoption_wait: Duration::from_millis(20),
@@ -430,6 +432,7 @@ fn a_reader_that_leaves_early_ends_it_quietly() {
         monotonic: Duration::ZERO,
         proc: PathBuf::new(),
         ruleset_counters: || None,
+        off_table: flows::off_table,
         numbers_in_kernel: BTreeMap::new,
         look: |_| Snapshot::default(),
         adoption_wait: Duration::ZERO,

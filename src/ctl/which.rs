@@ -7,13 +7,18 @@ use serde::Serialize;
 use super::{
     Env, Status,
     args::WhichArguments,
+    daemon::PinsView,
     error::CtlError,
+    flows::{self, FlowView},
     owner::OwnerView,
     question::{self, Question},
     view::{TargetView, claim},
 };
 use crate::{
-    balance::{Decision, Forwarding},
+    balance::{
+        Decision, Forwarding,
+        pins::{Flow, OffTable},
+    },
     config::{PortRange, Protocols, Steering},
     host::{Local, Snapshot},
     state::{Service, State},
@@ -34,6 +39,8 @@ struct Answer<'a> {
     number: Option<u32>,
     device: Option<String>,
     path: Option<String>,
+    /// What the kernel says of this flow, if it is off-table.
+    off_table: Option<FlowView>,
     /// Who handles its fragments, if that was asked.
     #[serde(flatten)]
     owner: Option<OwnerView<'a>>,
@@ -52,9 +59,8 @@ pub(super) fn which(
 ) -> Result<Status, CtlError> {
     let words: Vec<&str> = args.flow.iter().map(String::as_str).collect();
     let question = Question::parse(&words).map_err(CtlError::Usage)?;
-    let (generation, state) = Region::open(name)?.state()?;
-    let forwarding = Forwarding::new(&state, generation)?;
-    let mut answer = whole_answer(&state, &forwarding, &question, args.fragment);
+    let (state, forwarding, held) = open(env, name)?;
+    let mut answer = whole_answer(&state, &forwarding, &held, &question, args.fragment);
     answer.host = kept(&(env.look)(&state), &question);
     let status = if answer.steered { Status::Done } else { Status::No };
     if json {
@@ -75,17 +81,25 @@ pub(super) fn batch(
     file: &Path,
     fragment: bool,
 ) -> Result<Status, CtlError> {
-    let (generation, state) = Region::open(name)?.state()?;
-    let forwarding = Forwarding::new(&state, generation)?;
+    let (state, forwarding, held) = open(env, name)?;
     let snapshot = (env.look)(&state);
     let Env { input, out, .. } = env;
     question::each(*input, file, |question| {
-        let mut answer = whole_answer(&state, &forwarding, &question, fragment);
+        let mut answer = whole_answer(&state, &forwarding, &held, &question, fragment);
         answer.host = kept(&snapshot, &question);
         serde_json::to_writer(&mut **out, &answer).map_err(io::Error::from)?;
         Ok(out.write_all(b"\n")?)
     })?;
     Ok(Status::Done)
+}
+
+/// What questions are answered by: the state, and the flows that do not go by it.
+fn open(env: &Env<'_>, name: &RegionName) -> Result<(State, Forwarding, OffTable), CtlError> {
+    let mut region = Region::open(name)?;
+    let (generation, state) = region.state()?;
+    let forwarding = Forwarding::new(&state, generation)?;
+    let held = flows::known(env, &state, &PinsView::read(&mut region)?);
+    Ok((state, forwarding, held))
 }
 
 fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
@@ -132,10 +146,16 @@ fn kept(snapshot: &Snapshot, question: &Question) -> Option<String> {
 fn whole_answer<'a>(
     state: &'a State,
     forwarding: &Forwarding,
+    held: &OffTable,
     question: &Question,
     fragment: bool,
 ) -> Answer<'a> {
     let mut answer = answer(state, forwarding, question);
+    if let Some((flow, held)) = Flow::of(&question.packet).and_then(|flow| Some((flow, held.get(&flow)?))) {
+        let view = FlowView::new(state, forwarding, flow, held);
+        answer.reason.push(view.reason());
+        answer.off_table = Some(view);
+    }
     if fragment {
         let owner = OwnerView::new(state, forwarding.tier(), &question.packet);
         answer.reason.extend(owner.reason(state));
@@ -157,7 +177,7 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
                 question::looked_up(hash, service.table_size.get(), index, backend, rank, actives),
                 format!("mark {mark} is target {}: {}", target.number(), view.route()),
                 match forwarding.steering() {
-                    Steering::SynOnly => "this is about a new flow: an established one keeps the mark of its conntrack entry",
+                    Steering::SynOnly => "this is about a new flow: an established one stays with the backend that it has, as long as that is one of its service's",
                     Steering::EveryPacket => "this is about each packet of the flow: with steering \"every-packet\" nothing is pinned",
                 }
                 .to_owned(),
@@ -174,6 +194,7 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
                 number: Some(target.number()),
                 path: Some(view.path()),
                 device: view.device,
+                off_table: None,
                 owner: None,
                 reason,
                 host: None,

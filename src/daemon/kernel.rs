@@ -11,15 +11,18 @@ use ipnet::IpNet;
 use tracing::{error, info, warn};
 
 use super::{
-    DaemonError, links,
+    DaemonError,
+    audit::Auditor,
+    links,
     mend::{mend_routing, mend_ruleset, mend_tables, restore_before_ruleset, tell},
+    ways::{Chosen, Ways},
 };
 use crate::{
     balance::Forwarding,
     config::{Balancer, QueueRange, Steering},
     ids::{Generation, MarkMask, QueueNum},
     plan::{
-        elements::{Claims, Elements},
+        elements::{Claims, Elements, Way},
         routing,
         ruleset::{QueueBy, Ruleset},
     },
@@ -37,6 +40,8 @@ pub(super) struct Kernel {
     pub(super) shared: Arc<Shared>,
     pub(super) routing: Routing,
     pub(super) tables: nft::Tables,
+    /// Its lock is held while the kernel is changed.
+    pub(super) ways: Arc<Ways>,
     pub(super) queue_by: QueueBy,
     /// What the workers were started with; `None` where the kernel alone decides.
     of_start: Option<OfStart>,
@@ -112,6 +117,7 @@ impl Kernel {
             shared: Arc::clone(shared),
             routing: Routing::open_telling(move |inbound| links::add_tier(&told, &[inbound]))?,
             tables: nft::Tables::default(),
+            ways: Arc::default(),
             queue_by,
             of_start,
             wanted: None,
@@ -140,6 +146,8 @@ impl Kernel {
                 (queues, fragment_queue, mark_mask);
         }
         let mut wanted = Wanted::by(&state, generation, self.queue_by, &self.own)?;
+        let ways = Arc::clone(&self.ways);
+        let mut ways = ways.lock();
         let former = self.wanted.as_ref().map_or((0, 0), |last| wanted.routing.succeed(&last.routing));
         let diff = routing::diff(&self.routing.current(&wanted.routing)?, &wanted.routing)
             .map_err(RoutingError::from)?;
@@ -147,7 +155,11 @@ impl Kernel {
         let left = self.routing.apply_reachable(&before)?;
         // New devices are told already; these may have been backends' until now. What leaves the tier still counts.
         links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        let applied = nft::apply(&wanted.ruleset, &mut self.tables)?;
+        if ways.way() == Way::Untracked {
+            place_before(&self.shared, &self.ways, &wanted.forwarding, &mut ways);
+        }
+        let tables = &mut self.tables;
+        let applied = ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, tables))?;
         self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
         let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::OutOfReach).collect();
         // Before routes go that they lead to.
@@ -187,9 +199,12 @@ impl Kernel {
     /// After a change that failed half-way: kernel and workers as they were for the last good state. What that needs and
     /// cannot have now comes with a repair.
     pub(super) fn go_back(&mut self) {
-        let Some(wanted) = &self.wanted else { return };
+        let Some(wanted) = &mut self.wanted else { return };
+        let ways = Arc::clone(&self.ways);
+        let mut ways = ways.lock();
         let after = restore_before_ruleset(&mut self.routing, &wanted.routing);
-        let ruleset = nft::apply(&wanted.ruleset, &mut self.tables);
+        let tables = &mut self.tables;
+        let ruleset = ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, tables));
         // Before routes go that their entries lead to now.
         let tables = self.tables.apply(&wanted.ruleset.tables);
         let routing =
@@ -214,12 +229,16 @@ impl Kernel {
     pub(super) fn set_own(&mut self, own: Vec<IpNet>) -> Result<bool, DaemonError> {
         self.own = own;
         let Some(wanted) = &mut self.wanted else { return Ok(false) };
-        let elements = wanted.elements.without(&self.own);
+        let ways = Arc::clone(&self.ways);
+        let mut ways = ways.lock();
+        let mut elements = wanted.elements.without(&self.own);
+        elements.set_way(ways.way());
         if elements == wanted.ruleset.elements {
             return Ok(false);
         }
         wanted.ruleset.elements = elements;
-        nft::apply(&wanted.ruleset, &mut self.tables)?;
+        let tables = &mut self.tables;
+        ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, tables))?;
         Ok(true)
     }
 
@@ -229,13 +248,25 @@ impl Kernel {
     /// # Errors
     /// The first thing that cannot be mended.
     pub(super) fn repair(&mut self) -> Result<(), DaemonError> {
-        let Some(wanted) = &self.wanted else { return Ok(()) };
+        let Some(wanted) = &mut self.wanted else { return Ok(()) };
+        let ways = Arc::clone(&self.ways);
+        let mut ways = ways.lock();
         // First, since an entrance must not open without it.
-        let ruleset = mend_ruleset(&wanted.ruleset, &mut self.tables);
+        let tables = &mut self.tables;
+        let ruleset = ways.with(&mut wanted.ruleset, |ruleset| mend_ruleset(ruleset, tables));
         let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok(), &mut self.told);
         let tables = mend_tables(&mut self.tables, &wanted.ruleset);
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        ruleset.and(tables).and(routing)
+        ruleset.map_err(DaemonError::from).and(tables).and(routing)
+    }
+}
+
+/// Packets go by the kernel's tables, so flows that the next ones will not name where they are must be known before these are
+/// in force. That it cannot be holds nothing up.
+fn place_before(shared: &Arc<Shared>, lock: &Arc<Ways>, next: &Forwarding, ways: &mut Chosen) {
+    let placed = Auditor::open(shared, lock).and_then(|mut auditor| auditor.place(next, ways));
+    if let Err(error) = placed {
+        error!(%error, "off-table flows of a new table: they follow it until the next audit");
     }
 }
 

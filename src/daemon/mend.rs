@@ -10,7 +10,7 @@ use crate::{
         ruleset::Ruleset,
     },
     sys::{
-        nft,
+        nft::{self, NftError},
         rtnetlink::{Routing, RoutingError},
         tun::Tun,
     },
@@ -71,7 +71,7 @@ pub(super) fn tell(told: &mut Vec<Note>, notes: Vec<Note>) {
     *told = notes;
 }
 
-pub(super) fn mend_ruleset(wanted: &Ruleset, tables: &mut nft::Tables) -> Result<(), DaemonError> {
+pub(super) fn mend_ruleset(wanted: &Ruleset, tables: &mut nft::Tables) -> Result<(), NftError> {
     let differed = nft::differences(wanted)?;
     if !differed.is_empty() {
         let applied = nft::apply(wanted, tables)?;

@@ -5,17 +5,24 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
     DaemonError,
+    audit::{Auditor, Scope},
     host::{HostSeen, look_at_host},
     kernel::Kernel,
-    show, take_place, take_signals, with_region,
+    show, take_place, take_signals,
+    watch::FillWatch,
+    with_region,
 };
 use crate::{
     balance::Forwarding,
+    config::Steering,
     ids::Generation,
     plan::kernel_tables,
-    shm::stats::Daemon,
+    shm::stats::{self, Daemon},
     state::State,
-    sys::{region::RegionName, signal::Wish},
+    sys::{
+        region::{AccessError, Region, RegionName},
+        signal::Wish,
+    },
     worker::Shared,
 };
 
@@ -35,6 +42,11 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
             let shared = Arc::new(Shared::new(Forwarding::new(&state, generation)?));
             let HostSeen { queue_by, own, .. } = look_at_host(&state)?;
             let mut kernel = Kernel::open(queue_by, own, &shared, None)?;
+            Auditor::open(&kernel.shared, &kernel.ways)?.take_over()?;
+            let tracks = state.balancer.steering == Steering::SynOnly;
+            let nearly_full = FillWatch::default().look(Duration::ZERO, &kernel.ways, tracks);
+            // A region that is gone is noticed below.
+            let _ = stats::set_nearly_full(&mut region.mapping(), nearly_full);
             let left = kernel.put_in_force(&state, generation)?;
             Ok((region, generation, kernel, left))
         })?;
@@ -43,6 +55,9 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
         let (live, state) = region.state()?;
         if live == generation {
             show(&region, |last| Daemon { pid: 0, ..last })?;
+            if let Err(error) = audit(&kernel, &region) {
+                left.push(error);
+            }
             let left: Vec<String> =
                 left.iter().map(ToString::to_string).chain(without_table(&state)).collect();
             return if left.is_empty() {
@@ -60,6 +75,13 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
     }
     show(&region, |last| Daemon { pid: 0, adopted: generation, ..last })?;
     Err(DaemonError::Unsettled(generation))
+}
+
+/// Flows that the tables no longer name are kept apart, once: nobody will do it when this process has ended.
+fn audit(kernel: &Kernel, region: &Region) -> Result<(), DaemonError> {
+    let pins = Auditor::open(&kernel.shared, &kernel.ways)?.audit(Scope::All)?;
+    let unusable = |error| AccessError::Unusable { name: region.name().clone(), error };
+    Ok(pins.write(&mut region.mapping()).map_err(unusable)?)
 }
 
 /// Services of which new flows find nobody who decides.

@@ -2,9 +2,9 @@
 
 use super::{L4, Malformed, Ports, bytes_at};
 
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
-pub(super) const SCTP: u8 = 132;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const SCTP: u8 = 132;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;

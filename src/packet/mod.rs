@@ -19,6 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub use fragment::{Fragment, FragmentKey};
 use icmp::Icmp;
 pub(crate) use icmp::{ICMP, ICMPV6};
+pub(crate) use l4::{SCTP, TCP, UDP};
 pub use probe::{Probe, Unreadable};
 use thiserror::Error;
 
@@ -131,7 +132,7 @@ impl L4 {
 }
 
 /// Source and destination port, in host order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ports {
     /// Source.
     pub src: u16,
@@ -204,9 +205,9 @@ impl Packet {
     #[must_use]
     pub fn described(protocol: u8, src: IpAddr, dst: IpAddr, ports: Ports) -> Option<Self> {
         let l4 = match protocol {
-            l4::TCP => L4::Tcp { ports, syn: true },
-            l4::UDP => L4::Udp(ports),
-            l4::SCTP => L4::Sctp(ports),
+            TCP => L4::Tcp { ports, syn: true },
+            UDP => L4::Udp(ports),
+            SCTP => L4::Sctp(ports),
             ICMP | ICMPV6 => L4::Echo { id: ports.src },
             _ => L4::Other,
         };

@@ -13,6 +13,7 @@ use super::{
     kernel_tables::{self, KernelTable},
 };
 use crate::{
+    balance::pins::{PROBATION_SECONDS, UDP_PROBATION_SECONDS},
     config::{Balancer, GUE_PORT, QueueRange, Steering, Timeouts},
     lease,
     packet::Probe,
@@ -22,10 +23,6 @@ use crate::{
 const TEMPLATE: &str = include_str!("../../nft/synrail.nft");
 /// How long a TCP connection is remembered of which one packet was seen.
 const TCP_FIRST_SECONDS: u32 = 60;
-/// How long an open TCP connection is remembered by a packet. lbd gives the flows of three packets their long lifetime.
-const TCP_OPEN_SECONDS: u32 = 300;
-/// How long a UDP flow is remembered that lbd has not found to have three packets.
-const UDP_FIRST_SECONDS: u32 = 30;
 /// No link of IPv6 has less (RFC 8200).
 const IPV6_MTU_MIN: u16 = 1280;
 const IPV6_HEADER_BYTES: u16 = 40;
@@ -204,9 +201,9 @@ impl Structure {
             ("kept", format!("{:#010x}", mask.kept())),
             ("packet_bits", format!("{:#010x}", !(mask.second() | mask.kept()))),
             ("tcp_first", timeouts.tcp_established_seconds.min(TCP_FIRST_SECONDS).to_string()),
-            ("tcp_open", timeouts.tcp_established_seconds.min(TCP_OPEN_SECONDS).to_string()),
+            ("tcp_open", timeouts.tcp_established_seconds.min(PROBATION_SECONDS).to_string()),
             ("tcp_closing", timeouts.tcp_closing_seconds.to_string()),
-            ("udp_first", timeouts.udp_seconds.min(UDP_FIRST_SECONDS).to_string()),
+            ("udp_first", timeouts.udp_seconds.min(UDP_PROBATION_SECONDS).to_string()),
             ("udp", timeouts.udp_seconds.to_string()),
             ("gue_port", GUE_PORT.to_string()),
             ("queue", queue),

@@ -14,6 +14,8 @@ use crate::{
 
 /// Where the daemon's words are.
 pub(super) const DAEMON_AT: usize = 256;
+/// Where the audit's words are.
+const PINS_AT: usize = 512;
 /// Where the statistics blocks begin.
 pub(super) const BLOCKS_AT: usize = 4096;
 /// How many there are: one for each queue's worker, and one for that of fragments, which comes behind those in use.
@@ -91,6 +93,61 @@ pub fn write_host(memory: &mut impl Memory, tally: Tally) -> Result<(), RegionEr
 /// When the region is gone.
 pub fn read_host(memory: &mut impl Memory) -> Result<Tally, RegionError> {
     Ok(Tally { errors: memory.load(HOST_AT)?, warnings: memory.load(HOST_AT + 8)? })
+}
+
+/// What the last audit of pins has found; all of it 0 before the first one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pins {
+    /// Flows in the off-table maps.
+    pub off_table: u64,
+    /// Off-table flows that had no room there, since the start.
+    pub no_room: u64,
+    /// Protected entries of connection tracking.
+    pub protected: u64,
+    /// Kept flows whose entries are not protected, since half of all may be.
+    pub not_protected: u64,
+}
+
+impl Pins {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the region is gone.
+    pub fn read(memory: &mut impl Memory) -> Result<Self, RegionError> {
+        let mut word = |n: usize| memory.load(PINS_AT + n * 8);
+        Ok(Self { off_table: word(0)?, no_room: word(1)?, protected: word(2)?, not_protected: word(3)? })
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// When the region is gone.
+    pub fn write(&self, memory: &mut impl Memory) -> Result<(), RegionError> {
+        let words = [self.off_table, self.no_room, self.protected, self.not_protected];
+        for (n, word) in words.into_iter().enumerate() {
+            memory.store(PINS_AT + n * 8, word)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether connection tracking is nearly full, so that packets to VIPs go untracked.
+const NEARLY_FULL_AT: usize = PINS_AT + 64;
+
+/// Reads it.
+///
+/// # Errors
+/// When the region is gone.
+pub fn nearly_full(memory: &mut impl Memory) -> Result<bool, RegionError> {
+    Ok(memory.load(NEARLY_FULL_AT)? != 0)
+}
+
+/// Writes it.
+///
+/// # Errors
+/// When the region is gone.
+pub fn set_nearly_full(memory: &mut impl Memory, nearly_full: bool) -> Result<(), RegionError> {
+    Ok(memory.store(NEARLY_FULL_AT, nearly_full.into())?)
 }
 
 /// Whose block it is. The state may name other queues by now, which lbd takes when it starts again.

@@ -24,6 +24,13 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// The CPU time that the calling thread has had; none where the kernel does not say.
+#[must_use]
+pub fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map_or(Duration::ZERO, Duration::from)
+}
+
 /// Asks `done` every `interval` until it answers or `timeout` has passed; it is asked at least once.
 #[expect(
     clippy::disallowed_methods,

@@ -17,6 +17,8 @@
 //! Layout of a request (`linux/netfilter/nfnetlink_conntrack.h`): netlink header (16 bytes), nfnetlink header (4), the
 //! flow's tuple as nested attributes; to pin it also the tuple of answers, the lifetime, and the mark with its mask.
 
+mod dump;
+mod fill;
 mod forget;
 
 use std::{
@@ -26,6 +28,8 @@ use std::{
     time::Duration,
 };
 
+pub use dump::{Changed, Entry, FlowName, Request};
+pub use fill::{Fill, fill};
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::netlink::{

@@ -211,6 +211,11 @@ impl Writer {
         self.nested_as(kind, |writer| writer.0.extend(value));
     }
 
+    /// Attributes that were written before.
+    pub(super) fn raw(&mut self, attributes: &[u8]) {
+        self.0.extend(attributes);
+    }
+
     /// An attribute that holds others, 65531 bytes at most.
     pub(super) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         self.nested_as(kind | NLA_F_NESTED, fill);

@@ -9,7 +9,11 @@ use super::{
     world::{Act, Event, FragmentLb, TIER, TUN},
 };
 use crate::{
-    balance::{Balancer, Forwarding, Verdict, fragments::tests::with_tier},
+    balance::{
+        Balancer, Forwarding, Verdict,
+        fragments::tests::with_tier,
+        pins::{Flow, Held, OffTable},
+    },
     config::{Config, Path},
     ids::{Generation, Mark},
     io::{Pin, QueueError},
@@ -51,9 +55,33 @@ fn whole(state: &State, client: &str) -> Mark {
 }
 
 fn steered(forwarding: &Forwarding, bytes: &[u8]) -> Mark {
-    match Balancer::default().handle(forwarding, bytes) {
+    match Balancer::default().handle(forwarding, &OffTable::default(), bytes) {
         Verdict::Steer(mark) => mark,
         Verdict::Pass | Verdict::Drop => panic!("it is not steered"),
+    }
+}
+
+#[test]
+fn fragments_of_an_off_table_flow_follow_it_and_renew_it() {
+    for client in ["50.0.0.1", "2000::1"] {
+        let mut lb = FragmentLb::new(state());
+        let mark = whole(&lb.state, client);
+        let backend = lb.state.names_of(lb.state.balancer.mark_mask.target(mark).unwrap()).next().unwrap();
+        let drained = lb.state.set_active(None, &[backend.strip_prefix("web/").unwrap().to_owned()], false);
+        lb.adopt(drained.unwrap());
+        assert_ne!(whole(&lb.state, client), mark);
+        let vip = if client.contains(':') { "1000::" } else { "10.0.0.0" };
+        let packet = Packet::parse(&packet(17, client, 4000, vip, 80, 0)).unwrap();
+        for (left_seconds, pins) in [(100, false), (50, true)] {
+            let held = Held { mark, closing: false, left_seconds };
+            lb.know([(Flow::of(&packet).unwrap(), held)].into_iter().collect());
+            for fragment in three(client) {
+                assert_eq!(lb.turn(Event::By(ETH, fragment)).unwrap(), [Act::Verdict(Verdict::Steer(mark))]);
+            }
+            // An entry with more time, which the next audit puts into the map.
+            let pin = lb.pins.known().get(&packet);
+            assert_eq!(pin.map(|pin| pin.mark), pins.then_some(mark), "{client}");
+        }
     }
 }
 

@@ -6,7 +6,14 @@ use super::{
     bytes::{ip, packet, syn},
     world::{Event, Lb},
 };
-use crate::{balance::Verdict, io::QueueError};
+use crate::{
+    balance::{
+        Verdict,
+        pins::{Flow, Held},
+    },
+    io::QueueError,
+    packet::Packet,
+};
 
 const CONFIG: &str = "
     [balancer]
@@ -136,6 +143,30 @@ fn a_deactivated_backend_gets_nothing_new_and_others_keep_almost_all() {
     assert!(moved < 50, "{moved} of 1000 flows moved besides those of s2");
     lb.activate("s2");
     assert_eq!(owners(&mut lb), before, "the same set, the same table");
+}
+
+/// Packets that the kernel has no mark for: it was just told of the flow, or it cannot know which flow they belong to.
+#[test]
+fn packets_amid_an_off_table_flow_and_errors_about_it_follow_it() {
+    let mut lb = Lb::new(CONFIG);
+    let (amid, opens) = (packet(6, "50.0.0.1", 7, "10.0.0.0", 80, 0x10), syn("50.0.0.1", 7, "10.0.0.0", 80));
+    let Some(Verdict::Steer(mark)) = lb.turn(Event::Packet(amid.clone())).unwrap() else { panic!() };
+    let owner = lb.steer(amid.clone());
+    let backend = owner.as_deref().unwrap().strip_prefix("web/").unwrap().to_owned();
+    lb.deactivate(&backend);
+    assert_ne!(lb.steer(amid.clone()), owner, "by the table");
+    let flow = Flow::of(&Packet::parse(&amid).unwrap()).unwrap();
+    lb.know([(flow, Held { mark, closing: false, left_seconds: 60 })].into_iter().collect());
+    lb.moved();
+    assert_eq!(lb.steer(amid), owner);
+    assert_eq!(lb.moved(), [("packets", 1), ("steered_midstream", 1), ("followed_off_table", 1)]);
+    let answer = packet(6, "10.0.0.0", 80, "50.0.0.1", 7, 0x12);
+    let error = [&[3, 4, 0, 0, 0, 0, 5, 0x14], &answer[..34]].concat();
+    assert_eq!(lb.steer(ip(1, "192.0.2.1", "10.0.0.0", &error)), owner);
+    assert_eq!(lb.moved(), [("packets", 1), ("steered_icmp_error", 1), ("followed_off_table", 1)]);
+    assert_ne!(lb.steer(opens), owner, "a SYN that the kernel hands over begins a connection");
+    assert_ne!(lb.steer(packet(17, "50.0.0.1", 7, "10.0.0.0", 80, 0)), None, "another flow");
+    assert_eq!(lb.moved(), [("packets", 2), ("steered_syn", 1), ("steered_udp", 1)]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::{
     balance::{
         Forwarding, Verdict,
         counters::{Counter, Counters},
+        pins::OffTable,
     },
     config::{Config, InterfaceName},
     fragment_worker::FragmentWorker,
@@ -146,6 +147,11 @@ impl Lb {
         self.generation.0 += 1;
         self.shared.forwarding.store(Arc::new(Forwarding::new(&state, self.generation).unwrap()));
         self.state = state;
+    }
+
+    /// The audit has found these flows off-table.
+    pub(super) fn know(&mut self, off_table: OffTable) {
+        self.shared.off_table.store(Arc::new(off_table));
     }
 
     pub(super) fn deactivate(&mut self, backend: &str) {
@@ -304,6 +310,11 @@ impl FragmentLb {
             Box::new(move || clock.lock().unwrap().now) as Box<dyn FnMut() -> Duration>,
         );
         Self { state, outside, pins, report, shared, worker }
+    }
+
+    /// The audit has found these flows off-table.
+    pub(super) fn know(&mut self, off_table: OffTable) {
+        self.shared.off_table.store(Arc::new(off_table));
     }
 
     /// Puts another state in force.

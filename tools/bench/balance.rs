@@ -14,6 +14,7 @@ use synrail::{
         counters::Counter,
         fragments::{FragmentBalancer, Origin},
         maglev,
+        pins::OffTable,
     },
     config::{Config, TableSize, Weight},
     ids::{Generation, Mark, MarkMask},
@@ -109,6 +110,7 @@ fn decisions(c: &mut Criterion) {
             }),
         ),
     ];
+    let off_table = OffTable::default();
     let mut group = c.benchmark_group("decision, 100 services");
     for (kind, make) in &kinds {
         let packets: Vec<Vec<u8>> = (0..4096).map(make).collect();
@@ -117,7 +119,7 @@ fn decisions(c: &mut Criterion) {
         group.bench_function(format!("{kind}: parse, classify, hash, look up, count"), |b| {
             b.iter(|| {
                 next = (next + 1) % packets.len();
-                black_box(balancer.handle(&forwarding, black_box(&packets[next])))
+                black_box(balancer.handle(&forwarding, &off_table, black_box(&packets[next])))
             });
         });
         let dropped = Counter::ALL.iter().filter(|counter| counter.name().starts_with("drop_"));

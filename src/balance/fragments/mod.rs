@@ -66,7 +66,9 @@ use std::time::Duration;
 use super::{
     Forwarding, Verdict,
     counters::{Counter, Counters},
-    handle_whole, refuse,
+    handle_whole,
+    pins::OffTable,
+    refuse,
     tier::Owner,
 };
 use crate::{
@@ -144,7 +146,7 @@ impl FragmentBalancer {
             Ok(Some(fragment)) => {
                 self.handle_fragment(&mut Context { forwarding, pins, released }, origin, &fragment)
             }
-            Ok(None) => handle_whole(&mut self.counters, forwarding, bytes),
+            Ok(None) => handle_whole(&mut self.counters, forwarding, &OffTable::default(), bytes),
             Err(reason) => refuse(&mut self.counters, forwarding, bytes, reason.into()),
         };
         self.show_levels();

@@ -60,6 +60,15 @@ fn the_template_has_every_set_and_explains_every_parameter() {
 }
 
 #[test]
+fn the_maps_of_off_table_flows_are_as_large_as_the_audit_thinks() {
+    for map in ["off_table4", "off_closing4", "off_table6", "off_closing6"] {
+        let (_, declared) = TEMPLATE.split_once(&format!("map {map} {{")).unwrap();
+        let size = format!("\t\tsize {}\n", crate::balance::pins::OFF_TABLE_FLOWS_MAX);
+        assert!(declared.split_once('}').unwrap().0.contains(&size), "{map}");
+    }
+}
+
+#[test]
 fn every_chain_that_is_named_is_there_and_the_other_way_round() {
     let structure = structure(QueueBy::Nft);
     let chains = chains_of_text(&structure.text);

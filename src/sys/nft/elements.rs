@@ -97,7 +97,7 @@ fn each_element(attributes_of_message: &[u8], mut each: impl FnMut(&[u8])) {
     attributes(list).for_each(|(_, element)| each(element));
 }
 
-fn value(element: &[u8], of: u16) -> Option<&[u8]> {
+pub(super) fn value(element: &[u8], of: u16) -> Option<&[u8]> {
     attribute(attribute(element, of)?, NFTA_DATA_VALUE)
 }
 
@@ -106,12 +106,17 @@ fn raw(element: &[u8]) -> Option<Raw> {
     let mark = data_value(element);
     let goto = match attribute(element, NFTA_SET_ELEM_DATA).filter(|_| mark.is_none()) {
         None => None,
-        Some(data) => {
-            let verdict = attribute(data, NFTA_DATA_VERDICT)?;
-            (number(verdict, NFTA_VERDICT_CODE)? == NFT_GOTO).then_some(())?;
-            let chain = CStr::from_bytes_with_nul(attribute(verdict, NFTA_VERDICT_CHAIN)?).ok()?;
-            Some(chain.to_str().ok()?.to_owned())
-        }
+        Some(data) => match attribute(data, NFTA_DATA_VERDICT) {
+            Some(verdict) => {
+                (number(verdict, NFTA_VERDICT_CODE)? == NFT_GOTO).then_some(())?;
+                let chain = CStr::from_bytes_with_nul(attribute(verdict, NFTA_VERDICT_CHAIN)?).ok()?;
+                Some(chain.to_str().ok()?.to_owned())
+            }
+            None => {
+                data_value(element)?;
+                None
+            }
+        },
     };
     Some(Raw {
         key: value(element, NFTA_SET_ELEM_KEY)?.to_vec(),

@@ -15,6 +15,7 @@ mod batch;
 mod command;
 mod compiler;
 mod elements;
+pub mod flow_maps;
 mod foreign;
 mod image;
 mod messages;
@@ -223,6 +224,16 @@ pub fn differences(ruleset: &Ruleset) -> Result<Differences, NftError> {
 /// When the table cannot be read.
 pub fn in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
     Ok(differences(ruleset)?.is_empty())
+}
+
+/// Makes elements of sets what they should be, from what is in force, in one transaction.
+///
+/// # Errors
+/// When the kernel refuses, most likely since something else is in force.
+pub fn change_elements(in_force: &Elements, wanted: &Elements) -> Result<(), NftError> {
+    let mut transaction = Transaction::new();
+    elements::change(&in_force.diff(wanted), &mut transaction);
+    transaction.commit()
 }
 
 /// How this kernel can queue packets: asked with a check that changes nothing.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use synrail::{
-    balance::{Balancer, Forwarding, counters::Counter},
+    balance::{Balancer, Forwarding, counters::Counter, pins::OffTable},
     config::TableSize,
     ids::Generation,
     state::State,
@@ -20,7 +20,7 @@ static FORWARDING: LazyLock<Forwarding> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| {
     let mut balancer = Balancer::default();
-    let _ = balancer.handle(&FORWARDING, bytes);
+    let _ = balancer.handle(&FORWARDING, &OffTable::default(), bytes);
     let counted: u64 = balancer.counters.values().iter().sum();
     assert_eq!(balancer.counters.get(Counter::Packets), 1);
     assert_eq!(counted, 2, "the packet, and exactly one reason");

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    balance::Balancer,
+    balance::{Balancer, pins::OffTable},
     config::{Config, Encap, Name, Path, Steering},
     ids::Generation,
     io::Pin,
@@ -114,7 +114,7 @@ impl Lb {
 
 /// What the whole packet gets.
 fn whole(forwarding: &Forwarding, bytes: &[u8]) -> Option<Mark> {
-    match Balancer::default().handle(forwarding, bytes) {
+    match Balancer::default().handle(forwarding, &OffTable::default(), bytes) {
         Verdict::Steer(mark) => Some(mark),
         Verdict::Pass | Verdict::Drop => None,
     }
@@ -562,7 +562,7 @@ fn a_later_fragment_and_an_error_about_one_are_counted_apart() {
         (error("10.0.0.0"), Counter::DropIcmpQuote, 1),
         (error("10.0.0.9"), Counter::DropIcmpQuote, 2),
     ] {
-        assert_eq!(balancer.handle(&forwarding, &bytes), Verdict::Drop);
+        assert_eq!(balancer.handle(&forwarding, &OffTable::default(), &bytes), Verdict::Drop);
         assert_eq!(balancer.counters.get(reason), count);
     }
 }

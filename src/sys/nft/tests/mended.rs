@@ -117,9 +117,9 @@ const BY_HAND: [(&str, &str); 31] = [
     ("flush table inet synrail; delete set inet synrail tunnels", "set tunnels is missing"),
     ("flush table inet synrail; delete counter inet synrail restored", "object restored is missing"),
     (
-        "flush table inet synrail; delete ct timeout inet synrail udp4_120; \
-         add ct timeout inet synrail udp4_120 { protocol udp; l3proto ip; policy = { unreplied : 1, replied : 120 }; }",
-        "object udp4_120 is declared otherwise",
+        "flush table inet synrail; delete ct timeout inet synrail udp4_30_120; \
+         add ct timeout inet synrail udp4_30_120 { protocol udp; l3proto ip; policy = { unreplied : 1, replied : 120 }; }",
+        "object udp4_30_120 is declared otherwise",
     ),
     ("flush set inet synrail vip4", "set vip4 has other elements"),
     ("add element inet synrail vip6 { 2001:db8:9::/64 }", "set vip6 has other elements"),

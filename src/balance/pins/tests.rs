@@ -1,0 +1,269 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{config::Config, ids::Generation, packet::SCTP, state::State};
+
+/// Two services of one VIP whose backends differ, s3 drained, and one that has none in use.
+const CONFIG: &str = r#"
+[balancer]
+name = "lb1"
+address = "192.168.1.201"
+interfaces = ["eth2"]
+[timeouts]
+tcp_established_seconds = 7440
+[[service]]
+name = "web"
+vips = ["10.0.0.1/32", "1000::1/128"]
+protocols = ["tcp"]
+ports = [80]
+[[service.backend]]
+name = "s1"
+address = "192.168.1.1"
+[[service.backend]]
+name = "s2"
+address = "192.168.1.2"
+[[service.backend]]
+name = "s3"
+address = "192.168.1.3"
+active = false
+[[service]]
+name = "log"
+vips = ["10.0.0.1/32", "1000::1/128"]
+protocols = ["udp", "sctp"]
+ports = [514]
+[[service.backend]]
+name = "s2"
+address = "192.168.1.2"
+[[service.backend]]
+name = "s4"
+address = "192.168.1.4"
+[[service]]
+name = "off"
+vips = ["10.0.0.2/32"]
+[[service.backend]]
+name = "s1"
+address = "192.168.1.1"
+active = false
+"#;
+
+fn forwarding() -> Forwarding {
+    let state = State::new(&Config::parse("test", CONFIG).unwrap()).unwrap();
+    Forwarding::new(&state, Generation(1)).unwrap()
+}
+
+/// The targets of a service's backends, by the order of the file: s1 to s4.
+fn targets(service: &str) -> &'static [usize] {
+    match service {
+        "web" => &[0, 1, 2],
+        "log" => &[1, 3],
+        _ => &[0],
+    }
+}
+
+fn amid(protocol: u8, client: &str, vip: &str, ports: (u16, u16)) -> Packet {
+    let ports = Ports { src: ports.0, dst: ports.1 };
+    let mut packet =
+        Packet::described(protocol, client.parse().unwrap(), vip.parse().unwrap(), ports).unwrap();
+    if let L4::Tcp { syn, .. } = &mut packet.l4 {
+        *syn = false;
+    }
+    packet
+}
+
+fn mark(target: usize) -> Mark {
+    MarkMask::DEFAULT.mark(TargetId::new(target).unwrap())
+}
+
+fn tracked(packet: Packet, mark: Mark) -> Tracked {
+    let phase = (packet.protocol == TCP).then_some(Phase::Open);
+    Tracked { packet, mark, left_seconds: 290, protected: false, phase }
+}
+
+fn kept() -> u32 {
+    MarkMask::DEFAULT.kept()
+}
+
+#[test]
+fn a_pin_is_valid_for_its_service_alone() {
+    let forwarding = forwarding();
+    for (vip, client) in [("10.0.0.1", "50.0.0.1"), ("1000::1", "2000::1")] {
+        for sport in 0..50 {
+            for target in 0..5 {
+                for (service, protocol, port) in [("web", TCP, 80), ("log", UDP, 514), ("log", SCTP, 514)] {
+                    let packet = amid(protocol, client, vip, (sport, port));
+                    let valid = targets(service).contains(&target);
+                    let judged = forwarding.judge(&tracked(packet, mark(target)));
+                    assert_eq!(judged == Judgement::Forget, !valid, "{service} {target}");
+                    if let Some(flow) = Flow::of(&packet) {
+                        assert_eq!(forwarding.is_valid(flow, mark(target)), valid, "{service} {target}");
+                        assert!(valid || !forwarding.is_off_table(flow, mark(target)));
+                    }
+                }
+            }
+        }
+        // Nobody claims it any more.
+        let judged = forwarding.judge(&tracked(amid(TCP, client, vip, (1, 81)), mark(0)));
+        assert_eq!(judged, Judgement::Forget);
+    }
+}
+
+#[test]
+fn entries_of_others_stay_as_they_are() {
+    let forwarding = forwarding();
+    let nothing = Judgement::Keep(Keep::default());
+    for (vip, mark) in [("10.0.0.9", mark(0)), ("10.0.0.1", Mark(0)), ("10.0.0.1", Mark(0x5_0000 | kept()))] {
+        let tracked = Tracked { left_seconds: 1, ..tracked(amid(TCP, "50.0.0.1", vip, (1, 80)), mark) };
+        assert_eq!(forwarding.judge(&tracked), nothing);
+    }
+}
+
+#[test]
+fn a_flow_without_a_table_is_off_table() {
+    let (forwarding, packet) = (forwarding(), amid(TCP, "50.0.0.1", "10.0.0.2", (1, 80)));
+    assert!(matches!(forwarding.judge(&tracked(packet, mark(0))), Judgement::Move(..)));
+}
+
+/// A connection that its table places elsewhere, and one that it places where it is.
+fn off_and_on(forwarding: &Forwarding) -> (Packet, Packet) {
+    let packets = (0..100).map(|sport| amid(TCP, "50.0.0.1", "10.0.0.1", (sport, 80)));
+    let on = |packet: &Packet| matches!(forwarding.decide(packet), Decision::Steered { target, .. } if target.index() == 0);
+    let (on, off): (Vec<_>, Vec<_>) = packets.partition(on);
+    (off[0], on[0])
+}
+
+#[test]
+fn the_long_lifetime_is_for_kept_flows() {
+    let forwarding = forwarding();
+    let (off, on) = off_and_on(&forwarding);
+    let of = |packet, bits, left_seconds, phase| Tracked {
+        left_seconds,
+        phase: Some(phase),
+        ..tracked(packet, Mark(mark(0).0 | bits))
+    };
+    let rest = |tracked: &Tracked| match forwarding.judge(tracked) {
+        Judgement::Move(_, held, _) => (held.closing, held.left_seconds),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(rest(&of(off, 0, 290, Phase::Open)), (false, 290));
+    assert_eq!(rest(&of(off, kept(), 290, Phase::Open)), (false, 7430));
+    assert_eq!(rest(&of(off, kept(), 5000, Phase::Open)), (false, 5000), "it was extended before");
+    assert_eq!(rest(&of(off, kept(), 200, Phase::Closing)), (true, 200));
+    assert_eq!(rest(&of(off, 0, 0, Phase::Open)), (false, 1));
+
+    let keep = |tracked: &Tracked| match forwarding.judge(tracked) {
+        Judgement::Keep(keep) => (keep.protect, keep.seconds),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(keep(&of(on, 0, 1, Phase::Open)), (false, None), "a pair of packets earns nothing");
+    assert_eq!(keep(&of(on, kept(), 290, Phase::Open)), (true, None));
+    assert_eq!(keep(&of(on, kept(), 240, Phase::Open)), (true, Some(7380)));
+    assert_eq!(keep(&of(on, kept(), 7380, Phase::Open)), (true, None));
+    assert_eq!(keep(&of(on, kept(), 200, Phase::Closing)), (true, None));
+    let udp = |left_seconds, protected| {
+        let places = (0..100).map(|sport| amid(UDP, "50.0.0.1", "10.0.0.1", (sport, 514)));
+        let on = |packet: &Packet| matches!(forwarding.decide(packet), Decision::Steered { target, .. } if target.index() == 1);
+        let packet = places.into_iter().find(on).unwrap();
+        Tracked { left_seconds, protected, ..tracked(packet, Mark(mark(1).0 | kept())) }
+    };
+    assert_eq!(keep(&udp(28, false)), (true, Some(118)));
+    assert_eq!(keep(&udp(28, true)), (false, None), "packets give it the long one");
+    assert_eq!(keep(&udp(110, false)), (true, None), "made for a fragmented datagram");
+    let protected = Tracked { protected: true, ..of(on, kept(), 290, Phase::Open) };
+    assert_eq!(keep(&protected), (false, None));
+}
+
+#[test]
+fn a_packet_amid_an_off_table_flow_follows_it() {
+    let forwarding = forwarding();
+    let (off, on) = off_and_on(&forwarding);
+    let held = Held { mark: mark(0), closing: false, left_seconds: 9 };
+    let table: OffTable = [(Flow::of(&off).unwrap(), held)].into_iter().collect();
+    let to = |packet: &Packet| table.pinned(&forwarding, packet).map(|(target, _)| target.index());
+    assert_eq!((to(&off), to(&on)), (Some(0), None));
+    let mut syn = off;
+    syn.l4 = L4::Tcp { ports: off.l4.ports().unwrap(), syn: true };
+    assert_eq!(to(&syn), None, "the kernel knows what a SYN means");
+    assert_eq!(to(&Packet { quoted: true, ..syn }), Some(0), "an ICMP error about it");
+    assert_eq!(to(&Packet { l4: L4::LaterFragment, ..off }), None);
+    let gone: OffTable = [(Flow::of(&off).unwrap(), Held { mark: mark(9), ..held })].into_iter().collect();
+    assert_eq!(gone.pinned(&forwarding, &off), None, "no such target is in use");
+}
+
+#[test]
+fn what_a_map_has_lost_is_put_back() {
+    let flow = |sport| Flow::of(&amid(TCP, "50.0.0.1", "10.0.0.1", (sport, 80))).unwrap();
+    let held = |closing, left_seconds| Held { mark: mark(0), closing, left_seconds };
+    let last: OffTable =
+        [(flow(1), held(false, 100)), (flow(2), held(true, 100)), (flow(3), held(false, 12))]
+            .into_iter()
+            .collect();
+    assert_eq!(lost(&last, &OffTable::default(), 10), [(flow(1), held(false, 90))]);
+    let now: OffTable = [(flow(1), held(true, 3))].into_iter().collect();
+    assert_eq!(lost(&last, &now, 10), [], "its client has sent a FIN");
+}
+
+fn entries() -> impl Strategy<Value = Vec<Tracked>> {
+    let entry = (0..2usize, 0..40u16, 0..4usize, any::<[bool; 3]>(), 0..8000u32).prop_map(
+        |(family, sport, target, [kept_bit, protected, closing], left_seconds)| {
+            let (client, vip) = [("50.0.0.1", "10.0.0.1"), ("2000::1", "1000::1")][family];
+            let bits = if kept_bit { kept() } else { 0 };
+            let phase = if closing { Phase::Closing } else { Phase::Open };
+            Tracked {
+                packet: amid(TCP, client, vip, (sport, 80)),
+                mark: Mark(mark(target).0 | bits),
+                left_seconds,
+                protected,
+                phase: Some(phase),
+            }
+        },
+    );
+    prop::collection::vec(entry, 0..120)
+}
+
+proptest! {
+    #[test]
+    fn a_plan_keeps_its_limits_and_loses_nobody(
+        entries in entries(),
+        room in any::<[[u8; 2]; 2]>(),
+        most in 0..60usize,
+    ) {
+        let forwarding = forwarding();
+        let limits = Limits { room: room.map(|room| room.map(|room| usize::from(room % 16))), protected: most };
+        let mut plan = Plan::default();
+        for (n, tracked) in entries.iter().enumerate() {
+            plan.add(forwarding.judge(tracked), || n);
+        }
+        plan.settle(limits, &OffTable::default());
+
+        let judged: Vec<Judgement> = entries.iter().map(|tracked| forwarding.judge(tracked)).collect();
+        let off: BTreeSet<usize> = (0..judged.len()).filter(|&n| matches!(judged[n], Judgement::Move(..))).collect();
+        let forget: Vec<usize> = (0..judged.len()).filter(|&n| judged[n] == Judgement::Forget).collect();
+        let moved: BTreeSet<usize> = plan.moves.iter().map(|(n, ..)| *n).collect();
+        prop_assert_eq!(&plan.forget, &forget);
+        prop_assert!(moved.is_subset(&off));
+        prop_assert_eq!(moved.len() + plan.no_room, off.len());
+        for family in 0..2 {
+            for closing in 0..2 {
+                let here = |n: &&usize| matches!(&judged[**n], Judgement::Move(flow, held, _) if map_of(flow, held.closing) == (family, closing));
+                let (wanted, got) = (off.iter().filter(here).count(), moved.iter().filter(here).count());
+                prop_assert_eq!(got, wanted.min(limits.room[family][closing]), "no room is left unused");
+                // Kept flows come first.
+                let is_kept = |n: &&usize| entries[**n].mark.0 & kept() != 0;
+                let left = off.difference(&moved).filter(here).filter(is_kept).count();
+                prop_assert!(left == 0 || moved.iter().filter(here).all(|n| is_kept(&n)));
+            }
+        }
+        // An entry that leaves with its flow is none that is protected.
+        let before = (0..entries.len()).filter(|n| entries[*n].protected && !moved.contains(n) && !forget.contains(n));
+        let new = plan.keep.iter().filter(|(_, keep)| keep.protect).count();
+        prop_assert_eq!(plan.protected, before.count() + new);
+        prop_assert!(new == 0 || plan.protected <= most);
+        prop_assert!(plan.not_protected == 0 || plan.protected >= most);
+        let wants = |(n, keep): &(usize, Keep)| {
+            !moved.contains(n) && keep.kept && (keep.protect || keep.seconds.is_some())
+        };
+        prop_assert!(plan.keep.iter().all(wants));
+    }
+}

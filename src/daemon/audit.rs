@@ -1,0 +1,422 @@
+//! The audit of pins: flows that their table does not name are taken out of connection tracking, pins that are not valid
+//! for their service are forgotten, and flows that have shown to be connections are protected. What is judged, and how, is in
+//! `balance/pins.rs`.
+//!
+//! It has a thread of its own, since it reads all of connection tracking. It judges by the tables that are in force when it
+//! begins; each of its steps takes the lock ([`super::ways`]), and where other tables are in force by then, what was judged
+//! is thrown away and the audit begins again. The order of steps loses no flow on its way: the workers are told where it is,
+//! it is put into its map, packets are led there, and then its entry is deleted.
+//!
+//! Where connection tracking is nearly full, packets go by the kernel's tables and not by their entries. There a change of
+//! tables finds its off-table flows before it is in force ([`Auditor::place`]).
+//!
+//! With `steering = "every-packet"` no flow is pinned; the maps are emptied.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use cadence::Cadence;
+pub(super) use cadence::Scope;
+use tracing::{error, info, warn};
+
+use super::{
+    DaemonError, Trouble,
+    ways::{Chosen, Ways},
+};
+use crate::{
+    balance::{
+        Forwarding,
+        pins::{Flow, Held, Keep, Limits, OFF_TABLE_FLOWS_MAX, OffTable, Plan, lost},
+    },
+    config::Steering,
+    shm::stats::Pins,
+    sys::{
+        clock,
+        conntrack::{self, Conntrack, FlowName, Request},
+        nft::{NftError, flow_maps},
+        region::Mapping,
+    },
+    worker::Shared,
+};
+
+mod cadence;
+
+/// So many flows are changed while the lock is held.
+const PER_STEP: usize = 1000;
+/// How often an audit begins again since tables have changed meanwhile.
+const TRIES: usize = 16;
+const PROC: &str = "/proc";
+
+/// Audits pins.
+pub(super) struct Auditor {
+    shared: Arc<Shared>,
+    ways: Arc<Ways>,
+    conntrack: Conntrack,
+    /// When [`Shared::off_table`] was made.
+    seen: Option<Instant>,
+    /// Since the start: off-table flows that had no room in their map.
+    no_room: u64,
+}
+
+/// What an audit did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    moved: usize,
+    forgotten: u64,
+    put_back: usize,
+    no_room: usize,
+    not_protected: usize,
+    protected: usize,
+}
+
+/// Why an audit ended early.
+enum Ended {
+    /// Other tables are in force now.
+    Superseded,
+    Failed(DaemonError),
+}
+
+impl From<NftError> for Ended {
+    fn from(error: NftError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn conntrack_failed(error: std::io::Error) -> DaemonError {
+    DaemonError::Os { doing: "asking connection tracking (kernel module nf_conntrack_netlink)", error }
+}
+
+impl From<std::io::Error> for Ended {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(conntrack_failed(error))
+    }
+}
+
+impl Auditor {
+    pub(super) fn open(shared: &Arc<Shared>, ways: &Arc<Ways>) -> Result<Self, DaemonError> {
+        Ok(Self {
+            shared: Arc::clone(shared),
+            ways: Arc::clone(ways),
+            conntrack: Conntrack::open().map_err(conntrack_failed)?,
+            seen: None,
+            no_room: 0,
+        })
+    }
+
+    /// Reads what the maps hold from before: packets go by them from the first ruleset on.
+    pub(super) fn take_over(&mut self) -> Result<(), DaemonError> {
+        let held = flow_maps::off_table()?;
+        if !held.is_empty() {
+            info!(flows = held.len(), "off-table flows are taken over");
+        }
+        self.ways.lock().set_off_table(!held.is_empty())?;
+        self.know(held);
+        Ok(())
+    }
+
+    /// One whole audit, until it holds for the tables in force; what is to be shown of it.
+    pub(super) fn audit(&mut self, scope: Scope) -> Result<Pins, DaemonError> {
+        for _ in 0..TRIES {
+            match self.try_audit(scope) {
+                Ok(done) => {
+                    self.tell(scope, &done);
+                    self.no_room += done.no_room as u64;
+                    return Ok(Pins {
+                        off_table: self.shared.off_table.load().len() as u64,
+                        no_room: self.no_room,
+                        protected: done.protected as u64,
+                        not_protected: done.not_protected as u64,
+                    });
+                }
+                Err(Ended::Superseded) => {}
+                Err(Ended::Failed(error)) => return Err(error),
+            }
+        }
+        Err(DaemonError::Unsettled(self.shared.forwarding.load().generation()))
+    }
+
+    fn tell(&self, scope: Scope, done: &Done) {
+        let Done { moved, forgotten, put_back, no_room, not_protected, .. } = *done;
+        if moved > 0 || forgotten > 0 {
+            info!(
+                moved,
+                forgotten,
+                off_table = self.shared.off_table.load().len(),
+                "pins were looked through: flows that their table does not name are kept apart, invalid ones forgotten"
+            );
+        }
+        if put_back > 0 {
+            warn!(put_back, "the maps of off-table flows had lost some; they are put back");
+        }
+        if no_room > 0 && scope == Scope::All {
+            error!(
+                no_room,
+                max = OFF_TABLE_FLOWS_MAX,
+                "off-table flows have no room in their map, and stay where they are as long as connection tracking keeps them"
+            );
+        }
+        if not_protected > 0 && scope == Scope::All {
+            warn!(
+                not_protected,
+                "half of nf_conntrack_max is protected already: these connections may be dropped from it"
+            );
+        }
+    }
+
+    fn try_audit(&mut self, scope: Scope) -> Result<Done, Ended> {
+        let forwarding = self.shared.forwarding.load_full();
+        let read = flow_maps::off_table()?;
+        if forwarding.steering() == Steering::EveryPacket {
+            let all: Vec<Flow> = read.iter().map(|(flow, _)| flow).collect();
+            self.steps(&forwarding, &all, |_, _, some| Ok(flow_maps::delete_off_table(some)?))?;
+            self.settle(&forwarding, OffTable::default())?;
+            return Ok(Done::default());
+        }
+        let passed = self.seen.map_or(0, |seen| clock::now().duration_since(seen).as_secs() + 1);
+        let back = lost(&self.shared.off_table.load(), &read, u32::try_from(passed).unwrap_or(u32::MAX));
+        let mut plan = self.plan(&forwarding, &read, scope)?;
+        let (mut known, mut leave) = (read.clone(), Vec::new());
+        for (flow, held) in read.iter() {
+            if !forwarding.is_off_table(flow, held.mark) {
+                known.remove(&flow);
+                leave.push(flow);
+            }
+        }
+        // A connection that came later has the same addresses and ports.
+        let other = |flow: &Flow, held: &Held| read.get(flow).is_some_and(|known| known.mark != held.mark);
+        leave.extend(plan.moves.iter().filter(|(_, flow, held)| other(flow, held)).map(|(_, flow, _)| *flow));
+        let back: Vec<_> =
+            back.into_iter().filter(|(flow, held)| forwarding.is_off_table(*flow, held.mark)).collect();
+        let mut done = Done {
+            put_back: back.len(),
+            no_room: plan.no_room,
+            not_protected: plan.not_protected,
+            protected: plan.protected,
+            ..Done::default()
+        };
+
+        let mut copy = known.clone();
+        copy.extend(back.iter().copied().chain(plan.moves.iter().map(|(_, flow, held)| (*flow, *held))));
+        self.know(copy.clone());
+        self.steps(&forwarding, &leave, |_, _, some| Ok(flow_maps::delete_off_table(some)?))?;
+        self.steps(&forwarding, &back, |_, ways, some| {
+            flow_maps::put_off_table(some, &known)?;
+            Ok(ways.set_off_table(true)?)
+        })?;
+        let moves = std::mem::take(&mut plan.moves);
+        self.steps(&forwarding, &moves, |conntrack, ways, some| {
+            let flows: Vec<_> = some.iter().map(|(_, flow, held)| (*flow, *held)).collect();
+            flow_maps::put_off_table(&flows, &known)?;
+            ways.set_off_table(true)?;
+            delete(conntrack, some.iter().map(|(name, ..)| name))?;
+            Ok(())
+        })?;
+        done.moved = moves.len();
+        self.steps(&forwarding, &plan.forget, |conntrack, _, some| {
+            done.forgotten += delete(conntrack, some)?;
+            Ok(())
+        })?;
+        if scope == Scope::All {
+            done.forgotten += self.weed_pending(&forwarding)?;
+        }
+        let keep: Vec<_> = plan.keep.into_iter().map(|(name, keep)| (name, request(keep))).collect();
+        refused(self.conntrack.change(&keep)?.refused)?;
+        self.settle(&forwarding, copy)?;
+        Ok(done)
+    }
+
+    /// Judges all entries of connection tracking.
+    fn plan(
+        &mut self,
+        forwarding: &Forwarding,
+        known: &OffTable,
+        scope: Scope,
+    ) -> Result<Plan<FlowName>, std::io::Error> {
+        let bits = match scope {
+            Scope::All => None,
+            Scope::Kept => Some(forwarding.mark_mask().kept()),
+        };
+        let mut plan = Plan::default();
+        self.conntrack.dump(bits, |entry| {
+            if let Some(tracked) = entry.tracked() {
+                plan.add(forwarding.judge(&tracked), || entry.name());
+            }
+            Ok(())
+        })?;
+        // Without a limit of the kernel's there is one of ours.
+        let max = conntrack::fill(Path::new(PROC)).map_or(0, |fill| fill.max);
+        plan.settle(
+            Limits {
+                room: known
+                    .counts()
+                    .map(|counts| counts.map(|count| OFF_TABLE_FLOWS_MAX.saturating_sub(count))),
+                protected: usize::try_from(max / 2).unwrap_or(usize::MAX),
+            },
+            known,
+        );
+        Ok(plan)
+    }
+
+    /// Before `next` is in force: the flows that it will not name where they are. They go where they went.
+    pub(super) fn place(&mut self, next: &Forwarding, ways: &mut Chosen) -> Result<(), DaemonError> {
+        if next.steering() == Steering::EveryPacket {
+            return Ok(());
+        }
+        let mut known = flow_maps::off_table()?;
+        let plan = self.plan(next, &known, Scope::All).map_err(conntrack_failed)?;
+        let flows: Vec<_> = plan.moves.iter().map(|(_, flow, held)| (*flow, *held)).collect();
+        flow_maps::put_off_table(&flows, &known)?;
+        known.extend(flows);
+        if !known.is_empty() {
+            ways.set_off_table(true)?;
+        }
+        self.know(known);
+        Ok(())
+    }
+
+    /// SYNs whose target is no backend of the service that claims their connection now are asked about anew.
+    fn weed_pending(&mut self, forwarding: &Arc<Forwarding>) -> Result<u64, Ended> {
+        let pending = flow_maps::pending()?;
+        let invalid = pending.into_iter().filter(|(flow, mark)| !forwarding.is_valid(*flow, *mark));
+        let invalid: Vec<Flow> = invalid.map(|(flow, _)| flow).collect();
+        self.steps(forwarding, &invalid, |_, _, some| Ok(flow_maps::delete_pending(some)?))?;
+        Ok(invalid.len() as u64)
+    }
+
+    /// Does something with all of them, some at a time, as long as the tables stay what they are.
+    fn steps<T>(
+        &mut self,
+        forwarding: &Arc<Forwarding>,
+        all: &[T],
+        mut step: impl FnMut(&mut Conntrack, &mut Chosen, &[T]) -> Result<(), Ended>,
+    ) -> Result<(), Ended> {
+        for some in all.chunks(PER_STEP) {
+            let mut ways = self.ways.lock();
+            if !Arc::ptr_eq(&self.shared.forwarding.load(), forwarding) {
+                return Err(Ended::Superseded);
+            }
+            step(&mut self.conntrack, &mut ways, some)?;
+        }
+        Ok(())
+    }
+
+    /// The end of an audit: these are the off-table flows.
+    fn settle(&mut self, forwarding: &Arc<Forwarding>, held: OffTable) -> Result<(), Ended> {
+        let off_table = !held.is_empty();
+        let ways = Arc::clone(&self.ways);
+        let mut ways = ways.lock();
+        if !Arc::ptr_eq(&self.shared.forwarding.load(), forwarding) {
+            return Err(Ended::Superseded);
+        }
+        self.know(held);
+        Ok(ways.set_off_table(off_table)?)
+    }
+
+    /// The workers are told.
+    fn know(&mut self, held: OffTable) {
+        self.seen = Some(clock::now());
+        if !(held.is_empty() && self.shared.off_table.load().is_empty()) {
+            self.shared.off_table.store(Arc::new(held));
+        }
+    }
+}
+
+fn request(keep: Keep) -> Request {
+    Request::Set { protect: keep.protect, seconds: keep.seconds }
+}
+
+/// How many were there.
+fn delete<'a>(
+    conntrack: &mut Conntrack,
+    flows: impl IntoIterator<Item = &'a FlowName>,
+) -> Result<u64, Ended> {
+    let requests: Vec<_> = flows.into_iter().map(|name| (name.clone(), Request::Delete)).collect();
+    let changed = conntrack.change(&requests)?;
+    refused(changed.refused)?;
+    Ok(changed.done)
+}
+
+fn refused(error: Option<std::io::Error>) -> Result<(), Ended> {
+    error.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// The thread that audits, once it is started; it ends when this is dropped.
+#[derive(Default)]
+pub(super) struct Auditing {
+    changed: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Auditing {
+    /// Audits from now on, when a ruleset is in force; shows the results in the region.
+    pub(super) fn start(auditor: Auditor, shown: &Arc<ArcSwap<Mapping>>) -> Result<Self, DaemonError> {
+        let (changed, wait) = mpsc::channel();
+        let shown = Arc::clone(shown);
+        let thread =
+            thread::Builder::new().name("audit".to_owned()).spawn(move || run(auditor, &wait, &shown));
+        let thread = thread.map_err(|error| DaemonError::Os { doing: "starting a thread", error })?;
+        Ok(Self { changed: Some(changed), thread: Some(thread) })
+    }
+
+    /// The tables have changed.
+    pub(super) fn tell(&self) {
+        // An audit that has ended is started again by whoever looks after it.
+        let _ = self.changed.as_ref().map(|changed| changed.send(()));
+    }
+
+    /// Whether it still runs.
+    pub(super) fn lives(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for Auditing {
+    fn drop(&mut self) {
+        self.changed = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("the audit of pins has panicked");
+        }
+    }
+}
+
+fn run(mut auditor: Auditor, changed: &Receiver<()>, shown: &ArcSwap<Mapping>) {
+    let started = clock::now();
+    let now = || clock::now().duration_since(started);
+    let mut cadence = Cadence::new(auditor.shared.forwarding.load().udp_seconds());
+    let mut trouble = Trouble::default();
+    loop {
+        match changed.recv_timeout(cadence.wait(now())) {
+            Ok(()) => {
+                while changed.try_recv().is_ok() {}
+                cadence.changed(now(), auditor.shared.forwarding.load().udp_seconds());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let begun = now();
+        let Some(scope) = cadence.due(begun) else { continue };
+        let cpu = clock::thread_cpu();
+        match auditor.audit(scope) {
+            Ok(pins) => {
+                trouble.over();
+                // A region that is gone is noticed by who follows it.
+                let _ = pins.write(&mut shown.load_full());
+            }
+            Err(error) => trouble.with(&error),
+        }
+        cadence.done(begun, now(), clock::thread_cpu().saturating_sub(cpu));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! When the next audit of pins is due, and how much it looks at. PURE.
+//!
+//! All entries are looked at after a change of the tables, and once more when every handshake that was under way is over;
+//! besides now and then, since a SYN that is sent again and again makes its handshake last. Between these, kept flows alone
+//! are looked at. Audits that take much come less often.
+
+use std::time::Duration;
+
+/// How often kept flows are looked at.
+const EVERY: Duration = Duration::from_secs(2);
+/// How often all entries are.
+const ALL_EVERY: Duration = Duration::from_secs(30);
+/// `pending` lasts 10 s.
+const HANDSHAKES_OVER: Duration = Duration::from_secs(12);
+/// After an audit there is none for so many times the CPU time that it took ...
+const SHARE: u32 = 50;
+/// ... but not for longer than this.
+const EVERY_MAX: Duration = Duration::from_secs(10);
+
+/// How much an audit looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::daemon) enum Scope {
+    /// All entries, and `pending`.
+    All,
+    /// Entries of kept flows.
+    Kept,
+}
+
+/// When audits are due.
+pub(super) struct Cadence {
+    /// The next one.
+    next: Duration,
+    /// The next of all entries ...
+    all: Duration,
+    /// ... and one between.
+    handshakes_over: Option<Duration>,
+    all_every: Duration,
+}
+
+impl Cadence {
+    /// The first one is due at once.
+    pub(super) fn new(udp_seconds: u32) -> Self {
+        Self {
+            next: Duration::ZERO,
+            all: Duration::ZERO,
+            handshakes_over: None,
+            all_every: all_every(udp_seconds),
+        }
+    }
+
+    /// The tables have changed: the next one is due now.
+    pub(super) fn changed(&mut self, now: Duration, udp_seconds: u32) {
+        (self.next, self.all) = (now, now);
+        self.handshakes_over = Some(now + HANDSHAKES_OVER);
+        self.all_every = all_every(udp_seconds);
+    }
+
+    /// How long there is nothing to do.
+    pub(super) fn wait(&self, now: Duration) -> Duration {
+        self.next.min(self.handshakes_over.unwrap_or(self.next)).saturating_sub(now)
+    }
+
+    /// What is due, if anything is.
+    pub(super) fn due(&self, now: Duration) -> Option<Scope> {
+        let over = self.handshakes_over.is_some_and(|over| over <= now);
+        if over || (self.next <= now && self.all <= now) {
+            return Some(Scope::All);
+        }
+        (self.next <= now).then_some(Scope::Kept)
+    }
+
+    /// An audit has begun and ended then, and took so much of a CPU.
+    pub(super) fn done(&mut self, begun: Duration, ended: Duration, cpu: Duration) {
+        if self.due(begun) == Some(Scope::All) {
+            self.handshakes_over = self.handshakes_over.filter(|over| *over > begun);
+            self.all = ended + self.all_every;
+        }
+        self.next = ended + (SHARE * cpu).clamp(EVERY, EVERY_MAX);
+    }
+}
+
+/// A UDP flow in fragments is renewed by audits of all entries.
+fn all_every(udp_seconds: u32) -> Duration {
+    ALL_EVERY.min(Duration::from_secs(u64::from(udp_seconds)) / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const S: Duration = Duration::from_secs(1);
+
+    /// What is audited and when, until then, if each takes so long.
+    fn audits(cadence: &mut Cadence, from: Duration, until: Duration, takes: Duration) -> Vec<(u64, Scope)> {
+        let (mut now, mut audits) = (from, Vec::new());
+        loop {
+            now += cadence.wait(now);
+            if now >= until {
+                return audits;
+            }
+            let scope = cadence.due(now).unwrap();
+            audits.push((now.as_secs(), scope));
+            cadence.done(now, now + takes, takes);
+            now += takes;
+        }
+    }
+
+    fn of_all(audits: &[(u64, Scope)]) -> Vec<u64> {
+        audits.iter().filter(|(_, scope)| *scope == Scope::All).map(|(at, _)| *at).collect()
+    }
+
+    #[test]
+    fn all_entries_are_looked_at_after_a_change_and_when_handshakes_are_over() {
+        let mut cadence = Cadence::new(120);
+        let first = audits(&mut cadence, Duration::ZERO, 20 * S, MS);
+        assert_eq!((first.len(), of_all(&first)), (10, vec![0]));
+        cadence.changed(20 * S, 120);
+        let then = audits(&mut cadence, 20 * S, 80 * S, MS);
+        assert_eq!(of_all(&then)[..2], [20, 32]);
+        assert!((62..65).contains(&of_all(&then)[2]), "{then:?}");
+        cadence.changed(80 * S, 20);
+        assert!(of_all(&audits(&mut cadence, 80 * S, 110 * S, MS)).len() >= 5, "UDP lasts for 20 s");
+    }
+
+    #[test]
+    fn what_takes_long_comes_less_often_but_for_what_a_change_needs() {
+        let mut cadence = Cadence::new(120);
+        let slow = audits(&mut cadence, Duration::ZERO, 100 * S, S);
+        assert_eq!(slow.len(), 10);
+        cadence.changed(100 * S, 120);
+        assert_eq!(of_all(&audits(&mut cadence, 100 * S, 130 * S, S)), [100, 112]);
+    }
+}

@@ -1,0 +1,299 @@
+//! Against the kernel that runs. Run as root: `cargo test daemon::audit -- --ignored`.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use super::*;
+use crate::{
+    balance::Decision,
+    config::Config,
+    daemon::kernel::Wanted,
+    ids::{Generation, Mark, MarkMask},
+    io::Pins as _,
+    packet::{Packet, Ports, UDP},
+    plan::elements::Way,
+    state::State,
+    sys::{
+        namespace::{in_namespace, shell},
+        nft,
+    },
+};
+
+type Services<'a> = &'a [(&'a str, u16, &'a [&'a str])];
+
+/// Services of UDP at one VIP, each with its port and its backends, of which those that begin with `-` are not active.
+fn config(steering: &str, services: Services<'_>) -> Config {
+    let mut text = format!(
+        "[balancer]\nname = \"lb201\"\naddress = \"192.168.1.201\"\ninterfaces = [\"lo\"]\nsteering = \"{steering}\"\n"
+    );
+    for (name, port, backends) in services {
+        let vips = "[\"10.0.0.1/32\", \"1000::1/128\"]";
+        let _ = write!(
+            text,
+            "[[service]]\nname = \"{name}\"\nvips = {vips}\nprotocols = [\"udp\"]\nports = [{port}]\n"
+        );
+        for backend in *backends {
+            let (backend, active) = backend.strip_prefix('-').map_or((*backend, true), |name| (name, false));
+            let address = format!("192.168.1.{}", &backend[1..]);
+            let _ = write!(
+                text,
+                "[[service.backend]]\nname = \"{backend}\"\naddress = \"{address}\"\nactive = {active}\n"
+            );
+        }
+    }
+    Config::parse("a test", &text).unwrap()
+}
+
+/// A kernel whose ruleset and tables follow a state, without devices and routes.
+struct World {
+    state: State,
+    shared: Arc<Shared>,
+    ways: Arc<Ways>,
+    auditor: Auditor,
+    conntrack: Conntrack,
+}
+
+impl World {
+    fn new(services: Services<'_>) -> Self {
+        let state = State::new(&config("syn-only", services)).unwrap();
+        let shared = Arc::new(Shared::new(Forwarding::new(&state, Generation(1)).unwrap()));
+        let ways = Arc::<Ways>::default();
+        let auditor = Auditor::open(&shared, &ways).unwrap();
+        let conntrack = Conntrack::open().unwrap();
+        let mut world = Self { state, shared, ways, auditor, conntrack };
+        world.put_in_force();
+        world
+    }
+
+    /// Something else is in force from now on.
+    fn change(&mut self, steering: &str, services: Services<'_>) {
+        self.state = self.state.merge(&config(steering, services)).unwrap();
+        self.put_in_force();
+    }
+
+    fn put_in_force(&mut self) {
+        let mut wanted = Wanted::by(&self.state, Generation(2), nft::queue_by().unwrap(), &[]).unwrap();
+        let mut tables = nft::Tables::default();
+        let mut ways = self.ways.lock();
+        ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, &mut tables)).unwrap();
+        self.shared.forwarding.store(wanted.forwarding);
+    }
+
+    /// So many flows of each family, pinned where the table places them.
+    fn pin(&mut self, flows: u16, port: u16) -> Vec<(Packet, Mark)> {
+        let forwarding = self.shared.forwarding.load_full();
+        let mut pinned = Vec::new();
+        for (client, vip) in [("50.0.0.1", "10.0.0.1"), ("2000::1", "1000::1")] {
+            for sport in 0..flows {
+                let packet = packet(client, vip, (sport, port));
+                let Decision::Steered { mark, .. } = forwarding.decide(&packet) else { panic!("{packet:?}") };
+                self.conntrack.pin(&packet, mark, MarkMask::DEFAULT, 100).unwrap();
+                pinned.push((packet, mark));
+            }
+        }
+        pinned
+    }
+
+    /// The marks that connection tracking, the maps and the workers know.
+    fn found(&mut self, packet: &Packet) -> [Option<Mark>; 3] {
+        let held = flow_maps::off_table().unwrap().held(packet);
+        let told = self.shared.off_table.load().held(packet);
+        let pinned = self.conntrack.mark_of(packet).unwrap();
+        [pinned.map(|pin| pin.mark), held.map(|held| held.mark), told.map(|held| held.mark)]
+    }
+
+    /// Whether the kernel has the way that is chosen, and which that is.
+    fn way(&self) -> Way {
+        let way = self.ways.lock().way();
+        let mut wanted = Wanted::by(&self.state, Generation(2), nft::queue_by().unwrap(), &[]).unwrap();
+        wanted.ruleset.elements.set_way(way);
+        assert!(nft::in_force(&wanted.ruleset).unwrap(), "{way:?}");
+        way
+    }
+
+    fn audit(&mut self) -> Pins {
+        self.auditor.audit(Scope::All).unwrap()
+    }
+}
+
+fn packet(client: &str, vip: &str, (src, dst): (u16, u16)) -> Packet {
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    Packet::described(UDP, address(client), address(vip), Ports { src, dst }).unwrap()
+}
+
+const ALL: &[&str] = &["s1", "s2", "s3"];
+const DRAINED: &[&str] = &["-s1", "s2", "s3"];
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn a_drained_backend_keeps_its_flows_in_the_maps() {
+    in_namespace(|| {
+        let mut world = World::new(&[("log", 514, ALL)]);
+        let flows = world.pin(300, 514);
+        let stranger = packet("50.0.0.1", "10.0.0.9", (1, 514));
+        world.conntrack.pin(&stranger, Mark(1), MarkMask::DEFAULT, 100).unwrap();
+        assert_eq!(world.audit(), Pins::default(), "nothing is off-table");
+        assert_eq!(world.way(), Way::Tracked);
+
+        world.change("syn-only", &[("log", 514, DRAINED)]);
+        let of_s1 = flows.iter().filter(|(_, mark)| *mark == Mark(1)).count();
+        assert!(of_s1 > 100);
+        for _ in 0..2 {
+            let pins = world.audit();
+            assert!(usize::try_from(pins.off_table).unwrap() >= of_s1, "{pins:?}");
+            assert_eq!(world.way(), Way::OffTable);
+            for (packet, mark) in &flows {
+                let at = Some(*mark);
+                match world.found(packet) {
+                    [None, held, told] => assert!(held == at && told == at, "{packet:?}"),
+                    found => assert!(*mark != Mark(1) && found == [at, None, None], "{packet:?} {found:?}"),
+                }
+            }
+        }
+        assert_eq!(world.found(&stranger)[0], Some(Mark(1)), "not to a VIP");
+
+        // Another program empties the maps.
+        let before = world.shared.off_table.load().len();
+        shell("nft flush map inet synrail off_table4; nft flush map inet synrail off_table6");
+        assert_eq!(usize::try_from(world.audit().off_table).unwrap(), before);
+        assert_eq!(flow_maps::off_table().unwrap().len(), before);
+        // It deletes the whole table, and lbd makes it anew.
+        shell("nft delete table inet synrail");
+        world.put_in_force();
+        assert_eq!(world.way(), Way::OffTable);
+        assert_eq!(usize::try_from(world.audit().off_table).unwrap(), before);
+        assert_eq!(flow_maps::off_table().unwrap().len(), before);
+        // Another lbd takes over.
+        let ways = Arc::<Ways>::default();
+        let shared = Arc::new(Shared::new(Forwarding::clone(&world.shared.forwarding.load())));
+        Auditor::open(&shared, &ways).unwrap().take_over().unwrap();
+        assert_eq!((shared.off_table.load().len(), ways.lock().way()), (before, Way::OffTable));
+
+        world.change("syn-only", &[("log", 514, ALL)]);
+        assert_eq!(world.audit().off_table, 0, "the table names them again");
+        assert_eq!(world.way(), Way::Tracked);
+        assert!(flow_maps::off_table().unwrap().is_empty() && world.shared.off_table.load().is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn a_pin_ends_with_its_service() {
+    in_namespace(|| {
+        let two: Services<'_> = &[("log", 514, ALL), ("web", 80, ALL)];
+        let mut world = World::new(two);
+        let (log, web) = (world.pin(200, 514), world.pin(200, 80));
+        let pending = "nft add element inet synrail pending4 '{ 50.0.0.1 . 9 . 10.0.0.1 . 80 : 1 }'";
+        shell(pending);
+        world.audit();
+        // s1 is removed from one of them; no TCP is claimed at all, so nothing may be pending.
+        assert!(flow_maps::pending().unwrap().is_empty());
+        world.change("syn-only", &[("log", 514, &["s2", "s3"]), ("web", 80, ALL)]);
+        world.audit();
+        for (packet, mark) in &log {
+            let found = world.found(packet);
+            assert_eq!(found.iter().any(Option::is_some), *mark != Mark(1), "{packet:?} {found:?}");
+        }
+        for (packet, mark) in &web {
+            assert_eq!(world.found(packet), [Some(*mark), None, None]);
+        }
+        // The service is gone, and so are all of its flows, also those in maps.
+        world.change("syn-only", &[("log", 514, &["-s2", "s3"]), ("web", 80, ALL)]);
+        assert!(world.audit().off_table > 0);
+        world.change("syn-only", &[("web", 80, ALL)]);
+        assert_eq!(world.audit().off_table, 0);
+        assert!(log.iter().all(|(packet, _)| world.found(packet) == [None; 3]));
+        assert!(flow_maps::off_table().unwrap().is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn what_was_judged_by_another_table_is_thrown_away() {
+    in_namespace(|| {
+        let mut world = World::new(&[("log", 514, ALL)]);
+        world.pin(100, 514);
+        world.change("syn-only", &[("log", 514, DRAINED)]);
+        let old = world.shared.forwarding.load_full();
+        let off_table = world.audit().off_table;
+        world.change("syn-only", &[("log", 514, ALL)]);
+        let mut steps = 0;
+        let ended = world.auditor.steps(&old, &[0; 10], |_, _, _| {
+            steps += 1;
+            Ok(())
+        });
+        assert!(matches!(ended, Err(Ended::Superseded)) && steps == 0);
+        assert!(matches!(world.auditor.settle(&old, OffTable::default()), Err(Ended::Superseded)));
+        assert_eq!(flow_maps::off_table().unwrap().len() as u64, off_table);
+
+        // Where nothing is pinned nothing is kept.
+        world.change("every-packet", &[("log", 514, DRAINED)]);
+        assert_eq!(world.audit(), Pins::default());
+        assert!(flow_maps::off_table().unwrap().is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn flows_are_placed_before_a_table_is_in_force_that_does_not_name_them() {
+    in_namespace(|| {
+        let mut world = World::new(&[("log", 514, ALL)]);
+        let flows = world.pin(100, 514);
+        let next = world.state.merge(&config("syn-only", &[("log", 514, DRAINED)])).unwrap();
+        let next = Forwarding::new(&next, Generation(3)).unwrap();
+        let ways = Arc::clone(&world.ways);
+        world.auditor.place(&next, &mut ways.lock()).unwrap();
+        assert_eq!(world.way(), Way::OffTable);
+        for (packet, mark) in flows.iter().filter(|(_, mark)| *mark == Mark(1)) {
+            assert_eq!(world.found(packet), [Some(*mark); 3], "its entry stays until the audit");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn kept_flows_are_protected_up_to_half_of_all() {
+    in_namespace(|| {
+        let mut world = World::new(&[("log", 514, ALL)]);
+        let kept = MarkMask::DEFAULT.kept();
+        let protected = |world: &mut World| {
+            let mut protected = 0;
+            let count = |entry: &conntrack::Entry<'_>| {
+                protected += usize::from(entry.tracked().is_some_and(|tracked| tracked.protected));
+                Ok(())
+            };
+            world.conntrack.dump(None, count).unwrap();
+            protected
+        };
+        for (packet, mark) in world.pin(100, 514) {
+            let odd = packet.l4.ports().is_some_and(|ports| ports.src % 2 == 1);
+            let bits = if odd { kept } else { 0 };
+            let whole = MarkMask::new(u32::MAX).unwrap();
+            world.conntrack.pin(&packet, Mark(mark.0 | bits), whole, 100).unwrap();
+        }
+        let pins = world.auditor.audit(Scope::Kept).unwrap();
+        assert_eq!((protected(&mut world), pins.protected, pins.not_protected), (100, 100, 0));
+        assert_eq!(world.audit().protected, 100);
+    });
+}
+
+/// What an audit costs; printed with `--nocapture`.
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink; takes seconds"]
+fn an_audit_of_many_entries_takes_little() {
+    in_namespace(|| {
+        let mut world = World::new(&[("log", 514, ALL)]);
+        let flows = world.pin(50_000, 514).len();
+        let time = |world: &mut World, what: &str| {
+            let begun = clock::now();
+            let pins = world.audit();
+            let took = clock::now().duration_since(begun);
+            println!("{what}: {flows} entries, {} off-table, {took:?}", pins.off_table);
+            took
+        };
+        let nothing = time(&mut world, "nothing to do");
+        world.change("syn-only", &[("log", 514, DRAINED)]);
+        time(&mut world, "a third is moved");
+        time(&mut world, "again");
+        assert!(nothing.as_secs() < 2, "{nothing:?}");
+    });
+}

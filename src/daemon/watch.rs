@@ -1,0 +1,89 @@
+//! Looks how full connection tracking is, and chooses the way of packets by it.
+
+use std::{io, path::Path, time::Duration};
+
+use tracing::{error, info, warn};
+
+use super::{Trouble, ways::Ways};
+use crate::{
+    balance::watch::Watch,
+    sys::conntrack::{Fill, fill},
+};
+
+/// Where the kernel says it.
+const PROC: &str = "/proc";
+
+/// It is told when it could not be read for so long.
+const UNREADABLE_FOR: Duration = Duration::from_secs(5);
+
+/// The watch, and what it last said.
+#[derive(Default)]
+pub(super) struct FillWatch {
+    watch: Watch,
+    /// What was said to the kernel; `None` where it has to be said anew.
+    said: Option<bool>,
+    told: bool,
+    /// Since when it cannot be read.
+    unreadable_since: Option<Duration>,
+    unreadable_told: bool,
+    trouble: Trouble,
+}
+
+impl FillWatch {
+    /// Whether it is nearly full. The way of packets is changed accordingly, and a change is told. With steering
+    /// "every-packet" nothing is tracked, so it does not matter.
+    pub(super) fn look(&mut self, now: Duration, ways: &Ways, tracks: bool) -> bool {
+        let nearly_full = match fill(Path::new(PROC)) {
+            Ok(fill) if tracks => {
+                self.unreadable_since = None;
+                let nearly_full = self.watch.look(now, fill.entries, fill.max);
+                self.tell(nearly_full, fill);
+                nearly_full
+            }
+            Ok(_) => false,
+            Err(error) => {
+                self.cannot_read(now, &error);
+                false
+            }
+        };
+        if self.said != Some(nearly_full) {
+            self.said = match ways.lock().set_nearly_full(nearly_full) {
+                Ok(()) => Some(nearly_full),
+                Err(error) => {
+                    self.trouble.with(&error);
+                    None
+                }
+            };
+            if self.said.is_some() {
+                self.trouble.over();
+            }
+        }
+        nearly_full
+    }
+
+    fn tell(&mut self, nearly_full: bool, Fill { entries, max }: Fill) {
+        if nearly_full == self.told {
+            return;
+        }
+        self.told = nearly_full;
+        if nearly_full {
+            error!(
+                entries,
+                max,
+                "connection tracking is nearly full: packets to VIPs go untracked, by the kernel's tables, until there is room. \
+                 Raise net.netfilter.nf_conntrack_max, and net.netfilter.nf_conntrack_buckets with it, at 1 to 4 entries a bucket"
+            );
+        } else {
+            info!(entries, max, "connection tracking has room again: flows are tracked");
+        }
+    }
+
+    /// At a first start the kernel has no connection tracking until the ruleset asks for it.
+    fn cannot_read(&mut self, now: Duration, error: &io::Error) {
+        let since = *self.unreadable_since.get_or_insert(now);
+        if !self.unreadable_told && now.saturating_sub(since) >= UNREADABLE_FOR {
+            self.unreadable_told = true;
+            warn!(%error, "it cannot be read how full connection tracking is (net.netfilter.nf_conntrack_count)");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Reads all flows that connection tracking knows (a dump, in as many answers as it takes), and changes or deletes many of
+//! them: each by the attributes with which the kernel named it, many in one message to the kernel, which says what it
+//! refuses, and of the last one that all is done. A flow that has gone meanwhile is no fault.
+
+use std::{io, net::IpAddr, os::fd::AsRawFd as _};
+
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use super::{
+    CTA_IP_V4_DST, CTA_IP_V4_SRC, CTA_IP_V6_DST, CTA_IP_V6_SRC, CTA_MARK, CTA_MARK_MASK, CTA_PROTO_DST_PORT,
+    CTA_PROTO_ICMP, CTA_PROTO_ICMPV6, CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_TIMEOUT, CTA_TUPLE_IP,
+    CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, Conntrack, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_NEW, PATIENCE, number,
+};
+use crate::{
+    balance::pins::{PROBATION_SECONDS, Phase, Tracked},
+    ids::Mark,
+    packet::{Addresses, ICMP, ICMPV6, L4, Packet, Ports, SCTP, TCP, UDP},
+    sys::netlink::{
+        DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, NLMSG_ERROR, Writer, attribute,
+        attributes, done, dump, kind, messages, netfilter, sequence,
+    },
+};
+
+const IPCTNL_MSG_CT_DELETE: u16 = 1 << 8 | 2;
+const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+/// `enum ip_conntrack_status`.
+const IPS_SEEN_REPLY: u32 = 1 << 1;
+const IPS_ASSURED: u32 = 1 << 2;
+const PROTECTED: u32 = IPS_SEEN_REPLY | IPS_ASSURED;
+/// `enum tcp_conntrack`: FIN_WAIT to CLOSE.
+const TCP_CLOSING: std::ops::RangeInclusive<u8> = 4..=8;
+/// What is refused comes back whole, and a socket's buffer must have room for all of it.
+const REQUESTS_PER_MESSAGE: usize = 64;
+/// Answers of one such message at most.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// A flow, as a dump tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    family: u8,
+    attributes: &'a [u8],
+}
+
+/// What names a flow to the kernel, for longer than a dump's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowName {
+    family: u8,
+    /// Its status, which a change must say whole.
+    status: u32,
+    /// [`NAMED_BY`], as the kernel wrote them.
+    attributes: Vec<u8>,
+}
+
+/// The attributes that tell a flow from all others, also from one with the same addresses and ports that came later.
+const NAMED_BY: [u16; 3] = [CTA_TUPLE_ORIG, CTA_ZONE, CTA_ID];
+
+/// What a flow gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// No entry any more.
+    Delete,
+    /// What is said here; all else stays.
+    Set {
+        /// SEEN_REPLY and ASSURED.
+        protect: bool,
+        /// Its lifetime from now on.
+        seconds: Option<u32>,
+    },
+}
+
+/// What became of many requests.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// Done.
+    pub done: u64,
+    /// There was no such flow any more.
+    pub gone: u64,
+    /// What the kernel refused first.
+    pub refused: Option<io::Error>,
+}
+
+impl Conntrack {
+    /// Hands every flow to `each`; with `bits`, only those that have all of these in their mark.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked, or `each` says so.
+    pub fn dump(
+        &mut self,
+        bits: Option<u32>,
+        mut each: impl FnMut(&Entry<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if let Some(error) = self.missing() {
+            return Err(error);
+        }
+        // The dump goes on while entries are changed, so it has a socket of its own.
+        let socket = netfilter(PATIENCE)?;
+        let mut request = Writer::default();
+        request.message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, 1, [0; 4], |request| {
+            if let Some(bits) = bits {
+                request.value(CTA_MARK, &bits.to_be_bytes());
+                request.value(CTA_MARK_MASK, &bits.to_be_bytes());
+            }
+        });
+        dump(&socket, &request, &mut vec![0; DUMP_BYTES_MAX], |message| {
+            if kind(message) != Some(IPCTNL_MSG_CT_NEW) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            Entry::read(message).map_or(Ok(()), |entry| each(&entry))
+        })
+    }
+
+    /// Does all of this.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told. That it refuses some is in the result, and ends nothing.
+    pub fn change(&mut self, requests: &[(FlowName, Request)]) -> io::Result<Changed> {
+        let mut changed = Changed::default();
+        for requests in requests.chunks(REQUESTS_PER_MESSAGE) {
+            self.change_some(requests, &mut changed)?;
+        }
+        Ok(changed)
+    }
+
+    fn change_some(&mut self, requests: &[(FlowName, Request)], changed: &mut Changed) -> io::Result<()> {
+        if let Some(error) = self.missing() {
+            return Err(error);
+        }
+        self.request.clear();
+        for (n, (flow, request)) in (1..).zip(requests) {
+            self.sequence = self.sequence.wrapping_add(1);
+            let flags = if n == requests.len() { NLM_F_ACK } else { 0 };
+            flow.write(*request, flags, self.sequence, &mut self.request);
+        }
+        let last = self.sequence;
+        send(self.socket.as_raw_fd(), self.request.bytes(), MsgFlags::empty())?;
+        changed.done += requests.len() as u64;
+        let mut answers = vec![0; ANSWER_BYTES_MAX];
+        loop {
+            let bytes = recv(self.socket.as_raw_fd(), &mut answers, MsgFlags::empty())?;
+            for message in messages(&answers[..bytes]).filter(|message| kind(message) == Some(NLMSG_ERROR)) {
+                // Answers to earlier questions may have come too late.
+                let ours = sequence(message)
+                    .is_some_and(|sequence| (last.wrapping_sub(sequence) as usize) < requests.len());
+                match done(message) {
+                    Err(error) if ours => {
+                        changed.done -= 1;
+                        if error.raw_os_error() == Some(libc::ENOENT) {
+                            changed.gone += 1;
+                        } else {
+                            changed.refused.get_or_insert(error);
+                        }
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+                if sequence(message) == Some(last) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+impl FlowName {
+    fn write(&self, request: Request, flags: u16, sequence: u32, to: &mut Writer) {
+        let kind = match request {
+            Request::Delete => IPCTNL_MSG_CT_DELETE,
+            Request::Set { .. } => IPCTNL_MSG_CT_NEW,
+        };
+        to.message(kind, flags, sequence, [self.family, 0, 0, 0], |message| {
+            message.raw(&self.attributes);
+            if let Request::Set { protect, seconds } = request {
+                if protect {
+                    message.value(CTA_STATUS, &(self.status | PROTECTED).to_be_bytes());
+                }
+                if let Some(seconds) = seconds {
+                    message.value(CTA_TIMEOUT, &seconds.to_be_bytes());
+                }
+            }
+        });
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// The flow of a message; `None` for one of no interest, which has no addresses.
+    fn read(message: &'a [u8]) -> Option<Self> {
+        let &family = message.get(HEADER_BYTES)?;
+        let entry = Self { family, attributes: message.get(HEADERS_BYTES..)? };
+        entry.addresses().map(|_| entry)
+    }
+
+    /// Its mark.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        // The kernel leaves out a mark of 0.
+        Mark(self.number(CTA_MARK).unwrap_or(0))
+    }
+
+    /// Where it goes.
+    pub(super) fn to(&self) -> Option<IpAddr> {
+        self.addresses().map(Addresses::destination)
+    }
+
+    /// What names it.
+    #[must_use]
+    pub fn name(&self) -> FlowName {
+        let mut named = Writer::default();
+        for (kind, value) in attributes(self.attributes) {
+            if NAMED_BY.contains(&kind) {
+                named.value(kind, value);
+            }
+        }
+        let status = self.number(CTA_STATUS).unwrap_or(0);
+        FlowName { family: self.family, status, attributes: named.bytes().to_owned() }
+    }
+
+    /// All that matters of it; `None` of what no packet is known of.
+    #[must_use]
+    pub fn tracked(&self) -> Option<Tracked> {
+        let transport = attribute(attribute(self.attributes, CTA_TUPLE_ORIG)?, CTA_TUPLE_PROTO)?;
+        let &[protocol, ..] = attribute(transport, CTA_PROTO_NUM)? else { return None };
+        let two = |of| attribute(transport, of)?.first_chunk().copied().map(u16::from_be_bytes);
+        let ports = || Some(Ports { src: two(CTA_PROTO_SRC_PORT)?, dst: two(CTA_PROTO_DST_PORT)? });
+        let l4 = match protocol {
+            TCP => L4::Tcp { ports: ports()?, syn: false },
+            UDP => L4::Udp(ports()?),
+            SCTP => L4::Sctp(ports()?),
+            ICMP => L4::Echo { id: two(CTA_PROTO_ICMP[0])? },
+            ICMPV6 => L4::Echo { id: two(CTA_PROTO_ICMPV6[0])? },
+            _ => L4::Other,
+        };
+        Some(Tracked {
+            packet: Packet { addresses: self.addresses()?, protocol, l4, quoted: false },
+            mark: self.mark(),
+            // The kernel does not say it of a flow that is offloaded.
+            left_seconds: self.number(CTA_TIMEOUT).unwrap_or(PROBATION_SECONDS),
+            protected: self.number(CTA_STATUS).unwrap_or(0) & PROTECTED == PROTECTED,
+            phase: (protocol == TCP).then(|| self.phase()),
+        })
+    }
+
+    fn phase(&self) -> Phase {
+        let of_tcp =
+            attribute(self.attributes, CTA_PROTOINFO).and_then(|of| attribute(of, CTA_PROTOINFO_TCP));
+        let state = of_tcp.and_then(|of| attribute(of, CTA_PROTOINFO_TCP_STATE)?.first());
+        if state.is_some_and(|state| TCP_CLOSING.contains(state)) { Phase::Closing } else { Phase::Open }
+    }
+
+    fn number(&self, of: u16) -> Option<u32> {
+        number(self.attributes, of).map(u32::from_be_bytes)
+    }
+
+    fn addresses(&self) -> Option<Addresses> {
+        let addresses = attribute(attribute(self.attributes, CTA_TUPLE_ORIG)?, CTA_TUPLE_IP)?;
+        let four = |of| Some(IpAddr::from(*attribute(addresses, of)?.first_chunk::<4>()?));
+        let six = |of| Some(IpAddr::from(*attribute(addresses, of)?.first_chunk::<16>()?));
+        let src = four(CTA_IP_V4_SRC).or_else(|| six(CTA_IP_V6_SRC))?;
+        let dst = four(CTA_IP_V4_DST).or_else(|| six(CTA_IP_V6_DST))?;
+        Addresses::new(src, dst)
+    }
+}
+
+#[cfg(test)]
+mod tests;

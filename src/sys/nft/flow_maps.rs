@@ -1,0 +1,439 @@
+//! Reads and writes the maps whose keys are flows: `off_table` and `off_closing` (`balance/pins.rs`), and `pending`, which is
+//! only read and weeded.
+//!
+//! Packets change these maps as well: they renew elements, move them from one to the other, and what is not renewed expires.
+//! So what was read a moment ago may be gone. A transaction that deletes what is not there fails wholly; the map is then read
+//! anew, and what is left is tried again. What was read may also lack an element that was moved meanwhile; the next audit
+//! finds it.
+//!
+//! | map                        | key, each field padded to 4 bytes                             |
+//! |----------------------------|---------------------------------------------------------------|
+//! | `off_table`, `off_closing` | source . destination . protocol . source port . dest. port    |
+//! | `pending`                  | source . source port . destination . destination port         |
+
+use std::{io, net::IpAddr};
+
+use super::{
+    NftError,
+    elements::value,
+    messages::{
+        NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFTA_DATA_VALUE, NFTA_LIST_ELEM, NFTA_SET_ELEM_DATA,
+        NFTA_SET_ELEM_EXPIRATION, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET,
+        NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_TIMEOUT,
+    },
+    reader::{Reader, is_missing},
+    transaction::Transaction,
+};
+use crate::{
+    balance::pins::{Flow, Held, OffTable},
+    ids::Mark,
+    packet::{Addresses, Ports, TCP},
+    plan::elements::TABLE,
+    sys::netlink::{NLM_F_CREATE, Writer, attribute},
+};
+
+/// So many elements are changed at once: few enough that nobody has to wait long for it.
+const PER_TRANSACTION: usize = 1000;
+/// All elements of a message are in one attribute of 65531 bytes at most, and none takes more than 128.
+const PER_MESSAGE: usize = 500;
+/// How often what is to be deleted is looked up again.
+const TRIES: usize = 4;
+/// A map for one family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Map {
+    kind: Kind,
+    six: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    OffTable,
+    OffClosing,
+    Pending,
+}
+
+/// What the off-table maps hold.
+///
+/// # Errors
+/// When they cannot be read. Maps that are not there hold nothing.
+pub fn off_table() -> Result<OffTable, NftError> {
+    let mut all = OffTable::default();
+    // One that is in both is moved just now, and its client has sent something.
+    for kind in [Kind::OffClosing, Kind::OffTable] {
+        for map in kind.both() {
+            for (flow, mark, left_seconds) in map.read()? {
+                all.insert(flow, Held { mark, closing: kind == Kind::OffClosing, left_seconds });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The SYNs that were answered and not yet confirmed, with their marks.
+///
+/// # Errors
+/// As [`off_table`].
+pub fn pending() -> Result<Vec<(Flow, Mark)>, NftError> {
+    let mut all = Vec::new();
+    for map in Kind::Pending.both() {
+        all.extend(map.read()?.into_iter().map(|(flow, mark, _)| (flow, mark)));
+    }
+    Ok(all)
+}
+
+/// Puts flows into their maps, each with the time that it has left. Those of them that are `known` to be there get it anew.
+///
+/// # Errors
+/// The first thing that the kernel refuses; of a map that is full, nothing of a part of the flows is put there.
+pub fn put_off_table(flows: &[(Flow, Held)], known: &OffTable) -> Result<(), NftError> {
+    for kind in [Kind::OffTable, Kind::OffClosing] {
+        for map in kind.both() {
+            let here = |(flow, held): &&(Flow, Held)| {
+                is_six(flow) == map.six && held.closing == (kind == Kind::OffClosing)
+            };
+            let put: Vec<(Flow, Held)> = flows.iter().filter(here).copied().collect();
+            for put in put.chunks(PER_TRANSACTION) {
+                let there = |(flow, held): &&(Flow, Held)| {
+                    known.get(flow).is_some_and(|known| known.closing == held.closing)
+                };
+                let renew: Vec<Flow> = put.iter().filter(there).map(|(flow, _)| *flow).collect();
+                map.change(renew, put)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes flows out of the off-table maps.
+///
+/// # Errors
+/// The first thing that the kernel refuses.
+pub fn delete_off_table(flows: &[Flow]) -> Result<(), NftError> {
+    delete(&[Kind::OffTable, Kind::OffClosing], flows)
+}
+
+/// Takes flows out of `pending`.
+///
+/// # Errors
+/// The first thing that the kernel refuses.
+pub fn delete_pending(flows: &[Flow]) -> Result<(), NftError> {
+    delete(&[Kind::Pending], flows)
+}
+
+fn delete(kinds: &[Kind], flows: &[Flow]) -> Result<(), NftError> {
+    for map in kinds.iter().flat_map(|kind| kind.both()) {
+        let here: Vec<Flow> = flows.iter().filter(|flow| is_six(flow) == map.six).copied().collect();
+        for flows in here.chunks(PER_TRANSACTION) {
+            // In which of the two it is is not known for sure.
+            let flows = if kinds.len() > 1 { map.present(flows)? } else { flows.to_vec() };
+            map.change(flows, &[])?;
+        }
+    }
+    Ok(())
+}
+
+impl Kind {
+    fn both(self) -> [Map; 2] {
+        [false, true].map(|six| Map { kind: self, six })
+    }
+}
+
+impl Map {
+    fn name(self) -> &'static str {
+        match (self.kind, self.six) {
+            (Kind::OffTable, false) => "off_table4",
+            (Kind::OffTable, true) => "off_table6",
+            (Kind::OffClosing, false) => "off_closing4",
+            (Kind::OffClosing, true) => "off_closing6",
+            (Kind::Pending, false) => "pending4",
+            (Kind::Pending, true) => "pending6",
+        }
+    }
+
+    fn failed(self, error: io::Error) -> NftError {
+        NftError::Set { what: format!("map {}", self.name()), error }
+    }
+
+    /// Flows, marks, and the seconds that they have left.
+    fn read(self) -> Result<Vec<(Flow, Mark, u32)>, NftError> {
+        let all = Reader::open().and_then(|mut reader| {
+            reader.look(|reader| {
+                let (mut all, mut readable) = (Vec::new(), true);
+                reader.dump(self.name(), |element| {
+                    let element = self.element(element);
+                    readable &= element.is_some();
+                    all.extend(element);
+                })?;
+                if readable { Ok(all) } else { Err(io::ErrorKind::InvalidData.into()) }
+            })
+        });
+        all.map_err(|error| self.failed(error))
+    }
+
+    /// Which of these flows it holds.
+    fn present(self, flows: &[Flow]) -> Result<Vec<Flow>, NftError> {
+        let there: std::collections::HashSet<Flow> =
+            self.read()?.into_iter().map(|(flow, ..)| flow).collect();
+        Ok(flows.iter().filter(|flow| there.contains(flow)).copied().collect())
+    }
+
+    /// One transaction: deletes what is there, then puts.
+    fn change(self, mut delete: Vec<Flow>, put: &[(Flow, Held)]) -> Result<(), NftError> {
+        let mut tries = 0;
+        while !delete.is_empty() || !put.is_empty() {
+            match self.transact(&delete, put) {
+                Ok(()) => break,
+                Err(NftError::Netlink { error, .. }) if is_missing(&error) && tries < TRIES => {
+                    delete = self.present(&delete)?;
+                    tries += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn transact(self, delete: &[Flow], put: &[(Flow, Held)]) -> Result<(), NftError> {
+        let delete: Vec<Element> = delete.iter().map(|flow| (*flow, None)).collect();
+        let put: Vec<Element> = put.iter().map(|(flow, held)| (*flow, Some(*held))).collect();
+        let mut transaction = Transaction::new();
+        for (kind, flags, verb, elements) in
+            [(NFT_MSG_DELSETELEM, 0, "without", &delete), (NFT_MSG_NEWSETELEM, NLM_F_CREATE, "with", &put)]
+        {
+            for some in elements.chunks(PER_MESSAGE) {
+                let what = format!("map {} {verb} some flows", self.name());
+                transaction.add(kind, flags, what, |message| self.write(message, some));
+            }
+        }
+        transaction.commit()
+    }
+
+    fn write(self, message: &mut Writer, elements: &[Element]) {
+        message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+        message.text(NFTA_SET_ELEM_LIST_SET, self.name());
+        message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
+            for (flow, held) in elements {
+                list.nested(NFTA_LIST_ELEM, |element| {
+                    element.nested(NFTA_SET_ELEM_KEY, |key| key.value(NFTA_DATA_VALUE, &self.key(flow)));
+                    if let Some(held) = held {
+                        let mark = held.mark.0.to_ne_bytes();
+                        element.nested(NFTA_SET_ELEM_DATA, |data| data.value(NFTA_DATA_VALUE, &mark));
+                        let left_ms = u64::from(held.left_seconds.max(1)) * 1000;
+                        element.value(NFTA_SET_ELEM_TIMEOUT, &left_ms.to_be_bytes());
+                    }
+                });
+            }
+        });
+    }
+
+    fn key(self, flow: &Flow) -> Vec<u8> {
+        let address = |address| match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let (src, dst) = (address(flow.addresses.source()), address(flow.addresses.destination()));
+        let port = |port: u16| {
+            let [high, low] = port.to_be_bytes();
+            [high, low, 0, 0]
+        };
+        let (sport, dport) = (port(flow.ports.src), port(flow.ports.dst));
+        match self.kind {
+            Kind::Pending => [&src[..], &sport, &dst, &dport].concat(),
+            Kind::OffTable | Kind::OffClosing => {
+                [&src[..], &dst, &[flow.protocol, 0, 0, 0], &sport, &dport].concat()
+            }
+        }
+    }
+
+    /// An element as the kernel has it; `None` for one that is none of ours.
+    fn element(self, element: &[u8]) -> Option<(Flow, Mark, u32)> {
+        let flow = self.flow(value(element, NFTA_SET_ELEM_KEY)?)?;
+        let mark = Mark(u32::from_ne_bytes(value(element, NFTA_SET_ELEM_DATA)?.try_into().ok()?));
+        let left_ms = attribute(element, NFTA_SET_ELEM_EXPIRATION).and_then(|left| left.first_chunk());
+        // What was put without a time stays until it is deleted.
+        let left_seconds = left_ms
+            .map_or(u32::MAX, |left| u32::try_from(u64::from_be_bytes(*left) / 1000).unwrap_or(u32::MAX));
+        Some((flow, mark, left_seconds))
+    }
+
+    fn flow(self, mut key: &[u8]) -> Option<Flow> {
+        let six = self.six;
+        let address = |key: &mut &[u8]| {
+            if six {
+                let (address, rest) = key.split_first_chunk::<16>()?;
+                *key = rest;
+                Some(IpAddr::from(*address))
+            } else {
+                let (address, rest) = key.split_first_chunk::<4>()?;
+                *key = rest;
+                Some(IpAddr::from(*address))
+            }
+        };
+        let word = |key: &mut &[u8]| {
+            let (word, rest) = key.split_first_chunk::<4>()?;
+            *key = rest;
+            Some(*word)
+        };
+        let port = |key: &mut &[u8]| word(key).map(|[high, low, ..]| u16::from_be_bytes([high, low]));
+        let key = &mut key;
+        let (src, dst, protocol, sport, dport);
+        match self.kind {
+            Kind::Pending => {
+                (src, sport) = (address(key)?, port(key)?);
+                (dst, dport) = (address(key)?, port(key)?);
+                protocol = TCP;
+            }
+            Kind::OffTable | Kind::OffClosing => {
+                (src, dst) = (address(key)?, address(key)?);
+                [protocol, ..] = word(key)?;
+                (sport, dport) = (port(key)?, port(key)?);
+            }
+        }
+        let addresses = Addresses::new(src, dst)?;
+        key.is_empty().then_some(Flow { addresses, protocol, ports: Ports { src: sport, dst: dport } })
+    }
+}
+
+/// A flow, and what is put, if it is.
+type Element = (Flow, Option<Held>);
+
+fn is_six(flow: &Flow) -> bool {
+    matches!(flow.addresses, Addresses::V6 { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        packet::{Packet, UDP},
+        sys::{clock::wait_for, namespace::in_namespace, nft::nft},
+    };
+    use std::time::Duration;
+
+    const ALL: [Map; 6] = {
+        const fn of(kind: Kind) -> [Map; 2] {
+            [Map { kind, six: false }, Map { kind, six: true }]
+        }
+        let ([a, b], [c, d], [e, f]) = (of(Kind::OffTable), of(Kind::OffClosing), of(Kind::Pending));
+        [a, b, c, d, e, f]
+    };
+
+    fn flow(protocol: u8, six: bool, sport: u16) -> Flow {
+        let (client, vip) = if six { ("2000::1", "1000::2") } else { ("50.0.0.1", "10.0.0.2") };
+        let ports = Ports { src: sport, dst: 80 };
+        Flow::of(&Packet::described(protocol, client.parse().unwrap(), vip.parse().unwrap(), ports).unwrap())
+            .unwrap()
+    }
+
+    #[test]
+    fn a_key_is_read_as_it_was_written() {
+        let key = Map { kind: Kind::OffTable, six: false }.key(&flow(UDP, false, 0x0102));
+        assert_eq!(key, [50, 0, 0, 1, 10, 0, 0, 2, 17, 0, 0, 0, 1, 2, 0, 0, 0, 80, 0, 0]);
+        let key = Map { kind: Kind::Pending, six: false }.key(&flow(TCP, false, 0x0102));
+        assert_eq!(key, [50, 0, 0, 1, 1, 2, 0, 0, 10, 0, 0, 2, 0, 80, 0, 0]);
+        for map in ALL {
+            let flow = flow(TCP, map.six, 40000);
+            let key = map.key(&flow);
+            assert_eq!(map.flow(&key), Some(flow));
+            for cut in 0..key.len() {
+                assert_eq!(map.flow(&key[..cut]), None);
+            }
+            assert_eq!(map.flow(&[&key[..], &[0; 4]].concat()), None);
+        }
+    }
+
+    fn tables(size: u32) {
+        let four = "ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service";
+        let six = four.replace("ipv4", "ipv6");
+        let map = |name, key| {
+            format!("map {name} {{ type {key} : mark; flags dynamic,timeout; timeout 100s; size {size}; }}\n")
+        };
+        let maps = [
+            map("off_table4", four),
+            map("off_table6", &six),
+            map("off_closing4", four),
+            map("off_closing6", &six),
+        ];
+        let pending = "ipv4_addr . inet_service . ipv4_addr . inet_service";
+        let pending = [map("pending4", pending), map("pending6", &pending.replace("ipv4", "ipv6"))];
+        let text = format!("table inet {TABLE} {{\n{}{}}}\n", maps.concat(), pending.concat());
+        nft("a test", &["-f", "-"], Some(&text)).unwrap();
+    }
+
+    fn held(mark: u32, closing: bool, left_seconds: u32) -> Held {
+        Held { mark: Mark(mark), closing, left_seconds }
+    }
+
+    #[test]
+    #[ignore = "needs root and nf_tables"]
+    fn the_kernel_keeps_flows_for_the_time_that_they_have_left() {
+        in_namespace(|| {
+            assert!(off_table().unwrap().is_empty() && pending().unwrap().is_empty(), "no maps hold nothing");
+            tables(65536);
+            let mut all: Vec<(Flow, Held)> = Vec::new();
+            for six in [false, true] {
+                all.extend((0..2500).map(|n| (flow(TCP, six, n), held(0x17, n % 2 == 0, 50))));
+                all.push((flow(UDP, six, 7), held(0x18, false, 3000)));
+                all.push((flow(UDP, six, 8), held(0x18, false, 1)));
+            }
+            put_off_table(&all, &OffTable::default()).unwrap();
+            let read = off_table().unwrap();
+            assert!(read.len() >= 2 * 2501);
+            for (flow, put) in &all {
+                let Some(found) = read.get(flow) else {
+                    assert_eq!(put.left_seconds, 1);
+                    continue;
+                };
+                assert_eq!((found.mark, found.closing), (put.mark, put.closing));
+                assert!(put.left_seconds - found.left_seconds <= 10, "{found:?} {put:?}");
+            }
+            // Others read them as well.
+            let listed = nft("a test", &["list", "map", "inet", TABLE, "off_table6"], None).unwrap();
+            assert!(listed.contains("2000::1 . 1000::2 . udp . 7 . 80"), "{listed}");
+
+            // Who is known gets another time and mark, also one that is gone meanwhile.
+            let expired = || off_table().unwrap().get(&flow(UDP, false, 8)).is_none();
+            wait_for(Duration::from_secs(5), Duration::from_millis(50), || expired().then_some(())).unwrap();
+            let again = [
+                (flow(UDP, false, 7), held(0x19, false, 9000)),
+                (flow(UDP, false, 8), held(0x19, false, 9000)),
+            ];
+            put_off_table(&again, &read).unwrap();
+            let read = off_table().unwrap();
+            for (flow, _) in again {
+                let held = read.get(&flow).unwrap();
+                assert!(held.mark == Mark(0x19) && held.left_seconds > 8900, "{held:?}");
+            }
+            // What is not there is no fault.
+            let some: Vec<Flow> =
+                all[..2502].iter().map(|(flow, _)| *flow).chain([flow(UDP, false, 9)]).collect();
+            delete_off_table(&some).unwrap();
+            let read = off_table().unwrap();
+            assert!(read.iter().all(|(flow, _)| is_six(&flow)));
+            assert_eq!(read.len(), 2501);
+        });
+    }
+
+    #[test]
+    #[ignore = "needs root and nf_tables"]
+    fn a_full_map_is_told_and_pending_is_weeded() {
+        in_namespace(|| {
+            tables(10);
+            let flows =
+                |six| (0..11).map(move |n| (flow(TCP, six, n), held(1, false, 100))).collect::<Vec<_>>();
+            put_off_table(&flows(true)[..10], &OffTable::default()).unwrap();
+            put_off_table(&flows(false), &OffTable::default()).unwrap_err();
+            assert_eq!(off_table().unwrap().len(), 10);
+
+            let text = format!(
+                "add element inet {TABLE} pending4 {{ 50.0.0.1 . 1 . 10.0.0.2 . 80 : 5, 50.0.0.1 . 2 . 10.0.0.2 . 80 : 6 }}\n"
+            );
+            nft("a test", &["-f", "-"], Some(&text)).unwrap();
+            let mut read = pending().unwrap();
+            read.sort_by_key(|(_, mark)| *mark);
+            assert_eq!(read, [(flow(TCP, false, 1), Mark(5)), (flow(TCP, false, 2), Mark(6))]);
+            delete_pending(&[flow(TCP, false, 1), flow(TCP, true, 1), flow(TCP, false, 3)]).unwrap();
+            assert_eq!(pending().unwrap(), [(flow(TCP, false, 2), Mark(6))]);
+        });
+    }
+}
