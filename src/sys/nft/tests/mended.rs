@@ -72,7 +72,7 @@ const BY_HAND: [(&str, &str); 31] = [
     ("add rule inet synrail pinned drop", "chain pinned has "),
     (
         "flush chain inet synrail to_queue; add rule inet synrail to_queue accept",
-        "chain to_queue has 1 rules, not 2",
+        "chain to_queue has 1 rules, not 3",
     ),
     ("flush chain inet synrail store6; add rule inet synrail store6 accept", "chain store6: rule 1 differs"),
     (
