@@ -144,7 +144,7 @@ fn the_long_lifetime_is_for_kept_flows() {
     };
     let rest = |tracked: &Tracked| match forwarding.judge(tracked) {
         Judgement::Move(_, held, _) => (held.closing, held.left_seconds),
-        other => panic!("{other:?}"),
+        other @ (Judgement::Forget | Judgement::Keep(_)) => panic!("{other:?}"),
     };
     assert_eq!(rest(&of(off, 0, 290, Phase::Open)), (false, 290));
     assert_eq!(rest(&of(off, kept(), 290, Phase::Open)), (false, 7430));
@@ -154,7 +154,7 @@ fn the_long_lifetime_is_for_kept_flows() {
 
     let keep = |tracked: &Tracked| match forwarding.judge(tracked) {
         Judgement::Keep(keep) => (keep.protect, keep.seconds),
-        other => panic!("{other:?}"),
+        other @ (Judgement::Forget | Judgement::Move(..)) => panic!("{other:?}"),
     };
     assert_eq!(keep(&of(on, 0, 1, Phase::Open)), (false, None), "a pair of packets earns nothing");
     assert_eq!(keep(&of(on, kept(), 290, Phase::Open)), (true, None));

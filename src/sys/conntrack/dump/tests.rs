@@ -60,7 +60,7 @@ fn an_entry_is_read_whatever_it_holds() {
         match &mut expected.l4 {
             L4::Tcp { syn, .. } => *syn = false,
             L4::Echo { id } => *id = 77,
-            _ => {}
+            L4::Udp(_) | L4::Sctp(_) | L4::Other | L4::LaterFragment => {}
         }
         let tracked =
             Tracked { packet: expected, mark: Mark(0x102), left_seconds: 299, protected: true, phase };
@@ -90,7 +90,11 @@ fn fill(conntrack: &mut Conntrack, flows: u16) {
 
 fn all(conntrack: &mut Conntrack, bits: Option<u32>) -> Vec<(FlowName, Tracked)> {
     let mut all = Vec::new();
-    conntrack.dump(bits, |entry| Ok(all.push((entry.name(), entry.tracked().unwrap())))).unwrap();
+    let each = |entry: &Entry<'_>| {
+        all.push((entry.name(), entry.tracked().unwrap()));
+        Ok(())
+    };
+    conntrack.dump(bits, each).unwrap();
     all
 }
 
