@@ -16,7 +16,7 @@
 balancer_start lb201 lb201.toml
 backends_up lb201 web 1 "$SERVERS"
 servers_up 1 "$SERVERS" "$VIP4:$PORT"
-in_ns lb201 nft 'add table inet fw; add chain inet fw fwd { type filter hook forward priority 10; policy drop; }; add rule inet fw fwd accept'
+in_ns lb201 nft 'add table inet fw; add chain inet fw guard { type filter hook forward priority 10; policy drop; }; add rule inet fw guard accept'
 # A set whose user data, which nft prints it by, names a constant as its key (kind 4).
 cat > foreign.py <<'PYTHON'
 import socket, struct
@@ -41,7 +41,7 @@ balancer_kill lb201
 balancer_start lb201 lb201.toml
 traffic_to connect "$VIP4:$PORT" --connections 20 --concurrency 5 --timeout-ms 20000
 expect_eq "TCP connections, of 20" "$(gojq .opened "$REPLY")" 20
-expect_grep "lbd names the chain that drops" 'WARN.*chain fwd of table inet fw, hook forward' lb201.lbd.log
+expect_grep "lbd names the chain that drops" 'WARN.*chain guard of table inet fw, hook forward' lb201.lbd.log
 change lb201 deactivate --service web s1
 wait_until 60 "lbd has taken over the change" taken_over lb201
 traffic_to connect "$VIP4:$PORT" --connections 20 --concurrency 5 --timeout-ms 20000
