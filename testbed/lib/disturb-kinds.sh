@@ -114,7 +114,7 @@ disturb_cable() {
     HOLD_TIMEOUT_MS=60000 hold # TCP sends again later and later
     cable_out s1
     ip -netns lb201 neigh flush dev eth1
-    unasked 40 # what goes to s1 now cannot be answered
+    flood datagram 800 100 # a fifth of it goes to s1, and cannot
     cable_in s1
     wait_until 60 "s1 answers the balancer" in_ns lb201 busybox ping -c 1 -W 1 192.168.1.1
     new 100

@@ -133,11 +133,8 @@ held_end() {
 }
 # new CONNECTIONS [TIMEOUT_MS]: so many more to NEW, and those that failed to FAILED.
 new() {
-    unasked "$@"
-    NEW=$((NEW + $1)) FAILED=$((FAILED + $(gojq '.failed + .lost' "$REPLY")))
-}
-unasked() { # CONNECTIONS [TIMEOUT_MS]: not counted; REPLY is the report
     connections_begin "new-$((++BEGUN))" connect --connections "$1" --concurrency 20 --messages 1 --timeout-ms "${2:-5000}"
+    NEW=$((NEW + $1)) FAILED=$((FAILED + $(gojq '.failed + .lost' "$REPLY")))
 }
 BEGUN=0
 new_datagrams() { # FLOWS BYTES: flows of one datagram, counted as new ones
