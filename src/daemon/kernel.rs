@@ -232,7 +232,9 @@ impl Kernel {
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();
         let mut elements = wanted.elements.without(&self.own);
+        // The way may be another one since; that is no change of addresses.
         elements.set_way(ways.way());
+        wanted.ruleset.elements.set_way(ways.way());
         if elements == wanted.ruleset.elements {
             return Ok(false);
         }

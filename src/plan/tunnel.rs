@@ -182,6 +182,14 @@ impl Tunnel {
         }
     }
 
+    /// How many bytes a network below leaves, if that is too few for IPv6, and the tunnel's packets go in no fragments: over IPv6.
+    #[must_use]
+    pub fn too_small_for_ipv6(self, underlay_mtu_bytes: u32) -> Option<u32> {
+        let over_ipv6 = matches!(self.ends, Ends::V6 { .. });
+        let room_bytes = underlay_mtu_bytes.saturating_sub(u32::from(overhead(self.wrap, over_ipv6)));
+        (over_ipv6 && room_bytes < IPV6_MTU_BYTES_MIN).then_some(room_bytes)
+    }
+
     /// This tunnel over a network that takes packets of `underlay_mtu_bytes`, and the MTU of its device; `None` where that is
     /// the kernel's to choose, since the network is not known.
     #[must_use]

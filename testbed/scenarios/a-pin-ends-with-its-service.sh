@@ -35,7 +35,7 @@ wait_until 30 "some flows are pinned to s1" some 1 3
 change lb201 apply without-s1.toml
 wait_until 20 "no flow is pinned to s1 when its service no longer has it" none 1
 expect_eq "off-table flows of UDP" "$(lbctl_in lb201 flows --off-table --json | gojq 'map(select(.protocol == "udp")) | length')" 0
-change lb201 apply other.toml
+change lb201 apply --allow-removal other.toml
 wait_until 20 "no flow is pinned to s2 when the VIP belongs to another service" none 2
 wait_until 20 "no flow is pinned to s3" none 3
 wait_until 20 "the flows are pinned to s4" some 4 20

@@ -76,6 +76,6 @@ wait_until 40 "lbd's rules know the VRF" follows
 before_others 'l3mdev-table' || broken "the VRF's rule stands before lbd's"
 connect_all 10
 sed 's/interfaces = .*/interfaces = ["vrf-ext"]/' lb201.toml > vrf.toml
-change lb201 apply "$WORK/vrf.toml" || true
+change lb201 apply --allow-removal "$WORK/vrf.toml" || true
 wait_until 20 "lbd says that a VRF is no interface for packets to VIPs" grep -q 'vrf-ext is a VRF' lb201.lbd.log
 connect_all 10

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::plan::{
     rule_tree::{self, Step},
-    tunnel::Tunnel,
+    tunnel::{IPV6_MTU_BYTES_MIN, Tunnel},
 };
 
 /// What a person should know, though nothing is wrong with it.
@@ -39,6 +39,20 @@ pub enum Note {
         from: u32,
         /// Where they shall.
         to: u32,
+    },
+    /// Linux sends tunnels' packets over IPv6 in no fragments (`ip6_tnl_xmit`), and IPv6 through them promises 1280 bytes.
+    #[error(
+        "the network below {device} takes {underlay_mtu_bytes} bytes: IPv6 packets above {room_bytes} are lost in it; \
+         give that network {} bytes, or the backend an IPv4 address, whose tunnels go in fragments",
+        .underlay_mtu_bytes - .room_bytes + IPV6_MTU_BYTES_MIN
+    )]
+    Ipv6TooLarge {
+        /// The tunnel.
+        device: String,
+        /// What the network below it takes.
+        underlay_mtu_bytes: u32,
+        /// What that leaves.
+        room_bytes: u32,
     },
 }
 

@@ -14,12 +14,11 @@ impl Desired {
     /// The same, as this host needs it; and what a person should know about that.
     pub(super) fn on(&self, now: &RoutingNow) -> Result<(Self, Vec<Note>), DiffError> {
         let mut wanted = self.clone();
-        for device in wanted.devices.values_mut() {
-            device.fit(now);
-        }
+        let small = wanted.devices.values_mut().filter_map(|device| device.fit(now));
+        let mut notes: Vec<Note> = small.collect();
         let kept = self.former.iter().map(|prefix| blackhole(*prefix));
         wanted.routes.extend(kept.filter(|route| now.routes.contains(route)));
-        let Some(entry) = &self.entry else { return Ok((wanted, Vec::new())) };
+        let Some(entry) = &self.entry else { return Ok((wanted, notes)) };
         let devices = entry.devices_on(now)?;
         let catching = now.foreign_rules.iter().filter(|rule| rule.may_catch(entry.mask, &devices));
         let priority = entry.priority.unwrap_or_else(|| {
@@ -30,7 +29,7 @@ impl Desired {
         let moved = entries_now(now)
             .filter(|from| *from != priority)
             .map(|from| Note::EntriesMove { from, to: priority });
-        let notes = moved.into_iter().chain(earlier.map(|rule| Note::EarlierRule(*rule, priority))).collect();
+        notes.extend(moved.into_iter().chain(earlier.map(|rule| Note::EarlierRule(*rule, priority))));
         wanted.rules.extend(rule_tree::entries(entry.mask, priority, devices));
         Ok((wanted, notes))
     }
@@ -71,8 +70,12 @@ fn entries_now(now: &RoutingNow) -> Option<u32> {
 
 impl Device {
     /// Its MTU follows that of the network below. Where that is not known now, the device only keeps IPv6.
-    fn fit(&mut self, now: &RoutingNow) {
+    fn fit(&mut self, now: &RoutingNow) -> Option<Note> {
         let underlay = now.underlay_mtu_bytes.get(&self.tunnel.ends).copied();
+        let small = underlay.and_then(|underlay_mtu_bytes| {
+            let room_bytes = self.tunnel.too_small_for_ipv6(underlay_mtu_bytes)?;
+            Some(Note::Ipv6TooLarge { device: self.name.clone(), underlay_mtu_bytes, room_bytes })
+        });
         (self.tunnel, self.mtu_bytes) = self.tunnel.over(underlay);
         if self.mtu_bytes.is_none()
             && let Some(seen) = now.devices.get(&self.name)
@@ -86,5 +89,6 @@ impl Device {
             self.tunnel.fragment_outer |= kept;
             self.mtu_bytes = (seen.mtu_bytes < IPV6_MTU_BYTES_MIN).then_some(IPV6_MTU_BYTES_MIN);
         }
+        small
     }
 }

@@ -414,6 +414,24 @@ fn a_device_follows_the_network_below_and_keeps_ipv6() {
 }
 
 #[test]
+fn a_tunnel_over_ipv6_that_cannot_keep_its_promise_is_told() {
+    let wanted =
+        desired(&state(DUAL, &["address = \"fd00:0:0:1::1\"", "address = \"192.168.1.2\""])).unwrap();
+    let notes = |underlay: u32| {
+        let of = |device: &Device| (device.tunnel.ends, underlay);
+        let underlay_mtu_bytes = wanted.devices.values().map(of).collect();
+        diff(&RoutingNow { underlay_mtu_bytes, ..RoutingNow::default() }, &wanted).unwrap().notes
+    };
+    assert_eq!(notes(1324), []);
+    let [note] = &notes(1323)[..] else { panic!("{:?}", notes(1323)) };
+    let said = note.to_string();
+    assert!(
+        said.contains("below sr-1 takes 1323 bytes: IPv6 packets above 1279") && said.contains("1324 bytes,"),
+        "{said}"
+    );
+}
+
+#[test]
 fn devices_and_routes_say_which_number_a_path_has() {
     let state = with_tier(every_kind(), &["192.168.1.202"]);
     let mut now = RoutingNow::default();

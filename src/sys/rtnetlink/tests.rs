@@ -257,7 +257,10 @@ fn a_configured_priority_holds_and_what_comes_before_it_is_said() {
             .iter()
             .filter_map(|note| match note {
                 Note::EarlierRule(rule, 700) => Some(rule.priority),
-                Note::ForeignRoute(_) | Note::EarlierRule(..) | Note::EntriesMove { .. } => None,
+                Note::ForeignRoute(_)
+                | Note::EarlierRule(..)
+                | Note::EntriesMove { .. }
+                | Note::Ipv6TooLarge { .. } => None,
             })
             .collect();
         assert_eq!(places, [500, 701], "{told:?}");
