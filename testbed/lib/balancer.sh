@@ -117,7 +117,7 @@ balancer_thaw() { # LB: it goes on
     kill -CONT "${LBD_PID[$1]}"
     wait_until 20 "the kernel asks lbd again" lease_holds "$1" flows
 }
-lease_holds() { in_ns "$1" nft list set inet synrail "lease_$2" | grep -qw expires; } # LB flows|fragments
+lease_holds() { [[ $(in_ns "$1" nft list set inet synrail "lease_$2") == *expires* ]]; } # LB flows|fragments
 lease_over() { ! lease_holds "$@"; }
 lbctl_in() { # LB ARGUMENT...
     local lb=$1

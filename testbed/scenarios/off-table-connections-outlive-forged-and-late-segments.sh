@@ -9,7 +9,7 @@
 
 web_up gre
 off_table() { lbctl_in lb201 flows --off-table --json | gojq length; }
-none_is_of_the_drained() { ! lbctl_in lb201 flows --off-table | grep -qE ' s[12] '; }
+none_is_of_the_drained() { lbctl_in lb201 flows --off-table > flows.txt && ! grep -qE ' s[12] ' flows.txt; }
 captured() { (($(tcpdump -nr syns.pcap 2>/dev/null | wc -l) >= $1)); }
 in_ns "$CLIENT" ethtool -K eth0 tx off > /dev/null # so that the capture has whole checksums
 background "$CLIENT" tcpdump tcpdump -n -i eth0 -s 0 -U -Z root -w "$WORK/syns.pcap" "tcp[13] == 2 and dst port $PORT"
