@@ -53,7 +53,7 @@ all_targets() {
     done
     cp target.lb201 target
 }
-# pins: LB FLOW, where connection tracking has a mark for it
+# pins: LB FLOW, where connection tracking has a mark for it, or a map of off-table flows
 pins() {
     local lb family
     for lb in "${UP[@]}"; do
@@ -63,6 +63,8 @@ pins() {
                 for (i = NF; i > 0; i--) { split($i, word, "="); first[word[1]] = word[2] }
                 print lb, $1 "," first["src"] "," first["sport"]
             }'
+        lbctl_in "$lb" flows --off-table --json |
+            gojq --raw-output --arg lb "$lb" '.[] | "\($lb) \(.protocol),\(.source),\(.source_port)"'
     done
 }
 # costs EVENT BACKEND...: who must have broken then, since these backends were changed; they are watched no more

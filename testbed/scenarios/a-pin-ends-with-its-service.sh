@@ -21,14 +21,21 @@ witness_up lb201
 balancer_start lb201 lb201.toml
 backends_up lb201 web 1 "$SERVERS"
 servers_up 1 "$SERVERS" "$VIP4:$PORT"
+MARK=()
+for n in 1 2 3 4; do
+    MARK[n]=$(lbctl_in lb201 backends --json | gojq --arg name "s$n" 'map(select(.name == $name))[0].mark')
+    [[ ${MARK[n]} =~ ^[0-9]+$ ]] || broken "lbctl backends names no mark of s$n"
+done
 
 hold_start web "$VIP4:$PORT" 30
 background client udp traffic udp --address "$VIP4:$PORT" --source-cidr "$CLIENTS4" --flows 30 --messages 150 \
     --interval-ms 300 --timeout-ms 3000 --json
 udp=$BACKGROUND
 # on SERVER: flows of UDP that go there; the mark's upper bits say how long a flow is known
-on() { in_ns lb201 conntrack --dump --proto udp --mark "$(mark_of "s$1")/0xffff" 2>/dev/null | wc -l; }
-mark_of() { lbctl_in lb201 backends --json | gojq --arg name "$1" 'map(select(.name == $name))[0].mark'; }
+on() {
+    in_ns lb201 conntrack --dump --proto udp --mark "${MARK[$1]}/0xffff" > pinned.txt 2> conntrack.err
+    wc -l < pinned.txt
+}
 some() { (($(on "$1") >= $2)); }
 none() { (($(on "$1") == 0)); }
 wait_until 30 "some flows are pinned to s1" some 1 3

@@ -85,15 +85,16 @@ decided=$(ruleset_counter lb201 by_kernel)
 connect_all 20
 expect_eq "packets that the kernel decided about since" "$(($(ruleset_counter lb201 by_kernel) - decided))" 0
 
-step "lbd is stopped, and its queue runs full"
-kill -STOP "${LBD_PID[lb201]}"
+step "lbd is stopped, and its queue runs full: as when it is too slow, it holds its lease"
+balancer_freeze lb201
+in_ns lb201 nft add element inet synrail lease_flows '{ 0 timeout 300s }'
 forge_syns 9500
 wait "$BACKGROUND"
 expect_ge "packets that wait for lbd" "$(awk '$1 == 20200 { print $3 }' <(in_ns lb201 cat /proc/net/netfilter/nfnetlink_queue))" 8000
 decided=$(ruleset_counter lb201 by_kernel)
 connect_all 20
 expect_ge "packets that the kernel decided about" "$(($(ruleset_counter lb201 by_kernel) - decided))" 40
-kill -CONT "${LBD_PID[lb201]}"
+balancer_thaw lb201
 none_waits() { in_ns lb201 cat /proc/net/netfilter/nfnetlink_queue | awk '$3 > 0 { exit 1 }'; }
 wait_until 60 "lbd has answered all that waited" none_waits
 connect_all 20
