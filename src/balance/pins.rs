@@ -164,8 +164,9 @@ pub struct WithOffTable<'a> {
 }
 
 impl Pins for WithOffTable<'_> {
+    /// About the flow that is in place, also where a SYN asks: of the packet tracer.
     fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>> {
-        match self.off_table.held(packet) {
+        match Flow::of(packet).and_then(|flow| self.off_table.get(&flow)) {
             Some(held) => Ok(Some(Pin { mark: held.mark, left_seconds: Some(held.left_seconds) })),
             None => self.pins.mark_of(packet),
         }

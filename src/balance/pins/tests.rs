@@ -187,6 +187,19 @@ fn a_packet_amid_an_off_table_flow_follows_it() {
     assert_eq!(to(&syn), None, "the kernel knows what a SYN means");
     assert_eq!(to(&Packet { quoted: true, ..syn }), Some(0), "an ICMP error about it");
     assert_eq!(to(&Packet { l4: L4::LaterFragment, ..off }), None);
+    struct Nothing;
+    impl Pins for Nothing {
+        fn mark_of(&mut self, _: &Packet) -> io::Result<Option<Pin>> {
+            Ok(None)
+        }
+        fn pin(&mut self, _: &Packet, _: Mark, _: MarkMask, _: u32) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut pins = WithOffTable { off_table: &table, pins: &mut Nothing };
+    let found = pins.mark_of(&syn).unwrap().map(|pin| pin.mark);
+    assert_eq!(found, Some(held.mark), "a probe asks what is in place, with a SYN");
+    assert_eq!(pins.mark_of(&on).unwrap(), None);
     let gone: OffTable = [(Flow::of(&off).unwrap(), Held { mark: mark(9), ..held })].into_iter().collect();
     assert_eq!(gone.pinned(&forwarding, &off), None, "no such target is in use");
 }
