@@ -150,7 +150,7 @@ pub(super) struct PinsView {
 
 /// What a full table of connections means, and what to do.
 pub(super) const NEARLY_FULL: &str = "NEARLY FULL: packets to VIPs go untracked, by the kernel's tables; \
-     raise net.netfilter.nf_conntrack_max, and nf_conntrack_buckets to a quarter of it or more";
+     raise net.netfilter.nf_conntrack_max, and nf_conntrack_buckets with it, at 1 to 4 entries a bucket";
 
 impl PinsView {
     pub(super) fn read(region: &mut Region) -> Result<Self, CtlError> {

@@ -17,6 +17,7 @@ const LOOSE: &str = "net/netfilter/nf_conntrack_tcp_loose";
 const REFLECT: [&str; 2] = ["net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect"];
 const RP_FILTER_ALL: &str = "net/ipv4/conf/all/rp_filter";
 const CONNTRACK: [&str; 2] = ["net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"];
+const CONNTRACK_BUCKETS: &str = "net/netfilter/nf_conntrack_buckets";
 
 /// The settings that [`judge`] asks for: paths below `/proc/sys`.
 #[must_use]
@@ -128,8 +129,8 @@ fn connection_tracking(balancer: &Balancer, snapshot: &Snapshot) -> Vec<Finding>
     let full = full.map(|(_, max)| {
         let value = format!("{max}, and {CONNTRACK_TENTHS} tenths or more of that are in use");
         let advice = format!(
-            "the kernel drops packets that it has no room to track: sysctl -w {}={}, and its hash table to an eighth of that \
-             or more (/sys/module/nf_conntrack/parameters/hashsize)",
+            "packets to VIPs go untracked meanwhile, others that find no room are dropped: sysctl -w {}={}, and \
+             {CONNTRACK_BUCKETS} with it, at 1 to 4 entries a bucket",
             CONNTRACK[1],
             max * 4
         );

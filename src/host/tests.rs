@@ -114,6 +114,10 @@ fn settings_that_stop_packets_are_found_with_the_command_that_mends_them() {
     let full = with(&[("net/netfilter/nf_conntrack_count", 900)]);
     assert_eq!(full, with(&[("net/netfilter/nf_conntrack_count", 1000)]), "no number that changes by itself");
     assert!(full[0].starts_with("warning net.netfilter.nf_conntrack_max: 1000, and 9 tenths"), "{full:?}");
+    let mut host = well();
+    host.settings.insert("net/netfilter/nf_conntrack_count".to_owned(), 900);
+    let advice = &judge(&state(|file| file), &host)[0].advice;
+    assert!(advice.ends_with("nf_conntrack_buckets with it, at 1 to 4 entries a bucket"), "{advice}");
     assert_eq!(with(&[("net/netfilter/nf_conntrack_count", 899)]), [""; 0]);
 }
 

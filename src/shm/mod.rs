@@ -69,7 +69,9 @@ pub enum RegionError {
     NotARegion,
     /// Made by another version of this program.
     #[error(
-        "its layout is version {found}, this program knows version {known}; make it anew with `lbctl clean` and `lbctl apply FILE`"
+        "its layout is version {found}, this program knows version {known}; make it anew with `lbctl clean` and `lbctl apply FILE`. \
+         Both forget what lbctl has deactivated. To keep it, note it before with `lbctl show` of the version that made the \
+         region, and deactivate it again, or set `active = false` in FILE"
     )]
     ForeignVersion {
         /// The region's.

@@ -336,11 +336,7 @@ address = "192.168.1.1"
         // The live slot is the second, described at 192: its offset first.
         let content = usize::try_from(u64::from_ne_bytes(good[192..200].try_into().unwrap())).unwrap();
         let cases: [(&str, Vec<u8>, &str); 11] = [
-            (
-                "another layout version",
-                changed(8, &1u32.to_ne_bytes()),
-                "its layout is version 1, this program knows version 4",
-            ),
+            ("another layout version", changed(8, &1u32.to_ne_bytes()), "forget what lbctl has deactivated"),
             ("another byte order", changed(12, &0x0403_0201u32.to_ne_bytes()), "another byte order"),
             ("another program's file", changed(0, b"PostgreS"), "it is no region of synrail"),
             ("a header with a changed size", changed(16, &[1]), "it is corrupt: its header"),

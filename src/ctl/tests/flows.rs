@@ -67,7 +67,8 @@ fn what_lbd_found_of_flows_is_shown() {
     }
     for command in ["show", "stats"] {
         let text = lb.done(command);
-        for part in ["3 had NO ROOM", "4 more NOT", "NEARLY FULL", "nf_conntrack_max", "nf_conntrack_buckets"]
+        for part in
+            ["3 had NO ROOM", "4 more NOT", "NEARLY FULL", "nf_conntrack_max", "1 to 4 entries a bucket"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }

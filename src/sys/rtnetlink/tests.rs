@@ -1,6 +1,12 @@
 //! Against the kernel that runs. Run as root: `cargo test sys::rtnetlink -- --ignored`.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::RefCell,
+    net::{Ipv4Addr, Ipv6Addr},
+    rc::Rc,
+};
+
+use tun_tap::{Iface, Mode};
 
 use super::*;
 use crate::{
@@ -161,6 +167,89 @@ fn the_network_below_a_tunnel_is_that_of_its_route() {
         assert_eq!(seen()[&asked[0].0], 1280);
         assert_eq!(seen()[&asked[2].0], 1280);
     });
+}
+
+/// An ICMP error says, for a while, that a way takes less. The MTU that the operator gave the route is asked for all the same.
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn what_an_icmp_error_says_of_a_way_hides_no_mtu_of_its_route() {
+    in_namespace(|| {
+        let under = Iface::without_packet_info("under", Mode::Tun).unwrap();
+        shell(
+            "ip link set under mtu 1400 up; ip tuntap add dev other mode tun; ip link set other up
+             ip addr add 192.168.1.201/24 dev under; ip -6 addr add fd00::201/64 dev under nodad
+             ip route add 192.168.9.0/24 dev under mtu 1350; ip -6 route add fd00:9::/64 dev under mtu 1350
+             ip route add 192.168.7.0/24 mtu 1340 nexthop dev under nexthop dev other",
+        );
+        let asked = [
+            ("192.168.1.201", "192.168.9.1", 1350),
+            ("fd00::201", "fd00:9::1", 1350),
+            ("192.168.1.201", "192.168.7.1", 1340),
+            ("192.168.1.201", "192.168.1.1", 1400),
+            ("fd00::201", "fd00::1", 1400),
+        ]
+        .map(|(local, remote, mtu_bytes)| {
+            (Ends::new(local.parse().unwrap(), remote.parse().unwrap()).unwrap(), remote, mtu_bytes)
+        });
+        let wanted: BTreeMap<_, _> = asked.iter().map(|(ends, _, mtu_bytes)| (*ends, *mtu_bytes)).collect();
+        let mut desired = Desired::default();
+        for (number, (ends, ..)) in asked.iter().enumerate() {
+            let name = format!("sr-{}", number + 1);
+            let tunnel = Tunnel { wrap: Wrap::Gre, ends: *ends, fragment_outer: false };
+            let device =
+                Device { name: name.clone(), tunnel, mtu_bytes: None, alias: String::new(), inbound: false };
+            desired.devices.insert(name, device);
+        }
+        let mut routing = Routing::open().unwrap();
+        let mut seen = || routing.current(&desired).unwrap().underlay_mtu_bytes;
+        assert_eq!(seen(), wanted);
+        for (ends, remote, _) in asked {
+            let packet = too_big(ends, 1290);
+            assert_eq!(under.send(&packet).unwrap(), packet.len());
+            shell(&format!(
+                "timeout 5 sh -c 'until ip route get {remote} | grep -q \"mtu 1290\"; do sleep 0.05; done'"
+            ));
+        }
+        assert_eq!(seen(), wanted);
+    });
+}
+
+/// "Too big", from the other end, about an echo reply that this host seems to have sent there.
+fn too_big(ends: Ends, mtu_bytes: u16) -> Vec<u8> {
+    let mtu = mtu_bytes.to_be_bytes();
+    match ends {
+        Ends::V4 { local, remote } => {
+            let header = |from: Ipv4Addr, to: Ipv4Addr, payload_bytes: u8| {
+                let fixed = [0x45, 0, 0, 20 + payload_bytes, 0, 0, 0x40, 0, 64, 1, 0, 0];
+                let mut header = [&fixed[..], &from.octets(), &to.octets()].concat();
+                let sum = checksum(&header);
+                header[10..12].copy_from_slice(&sum);
+                header
+            };
+            let mut error = [&[3, 4, 0, 0, 0, 0][..], &mtu, &header(local, remote, 8), &[0; 8]].concat();
+            let sum = checksum(&error);
+            error[2..4].copy_from_slice(&sum);
+            [header(remote, local, 36), error].concat()
+        }
+        Ends::V6 { local, remote } => {
+            let header = |from: Ipv6Addr, to: Ipv6Addr, payload_bytes: u8| {
+                [&[0x60, 0, 0, 0, 0, payload_bytes, 58, 64][..], &from.octets(), &to.octets()].concat()
+            };
+            let quoted = [header(local, remote, 8), vec![129, 0, 0, 0, 0, 0, 0, 0]].concat();
+            let mut error = [&[2, 0, 0, 0, 0, 0][..], &mtu, &quoted].concat();
+            let pseudo = [&remote.octets()[..], &local.octets(), &[0, 0, 0, 56, 0, 0, 0, 58]].concat();
+            let sum = checksum(&[&pseudo[..], &error].concat());
+            error[2..4].copy_from_slice(&sum);
+            [header(remote, local, 56), error].concat()
+        }
+    }
+}
+
+/// Of an even number of bytes (RFC 1071).
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let sum: u32 = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (!u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()).to_be_bytes()
 }
 
 /// Two networks of TUN devices: packets to VIPs come in by eth2, a direct backend is behind eth1. The routing for that.

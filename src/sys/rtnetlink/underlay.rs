@@ -1,7 +1,8 @@
 //! How large packets may be on the way to a tunnel's other end, as far as this host knows.
 //!
 //! The MTU of the device by which the route leads, or of the route where an operator gave it one. What the kernel has learned by
-//! ICMP errors for a while is left to the kernel: anybody may have sent them.
+//! ICMP errors for a while is left to the kernel: anybody may have sent them. While it knows such a value, its answer about a way
+//! has that one in place of the operator's; so the route itself is asked for then, as it was configured.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,7 @@ use rtnetlink::{
     packet_core::{NLM_F_REQUEST, NetlinkMessage},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric},
     },
 };
 
@@ -30,20 +31,32 @@ pub(super) async fn mtu_bytes(
 ) -> io::Result<BTreeMap<Ends, u32>> {
     let mut known = BTreeMap::new();
     for &ends in ends {
-        let Some(way) = ask(ends) else { continue };
-        let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(way));
-        message.header.flags = NLM_F_REQUEST;
-        // A refusal says that no route leads there now.
-        let answer = request(handle, message)?.next().await.map(inner);
-        if let Some(Ok(Some(RouteNetlinkMessage::NewRoute(route)))) = answer {
-            known.extend(mtu_of(&route, devices).map(|mtu_bytes| (ends, mtu_bytes)));
+        let Some(question) = question(ends) else { continue };
+        let Some(mut way) = ask(handle, question.clone()).await?.map(|route| Way::of(&route)) else {
+            continue;
+        };
+        if way.is_learned {
+            let mut configured = question;
+            configured.header.flags = RouteFlags::FibMatch;
+            // By which of several next hops packets go, the first answer has said.
+            way.mtu_bytes = ask(handle, configured).await?.and_then(|route| Way::of(&route).mtu_bytes);
         }
+        known.extend(way.least(devices).map(|mtu_bytes| (ends, mtu_bytes)));
     }
     Ok(known)
 }
 
+/// The kernel's answer; `None` if it refuses, since no route leads there now.
+async fn ask(handle: &mut Handle, question: RouteMessage) -> io::Result<Option<RouteMessage>> {
+    let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question));
+    message.header.flags = NLM_F_REQUEST;
+    let answer = request(handle, message)?.next().await.map(inner);
+    let Some(Ok(Some(RouteNetlinkMessage::NewRoute(route)))) = answer else { return Ok(None) };
+    Ok(Some(route))
+}
+
 /// The question for the way; none for an entrance, which has no other end.
-fn ask(ends: Ends) -> Option<RouteMessage> {
+fn question(ends: Ends) -> Option<RouteMessage> {
     let (family, bits, local, remote) = match ends {
         Ends::V4 { local, remote } => (AddressFamily::Inet, 32, IpAddr::V4(local), IpAddr::V4(remote)),
         Ends::V6 { local, remote } => (AddressFamily::Inet6, 128, IpAddr::V6(local), IpAddr::V6(remote)),
@@ -57,21 +70,38 @@ fn ask(ends: Ends) -> Option<RouteMessage> {
     (!remote.is_unspecified()).then_some(message)
 }
 
-fn mtu_of(route: &RouteMessage, devices: &BTreeMap<u32, u32>) -> Option<u32> {
-    let (mut device, mut of_route, mut learned) = (None, None, false);
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => device = devices.get(index).copied(),
-            RouteAttribute::Metrics(metrics) => {
-                of_route = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu_bytes) => Some(*mtu_bytes),
-                    _ => None,
-                });
+/// What an answer says of the way.
+#[derive(Default)]
+struct Way {
+    /// The number of the device by which it leads.
+    device: Option<u32>,
+    /// The MTU among the route's metrics.
+    mtu_bytes: Option<u32>,
+    /// Whether the answer holds for a while only, so that its MTU may have come by an ICMP error.
+    is_learned: bool,
+}
+
+impl Way {
+    fn of(route: &RouteMessage) -> Self {
+        let mut way = Self::default();
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => way.device = Some(*index),
+                RouteAttribute::Metrics(metrics) => {
+                    way.mtu_bytes = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu_bytes) => Some(*mtu_bytes),
+                        _ => None,
+                    });
+                }
+                RouteAttribute::CacheInfo(cache) => way.is_learned = cache.expires != 0,
+                _ => {}
             }
-            RouteAttribute::CacheInfo(cache) => learned = cache.expires != 0,
-            _ => {}
         }
+        way
     }
-    let device = device?;
-    Some(of_route.filter(|_| !learned).map_or(device, |of_route| of_route.min(device)))
+
+    fn least(&self, devices: &BTreeMap<u32, u32>) -> Option<u32> {
+        let device = *devices.get(&self.device?)?;
+        Some(self.mtu_bytes.map_or(device, |mtu_bytes| mtu_bytes.min(device)))
+    }
 }
