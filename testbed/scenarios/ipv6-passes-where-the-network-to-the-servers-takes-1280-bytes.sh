@@ -54,5 +54,5 @@ wait_until 40 "the tunnels have grown with the underlay" grown
 underlay_takes 1300
 shrunk() { [[ $(mtus) == "1280 1280 1280 1280 1280" ]]; }
 wait_until 40 "the tunnels have shrunk with the underlay" shrunk
-expect_grep "lbd says so" 'they are mended.*(MTU 1280|in fragments)|(MTU 1280|in fragments).*they are mended' lb201.lbd.log
+expect_grep "lbd says so" 'they are mended.*device sr-1' lb201.lbd.log
 uploads 1300
