@@ -176,7 +176,7 @@ impl Auditor {
         let read = flow_maps::off_table()?;
         if forwarding.steering() == Steering::EveryPacket {
             let all: Vec<Flow> = read.iter().map(|(flow, _)| flow).collect();
-            self.steps(&forwarding, &all, |_, _, some| Ok(flow_maps::delete_off_table(some)?))?;
+            self.steps(&forwarding, &all, |_, _, some| Ok(flow_maps::delete_off_table(some, &read)?))?;
             self.settle(&forwarding, OffTable::default())?;
             return Ok(Done::default());
         }
@@ -206,7 +206,7 @@ impl Auditor {
         let mut copy = known.clone();
         copy.extend(back.iter().copied().chain(plan.moves.iter().map(|(_, flow, held)| (*flow, *held))));
         self.know(copy.clone());
-        self.steps(&forwarding, &leave, |_, _, some| Ok(flow_maps::delete_off_table(some)?))?;
+        self.steps(&forwarding, &leave, |_, _, some| Ok(flow_maps::delete_off_table(some, &read)?))?;
         self.steps(&forwarding, &back, |_, ways, some| {
             flow_maps::put_off_table(some, &known)?;
             Ok(ways.set_off_table(true)?)
