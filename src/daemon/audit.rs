@@ -62,7 +62,7 @@ pub(super) struct Auditor {
     conntrack: Conntrack,
     /// When [`Shared::off_table`] was made.
     seen: Option<Instant>,
-    /// Since the start: off-table flows that had no room in their map.
+    /// Off-table flows that had no room in their map at the last audit of all entries.
     no_room: u64,
 }
 
@@ -128,7 +128,9 @@ impl Auditor {
             match self.try_audit(scope) {
                 Ok(done) => {
                     self.tell(scope, &done);
-                    self.no_room += done.no_room as u64;
+                    if scope == Scope::All {
+                        self.no_room = done.no_room as u64;
+                    }
                     return Ok(Pins {
                         off_table: self.shared.off_table.load().len() as u64,
                         no_room: self.no_room,
@@ -406,7 +408,9 @@ fn run(mut auditor: Auditor, changed: &Receiver<()>, shown: &ArcSwap<Mapping>) {
         let begun = now();
         let Some(scope) = cadence.due(begun) else { continue };
         let cpu = clock::thread_cpu();
-        match auditor.audit(scope) {
+        let audited = auditor.audit(scope);
+        let ok = audited.is_ok();
+        match audited {
             Ok(pins) => {
                 trouble.over();
                 // A region that is gone is noticed by who follows it.
@@ -414,7 +418,7 @@ fn run(mut auditor: Auditor, changed: &Receiver<()>, shown: &ArcSwap<Mapping>) {
             }
             Err(error) => trouble.with(&error),
         }
-        cadence.done(begun, now(), clock::thread_cpu().saturating_sub(cpu));
+        cadence.done(begun, now(), clock::thread_cpu().saturating_sub(cpu), ok);
     }
 }
 
