@@ -13,6 +13,7 @@
 //! With `steering = "every-packet"` no flow is pinned; the maps are emptied.
 
 use std::{
+    collections::HashMap,
     path::Path,
     sync::{
         Arc,
@@ -37,6 +38,8 @@ use crate::{
         pins::{Flow, Held, Keep, Limits, OFF_TABLE_FLOWS_MAX, OffTable, Plan, lost},
     },
     config::Steering,
+    ids::Mark,
+    io::Pins as _,
     shm::stats::Pins,
     sys::{
         clock,
@@ -111,9 +114,16 @@ impl Auditor {
         })
     }
 
-    /// Reads what the maps hold from before: packets go by them from the first ruleset on.
+    /// Reads what the maps hold from before: packets go by them from the first ruleset on. Maps with an element that is none
+    /// of ours count as empty: the ruleset makes maps of another kind anew, and the first audit reads them again.
     pub(super) fn take_over(&mut self) -> Result<(), DaemonError> {
-        let held = flow_maps::off_table()?;
+        let held = match flow_maps::off_table() {
+            Err(NftError::Set { what, error }) if error.kind() == std::io::ErrorKind::InvalidData => {
+                warn!(map = what, %error, "off-table flows cannot be taken over");
+                OffTable::default()
+            }
+            read => read?,
+        };
         if !held.is_empty() {
             info!(flows = held.len(), "off-table flows are taken over");
         }
@@ -182,7 +192,7 @@ impl Auditor {
             self.settle(&forwarding, OffTable::default())?;
             return Ok(Done::default());
         }
-        let passed = self.seen.map_or(0, |seen| clock::now().duration_since(seen).as_secs() + 1);
+        let passed = self.seen.map_or(u64::MAX, |seen| clock::now().duration_since(seen).as_secs() + 1);
         let back = lost(&self.shared.off_table.load(), &read, u32::try_from(passed).unwrap_or(u32::MAX));
         let mut plan = self.plan(&forwarding, &read, scope)?;
         let (mut known, mut leave) = (read.clone(), Vec::new());
@@ -195,8 +205,7 @@ impl Auditor {
         // A connection that came later has the same addresses and ports.
         let other = |flow: &Flow, held: &Held| read.get(flow).is_some_and(|known| known.mark != held.mark);
         leave.extend(plan.moves.iter().filter(|(_, flow, held)| other(flow, held)).map(|(_, flow, _)| *flow));
-        let back: Vec<_> =
-            back.into_iter().filter(|(flow, held)| forwarding.is_off_table(*flow, held.mark)).collect();
+        let back = self.still_theirs(&forwarding, back)?;
         let mut done = Done {
             put_back: back.len(),
             no_room: plan.no_room,
@@ -233,6 +242,27 @@ impl Auditor {
         refused(self.conntrack.change(&keep)?.refused)?;
         self.settle(&forwarding, copy)?;
         Ok(done)
+    }
+
+    /// Those whose client's port no newer connection has: that one is tracked, or its SYN is pending, with another mark.
+    fn still_theirs(
+        &mut self,
+        forwarding: &Forwarding,
+        lost: Vec<(Flow, Held)>,
+    ) -> Result<Vec<(Flow, Held)>, Ended> {
+        let mut lost: Vec<_> =
+            lost.into_iter().filter(|(flow, held)| forwarding.is_off_table(*flow, held.mark)).collect();
+        if lost.is_empty() {
+            return Ok(lost);
+        }
+        let mut newer: HashMap<Flow, Mark> = flow_maps::pending()?.into_iter().collect();
+        for (flow, _) in &lost {
+            let pin = flow.packet().map(|packet| self.conntrack.mark_of(&packet)).transpose()?.flatten();
+            newer.extend(pin.map(|pin| (*flow, pin.mark)));
+        }
+        let target = |mark| forwarding.mark_mask().target(mark);
+        lost.retain(|(flow, held)| newer.get(flow).is_none_or(|mark| target(*mark) == target(held.mark)));
+        Ok(lost)
     }
 
     /// Judges all entries of connection tracking.

@@ -8,7 +8,6 @@ use crate::{
     config::Config,
     daemon::kernel::Wanted,
     ids::{Generation, Mark, MarkMask},
-    io::Pins as _,
     packet::{Packet, Ports, UDP},
     plan::elements::Way,
     state::State,
@@ -246,6 +245,48 @@ fn flows_are_placed_before_a_table_is_in_force_that_does_not_name_them() {
         for (packet, mark) in flows.iter().filter(|(_, mark)| *mark == Mark(1)) {
             assert_eq!(world.found(packet), [Some(*mark); 3], "its entry stays until the audit");
         }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn a_new_connection_of_the_same_port_is_not_put_back() {
+    in_namespace(|| {
+        let mut world = World::new(&[("log", 514, ALL)]);
+        let flows = world.pin(100, 514);
+        world.change("syn-only", &[("log", 514, DRAINED)]);
+        world.audit();
+        let forwarding = world.shared.forwarding.load_full();
+        let now_at_s2 = |packet: &Packet| matches!(forwarding.decide(packet), Decision::Steered { mark, .. } if mark == Mark(2));
+        let of_s1 = flows.iter().filter(|(packet, mark)| *mark == Mark(1) && now_at_s2(packet));
+        let of_s1: Vec<Packet> = of_s1.map(|(packet, _)| *packet).collect();
+        let (again, other) = (of_s1[0], of_s1[1]);
+        shell("nft flush map inet synrail off_table4; nft flush map inet synrail off_table6");
+        world.conntrack.pin(&again, Mark(2), MarkMask::DEFAULT, 100).unwrap();
+        // Another thread knows no time of the copy, and puts nothing back by it.
+        let mut restarted = Auditor::open(&world.shared, &world.ways).unwrap();
+        let copy = world.shared.off_table.load_full();
+        restarted.audit(Scope::All).unwrap();
+        assert_eq!(world.found(&other), [None; 3]);
+        world.shared.off_table.store(copy);
+        world.audit();
+        assert!(!world.found(&again).contains(&Some(Mark(1))), "{:?}", world.found(&again));
+        assert_eq!(world.found(&other), [None, Some(Mark(1)), Some(Mark(1))]);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn maps_of_another_kind_do_not_hold_up_the_start() {
+    in_namespace(|| {
+        shell("nft add table inet synrail");
+        shell("nft 'add map inet synrail off_table4 { type ipv4_addr : mark; }'");
+        shell("nft 'add element inet synrail off_table4 { 50.0.0.1 : 1 }'");
+        let state = State::new(&config("syn-only", &[("log", 514, ALL)])).unwrap();
+        let shared = Arc::new(Shared::new(Forwarding::new(&state, Generation(1)).unwrap()));
+        let ways = Arc::<Ways>::default();
+        Auditor::open(&shared, &ways).unwrap().take_over().unwrap();
+        assert!(shared.off_table.load().is_empty() && ways.lock().way() == Way::Tracked);
     });
 }
 
