@@ -40,7 +40,7 @@ use workers::{Opened, Workers};
 
 use crate::{
     balance::Forwarding,
-    config::{self, Config, Steering},
+    config::{self, Config},
     host::{Finding, new_own_vips},
     ids::{Generation, TargetId},
     plan::routing,
@@ -375,8 +375,8 @@ impl Lbd {
 
     /// Chooses the way of packets by how full connection tracking is. Says whether that is to be shown.
     fn watch_conntrack(&mut self, now: Instant) -> bool {
-        let tracks = self.kernel.shared.forwarding.load().steering() == Steering::SynOnly;
-        let nearly_full = self.watch.look(now.duration_since(self.started), &self.kernel.ways, tracks);
+        let Kernel { shared, ways, .. } = &self.kernel;
+        let nearly_full = self.watch.look(now.duration_since(self.started), shared, ways);
         std::mem::replace(&mut self.nearly_full, nearly_full) != nearly_full
     }
 

@@ -189,7 +189,7 @@ impl Auditor {
         if forwarding.steering() == Steering::EveryPacket {
             let all: Vec<Flow> = read.iter().map(|(flow, _)| flow).collect();
             self.steps(&forwarding, &all, |_, _, some| Ok(flow_maps::delete_off_table(some, &read)?))?;
-            self.settle(&forwarding, OffTable::default())?;
+            self.settle(&forwarding, OffTable::default(), scope)?;
             return Ok(Done::default());
         }
         let passed = self.seen.map_or(u64::MAX, |seen| clock::now().duration_since(seen).as_secs() + 1);
@@ -240,7 +240,7 @@ impl Auditor {
         }
         let keep: Vec<_> = plan.keep.into_iter().map(|(name, keep)| (name, request(keep))).collect();
         refused(self.conntrack.change(&keep)?.refused)?;
-        self.settle(&forwarding, copy)?;
+        self.settle(&forwarding, copy, scope)?;
         Ok(done)
     }
 
@@ -341,7 +341,7 @@ impl Auditor {
     }
 
     /// The end of an audit: these are the off-table flows.
-    fn settle(&mut self, forwarding: &Arc<Forwarding>, held: OffTable) -> Result<(), Ended> {
+    fn settle(&mut self, forwarding: &Arc<Forwarding>, held: OffTable, scope: Scope) -> Result<(), Ended> {
         let off_table = !held.is_empty();
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();
@@ -349,6 +349,9 @@ impl Auditor {
             return Err(Ended::Superseded);
         }
         self.know(held);
+        if scope == Scope::All {
+            ways.settled();
+        }
         Ok(ways.set_off_table(off_table)?)
     }
 

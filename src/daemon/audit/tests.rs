@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     balance::Decision,
     config::Config,
-    daemon::kernel::Wanted,
+    daemon::{kernel::Wanted, watch},
     ids::{Generation, Mark, MarkMask},
     packet::{Packet, Ports, UDP},
     plan::elements::Way,
@@ -74,7 +74,7 @@ impl World {
         let mut tables = nft::Tables::default();
         let mut ways = self.ways.lock();
         ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, &mut tables)).unwrap();
-        self.shared.forwarding.store(wanted.forwarding);
+        ways.adopt(&self.shared, &wanted.forwarding);
     }
 
     /// So many flows of each family, pinned where the table places them.
@@ -221,7 +221,10 @@ fn what_was_judged_by_another_table_is_thrown_away() {
             Ok(())
         });
         assert!(matches!(ended, Err(Ended::Superseded)) && steps == 0);
-        assert!(matches!(world.auditor.settle(&old, OffTable::default()), Err(Ended::Superseded)));
+        assert!(matches!(
+            world.auditor.settle(&old, OffTable::default(), Scope::All),
+            Err(Ended::Superseded)
+        ));
         assert_eq!(flow_maps::off_table().unwrap().len() as u64, off_table);
 
         // Where nothing is pinned nothing is kept.
@@ -244,6 +247,30 @@ fn flows_are_placed_before_a_table_is_in_force_that_does_not_name_them() {
         assert_eq!(world.way(), Way::OffTable);
         for (packet, mark) in flows.iter().filter(|(_, mark)| *mark == Mark(1)) {
             assert_eq!(world.found(packet), [Some(*mark); 3], "its entry stays until the audit");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn flows_of_a_new_table_are_placed_when_connection_tracking_is_full_before_their_audit() {
+    in_namespace(|| {
+        let mut world = World::new(&[("log", 514, ALL)]);
+        let flows = world.pin(100, 514);
+        world.audit();
+        for audited in [true, false] {
+            if !audited {
+                world.change("syn-only", &[("log", 514, DRAINED)]);
+                world.auditor.audit(Scope::Kept).unwrap();
+            }
+            watch::turn(&world.shared, &world.ways, true).unwrap();
+            assert_eq!(world.way(), Way::Untracked);
+            for (packet, mark) in flows.iter().filter(|(_, mark)| *mark == Mark(1)) {
+                let [_, held, told] = world.found(packet);
+                let placed = (!audited).then_some(*mark);
+                assert_eq!((held, told), (placed, placed), "{packet:?}");
+            }
+            watch::turn(&world.shared, &world.ways, false).unwrap();
         }
     });
 }
