@@ -532,9 +532,13 @@ impl Lbd {
         }
     }
 
-    /// Ends the workers; the kernel keeps what it has.
+    /// Ends the workers; the kernel keeps what it has, but for the way of packets while connection tracking is nearly full:
+    /// nothing would set that back when there is room again.
     fn end(mut self) {
         self.workers.end(&self.kernel.shared);
+        if let Err(error) = self.kernel.ways.lock().set_nearly_full(false) {
+            warn!(%error, "packets to VIPs go untracked until lbd starts again");
+        }
         self.daemon.pid = 0;
         let _ = self.daemon.write(&mut self.region.mapping());
         info!("ended; the kernel goes on by itself");
