@@ -282,10 +282,11 @@ struct Lbd {
 struct Trouble(String);
 
 impl Trouble {
-    fn with(&mut self, problem: &dyn std::fmt::Display) {
+    /// `effect` is what it means, and what becomes of it.
+    fn with(&mut self, effect: &str, problem: &dyn std::fmt::Display) {
         let message = problem.to_string();
         if self.0 != message {
-            error!(problem = %message, "not all is as it should be; the last good state stays in force");
+            error!(problem = %message, "{effect}");
             self.0 = message;
         }
     }
@@ -404,7 +405,9 @@ impl Lbd {
         match self.adopt_what_is_new(check) {
             Ok(()) if check => self.trouble.over(),
             Ok(()) => {}
-            Err(error) => self.trouble.with(&error),
+            Err(error) => {
+                self.trouble.with("not all is as it should be; the last good state stays in force", &error);
+            }
         }
         if !check {
             return;
@@ -413,7 +416,10 @@ impl Lbd {
         if self.checks.is_multiple_of(CHECKS_PER_REPAIR) {
             match self.repair() {
                 Ok(()) => self.mending.over(),
-                Err(error) => self.mending.with(&error),
+                Err(error) => {
+                    self.mending
+                        .with("not all of the kernel's side can be mended; it is tried again", &error);
+                }
             }
             self.look_at_host();
         }
@@ -422,7 +428,7 @@ impl Lbd {
     /// What differs on the host since the last look is logged.
     fn look_at_host(&mut self) {
         if let Err(error) = self.host.look(&mut self.kernel) {
-            self.mending.with(&error);
+            self.mending.with("the host cannot be looked at; it is tried again", &error);
         }
         self.host.show(&self.region);
     }

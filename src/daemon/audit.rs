@@ -449,7 +449,7 @@ fn run(mut auditor: Auditor, changed: &Receiver<()>, shown: &ArcSwap<Mapping>) {
                 // A region that is gone is noticed by who follows it.
                 let _ = pins.write(&mut shown.load_full());
             }
-            Err(error) => trouble.with(&error),
+            Err(error) => trouble.with("the audit of pins failed; it is tried again", &error),
         }
         cadence.done(begun, now(), clock::thread_cpu().saturating_sub(cpu), ok);
     }

@@ -56,7 +56,8 @@ impl FillWatch {
             self.said = match turn(shared, ways, nearly_full) {
                 Ok(()) => Some(nearly_full),
                 Err(error) => {
-                    self.trouble.with(&error);
+                    self.trouble
+                        .with("the way of packets to VIPs cannot be changed; it is tried again", &error);
                     None
                 }
             };
