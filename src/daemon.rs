@@ -40,7 +40,7 @@ use workers::{Opened, Workers};
 
 use crate::{
     balance::Forwarding,
-    config::{self, Config, Steering},
+    config::{self, Config},
     host::{Finding, new_own_vips},
     ids::{Generation, TargetId},
     plan::routing,
@@ -282,10 +282,11 @@ struct Lbd {
 struct Trouble(String);
 
 impl Trouble {
-    fn with(&mut self, problem: &dyn std::fmt::Display) {
+    /// `effect` is what it means, and what becomes of it.
+    fn with(&mut self, effect: &str, problem: &dyn std::fmt::Display) {
         let message = problem.to_string();
         if self.0 != message {
-            error!(problem = %message, "not all is as it should be; the last good state stays in force");
+            error!(problem = %message, "{effect}");
             self.0 = message;
         }
     }
@@ -375,8 +376,8 @@ impl Lbd {
 
     /// Chooses the way of packets by how full connection tracking is. Says whether that is to be shown.
     fn watch_conntrack(&mut self, now: Instant) -> bool {
-        let tracks = self.kernel.shared.forwarding.load().steering() == Steering::SynOnly;
-        let nearly_full = self.watch.look(now.duration_since(self.started), &self.kernel.ways, tracks);
+        let Kernel { shared, ways, .. } = &self.kernel;
+        let nearly_full = self.watch.look(now.duration_since(self.started), shared, ways);
         std::mem::replace(&mut self.nearly_full, nearly_full) != nearly_full
     }
 
@@ -404,7 +405,9 @@ impl Lbd {
         match self.adopt_what_is_new(check) {
             Ok(()) if check => self.trouble.over(),
             Ok(()) => {}
-            Err(error) => self.trouble.with(&error),
+            Err(error) => {
+                self.trouble.with("not all is as it should be; the last good state stays in force", &error);
+            }
         }
         if !check {
             return;
@@ -413,7 +416,10 @@ impl Lbd {
         if self.checks.is_multiple_of(CHECKS_PER_REPAIR) {
             match self.repair() {
                 Ok(()) => self.mending.over(),
-                Err(error) => self.mending.with(&error),
+                Err(error) => {
+                    self.mending
+                        .with("not all of the kernel's side can be mended; it is tried again", &error);
+                }
             }
             self.look_at_host();
         }
@@ -422,7 +428,7 @@ impl Lbd {
     /// What differs on the host since the last look is logged.
     fn look_at_host(&mut self) {
         if let Err(error) = self.host.look(&mut self.kernel) {
-            self.mending.with(&error);
+            self.mending.with("the host cannot be looked at; it is tried again", &error);
         }
         self.host.show(&self.region);
     }
@@ -532,9 +538,13 @@ impl Lbd {
         }
     }
 
-    /// Ends the workers; the kernel keeps what it has.
+    /// Ends the workers; the kernel keeps what it has, but for the way of packets while connection tracking is nearly full:
+    /// nothing would set that back when there is room again.
     fn end(mut self) {
         self.workers.end(&self.kernel.shared);
+        if let Err(error) = self.kernel.ways.lock().set_nearly_full(false) {
+            warn!(%error, "packets to VIPs go untracked until lbd starts again");
+        }
         self.daemon.pid = 0;
         let _ = self.daemon.write(&mut self.region.mapping());
         info!("ended; the kernel goes on by itself");

@@ -138,7 +138,7 @@ pub(super) fn last(region: &mut Region) -> Result<DaemonView, CtlError> {
 pub(super) struct PinsView {
     /// Flows that stay where they are though the table names another backend.
     pub off_table: u64,
-    /// Such flows that had no room in their map, since lbd started.
+    /// Such flows that had no room in their map, at the last audit of all entries.
     pub no_room: u64,
     /// Flows that connection tracking does not drop for others.
     pub protected: u64,

@@ -13,6 +13,7 @@
 //! With `steering = "every-packet"` no flow is pinned; the maps are emptied.
 
 use std::{
+    collections::HashMap,
     path::Path,
     sync::{
         Arc,
@@ -37,6 +38,8 @@ use crate::{
         pins::{Flow, Held, Keep, Limits, OFF_TABLE_FLOWS_MAX, OffTable, Plan, lost},
     },
     config::Steering,
+    ids::Mark,
+    io::Pins as _,
     shm::stats::Pins,
     sys::{
         clock,
@@ -62,7 +65,7 @@ pub(super) struct Auditor {
     conntrack: Conntrack,
     /// When [`Shared::off_table`] was made.
     seen: Option<Instant>,
-    /// Since the start: off-table flows that had no room in their map.
+    /// Off-table flows that had no room in their map at the last audit of all entries.
     no_room: u64,
 }
 
@@ -111,9 +114,16 @@ impl Auditor {
         })
     }
 
-    /// Reads what the maps hold from before: packets go by them from the first ruleset on.
+    /// Reads what the maps hold from before: packets go by them from the first ruleset on. Maps with an element that is none
+    /// of ours count as empty: the ruleset makes maps of another kind anew, and the first audit reads them again.
     pub(super) fn take_over(&mut self) -> Result<(), DaemonError> {
-        let held = flow_maps::off_table()?;
+        let held = match flow_maps::off_table() {
+            Err(NftError::Set { what, error }) if error.kind() == std::io::ErrorKind::InvalidData => {
+                warn!(map = what, %error, "off-table flows cannot be taken over");
+                OffTable::default()
+            }
+            read => read?,
+        };
         if !held.is_empty() {
             info!(flows = held.len(), "off-table flows are taken over");
         }
@@ -128,7 +138,9 @@ impl Auditor {
             match self.try_audit(scope) {
                 Ok(done) => {
                     self.tell(scope, &done);
-                    self.no_room += done.no_room as u64;
+                    if scope == Scope::All {
+                        self.no_room = done.no_room as u64;
+                    }
                     return Ok(Pins {
                         off_table: self.shared.off_table.load().len() as u64,
                         no_room: self.no_room,
@@ -176,11 +188,11 @@ impl Auditor {
         let read = flow_maps::off_table()?;
         if forwarding.steering() == Steering::EveryPacket {
             let all: Vec<Flow> = read.iter().map(|(flow, _)| flow).collect();
-            self.steps(&forwarding, &all, |_, _, some| Ok(flow_maps::delete_off_table(some)?))?;
-            self.settle(&forwarding, OffTable::default())?;
+            self.steps(&forwarding, &all, |_, _, some| Ok(flow_maps::delete_off_table(some, &read)?))?;
+            self.settle(&forwarding, OffTable::default(), scope)?;
             return Ok(Done::default());
         }
-        let passed = self.seen.map_or(0, |seen| clock::now().duration_since(seen).as_secs() + 1);
+        let passed = self.seen.map_or(u64::MAX, |seen| clock::now().duration_since(seen).as_secs() + 1);
         let back = lost(&self.shared.off_table.load(), &read, u32::try_from(passed).unwrap_or(u32::MAX));
         let mut plan = self.plan(&forwarding, &read, scope)?;
         let (mut known, mut leave) = (read.clone(), Vec::new());
@@ -193,8 +205,7 @@ impl Auditor {
         // A connection that came later has the same addresses and ports.
         let other = |flow: &Flow, held: &Held| read.get(flow).is_some_and(|known| known.mark != held.mark);
         leave.extend(plan.moves.iter().filter(|(_, flow, held)| other(flow, held)).map(|(_, flow, _)| *flow));
-        let back: Vec<_> =
-            back.into_iter().filter(|(flow, held)| forwarding.is_off_table(*flow, held.mark)).collect();
+        let back = self.still_theirs(&forwarding, back)?;
         let mut done = Done {
             put_back: back.len(),
             no_room: plan.no_room,
@@ -206,7 +217,7 @@ impl Auditor {
         let mut copy = known.clone();
         copy.extend(back.iter().copied().chain(plan.moves.iter().map(|(_, flow, held)| (*flow, *held))));
         self.know(copy.clone());
-        self.steps(&forwarding, &leave, |_, _, some| Ok(flow_maps::delete_off_table(some)?))?;
+        self.steps(&forwarding, &leave, |_, _, some| Ok(flow_maps::delete_off_table(some, &read)?))?;
         self.steps(&forwarding, &back, |_, ways, some| {
             flow_maps::put_off_table(some, &known)?;
             Ok(ways.set_off_table(true)?)
@@ -229,8 +240,29 @@ impl Auditor {
         }
         let keep: Vec<_> = plan.keep.into_iter().map(|(name, keep)| (name, request(keep))).collect();
         refused(self.conntrack.change(&keep)?.refused)?;
-        self.settle(&forwarding, copy)?;
+        self.settle(&forwarding, copy, scope)?;
         Ok(done)
+    }
+
+    /// Those whose client's port no newer connection has: that one is tracked, or its SYN is pending, with another mark.
+    fn still_theirs(
+        &mut self,
+        forwarding: &Forwarding,
+        lost: Vec<(Flow, Held)>,
+    ) -> Result<Vec<(Flow, Held)>, Ended> {
+        let mut lost: Vec<_> =
+            lost.into_iter().filter(|(flow, held)| forwarding.is_off_table(*flow, held.mark)).collect();
+        if lost.is_empty() {
+            return Ok(lost);
+        }
+        let mut newer: HashMap<Flow, Mark> = flow_maps::pending()?.into_iter().collect();
+        for (flow, _) in &lost {
+            let pin = flow.packet().map(|packet| self.conntrack.mark_of(&packet)).transpose()?.flatten();
+            newer.extend(pin.map(|pin| (*flow, pin.mark)));
+        }
+        let target = |mark| forwarding.mark_mask().target(mark);
+        lost.retain(|(flow, held)| newer.get(flow).is_none_or(|mark| target(*mark) == target(held.mark)));
+        Ok(lost)
     }
 
     /// Judges all entries of connection tracking.
@@ -309,7 +341,7 @@ impl Auditor {
     }
 
     /// The end of an audit: these are the off-table flows.
-    fn settle(&mut self, forwarding: &Arc<Forwarding>, held: OffTable) -> Result<(), Ended> {
+    fn settle(&mut self, forwarding: &Arc<Forwarding>, held: OffTable, scope: Scope) -> Result<(), Ended> {
         let off_table = !held.is_empty();
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();
@@ -317,6 +349,9 @@ impl Auditor {
             return Err(Ended::Superseded);
         }
         self.know(held);
+        if scope == Scope::All {
+            ways.settled();
+        }
         Ok(ways.set_off_table(off_table)?)
     }
 
@@ -406,15 +441,17 @@ fn run(mut auditor: Auditor, changed: &Receiver<()>, shown: &ArcSwap<Mapping>) {
         let begun = now();
         let Some(scope) = cadence.due(begun) else { continue };
         let cpu = clock::thread_cpu();
-        match auditor.audit(scope) {
+        let audited = auditor.audit(scope);
+        let ok = audited.is_ok();
+        match audited {
             Ok(pins) => {
                 trouble.over();
                 // A region that is gone is noticed by who follows it.
                 let _ = pins.write(&mut shown.load_full());
             }
-            Err(error) => trouble.with(&error),
+            Err(error) => trouble.with("the audit of pins failed; it is tried again", &error),
         }
-        cadence.done(begun, now(), clock::thread_cpu().saturating_sub(cpu));
+        cadence.done(begun, now(), clock::thread_cpu().saturating_sub(cpu), ok);
     }
 }
 

@@ -160,7 +160,7 @@ impl Kernel {
         }
         let tables = &mut self.tables;
         let applied = ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, tables))?;
-        self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
+        ways.adopt(&self.shared, &wanted.forwarding);
         let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::OutOfReach).collect();
         // Before routes go that they lead to.
         let entries_changed = match self.tables.apply(&wanted.ruleset.tables) {
@@ -218,7 +218,7 @@ impl Kernel {
         if let Err(error) = tables {
             error!(%error, "the kernel's copies of the tables of the last good state");
         }
-        self.shared.forwarding.store(Arc::clone(&wanted.forwarding));
+        ways.adopt(&self.shared, &wanted.forwarding);
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
     }
 
@@ -263,9 +263,9 @@ impl Kernel {
     }
 }
 
-/// Packets go by the kernel's tables, so flows that the next ones will not name where they are must be known before these are
-/// in force. That it cannot be holds nothing up.
-fn place_before(shared: &Arc<Shared>, lock: &Arc<Ways>, next: &Forwarding, ways: &mut Chosen) {
+/// Packets are about to go by the kernel's tables of `next`, so flows that these do not name where they are must be known
+/// first. That it cannot be holds nothing up.
+pub(super) fn place_before(shared: &Arc<Shared>, lock: &Arc<Ways>, next: &Forwarding, ways: &mut Chosen) {
     let placed = Auditor::open(shared, lock).and_then(|mut auditor| auditor.place(next, ways));
     if let Err(error) = placed {
         error!(%error, "off-table flows of a new table: they follow it until the next audit");

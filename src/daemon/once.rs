@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     balance::Forwarding,
-    config::Steering,
     ids::Generation,
     plan::kernel_tables,
     shm::stats::{self, Daemon},
@@ -43,8 +42,7 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
             let HostSeen { queue_by, own, .. } = look_at_host(&state)?;
             let mut kernel = Kernel::open(queue_by, own, &shared, None)?;
             Auditor::open(&kernel.shared, &kernel.ways)?.take_over()?;
-            let tracks = state.balancer.steering == Steering::SynOnly;
-            let nearly_full = FillWatch::default().look(Duration::ZERO, &kernel.ways, tracks);
+            let nearly_full = FillWatch::default().look(Duration::ZERO, &kernel.shared, &kernel.ways);
             // A region that is gone is noticed below.
             let _ = stats::set_nearly_full(&mut region.mapping(), nearly_full);
             let left = kernel.put_in_force(&state, generation)?;

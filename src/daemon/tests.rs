@@ -85,6 +85,22 @@ fn what_cannot_be_mended_holds_up_nothing_else() {
 
 #[test]
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn packets_do_not_stay_untracked_when_it_ends() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-ends-{}", std::process::id()).parse().unwrap());
+        let state = State::empty(Config::parse("a test", FILE).unwrap().balancer);
+        let mut lbd = lbd(&name.0, &state);
+        lbd.repair().unwrap();
+        let tracked = lbd.kernel.wanted.as_ref().unwrap().ruleset.clone();
+        lbd.kernel.ways.lock().set_nearly_full(true).unwrap();
+        assert!(!nft::in_force(&tracked).unwrap());
+        lbd.end();
+        assert!(nft::in_force(&tracked).unwrap());
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
 fn the_kernel_is_mended_whatever_is_wrong_with_the_region() {
     in_namespace(|| {
         let name = Name(format!("synrail-spoiled-{}", std::process::id()).parse().unwrap());

@@ -1,13 +1,18 @@
 //! Looks how full connection tracking is, and chooses the way of packets by it.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tracing::{error, info, warn};
 
-use super::{Trouble, ways::Ways};
+use super::{Trouble, kernel::place_before, ways::Ways};
 use crate::{
     balance::watch::Watch,
-    sys::conntrack::{Fill, fill},
+    config::Steering,
+    sys::{
+        conntrack::{Fill, fill},
+        nft::NftError,
+    },
+    worker::Shared,
 };
 
 /// Where the kernel says it.
@@ -32,7 +37,8 @@ pub(super) struct FillWatch {
 impl FillWatch {
     /// Whether it is nearly full. The way of packets is changed accordingly, and a change is told. With steering
     /// "every-packet" nothing is tracked, so it does not matter.
-    pub(super) fn look(&mut self, now: Duration, ways: &Ways, tracks: bool) -> bool {
+    pub(super) fn look(&mut self, now: Duration, shared: &Arc<Shared>, ways: &Arc<Ways>) -> bool {
+        let tracks = shared.forwarding.load().steering() == Steering::SynOnly;
         let nearly_full = match fill(Path::new(PROC)) {
             Ok(fill) if tracks => {
                 self.unreadable_since = None;
@@ -47,10 +53,11 @@ impl FillWatch {
             }
         };
         if self.said != Some(nearly_full) {
-            self.said = match ways.lock().set_nearly_full(nearly_full) {
+            self.said = match turn(shared, ways, nearly_full) {
                 Ok(()) => Some(nearly_full),
                 Err(error) => {
-                    self.trouble.with(&error);
+                    self.trouble
+                        .with("the way of packets to VIPs cannot be changed; it is tried again", &error);
                     None
                 }
             };
@@ -86,4 +93,17 @@ impl FillWatch {
             warn!(%error, "it cannot be read how full connection tracking is (net.netfilter.nf_conntrack_count)");
         }
     }
+}
+
+/// Connection tracking is nearly full, or no more. Where the tables in force have not been audited yet, their off-table flows
+/// are put into the maps before packets go by the kernel's tables.
+///
+/// # Errors
+/// When the way cannot be changed.
+pub(super) fn turn(shared: &Arc<Shared>, ways: &Arc<Ways>, nearly_full: bool) -> Result<(), NftError> {
+    let mut chosen = ways.lock();
+    if nearly_full && chosen.is_unsettled() {
+        place_before(shared, ways, &shared.forwarding.load(), &mut chosen);
+    }
+    chosen.set_nearly_full(nearly_full)
 }

@@ -4,14 +4,16 @@
 //! nearly full (the watch says so), and what is in force. Whoever holds the lock changes the kernel: the loop that adopts a
 //! change, or the audit, for a few milliseconds at a time. So an audit never does what an older table asked for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
+    balance::Forwarding,
     plan::{
         elements::{Elements, Way},
         ruleset::Ruleset,
     },
     sys::nft::{self, NftError},
+    worker::Shared,
 };
 
 /// By which way packets go, under a lock.
@@ -23,6 +25,8 @@ pub(super) struct Ways(Mutex<Chosen>);
 pub(super) struct Chosen {
     off_table: bool,
     nearly_full: bool,
+    /// Other tables are in force than at the last audit of all entries.
+    unsettled: bool,
     /// What the sets hold, once a ruleset is in force.
     in_force: Option<Elements>,
 }
@@ -53,6 +57,22 @@ impl Chosen {
         let done = put(ruleset)?;
         self.in_force = Some(ruleset.elements.clone());
         Ok(done)
+    }
+
+    /// The workers follow these tables from now on.
+    pub(super) fn adopt(&mut self, shared: &Shared, forwarding: &Arc<Forwarding>) {
+        shared.forwarding.store(Arc::clone(forwarding));
+        self.unsettled = true;
+    }
+
+    /// The off-table flows of the tables in force are in their maps.
+    pub(super) fn settled(&mut self) {
+        self.unsettled = false;
+    }
+
+    /// Whether they may be elsewhere as yet.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.unsettled
     }
 
     /// There are off-table flows, or none any more.

@@ -100,7 +100,7 @@ pub fn read_host(memory: &mut impl Memory) -> Result<Tally, RegionError> {
 pub struct Pins {
     /// Flows in the off-table maps.
     pub off_table: u64,
-    /// Off-table flows that had no room there, since the start.
+    /// Off-table flows that had no room there, at the last audit of all entries.
     pub no_room: u64,
     /// Protected entries of connection tracking.
     pub protected: u64,

@@ -69,11 +69,11 @@ impl Cadence {
         (self.next <= now).then_some(Scope::Kept)
     }
 
-    /// An audit has begun and ended then, and took so much of a CPU.
-    pub(super) fn done(&mut self, begun: Duration, ended: Duration, cpu: Duration) {
+    /// An audit has begun and ended then, and took so much of a CPU. One of all entries that failed is still due.
+    pub(super) fn done(&mut self, begun: Duration, ended: Duration, cpu: Duration, ok: bool) {
         if self.due(begun) == Some(Scope::All) {
             self.handshakes_over = self.handshakes_over.filter(|over| *over > begun);
-            self.all = ended + self.all_every;
+            self.all = if ok { ended + self.all_every } else { begun };
         }
         self.next = ended + (SHARE * cpu).clamp(EVERY, EVERY_MAX);
     }
@@ -101,7 +101,7 @@ mod tests {
             }
             let scope = cadence.due(now).unwrap();
             audits.push((now.as_secs(), scope));
-            cadence.done(now, now + takes, takes);
+            cadence.done(now, now + takes, takes, true);
             now += takes;
         }
     }
@@ -121,6 +121,24 @@ mod tests {
         assert!((62..65).contains(&of_all(&then)[2]), "{then:?}");
         cadence.changed(80 * S, 20);
         assert!(of_all(&audits(&mut cadence, 80 * S, 110 * S, MS)).len() >= 5, "UDP lasts for 20 s");
+    }
+
+    #[test]
+    fn an_audit_of_all_entries_that_failed_is_still_due() {
+        let mut cadence = Cadence::new(120);
+        cadence.changed(20 * S, 120);
+        for at in [20 * S, 32 * S] {
+            let mut now = at;
+            for _ in 0..3 {
+                assert_eq!(cadence.due(now), Some(Scope::All), "{now:?}");
+                cadence.done(now, now, MS, false);
+                assert_eq!(cadence.wait(now), EVERY, "a failed one is not tried again at once");
+                now += EVERY;
+            }
+            assert_eq!(cadence.due(now), Some(Scope::All));
+            cadence.done(now, now, MS, true);
+            assert_eq!(cadence.due(now + EVERY), Some(Scope::Kept));
+        }
     }
 
     #[test]

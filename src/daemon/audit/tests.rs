@@ -6,9 +6,8 @@ use super::*;
 use crate::{
     balance::Decision,
     config::Config,
-    daemon::kernel::Wanted,
+    daemon::{kernel::Wanted, watch},
     ids::{Generation, Mark, MarkMask},
-    io::Pins as _,
     packet::{Packet, Ports, UDP},
     plan::elements::Way,
     state::State,
@@ -75,7 +74,7 @@ impl World {
         let mut tables = nft::Tables::default();
         let mut ways = self.ways.lock();
         ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, &mut tables)).unwrap();
-        self.shared.forwarding.store(wanted.forwarding);
+        ways.adopt(&self.shared, &wanted.forwarding);
     }
 
     /// So many flows of each family, pinned where the table places them.
@@ -222,7 +221,10 @@ fn what_was_judged_by_another_table_is_thrown_away() {
             Ok(())
         });
         assert!(matches!(ended, Err(Ended::Superseded)) && steps == 0);
-        assert!(matches!(world.auditor.settle(&old, OffTable::default()), Err(Ended::Superseded)));
+        assert!(matches!(
+            world.auditor.settle(&old, OffTable::default(), Scope::All),
+            Err(Ended::Superseded)
+        ));
         assert_eq!(flow_maps::off_table().unwrap().len() as u64, off_table);
 
         // Where nothing is pinned nothing is kept.
@@ -246,6 +248,72 @@ fn flows_are_placed_before_a_table_is_in_force_that_does_not_name_them() {
         for (packet, mark) in flows.iter().filter(|(_, mark)| *mark == Mark(1)) {
             assert_eq!(world.found(packet), [Some(*mark); 3], "its entry stays until the audit");
         }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn flows_of_a_new_table_are_placed_when_connection_tracking_is_full_before_their_audit() {
+    in_namespace(|| {
+        let mut world = World::new(&[("log", 514, ALL)]);
+        let flows = world.pin(100, 514);
+        world.audit();
+        for audited in [true, false] {
+            if !audited {
+                world.change("syn-only", &[("log", 514, DRAINED)]);
+                world.auditor.audit(Scope::Kept).unwrap();
+            }
+            watch::turn(&world.shared, &world.ways, true).unwrap();
+            assert_eq!(world.way(), Way::Untracked);
+            for (packet, mark) in flows.iter().filter(|(_, mark)| *mark == Mark(1)) {
+                let [_, held, told] = world.found(packet);
+                let placed = (!audited).then_some(*mark);
+                assert_eq!((held, told), (placed, placed), "{packet:?}");
+            }
+            watch::turn(&world.shared, &world.ways, false).unwrap();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn a_new_connection_of_the_same_port_is_not_put_back() {
+    in_namespace(|| {
+        let mut world = World::new(&[("log", 514, ALL)]);
+        let flows = world.pin(100, 514);
+        world.change("syn-only", &[("log", 514, DRAINED)]);
+        world.audit();
+        let forwarding = world.shared.forwarding.load_full();
+        let now_at_s2 = |packet: &Packet| matches!(forwarding.decide(packet), Decision::Steered { mark, .. } if mark == Mark(2));
+        let of_s1 = flows.iter().filter(|(packet, mark)| *mark == Mark(1) && now_at_s2(packet));
+        let of_s1: Vec<Packet> = of_s1.map(|(packet, _)| *packet).collect();
+        let (again, other) = (of_s1[0], of_s1[1]);
+        shell("nft flush map inet synrail off_table4; nft flush map inet synrail off_table6");
+        world.conntrack.pin(&again, Mark(2), MarkMask::DEFAULT, 100).unwrap();
+        // Another thread knows no time of the copy, and puts nothing back by it.
+        let mut restarted = Auditor::open(&world.shared, &world.ways).unwrap();
+        let copy = world.shared.off_table.load_full();
+        restarted.audit(Scope::All).unwrap();
+        assert_eq!(world.found(&other), [None; 3]);
+        world.shared.off_table.store(copy);
+        world.audit();
+        assert!(!world.found(&again).contains(&Some(Mark(1))), "{:?}", world.found(&again));
+        assert_eq!(world.found(&other), [None, Some(Mark(1)), Some(Mark(1))]);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn maps_of_another_kind_do_not_hold_up_the_start() {
+    in_namespace(|| {
+        shell("nft add table inet synrail");
+        shell("nft 'add map inet synrail off_table4 { type ipv4_addr : mark; }'");
+        shell("nft 'add element inet synrail off_table4 { 50.0.0.1 : 1 }'");
+        let state = State::new(&config("syn-only", &[("log", 514, ALL)])).unwrap();
+        let shared = Arc::new(Shared::new(Forwarding::new(&state, Generation(1)).unwrap()));
+        let ways = Arc::<Ways>::default();
+        Auditor::open(&shared, &ways).unwrap().take_over().unwrap();
+        assert!(shared.off_table.load().is_empty() && ways.lock().way() == Way::Tracked);
     });
 }
 

@@ -104,12 +104,31 @@ pub fn put_off_table(flows: &[(Flow, Held)], known: &OffTable) -> Result<(), Nft
     Ok(())
 }
 
-/// Takes flows out of the off-table maps.
+/// Takes flows out of the off-table maps. Each is looked for where it was when the maps were `read`; both maps are read anew
+/// only if it is there no more.
 ///
 /// # Errors
 /// The first thing that the kernel refuses.
-pub fn delete_off_table(flows: &[Flow]) -> Result<(), NftError> {
-    delete(&[Kind::OffTable, Kind::OffClosing], flows)
+pub fn delete_off_table(flows: &[Flow], read: &OffTable) -> Result<(), NftError> {
+    for kind in [Kind::OffTable, Kind::OffClosing] {
+        for map in kind.both() {
+            let closing = |flow: &Flow| read.get(flow).is_some_and(|held| held.closing);
+            let here = |flow: &&Flow| is_six(flow) == map.six && closing(flow) == (kind == Kind::OffClosing);
+            let here: Vec<Flow> = flows.iter().filter(here).copied().collect();
+            for flows in here.chunks(PER_TRANSACTION) {
+                match map.transact(flows, &[]) {
+                    Err(NftError::Netlink { error, .. }) if is_missing(&error) => {
+                        for kind in [Kind::OffTable, Kind::OffClosing] {
+                            let map = Map { kind, ..map };
+                            map.change(map.present(flows)?, &[])?;
+                        }
+                    }
+                    deleted => deleted?,
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Takes flows out of `pending`.
@@ -117,16 +136,10 @@ pub fn delete_off_table(flows: &[Flow]) -> Result<(), NftError> {
 /// # Errors
 /// The first thing that the kernel refuses.
 pub fn delete_pending(flows: &[Flow]) -> Result<(), NftError> {
-    delete(&[Kind::Pending], flows)
-}
-
-fn delete(kinds: &[Kind], flows: &[Flow]) -> Result<(), NftError> {
-    for map in kinds.iter().flat_map(|kind| kind.both()) {
+    for map in Kind::Pending.both() {
         let here: Vec<Flow> = flows.iter().filter(|flow| is_six(flow) == map.six).copied().collect();
         for flows in here.chunks(PER_TRANSACTION) {
-            // In which of the two it is is not known for sure.
-            let flows = if kinds.len() > 1 { map.present(flows)? } else { flows.to_vec() };
-            map.change(flows, &[])?;
+            map.change(flows.to_vec(), &[])?;
         }
     }
     Ok(())
@@ -407,7 +420,9 @@ mod tests {
             // What is not there is no fault.
             let some: Vec<Flow> =
                 all[..2502].iter().map(|(flow, _)| *flow).chain([flow(UDP, false, 9)]).collect();
-            delete_off_table(&some).unwrap();
+            // Nor is one that was in the other map before, as all of those in `off_closing` here.
+            delete_off_table(&some[..1000], &OffTable::default()).unwrap();
+            delete_off_table(&some, &read).unwrap();
             let read = off_table().unwrap();
             assert!(read.iter().all(|(flow, _)| is_six(&flow)));
             assert_eq!(read.len(), 2501);
