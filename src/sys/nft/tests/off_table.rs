@@ -182,6 +182,25 @@ fn only_what_follows_the_syn_ends_a_closing_flow() {
 
 #[test]
 #[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn marks_of_packets_to_others_stay_as_they_are() {
+    const MARKED: &str = "table inet marked { counter theirs { }
+        chain before { type filter hook prerouting priority -310; meta mark set 0x3fffffff; notrack; }
+        chain leaving { type filter hook forward priority 2; meta mark 0x3fffffff counter name theirs; }
+        }";
+    for way in [Way::OffTable, Way::Untracked] {
+        in_namespace(move || {
+            let (lb, _) = lb_with(way);
+            nft("a test", &["-f", "-"], Some(MARKED)).unwrap();
+            for (other, sent) in ["192.0.2.200", "2001:db8::81"].into_iter().zip(1..) {
+                lb.send(&udp(other, 1));
+                assert_eq!(packets_of("marked", "theirs"), sent, "{other} {way:?}");
+            }
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
 fn an_off_table_flow_of_a_removed_target_is_a_flow_like_any_other() {
     in_namespace(|| {
         let (mut lb, mut ruleset) = lb_with(Way::OffTable);
