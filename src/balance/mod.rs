@@ -164,7 +164,7 @@ impl Forwarding {
     /// Whether a packet, which starts at its IP header, is for a virtual address.
     #[must_use]
     pub fn is_for_vip(&self, bytes: &[u8]) -> bool {
-        packet::destination(bytes).is_some_and(|destination| self.classifier.has(destination))
+        packet::destination(bytes).is_some_and(|destination| self.classifier.has_vip(destination))
     }
 
     /// Which service owns which packets.

@@ -226,12 +226,6 @@ impl Classifier {
 
     /// Whether any service has this address among its virtual ones.
     #[must_use]
-    pub fn has(&self, address: IpAddr) -> bool {
-        self.piece(address).is_some()
-    }
-
-    /// Whether any service has this address.
-    #[must_use]
     pub fn has_vip(&self, address: IpAddr) -> bool {
         self.piece(address).is_some()
     }

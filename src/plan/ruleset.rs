@@ -26,6 +26,8 @@ const TCP_FIRST_SECONDS: u32 = 60;
 /// No link of IPv6 has less (RFC 8200).
 const IPV6_MTU_MIN: u16 = 1280;
 const IPV6_HEADER_BYTES: u16 = 40;
+/// So many of the lowest bits of a SYN's sequence number must not all be 1; `off_closing` in the template sees to it.
+const REOPENED_ZEROS: u32 = 16;
 const STRUCTURE_PREFIX: &str = "structure_";
 
 /// By what means packets are queued.
@@ -95,9 +97,15 @@ pub enum NativeRule {
     },
     /// `delete @MAP { KEY : meta mark }`
     ForgetOff(Family, OffMap),
-    /// `update @reopened4 { ip saddr . ip daddr . tcp sport . tcp dport . @th,32,16 }`
-    StoreReopened(Family),
-    /// `ip saddr . ip daddr . tcp sport . tcp dport . @th,32,16 @reopened4 goto CHAIN`
+    /// `@th,32,32 & (2 * ZERO - 1) == ZERO - 1 update @reopened4 { ip saddr . ip daddr . tcp sport . tcp dport . @th,32,32 ^
+    /// (2 * ZERO - 1) }`: of a SYN in whose sequence number the lowest bit that is 0 is ZERO, the sequence number that follows.
+    StoreReopened {
+        /// Of addresses and of the set.
+        family: Family,
+        /// A power of two.
+        zero: u32,
+    },
+    /// `ip saddr . ip daddr . tcp sport . tcp dport . @th,32,32 @reopened4 goto CHAIN`
     AskReopened(Family, &'static str),
     /// `goto CHAIN`
     Goto(&'static str),
@@ -250,9 +258,10 @@ fn off_table_rules(timeouts: Timeouts) -> Vec<NativeChain> {
             ("store_off_closing", store(OffMap::Closing, TCP, closing, Some("forget_off_table"))),
             ("forget_off_table", NativeRule::ForgetOff(family, OffMap::Open)),
             ("forget_off_closing", NativeRule::ForgetOff(family, OffMap::Closing)),
-            ("store_reopened", NativeRule::StoreReopened(family)),
             ("ask_reopened", NativeRule::AskReopened(family, "off_gone")),
         ]);
+        let zeros = (0..REOPENED_ZEROS).map(|bit| 1 << bit);
+        rules.extend(zeros.map(|zero| ("store_reopened", NativeRule::StoreReopened { family, zero })));
     }
     rules.push(("ask_reopened", NativeRule::Goto("off_closing_on")));
     rules.into_iter().map(|(name, rule)| NativeChain { name, rule }).collect()

@@ -67,7 +67,7 @@ use super::{
     Forwarding, Verdict,
     counters::{Counter, Counters},
     handle_whole,
-    pins::OffTable,
+    pins::WithOffTable,
     refuse,
     tier::Owner,
 };
@@ -123,7 +123,7 @@ impl FragmentBalancer {
     }
 
     /// The verdict on one queued fragment, which starts at its IP header. `now` is the time since some fixed moment.
-    /// `pins` is connection tracking. Held fragments that may go now are put into `released`, in the order in which
+    /// `pins` is connection tracking, and the off-table flows. Held fragments that may go now are put into `released`, in the order in which
     /// they came; those that cannot be sent must be given to [`FragmentBalancer::inject_failed`].
     pub fn handle(
         &mut self,
@@ -131,7 +131,7 @@ impl FragmentBalancer {
         forwarding: &Forwarding,
         origin: Origin,
         bytes: &[u8],
-        pins: &mut dyn Pins,
+        pins: &mut WithOffTable<'_>,
         released: &mut Vec<Box<[u8]>>,
     ) -> Verdict {
         self.counters.count(Counter::Packets);
@@ -146,7 +146,7 @@ impl FragmentBalancer {
             Ok(Some(fragment)) => {
                 self.handle_fragment(&mut Context { forwarding, pins, released }, origin, &fragment)
             }
-            Ok(None) => handle_whole(&mut self.counters, forwarding, &OffTable::default(), bytes),
+            Ok(None) => handle_whole(&mut self.counters, forwarding, pins.off_table, bytes),
             Err(reason) => refuse(&mut self.counters, forwarding, bytes, reason.into()),
         };
         self.show_levels();

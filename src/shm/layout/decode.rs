@@ -15,8 +15,8 @@ use super::{
 use crate::{
     config::{
         BLACKHOLE_MAX, Balancer, Encap, FragmentLimits, HashMode, InterfaceName, KERNEL_ENTRIES, Name,
-        PMTU_FLOOR, PMTU_FLOOR_DEFAULT, Path, Pmtu, PortRange, Protocol, Protocols, QueueRange,
-        RULE_PRIORITY, Steering, TIER_MAX, TableSize, Timeouts, TracerSettings, Weight,
+        PMTU_FLOOR, Path, Pmtu, PortRange, Protocol, Protocols, QueueRange, RULE_PRIORITY, Steering,
+        TIER_MAX, TableSize, Timeouts, TracerSettings, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
     shm::RegionError,
@@ -195,12 +195,9 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
         kernel_entries: Some(head.kernel_entries)
             .filter(|entries| KERNEL_ENTRIES.contains(entries))
             .ok_or(RegionError::Corrupt("the limit of the kernel's tables"))?,
-        pmtu_floor: match head.pmtu_floor {
-            // A region of an lbd that did not know it.
-            0 => PMTU_FLOOR_DEFAULT,
-            floor if PMTU_FLOOR.contains(&floor) => floor,
-            _ => return Err(RegionError::Corrupt("the least path MTU")),
-        },
+        pmtu_floor: Some(head.pmtu_floor)
+            .filter(|floor| PMTU_FLOOR.contains(floor))
+            .ok_or(RegionError::Corrupt("the least path MTU"))?,
         tracer: TracerSettings {
             receivers: Vec::new(),
             per_second: Some(head.traces_per_second)

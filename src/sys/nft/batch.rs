@@ -67,12 +67,9 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
                 }
             }
             NativeRule::ForgetOff(family, map) => off_table(&mut rule, family, map, None),
-            NativeRule::StoreReopened(family) => {
-                let (op, set) = (DynsetOp::Update, reopened(&mut rule, family));
-                rule.add_expr(&Part::Dynset { map: set, op, key: KEY, data: None, seconds: None });
-            }
+            NativeRule::StoreReopened { family, zero } => store_reopened(&mut rule, family, zero),
             NativeRule::AskReopened(family, chain) => {
-                let set = reopened(&mut rule, family);
+                let (set, _) = reopened(&mut rule, family);
                 rule.add_expr(&Part::Lookup { set, key: KEY });
                 rule.add_expr(&Verdict::Goto { chain: CString::new(chain).map_err(invalid)? });
             }
@@ -122,16 +119,34 @@ fn off_table(rule: &mut Rule<'_>, family: Family, map: OffMap, store: Option<(u8
     rule.add_expr(&Part::Dynset { map, op, key: KEY, data: Some(data), seconds });
 }
 
-/// Loads the key of a TCP segment in `reopened`, and says which set that is.
-fn reopened(rule: &mut Rule<'_>, family: Family) -> &'static CStr {
+/// Where the lowest bit of the sequence number that is 0 is `zero`: the sequence number that follows goes into `reopened`.
+fn store_reopened(rule: &mut Rule<'_>, family: Family, zero: u32) {
+    let changed = zero | (zero - 1);
+    rule.add_expr(&sequence(KEY));
+    rule.add_expr(&Part::Bitwise { at: KEY, mask: changed, xor: 0 });
+    // The comparison uses register 1, which is where keys begin.
+    rule.add_expr(&Cmp::new(CmpOp::Eq, &(zero - 1).to_be_bytes()[..]));
+    let (map, sequence_at) = reopened(rule, family);
+    rule.add_expr(&Part::Bitwise { at: sequence_at, mask: u32::MAX, xor: changed });
+    rule.add_expr(&Part::Dynset { map, op: DynsetOp::Update, key: KEY, data: None, seconds: None });
+}
+
+/// Loads the key of a TCP segment in `reopened`, and says which set that is, and where the sequence number is.
+fn reopened(rule: &mut Rule<'_>, family: Family) -> (&'static CStr, u32) {
     let ports_at = addresses(rule, family, Some(IPPROTO_TCP));
     ports(rule, ports_at);
-    let sequence = Part::Payload { header: Header::Transport, offset_bytes: 4, bytes: 2, to: ports_at + 2 };
-    rule.add_expr(&sequence);
-    match family {
+    let sequence_at = ports_at + 2;
+    rule.add_expr(&sequence(sequence_at));
+    let set = match family {
         Family::Ipv4 => c"reopened4",
         Family::Ipv6 => c"reopened6",
-    }
+    };
+    (set, sequence_at)
+}
+
+/// Loads the sequence number of a TCP segment.
+fn sequence(to: u32) -> Part {
+    Part::Payload { header: Header::Transport, offset_bytes: 4, bytes: 4, to }
 }
 
 /// Loads source and destination of a packet of this family and protocol where keys begin. Returns the next register.
@@ -357,6 +372,12 @@ enum Part {
     Mark {
         to: u32,
     },
+    /// Of 4 bytes in network order, in place: `& mask ^ xor`.
+    Bitwise {
+        at: u32,
+        mask: u32,
+        xor: u32,
+    },
     Protocol {
         to: u32,
     },
@@ -407,6 +428,12 @@ impl Expression for Part {
             Self::Mark { to } => Raw::new(c"meta")
                 .u32(sys::NFTNL_EXPR_META_KEY, libc::NFT_META_MARK.cast_unsigned())
                 .u32(sys::NFTNL_EXPR_META_DREG, to),
+            Self::Bitwise { at, mask, xor } => Raw::new(c"bitwise")
+                .u32(sys::NFTNL_EXPR_BITWISE_SREG, at)
+                .u32(sys::NFTNL_EXPR_BITWISE_DREG, at)
+                .u32(sys::NFTNL_EXPR_BITWISE_LEN, 4)
+                .u32(sys::NFTNL_EXPR_BITWISE_MASK, mask.to_be())
+                .u32(sys::NFTNL_EXPR_BITWISE_XOR, xor.to_be()),
             Self::Protocol { to } => Raw::new(c"meta")
                 .u32(sys::NFTNL_EXPR_META_KEY, libc::NFT_META_L4PROTO.cast_unsigned())
                 .u32(sys::NFTNL_EXPR_META_DREG, to),

@@ -1,7 +1,8 @@
 //! Puts the ruleset of `plan/` into the kernel, and reads it back.
 //!
 //! The nft command only makes rules of text, in a network namespace where nothing else is (`compiler.rs`). All that is
-//! read and changed here goes by netlink, and is of our table alone, whatever other programs' tables hold.
+//! read and changed here goes by netlink, and is of our table alone, whatever other programs' tables hold; but for names,
+//! hooks and policies of others' base chains, which are read (`foreign.rs`).
 //!
 //! Steps, each one transaction: chains, rules, sets and objects that are not as they should be (`plan/nf_table.rs`), services'
 //! chains and maps among them; the entries of those of these maps that are new (`tables.rs`); the elements of the sets, if

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    balance::{Balancer, pins::OffTable},
+    balance::{
+        Balancer,
+        pins::{Flow, Held, OffTable},
+    },
     config::{Config, Encap, Name, Path, Steering},
     ids::Generation,
     io::Pin,
@@ -70,6 +73,7 @@ struct Lb {
     forwarding: Forwarding,
     now_ms: u64,
     pins: FakePins,
+    off_table: OffTable,
     released: Vec<Box<[u8]>>,
     seen: Vec<u64>,
 }
@@ -80,12 +84,14 @@ impl Lb {
         let seen = balancer.counters.values().to_vec();
         let forwarding = ready(&state(limits));
         let pins = FakePins::default();
-        Self { balancer, forwarding, now_ms: 0, pins, released: Vec::new(), seen }
+        let off_table = OffTable::default();
+        Self { balancer, forwarding, now_ms: 0, pins, off_table, released: Vec::new(), seen }
     }
 
     fn from(&mut self, origin: Origin, bytes: &[u8]) -> Option<Mark> {
         let now = Duration::from_millis(self.now_ms);
-        let Self { balancer, forwarding, pins, released, .. } = self;
+        let Self { balancer, forwarding, pins, off_table, released, .. } = self;
+        let pins = &mut WithOffTable { off_table, pins };
         match balancer.handle(now, forwarding, origin, bytes, pins, released) {
             Verdict::Steer(mark) => Some(mark),
             Verdict::Pass | Verdict::Drop => None,
@@ -574,7 +580,8 @@ fn fragments_for_no_vip_pass_and_leave_nothing_here() {
     let (first, later) = (of(udp4(1, 0, true, &[0; 24])), of(udp4(1, 24, false, &[0; 8])));
     for bytes in [&later, &first, &first[..27].to_vec()] {
         for origin in [Origin::Outside, Origin::Tier] {
-            let (now, Lb { balancer, forwarding, pins, released, .. }) = (Duration::ZERO, &mut lb);
+            let (now, Lb { balancer, forwarding, pins, off_table, released, .. }) = (Duration::ZERO, &mut lb);
+            let pins = &mut WithOffTable { off_table, pins };
             assert_eq!(balancer.handle(now, forwarding, origin, bytes, pins, released), Verdict::Pass);
             assert_eq!(lb.moved(), [("packets", 1), ("foreign", 1)], "{bytes:?}");
         }
@@ -595,6 +602,13 @@ fn what_is_no_fragment_is_handled_as_whole() {
     let cut_short = [&[0x46], &udp4(1, 0, false, &[0; 8]).bytes()[1..20]].concat();
     assert_eq!(lb.give(&cut_short), None);
     assert_eq!(lb.moved(), [("packets", 1), ("drop_ip_header", 1)]);
+    // Off-table, it follows the map.
+    let by_table = lb.forwarding.decide(&Packet::parse(&datagram).unwrap()).outcome().unwrap().1;
+    let other = (1..=4).map(Mark).find(|mark| *mark != by_table);
+    let held = Held { mark: other.unwrap(), closing: false, left_seconds: 60 };
+    lb.off_table = [(Flow::of(&Packet::parse(&datagram).unwrap()).unwrap(), held)].into_iter().collect();
+    assert_eq!(lb.give(&datagram), other);
+    assert_eq!(lb.moved(), [("packets", 1), ("steered_udp", 1), ("followed_off_table", 1)]);
 }
 
 #[test]

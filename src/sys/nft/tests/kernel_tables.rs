@@ -296,6 +296,24 @@ fn with_every_packet_the_kernel_decides_about_each_and_tracks_none() {
 
 #[test]
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn while_connection_tracking_is_full_a_syn_is_remembered_once() {
+    in_namespace(|| {
+        let Made { mut ruleset, .. } = made_of(FILE);
+        // What is deleted counts until the kernel tidies up.
+        ruleset.structure.text = ruleset.structure.text.replace("size 65536", "size 2");
+        ruleset.elements.set_way(Way::Untracked);
+        let client = balancer_with(&ruleset);
+        for (vip, from) in [("192.0.2.1", "10.9.0.2"), ("2001:db8::1", "fd09::2")] {
+            for port in [4000, 4001] {
+                client.send(&sealed(packet(6, from, port, vip, 80, 2))).unwrap();
+            }
+        }
+        assert_eq!(["by_kernel", "pending_full"].map(counted_by), [4, 0]);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
 fn while_connection_tracking_is_full_the_kernel_decides_and_tracks_none() {
     in_namespace(|| {
         let Made { forwarding, mut ruleset, .. } = made_of(FILE);

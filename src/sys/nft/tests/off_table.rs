@@ -143,13 +143,60 @@ fn a_closing_flow_keeps_its_backend_and_yields_to_a_new_connection() {
             lb.send(&tcp_at(vip, 3, ACK | PSH, 0x1111_0000));
             assert_eq!([left()[0], left()[1]], [three + 3, four + 7], "{vip}");
             assert_eq!(counted_by("handshake"), before + 1, "{vip}");
-            // Its ACK has another upper half.
+            // Its lower half is all ones: as much as ends there.
             add("off_closing", vip, "tcp", 4);
             lb.send(&tcp_at(vip, 4, SYN, 0x2222_ffff));
             lb.send(&tcp_at(vip, 4, ACK, 0x2223_0000));
             assert_eq!([left()[0], left()[1]], [three + 3, four + 9], "{vip}");
         }
     });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn only_what_follows_the_syn_ends_a_closing_flow() {
+    in_namespace(|| {
+        let (mut lb, _) = lb_with(Way::OffTable);
+        // With 0, 1, 5 and 15 trailing one bits, and those that change the most.
+        for (isn, port) in [0x1111_0000, 0x1111_0001, 0x1111_001f, 0x1111_7fff, 0x1110_7fff, 0xffff_fffe]
+            .into_iter()
+            .zip(1..)
+        {
+            for vip in VIPS {
+                // A late copy of the connection's own SYN; the client has sent 256 bytes.
+                let [three, four, _] = left();
+                add("off_closing", vip, "tcp", port);
+                lb.steer(&tcp_at(vip, port, SYN, isn), Mark(3));
+                for sent in [0, 2, 256, 0x1_0000] {
+                    lb.send(&tcp_at(vip, port, ACK, isn.wrapping_add(sent)));
+                }
+                assert_eq!(ports("off_closing", vip), [u64::from(port)], "{vip} {isn:#x}");
+                assert_eq!([left()[0], left()[1]], [three + 1, four + 4], "{vip} {isn:#x}");
+                lb.send(&tcp_at(vip, port, ACK, isn.wrapping_add(1)));
+                assert_eq!(ports("off_closing", vip), [] as [u64; 0], "{vip} {isn:#x}");
+                assert_eq!([left()[0], left()[1]], [three + 2, four + 4], "{vip} {isn:#x}");
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn marks_of_packets_to_others_stay_as_they_are() {
+    const MARKED: &str = "table inet marked { counter theirs { }
+        chain before { type filter hook prerouting priority -310; meta mark set 0x3fffffff; notrack; }
+        chain leaving { type filter hook forward priority 2; meta mark 0x3fffffff counter name theirs; }
+        }";
+    for way in [Way::OffTable, Way::Untracked] {
+        in_namespace(move || {
+            let (lb, _) = lb_with(way);
+            nft("a test", &["-f", "-"], Some(MARKED)).unwrap();
+            for (other, sent) in ["192.0.2.200", "2001:db8::81"].into_iter().zip(1..) {
+                lb.send(&udp(other, 1));
+                assert_eq!(packets_of("marked", "theirs"), sent, "{other} {way:?}");
+            }
+        });
+    }
 }
 
 #[test]
