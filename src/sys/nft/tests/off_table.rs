@@ -143,7 +143,7 @@ fn a_closing_flow_keeps_its_backend_and_yields_to_a_new_connection() {
             lb.send(&tcp_at(vip, 3, ACK | PSH, 0x1111_0000));
             assert_eq!([left()[0], left()[1]], [three + 3, four + 7], "{vip}");
             assert_eq!(counted_by("handshake"), before + 1, "{vip}");
-            // Its lower half is all ones: as much as ends there.
+            // A SYN whose lower half is all ones follows the map, and so does its ACK.
             add("off_closing", vip, "tcp", 4);
             lb.send(&tcp_at(vip, 4, SYN, 0x2222_ffff));
             lb.send(&tcp_at(vip, 4, ACK, 0x2223_0000));
