@@ -22,6 +22,7 @@ mod workers;
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -40,7 +41,7 @@ use workers::{Opened, Workers};
 
 use crate::{
     balance::Forwarding,
-    config::{self, Config},
+    config::{self, Config, FILE_BYTES_MAX},
     host::{Finding, new_own_vips},
     ids::{Generation, TargetId},
     plan::routing,
@@ -72,8 +73,7 @@ const CHECKS_PER_REPAIR: u32 = 10;
 /// # Errors
 /// Everything that is wrong with it.
 pub fn check(file: &Path) -> Result<(Config, State), DaemonError> {
-    let text =
-        std::fs::read_to_string(file).map_err(|error| DaemonError::File { file: file.to_owned(), error })?;
+    let text = read(file).map_err(|error| DaemonError::File { file: file.to_owned(), error })?;
     let config = Config::parse(&file.display().to_string(), &text)?;
     let state = State::new(&config)?;
     Forwarding::new(&state, Generation::default())?;
@@ -87,6 +87,18 @@ pub fn check(file: &Path) -> Result<(Config, State), DaemonError> {
 /// When the file is wrong, or the host cannot be looked at.
 pub fn check_host(file: &Path) -> Result<Vec<Finding>, DaemonError> {
     host::findings(&check(file)?.1)
+}
+
+/// The text of a file. What is no regular file might let lbd wait for ever, or have no end.
+fn read(file: &Path) -> io::Result<String> {
+    let metadata = std::fs::metadata(file)?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
+    std::fs::read_to_string(file)
 }
 
 /// Removes everything that lbd has set up: ruleset, rules, routes, devices and the region. Says what there was.

@@ -3,7 +3,8 @@
 //! A flow is *on-table* if its service's table, as it is now, names the backend that it is pinned to: it loses nothing with
 //! its entry in connection tracking. All others are *off-table*: their backend was drained, or the table has changed. These
 //! are taken out of connection tracking into maps of the ruleset's own (`off_table`, `off_closing`), so that no eviction, no
-//! forged packet and no full table concerns them. Who is off-table is found by an audit (`src/daemon/audit.rs`): every flow
+//! forged packet and no full table concerns them; there they stay until they end, also when the table names them again, as
+//! long as there is room. Who is off-table is found by an audit (`src/daemon/audit.rs`): every flow
 //! is judged here ([`Forwarding::judge`]), and what is to do about all of them is a [`Plan`].
 //!
 //! A pin is valid for its service: a flow whose target is no backend, active or not, of the service that claims it now is
@@ -149,6 +150,14 @@ impl OffTable {
     }
 }
 
+impl OffTable {
+    /// Whether flows that the table names again must make room for others: half of a map is in use.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.counts().as_flattened().iter().any(|&flows| flows > OFF_TABLE_FLOWS_MAX / 2)
+    }
+}
+
 impl FromIterator<(Flow, Held)> for OffTable {
     fn from_iter<I: IntoIterator<Item = (Flow, Held)>>(flows: I) -> Self {
         Self(flows.into_iter().collect())
@@ -259,7 +268,7 @@ impl Forwarding {
         }
     }
 
-    /// Whether a flow of an off-table map still is off-table, and valid for its service.
+    /// Whether a flow of an off-table map is off-table, and valid for its service.
     #[must_use]
     pub fn is_off_table(&self, flow: Flow, mark: Mark) -> bool {
         let target = self.mark_mask.target(mark);
@@ -268,7 +277,7 @@ impl Forwarding {
             .is_some_and(|(packet, target)| self.place(&packet, target) == Place::OffTable)
     }
 
-    /// Whether a SYN's mark (`pending`) is valid for the service that claims its connection now.
+    /// Whether the mark of a flow, or of a SYN (`pending`), is valid for the service that claims it now.
     #[must_use]
     pub fn is_valid(&self, flow: Flow, mark: Mark) -> bool {
         let target = self.mark_mask.target(mark);

@@ -15,6 +15,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+/// The largest file that is read, in bytes: what has no end must not be read for ever.
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
+
 pub use balancer::{
     BLACKHOLE_MAX, Balancer, FragmentLimits, HASH_SEED_DEFAULT, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT,
     PMTU_FLOOR, PMTU_FLOOR_DEFAULT, RULE_PRIORITY, Steering, TIER_MAX, TierMember, Timeouts, TracerSettings,

@@ -37,8 +37,14 @@ use clap::Parser;
 use serde::Serialize;
 
 use crate::{
-    balance::pins::OffTable, config, host::Snapshot, ids::TargetId, io::Prober, state::State,
-    sys::nft::NftError, sys::output::READER_GONE,
+    balance::pins::OffTable,
+    config::{self, FILE_BYTES_MAX},
+    host::Snapshot,
+    ids::TargetId,
+    io::Prober,
+    state::State,
+    sys::nft::NftError,
+    sys::output::READER_GONE,
 };
 use args::{Arguments, Command, FlowsArguments, TierCommand, TracerCommand};
 use error::CtlError;
@@ -150,13 +156,23 @@ impl Env<'_> {
     fn read(&mut self, file: &Path) -> Result<(String, String), CtlError> {
         let mut text = String::new();
         let (name, result) = if file == Path::new("-") {
-            ("standard input".to_owned(), self.input.read_to_string(&mut text).map(drop))
+            ("standard input".to_owned(), read_all(self.input, &mut text))
         } else {
-            (file.display().to_string(), std::fs::read_to_string(file).map(|read| text = read))
+            let opened = std::fs::File::open(file);
+            (file.display().to_string(), opened.and_then(|mut opened| read_all(&mut opened, &mut text)))
         };
         result.map_err(|error| CtlError::Input { file: name.clone(), error })?;
         Ok((name, text))
     }
+}
+
+/// All of it, unless it has no end.
+fn read_all(from: &mut dyn Read, text: &mut String) -> io::Result<()> {
+    from.take(FILE_BYTES_MAX + 1).read_to_string(text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(())
 }
 
 /// Does what the arguments say; the first is the program's name.

@@ -419,6 +419,17 @@ impl Write for Gone {
 }
 
 #[test]
+fn a_file_without_an_end_is_refused() {
+    let ended = Lb::new("endless").run("apply --dry-run /dev/zero");
+    assert_eq!(ended.status, Status::Failed);
+    assert!(
+        ended.err.contains("/dev/zero") && ended.err.contains("more than 67108864 bytes"),
+        "{}",
+        ended.err
+    );
+}
+
+#[test]
 fn a_reader_that_leaves_early_ends_it_quietly() {
     let lb = Lb::new("pipe");
     lb.done("create -i 5 100 10");

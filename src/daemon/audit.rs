@@ -72,6 +72,8 @@ pub(super) struct Auditor {
 /// What an audit did.
 #[derive(Clone, Copy, Debug, Default)]
 struct Done {
+    /// Of the flows in the maps, those that the table does not name.
+    off_table: usize,
     moved: usize,
     forgotten: u64,
     put_back: usize,
@@ -142,7 +144,7 @@ impl Auditor {
                         self.no_room = done.no_room as u64;
                     }
                     return Ok(Pins {
-                        off_table: self.shared.off_table.load().len() as u64,
+                        off_table: done.off_table as u64,
                         no_room: self.no_room,
                         protected: done.protected as u64,
                         not_protected: done.not_protected as u64,
@@ -156,12 +158,12 @@ impl Auditor {
     }
 
     fn tell(&self, scope: Scope, done: &Done) {
-        let Done { moved, forgotten, put_back, no_room, not_protected, .. } = *done;
+        let Done { off_table, moved, forgotten, put_back, no_room, not_protected, .. } = *done;
         if moved > 0 || forgotten > 0 {
             info!(
                 moved,
                 forgotten,
-                off_table = self.shared.off_table.load().len(),
+                off_table,
                 "pins were looked through: flows that their table does not name are kept apart, invalid ones forgotten"
             );
         }
@@ -195,9 +197,16 @@ impl Auditor {
         let passed = self.seen.map_or(u64::MAX, |seen| clock::now().duration_since(seen).as_secs() + 1);
         let back = lost(&self.shared.off_table.load(), &read, u32::try_from(passed).unwrap_or(u32::MAX));
         let mut plan = self.plan(&forwarding, &read, scope)?;
+        // A flow that the table names again stays where it is remembered, since backends may go again before its next packet;
+        // but not where others may need its room.
+        let crowded = read.is_crowded();
+        let stays = |flow, held: Held| match crowded {
+            true => forwarding.is_off_table(flow, held.mark),
+            false => forwarding.is_valid(flow, held.mark),
+        };
         let (mut known, mut leave) = (read.clone(), Vec::new());
         for (flow, held) in read.iter() {
-            if !forwarding.is_off_table(flow, held.mark) {
+            if !stays(flow, held) {
                 known.remove(&flow);
                 leave.push(flow);
             }
@@ -240,6 +249,7 @@ impl Auditor {
         }
         let keep: Vec<_> = plan.keep.into_iter().map(|(name, keep)| (name, request(keep))).collect();
         refused(self.conntrack.change(&keep)?.refused)?;
+        done.off_table = copy.iter().filter(|(flow, held)| forwarding.is_off_table(*flow, held.mark)).count();
         self.settle(&forwarding, copy, scope)?;
         Ok(done)
     }
@@ -251,7 +261,7 @@ impl Auditor {
         lost: Vec<(Flow, Held)>,
     ) -> Result<Vec<(Flow, Held)>, Ended> {
         let mut lost: Vec<_> =
-            lost.into_iter().filter(|(flow, held)| forwarding.is_off_table(*flow, held.mark)).collect();
+            lost.into_iter().filter(|(flow, held)| forwarding.is_valid(*flow, held.mark)).collect();
         if lost.is_empty() {
             return Ok(lost);
         }

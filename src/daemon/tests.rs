@@ -20,6 +20,17 @@ name = "lb202"
 address = "192.168.1.202"
 "#;
 
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    for path in [pipe.as_path(), directory.path(), Path::new("/dev/zero")] {
+        let error = check(path).unwrap_err().to_string();
+        assert!(error.ends_with("it is no regular file"), "{error}");
+    }
+}
+
 /// A region of this test alone, removed when it ends.
 struct Name(RegionName);
 

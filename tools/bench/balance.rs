@@ -14,7 +14,7 @@ use synrail::{
         counters::Counter,
         fragments::{FragmentBalancer, Origin},
         maglev,
-        pins::OffTable,
+        pins::{OffTable, WithOffTable},
     },
     config::{Config, TableSize, Weight},
     ids::{Generation, Mark, MarkMask},
@@ -162,9 +162,10 @@ impl Pins for NoPins {
 fn give(balancer: &mut FragmentBalancer, forwarding: &Forwarding, bytes: &[u8]) -> Verdict {
     let mut released = Vec::new();
     let now = Duration::from_secs(1);
-    let verdict = balancer.handle(now, forwarding, Origin::Outside, bytes, &mut NoPins, &mut released);
+    let pins = &mut WithOffTable { off_table: &OffTable::default(), pins: &mut NoPins };
+    let verdict = balancer.handle(now, forwarding, Origin::Outside, bytes, pins, &mut released);
     for bytes in &released {
-        balancer.handle(now, forwarding, Origin::Held, bytes, &mut NoPins, &mut Vec::new());
+        balancer.handle(now, forwarding, Origin::Held, bytes, pins, &mut Vec::new());
     }
     verdict
 }

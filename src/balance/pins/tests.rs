@@ -205,6 +205,22 @@ fn a_packet_amid_an_off_table_flow_follows_it() {
 }
 
 #[test]
+fn flows_make_room_when_half_of_a_map_is_in_use() {
+    let flow = |n: u32| {
+        let client = std::net::Ipv4Addr::from(0x3200_0000 + n).to_string();
+        (
+            Flow::of(&amid(TCP, &client, "10.0.0.1", (1, 80))).unwrap(),
+            Held { mark: mark(0), closing: n == 0, left_seconds: 9 },
+        )
+    };
+    let half = u32::try_from(OFF_TABLE_FLOWS_MAX / 2).unwrap();
+    let mut table: OffTable = (0..=half).map(flow).collect();
+    assert!(!table.is_crowded(), "one is in the map of closing ones");
+    table.extend([flow(half + 1)]);
+    assert!(table.is_crowded());
+}
+
+#[test]
 fn what_a_map_has_lost_is_put_back() {
     let flow = |sport| Flow::of(&amid(TCP, "50.0.0.1", "10.0.0.1", (sport, 80))).unwrap();
     let held = |closing, left_seconds| Held { mark: mark(0), closing, left_seconds };

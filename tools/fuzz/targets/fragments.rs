@@ -11,6 +11,7 @@ use synrail::{
         Forwarding, Verdict,
         counters::{Counter, Counters},
         fragments::{FragmentBalancer, Origin},
+        pins::{OffTable, WithOffTable},
     },
     config::{FragmentLimits, TableSize},
     ids::{Generation, Mark, MarkMask},
@@ -171,9 +172,10 @@ fuzz_target!(|bytes: &[u8]| {
         let poisoned_before = balancer.counters.get(Counter::DropFragmentPoisoned);
         let held_before = balancer.counters.get(Counter::FragmentHeldPacketsNow);
         let mut released = Vec::new();
-        let mut pins = AnyPins(step.wrapping_mul(31));
+        let pins =
+            &mut WithOffTable { off_table: &OffTable::default(), pins: &mut AnyPins(step.wrapping_mul(31)) };
         let forwarding = &FORWARDINGS[which];
-        let verdict = balancer.handle(now, forwarding, origin, &packet, &mut pins, &mut released);
+        let verdict = balancer.handle(now, forwarding, origin, &packet, pins, &mut released);
         let counters = &balancer.counters;
 
         // Held fragments that are poisoned are dropped beside the one that is handled.
