@@ -26,6 +26,9 @@ pub(super) fn off_table() -> Result<OffTable, NftError> {
 fn off_table_flows_are_listed_with_their_backends() {
     let lb = Lb::new("flows");
     lb.with(FILE, "apply -");
+    let active = lb.json("flows --off-table --json");
+    assert_eq!(active.as_array().unwrap().len(), 1, "the table names s1 as well: {active}");
+    assert_eq!(lb.run("deactivate s1 --service all").status, Status::Done);
     let text = lb.done("flows --off-table");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
