@@ -48,11 +48,13 @@ static FORWARDINGS: LazyLock<[Forwarding; 2]> = LazyLock::new(|| {
     })
 });
 
-/// Why fragments were steered, held or dropped: each that is handled moves one of these.
+/// Why fragments were steered, held, dropped or left alone: each that is handled moves one of these.
 fn reasons(counters: &Counters) -> u64 {
     let all = Counter::ALL.iter().filter(|counter| {
         let name = counter.name();
-        name.starts_with("drop_") || name.starts_with("steered_") || name == "fragment_held"
+        name.starts_with("drop_")
+            || name.starts_with("steered_")
+            || ["fragment_held", "foreign"].contains(&name)
     });
     all.map(|&counter| counters.get(counter)).sum()
 }
