@@ -130,7 +130,7 @@ owned() { [[ $(in_ns lb201 nft list tables) == *synrail* ]]; }
 wait_until 20 "the table is somebody else's" owned
 ip -netns lb201 link del sr-in4
 kill -CONT "${LBD_PID[lb201]}"
-wait_until 60 "lbd says that it cannot mend the ruleset" grep -q 'not all is as it should be' lb201.lbd.log
+wait_until 60 "lbd says that it cannot mend the ruleset" grep -q 'can be mended; it is tried again' lb201.lbd.log
 sr_in4() { ip -netns lb201 -json link show sr-in4 2>/dev/null | gojq --raw-output '.[0] | "\(.ifalias) \(.flags | index("UP") != null)"'; }
 expect_eq "alias of the new sr-in4, and whether it is up" "$(sr_in4)" "synrail: gre_in false"
 exec 9>&-
