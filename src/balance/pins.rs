@@ -271,19 +271,24 @@ impl Forwarding {
     /// Whether a flow of an off-table map is off-table, and valid for its service.
     #[must_use]
     pub fn is_off_table(&self, flow: Flow, mark: Mark) -> bool {
-        let target = self.mark_mask.target(mark);
-        flow.packet()
-            .zip(target)
-            .is_some_and(|(packet, target)| self.place(&packet, target) == Place::OffTable)
+        self.place_of(flow, mark) == Place::OffTable
+    }
+
+    /// Whether the table names the backend that a flow's mark does.
+    #[must_use]
+    pub fn is_on_table(&self, flow: Flow, mark: Mark) -> bool {
+        self.place_of(flow, mark) == Place::OnTable
     }
 
     /// Whether the mark of a flow, or of a SYN (`pending`), is valid for the service that claims it now.
     #[must_use]
     pub fn is_valid(&self, flow: Flow, mark: Mark) -> bool {
-        let target = self.mark_mask.target(mark);
-        flow.packet()
-            .zip(target)
-            .is_some_and(|(packet, target)| self.place(&packet, target) != Place::Invalid)
+        self.place_of(flow, mark) != Place::Invalid
+    }
+
+    fn place_of(&self, flow: Flow, mark: Mark) -> Place {
+        let known = flow.packet().zip(self.mark_mask.target(mark));
+        known.map_or(Place::Invalid, |(packet, target)| self.place(&packet, target))
     }
 
     fn place(&self, packet: &Packet, pinned: TargetId) -> Place {

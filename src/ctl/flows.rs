@@ -102,9 +102,7 @@ pub(super) fn off_table(env: &mut Env<'_>, name: &RegionName, json: bool) -> Res
     let forwarding = Forwarding::new(&state, generation)?;
     let held = (env.off_table)()?;
     // The maps keep flows that the table names again, too; and what is invalid until the next audit.
-    let off_table = held.iter().filter(|(flow, held)| {
-        forwarding.is_off_table(*flow, held.mark) || !forwarding.is_valid(*flow, held.mark)
-    });
+    let off_table = held.iter().filter(|(flow, held)| !forwarding.is_on_table(*flow, held.mark));
     let mut flows: Vec<(Flow, Held)> = off_table.collect();
     flows.sort_by_key(|(Flow { addresses, protocol, ports }, _)| {
         (*protocol, addresses.destination(), ports.dst, addresses.source(), ports.src)
