@@ -226,7 +226,7 @@ capture_syns() {
     background "$CLIENT" tcpdump tcpdump -n -i eth0 -s 0 -U -Z root -w "$WORK/syns.pcap" "tcp[13] == 2 and dst port $PORT"
     wait_until 30 "tcpdump listens" grep -q 'listening on' tcpdump.log
 }
-captured_at_least() { (($(tcpdump -nr syns.pcap 2>/dev/null | wc -l) >= $1)); }
+captured_at_least() { (($(captured_packets syns.pcap) >= $1)); }
 
 # --- Connection tracking
 

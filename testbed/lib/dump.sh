@@ -12,6 +12,8 @@ captures_up() {
         wait_until 20 "tcpdump listens in $ns" grep -q 'listening on' "$WORK/$ns-$device.tcpdump.log"
     done
 }
+# captured_packets FILE: how many a capture has so far. As root, since tcpdump's own user is not in every machine.
+captured_packets() { { tcpdump -n -Z root -r "$1" 2>/dev/null || true; } | wc -l; }
 captures_drop() { rm -f "$WORK"/*.pcap* "$WORK"/*.tcpdump.log; }
 
 dump_all() {

@@ -39,7 +39,8 @@ expect_ok "lbd --check takes the file for valid" lbd --config lb201.toml --check
 kill -HUP "${LBD_PID[lb201]}"
 wait_until 30 "the reload is refused" grep -aq 'takes away what is in use: service web goes' log/lbd.log
 lost=$(grep -ao 'log: [0-9]* lines before this one could not be written: No space left' log/lbd.log | grep -o '[0-9]*' || true)
-expect_ge "lines that were lost, as lbd says" "$lost" 5
+# At least those that say that lbd looks at the host, that it is ready, and that it has taken the change over.
+expect_ge "lines that were lost, as lbd says" "$lost" 3
 expect_refused "lbctl apply" 'lbctl apply --allow-removal' lbctl_in lb201 apply lb201.toml
 expect_eq "services" "$(lbctl_in lb201 services --json | gojq length)" 1
 connect_all 10

@@ -10,7 +10,7 @@
 web_up gre
 off_table() { lbctl_in lb201 flows --off-table --json | gojq length; }
 none_is_of_the_drained() { lbctl_in lb201 flows --off-table > flows.txt && ! grep -qE ' s[12] ' flows.txt; }
-captured() { (($(tcpdump -nr syns.pcap 2>/dev/null | wc -l) >= $1)); }
+captured() { (($(captured_packets syns.pcap) >= $1)); }
 in_ns "$CLIENT" ethtool -K eth0 tx off > /dev/null # so that the capture has whole checksums
 background "$CLIENT" tcpdump tcpdump -n -i eth0 -s 0 -U -Z root -w "$WORK/syns.pcap" "tcp[13] == 2 and dst port $PORT"
 wait_until 30 "tcpdump listens" grep -q 'listening on' tcpdump.log
