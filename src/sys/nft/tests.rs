@@ -9,6 +9,7 @@ mod mended;
 mod off_table;
 mod packets;
 mod pins;
+mod price;
 mod steering;
 
 use super::*;
