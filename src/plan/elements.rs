@@ -34,6 +34,8 @@ mod read;
 pub const TABLE: &str = "synrail";
 /// The chain that drops what nobody has decided about.
 const UNSTEERED: &str = "unsteered";
+/// The chain that drops what comes out of a tunnel and is for no VIP.
+const FROM_TUNNEL: &str = "from_tunnel";
 /// The TUN device by which held fragments come back. No target's device has such a name.
 pub const FRAGMENTS_DEVICE: &str = "sr-frag";
 
@@ -86,11 +88,21 @@ pub enum Way {
 }
 
 impl Way {
-    /// The chains at -300 and at -150.
-    pub(super) fn chains(self) -> [&'static str; 2] {
+    /// The chain at -300 for packets that come in by a device of this kind.
+    pub(super) fn before_conntrack(self, by_tunnel: bool) -> &'static str {
+        match (self, by_tunnel) {
+            (Self::Tracked, false) => "tracked",
+            (Self::Tracked, true) => "tunnel_tracked",
+            (Self::OffTable | Self::Untracked, false) => "with_off_table",
+            (Self::OffTable | Self::Untracked, true) => "tunnel_with_off_table",
+        }
+    }
+
+    /// The chain at -150.
+    pub(super) fn steer(self) -> &'static str {
         match self {
-            Self::Tracked => ["tracked", "steer_tracked"],
-            Self::OffTable | Self::Untracked => ["with_off_table", "steer_marked"],
+            Self::Tracked => "steer_tracked",
+            Self::OffTable | Self::Untracked => "steer_marked",
         }
     }
 }
@@ -211,6 +223,12 @@ impl Element {
     pub(crate) fn addresses(addresses: AddressRange) -> Self {
         Self::Range(Fields { addresses, protocols: None, ports: None })
     }
+
+    /// A device, with the chain that its packets go to.
+    fn leads_to(&self, chain: &str) -> Option<Self> {
+        let Self::Interface(name) = self else { return None };
+        Some(Self::Way(name.clone(), chain.to_owned()))
+    }
 }
 
 impl fmt::Display for Element {
@@ -321,19 +339,18 @@ impl Elements {
         elements
     }
 
-    /// All interfaces take this way from now on.
+    /// All interfaces take this way from now on. What comes out of other tunnels is dropped if it is for no VIP.
     pub fn set_way(&mut self, way: Way) {
-        let [before, steer] = way.chains();
         let interfaces = self.of(SetName::Interfaces).clone();
-        let lead = |chain: &str| {
-            let lead = |element: &Element| {
-                let Element::Interface(name) = element else { return None };
-                Some(Element::Way(name.clone(), chain.to_owned()))
-            };
-            interfaces.iter().filter_map(lead).collect()
+        let tunnels = self.of(SetName::Tunnels).clone();
+        let before = |device: &Element| match (interfaces.contains(device), tunnels.contains(device)) {
+            (true, by_tunnel) => way.before_conntrack(by_tunnel),
+            (false, _) => FROM_TUNNEL,
         };
-        self.of.insert(SetName::Ways, lead(before));
-        self.of.insert(SetName::SteerWays, lead(steer));
+        let ways = interfaces.union(&tunnels).filter_map(|device| device.leads_to(before(device))).collect();
+        let steer = interfaces.iter().filter_map(|device| device.leads_to(way.steer())).collect();
+        self.of.insert(SetName::Ways, ways);
+        self.of.insert(SetName::SteerWays, steer);
         self.of.insert(SetName::Full, if way == Way::Untracked { interfaces } else { BTreeSet::new() });
     }
 

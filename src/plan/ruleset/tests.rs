@@ -82,7 +82,9 @@ fn every_chain_that_is_named_is_there_and_the_other_way_round() {
             || structure.native.iter().any(|native| {
                 matches!(native.rule, NativeRule::Goto(name) | NativeRule::AskReopened(_, name) if chain == name)
             })
-            || [Way::Tracked, Way::OffTable].iter().any(|way| way.chains().contains(&chain));
+            || [Way::Tracked, Way::OffTable].iter().any(|way| {
+                [way.before_conntrack(false), way.before_conntrack(true), way.steer()].contains(&chain)
+            });
         // Packets come to base chains by themselves; services' own chains go to the first, rules that go by netlink to the others.
         let is_base = structure.text.contains(&format!("chain {chain} {{\n\t\ttype filter hook "));
         let named_elsewhere = ["by_kernel", "tunnel_error4", "tunnel_error6"].contains(&chain);

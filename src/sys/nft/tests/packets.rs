@@ -331,8 +331,12 @@ fn what_comes_out_of_a_tunnel_and_is_for_no_vip_is_dropped_whole_or_not() {
         let tunnels = ["sr-in4", "sr-1"].map(tun);
         shell("ip link set sr-in4 up; ip link set sr-1 up");
         let watching = "table inet t { counter let_in { }
-            chain after { type filter hook prerouting priority -445; ip saddr 10.9.0.2 counter name let_in
-                ip6 saddr fd09::2 counter name let_in; }
+            chain fragments { type filter hook prerouting priority -445
+                ip saddr 10.9.0.2 ip frag-off & 0x3fff != 0 counter name let_in
+                ip6 saddr fd09::2 exthdr frag exists counter name let_in; }
+            chain whole { type filter hook prerouting priority -290
+                ip saddr 10.9.0.2 ip frag-off & 0x3fff == 0 counter name let_in
+                ip6 saddr fd09::2 exthdr frag missing counter name let_in; }
             }";
         nft("a test", &["-f", "-"], Some(watching)).unwrap();
         let (from4, from6) = ("10.9.0.2", "fd09::2");
