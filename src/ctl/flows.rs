@@ -98,9 +98,17 @@ fn mask(state: &State) -> MarkMask {
 
 /// `lbctl flows --off-table`.
 pub(super) fn off_table(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
-    let (generation, state) = Region::open(name)?.state()?;
+    let mut region = Region::open(name)?;
+    let (generation, state) = region.state()?;
     let forwarding = Forwarding::new(&state, generation)?;
     let held = (env.off_table)()?;
+    let found = PinsView::read(&mut region)?.off_table;
+    if held.is_empty() && found > 0 {
+        env.warn(&format!(
+            "lbd has found {found} off-table flows, and there are none here: if lbd runs in another network \
+             namespace, run this there (ip netns exec NAME lbctl ...)"
+        ))?;
+    }
     // The maps keep flows that the table names again, too; and what is invalid until the next audit.
     let off_table = held.iter().filter(|(flow, held)| !forwarding.is_on_table(*flow, held.mark));
     let mut flows: Vec<(Flow, Held)> = off_table.collect();

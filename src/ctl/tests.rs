@@ -26,6 +26,7 @@ struct Lb {
     name: RegionName,
     proc: tempfile::TempDir,
     look: fn(&State) -> Snapshot,
+    off_table: fn() -> Result<OffTable, NftError>,
 }
 
 /// How a command ended, and what it printed.
@@ -40,7 +41,12 @@ impl Lb {
     fn new(test: &str) -> Self {
         let name: RegionName = format!("synrail-ctl-{}-{test}", std::process::id()).parse().unwrap();
         assert!(!name.path().exists());
-        Self { name, proc: tempfile::tempdir().unwrap(), look: |_| Snapshot::default() }
+        Self {
+            name,
+            proc: tempfile::tempdir().unwrap(),
+            look: |_| Snapshot::default(),
+            off_table: flows::off_table,
+        }
     }
 
     /// `lbctl --shm THIS line`, with `input` on standard input.
@@ -60,7 +66,7 @@ impl Lb {
             monotonic: Duration::from_secs(5000),
             proc: self.proc.path().to_owned(),
             ruleset_counters: || None,
-            off_table: flows::off_table,
+            off_table: self.off_table,
             numbers_in_kernel: BTreeMap::new,
             look: self.look,
             adoption_wait: Duration::from_millis(20),

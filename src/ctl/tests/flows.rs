@@ -44,6 +44,20 @@ fn off_table_flows_are_listed_with_their_backends() {
 }
 
 #[test]
+fn flows_that_are_in_another_namespace_are_told() {
+    let mut lb = Lb::new("elsewhere");
+    lb.off_table = || Ok(OffTable::default());
+    lb.with(FILE, "apply -");
+    assert_eq!(lb.run("flows --off-table").err, "");
+    let mut region = lb.daemon(1);
+    Pins { off_table: 2, no_room: 0, protected: 7, not_protected: 0 }.write(&mut region).unwrap();
+    let listing = lb.run("flows --off-table");
+    assert_eq!(listing.status, Status::Done);
+    let says = ["has found 2 off-table flows", "ip netns exec"];
+    assert!(says.iter().all(|says| listing.err.contains(says)), "{listing:?}");
+}
+
+#[test]
 fn what_lbd_found_of_flows_is_shown() {
     let lb = Lb::new("pins");
     lb.with(FILE, "apply -");
