@@ -85,7 +85,7 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
     pub fn run(mut self, rest_max: u32, beat: &Beat) -> io::Result<()> {
         worker::run(&Arc::clone(&self.shared), beat, || self.turn())?;
         let end = (self.clock)() + REST;
-        worker::rest(rest_max, || Ok((self.clock)() < end && self.turn()?))
+        worker::rest(rest_max, || Ok(usize::from((self.clock)() < end && self.turn()?)))
     }
 
     /// Handles at most one fragment or probe, or else forgets what is too old; sends in what may go. Says whether anything came, or
@@ -106,7 +106,7 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
             }
             Err(error) => Err(error),
         };
-        worker::settle(result, self.queue.number(), &mut self.balancer.counters)?;
+        worker::settle(result.err(), self.queue.number(), &mut self.balancer.counters)?;
         self.send_in(now);
         // An idle worker leaves the region alone, once its levels have come to rest.
         if !(idle && self.settled) {

@@ -14,7 +14,29 @@ use crate::{
     packet::Packet,
 };
 
-/// A queue of packets that wait for a verdict.
+/// A queue of packets that wait for a verdict, which are taken and answered in batches.
+pub trait BatchQueue {
+    /// Its number.
+    fn number(&self) -> QueueNum;
+
+    /// Takes what waits, as much as a batch holds, in place of what was taken before. Waits a while for
+    /// something to come, but never for more of it. Says how many messages came, 0 when none did, so that the
+    /// worker can look up.
+    ///
+    /// # Errors
+    /// When the socket reports one; see [`QueueError`] for which of them end the queue.
+    fn receive(&mut self) -> Result<usize, QueueError>;
+
+    /// From now on [`BatchQueue::receive`] says at once that there is no packet.
+    fn wait_no_more(&mut self);
+
+    /// Asks `decide` about each packet that was taken, in the order they came: about its bytes from the IP
+    /// header on, cut to the queue's copy range. Then tells the kernel all verdicts at once. Returns what
+    /// went wrong with it, or with verdicts before.
+    fn answer(&mut self, decide: impl FnMut(&[u8]) -> Verdict) -> Vec<QueueError>;
+}
+
+/// A queue of packets that wait for a verdict, which are taken and answered one by one.
 pub trait Queue {
     /// A packet, as the queue hands it out.
     type Message: Message;
@@ -27,9 +49,6 @@ pub trait Queue {
     /// # Errors
     /// When the socket reports one; see [`QueueError`] for which of them end the queue.
     fn receive(&mut self) -> Result<Option<Self::Message>, QueueError>;
-
-    /// From now on [`Queue::receive`] says at once that there is no packet.
-    fn wait_no_more(&mut self);
 
     /// Tells the kernel what to do with a packet. Every packet must get a verdict, in the order they came.
     ///

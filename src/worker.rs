@@ -1,5 +1,6 @@
-//! One worker per queue: receive, decide, answer, and show what was counted. It owns its queue and its counters and
-//! shares nothing but the configuration in force, which it looks at once per packet with one atomic load.
+//! One worker per queue: receive a batch, decide, answer, and show what was counted. It owns its queue and
+//! its counters and shares nothing but the configuration in force, which it looks at once per batch, when the
+//! packets are there.
 //!
 //! No packet and no error of the socket ends a worker: they are counted. Only a queue that is gone does.
 
@@ -20,7 +21,7 @@ use crate::{
         pins::OffTable,
     },
     ids::QueueNum,
-    io::{Message, Queue, QueueError, Report},
+    io::{BatchQueue, QueueError, Report},
 };
 
 /// What all workers look at.
@@ -83,7 +84,7 @@ pub struct Worker<Q, R> {
     balancer: Balancer,
 }
 
-impl<Q: Queue, R: Report> Worker<Q, R> {
+impl<Q: BatchQueue, R: Report> Worker<Q, R> {
     /// A worker for `queue`.
     pub fn new(queue: Q, report: R, shared: Arc<Shared>) -> Self {
         let forwarding = Cache::new(Arc::clone(&shared.forwarding));
@@ -91,8 +92,9 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
         Self { queue, report, shared, forwarding, off_table, balancer: Balancer::default() }
     }
 
-    /// Works until told to stop, and then until nothing waits any more: closing the queue would drop it. That is not waited
-    /// for, and it ends after `rest_max` packets, since new ones may come for ever.
+    /// Works until told to stop, and then until nothing waits any more: closing the queue would drop it. That
+    /// is not waited for, and it ends with the batch in which `rest_max` packets are reached, since new ones
+    /// may come for ever.
     ///
     /// # Errors
     /// When the queue is gone.
@@ -102,23 +104,22 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
         rest(rest_max, || self.turn())
     }
 
-    /// Handles at most one packet; says whether anything came.
+    /// Handles the packets that wait, at most a batch; says how many messages came, an error being one.
     ///
     /// # Errors
     /// When the queue is gone.
-    pub fn turn(&mut self) -> io::Result<bool> {
-        let result = match self.queue.receive() {
-            Ok(Some(message)) => {
-                let forwarding = self.forwarding.load();
-                let verdict = self.balancer.handle(forwarding, self.off_table.load(), message.bytes());
-                self.queue.answer(message, verdict)
+    pub fn turn(&mut self) -> io::Result<usize> {
+        let (came, errors) = match self.queue.receive() {
+            Ok(0) => return Ok(0),
+            Ok(came) => {
+                let (forwarding, off_table) = (self.forwarding.load(), self.off_table.load());
+                (came, self.queue.answer(|bytes| self.balancer.handle(forwarding, off_table, bytes)))
             }
-            Ok(None) => return Ok(false),
-            Err(error) => Err(error),
+            Err(error) => (1, vec![error]),
         };
-        settle(result, self.queue.number(), &mut self.balancer.counters)?;
+        settle(errors, self.queue.number(), &mut self.balancer.counters)?;
         self.report.counters(&mut self.balancer.counters);
-        Ok(true)
+        Ok(came)
     }
 
     /// What it decided, for tests.
@@ -129,10 +130,10 @@ impl<Q: Queue, R: Report> Worker<Q, R> {
 }
 
 /// Takes turns until told to stop.
-pub(crate) fn run(
+pub(crate) fn run<T>(
     shared: &Shared,
     beat: &Beat,
-    mut turn: impl FnMut() -> io::Result<bool>,
+    mut turn: impl FnMut() -> io::Result<T>,
 ) -> io::Result<()> {
     while !shared.stop.load(Ordering::Relaxed) {
         turn()?;
@@ -141,11 +142,13 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Takes turns until one finds nothing, at most `rest_max` of them.
-pub(crate) fn rest(rest_max: u32, mut turn: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
-    for _ in 0..rest_max {
-        if !turn()? {
-            break;
+/// Takes turns until one finds nothing, or all of them have found as much as `rest_max`.
+pub(crate) fn rest(rest_max: u32, mut turn: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
+    let mut left = rest_max as usize;
+    while left > 0 {
+        match turn()? {
+            0 => break,
+            found => left = left.saturating_sub(found),
         }
     }
     Ok(())
@@ -153,19 +156,20 @@ pub(crate) fn rest(rest_max: u32, mut turn: impl FnMut() -> io::Result<bool>) ->
 
 /// Counts what a queue reported; only its end is an error.
 pub(crate) fn settle(
-    result: Result<(), QueueError>,
+    errors: impl IntoIterator<Item = QueueError>,
     queue: QueueNum,
     counters: &mut Counters,
 ) -> io::Result<()> {
-    match result {
-        Ok(()) => {}
-        Err(QueueError::Overrun) => counters.count(Counter::SocketOverrun),
-        Err(QueueError::TooLate) => counters.count(Counter::VerdictTooLate),
-        Err(QueueError::Other(error)) => {
-            counters.count(Counter::SocketError);
-            tracing::debug!(queue = queue.0, %error, "socket error");
+    for error in errors {
+        match error {
+            QueueError::Overrun => counters.count(Counter::SocketOverrun),
+            QueueError::TooLate => counters.count(Counter::VerdictTooLate),
+            QueueError::Other(error) => {
+                counters.count(Counter::SocketError);
+                tracing::debug!(queue = queue.0, %error, "socket error");
+            }
+            QueueError::Closed(error) => return Err(error),
         }
-        Err(QueueError::Closed(error)) => return Err(error),
     }
     Ok(())
 }

@@ -172,7 +172,7 @@ pub struct Counters {
     /// Packets steered to each target, by [`TargetId::index`].
     targets: Vec<u64>,
     /// Targets counted since they were last drained, some more than once. A worker drains it after
-    /// each packet; where that fails for long, it stays at [`TARGETS_MAX`].
+    /// each batch; where that fails for long, it stays at [`TARGETS_MAX`].
     touched: Vec<TargetId>,
 }
 

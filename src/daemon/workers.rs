@@ -17,7 +17,7 @@ use crate::{
     balance::counters::Counters,
     config::Balancer,
     fragment_worker::FragmentWorker,
-    io::{Queue as _, Report},
+    io::{BatchQueue as _, Queue as _, Report},
     shm::{
         RegionError,
         stats::{self, Identity},
@@ -25,7 +25,7 @@ use crate::{
     sys::{
         clock,
         conntrack::Conntrack,
-        nfqueue::{Capacity, NfQueue},
+        nfqueue::{Capacity, FlowQueue, FragmentQueue},
         region::Mapping,
         tracer::Teller,
         tun::Tun,
@@ -35,8 +35,8 @@ use crate::{
 
 /// What workers work with, opened before rules send packets there.
 pub(super) struct Opened {
-    queues: Vec<NfQueue>,
-    fragments: NfQueue,
+    queues: Vec<FlowQueue>,
+    fragments: FragmentQueue,
     conntrack: Conntrack,
     teller: Teller,
     tun: Arc<Tun>,
@@ -45,10 +45,10 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn open(balancer: &Balancer) -> Result<Self, DaemonError> {
         let mask = balancer.mark_mask;
-        let open = |number| NfQueue::open(number, Capacity::FLOWS, mask);
+        let open = |number| FlowQueue::open(number, mask);
         Ok(Self {
             queues: balancer.queues.iter().map(open).collect::<Result<_, _>>()?,
-            fragments: NfQueue::open(balancer.fragment_queue, Capacity::FRAGMENTS, mask)?,
+            fragments: FragmentQueue::open(balancer.fragment_queue, mask)?,
             conntrack: Conntrack::open().map_err(|error| {
                 let doing = "opening a socket to connection tracking";
                 DaemonError::Os { doing, error }

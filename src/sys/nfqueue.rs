@@ -4,24 +4,37 @@
 //!   meanwhile, which then hang in the kernel for ever. A daemon that is restarted finds rules in place and packets
 //!   coming, so everything is said in one message without acknowledgement, and checked by reading
 //!   `/proc/net/netfilter/nfnetlink_queue`.
-//! - **The socket is found** among the process's descriptors, since the crate keeps it to itself: for its receive
-//!   buffer (the default holds 256 packets, whatever the queue's length), a time limit, and close-on-exec.
+//! - **The socket is found** among the process's descriptors, since the crate keeps it to itself: for its
+//!   receive buffer (the default holds 256 packets, whatever the queue's length), a time limit,
+//!   close-on-exec, and to read it in batches.
 //! - A full queue fails open: the packet goes on, unmarked, to the chain behind the queue. Large packets come whole,
 //!   unsegmented (GSO): only headers are read.
+//!
+//! There are two ways to read a queue, for two kinds of it. The crate needs two system calls for each packet,
+//! and allocates: that is a third of a worker's time under load. So new flows are read and answered in
+//! batches, without it (`flows.rs`, `message.rs`). Fragments are few, are large, since they may have to be
+//! held, and each must be answered before what it releases is sent in: so they are read one by one, by the
+//! crate (`fragments.rs`).
 //!
 //! Verdicts must come from the socket that is bound, in the order of the packets (the kernel looks them up in a list).
 
 #![allow(unsafe_code)]
 #![expect(clippy::wildcard_enum_match_arm, reason = "Errno is open")]
 
+mod flows;
+mod fragments;
+mod message;
+
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::fd::{BorrowedFd, RawFd},
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
     path::Path,
     time::Duration,
 };
 
+pub use flows::FlowQueue;
+pub use fragments::FragmentQueue;
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
@@ -37,12 +50,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{netlink::Writer, process};
-use crate::{
-    balance::Verdict,
-    ids::{Mark, MarkMask, QueueNum},
-    io::{Message, Queue, QueueError},
-    packet::HEADER_BYTES_MAX,
-};
+use crate::{ids::QueueNum, io::QueueError, packet::HEADER_BYTES_MAX};
 
 /// How much of what a queue takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,106 +120,51 @@ pub enum OpenError {
     },
 }
 
-/// A queue that this process listens to.
-pub struct NfQueue {
-    inner: nfq::Queue,
-    number: QueueNum,
-    mask: MarkMask,
-}
-
-impl NfQueue {
-    /// Listens to queue `number`, which shall take so much; marks are set within `mask`.
-    ///
-    /// # Errors
-    /// When somebody else listens, or the kernel cannot.
-    pub fn open(number: QueueNum, capacity: Capacity, mask: MarkMask) -> Result<Self, OpenError> {
-        let os = |doing| move |error: io::Error| OpenError::Os { queue: number, doing, error };
-        if let Some(line) = queue_line(number) {
-            return Err(OpenError::Held { queue: number, holder: holder(line.portid) });
+/// Listens to queue `number`, which shall take so much. Returns the crate's queue, and another descriptor of
+/// its socket.
+fn listen(number: QueueNum, capacity: Capacity) -> Result<(nfq::Queue, OwnedFd), OpenError> {
+    let os = |doing| move |error: io::Error| OpenError::Os { queue: number, doing, error };
+    if let Some(line) = queue_line(number) {
+        return Err(OpenError::Held { queue: number, holder: holder(line.portid) });
+    }
+    let before = netfilter_sockets().map_err(os("listing descriptors"))?;
+    let mut inner = nfq::Queue::open().map_err(|error| match error.raw_os_error() {
+        Some(libc::EPROTONOSUPPORT) => OpenError::NoKernelPart,
+        _ => os("opening a netlink socket")(error),
+    })?;
+    // So that losses are told and can be counted.
+    inner.set_recv_enobufs(true).map_err(os("asking for overruns"))?;
+    let after = netfilter_sockets().map_err(os("listing descriptors"))?;
+    let mut new = after.difference(&before);
+    let (Some(&fd), None) = (new.next(), new.next()) else {
+        return Err(os("finding its socket")(io::Error::other("not exactly one new netfilter socket")));
+    };
+    // SAFETY: `fd` was opened by `inner` just now, which keeps it open for the rest of this function.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+        .map_err(|e| os("setting close-on-exec")(e.into()))?;
+    setsockopt(&socket, RcvBufForce, &capacity.buffer_bytes).map_err(|error| match error {
+        Errno::EPERM => OpenError::NotAllowed(number),
+        error => os("enlarging its receive buffer")(error.into()),
+    })?;
+    let idle = TimeVal::milliseconds(i64::try_from(IDLE.as_millis()).unwrap_or(i64::MAX));
+    setsockopt(&socket, ReceiveTimeout, &idle).map_err(|e| os("setting its time limit")(e.into()))?;
+    let kernel = NetlinkAddr::new(0, 0);
+    sendto(fd, configuration(number, capacity).bytes(), &kernel, MsgFlags::empty())
+        .map_err(|e| os("configuring it")(e.into()))?;
+    let ours: NetlinkAddr = getsockname(fd).map_err(|e| os("asking for its port")(e.into()))?;
+    match queue_line(number) {
+        Some(line) if line.portid == ours.pid() => {
+            let socket = socket.try_clone_to_owned().map_err(os("cloning its descriptor"))?;
+            Ok((inner, socket))
         }
-        let before = netfilter_sockets().map_err(os("listing descriptors"))?;
-        let mut inner = nfq::Queue::open().map_err(|error| match error.raw_os_error() {
-            Some(libc::EPROTONOSUPPORT) => OpenError::NoKernelPart,
-            _ => os("opening a netlink socket")(error),
-        })?;
-        // So that losses are told and can be counted.
-        inner.set_recv_enobufs(true).map_err(os("asking for overruns"))?;
-        let after = netfilter_sockets().map_err(os("listing descriptors"))?;
-        let mut new = after.difference(&before);
-        let (Some(&fd), None) = (new.next(), new.next()) else {
-            return Err(os("finding its socket")(io::Error::other("not exactly one new netfilter socket")));
-        };
-        // SAFETY: `fd` was opened by `inner` just now, which keeps it open for the rest of this function.
-        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-        fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
-            .map_err(|e| os("setting close-on-exec")(e.into()))?;
-        setsockopt(&socket, RcvBufForce, &capacity.buffer_bytes).map_err(|error| match error {
-            Errno::EPERM => OpenError::NotAllowed(number),
-            error => os("enlarging its receive buffer")(error.into()),
-        })?;
-        let idle = TimeVal::milliseconds(i64::try_from(IDLE.as_millis()).unwrap_or(i64::MAX));
-        setsockopt(&socket, ReceiveTimeout, &idle).map_err(|e| os("setting its time limit")(e.into()))?;
-        let kernel = NetlinkAddr::new(0, 0);
-        sendto(fd, configuration(number, capacity).bytes(), &kernel, MsgFlags::empty())
-            .map_err(|e| os("configuring it")(e.into()))?;
-        let ours: NetlinkAddr = getsockname(fd).map_err(|e| os("asking for its port")(e.into()))?;
-        match queue_line(number) {
-            Some(line) if line.portid == ours.pid() => Ok(Self { inner, number, mask }),
-            Some(line) => Err(OpenError::Held { queue: number, holder: holder(line.portid) }),
-            None => match inner.recv().map_err(|error| error.raw_os_error()) {
-                Err(Some(libc::EPERM)) => Err(OpenError::NotAllowed(number)),
-                Err(Some(libc::EINVAL | libc::EOPNOTSUPP)) => Err(OpenError::NoKernelPart),
-                Err(code) => Err(os("binding it")(io::Error::from_raw_os_error(code.unwrap_or(libc::EIO)))),
-                Ok(_) => Err(os("binding it")(io::Error::other(format!("{QUEUES_FILE} does not list it")))),
-            },
-        }
-    }
-}
-
-/// A packet that waits.
-pub struct NfMessage(nfq::Message);
-
-impl Message for NfMessage {
-    fn bytes(&self) -> &[u8] {
-        self.0.get_payload()
-    }
-
-    fn arrived_by(&self) -> u32 {
-        self.0.get_indev()
-    }
-}
-
-impl Queue for NfQueue {
-    type Message = NfMessage;
-
-    fn number(&self) -> QueueNum {
-        self.number
-    }
-
-    fn receive(&mut self) -> Result<Option<NfMessage>, QueueError> {
-        match self.inner.recv() {
-            Ok(message) => Ok(Some(NfMessage(message))),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::EINTR) => Ok(None),
-                _ => Err(classify(error)),
-            },
-        }
-    }
-
-    fn wait_no_more(&mut self) {
-        self.inner.set_nonblocking(true);
-    }
-
-    fn answer(&mut self, NfMessage(mut message): NfMessage, verdict: Verdict) -> Result<(), QueueError> {
-        match verdict {
-            Verdict::Steer(Mark(mark)) => {
-                message.set_nfmark(message.get_nfmark() & !self.mask.bits() | mark);
-                message.set_verdict(nfq::Verdict::Accept);
-            }
-            Verdict::Pass => message.set_verdict(nfq::Verdict::Accept),
-            Verdict::Drop => message.set_verdict(nfq::Verdict::Drop),
-        }
-        self.inner.verdict(message).map_err(classify)
+        Some(line) => Err(OpenError::Held { queue: number, holder: holder(line.portid) }),
+        None => match inner.recv().map_err(|error| error.raw_os_error()) {
+            Err(Some(libc::EPERM)) => Err(OpenError::NotAllowed(number)),
+            Err(Some(libc::EINVAL | libc::EOPNOTSUPP)) => Err(OpenError::NoKernelPart),
+            Err(code) => Err(os("binding it")(io::Error::from_raw_os_error(code.unwrap_or(libc::EIO)))),
+            Ok(_) => Err(os("binding it")(io::Error::other(format!("{QUEUES_FILE} does not list it")))),
+        },
     }
 }
 

@@ -208,11 +208,25 @@ fn no_error_of_the_socket_ends_a_worker_but_a_queue_that_is_gone() {
         assert_eq!(lb.turn(Event::Fails(error)).unwrap(), None);
         assert_eq!(lb.moved(), [(counter, 1)]);
     }
-    lb.fail_next_answer(other());
+    lb.fail_next_answer([QueueError::TooLate, other(), QueueError::TooLate]);
     assert!(lb.steer(syn("50.0.0.1", 1, "10.0.0.0", 80)).is_some());
-    assert_eq!(lb.moved(), [("packets", 1), ("steered_syn", 1), ("socket_error", 1)]);
+    let moved = [("packets", 1), ("steered_syn", 1), ("verdict_too_late", 2), ("socket_error", 1)];
+    assert_eq!(lb.moved(), moved);
     let gone = QueueError::Closed(std::io::Error::from_raw_os_error(1));
     assert!(lb.turn(Event::Fails(gone)).is_err());
+    lb.fail_next_answer([QueueError::Closed(std::io::Error::from_raw_os_error(19))]);
+    assert!(lb.turn(Event::Packet(syn("50.0.0.1", 1, "10.0.0.0", 80))).is_err());
+}
+
+#[test]
+fn a_batch_is_answered_at_once_and_in_order() {
+    let mut lb = Lb::new(CONFIG);
+    let syns: Vec<_> = (1..=25).map(|port| syn("50.0.0.1", port, "10.0.0.0", 80)).collect();
+    let owners: Vec<_> =
+        syns.iter().map(|syn| lb.turn(Event::Packet(syn.clone())).unwrap().unwrap()).collect();
+    lb.moved();
+    assert_eq!(lb.turns(syns), (owners, 3), "two batches, and what was left");
+    assert_eq!(lb.moved(), [("packets", 25), ("steered_syn", 25)]);
 }
 
 #[test]

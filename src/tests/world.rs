@@ -18,7 +18,7 @@ use crate::{
     config::{Config, InterfaceName},
     fragment_worker::FragmentWorker,
     ids::{Generation, QueueNum},
-    io::{Inject, Message, Queue, QueueError, Report, Tell},
+    io::{BatchQueue, Inject, Message, Queue, QueueError, Report, Tell},
     state::State,
     worker::{Beat, Links, Shared, Worker},
 };
@@ -36,9 +36,13 @@ pub(super) enum Event {
 #[derive(Default)]
 pub(super) struct FakeQueue {
     pub events: VecDeque<Event>,
+    /// What was taken and is not answered yet.
+    taken: Vec<Vec<u8>>,
     pub verdicts: Vec<Verdict>,
-    /// What the next verdict's sending reports.
-    pub answer_error: Option<QueueError>,
+    /// How many times verdicts were sent.
+    answers: usize,
+    /// What goes wrong with the next answer.
+    pub answer_errors: Vec<QueueError>,
     /// Comes for ever, once no event is left.
     pub stream: Option<Vec<u8>>,
     /// Whether somebody may wait for a packet that does not come.
@@ -69,14 +73,11 @@ impl Message for FakeMessage {
     }
 }
 
-impl Queue for FakeQueue {
-    type Message = FakeMessage;
+/// How many packets a fake queue hands out at a time.
+pub(super) const BATCH: usize = 10;
 
-    fn number(&self) -> QueueNum {
-        QueueNum(0)
-    }
-
-    fn receive(&mut self) -> Result<Option<FakeMessage>, QueueError> {
+impl FakeQueue {
+    fn next(&mut self) -> Result<Option<FakeMessage>, QueueError> {
         match self.events.pop_front() {
             Some(Event::Packet(bytes)) => Ok(Some(FakeMessage { device: 0, bytes })),
             Some(Event::By(device, bytes)) => Ok(Some(FakeMessage { device, bytes })),
@@ -89,14 +90,34 @@ impl Queue for FakeQueue {
             Some(Event::Fails(error)) => Err(error),
         }
     }
+}
+
+impl BatchQueue for FakeQueue {
+    fn number(&self) -> QueueNum {
+        QueueNum(0)
+    }
+
+    fn receive(&mut self) -> Result<usize, QueueError> {
+        self.taken.clear();
+        while self.taken.len() < BATCH
+            && (self.taken.is_empty()
+                || self.stream.is_some()
+                || matches!(self.events.front(), Some(Event::Packet(_))))
+        {
+            let Some(message) = self.next()? else { break };
+            self.taken.push(message.bytes);
+        }
+        Ok(self.taken.len())
+    }
 
     fn wait_no_more(&mut self) {
         self.waits = Waits::Told;
     }
 
-    fn answer(&mut self, _message: FakeMessage, verdict: Verdict) -> Result<(), QueueError> {
-        self.verdicts.push(verdict);
-        self.answer_error.take().map_or(Ok(()), Err)
+    fn answer(&mut self, mut decide: impl FnMut(&[u8]) -> Verdict) -> Vec<QueueError> {
+        self.answers += 1;
+        self.verdicts.extend(self.taken.drain(..).map(|bytes| decide(&bytes)));
+        std::mem::take(&mut self.answer_errors)
     }
 }
 
@@ -191,8 +212,18 @@ impl Lb {
         packets.map_or(0, |(_, by)| by.unsigned_abs())
     }
 
-    pub(super) fn fail_next_answer(&mut self, error: QueueError) {
-        self.worker.parts().0.answer_error = Some(error);
+    /// Turns of the worker, until nothing waits of these packets: the verdicts, and in how many answers they
+    /// came.
+    pub(super) fn turns(&mut self, packets: Vec<Vec<u8>>) -> (Vec<Verdict>, usize) {
+        *self.worker.parts().0 =
+            FakeQueue { events: packets.into_iter().map(Event::Packet).collect(), ..FakeQueue::default() };
+        while self.worker.turn().unwrap() > 0 {}
+        let queue = self.worker.parts().0;
+        (std::mem::take(&mut queue.verdicts), queue.answers)
+    }
+
+    pub(super) fn fail_next_answer(&mut self, errors: impl Into<Vec<QueueError>>) {
+        self.worker.parts().0.answer_errors = errors.into();
     }
 
     /// See [`FakeReport::moved`].
@@ -239,16 +270,12 @@ impl Queue for FragmentQueue {
     }
 
     fn receive(&mut self) -> Result<Option<FakeMessage>, QueueError> {
-        self.0.receive()
+        self.0.next()
     }
 
-    fn wait_no_more(&mut self) {
-        self.0.wait_no_more();
-    }
-
-    fn answer(&mut self, message: FakeMessage, verdict: Verdict) -> Result<(), QueueError> {
+    fn answer(&mut self, _message: FakeMessage, verdict: Verdict) -> Result<(), QueueError> {
         self.1.lock().unwrap().acts.push(Act::Verdict(verdict));
-        self.0.answer(message, verdict)
+        self.0.answer_errors.pop().map_or(Ok(()), Err)
     }
 }
 
@@ -340,6 +367,6 @@ impl FragmentLb {
     }
 
     pub(super) fn fail_next_answer(&mut self, error: QueueError) {
-        self.worker.queue().0.answer_error = Some(error);
+        self.worker.queue().0.answer_errors = vec![error];
     }
 }

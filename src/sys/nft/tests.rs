@@ -3,6 +3,7 @@
 
 mod batches;
 mod errors;
+mod flows;
 mod kernel_tables;
 mod lease;
 mod mended;

@@ -8,13 +8,14 @@ use super::{
     *,
 };
 use crate::{
-    io::Queue as _,
+    balance::Verdict,
+    io::{BatchQueue as _, Queue as _},
     lease::{Kind, LEASE, renewal},
     plan::elements::Element,
     sys::{
         clock::{now, wait_for},
         namespace::shell,
-        nfqueue::{Capacity, NfQueue},
+        nfqueue::{FlowQueue, FragmentQueue},
     },
 };
 
@@ -22,8 +23,8 @@ use crate::{
 struct Hung {
     client: Iface,
     held: Iface,
-    flows: NfQueue,
-    fragments: NfQueue,
+    flows: FlowQueue,
+    fragments: FragmentQueue,
 }
 
 impl Hung {
@@ -37,9 +38,8 @@ impl Hung {
         }
         let client = without_lease(&ruleset);
         shell("ip link set sr-frag up");
-        let open = |number, capacity| NfQueue::open(number, capacity, MarkMask::DEFAULT).unwrap();
-        let flows = open(state.balancer.queues.first(), Capacity::FLOWS);
-        let fragments = open(state.balancer.fragment_queue, Capacity::FRAGMENTS);
+        let flows = FlowQueue::open(state.balancer.queues.first(), MarkMask::DEFAULT).unwrap();
+        let fragments = FragmentQueue::open(state.balancer.fragment_queue, MarkMask::DEFAULT).unwrap();
         Self { client, held, flows, fragments }
     }
 
@@ -49,11 +49,16 @@ impl Hung {
             assert_eq!(self.client.send(packet).unwrap(), packet.len());
         }
         let mut queued = [0, 0];
-        for (queue, queued) in [&mut self.flows, &mut self.fragments].into_iter().zip(&mut queued) {
-            while let Some(message) = queue.receive().unwrap() {
-                queue.answer(message, crate::balance::Verdict::Drop).unwrap();
-                *queued += 1;
-            }
+        while self.flows.receive().unwrap() > 0 {
+            let errors = self.flows.answer(|_| {
+                queued[0] += 1;
+                Verdict::Drop
+            });
+            assert!(errors.is_empty(), "{errors:?}");
+        }
+        while let Some(message) = self.fragments.receive().unwrap() {
+            self.fragments.answer(message, Verdict::Drop).unwrap();
+            queued[1] += 1;
         }
         queued
     }

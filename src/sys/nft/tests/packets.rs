@@ -18,11 +18,7 @@ use crate::{
     io::{Message as _, Queue as _},
     packet::{Addresses, L4, Packet, Probe},
     plan::elements::{Element, Way},
-    sys::{
-        clock::wait_for,
-        namespace::shell,
-        nfqueue::{Capacity, NfQueue},
-    },
+    sys::{clock::wait_for, namespace::shell, nfqueue::FragmentQueue},
 };
 
 /// A balancer between a client, whom a TUN device stands for, and a tunnel, whom a device of small MTU stands for.
@@ -257,7 +253,7 @@ fn fragments_are_steered_one_by_one_or_put_together_by_the_kernel() {
     in_namespace(|| {
         let client = balancer("client");
         nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
-        let mut queue = NfQueue::open(QueueNum(20199), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
+        let mut queue = FragmentQueue::open(QueueNum(20199), MarkMask::DEFAULT).unwrap();
         let [first4, last4] = fragments4();
         let all: Vec<Vec<u8>> =
             [first4, last4].into_iter().chain(fragments6(&[(0, true), (1, false)])).collect();
@@ -279,7 +275,7 @@ fn fragments_are_steered_one_by_one_or_put_together_by_the_kernel() {
         // Nobody answers for whole packets either.
         assert_eq!([counted_by("syn"), counted_by("queued_udp"), counted_by("unsteered")], [1, 1, 2]);
         // The next lbd takes over, though nothing of the ruleset has changed.
-        let mut queue = NfQueue::open(QueueNum(20199), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
+        let mut queue = FragmentQueue::open(QueueNum(20199), MarkMask::DEFAULT).unwrap();
         for fragment in &all {
             assert_eq!(client.send(fragment).unwrap(), fragment.len());
             let message = queue.receive().unwrap().expect("a fragment in the queue");
@@ -300,7 +296,7 @@ fn extension_headers_are_copied_whole_however_long_they_are() {
     in_namespace(|| {
         let client = balancer("client");
         nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
-        let mut queue = NfQueue::open(QueueNum(20199), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
+        let mut queue = FragmentQueue::open(QueueNum(20199), MarkMask::DEFAULT).unwrap();
         let plain = steering::tcp("2001:db8::80", 4000, 2);
         let options = [&[6, 32, 1, 253][..], &[0; 253], &[1, 5], &[0; 5]].concat();
         assert_eq!(options.len(), 264);
@@ -408,7 +404,7 @@ fn probes_are_queued_at_a_rate_and_go_no_further() {
         nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
         let whole = || seen("whole");
         let counts = || ["probe", "probe_unanswered", "probe_limited"].map(counted_by);
-        let mut queue = NfQueue::open(QueueNum(20199), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
+        let mut queue = FragmentQueue::open(QueueNum(20199), MarkMask::DEFAULT).unwrap();
         for probe in probes() {
             client.send(&probe.bytes()).unwrap();
             let message = queue.receive().unwrap().expect("a probe in the queue");
@@ -473,7 +469,7 @@ fn what_only_ends_like_a_probe_is_a_packet_like_any_other() {
     in_namespace(|| {
         let client = balancer("client");
         nft("a test", &["-f", "-"], Some(OTHERS)).unwrap();
-        let mut queue = NfQueue::open(QueueNum(20199), Capacity::FRAGMENTS, MarkMask::DEFAULT).unwrap();
+        let mut queue = FragmentQueue::open(QueueNum(20199), MarkMask::DEFAULT).unwrap();
         let [tcp4, tcp6, udp4, udp6, ..] = &probes()[..] else { unreachable!("six probes") };
         for (steering, times) in [(Steering::SynOnly, 1), (Steering::EveryPacket, 2)] {
             let mut state = state();

@@ -12,11 +12,8 @@ use crate::{
     balance::Verdict,
     config::Steering,
     ids::{Mark, QueueNum},
-    io::{Message as _, Queue as _},
-    sys::{
-        conntrack::Conntrack,
-        nfqueue::{Capacity, NfQueue},
-    },
+    io::BatchQueue as _,
+    sys::{conntrack::Conntrack, nfqueue::FlowQueue},
     tests::bytes::{ip, packet},
 };
 
@@ -38,7 +35,7 @@ pub(super) const VIPS: [&str; 2] = ["192.0.2.7", "2001:db8::80"];
 pub(super) struct Lb {
     client: Iface,
     interface: &'static str,
-    queue: Option<NfQueue>,
+    pub(super) queue: Option<FlowQueue>,
 }
 
 impl Lb {
@@ -57,7 +54,7 @@ impl Lb {
     }
 
     fn listen(&mut self, listen: bool) {
-        self.queue = listen.then(|| NfQueue::open(QueueNum(0), Capacity::FLOWS, MarkMask::DEFAULT).unwrap());
+        self.queue = listen.then(|| FlowQueue::open(QueueNum(0), MarkMask::DEFAULT).unwrap());
     }
 
     /// The first packets decide: as `lbctl apply` does it, no base chain goes.
@@ -83,9 +80,12 @@ impl Lb {
     /// Steers a packet, which must have been queued.
     pub(super) fn answer(&mut self, bytes: &[u8], mark: Mark) {
         let queue = self.queue.as_mut().unwrap();
-        let message = queue.receive().unwrap().expect("it is queued");
-        assert_eq!(message.bytes()[12..], bytes[12..], "but for what routers change");
-        queue.answer(message, Verdict::Steer(mark)).unwrap();
+        assert_eq!(queue.receive().unwrap(), 1, "it is queued");
+        let errors = queue.answer(|queued| {
+            assert_eq!(queued[12..], bytes[12..], "but for what routers change");
+            Verdict::Steer(mark)
+        });
+        assert!(errors.is_empty(), "{errors:?}");
     }
 }
 

@@ -1,0 +1,150 @@
+//! A queue of new flows: what waits is received by one system call, and answered by another, up to [`BATCH`]
+//! packets at a time. A batch is never waited for: a lone packet is one.
+//!
+//! An error that the kernel reports about one of a batch's verdicts comes as a message of its own, among the
+//! next packets. A batch that is lost while it is being sent (the kernel has no memory) leaves its packets
+//! waiting until lbd ends.
+
+#![allow(unsafe_code)]
+
+use std::{
+    os::fd::{AsRawFd as _, OwnedFd},
+    ptr,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, NetlinkAddr, sendto},
+};
+
+use super::{Capacity, OpenError, classify, listen, message};
+use crate::{
+    balance::Verdict,
+    ids::{MarkMask, QueueNum},
+    io::{BatchQueue, QueueError},
+    sys::netlink::Writer,
+};
+
+/// So many packets are received at a time, at most. With 64 a packet of a full batch costs the same, and a
+/// lone one more, since a place for each is described to every system call.
+const BATCH: usize = 32;
+
+/// What is copied of a packet; and with room to spare headers and other attributes, less than 256 bytes.
+const MESSAGE_BYTES_MAX: usize = Capacity::FLOWS.copy_bytes as usize + 768;
+
+type Buffer = [u8; MESSAGE_BYTES_MAX];
+
+/// A queue of new flows that this process listens to.
+pub struct FlowQueue {
+    socket: OwnedFd,
+    number: QueueNum,
+    mask: MarkMask,
+    flags: MsgFlags,
+    buffers: Box<[Buffer; BATCH]>,
+    /// How many bytes of each hold a message that is to be answered.
+    received: Vec<usize>,
+    verdicts: Writer,
+}
+
+impl FlowQueue {
+    /// Listens to queue `number`; marks are set within `mask`.
+    ///
+    /// # Errors
+    /// When somebody else listens, or the kernel cannot.
+    pub fn open(number: QueueNum, mask: MarkMask) -> Result<Self, OpenError> {
+        // The crate's own descriptor is closed here; the queue lives as long as this one.
+        let (_, socket) = listen(number, Capacity::FLOWS)?;
+        Ok(Self {
+            socket,
+            number,
+            mask,
+            flags: MsgFlags::MSG_WAITFORONE,
+            buffers: Box::new([[0; MESSAGE_BYTES_MAX]; BATCH]),
+            received: Vec::with_capacity(BATCH),
+            verdicts: Writer::default(),
+        })
+    }
+}
+
+#[cfg(test)]
+impl FlowQueue {
+    /// Lets it hold a few messages alone, for tests.
+    pub(crate) fn narrow(&self) {
+        nix::sys::socket::setsockopt(&self.socket, nix::sys::socket::sockopt::RcvBuf, &0).unwrap();
+    }
+}
+
+impl BatchQueue for FlowQueue {
+    fn number(&self) -> QueueNum {
+        self.number
+    }
+
+    fn receive(&mut self) -> Result<usize, QueueError> {
+        self.received.clear();
+        match receive(&self.socket, &mut self.buffers, &mut self.received, self.flags) {
+            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(self.received.len()),
+            Err(error) => Err(classify(error.into())),
+        }
+    }
+
+    fn wait_no_more(&mut self) {
+        self.flags |= MsgFlags::MSG_DONTWAIT;
+    }
+
+    fn answer(&mut self, mut decide: impl FnMut(&[u8]) -> Verdict) -> Vec<QueueError> {
+        let mut errors = Vec::new();
+        self.verdicts.clear();
+        for (buffer, bytes) in self.buffers.iter().zip(self.received.drain(..)) {
+            for packet in message::packets(&buffer[..bytes]) {
+                match packet {
+                    Ok(packet) => {
+                        let verdict = decide(packet.bytes);
+                        message::write(&mut self.verdicts, self.number, packet, verdict, self.mask);
+                    }
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        if !self.verdicts.bytes().is_empty() {
+            let (fd, kernel) = (self.socket.as_raw_fd(), NetlinkAddr::new(0, 0));
+            let sent = sendto(fd, self.verdicts.bytes(), &kernel, MsgFlags::empty());
+            errors.extend(sent.err().map(|error| classify(error.into())));
+        }
+        errors
+    }
+}
+
+/// Receives messages, one into each buffer, and notes how many bytes each has.
+fn receive(
+    socket: &OwnedFd,
+    buffers: &mut [Buffer; BATCH],
+    received: &mut Vec<usize>,
+    flags: MsgFlags,
+) -> nix::Result<()> {
+    let mut places = buffers
+        .each_mut()
+        .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() });
+    let mut headers = places.each_mut().map(|place| libc::mmsghdr {
+        msg_hdr: libc::msghdr {
+            msg_name: ptr::null_mut(),
+            msg_namelen: 0,
+            msg_iov: place,
+            msg_iovlen: 1,
+            msg_control: ptr::null_mut(),
+            msg_controllen: 0,
+            msg_flags: 0,
+        },
+        msg_len: 0,
+    });
+    let (fd, headers_max) = (socket.as_raw_fd(), libc::c_uint::try_from(BATCH).unwrap_or(0));
+    // SAFETY: there are as many headers as is said; each points to a place, and that to a buffer, which
+    // nobody else touches and which live until after the call; the kernel writes no more than the length that
+    // a place says.
+    let count =
+        unsafe { libc::recvmmsg(fd, headers.as_mut_ptr(), headers_max, flags.bits(), ptr::null_mut()) };
+    let count = usize::try_from(Errno::result(count)?).unwrap_or(0);
+    // Of a message that was larger than its buffer this is what has come.
+    received
+        .extend(headers.iter().take(count).map(|header| (header.msg_len as usize).min(MESSAGE_BYTES_MAX)));
+    Ok(())
+}

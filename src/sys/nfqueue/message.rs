@@ -1,0 +1,93 @@
+//! The messages of a queue as bytes: packets are read, verdicts are written
+//! (`linux/netfilter/nfnetlink_queue.h`). PURE.
+//!
+//! What was received is not trusted: every length is checked, and what cannot be read is an error to be
+//! counted.
+
+use std::io;
+
+use super::{QUEUE, classify};
+use crate::{
+    balance::Verdict,
+    ids::{Mark, MarkMask, QueueNum},
+    io::QueueError,
+    sys::netlink::{HEADERS_BYTES, NLMSG_ERROR, Writer, attributes, done, kind, messages},
+};
+
+const NFQNL_MSG_PACKET: u16 = QUEUE;
+const NFQNL_MSG_VERDICT: u16 = QUEUE | 1;
+const NFQA_PACKET_HDR: u16 = 1;
+const NFQA_VERDICT_HDR: u16 = 2;
+const NFQA_MARK: u16 = 3;
+const NFQA_PAYLOAD: u16 = 10;
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+
+/// A packet as the kernel hands it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Packet<'a> {
+    /// By which its verdict names it.
+    id: u32,
+    mark: u32,
+    /// From its IP header on, cut to the queue's copy range.
+    pub(super) bytes: &'a [u8],
+}
+
+/// The packets in what was received at once, and what came in place of some.
+pub(super) fn packets(mut received: &[u8]) -> impl Iterator<Item = Result<Packet<'_>, QueueError>> {
+    std::iter::from_fn(move || {
+        if received.is_empty() {
+            return None;
+        }
+        let message = messages(received).next();
+        let bytes = message.map_or(received.len(), |message| message.len().next_multiple_of(4));
+        received = received.get(bytes..).unwrap_or_default();
+        Some(message.ok_or_else(unreadable).and_then(read))
+    })
+}
+
+fn read(message: &[u8]) -> Result<Packet<'_>, QueueError> {
+    match kind(message) {
+        Some(NFQNL_MSG_PACKET) => packet(message).ok_or_else(unreadable),
+        // About an earlier verdict.
+        Some(NLMSG_ERROR) => Err(done(message).map_or_else(classify, |()| unreadable())),
+        _ => Err(unreadable()),
+    }
+}
+
+/// The payload comes last, so a message that lacks some of its attributes lacks it.
+fn packet(message: &[u8]) -> Option<Packet<'_>> {
+    let (mut id, mut mark, mut payload) = (None, 0, None);
+    for (kind, value) in attributes(message.get(HEADERS_BYTES..)?) {
+        match kind {
+            NFQA_PACKET_HDR => id = Some(u32::from_be_bytes(*value.first_chunk()?)),
+            NFQA_MARK => mark = u32::from_be_bytes(*value.first_chunk()?),
+            NFQA_PAYLOAD => payload = Some(value),
+            _ => {}
+        }
+    }
+    Some(Packet { id: id?, mark, bytes: payload? })
+}
+
+fn unreadable() -> QueueError {
+    QueueError::Other(io::Error::new(io::ErrorKind::InvalidData, "a message that cannot be read"))
+}
+
+/// Writes the verdict on a packet of this queue; of its mark only what is within `mask` changes.
+pub(super) fn write(to: &mut Writer, queue: QueueNum, packet: Packet<'_>, verdict: Verdict, mask: MarkMask) {
+    let (code, mark) = match verdict {
+        Verdict::Steer(Mark(mark)) => (NF_ACCEPT, Some(packet.mark & !mask.bits() | mark)),
+        Verdict::Pass => (NF_ACCEPT, None),
+        Verdict::Drop => (NF_DROP, None),
+    };
+    let [high, low] = queue.0.to_be_bytes();
+    to.message(NFQNL_MSG_VERDICT, 0, 0, [0, 0, high, low], |message| {
+        message.value(NFQA_VERDICT_HDR, [code.to_be_bytes(), packet.id.to_be_bytes()].as_flattened());
+        if let Some(mark) = mark {
+            message.number(NFQA_MARK, mark);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests;
