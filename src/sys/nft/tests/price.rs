@@ -12,14 +12,18 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
     steering::{ACK, Lb, SYN, VIPS, tcp, udp},
     *,
 };
-use crate::{config::Steering, ids::Mark, sys::clock::wait_for};
+use crate::{
+    config::Steering,
+    ids::Mark,
+    sys::clock::{self, wait_for},
+};
 
 /// What is sent is traced, from before the first of our chains on.
 const TRACED: &str = "table inet traced {
@@ -93,6 +97,7 @@ struct Step {
 }
 
 /// The steps in our table of the packet that `send` sends.
+#[expect(clippy::disallowed_methods, reason = "a monitor, in the namespace of the test")]
 fn traced(send: &mut dyn FnMut()) -> Vec<Step> {
     let mut monitor = Command::new("nft")
         .args(["-a", "monitor", "trace"])
@@ -107,9 +112,9 @@ fn traced(send: &mut dyn FnMut()) -> Vec<Step> {
     wait_for(Duration::from_secs(10), Duration::from_millis(5), || listens(monitor.id()).then_some(()))
         .expect("the monitor listens");
     send();
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = clock::now() + Duration::from_secs(10);
     let mut steps = Vec::new();
-    while let Ok(line) = lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+    while let Ok(line) = lines.recv_timeout(until.saturating_duration_since(clock::now())) {
         let Some(step) = Step::read(&line) else { continue };
         let is_last = step.chain == LAST && ["accept", "policy"].contains(&step.verdict.as_str());
         steps.push(step);
