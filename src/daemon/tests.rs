@@ -2,7 +2,10 @@
 
 use super::{kernel::Wanted, *};
 use crate::{
-    sys::namespace::{in_namespace, shell},
+    sys::{
+        clock::wait_for,
+        namespace::{in_namespace, shell},
+    },
     worker::Links,
 };
 
@@ -310,10 +313,16 @@ fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
                 [true, true, false],
             ),
         ] {
+            // The kernel adds an IPv6 address a moment after it was told to.
+            let mut comes = |expected, after: &str| {
+                let is_there = || (found() == expected).then_some(());
+                let came = wait_for(Duration::from_secs(10), Duration::from_millis(10), is_there);
+                assert!(came.is_some(), "{after}: {:?}, and not {expected:?}", found());
+            };
             shell(change);
-            assert_eq!(found(), (vec![told.to_owned()], true, vips), "{change}");
+            comes((vec![told.to_owned()], true, vips), change);
             shell(undo);
-            assert_eq!(found(), nothing(), "{undo}");
+            comes(nothing(), undo);
         }
     });
 }
