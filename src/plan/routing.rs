@@ -83,11 +83,15 @@ pub fn target_of_device(name: &str) -> Option<TargetId> {
     (device_name(target) == name).then_some(target)
 }
 
+/// The target whose table has this number.
+fn target_of_table(number: u32) -> Option<TargetId> {
+    number.checked_sub(TABLE_BASE).and_then(TargetId::from_number)
+}
+
 /// Whether a route of protocol [`PROTOCOL`] in this table is ours to change.
 #[must_use]
 pub fn is_our_table(number: u32, blackhole: bool) -> bool {
-    let target = number.checked_sub(TABLE_BASE).and_then(TargetId::from_number);
-    target.is_some() || (number == TABLE_MAIN && blackhole)
+    target_of_table(number).is_some() || (number == TABLE_MAIN && blackhole)
 }
 
 /// IPv4 or IPv6, of rules.
@@ -102,6 +106,13 @@ pub enum Family {
 impl Family {
     /// Both.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    fn of(net: IpNet) -> Self {
+        match net {
+            IpNet::V4(_) => Self::V4,
+            IpNet::V6(_) => Self::V6,
+        }
+    }
 }
 
 impl fmt::Display for Family {
@@ -174,8 +185,8 @@ pub struct Desired {
     pub devices: BTreeMap<String, Device>,
     /// Of targets, and the blackholes.
     pub routes: BTreeSet<Route>,
-    /// The same for both families. Those that lead into the tree depend on the host.
-    pub rules: BTreeSet<Rule>,
+    /// Those that lead into the trees depend on the host.
+    pub rules: BTreeSet<(Family, Rule)>,
     /// What those depend on; `None` where there is no tree.
     pub entry: Option<Entry>,
     /// The VIPs' prefixes.
@@ -185,9 +196,11 @@ pub struct Desired {
     pub former: BTreeSet<IpNet>,
 }
 
-/// How packets come into the tree of rules ([`rule_tree::entries`]).
+/// How packets come into the trees of rules ([`rule_tree::entries`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The families that have a tree.
+    pub families: BTreeSet<Family>,
     /// The devices by which packets to VIPs come in.
     pub devices: BTreeSet<DeviceName>,
     /// Our bits of the mark.
@@ -311,6 +324,15 @@ impl Op {
         }
     }
 
+    /// Whether it is about a device, not about a route or rule.
+    #[must_use]
+    pub fn is_of_device(&self) -> bool {
+        match self {
+            Self::AddDevice(_) | Self::Ready(_) | Self::RemoveDevice(_) => true,
+            Self::AddRoute(_) | Self::RemoveRoute(_) | Self::AddRule(..) | Self::RemoveRule(..) => false,
+        }
+    }
+
     /// Whether it waits for a change of the ruleset: it opens an entrance, or takes away what marks may still lead to.
     fn is_late(&self) -> bool {
         self.opens() || (self.removes() && !self.closes())
@@ -420,14 +442,12 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
     let fragmenting = fragmenting(state);
     let mut wanted = Desired::default();
     let mut by_ends = BTreeMap::new();
-    let mut with_table = Vec::new();
     for (target, path) in state.targets_used() {
         let Path::Via(encap, address) = path else { continue };
         let users = users.get(&target).unwrap_or(&unused);
         if is_link_local(address) {
             return Err(PlanError::LinkLocal { user: users.noun(), address });
         }
-        with_table.push(target);
         let Some(wrap) = wrap(encap) else {
             wanted.routes.extend(direct_routes(target, address, users));
             continue;
@@ -453,9 +473,16 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
         wanted.devices.insert(name, device);
     }
     wanted.devices.extend(inbound::devices(&state.balancer).map(|device| (device.name.clone(), device)));
-    wanted.rules = rule_tree::rules(state.balancer.mark_mask, with_table, table);
-    wanted.entry = (!wanted.rules.is_empty()).then(|| entry(state));
-    wanted.rules.extend(inbound::guards(&state.balancer));
+    let mask = state.balancer.mark_mask;
+    for family in Family::ALL {
+        let targets = wanted.routes.iter().filter(|route| Family::of(route.to) == family);
+        let targets = targets.filter_map(|route| target_of_table(route.table));
+        wanted.rules.extend(rule_tree::rules(mask, targets, table).into_iter().map(|rule| (family, rule)));
+    }
+    let families: BTreeSet<Family> = wanted.rules.iter().map(|(family, _)| *family).collect();
+    wanted.entry = (!families.is_empty()).then(|| entry(state, families));
+    let guards = inbound::guards(&state.balancer);
+    wanted.rules.extend(guards.flat_map(|rule| Family::ALL.map(|family| (family, rule))));
     wanted.vips = state.services.iter().flat_map(|service| &service.vips).map(IpNet::trunc).collect();
     let prefixes = wanted.vips.iter().chain(&state.balancer.blackhole);
     wanted.routes.extend(prefixes.copied().map(blackhole));
@@ -467,12 +494,13 @@ fn blackhole(to: IpNet) -> Route {
 }
 
 /// Packets to VIPs come in by the same devices as the ruleset has in `interfaces`.
-fn entry(state: &State) -> Entry {
+fn entry(state: &State, families: BTreeSet<Family>) -> Entry {
     let balancer = &state.balancer;
     let own = inbound::device_names(balancer).chain([FRAGMENTS_DEVICE]).filter_map(DeviceName::new);
     let interfaces = balancer.interfaces.iter().filter_map(|name| DeviceName::new(name.as_str()));
     let tier = tier_devices(state).filter_map(|name| DeviceName::new(&name));
     Entry {
+        families,
         devices: interfaces.chain(own).chain(tier).collect(),
         mask: balancer.mark_mask,
         priority: balancer.rule_priority,

@@ -35,8 +35,13 @@ pub(super) const DUMP_BYTES_MAX: usize = 64 * 1024;
 
 /// A socket to netfilter in the network namespace of the calling thread. An answer may take so long.
 pub(super) fn netfilter(patience: Duration) -> io::Result<OwnedFd> {
+    open(SockProtocol::NetlinkNetFilter, patience)
+}
+
+/// The same to another part of the kernel.
+pub(super) fn open(protocol: SockProtocol, patience: Duration) -> io::Result<OwnedFd> {
     let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
-    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
     let limit = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
     setsockopt(&socket, ReceiveTimeout, &limit)?;
     // To the kernel, and only the kernel can answer.

@@ -9,7 +9,7 @@ use super::{
     Desired, Device, DeviceNow, Family, ForeignRule, Op, Route, RoutingNow, TABLE_MAIN, Via, inbound,
 };
 use crate::plan::{
-    rule_tree::{self, Step},
+    rule_tree::{self, Rule, Step},
     tunnel::{IPV6_MTU_BYTES_MIN, Tunnel},
 };
 
@@ -152,13 +152,17 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
     ops.extend(routes.into_iter().map(add));
     let mut rules_gone = Vec::new();
     for family in Family::ALL {
-        let rules_now = now.rules.iter().filter(|(of, _)| *of == family).map(|(_, rule)| *rule).collect();
-        for step in rule_tree::changes(&rules_now, &wanted.rules) {
-            match step {
-                Step::Add(rule) => ops.push(Op::AddRule(family, rule)),
-                Step::Remove(rule) => rules_gone.push(Op::RemoveRule(family, rule)),
-            }
-        }
+        let of_family = |rules: &BTreeSet<(Family, Rule)>| -> BTreeSet<Rule> {
+            rules.iter().filter(|(of, _)| *of == family).map(|(_, rule)| *rule).collect()
+        };
+        let steps = rule_tree::changes(&of_family(&now.rules), &of_family(&wanted.rules));
+        let late = steps.iter().rposition(|step| matches!(step, Step::Add(_))).map_or(0, |last| last + 1);
+        let op = |step: &Step| match *step {
+            Step::Add(rule) => Op::AddRule(family, rule),
+            Step::Remove(rule) => Op::RemoveRule(family, rule),
+        };
+        ops.extend(steps[..late].iter().map(op));
+        rules_gone.extend(steps[late..].iter().map(op));
     }
     ops.extend(blackholes.into_iter().map(add));
     ops.extend(opening);

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::{Desired, Device, DiffError, Entry, FORMER_VIPS_MAX, Note, RoutingNow, TABLE_MAIN, blackhole};
+use super::{
+    Desired, Device, DiffError, Entry, FORMER_VIPS_MAX, ForeignRule, Note, RoutingNow, TABLE_MAIN, blackhole,
+};
 use crate::plan::{
     rule_tree::{self, DeviceName, ENTRY_PRIORITIES, PRIORITY_AROUND},
     tunnel::IPV6_MTU_BYTES_MIN,
@@ -20,7 +22,9 @@ impl Desired {
         wanted.routes.extend(kept.filter(|route| now.routes.contains(route)));
         let Some(entry) = &self.entry else { return Ok((wanted, notes)) };
         let devices = entry.devices_on(now)?;
-        let catching = now.foreign_rules.iter().filter(|rule| rule.may_catch(entry.mask, &devices));
+        let meets = |rule: &&ForeignRule| entry.families.contains(&rule.family);
+        let catching = now.foreign_rules.iter().filter(meets);
+        let catching = catching.filter(|rule| rule.may_catch(entry.mask, &devices));
         let priority = entry.priority.unwrap_or_else(|| {
             let earliest = catching.clone().map(|rule| rule.priority).min();
             rule_tree::entry_priority(entries_now(now), earliest)
@@ -30,7 +34,10 @@ impl Desired {
             .filter(|from| *from != priority)
             .map(|from| Note::EntriesMove { from, to: priority });
         notes.extend(moved.into_iter().chain(earlier.map(|rule| Note::EarlierRule(*rule, priority))));
-        wanted.rules.extend(rule_tree::entries(entry.mask, priority, devices));
+        for family in &entry.families {
+            let entries = rule_tree::entries(entry.mask, priority, devices.iter().copied());
+            wanted.rules.extend(entries.map(|rule| (*family, rule)));
+        }
         Ok((wanted, notes))
     }
 }
@@ -41,7 +48,8 @@ impl Desired {
     pub fn succeed(&mut self, last: &Self) -> (usize, usize) {
         let own = self.routes.iter().filter(|route| route.table == TABLE_MAIN).map(|route| route.to);
         let own: Vec<IpNet> = own.collect();
-        let is_open = |prefix: &IpNet| !own.iter().any(|own| own.contains(prefix));
+        let is_open =
+            |prefix: &IpNet| !self.vips.contains(prefix) && !own.iter().any(|own| own.contains(prefix));
         let mut former: BTreeSet<IpNet> = last.former.iter().copied().filter(is_open).collect();
         let gone: Vec<IpNet> = last.vips.iter().copied().filter(is_open).collect();
         let new = gone.len().min(FORMER_VIPS_MAX.saturating_sub(former.len()));

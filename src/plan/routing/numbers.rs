@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{RoutingNow, TABLE_BASE, Via, target_of_device};
+use super::{RoutingNow, Via, target_of_device, target_of_table};
 use crate::{
     config::{Encap, Path},
     ids::TargetId,
@@ -19,10 +19,7 @@ pub fn numbers(now: &RoutingNow) -> BTreeMap<TargetId, Path> {
     let ours = now.devices.values().filter(|device| device.is_ours());
     let tunnels = ours.filter_map(|device| Some((target_of_device(&device.name)?, path(device.tunnel?))));
     let direct = now.routes.iter().filter_map(|route| match route.via {
-        Via::Gateway(address) => {
-            let target = TargetId::from_number(route.table.checked_sub(TABLE_BASE)?)?;
-            Some((target, Path::Via(Encap::Direct, address)))
-        }
+        Via::Gateway(address) => Some((target_of_table(route.table)?, Path::Via(Encap::Direct, address))),
         Via::Device(_) | Via::Blackhole | Via::Other => None,
     });
     direct.chain(tunnels).collect()

@@ -103,8 +103,8 @@ pub(super) fn converge(now: &mut RoutingNow, wanted: &Desired) -> Vec<Op> {
 fn the_number_of_a_target_is_the_same_in_device_table_and_mark() {
     let wanted = desired(&every_kind()).unwrap();
     assert_eq!(wanted.devices.len(), 6);
-    let seventh = wanted.rules.iter().find(|rule| rule.mark == 7 && rule.mask == 0xffff).unwrap();
-    assert_eq!(seventh.action, Action::Lookup(20_007));
+    let seventh = wanted.rules.iter().find(|(_, rule)| rule.mark == 7 && rule.mask == 0xffff).unwrap();
+    assert_eq!(seventh.1.action, Action::Lookup(20_007));
     assert_eq!(wanted.devices["sr-3"].alias, "synrail: web/s3");
     let of_third: Vec<String> =
         wanted.routes.iter().filter(|route| route.table == 20_003).map(Route::to_string).collect();
@@ -129,6 +129,16 @@ fn a_direct_backend_is_the_next_hop_of_the_families_that_its_services_have() {
     let seen: Vec<String> =
         next_hops(&state("\"10.0.0.0/32\"", &["address = \"192.168.1.1\"\nencap = \"direct\""]));
     assert_eq!(seen, ["route 0.0.0.0/0 via 192.168.1.1 table 20001 metric 0"]);
+    // And so it has rules in these families alone.
+    let families = |vips| -> BTreeSet<Family> {
+        let state = state(vips, &["address = \"fd00:0:0:1::1\"\nencap = \"direct\""]);
+        let mut now = RoutingNow::default();
+        converge(&mut now, &desired(&state).unwrap());
+        now.rules.iter().map(|(family, _)| *family).collect()
+    };
+    assert_eq!(families("\"10.0.0.0/32\""), BTreeSet::from([Family::V4]));
+    assert_eq!(families("\"1000::/128\""), BTreeSet::from([Family::V6]));
+    assert_eq!(families(DUAL), BTreeSet::from(Family::ALL));
     let seen: Vec<String> = next_hops(&state(DUAL, &["address = \"fd00:0:0:1::1\"\nencap = \"direct\""]));
     assert_eq!(
         seen,
@@ -237,7 +247,8 @@ fn a_balancer_of_the_tier_has_device_routes_and_rule_like_a_backend_and_takes_pa
         routes.collect::<Vec<_>>(),
         ["route 0.0.0.0/0 dev sr-2 table 20002 metric 0", "route ::/0 dev sr-2 table 20002 metric 1024"]
     );
-    assert!(wanted.rules.iter().any(|rule| rule.mark == 2 && rule.action == Action::Lookup(20_002)));
+    let led = |(_, rule): &&(Family, Rule)| rule.mark == 2 && rule.action == Action::Lookup(20_002);
+    assert_eq!(wanted.rules.iter().filter(led).count(), 2);
     let mut now = RoutingNow::default();
     converge(&mut now, &wanted);
     converge(&mut now, &Desired::default());

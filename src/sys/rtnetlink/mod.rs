@@ -5,6 +5,7 @@
 //!
 //! What was asked for is never assumed to be there: [`Routing::converge`] reads everything back.
 
+mod batch;
 #[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
 mod host;
 mod inbound;
@@ -22,6 +23,7 @@ use std::{
     io,
 };
 
+use batch::{Batch, Change};
 use futures_util::{Stream, StreamExt};
 use rtnetlink::{
     Handle,
@@ -111,6 +113,7 @@ pub struct Applied {
 pub struct Routing {
     runtime: Runtime,
     handle: Handle,
+    batch: Batch,
     /// Devices by name, as last seen.
     indexes: BTreeMap<String, u32>,
     tell: Tell,
@@ -140,7 +143,8 @@ impl Routing {
             rtnetlink::new_connection_with_strict_check().map_err(RoutingError::Open)?;
         runtime.spawn(connection);
         drop(entered);
-        Ok(Self { runtime, handle, indexes: BTreeMap::new(), tell: Box::new(tell) })
+        let batch = Batch::open().map_err(RoutingError::Open)?;
+        Ok(Self { runtime, handle, batch, indexes: BTreeMap::new(), tell: Box::new(tell) })
     }
 
     /// What there is now, with what the tunnels of `wanted` depend on.
@@ -181,18 +185,10 @@ impl Routing {
     /// Makes these changes, in this order.
     ///
     /// # Errors
-    /// At the first that the kernel refuses. What is to be removed may be gone already.
+    /// At the first that the kernel refuses; of routes and rules that are added, or removed, next to each other, some behind it may
+    /// have been made. What is to be removed may be gone already.
     pub fn apply(&mut self, ops: &[Op]) -> Result<(), RoutingError> {
-        let Self { runtime, handle, indexes, tell } = self;
-        runtime.block_on(async {
-            for op in ops {
-                apply(handle, indexes, tell, op).await.map_err(|source| {
-                    let hint = hint(op, &source);
-                    RoutingError::Apply { op: op.to_string(), source, hint }
-                })?;
-            }
-            Ok(())
-        })
+        self.make(ops, |_, refusal| Err(refusal))
     }
 
     /// As [`Routing::apply`], but goes on where a next hop is out of reach, and returns those refusals.
@@ -201,13 +197,60 @@ impl Routing {
     /// At the first that the kernel refuses for another reason.
     pub fn apply_reachable(&mut self, ops: &[Op]) -> Result<Vec<RoutingError>, RoutingError> {
         let mut refused = Vec::new();
-        for op in ops {
-            match self.apply(std::slice::from_ref(op)) {
-                Err(error @ RoutingError::Apply { .. }) if error.is_unreachable(op) => refused.push(error),
-                result => result?,
+        self.make(ops, |op, refusal| {
+            if !refusal.is_unreachable(op) {
+                return Err(refusal);
+            }
+            refused.push(refusal);
+            Ok(())
+        })?;
+        Ok(refused)
+    }
+
+    /// Goes on after a refusal if `refused` says so.
+    fn make(
+        &mut self,
+        ops: &[Op],
+        mut refused: impl FnMut(&Op, RoutingError) -> Result<(), RoutingError>,
+    ) -> Result<(), RoutingError> {
+        // What removes waits until nothing was refused that it makes room for.
+        let together = |one: &Op, next: &Op| {
+            !one.is_of_device() && !next.is_of_device() && one.removes() == next.removes()
+        };
+        for ops in ops.chunk_by(together).flat_map(|ops| ops.chunks(batch::MESSAGES_MAX)) {
+            let changes: Option<Vec<_>> = ops.iter().map(|op| change_of(op, &self.indexes)).collect();
+            let results = if let Some(changes) = changes {
+                self.send(changes)?
+            } else {
+                let Self { runtime, handle, indexes, tell, .. } = self;
+                ops.iter().map(|op| runtime.block_on(apply(handle, indexes, tell, op))).collect()
+            };
+            for (op, result) in ops.iter().zip(results) {
+                let result = if op.removes() { gone_is_fine(result) } else { result };
+                if let Err(source) = result {
+                    let hint = hint(op, &source);
+                    refused(op, RoutingError::Apply { op: op.to_string(), source, hint })?;
+                }
             }
         }
-        Ok(refused)
+        Ok(())
+    }
+
+    /// Makes these changes in one send; what became of each.
+    fn send(&mut self, changes: Vec<io::Result<Change>>) -> Result<Vec<io::Result<()>>, RoutingError> {
+        let (mut results, mut sent, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        for (change, place) in changes.into_iter().zip(0..) {
+            results.push(change.map(|change| {
+                sent.push(change);
+                places.push(place);
+            }));
+        }
+        let what = "what became of changes of routes and rules";
+        let refused = self.batch.send(sent).map_err(|source| RoutingError::Read { what, source })?;
+        for (place, error) in refused {
+            results[places[place]] = Err(error);
+        }
+        Ok(results)
     }
 
     /// Makes the TUN device of fragments ready for use; says whether anything was to do.
@@ -297,12 +340,21 @@ async fn apply(
         }
         Op::RemoveDevice(name) => {
             indexes.remove(name);
-            gone_is_fine(links::remove(handle, name).await)
+            links::remove(handle, name).await
         }
-        Op::AddRoute(route) => routes::add(handle, indexes, route).await,
-        Op::RemoveRoute(route) => gone_is_fine(routes::remove(handle, indexes, route).await),
-        Op::AddRule(family, rule) => rules::add(handle, *family, rule).await,
-        Op::RemoveRule(family, rule) => gone_is_fine(rules::remove(handle, *family, rule).await),
+        // By `Batch`.
+        Op::AddRoute(_) | Op::RemoveRoute(_) | Op::AddRule(..) | Op::RemoveRule(..) => Ok(()),
+    }
+}
+
+/// A change of a route or rule; `None` for one of a device.
+fn change_of(op: &Op, indexes: &BTreeMap<String, u32>) -> Option<io::Result<Change>> {
+    match op {
+        Op::AddRoute(route) => Some(routes::addition(indexes, route)),
+        Op::RemoveRoute(route) => Some(routes::removal(indexes, route)),
+        Op::AddRule(family, rule) => Some(Ok(rules::addition(*family, rule))),
+        Op::RemoveRule(family, rule) => Some(Ok(rules::removal(*family, rule))),
+        Op::AddDevice(_) | Op::Ready(_) | Op::RemoveDevice(_) => None,
     }
 }
 
@@ -380,7 +432,7 @@ fn hint(op: &Op, error: &io::Error) -> String {
     format!(": {advice}")
 }
 
-/// Sends a change and waits for the kernel's answer.
+/// Sends a change of a device and waits for the kernel's answer.
 async fn change(handle: &mut Handle, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
     let mut message = NetlinkMessage::from(message);
     message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;

@@ -19,7 +19,7 @@ use rtnetlink::{
     },
 };
 
-use super::{change, dump};
+use super::{batch::Change, dump};
 use crate::plan::routing::{PROTOCOL, Route, TABLE_MAIN, Via, is_our_table};
 
 type Indexes = BTreeMap<String, u32>;
@@ -56,15 +56,14 @@ pub(super) async fn current(
     Ok((ours, foreign))
 }
 
-pub(super) async fn add(handle: &mut Handle, indexes: &Indexes, route: &Route) -> io::Result<()> {
-    let message = RouteNetlinkMessage::NewRoute(message(route, indexes)?);
-    change(handle, message, NLM_F_CREATE | NLM_F_EXCL).await
+pub(super) fn addition(indexes: &Indexes, route: &Route) -> io::Result<Change> {
+    Ok((RouteNetlinkMessage::NewRoute(message(route, indexes)?), NLM_F_CREATE | NLM_F_EXCL))
 }
 
-pub(super) async fn remove(handle: &mut Handle, indexes: &Indexes, route: &Route) -> io::Result<()> {
+pub(super) fn removal(indexes: &Indexes, route: &Route) -> io::Result<Change> {
     let mut message = message(route, indexes)?;
     message.header.scope = RouteScope::NoWhere;
-    change(handle, RouteNetlinkMessage::DelRoute(message), 0).await
+    Ok((RouteNetlinkMessage::DelRoute(message), 0))
 }
 
 fn message(route: &Route, indexes: &Indexes) -> io::Result<RouteMessage> {

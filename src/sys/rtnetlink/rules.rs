@@ -16,7 +16,7 @@ use rtnetlink::{
     },
 };
 
-use super::{change, dump};
+use super::{batch::Change, dump};
 use crate::plan::{
     routing::{Family, ForeignRule, PROTOCOL, inbound::entrance},
     rule_tree::{self, Action, DeviceName, PRIORITY_AROUND, PRIORITY_FIRST, PRIORITY_GUARD, Rule},
@@ -52,12 +52,12 @@ pub(super) async fn current(
     Ok((ours, foreign))
 }
 
-pub(super) async fn add(handle: &mut Handle, family: Family, rule: &Rule) -> io::Result<()> {
-    change(handle, RouteNetlinkMessage::NewRule(message(family, rule)), NLM_F_CREATE).await
+pub(super) fn addition(family: Family, rule: &Rule) -> Change {
+    (RouteNetlinkMessage::NewRule(message(family, rule)), NLM_F_CREATE)
 }
 
-pub(super) async fn remove(handle: &mut Handle, family: Family, rule: &Rule) -> io::Result<()> {
-    change(handle, RouteNetlinkMessage::DelRule(message(family, rule)), 0).await
+pub(super) fn removal(family: Family, rule: &Rule) -> Change {
+    (RouteNetlinkMessage::DelRule(message(family, rule)), 0)
 }
 
 fn address_family(family: Family) -> AddressFamily {

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     ids::MarkMask,
     plan::{
-        routing::{ALIAS_BYTES_MAX, ForeignRule},
+        routing::{ALIAS_BYTES_MAX, Family, ForeignRule},
         rule_tree::{DeviceName, guard},
         tunnel::{Ends, Tunnel, Wrap},
     },
@@ -70,7 +70,8 @@ fn what_comes_in_by_an_entrance_without_a_mark_is_never_forwarded() {
         shell(&is_forwarded);
         let mut routing = Routing::open().unwrap();
         let entrances = ["sr-in4", "sr-in6"];
-        let rules = entrances.map(|name| guard(DeviceName::new(name).unwrap(), MarkMask::DEFAULT)).into();
+        let rules = entrances.map(|name| guard(DeviceName::new(name).unwrap(), MarkMask::DEFAULT));
+        let rules = rules.into_iter().flat_map(|rule| Family::ALL.map(|family| (family, rule))).collect();
         let wanted = Desired { rules, ..Desired::default() };
         assert_eq!(routing.converge(&wanted).unwrap().changes, 4);
         shell(&is_not);
@@ -354,5 +355,86 @@ fn a_configured_priority_holds_and_what_comes_before_it_is_said() {
             .collect();
         assert_eq!(places, [500, 701], "{told:?}");
         shell("ip rule | grep -q '^700:.*goto 702'");
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn what_a_thousand_targets_take_is_sent_in_few_sends() {
+    const TARGETS: usize = 1000;
+    in_namespace(|| {
+        shell(
+            "ip tuntap add dev eth1 mode tun; ip link set eth1 up; ip addr add 172.20.0.1/16 dev eth1
+             ip route add default dev eth1; echo 1 > /proc/sys/net/ipv4/ip_forward",
+        );
+        let state = |targets: usize| {
+            let mut text = "[balancer]\nname = 'a'\naddress = '172.20.0.1'\ninterfaces = 'eth1'\n[[service]]\nname = 'web'\n\
+                            vips = '10.0.0.0/32'\ntable_size = 1009\n"
+                .to_owned();
+            for n in 1..=targets {
+                let address = format!("172.20.{}.{}", n / 250 + 1, n % 250 + 1);
+                text +=
+                    &format!("[[service.backend]]\nname = 'b{n:04}'\naddress = '{address}'\nencap = 'direct'\n");
+            }
+            State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap()
+        };
+        let mut routing = Routing::open().unwrap();
+        let sent = |routing: &mut Routing, state: Option<&State>| {
+            let wanted = state.map(|state| crate::plan::routing::desired(state).unwrap()).unwrap_or_default();
+            let before = routing.batch.sent;
+            let changes = routing.converge(&wanted).unwrap().changes;
+            assert_eq!(routing.batch.sent.0 - before.0, changes);
+            (changes, routing.batch.sent.1 - before.1)
+        };
+        let all = state(TARGETS);
+        // A route and a rule each, for each four of them a fork and an exit, and less than ten others.
+        let made = TARGETS * 2 + TARGETS / 2;
+        let (changes, sends) = sent(&mut routing, Some(&all));
+        assert!((made..made + 10).contains(&changes), "{changes}");
+        assert!(sends <= changes.div_ceil(batch::MESSAGES_MAX) + 2, "{sends}");
+        shell(
+            "[ $(ip -6 rule | wc -l) = 2 ] && ip route get 10.0.0.0 from 10.9.0.1 iif eth1 mark 1000 | grep -q 'via 172.20.'",
+        );
+        assert_eq!(sent(&mut routing, Some(&all)), (0, 0));
+        // One more takes a route, a rule, and a fork or an exit where it has no neighbours.
+        let (changes, sends) = sent(&mut routing, Some(&state(TARGETS + 1)));
+        assert!(changes <= 4 && sends <= 2, "{changes} {sends}");
+        let (changes, sends) = sent(&mut routing, None);
+        assert!(changes >= made && sends <= changes.div_ceil(batch::MESSAGES_MAX) + 2, "{changes} {sends}");
+        shell("[ $(ip rule | wc -l) = 3 ] && [ -z \"$(ip route show table all proto 201)\" ]");
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn a_refusal_amid_others_is_told_of_what_it_is() {
+    in_namespace(|| {
+        shell("ip tuntap add dev eth1 mode tun; ip link set eth1 up; ip addr add 172.20.0.1/24 dev eth1");
+        let route = |target: u32, gateway: &str| crate::plan::routing::Route {
+            table: 20_000 + target,
+            to: "0.0.0.0/0".parse().unwrap(),
+            metric: 0,
+            via: crate::plan::routing::Via::Gateway(gateway.parse().unwrap()),
+        };
+        let mut ops: Vec<Op> = (1..=300).map(|target| Op::AddRoute(route(target, "172.20.0.2"))).collect();
+        let count = |table: u32| shell(&format!("ip route show table {table} | grep -q 172.20.0.2"));
+        for far in [7, 200] {
+            ops[far] = Op::AddRoute(route(u32::try_from(far).unwrap() + 1, "192.0.2.1"));
+        }
+        let mut routing = Routing::open().unwrap();
+        let refused = routing.apply_reachable(&ops).unwrap();
+        let refused: Vec<&String> = refused.iter().filter_map(RoutingError::refused).collect();
+        let told = |target: u32| format!("add route 0.0.0.0/0 via 192.0.2.1 table {target} metric 0");
+        assert_eq!(refused, [&told(20_008), &told(20_201)]);
+        count(20_300);
+        // It ends at the first refusal, before what removes.
+        ops.push(Op::RemoveRoute(route(300, "172.20.0.2")));
+        let error = routing.apply(&ops[7..]).unwrap_err();
+        assert_eq!(error.refused(), Some(&told(20_008)), "{error}");
+        count(20_300);
+        // What is gone is no refusal.
+        let gone = Op::RemoveRoute(route(300, "172.20.0.2"));
+        routing.apply(&[gone.clone(), gone]).unwrap();
+        shell("[ -z \"$(ip route show table 20300 2> /dev/null)\" ]");
     });
 }

@@ -1,0 +1,91 @@
+//! Changes of routes and rules, many in one send.
+//!
+//! The kernel does the messages of a send one by one, whatever becomes of those before, and says unasked which it refuses; that all
+//! are done is asked for with the last one. So thousands take as many system calls as there are hundreds. The crate makes the messages.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::Duration,
+};
+
+use nix::sys::socket::{MsgFlags, SockProtocol, recv, send};
+use rtnetlink::{
+    packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage},
+    packet_route::RouteNetlinkMessage,
+};
+
+use crate::sys::netlink::{self, DUMP_BYTES_MAX, NLMSG_ERROR, done, kind, messages, sequence};
+
+/// How many go in one send: if all are refused, the answers still fit into the socket's buffer.
+pub(super) const MESSAGES_MAX: usize = 128;
+/// Routes and rules are changed under a lock that others hold for seconds, while they remove devices.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A change, and its flags.
+pub(super) type Change = (RouteNetlinkMessage, u16);
+
+/// A connection to the kernel's routing.
+pub(super) struct Batch {
+    socket: OwnedFd,
+    sequence: u32,
+    answers: Vec<u8>,
+    /// How many messages went, in how many sends.
+    #[cfg(test)]
+    pub(super) sent: (usize, usize),
+}
+
+impl Batch {
+    /// Opens one in the network namespace of the calling thread.
+    pub(super) fn open() -> io::Result<Self> {
+        let socket = netlink::open(SockProtocol::NetlinkRoute, PATIENCE)?;
+        let answers = vec![0; DUMP_BYTES_MAX];
+        Ok(Self {
+            socket,
+            sequence: 0,
+            answers,
+            #[cfg(test)]
+            sent: (0, 0),
+        })
+    }
+
+    /// Has the kernel make these changes, [`MESSAGES_MAX`] at most, in this order. Returns which are refused, by their places.
+    pub(super) fn send(&mut self, changes: Vec<Change>) -> io::Result<Vec<(usize, io::Error)>> {
+        let Some(last) = changes.len().checked_sub(1) else { return Ok(Vec::new()) };
+        let first = self.sequence;
+        let mut bytes = Vec::new();
+        for (place, (message, flags)) in changes.into_iter().enumerate() {
+            let mut message = NetlinkMessage::from(message);
+            message.header.flags = NLM_F_REQUEST | flags | if place == last { NLM_F_ACK } else { 0 };
+            message.header.sequence_number = self.sequence;
+            self.sequence = self.sequence.wrapping_add(1);
+            message.finalize();
+            let at = bytes.len();
+            bytes.resize(at + message.buffer_len().next_multiple_of(4), 0);
+            message.serialize(&mut bytes[at..]);
+        }
+        send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        #[cfg(test)]
+        {
+            self.sent = (self.sent.0 + last + 1, self.sent.1 + 1);
+        }
+        let mut refused = Vec::new();
+        loop {
+            let bytes = recv(self.socket.as_raw_fd(), &mut self.answers, MsgFlags::empty())?;
+            for answer in messages(&self.answers[..bytes]).filter(|answer| kind(answer) == Some(NLMSG_ERROR))
+            {
+                // Others are of a send that was given up.
+                let place = sequence(answer).map(|sequence| sequence.wrapping_sub(first));
+                let place =
+                    place.and_then(|place| usize::try_from(place).ok()).filter(|place| *place <= last);
+                let Some(place) = place else { continue };
+                if let Err(error) = done(answer) {
+                    refused.push((place, error));
+                }
+                if place == last {
+                    return Ok(refused);
+                }
+            }
+        }
+    }
+}
