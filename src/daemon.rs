@@ -157,6 +157,8 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
         );
         Ok(lbd)
     })?;
+    // With its tables.
+    drop(given);
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "the service manager cannot be told");
     }
@@ -204,13 +206,18 @@ fn open_region(
     let (mut region, made) = match Region::open(name) {
         Ok(region) => (region, false),
         Err(AccessError::Missing(_)) => {
-            let Some((config, _)) = given else { return Err(DaemonError::NothingToStartFrom(name.clone())) };
+            let Some((config, like)) = given else {
+                return Err(DaemonError::NothingToStartFrom(name.clone()));
+            };
             let numbers = numbers_in_kernel()?;
             info!(region = %name, numbers_taken_over = numbers.len(), "made from the configuration file");
-            (Region::create(name, &State::taking_over(config, &numbers)?)?, true)
+            (Region::create(name, &State::taking_over(config, &numbers, like)?)?, true)
         }
         Err(error) => return Err(error.into()),
     };
+    if let Some((_, like)) = given {
+        region.share(like);
+    }
     region.follow()?;
     stats::look_no_more(&mut region).map_err(|error| AccessError::Unusable { name: name.clone(), error })?;
     show(&region, |last| Daemon {

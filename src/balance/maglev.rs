@@ -11,7 +11,11 @@
 //! Weights are the frequency of turns: a backend of weight w takes w turns while one of weight W takes W. Permutations
 //! are walked as they are needed; there is no N x M matrix. M is a prime, so every skip visits every entry.
 
+use std::{fmt, ops::Deref, sync::Arc};
+
 use siphasher::sip128::{Hasher128, SipHasher24};
+use twox_hash::XxHash3_64;
+use zerocopy::IntoBytes as _;
 
 use crate::config::{TableSize, Weight};
 
@@ -19,6 +23,65 @@ use crate::config::{TableSize, Weight};
 const FREE: u16 = u16::MAX;
 /// The second half of the SipHash key; the first is the configured seed.
 const KEY: u64 = u64::from_le_bytes(*b"synrail1");
+
+/// A lookup table that is shared, not copied, and told from others without a look at its entries.
+#[derive(Clone)]
+pub struct Table {
+    entries: Arc<[u16]>,
+    digest: u64,
+    ranks: usize,
+}
+
+impl Table {
+    /// The table of these entries.
+    #[must_use]
+    pub fn new(entries: Vec<u16>) -> Self {
+        let digest = XxHash3_64::oneshot(entries.as_bytes());
+        let ranks = entries.iter().max().map_or(0, |&rank| usize::from(rank) + 1);
+        Self { entries: entries.into(), digest, ranks }
+    }
+
+    /// A checksum of the entries' bytes. Other tables have another one, but for one in 2^64.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// More than any rank in it.
+    #[must_use]
+    pub fn ranks(&self) -> usize {
+        self.ranks
+    }
+}
+
+impl Default for Table {
+    /// That of no backends.
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+impl Deref for Table {
+    type Target = [u16];
+
+    fn deref(&self) -> &[u16] {
+        &self.entries
+    }
+}
+
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        (self.digest, self.len()) == (other.digest, other.len())
+    }
+}
+
+impl Eq for Table {}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Table({} entries, {:016x})", self.len(), self.digest)
+    }
+}
 
 /// One backend's walk through its permutation.
 struct Walk {

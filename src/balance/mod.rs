@@ -13,8 +13,6 @@ pub mod tier;
 pub mod tracer;
 pub mod watch;
 
-use std::sync::Arc;
-
 use crate::{
     config::{FragmentLimits, HashMode, Name, Steering, Timeouts, TracerSettings},
     ids::{Generation, Mark, MarkMask, TargetId},
@@ -22,6 +20,7 @@ use crate::{
     state::State,
 };
 use counters::{Counter, Counters};
+use maglev::Table;
 use pins::OffTable;
 use service::{Classifier, Conflict, Scope};
 use tier::Tier;
@@ -105,7 +104,7 @@ pub struct Forwarding {
 #[derive(Clone, Debug)]
 struct Lookup {
     hash: HashMode,
-    table: Arc<[u16]>,
+    table: Table,
     /// By rank.
     backends: Vec<(Mark, TargetId)>,
     /// The service's name.
@@ -126,7 +125,7 @@ impl Forwarding {
         let mask = state.balancer.mark_mask;
         let lookup = |service: &crate::state::Service| Lookup {
             hash: service.hash,
-            table: Arc::clone(&service.table),
+            table: service.table.clone(),
             backends: service.active().map(|backend| (mask.mark(backend.target), backend.target)).collect(),
             name: service.name.clone(),
             targets: {

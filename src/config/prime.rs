@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// M, the number of entries of a Maglev table: a prime from 3 to [`TableSize::MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableSize(u32);
 
 /// Why a number is no [`TableSize`].

@@ -87,7 +87,7 @@ impl fmt::Display for QueueRange {
 }
 
 /// A share of the table: 1..=100.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Weight(u8);
 
 impl Weight {

@@ -120,7 +120,7 @@ pub(super) fn apply(
             live.as_ref().map_or_else(|| State::empty(config.balancer.clone()), |(_, state)| state.clone());
         let Plan { mut next, changes, losses } = base.plan(&config)?;
         if live.is_none() {
-            next = State::taking_over(&config, &(env.numbers_in_kernel)())?;
+            next = State::taking_over(&config, &(env.numbers_in_kernel)(), &next)?;
         }
         let told = (changes, losses);
         let (changes, losses) = &told;

@@ -159,7 +159,8 @@ impl Kernel {
             place_before(&self.shared, &self.ways, &wanted.forwarding, &mut ways);
         }
         let tables = &mut self.tables;
-        let applied = ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, tables))?;
+        let applied =
+            ways.with(&mut wanted.ruleset, |ruleset, in_force| nft::change(ruleset, in_force, tables))?;
         ways.adopt(&self.shared, &wanted.forwarding);
         let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::OutOfReach).collect();
         // Before routes go that they lead to.
@@ -204,7 +205,7 @@ impl Kernel {
         let mut ways = ways.lock();
         let after = restore_before_ruleset(&mut self.routing, &wanted.routing);
         let tables = &mut self.tables;
-        let ruleset = ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, tables));
+        let ruleset = ways.with(&mut wanted.ruleset, |ruleset, _| nft::apply(ruleset, tables));
         // Before routes go that their entries lead to now.
         let tables = self.tables.apply(&wanted.ruleset.tables);
         let routing =
@@ -240,7 +241,7 @@ impl Kernel {
         }
         wanted.ruleset.elements = elements;
         let tables = &mut self.tables;
-        ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, tables))?;
+        ways.with(&mut wanted.ruleset, |ruleset, in_force| nft::change(ruleset, in_force, tables))?;
         Ok(true)
     }
 
@@ -255,7 +256,7 @@ impl Kernel {
         let mut ways = ways.lock();
         // First, since an entrance must not open without it.
         let tables = &mut self.tables;
-        let ruleset = ways.with(&mut wanted.ruleset, |ruleset| mend_ruleset(ruleset, tables));
+        let ruleset = ways.with(&mut wanted.ruleset, |ruleset, _| mend_ruleset(ruleset, tables));
         let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok(), &mut self.told);
         let tables = mend_tables(&mut self.tables, &wanted.ruleset);
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));

@@ -72,9 +72,7 @@ pub(super) fn tell(told: &mut Vec<Note>, notes: Vec<Note>) {
 }
 
 pub(super) fn mend_ruleset(wanted: &Ruleset, tables: &mut nft::Tables) -> Result<(), NftError> {
-    let differed = nft::differences(wanted)?;
-    if !differed.is_empty() {
-        let applied = nft::apply(wanted, tables)?;
+    if let Some((differed, applied)) = nft::mend(wanted, tables)? {
         warn!(
             rules = ?applied.structure, elements = applied.elements_added,
             "our ruleset was not as it should be; it is mended: {differed}"

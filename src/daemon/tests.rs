@@ -171,7 +171,7 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         // What it finds by itself, whatever lbd thinks that it knows.
         let differ = || nft::Tables::default().apply(&good.tables).unwrap();
         lbd.repair().unwrap();
-        assert_eq!((good.tables[0].entries().len(), differ()), (97, 0));
+        assert_eq!((good.tables[0].contents().entries().len(), differ()), (97, 0));
         // A change that fails when the kernel has the new tables already.
         let other = state.set_active(None, &["a".to_owned()], false).unwrap();
         let other = Wanted::by(&other, Generation(2), lbd.kernel.queue_by, &[]).unwrap().ruleset;

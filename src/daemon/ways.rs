@@ -47,14 +47,14 @@ impl Chosen {
         }
     }
 
-    /// Puts a ruleset in force, or mends it, with the way that is chosen.
+    /// Puts a ruleset in force, or mends it, with the way that is chosen; `put` is told which elements are in force.
     pub(super) fn with<T>(
         &mut self,
         ruleset: &mut Ruleset,
-        put: impl FnOnce(&Ruleset) -> Result<T, NftError>,
+        put: impl FnOnce(&Ruleset, Option<&Elements>) -> Result<T, NftError>,
     ) -> Result<T, NftError> {
         ruleset.elements.set_way(self.way());
-        let done = put(ruleset)?;
+        let done = put(ruleset, self.in_force.as_ref())?;
         self.in_force = Some(ruleset.elements.clone());
         Ok(done)
     }

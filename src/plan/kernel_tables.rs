@@ -8,12 +8,10 @@
 //! Kernel memory is limited: services get copies in the order of the file, while they fit into `kernel_entries`, and
 //! [`COPIES_MAX`] services at most, since the rules of all are read and compared whenever lbd looks at the ruleset.
 
-use std::sync::Arc;
-
 use twox_hash::XxHash3_64;
 
 use super::ruleset::{TemplateError, chains_of_text, fill};
-use crate::{config::HashMode, state::State};
+use crate::{balance::maglev::Table, config::HashMode, state::State};
 
 const TEMPLATE: &str = include_str!("../../nft/kernel_table.nft");
 const CHAIN_PREFIX: &str = "kernel_";
@@ -36,7 +34,14 @@ pub struct KernelTable {
     /// Map and chains: one `table` block.
     pub text: String,
     size: usize,
-    table: Arc<[u16]>,
+    contents: Contents,
+}
+
+/// What is in a copy. Others are told from it without a look at the entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    table: Table,
+    /// By rank.
     marks: Vec<u32>,
 }
 
@@ -47,6 +52,14 @@ impl KernelTable {
         self.size
     }
 
+    /// What is in it.
+    #[must_use]
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+impl Contents {
     /// The mark of every entry; none where no backend is active.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = u32> {
         self.table.iter().map(|&rank| self.marks.get(usize::from(rank)).copied().unwrap_or(0))
@@ -101,9 +114,9 @@ pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
         )?;
         let mask = state.balancer.mark_mask;
         let marks = service.active().map(|backend| mask.mark(backend.target).0).collect();
-        let (chains, table) = (chains_of_text(&text), Arc::clone(&service.table));
-        let size = service.table_size.entries();
-        Ok(KernelTable { service: index, map, chain, chains, text, size, table, marks })
+        let (chains, size) = (chains_of_text(&text), service.table_size.entries());
+        let contents = Contents { table: service.table.clone(), marks };
+        Ok(KernelTable { service: index, map, chain, chains, text, size, contents })
     };
     let services = covered(state).into_iter().enumerate();
     services.filter(|(_, covered)| *covered).map(|(index, _)| of_service(index)).collect()
@@ -138,10 +151,13 @@ pub struct Change {
 }
 
 /// What leads from `current`, the kernel's marks by index (0: none), to the entries of a copy.
-pub fn changes(current: &[u32], table: &KernelTable) -> impl Iterator<Item = Change> {
-    let length = current.len().max(table.table.len());
-    let wanted = table.entries().map(Some).chain(std::iter::repeat(None));
-    let current = current.iter().copied().chain(std::iter::repeat(0));
+pub fn changes(
+    current: impl ExactSizeIterator<Item = u32>,
+    contents: &Contents,
+) -> impl Iterator<Item = Change> {
+    let length = current.len().max(contents.table.len());
+    let wanted = contents.entries().map(Some).chain(std::iter::repeat(None));
+    let current = current.chain(std::iter::repeat(0));
     current.zip(wanted).take(length).zip(0..).filter_map(|((current, wanted), index)| {
         (current != wanted.unwrap_or(0)).then_some(Change { index, delete: current != 0, add: wanted })
     })
@@ -209,25 +225,50 @@ mod tests {
     #[test]
     fn entries_are_what_lbd_would_say() {
         let mut state = state("", &service("web", "10.0.0.1", "protocols='tcp'"));
-        let table = &wanted(&state).unwrap()[0];
+        let tables = wanted(&state).unwrap();
+        let table = tables[0].contents();
         let marks: Vec<u32> = table.entries().collect();
+        let changes = |current: &[u32], to| changes(current.iter().copied(), to).collect::<Vec<_>>();
         assert_eq!((marks.len(), table.entry(97)), (97, None));
         for (index, (&rank, &mark)) in (0..).zip(state.services[0].table.iter().zip(&marks)) {
             let target = state.services[0].active().nth(usize::from(rank)).unwrap().target;
             assert_eq!((mark, table.entry(index)), (state.balancer.mark_mask.mark(target).0, Some(mark)));
         }
-        assert_eq!(changes(&marks, table).count(), 0);
+        assert_eq!(changes(&marks, table), []);
         state = state.set_active(None, &["a".to_owned(), "b".to_owned()], false).unwrap();
-        let none = &wanted(&state).unwrap()[0];
-        assert!(changes(&marks, none).all(|change| change.delete && change.add.is_none()));
-        assert_eq!(changes(&marks, none).count(), 97);
-        assert_eq!(changes(&[], table).filter(|change| !change.delete && change.add.is_some()).count(), 97);
+        let without = wanted(&state).unwrap();
+        let none = without[0].contents();
+        assert!(changes(&marks, none).iter().all(|change| change.delete && change.add.is_none()));
+        assert_eq!(changes(&marks, none).len(), 97);
+        let added = changes(&[], table);
+        assert_eq!(added.iter().filter(|change| !change.delete && change.add.is_some()).count(), 97);
         let mut other = marks.clone();
         (other[3], other[5]) = (0, 77);
         let (three, five) = (
             Change { index: 3, delete: false, add: Some(marks[3]) },
             Change { index: 5, delete: true, add: Some(marks[5]) },
         );
-        assert_eq!(changes(&other, table).collect::<Vec<_>>(), [three, five]);
+        assert_eq!(changes(&other, table), [three, five]);
+    }
+
+    #[test]
+    fn a_change_of_one_backend_touches_the_copies_of_its_services_alone() {
+        let services: String =
+            (0..20).map(|n| service(&format!("s{n}"), &format!("10.0.0.{n}"), "")).collect();
+        let state = state("", &services);
+        let before = wanted(&state).unwrap();
+        let touched = |state: &State| -> Vec<usize> {
+            let after = wanted(state).unwrap();
+            let pairs = before.iter().zip(&after).enumerate();
+            pairs.filter(|(_, (before, after))| before != after).map(|(index, _)| index).collect()
+        };
+        let without = |service: Option<&str>| state.set_active(service, &["a".to_owned()], false).unwrap();
+        assert_eq!(touched(&state), [0; 0]);
+        assert_eq!(touched(&without(Some("s7"))), [7]);
+        assert_eq!(touched(&without(None)).len(), 20);
+        // Its way back leads to the same table, which is not made anew where it is still known.
+        let shared = without(Some("s7")).set_active(None, &["a".to_owned()], true).unwrap();
+        assert_eq!(touched(&shared), [0; 0]);
+        assert!(std::ptr::eq(&*shared.services[7].table, &*state.services[8].table));
     }
 }

@@ -1,5 +1,5 @@
-//! What is in a slot: a head, then arrays of fixed records, then the Maglev tables. Numbers are in the machine's own
-//! order (the region's header says which).
+//! What is in a slot: records, that is a head and arrays of fixed size, then the Maglev tables, each once whoever has it, so that
+//! a reader needs those alone that it does not know yet. Numbers are in the machine's own order (the region's header says which).
 //!
 //! ```text
 //!  Head 192      counts of everything below, settings of [balancer], [timeouts], [fragments] and [tracer]
@@ -8,29 +8,31 @@
 //!  blackholes    24 each   prefixes of which what is for no VIP is dropped
 //!  targets       24 each   by target number; kind 0 is a free number
 //!  tier          72 each   sorted by name; this balancer's own is the one without a target
-//!  services      96 each   with counts of its vips, ports, backends
+//!  services      88 each   with counts of its vips, ports, backends; where its table is, and that one's checksum
 //!  vips          24 each   of all services, in order
 //!  ports          4 each   of all services, in order
 //!  backends      56 each   of all services, in order
-//!  tables         2 each   of all services, in order: M ranks, or none when no backend is active
 //!  zeros                   up to a multiple of 8
+//!  tables         2 for each of M ranks, and zeros up to a multiple of 8; none when no backend is active
 //! ```
 //!
 //! [`decode`] trusts nothing: every count is checked against the bytes there are, every value goes through the type
-//! that cannot be invalid. A checksum finds accidents; this finds everything else.
+//! that cannot be invalid, and so do tables ([`TablePlace::table`]). A checksum finds accidents; this finds everything else.
 
 mod decode;
 
 use std::{
+    collections::HashMap,
     mem::size_of,
     net::{IpAddr, Ipv4Addr},
 };
 
-pub use decode::decode;
+pub use decode::{TablePlace, decode};
 use ipnet::IpNet;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
+    balance::maglev::Table,
     config::{Encap, HashMode, InterfaceName, Name, Path, Pmtu, Protocols, Steering},
     ids::{Generation, TargetId},
     state::{Service, State, TierMember},
@@ -131,7 +133,11 @@ struct ServiceRecord {
     protocols: u8,
     /// 0 icmp, 1 fragment-outer.
     pmtu: u8,
-    reserved: [u8; 25],
+    reserved: [u8; 1],
+    /// Where the table begins in the slot, in bytes; 0 without one.
+    table_at: u64,
+    /// Of its entries.
+    table_checksum: u64,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
@@ -164,15 +170,26 @@ const _: () = {
     assert!(size_of::<Head>() == 192);
     assert!(size_of::<TargetRecord>() == 24);
     assert!(size_of::<TierRecord>() == 72);
-    assert!(size_of::<ServiceRecord>() == 96);
+    assert!(size_of::<ServiceRecord>() == 88);
     assert!(size_of::<PrefixRecord>() == 24);
     assert!(size_of::<PortRecord>() == 4);
     assert!(size_of::<BackendRecord>() == 56);
 };
 
-/// The bytes of a slot that holds `state`, a multiple of 8 of them.
+/// What goes into a slot.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Content {
+    /// A multiple of 8 bytes.
+    pub records: Vec<u8>,
+    /// Where each begins, behind the records and ascending, at a multiple of 8.
+    pub tables: Vec<(usize, Table)>,
+    /// Of all of it, a multiple of 8.
+    pub length: usize,
+}
+
+/// What a slot that holds `state` has in it.
 #[must_use]
-pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
+pub fn encode(state: &State, generation: Generation) -> Content {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX); // all are limited far below
     let sum = |of: fn(&Service) -> usize| state.services.iter().map(of).sum::<usize>();
     let entries = sum(|service| service.table.len());
@@ -220,8 +237,7 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         allow_own_addresses: u8::from(balancer.allow_own_addresses),
         reserved: [0; 1],
     };
-    let mut bytes = Vec::with_capacity(size_of::<Head>() + entries * 2 + (1 << 16));
-    bytes.extend(head.as_bytes());
+    let mut bytes = head.as_bytes().to_vec();
     for interface in &balancer.interfaces {
         bytes.extend(padded::<{ size_of::<InterfaceRecord>() }>(interface.as_str()));
     }
@@ -237,8 +253,10 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
     for member in &state.tier {
         bytes.extend(tier_record(member).as_bytes());
     }
+    let (services_at, mut services) = (bytes.len(), Vec::new());
     for service in &state.services {
-        bytes.extend(service_record(service).as_bytes());
+        services.push(service_record(service));
+        bytes.extend([0; size_of::<ServiceRecord>()]);
     }
     for vip in state.services.iter().flat_map(|service| &service.vips) {
         bytes.extend(prefix_record(*vip).as_bytes());
@@ -251,11 +269,25 @@ pub fn encode(state: &State, generation: Generation) -> Vec<u8> {
         let (weight, active) = (backend.weight.get(), u8::from(backend.active));
         bytes.extend(BackendRecord { name, target, weight, active, reserved: [0; 4] }.as_bytes());
     }
-    for service in &state.services {
-        bytes.extend(service.table.as_bytes());
-    }
     bytes.resize(bytes.len().next_multiple_of(8), 0);
-    bytes
+    // Where tables are is known now.
+    let (mut length, mut tables, mut places) = (bytes.len(), Vec::new(), HashMap::new());
+    for (service, record) in state.services.iter().zip(&mut services) {
+        let table = &service.table;
+        if table.is_empty() {
+            continue;
+        }
+        let place = places.entry((table.digest(), table.len())).or_insert_with(|| {
+            let place = length;
+            tables.push((place, table.clone()));
+            length += size_of_val::<[u16]>(table).next_multiple_of(8);
+            place
+        });
+        (record.table_at, record.table_checksum) = (*place as u64, table.digest());
+    }
+    let records = services.as_bytes();
+    bytes[services_at..services_at + records.len()].copy_from_slice(records);
+    Content { records: bytes, tables, length }
 }
 
 fn prefix_record(net: IpNet) -> PrefixRecord {
@@ -324,7 +356,9 @@ fn service_record(service: &Service) -> ServiceRecord {
         hash,
         protocols,
         pmtu,
-        reserved: [0; 25],
+        reserved: [0; 1],
+        table_at: 0,
+        table_checksum: 0,
     }
 }
 

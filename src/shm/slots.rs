@@ -4,16 +4,18 @@
 //! slot goes behind it, and the region grows; it never shrinks while it lives, since that would pull the memory from
 //! under its readers.
 
+use std::collections::HashMap;
+
 use twox_hash::XxHash3_64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Memory, RegionError, layout, stats};
-use crate::{ids::Generation, state::State};
+use crate::{balance::maglev::Table, ids::Generation, state::State};
 
 /// "synrail\0" as a word of this machine's order.
 const MAGIC: u64 = u64::from_ne_bytes(*b"synrail\0");
 /// Changes with every change of the layout.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 const BYTE_ORDER: u32 = 0x0102_0304;
 const GENERATION_AT: usize = 64;
 const SLOTS_AT: [usize; 2] = [128, 192];
@@ -22,7 +24,7 @@ const PAGE: usize = 4096;
 /// A file must have this many bytes before [`format()`] can be called on it.
 pub const HEADER_BYTES: u64 = PAGE as u64;
 /// A slot is never larger: all tables at their limit, and the records.
-const SLOT_BYTES_MAX: usize = 512 << 20;
+pub(super) const SLOT_BYTES_MAX: usize = 512 << 20;
 /// A reader that lost this many races gives up for now; each lost race is a publication.
 const READ_TRIES: usize = 64;
 
@@ -48,13 +50,15 @@ struct Slot {
     capacity: u64,
     length: u64,
     generation: u64,
-    content_checksum: u64,
+    records_length: u64,
+    /// Tables have their own.
+    records_checksum: u64,
     checksum: u64,
 }
 
 const _: () = {
     assert!(size_of::<Header>() == 40 && size_of::<Header>() <= GENERATION_AT);
-    assert!(size_of::<Slot>() == 48 && SLOTS_AT[0] + size_of::<Slot>() <= SLOTS_AT[1]);
+    assert!(size_of::<Slot>() == 56 && SLOTS_AT[0] + size_of::<Slot>() <= SLOTS_AT[1]);
     assert!(SLOTS_AT[1] + size_of::<Slot>() <= stats::DAEMON_AT);
 };
 
@@ -142,15 +146,31 @@ pub fn generation(memory: &mut impl Memory) -> Result<Generation, RegionError> {
     Ok(Generation(memory.load(GENERATION_AT)?))
 }
 
+/// Tables that a reader has, by their checksums.
+pub type KnownTables = HashMap<u64, Table>;
+
 /// A verified copy of the live state.
 ///
 /// # Errors
 /// When there is none that is whole.
 pub fn read(memory: &mut impl Memory) -> Result<(Generation, State), RegionError> {
+    read_knowing(memory, &KnownTables::new(), |state| (0..state.services.len()).collect())
+}
+
+/// The same, with the tables of those services alone that `pick` says, by index, of the state without tables; others are empty.
+/// Tables that are `known` are shared, and not read.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_knowing(
+    memory: &mut impl Memory,
+    known: &KnownTables,
+    pick: impl Fn(&State) -> Vec<usize>,
+) -> Result<(Generation, State), RegionError> {
     check(memory)?;
     for _ in 0..READ_TRIES {
         let generation = generation(memory)?;
-        let result = read_generation(memory, generation);
+        let result = read_generation(memory, generation, known, &pick);
         // What is wrong may be a writer's work of this moment: it counts only if nothing was published meanwhile.
         if result.is_ok() || self::generation(memory)? == generation {
             return result.map(|state| (generation, state));
@@ -159,25 +179,47 @@ pub fn read(memory: &mut impl Memory) -> Result<(Generation, State), RegionError
     Err(RegionError::Unstable)
 }
 
-fn read_generation(memory: &mut impl Memory, generation: Generation) -> Result<State, RegionError> {
+fn read_generation(
+    memory: &mut impl Memory,
+    generation: Generation,
+    known: &KnownTables,
+    pick: &impl Fn(&State) -> Vec<usize>,
+) -> Result<State, RegionError> {
     let slot = live_slot(memory, generation)?;
-    let (Some((offset, capacity)), Ok(length)) = (slot.place(), usize::try_from(slot.length)) else {
-        return Err(RegionError::Corrupt("a slot's description"));
-    };
-    if length > capacity || length > SLOT_BYTES_MAX || length % 8 != 0 {
-        return Err(RegionError::Corrupt("a slot's description"));
-    }
+    let word = |word: u64| usize::try_from(word).unwrap_or(usize::MAX);
+    let (length, records) = (word(slot.length), word(slot.records_length));
+    let place = slot.place().filter(|(_, capacity)| length <= *capacity && length <= SLOT_BYTES_MAX);
+    let place = place.filter(|_| records <= length && length % 8 == 0 && records % 8 == 0);
+    let (offset, _) = place.ok_or(RegionError::Corrupt("a slot's description"))?;
     let (found, needed) = (memory.size()?, offset.saturating_add(length));
     if found < needed {
         return Err(RegionError::Truncated { found, needed });
     }
-    let bytes = memory.read(offset, length)?;
-    if XxHash3_64::oneshot(&bytes) != slot.content_checksum {
+    let bytes = memory.read(offset, records)?;
+    if XxHash3_64::oneshot(&bytes) != slot.records_checksum {
         return Err(RegionError::Corrupt("a slot's checksum"));
     }
-    let (written, state) = layout::decode(&bytes)?;
+    let (written, mut state, places) = layout::decode(&bytes)?;
     if written != generation {
         return Err(RegionError::Corrupt("a slot's generation"));
+    }
+    let mut read = KnownTables::new();
+    for index in pick(&state) {
+        let (Some(Some(place)), Some(service)) = (places.get(index), state.services.get_mut(index)) else {
+            continue;
+        };
+        service.table =
+            if let Some(table) = known.get(&place.checksum()).or_else(|| read.get(&place.checksum())) {
+                place.checked(table)?
+            } else {
+                let bytes = place.bytes();
+                if bytes.end > length {
+                    return Err(RegionError::Corrupt("where a table is"));
+                }
+                let table = place.table(&memory.read(offset + bytes.start, bytes.len())?)?;
+                read.insert(table.digest(), table.clone());
+                table
+            };
     }
     Ok(state)
 }
@@ -198,8 +240,8 @@ fn live_slot(memory: &mut impl Memory, generation: Generation) -> Result<Slot, R
 pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Result<Generation, RegionError> {
     let next = Generation(live.0.checked_add(1).ok_or(RegionError::Corrupt("its generation"))?);
     let content = layout::encode(state, next);
-    if content.len() > SLOT_BYTES_MAX {
-        return Err(RegionError::TooLarge { needed: content.len(), allowed: SLOT_BYTES_MAX });
+    if content.length > SLOT_BYTES_MAX {
+        return Err(RegionError::TooLarge { needed: content.length, allowed: SLOT_BYTES_MAX });
     }
     let target = usize::from(next.0 % 2 == 1);
     // Generation 0 has no slot: the region is being made.
@@ -207,15 +249,25 @@ pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Res
         Generation(0) => None,
         live => Some(live_slot(memory, live)?.place().ok_or(RegionError::Corrupt("a slot's description"))?),
     };
-    let (offset, capacity) = place(content.len(), occupied);
+    let (offset, capacity) = place(content.length, occupied);
     memory.grow(offset + capacity)?;
-    memory.write(offset, &content)?;
+    memory.write(offset, &content.records)?;
+    for (at, table) in &content.tables {
+        let (words, rest) = table.as_bytes().as_chunks::<8>();
+        memory.write(offset + at, words.as_flattened())?;
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            memory.write(offset + at + words.as_flattened().len(), &last)?;
+        }
+    }
     let slot = Slot {
         offset: offset as u64,
         capacity: capacity as u64,
-        length: content.len() as u64,
+        length: content.length as u64,
         generation: next.0,
-        content_checksum: XxHash3_64::oneshot(&content),
+        records_length: content.records.len() as u64,
+        records_checksum: XxHash3_64::oneshot(&content.records),
         checksum: 0,
     };
     memory.write(SLOTS_AT[target], slot.sealed().as_bytes())?;

@@ -23,7 +23,7 @@ pub(super) const BLOCKS: usize = QUEUES_MAX + 1;
 /// A block: queue number, whether it is that of fragments, whether its worker hangs, and from 64 counters, in a page; then packets by target.
 pub(super) const BLOCK_BYTES: usize = 4096 + TARGETS_MAX * 8;
 /// Behind the last block.
-pub(super) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
+pub(crate) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
 
 /// When a thread of the daemon looked last at its workers.
 const LOOKED_AT: usize = DAEMON_AT + 32;

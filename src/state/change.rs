@@ -1,16 +1,13 @@
 //! How a state becomes another: by a configuration file, by activation.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
 use super::{Backend, Service, State, TierMember};
 use crate::{
-    balance::maglev,
+    balance::maglev::{self, Table},
     config::{self, Balancer, Config, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},
     ids::{TARGETS_MAX, TargetId},
 };
@@ -100,17 +97,21 @@ impl State {
     }
 
     /// The same, with these numbers for the paths that have them already. New numbers come behind all of these, since connection
-    /// tracking may still know those that nobody has any more.
+    /// tracking may still know those that nobody has any more. Tables that `like` has as well are shared with it.
     ///
     /// # Errors
     /// When a limit is passed.
-    pub fn taking_over(config: &Config, numbers: &BTreeMap<TargetId, Path>) -> Result<Self, StateError> {
+    pub fn taking_over(
+        config: &Config,
+        numbers: &BTreeMap<TargetId, Path>,
+        like: &Self,
+    ) -> Result<Self, StateError> {
         let mut before = Self::empty(config.balancer.clone());
         for (target, path) in numbers {
             before.set_target(*target, *path);
             before.target_cursor = u16::try_from((target.index() + 1) % TARGETS_MAX).unwrap_or(0);
         }
-        before.merge(config)
+        before.renamed(config)?.merge_by_name(config, &mut Tables::of(like))
     }
 
     /// A service "default" for every destination: backends "0" to "N-1" that are only marked, the first `active` of
@@ -150,9 +151,9 @@ impl State {
                     weight: b.weight,
                 })
                 .collect(),
-            table: Arc::default(),
+            table: Table::default(),
         };
-        service.rebuild(state.balancer.hash_seed);
+        service.table = Tables::default().table_of(&service, state.balancer.hash_seed);
         state.services.push(service);
         Ok(state)
     }
@@ -164,10 +165,11 @@ impl State {
     /// # Errors
     /// When a limit is passed, or a `renamed_from` is wrong.
     pub fn merge(&self, config: &Config) -> Result<Self, StateError> {
-        self.renamed(config)?.merge_by_name(config)
+        self.renamed(config)?.merge_by_name(config, &mut Tables::of(self))
     }
 
-    pub(super) fn merge_by_name(&self, config: &Config) -> Result<Self, StateError> {
+    /// Tables that come out the same as one of `tables` are shared with it.
+    pub(super) fn merge_by_name(&self, config: &Config, tables: &mut Tables) -> Result<Self, StateError> {
         let entries = config.services.iter().map(|service| service.table_size.entries()).sum();
         if entries > ENTRIES_MAX {
             return Err(StateError::TooManyEntries(entries));
@@ -212,7 +214,9 @@ impl State {
                     .unwrap_or(true);
                 backends.push(Backend { name: backend.name.clone(), target, weight: backend.weight, active });
             }
-            next.services.push(self.service_from(service, backends, config.balancer.hash_seed));
+            let mut service = service_from(service, backends);
+            service.table = tables.table_of(&service, config.balancer.hash_seed);
+            next.services.push(service);
         }
         for (member, tunnel) in config.tier.iter().zip(tunnels) {
             // A number that was kept, or that a backend at the other end of the same tunnel has.
@@ -236,33 +240,6 @@ impl State {
             target,
             active: member.active.or(known.map(|old| old.active)).unwrap_or(true),
         }
-    }
-
-    fn service_from(&self, service: &config::Service, backends: Vec<Backend>, seed: u32) -> Service {
-        let mut next = Service {
-            name: service.name.clone(),
-            vips: service.vips.clone(),
-            protocols: service.protocols.clone(),
-            ports: service.ports.clone(),
-            hash: service.hash,
-            pmtu: service.pmtu,
-            table_size: service.table_size,
-            backends,
-            table: Arc::default(),
-        };
-        let shares =
-            |service: &Service| service.active().map(|b| (b.name.clone(), b.weight)).collect::<Vec<_>>();
-        match self.service(service.name.as_str()) {
-            Some(old)
-                if seed == self.balancer.hash_seed
-                    && old.table_size == next.table_size
-                    && shares(old) == shares(&next) =>
-            {
-                next.table = Arc::clone(&old.table);
-            }
-            _ => next.rebuild(seed),
-        }
-        next
     }
 
     /// This state with some backends activated or deactivated: of one service, or of every service that has a
@@ -305,9 +282,10 @@ impl State {
                 return Err(StateError::NoBackend { name: name.clone(), place, known, of_tier });
             }
         }
+        let mut tables = Tables::of(self);
         for (service, old) in next.services.iter_mut().zip(&self.services) {
             if service.backends != old.backends {
-                service.rebuild(self.balancer.hash_seed);
+                service.table = tables.table_of(service, self.balancer.hash_seed);
             }
         }
         Ok(next)
@@ -351,11 +329,48 @@ impl State {
     }
 }
 
-impl Service {
-    /// Builds the table anew.
-    fn rebuild(&mut self, seed: u32) {
-        let active = self.active().map(|backend| (backend.name.as_str(), backend.weight));
-        self.table = maglev::build(seed, self.table_size, active).into();
+/// Tables by what they are made of: none is made twice, and services whose tables are the same share one.
+#[derive(Default)]
+pub(super) struct Tables(HashMap<MadeOf, Table>);
+
+/// The seed, M, and the active backends in the order of their ranks.
+type MadeOf = (u32, TableSize, Vec<(Name, Weight)>);
+
+impl Tables {
+    /// Those of a state.
+    pub(super) fn of(state: &State) -> Self {
+        let made =
+            |service: &Service| (Self::made_of(service, state.balancer.hash_seed), service.table.clone());
+        Self(state.services.iter().map(made).collect())
+    }
+
+    fn table_of(&mut self, service: &Service, seed: u32) -> Table {
+        let made_of = Self::made_of(service, seed);
+        let build = |(seed, size, backends): &MadeOf| {
+            let backends = backends.iter().map(|(name, weight)| (name.as_str(), *weight));
+            Table::new(maglev::build(*seed, *size, backends))
+        };
+        self.0.entry(made_of).or_insert_with_key(build).clone()
+    }
+
+    fn made_of(service: &Service, seed: u32) -> MadeOf {
+        let active = service.active().map(|backend| (backend.name.clone(), backend.weight));
+        (seed, service.table_size, active.collect())
+    }
+}
+
+/// The service without its table.
+fn service_from(service: &config::Service, backends: Vec<Backend>) -> Service {
+    Service {
+        name: service.name.clone(),
+        vips: service.vips.clone(),
+        protocols: service.protocols.clone(),
+        ports: service.ports.clone(),
+        hash: service.hash,
+        pmtu: service.pmtu,
+        table_size: service.table_size,
+        backends,
+        table: Table::default(),
     }
 }
 

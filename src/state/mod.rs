@@ -11,16 +11,14 @@ mod change;
 mod diff;
 mod plan;
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use change::{ENTRIES_MAX, StateError};
 pub use diff::Change;
 pub use plan::{Losses, Plan};
 
 use crate::{
+    balance::maglev::Table,
     config::{Balancer, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},
     ids::TargetId,
 };
@@ -63,7 +61,7 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// The Maglev table: M entries, each the rank of a backend among the active ones (sorted by name); empty when
     /// none is active.
-    pub table: Arc<[u16]>,
+    pub table: Table,
 }
 
 /// A backend of a service.

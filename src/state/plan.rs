@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::{Backend, Change, Service, State, StateError, TierMember};
+use super::{Backend, Change, Service, State, StateError, TierMember, change::Tables};
 use crate::config::{Config, Name, Path};
 
 /// What a file makes of a state.
@@ -51,7 +51,7 @@ impl State {
     /// When a limit is passed, or a `renamed_from` is wrong.
     pub fn plan(&self, config: &Config) -> Result<Plan, StateError> {
         let renamed = self.renamed(config)?;
-        let next = renamed.merge_by_name(config)?;
+        let next = renamed.merge_by_name(config, &mut Tables::of(&renamed))?;
         let names = self.services.iter().zip(&renamed.services).filter(|(old, new)| old.name != new.name);
         let mut changes: Vec<Change> = names
             .map(|(old, new)| Change {

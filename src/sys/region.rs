@@ -6,6 +6,8 @@
 //! - Writers hold `flock`; lbd holds an open-file-description lock on the first byte. Both end with their holder.
 //! - Other processes write the mapping, so it is only touched by atomic words. A truncated file is noticed
 //!   (`sigbus.rs`), not died of.
+//! - Slots may be large. They are read from the file and written to it, and never mapped, so no page of them counts as this
+//!   process's memory.
 
 #![allow(unsafe_code)]
 #![expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open")]
@@ -15,7 +17,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd},
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     sync::{
@@ -36,7 +38,11 @@ use thiserror::Error;
 use super::{clock, process, sigbus};
 use crate::{
     ids::Generation,
-    shm::{Memory, RegionError, slots},
+    shm::{
+        Memory, RegionError,
+        slots::{self, KnownTables},
+        stats,
+    },
     state::State,
 };
 
@@ -222,6 +228,8 @@ pub struct Region {
     name: RegionName,
     file: File,
     map: Arc<Mapping>,
+    /// Those of the state that was read last.
+    tables: KnownTables,
 }
 
 /// Writers' lock on a region; ends when it is dropped, or with the process.
@@ -241,7 +249,7 @@ impl Region {
         let file = options.open(DIRECTORY).map_err(os("making it"))?;
         file.set_len(slots::HEADER_BYTES).map_err(os("sizing it"))?;
         let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
-        let mut region = Self { name: name.clone(), file, map };
+        let mut region = Self { name: name.clone(), file, map, tables: KnownTables::new() };
         slots::format(&mut region, state).map_err(unusable)?;
         let nameless = format!("/proc/self/fd/{}", region.file.as_raw_fd());
         let here = nix::fcntl::AT_FDCWD;
@@ -251,6 +259,7 @@ impl Region {
                 error => os("naming it")(error.into()),
             }
         })?;
+        region.share(state);
         Ok(region)
     }
 
@@ -278,7 +287,7 @@ impl Region {
             return Err(not_a_region());
         }
         let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
-        Ok(Self { name: name.clone(), file, map })
+        Ok(Self { name: name.clone(), file, map, tables: KnownTables::new() })
     }
 
     /// Removes a region's name; who has it open keeps it.
@@ -298,12 +307,34 @@ impl Region {
         &self.name
     }
 
-    /// The live state, verified.
+    /// The live state, verified. Tables that are as they were the last time are shared with that state, and not read again.
     ///
     /// # Errors
     /// When there is none that is whole.
     pub fn state(&mut self) -> Result<(Generation, State), AccessError> {
-        slots::read(self).map_err(|error| self.unusable(error))
+        let (generation, state) = self.state_with_tables(|state| (0..state.services.len()).collect())?;
+        self.share(&state);
+        Ok((generation, state))
+    }
+
+    /// The same, with the tables of those services alone that `pick` says, by index; others are empty.
+    ///
+    /// # Errors
+    /// As [`Region::state`].
+    pub fn state_with_tables(
+        &mut self,
+        pick: impl Fn(&State) -> Vec<usize>,
+    ) -> Result<(Generation, State), AccessError> {
+        let known = std::mem::take(&mut self.tables);
+        let read = slots::read_knowing(self, &known, pick);
+        self.tables = known;
+        read.map_err(|error| self.unusable(error))
+    }
+
+    /// A state that is read later shares the tables of this one.
+    pub fn share(&mut self, state: &State) {
+        let tables = state.services.iter().map(|service| (service.table.digest(), service.table.clone()));
+        self.tables = tables.collect();
     }
 
     /// Publishes what `change` makes of the live state, alone among all writers. Returns the new generation and what
@@ -351,7 +382,7 @@ impl Region {
         match fcntl(self.file.as_fd(), FcntlArg::F_OFD_SETLK(&lock)) {
             Ok(_) => Ok(()),
             Err(Errno::EAGAIN | Errno::EACCES) => {
-                let pid = crate::shm::stats::Daemon::read(self).map_or(0, |daemon| daemon.pid);
+                let pid = stats::Daemon::read(self).map_or(0, |daemon| daemon.pid);
                 Err(AccessError::Followed { name: self.name.clone(), holder: holder(pid) })
             }
             Err(error) => Err(self.os("locking it", error.into())),
@@ -447,14 +478,21 @@ impl Memory for Region {
     }
 
     fn read(&mut self, offset: usize, len: usize) -> io::Result<Vec<u8>> {
-        if offset.checked_add(len).is_none_or(|end| end > self.map.map.len()) {
-            self.remap()?;
+        if offset < stats::END {
+            return self.map.read(offset, len);
         }
-        self.map.read(offset, len)
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, offset as u64)?;
+        // What is loaded next, such as the generation, is not older than these bytes.
+        fence(Ordering::Acquire);
+        Ok(bytes)
     }
 
     fn write(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
-        self.map.write(offset, bytes)
+        if offset < stats::END {
+            return self.map.write(offset, bytes);
+        }
+        self.file.write_all_at(bytes, offset as u64)
     }
 
     fn grow(&mut self, len: usize) -> io::Result<()> {
@@ -463,7 +501,7 @@ impl Memory for Region {
             let len = i64::try_from(len).map_err(io::Error::other)?;
             nix::fcntl::posix_fallocate(self.file.as_fd(), 0, len).map_err(io::Error::from)?;
         }
-        if len > self.map.map.len() {
+        if len.min(stats::END) > self.map.map.len() {
             self.remap()?;
         }
         Ok(())

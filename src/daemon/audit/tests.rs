@@ -73,7 +73,7 @@ impl World {
         let mut wanted = Wanted::by(&self.state, Generation(2), nft::queue_by().unwrap(), &[]).unwrap();
         let mut tables = nft::Tables::default();
         let mut ways = self.ways.lock();
-        ways.with(&mut wanted.ruleset, |ruleset| nft::apply(ruleset, &mut tables)).unwrap();
+        ways.with(&mut wanted.ruleset, |ruleset, _| nft::apply(ruleset, &mut tables)).unwrap();
         ways.adopt(&self.shared, &wanted.forwarding);
     }
 

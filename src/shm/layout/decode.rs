@@ -1,9 +1,6 @@
 //! Reads a slot, and trusts nothing: see [`super`].
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use zerocopy::FromBytes;
@@ -13,21 +10,70 @@ use super::{
     PortRecord, PrefixRecord, ServiceRecord, TargetRecord, TierRecord,
 };
 use crate::{
+    balance::maglev::Table,
     config::{
         BLACKHOLE_MAX, Balancer, Encap, FragmentLimits, HashMode, InterfaceName, KERNEL_ENTRIES, Name,
         PMTU_FLOOR, Path, Pmtu, PortRange, Protocol, Protocols, QueueRange, RULE_PRIORITY, Steering,
         TIER_MAX, TableSize, Timeouts, TracerSettings, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
-    shm::RegionError,
+    shm::{RegionError, slots::SLOT_BYTES_MAX},
     state::{Backend, ENTRIES_MAX, Service, State, TierMember},
 };
 
-/// The generation and the state that the bytes of a slot hold.
+/// Where the table of a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TablePlace {
+    at: usize,
+    entries: usize,
+    /// How many backends it may name.
+    ranks: usize,
+    checksum: u64,
+}
+
+impl TablePlace {
+    /// Its bytes in the slot.
+    #[must_use]
+    pub fn bytes(&self) -> std::ops::Range<usize> {
+        self.at..self.at + (self.entries * 2).next_multiple_of(8)
+    }
+
+    /// The checksum of the table that is there.
+    #[must_use]
+    pub fn checksum(&self) -> u64 {
+        self.checksum
+    }
+
+    /// The table in these bytes.
+    ///
+    /// # Errors
+    /// When it is another, or names a backend that there is not.
+    pub fn table(&self, bytes: &[u8]) -> Result<Table, RegionError> {
+        let entries = bytes.chunks_exact(2).take(self.entries);
+        self.checked(&Table::new(entries.map(|entry| u16::from_ne_bytes([entry[0], entry[1]])).collect()))
+    }
+
+    /// A table that is known, if it can be this one.
+    ///
+    /// # Errors
+    /// As [`TablePlace::table`].
+    pub fn checked(&self, table: &Table) -> Result<Table, RegionError> {
+        if (table.digest(), table.len()) != (self.checksum, self.entries) {
+            return Err(RegionError::Corrupt("a table's checksum"));
+        }
+        if table.ranks() > self.ranks {
+            return Err(RegionError::Corrupt("a table entry"));
+        }
+        Ok(table.clone())
+    }
+}
+
+/// The generation and the state that the records of a slot hold, but for its tables, and where those are, by service; `None` where it
+/// has none.
 ///
 /// # Errors
 /// When they hold none.
-pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
+pub fn decode(bytes: &[u8]) -> Result<(Generation, State, Vec<Option<TablePlace>>), RegionError> {
     let mut input = Input { rest: bytes };
     let head: Head = input.record()?;
     let mut balancer = Balancer {
@@ -56,8 +102,9 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
     let mut state = State { targets, tier, target_cursor: head.target_cursor, ..State::empty(balancer) };
     let mut entries_left = usize::try_from(head.entries).unwrap_or(usize::MAX);
     limit(entries_left, ENTRIES_MAX, "number of table entries")?;
+    let mut places = Vec::new();
     for record in services {
-        let mut service = Service {
+        let service = Service {
             name: name_of(&record.name)?,
             vips: some(&mut vips, record.vips)?,
             protocols: protocols_of(record.protocols)?,
@@ -67,7 +114,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
             table_size: TableSize::new(record.table_size.into())
                 .map_err(|_| RegionError::Corrupt("a table's size"))?,
             backends: some(&mut backends, record.backends)?,
-            table: Arc::default(),
+            table: Table::default(),
         };
         if service.vips.is_empty()
             || service.ports.is_empty()
@@ -86,14 +133,18 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State), RegionError> {
         if usize::try_from(record.entries) != Ok(entries) {
             return Err(RegionError::Corrupt("a table's length"));
         }
-        service.table = input.table(entries, active)?;
+        let at =
+            usize::try_from(record.table_at).ok().filter(|at| at.is_multiple_of(8) && *at <= SLOT_BYTES_MAX);
+        let at = at.ok_or(RegionError::Corrupt("where a table is"))?;
+        let place = TablePlace { at, entries, ranks: active, checksum: record.table_checksum };
+        places.push((entries > 0).then_some(place));
         state.services.push(service);
     }
     let nothing_left = vips.len() + ports.len() + backends.len() + entries_left == 0;
     if !nothing_left || input.rest.len() >= 8 || usize::from(head.target_cursor) >= TARGETS_MAX {
         return Err(RegionError::Corrupt("counts that do not add up"));
     }
-    Ok((Generation(head.generation), state))
+    Ok((Generation(head.generation), state, places))
 }
 
 /// Bytes not read yet.
@@ -116,18 +167,6 @@ impl Input<'_> {
         of: impl Fn(R) -> Result<T, RegionError>,
     ) -> Result<Vec<T>, RegionError> {
         (0..count).map(|_| of(self.record()?)).collect()
-    }
-
-    fn table(&mut self, entries: usize, ranks: usize) -> Result<Arc<[u16]>, RegionError> {
-        let cut = RegionError::Corrupt("a slot that is cut short");
-        let Some((table, rest)) = self.rest.split_at_checked(entries * 2) else { return Err(cut) };
-        self.rest = rest;
-        let table: Arc<[u16]> =
-            table.chunks_exact(2).map(|entry| u16::from_ne_bytes([entry[0], entry[1]])).collect();
-        if table.iter().any(|&rank| usize::from(rank) >= ranks) {
-            return Err(RegionError::Corrupt("a table entry"));
-        }
-        Ok(table)
     }
 }
 

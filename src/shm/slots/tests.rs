@@ -76,7 +76,7 @@ fn what_is_published_is_read() {
         assert_eq!(publish(&mut memory, &next, live).unwrap().0, round + 2);
         assert_eq!(read(&mut memory).unwrap().1, next);
     }
-    let largest = layout::encode(&state(65537, 500, 100), Generation(1)).len();
+    let largest = layout::encode(&state(65537, 500, 100), Generation(1)).length;
     assert!(memory.bytes.len() < stats::END + 3 * largest, "{}", memory.bytes.len());
 }
 
@@ -100,6 +100,55 @@ fn what_is_no_region_is_refused_with_its_reason() {
     assert!(fault(&|b| b[GENERATION_AT] = 2).contains("corrupt: a slot's description"));
     assert!(fault(&|b| b[SLOTS_AT[1] + 3] ^= 1).contains("corrupt: a slot's description"));
     assert!(fault(&|b| b[stats::END + 300] ^= 1).contains("corrupt: a slot's checksum"));
+}
+
+#[test]
+fn only_tables_that_are_not_known_are_read() {
+    /// Counts what is read.
+    struct Counted(Bytes, usize);
+    impl Memory for Counted {
+        fn size(&mut self) -> io::Result<usize> {
+            self.0.size()
+        }
+        fn load(&mut self, offset: usize) -> io::Result<u64> {
+            self.0.load(offset)
+        }
+        fn store(&mut self, offset: usize, value: u64) -> io::Result<()> {
+            self.0.store(offset, value)
+        }
+        fn read(&mut self, offset: usize, len: usize) -> io::Result<Vec<u8>> {
+            self.1 += len;
+            self.0.read(offset, len)
+        }
+        fn write(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+            self.0.write(offset, bytes)
+        }
+        fn grow(&mut self, len: usize) -> io::Result<()> {
+            self.0.grow(len)
+        }
+    }
+    let mut state = state(997, 10, 5);
+    state.services = (1..=50).map(|active| self::state(997, 50, active).services.remove(0)).collect();
+    state.targets = self::state(997, 50, 1).targets;
+    let mut memory = Counted(region(&state), 0);
+    let all = |state: &State| (0..state.services.len()).collect();
+    let mut read = |known: &KnownTables, pick: &dyn Fn(&State) -> Vec<usize>| {
+        memory.1 = 0;
+        let (_, read) = read_knowing(&mut memory, known, pick).unwrap();
+        (read, memory.1 / 2000)
+    };
+    let none = KnownTables::new();
+    let (whole, tables) = read(&none, &all);
+    assert_eq!((&whole, tables >= 50), (&state, true));
+    let records = tables - 49;
+    let (one, tables) = read(&none, &|_| vec![7]);
+    assert_eq!((&one.services[7], tables), (&state.services[7], records));
+    assert!(one.services.iter().enumerate().all(|(index, service)| service.table.is_empty() == (index != 7)));
+    // All but one are known.
+    let known = state.services[1..].iter().map(|service| (service.table.digest(), service.table.clone()));
+    let (shared, tables) = read(&known.collect(), &all);
+    assert_eq!((&shared, tables), (&state, records));
+    assert!(std::ptr::eq(&*shared.services[9].table, &*state.services[9].table));
 }
 
 proptest! {

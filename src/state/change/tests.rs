@@ -54,7 +54,7 @@ fn a_region_made_anew_takes_numbers_over() {
         ("dns", &[("new", "address='192.168.1.7'"), ("m", "encap='mark'")]),
     ]);
     let after = before.merge(&file).unwrap();
-    let anew = State::taking_over(&file, &after.targets_used().collect()).unwrap();
+    let anew = State::taking_over(&file, &after.targets_used().collect(), &after).unwrap();
     assert_eq!(
         (number(&anew, "web", "s1"), number(&anew, "web", "s2"), number(&anew, "web", "s3")),
         (2, 3, 4)
@@ -62,13 +62,13 @@ fn a_region_made_anew_takes_numbers_over() {
     assert_eq!(number(&anew, "dns", "new"), number(&after, "dns", "new"));
     // Of what the kernel has, and the file no longer: nobody gets its number now.
     let known = before.targets_used().collect();
-    let anew = State::taking_over(&file, &known).unwrap();
+    let anew = State::taking_over(&file, &known, &after).unwrap();
     assert_eq!(
         (number(&anew, "web", "s1"), number(&anew, "dns", "new"), number(&anew, "dns", "m")),
         (2, 6, 5),
         "backends are sorted by name"
     );
-    assert_eq!(State::taking_over(&file, &BTreeMap::new()).unwrap(), State::new(&file).unwrap());
+    assert_eq!(State::taking_over(&file, &BTreeMap::new(), &after).unwrap(), State::new(&file).unwrap());
 }
 
 #[test]

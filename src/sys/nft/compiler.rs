@@ -29,19 +29,38 @@ static COMPILED: Mutex<Vec<(String, Arc<Image>)>> = Mutex::new(Vec::new());
 /// that names its structure.
 pub(super) fn compile(ruleset: &Ruleset) -> Result<Image, NftError> {
     let Ruleset { structure, tables, .. } = ruleset;
+    let mut image = Image::clone(&*make_missing(structure, &tables.iter().collect::<Vec<_>>())?);
+    add_tables(&mut image, tables);
+    Ok(image)
+}
+
+/// Of these services' tables alone, beside this structure.
+pub(super) fn compile_tables(structure: &Structure, tables: &[&KernelTable]) -> Result<Image, NftError> {
+    make_missing(structure, tables)?;
+    let mut image = Image::default();
+    add_tables(&mut image, tables.iter().copied());
+    Ok(image)
+}
+
+/// Remembers what is made of this structure, which it returns, and of these tables.
+fn make_missing(structure: &Structure, tables: &[&KernelTable]) -> Result<Arc<Image>, NftError> {
     let of_structure = made_from(structure);
-    let mut found = recall(&of_structure);
-    let missing: Vec<&KernelTable> = tables.iter().filter(|table| recall(&table.text).is_none()).collect();
-    if found.is_none() || !missing.is_empty() {
-        let whole = in_empty_namespace(|| make(structure, &missing)).map_err(NftError::NoNamespace)??;
-        found = Some(split(whole, of_structure, &missing));
+    let missing: Vec<&KernelTable> =
+        tables.iter().copied().filter(|table| recall(&table.text).is_none()).collect();
+    match recall(&of_structure) {
+        Some(image) if missing.is_empty() => Ok(image),
+        Some(_) | None => {
+            let whole = in_empty_namespace(|| make(structure, &missing)).map_err(NftError::NoNamespace)??;
+            Ok(split(whole, of_structure, &missing))
+        }
     }
-    let mut image = found.map(|image| Image::clone(&image)).unwrap_or_default();
-    for of_table in tables.iter().filter_map(|table| recall(&table.text)) {
+}
+
+fn add_tables<'a>(image: &mut Image, tables: impl IntoIterator<Item = &'a KernelTable>) {
+    for of_table in tables.into_iter().filter_map(|table| recall(&table.text)) {
         image.chains.extend(of_table.chains.iter().map(|(name, chain)| (name.clone(), chain.clone())));
         image.sets.extend(of_table.sets.iter().map(|(name, set)| (name.clone(), set.clone())));
     }
-    Ok(image)
 }
 
 /// As [`compile`], with the chain that names the structure.

@@ -24,9 +24,12 @@ pub(super) const NFT_MSG_DELSET: u16 = NF_TABLES | 11;
 pub(super) const NFT_MSG_NEWSETELEM: u16 = NF_TABLES | 12;
 pub(super) const NFT_MSG_GETSETELEM: u16 = NF_TABLES | 13;
 pub(super) const NFT_MSG_DELSETELEM: u16 = NF_TABLES | 14;
+pub(super) const NFT_MSG_GETGEN: u16 = NF_TABLES | 16;
 pub(super) const NFT_MSG_NEWOBJ: u16 = NF_TABLES | 18;
 pub(super) const NFT_MSG_GETOBJ: u16 = NF_TABLES | 19;
 pub(super) const NFT_MSG_DELOBJ: u16 = NF_TABLES | 20;
+
+pub(super) const NFTA_GEN_ID: u16 = 1;
 
 pub(super) const NFTA_TABLE_NAME: u16 = 1;
 pub(super) const NFTA_TABLE_FLAGS: u16 = 2;

@@ -11,6 +11,10 @@
 //! is not touched, so a restarted lbd takes over, and nothing here ever removes a base chain, except where another version
 //! of synrail had other ones, or another program made it otherwise ([`Applied`] says so). What changes in services' tables
 //! that were there comes later ([`Tables::apply`]), and may be much.
+//!
+//! [`apply`] reads all of our table before and after. [`change`] does not where it is known what is in force: it sends what
+//! differs, and where the kernel does not take that, it applies. [`mend`] reads, but only where the kernel's generation of
+//! all rules and sets says that somebody has changed any since all was found right.
 
 mod batch;
 mod command;
@@ -37,7 +41,8 @@ pub use tables::Tables;
 use crate::{
     plan::{
         elements::{Elements, TABLE},
-        kernel_tables, nf_table,
+        kernel_tables::{self, KernelTable},
+        nf_table,
         nf_table::{Change, Image, Thing, Tolerated},
         ruleset::{QueueBy, Ruleset},
     },
@@ -164,6 +169,7 @@ const TOLERATED: Tolerated = Tolerated { chain: kernel_tables::is_our_chain, set
 /// # Errors
 /// When nft or the kernel refuses; each step is done wholly or not at all.
 pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError> {
+    tables.displaced();
     let mut wanted = compiler::compile(ruleset)?;
     let name = &ruleset.structure.name;
     let before = read_image(&wanted)?;
@@ -177,12 +183,9 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
     if structure != StructureApplied::Kept {
         tables.forget();
     }
-    if !change.differences.is_empty() {
-        tables.unswept();
-    }
     // New ones are filled before anything leads to them; that this fails is told by Tables::apply, which tries again.
     let new = ruleset.tables.iter().filter(|table| change.empty_sets.contains(table.map.as_str()));
-    let _ = tables.fill(new);
+    let _ = tables.fill_new(new);
 
     let diff = read_elements()?.diff(&ruleset.elements);
     let mut transaction = Transaction::new();
@@ -200,7 +203,65 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
             return Err(NftError::NotInForce(left.to_string()));
         }
     }
+    tables.placed(ruleset);
     Ok(Applied { structure, elements_added: diff.add.len(), elements_deleted: diff.delete.len() })
+}
+
+/// As [`apply`], but where it is known what is in force, with these elements, that is not read.
+///
+/// # Errors
+/// As [`apply`].
+pub fn change(
+    ruleset: &Ruleset,
+    in_force: Option<&Elements>,
+    tables: &mut Tables,
+) -> Result<Applied, NftError> {
+    let known = in_force.zip(tables.not_placed(ruleset));
+    let changed = known.map(|(in_force, new)| change_known(ruleset, in_force, &new, tables));
+    // Somebody else has changed it.
+    changed.and_then(Result::ok).map_or_else(|| apply(ruleset, tables), Ok)
+}
+
+fn change_known(
+    ruleset: &Ruleset,
+    in_force: &Elements,
+    new: &[&KernelTable],
+    tables: &mut Tables,
+) -> Result<Applied, NftError> {
+    if !new.is_empty() {
+        let wanted = compiler::compile_tables(&ruleset.structure, new)?;
+        change_structure(&nf_table::change(Some(&Image::default()), &wanted, TOLERATED))?;
+        tables.placed_too(new.iter().copied());
+        let _ = tables.fill_new(new.iter().copied());
+    }
+    let diff = in_force.diff(&ruleset.elements);
+    let mut transaction = Transaction::new();
+    elements::change(&diff, &mut transaction);
+    transaction.commit()?;
+    let (elements_added, elements_deleted) = (diff.add.len(), diff.delete.len());
+    Ok(Applied { structure: StructureApplied::Kept, elements_added, elements_deleted })
+}
+
+/// What of the kernel's table is not as `ruleset` says is made so; what it was, and what was done. Nothing is read where all was
+/// right the last time, and nobody has changed any rule or set since.
+///
+/// # Errors
+/// As [`apply`].
+pub fn mend(ruleset: &Ruleset, tables: &mut Tables) -> Result<Option<(Differences, Applied)>, NftError> {
+    let failed = |error| NftError::Table { what: "the generation", error };
+    let at = Reader::open().and_then(|mut reader| reader.generation()).map_err(failed)?;
+    if tables.is_right(at) {
+        return Ok(None);
+    }
+    let differed = differences(ruleset)?;
+    if differed.is_empty() {
+        if tables.not_placed(ruleset).is_none_or(|new| !new.is_empty()) {
+            tables.placed(ruleset);
+        }
+        tables.right(at);
+        return Ok(None);
+    }
+    apply(ruleset, tables).map(|applied| Some((differed, applied)))
 }
 
 /// What of the kernel's table is not as `ruleset` says. Changes nothing.

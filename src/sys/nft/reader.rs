@@ -12,9 +12,10 @@ use std::{
 
 use nix::sys::socket::{MsgFlags, recv, send};
 
-use super::messages::NFPROTO_INET;
+use super::messages::{NFPROTO_INET, NFT_MSG_GETGEN, NFTA_GEN_ID};
 use crate::sys::netlink::{
-    DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, Writer, dump, kind, netfilter, take,
+    DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, Writer, dump, kind, netfilter,
+    number, take,
 };
 
 /// How long an answer may take: the kernel may be busy with a transaction of somebody else's.
@@ -23,6 +24,12 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const TRIES: usize = 16;
 /// Where a message's generation is, behind family and version.
 const GENERATION_AT: usize = HEADER_BYTES + 2;
+
+#[cfg(test)]
+thread_local! {
+    /// How many dumps this thread has asked for.
+    pub(super) static DUMPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
 
 /// A connection to nf_tables, to read by. After an error it is of no use: the rest of an answer may be in it.
 pub(super) struct Reader {
@@ -47,6 +54,21 @@ impl Reader {
     pub(super) fn open() -> io::Result<Self> {
         let socket = netfilter(PATIENCE)?;
         Ok(Self { socket, sequence: 0, buffer: vec![0; DUMP_BYTES_MAX], generation: None, changed: false })
+    }
+
+    /// Changes whenever anybody changes a rule or set in any table. What packets put into sets is no such change.
+    pub(super) fn generation(&mut self) -> io::Result<u32> {
+        let mut generation = None;
+        self.ask(
+            NFT_MSG_GETGEN,
+            Ask::One,
+            |_| {},
+            |_, answer| {
+                generation = number(answer, NFTA_GEN_ID);
+                Ok(())
+            },
+        )?;
+        generation.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// What `look` sees while nobody changes the ruleset.
@@ -75,6 +97,8 @@ impl Reader {
         mut each: impl FnMut(u8, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
+        #[cfg(test)]
+        DUMPS.set(DUMPS.get() + usize::from(matches!(ask, Ask::All(_))));
         // An acknowledgement ends the answer as the end of a dump does.
         let (family, flags) = match ask {
             Ask::All(family) => (family, NLM_F_DUMP),

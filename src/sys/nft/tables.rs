@@ -1,9 +1,12 @@
 //! Fills the kernel's copies of services' tables (`plan/kernel_tables.rs`): 65537 entries each, as a rule.
 //!
-//! What the kernel has is read once for each map, then known: only entries that differ are sent, in transactions of up to
-//! [`ENTRIES_PER_BATCH`], and the kernel does each wholly or not at all. It is not read back whole, since that takes longer
-//! than to change it; instead [`Tables::sample`] asks for some entries now and then, other ones each time: a map that
-//! was emptied is found at once, a single entry within M / 16 looks.
+//! What the kernel has is read once for each map, then known by its contents' digest, so a copy that is as it should be costs
+//! nothing. Only entries that differ are sent, those of all copies in one transaction, as far as [`ENTRIES_PER_BATCH`] goes, and
+//! the kernel does it wholly or not at all: it waits for all of its processors between two transactions. It is not read back
+//! whole, since that takes longer than to change it; instead [`Tables::sample`] asks for some entries now and then, other ones
+//! each time: a map that was emptied is found at once, a single entry within M / 16 looks.
+//!
+//! Also known is what was found right of all else of our table ([`super::change`], [`super::mend`]).
 
 use std::{collections::BTreeMap, io};
 
@@ -17,28 +20,36 @@ use super::{
 use crate::{
     plan::{
         elements::TABLE,
-        kernel_tables::{self, Change, KernelTable},
+        kernel_tables::{self, Change, Contents, KernelTable},
         nf_table::Step,
+        ruleset::Ruleset,
     },
     sys::netlink::NLM_F_CREATE,
 };
 
-/// The largest transaction, 3 MB when all of them change.
-const ENTRIES_PER_BATCH: usize = 65_537;
+/// The largest transaction, 12 MB when all of them change.
+const ENTRIES_PER_BATCH: usize = 4 * 65_537;
 /// An element takes 28 bytes, and all of a message's are in one attribute of 65531 bytes at most.
 const ELEMENTS_PER_MESSAGE: usize = 2_000;
 /// How many entries of each map are asked for at a time.
 const SAMPLES: u64 = 16;
 
-/// What the kernel's copies hold, as far as it is known.
+/// What the kernel's table holds, as far as it is known.
 #[derive(Default)]
 pub struct Tables {
-    /// By map; by index, 0 for none.
-    known: BTreeMap<String, Vec<u32>>,
-    /// The chains beside which there are no others.
-    swept: Option<Vec<String>>,
+    /// What is in the copies, by map.
+    known: BTreeMap<String, Contents>,
+    /// The structure and the copies whose chains and maps are in place, by their maps.
+    placed: Option<(String, BTreeMap<String, Vec<String>>)>,
+    /// Whether there are no copies but these.
+    swept: bool,
+    /// The kernel's generation of all rules and sets at which all was found right.
+    right_at: Option<u32>,
     next_sample: u64,
 }
+
+/// A copy and what of it is to be changed.
+type Changes<'a> = (&'a KernelTable, Vec<Change>);
 
 impl Tables {
     /// Makes the entries of these copies what they should be, whose maps and chains are in place, then removes other copies.
@@ -47,10 +58,18 @@ impl Tables {
     /// # Errors
     /// The first thing that the kernel refuses; everything else is done, and the next time that as well.
     pub fn apply(&mut self, wanted: &[KernelTable]) -> Result<usize, NftError> {
-        self.known.retain(|map, _| wanted.iter().any(|table| table.map == *map));
         let changed = self.fill(wanted);
         let swept = self.sweep(wanted);
         changed.and_then(|changed| swept.map(|()| changed))
+    }
+
+    /// Fills these copies, which were just made.
+    pub(super) fn fill_new<'a>(
+        &mut self,
+        new: impl Iterator<Item = &'a KernelTable> + Clone,
+    ) -> Result<usize, NftError> {
+        self.known.extend(new.clone().map(|table| (table.map.clone(), Contents::default())));
+        self.fill(new)
     }
 
     /// As [`Tables::apply`], but leaves other copies alone.
@@ -58,86 +77,190 @@ impl Tables {
         &mut self,
         wanted: impl IntoIterator<Item = &'a KernelTable>,
     ) -> Result<usize, NftError> {
-        let changed: Vec<_> = wanted.into_iter().map(|table| self.fill_one(table)).collect();
-        changed.into_iter().sum()
+        let (mut reader, mut waiting, mut entries) = (None, Vec::new(), 0);
+        let mut result = Ok(0);
+        let mut done = |with: Result<usize, NftError>| {
+            if let Ok(sum) = result {
+                result = with.map(|changed| sum + changed);
+            }
+        };
+        for table in wanted {
+            let changes: Vec<Change> = match self.known.get(&table.map) {
+                Some(contents) if contents == table.contents() => continue,
+                Some(contents) => kernel_tables::changes(contents.entries(), table.contents()).collect(),
+                None => match read(&mut reader, table) {
+                    Ok(marks) => kernel_tables::changes(marks.into_iter(), table.contents()).collect(),
+                    Err(error) => {
+                        done(Err(error));
+                        continue;
+                    }
+                },
+            };
+            if entries + changes.len() > ENTRIES_PER_BATCH {
+                done(self.send(&std::mem::take(&mut waiting)));
+                entries = 0;
+            }
+            entries += changes.len();
+            waiting.push((table, changes));
+        }
+        done(self.send(&waiting));
+        result
     }
 
-    fn fill_one(&mut self, table: &KernelTable) -> Result<usize, NftError> {
-        let current = self.known.remove(&table.map).map_or_else(|| read(table), Ok)?;
-        let changes: Vec<Change> = kernel_tables::changes(&current, table).collect();
-        for changes in changes.chunks(ENTRIES_PER_BATCH) {
-            change(&table.map, changes)?;
+    /// Changes these copies together. If that fails, each by itself, from what the kernel says that it has: something else than was
+    /// known, or one holds up the others.
+    fn send(&mut self, copies: &[Changes<'_>]) -> Result<usize, NftError> {
+        self.change(copies).or_else(|_| {
+            let mut reader = None;
+            let anew = |(table, _): &Changes<'_>| {
+                let marks = read(&mut reader, table)?;
+                let changes = kernel_tables::changes(marks.into_iter(), table.contents()).collect();
+                self.change(&[(*table, changes)])
+            };
+            let each: Vec<_> = copies.iter().map(anew).collect();
+            each.into_iter().sum()
+        })
+    }
+
+    fn change(&mut self, copies: &[Changes<'_>]) -> Result<usize, NftError> {
+        for (table, _) in copies {
+            self.known.remove(&table.map);
         }
-        self.known.insert(table.map.clone(), table.entries().collect());
-        Ok(changes.len())
+        let mut transaction = Transaction::new();
+        for (table, changes) in copies {
+            for (index, changes) in changes.chunks(ENTRIES_PER_BATCH).enumerate() {
+                if index > 0 {
+                    std::mem::replace(&mut transaction, Transaction::new()).commit()?;
+                }
+                add(&table.map, changes, &mut transaction);
+            }
+        }
+        transaction.commit()?;
+        self.known.extend(copies.iter().map(|(table, _)| (table.map.clone(), table.contents().clone())));
+        Ok(copies.iter().map(|(_, changes)| changes.len()).sum())
     }
 
     /// Removes other copies than these.
     fn sweep(&mut self, wanted: &[KernelTable]) -> Result<(), NftError> {
-        let chains: Vec<String> = wanted.iter().flat_map(|table| table.chains.clone()).collect();
-        if self.swept.as_ref() == Some(&chains) {
-            return Ok(());
-        }
-        let names = Reader::open().and_then(|mut reader| reader.names());
-        let (chains_there, maps_there) =
-            names.map_err(|error| NftError::Table { what: "the names of chains and maps", error })?;
-        let old: Vec<&String> = chains_there
-            .iter()
-            .filter(|name| kernel_tables::is_our_chain(name) && !chains.contains(name))
-            .collect();
-        let flush = old.iter().map(|name| Step::FlushChain(name));
-        let delete = old.iter().map(|name| Step::DeleteChain(name));
-        let maps = maps_there
-            .iter()
-            .filter(|name| kernel_tables::is_our_map(name) && wanted.iter().all(|table| table.map != **name));
-        let maps = maps.map(|name| Step::DeleteSet(name));
+        let is_wanted = |map: &str| wanted.iter().any(|table| table.map == map);
+        self.known.retain(|map, _| is_wanted(map));
+        let (chains, maps) = match &self.placed {
+            Some((_, placed)) if self.swept => {
+                let old = placed.iter().filter(|(map, _)| !is_wanted(map));
+                let (maps, chains): (Vec<String>, Vec<Vec<String>>) =
+                    old.map(|(map, chains)| (map.clone(), chains.clone())).unzip();
+                (chains.concat(), maps)
+            }
+            Some(_) | None => {
+                let names = Reader::open().and_then(|mut reader| reader.names());
+                let (mut chains, mut maps) =
+                    names.map_err(|error| NftError::Table { what: "the names of chains and maps", error })?;
+                chains.retain(|name| {
+                    kernel_tables::is_our_chain(name)
+                        && !wanted.iter().any(|table| table.chains.contains(name))
+                });
+                maps.retain(|name| kernel_tables::is_our_map(name) && !is_wanted(name));
+                (chains, maps)
+            }
+        };
+        let flush = chains.iter().map(|name| Step::FlushChain(name));
+        let delete = chains.iter().map(|name| Step::DeleteChain(name));
+        let maps = maps.iter().map(|name| Step::DeleteSet(name));
         let steps: Vec<Step<'_>> = flush.chain(delete).chain(maps).collect();
         let mut transaction = Transaction::new();
         put(&steps, &mut transaction).map_err(|error| NftError::Table { what: "services' tables", error })?;
+        // If that fails, what is there is looked for.
+        self.swept = false;
         transaction.commit()?;
-        self.swept = Some(chains);
+        self.swept = true;
+        if let Some((_, placed)) = &mut self.placed {
+            placed.retain(|map, _| is_wanted(map));
+        }
         Ok(())
     }
 
     /// Asks for some entries of each copy, other ones each time. A copy of which one is not as it should be is read anew by
     /// the next [`Tables::apply`].
     pub fn sample(&mut self, wanted: &[KernelTable]) {
+        let mut reader = None;
         for table in wanted {
-            let entries = table.entries().len() as u64;
+            let entries = table.contents().entries().len() as u64;
             // In the golden ratio they are spread evenly; all have their turn, since a table's size is a prime.
             let apart = (entries * 618 / 1000).max(1);
             let index = |n: u64| u32::try_from((self.next_sample + n) * apart % entries).unwrap_or(0);
             let indices: Vec<u32> = (0..SAMPLES.min(entries)).map(index).collect();
             let expected: Vec<(u32, u32)> =
-                indices.iter().filter_map(|&index| Some((index, table.entry(index)?))).collect();
-            let found = Reader::open().and_then(|mut reader| reader.some_marks(&table.map, &indices));
-            if !matches!(found, Ok(Some(found)) if found == expected) {
+                indices.iter().filter_map(|&index| Some((index, table.contents().entry(index)?))).collect();
+            let found = open(&mut reader).and_then(|reader| reader.some_marks(&table.map, &indices));
+            if !matches!(&found, Ok(Some(found)) if *found == expected) {
                 self.known.remove(&table.map);
+                // The rest of an answer may be in it.
+                reader = None;
             }
         }
         self.next_sample = (self.next_sample + SAMPLES) % (1 << 32);
     }
 
+    /// Structure and copies of this ruleset are in place, and perhaps other copies.
+    pub(super) fn placed(&mut self, ruleset: &Ruleset) {
+        self.placed = Some((ruleset.structure.name.clone(), BTreeMap::new()));
+        self.swept = false;
+        self.placed_too(&ruleset.tables);
+    }
+
+    /// And so are these.
+    pub(super) fn placed_too<'a>(&mut self, copies: impl IntoIterator<Item = &'a KernelTable>) {
+        if let Some((_, placed)) = &mut self.placed {
+            placed.extend(copies.into_iter().map(|table| (table.map.clone(), table.chains.clone())));
+        }
+    }
+
+    /// The copies of this ruleset that are not in place; `None` where it is not known what is.
+    pub(super) fn not_placed<'a>(&self, ruleset: &'a Ruleset) -> Option<Vec<&'a KernelTable>> {
+        let (structure, placed) = self.placed.as_ref()?;
+        let new = ruleset.tables.iter().filter(|table| !placed.contains_key(&table.map));
+        (*structure == ruleset.structure.name).then(|| new.collect())
+    }
+
+    /// It is not known any more what is in place.
+    pub(super) fn displaced(&mut self) {
+        (self.placed, self.swept, self.right_at) = (None, false, None);
+    }
+
     /// Nothing is known any more: somebody has removed the ruleset.
     pub(super) fn forget(&mut self) {
         self.known.clear();
-        self.swept = None;
+        self.displaced();
     }
 
-    /// There may be other copies than those known.
-    pub(super) fn unswept(&mut self) {
-        self.swept = None;
+    /// All was found right at this generation.
+    pub(super) fn right(&mut self, at: u32) {
+        self.right_at = Some(at);
     }
+
+    /// Whether all was found right, and nobody has changed rules or sets since.
+    pub(super) fn is_right(&self, at: u32) -> bool {
+        self.right_at == Some(at)
+    }
+}
+
+/// A connection that is opened when it is needed.
+fn open(reader: &mut Option<Reader>) -> io::Result<&mut Reader> {
+    if reader.is_none() {
+        *reader = Some(Reader::open()?);
+    }
+    reader.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
 }
 
 fn failed(table: &KernelTable, error: io::Error) -> NftError {
     NftError::Set { what: format!("map {}", table.map), error }
 }
 
-fn read(table: &KernelTable) -> Result<Vec<u32>, NftError> {
-    let entries = Reader::open().and_then(|mut reader| reader.marks(&table.map));
+fn read(reader: &mut Option<Reader>, table: &KernelTable) -> Result<Vec<u32>, NftError> {
+    let entries = open(reader).and_then(|reader| reader.marks(&table.map));
+    let entries = entries.inspect_err(|_| *reader = None).map_err(|error| failed(table, error))?;
     let mut marks = vec![0; table.size()];
-    for (index, mark) in entries.map_err(|error| failed(table, error))? {
+    for (index, mark) in entries {
         let Some(entry) = usize::try_from(index).ok().and_then(|index| marks.get_mut(index)) else {
             // None of ours: somebody else has filled it.
             let mut transaction = Transaction::new();
@@ -153,13 +276,12 @@ fn read(table: &KernelTable) -> Result<Vec<u32>, NftError> {
     Ok(marks)
 }
 
-/// One transaction: deletes and adds, in this order.
-fn change(map: &str, changes: &[Change]) -> Result<(), NftError> {
+/// Deletes and adds, in this order.
+fn add(map: &str, changes: &[Change], transaction: &mut Transaction) {
     let deleted: Vec<elements::Mark> =
         changes.iter().filter(|change| change.delete).map(|change| (change.index, None)).collect();
     let added: Vec<elements::Mark> =
         changes.iter().filter_map(|change| Some((change.index, Some(change.add?)))).collect();
-    let mut transaction = Transaction::new();
     for (kind, flags, marks) in
         [(NFT_MSG_DELSETELEM, 0, &deleted), (NFT_MSG_NEWSETELEM, NLM_F_CREATE, &added)]
     {
@@ -169,5 +291,4 @@ fn change(map: &str, changes: &[Change]) -> Result<(), NftError> {
             });
         }
     }
-    transaction.commit()
 }

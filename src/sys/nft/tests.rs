@@ -2,6 +2,7 @@
 //! `cargo test sys::nft -- --ignored`.
 
 mod batches;
+mod counted;
 mod errors;
 mod flows;
 mod kernel_tables;

@@ -20,6 +20,12 @@ const NFNL_MSG_BATCH_END: u16 = 17;
 /// A batch is for `NFNL_SUBSYS_NFTABLES`, of no family.
 const BATCH_HEADER: [u8; 4] = [0, 0, 0, 10];
 
+#[cfg(test)]
+thread_local! {
+    /// How many transactions this thread has sent.
+    pub(super) static COMMITS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Messages that are in force together.
 pub(super) struct Transaction {
     batch: Writer,
@@ -61,6 +67,8 @@ impl Transaction {
         if self.is_empty() {
             return Ok(());
         }
+        #[cfg(test)]
+        COMMITS.set(COMMITS.get() + 1);
         // Errors come unasked; that there were none is asked for once.
         self.batch.add_flags(self.last_at, NLM_F_ACK);
         let last = u32::try_from(self.what.len()).expect("messages are few");

@@ -64,7 +64,7 @@ pub(super) struct Made {
     pub(super) ruleset: Ruleset,
 }
 
-fn made(state: State) -> Made {
+pub(super) fn made(state: State) -> Made {
     let forwarding = Forwarding::new(&state, Generation(1)).unwrap();
     let claims = Claims::of(forwarding.classifier());
     let ruleset = Ruleset::new(&state, &claims, queue_by().unwrap()).unwrap();

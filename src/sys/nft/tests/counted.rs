@@ -1,0 +1,127 @@
+//! What a change takes, in transactions and dumps: it must not be more where there are more services.
+
+use super::{
+    kernel_tables::{Made, made},
+    *,
+};
+use crate::{
+    config::Config,
+    sys::nft::{reader::DUMPS, transaction::COMMITS},
+};
+
+const SERVICES: usize = 60;
+
+fn services(count: usize) -> State {
+    let service = |n: usize| {
+        format!(
+            "[[service]]\nname = 's{n}'\nvips = ['10.0.{n}.1', '1000::{n}']\nprotocols = 'tcp'\ntable_size = 97\n\
+             backend = [{{ name = 'a', encap = 'mark' }}, {{ name = 'b', encap = 'mark' }}]\n"
+        )
+    };
+    let head = "[balancer]\nname = 'lb'\ninterfaces = 'eth1'\n".to_owned();
+    let text: String = std::iter::once(head).chain((0..count).map(service)).collect();
+    State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap()
+}
+
+/// What lbd knows.
+struct Known {
+    tables: Tables,
+    elements: Option<Elements>,
+}
+
+impl Known {
+    /// Puts a state in force as a change does. Says how many transactions and dumps that took, and how many entries it changed.
+    fn change(&mut self, state: &State) -> [usize; 3] {
+        let Made { ruleset, .. } = made(state.clone());
+        let before = (COMMITS.get(), DUMPS.get());
+        change(&ruleset, self.elements.as_ref(), &mut self.tables).unwrap();
+        let entries = self.tables.apply(&ruleset.tables).unwrap();
+        let taken = [COMMITS.get() - before.0, DUMPS.get() - before.1, entries];
+        assert!(in_force(&ruleset).unwrap());
+        assert_eq!(Tables::default().apply(&ruleset.tables).unwrap(), 0);
+        self.elements = Some(ruleset.elements);
+        taken
+    }
+
+    /// What a look takes.
+    fn look(&mut self, state: &State) -> ([usize; 2], Option<String>) {
+        let Made { ruleset, .. } = made(state.clone());
+        let before = (COMMITS.get(), DUMPS.get());
+        let mended = mend(&ruleset, &mut self.tables).unwrap().map(|(differed, _)| differed.to_string());
+        ([COMMITS.get() - before.0, DUMPS.get() - before.1], mended)
+    }
+}
+
+#[test]
+#[ignore = "needs root and nf_tables"]
+fn a_change_takes_as_much_as_it_changes_however_many_services_there_are() {
+    in_namespace(|| {
+        let mut known = Known { tables: Tables::default(), elements: None };
+        let all = services(SERVICES);
+        // Chains and maps, entries, elements.
+        let [commits, _, entries] = known.change(&all);
+        assert_eq!((commits, entries), (3, 0));
+        assert_eq!(known.change(&all), [0, 0, 0]);
+
+        let names = ["a".to_owned()];
+        let without = |service| all.set_active(service, &names, false).unwrap();
+        let [commits, dumps, of_one] = known.change(&without(Some("s7")));
+        assert!((commits, dumps) == (1, 0) && (40..58).contains(&of_one), "{commits} {dumps} {of_one}");
+        known.change(&all);
+        assert_eq!(known.change(&without(None)), [1, 0, SERVICES * of_one], "one transaction for all");
+        assert_eq!(known.change(&all), [1, 0, SERVICES * of_one]);
+
+        // A service more, and less again: chains and map, entries, elements; elements, chains and map.
+        let more = services(SERVICES + 1);
+        assert_eq!(known.change(&more), [3, 0, 0]);
+        assert_eq!(known.change(&all), [2, 0, 0]);
+    });
+}
+
+#[test]
+#[ignore = "needs root and nf_tables"]
+fn a_look_reads_what_somebody_may_have_changed() {
+    in_namespace(|| {
+        let mut known = Known { tables: Tables::default(), elements: None };
+        let state = services(2);
+        known.change(&state);
+        let (taken, mended) = known.look(&state);
+        assert!(taken[1] > 0 && mended.is_none(), "after a change once");
+        assert_eq!(known.look(&state), ([0, 0], None));
+        // In another table.
+        nft("a test", &["add", "table", "ip", "other"], None).unwrap();
+        assert!(known.look(&state).0[1] > 0);
+        assert_eq!(known.look(&state), ([0, 0], None));
+        nft("a test", &["flush", "chain", "inet", TABLE, "claimed4"], None).unwrap();
+        let (_, mended) = known.look(&state);
+        assert!(mended.is_some_and(|mended| mended.contains("chain claimed4")));
+        assert_eq!(known.look(&state).1, None);
+        assert_eq!(known.look(&state), ([0, 0], None));
+    });
+}
+
+#[test]
+#[ignore = "needs root and nf_tables"]
+fn a_change_of_what_somebody_else_has_changed_mends_it() {
+    in_namespace(|| {
+        let mut known = Known { tables: Tables::default(), elements: None };
+        let (one, two) = (services(1), services(2));
+        for by_hand in [
+            &["flush", "ruleset"][..],
+            &["delete", "table", "inet", TABLE],
+            &["add", "element", "inet", TABLE, "vip4", "{ 10.0.1.1 }"],
+            &["add", "chain", "inet", TABLE, &made(two.clone()).ruleset.tables[1].chain],
+        ] {
+            known.change(&one);
+            nft("a test", by_hand, None).unwrap();
+            // Which also says that all is in force.
+            known.change(&two);
+        }
+        // What it had to add is there already, and what it knows of copies is wrong.
+        known.change(&one);
+        let map = &made(two.clone()).ruleset.tables[0].map;
+        nft("a test", &["flush", "map", "inet", TABLE, map], None).unwrap();
+        let without = two.set_active(None, &["a".to_owned()], false).unwrap();
+        known.change(&without);
+    });
+}
