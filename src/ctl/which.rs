@@ -18,6 +18,7 @@ use crate::{
     balance::{
         Decision, Forwarding,
         pins::{Flow, OffTable},
+        service::{Classifier, Scope},
     },
     config::{PortRange, Protocols, Steering},
     host::{Local, Snapshot},
@@ -59,7 +60,12 @@ pub(super) fn which(
 ) -> Result<Status, CtlError> {
     let words: Vec<&str> = args.flow.iter().map(String::as_str).collect();
     let question = Question::parse(&words).map_err(CtlError::Usage)?;
-    let (state, forwarding, held) = open(env, name)?;
+    // One table is enough.
+    let (state, forwarding, held) = open(env, name, |state| {
+        let scopes: Vec<Scope<'_>> = state.services.iter().map(Service::scope).collect();
+        let service = Classifier::new(&scopes).ok().and_then(|of| of.service_of(&question.packet));
+        service.into_iter().collect()
+    })?;
     let mut answer = whole_answer(&state, &forwarding, &held, &question, args.fragment);
     answer.host = kept(&(env.look)(&state), &question);
     let status = if answer.steered { Status::Done } else { Status::No };
@@ -81,7 +87,7 @@ pub(super) fn batch(
     file: &Path,
     fragment: bool,
 ) -> Result<Status, CtlError> {
-    let (state, forwarding, held) = open(env, name)?;
+    let (state, forwarding, held) = open(env, name, |state| (0..state.services.len()).collect())?;
     let snapshot = (env.look)(&state);
     let Env { input, out, .. } = env;
     question::each(*input, file, |question| {
@@ -93,10 +99,14 @@ pub(super) fn batch(
     Ok(Status::Done)
 }
 
-/// What questions are answered by: the state, and the flows that do not go by it.
-fn open(env: &Env<'_>, name: &RegionName) -> Result<(State, Forwarding, OffTable), CtlError> {
+/// What questions are answered by: the state, with the tables of these services, and the flows that do not go by it.
+fn open(
+    env: &Env<'_>,
+    name: &RegionName,
+    services: impl Fn(&State) -> Vec<usize>,
+) -> Result<(State, Forwarding, OffTable), CtlError> {
     let mut region = Region::open(name)?;
-    let (generation, state) = region.state()?;
+    let (generation, state) = region.state_with_tables(services)?;
     let forwarding = Forwarding::new(&state, generation)?;
     let held = flows::known(env, &state, &PinsView::read(&mut region)?);
     Ok((state, forwarding, held))
