@@ -51,6 +51,7 @@ use crate::{
     },
     state::{Losses, Plan, State},
     sys::{
+        allocator,
         alone::Alone,
         capability, clock, nft, probe,
         region::{AccessError, Mapping, NAME_DEFAULT, Region, RegionName},
@@ -159,6 +160,7 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
     })?;
     // With its tables.
     drop(given);
+    allocator::give_back();
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "the service manager cannot be told");
     }
@@ -441,6 +443,7 @@ impl Lbd {
                 }
             }
             self.look_at_host();
+            allocator::give_back();
         }
     }
 
@@ -482,6 +485,7 @@ impl Lbd {
         self.host.judge_by(&state);
         self.look_at_host();
         info!(%generation, targets = state.targets_used().count(), "adopted");
+        allocator::give_back();
         Ok(())
     }
 

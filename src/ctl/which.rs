@@ -99,7 +99,8 @@ pub(super) fn batch(
     Ok(Status::Done)
 }
 
-/// What questions are answered by: the state, with the tables of these services, and the flows that do not go by it.
+/// What questions are answered by: the state, with the tables of these services, and the flows that do not go
+/// by it.
 fn open(
     env: &Env<'_>,
     name: &RegionName,

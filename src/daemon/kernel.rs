@@ -47,6 +47,8 @@ pub(super) struct Kernel {
     of_start: Option<OfStart>,
     /// What the kernel should have.
     pub(super) wanted: Option<Wanted>,
+    /// Whether it had all of that routing when it was last looked at.
+    routing_right: bool,
     /// What was last said about its routing.
     told: Vec<routing::Note>,
     /// Addresses of this host, as they were last seen.
@@ -121,6 +123,7 @@ impl Kernel {
             queue_by,
             of_start,
             wanted: None,
+            routing_right: false,
             told: Vec::new(),
             own,
         })
@@ -149,9 +152,15 @@ impl Kernel {
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();
         let former = self.wanted.as_ref().map_or((0, 0), |last| wanted.routing.succeed(&last.routing));
-        let diff = routing::diff(&self.routing.current(&wanted.routing)?, &wanted.routing)
-            .map_err(RoutingError::from)?;
-        let (before, after) = diff.around_ruleset();
+        // Most changes leave routing alone. What others have changed of it is mended by a repair.
+        let routing_right = std::mem::take(&mut self.routing_right)
+            && self.wanted.as_ref().is_some_and(|last| last.routing == wanted.routing);
+        let (before, after) = if routing_right {
+            (Vec::new(), Vec::new())
+        } else {
+            let now = self.routing.current(&wanted.routing)?;
+            routing::diff(&now, &wanted.routing).map_err(RoutingError::from)?.around_ruleset()
+        };
         let left = self.routing.apply_reachable(&before)?;
         // New devices are told already; these may have been backends' until now. What leaves the tier still counts.
         links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
@@ -172,9 +181,11 @@ impl Kernel {
             changed => changed?,
         };
         self.routing.apply(&after)?;
-        if !left.iter().any(|problem| matches!(problem, DaemonError::OutOfReach(_))) {
+        let in_reach = !left.iter().any(|problem| matches!(problem, DaemonError::OutOfReach(_)));
+        if in_reach && !routing_right {
             tell(&mut self.told, self.routing.converge(&wanted.routing)?.notes);
         }
+        self.routing_right = in_reach;
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let pinned = |last: &Wanted| last.forwarding.steering() == Steering::SynOnly;
         if wanted.forwarding.steering() == Steering::EveryPacket && self.wanted.as_ref().is_none_or(pinned) {
@@ -203,6 +214,7 @@ impl Kernel {
         let Some(wanted) = &mut self.wanted else { return };
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();
+        self.routing_right = false;
         let after = restore_before_ruleset(&mut self.routing, &wanted.routing);
         let tables = &mut self.tables;
         let ruleset = ways.with(&mut wanted.ruleset, |ruleset, _| nft::apply(ruleset, tables));
@@ -258,6 +270,7 @@ impl Kernel {
         let tables = &mut self.tables;
         let ruleset = ways.with(&mut wanted.ruleset, |ruleset, _| mend_ruleset(ruleset, tables));
         let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok(), &mut self.told);
+        self.routing_right = ruleset.is_ok() && routing.is_ok();
         let tables = mend_tables(&mut self.tables, &wanted.ruleset);
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         ruleset.map_err(DaemonError::from).and(tables).and(routing)

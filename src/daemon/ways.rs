@@ -47,7 +47,8 @@ impl Chosen {
         }
     }
 
-    /// Puts a ruleset in force, or mends it, with the way that is chosen; `put` is told which elements are in force.
+    /// Puts a ruleset in force, or mends it, with the way that is chosen; `put` is told which elements are in
+    /// force.
     pub(super) fn with<T>(
         &mut self,
         ruleset: &mut Ruleset,

@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -266,10 +267,11 @@ impl fmt::Display for Fields {
     }
 }
 
-/// The elements of every set; a set without any may be left out.
+/// The elements of every set; a set without any may be left out. A clone shares all sets until it changes
+/// them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Elements {
-    of: BTreeMap<SetName, BTreeSet<Element>>,
+    of: BTreeMap<SetName, Arc<BTreeSet<Element>>>,
     /// Sets of the kernel with elements that are none of ours.
     spoiled: BTreeSet<SetName>,
 }
@@ -349,16 +351,17 @@ impl Elements {
         };
         let ways = interfaces.union(&tunnels).filter_map(|device| device.leads_to(before(device))).collect();
         let steer = interfaces.iter().filter_map(|device| device.leads_to(way.steer())).collect();
-        self.of.insert(SetName::Ways, ways);
-        self.of.insert(SetName::SteerWays, steer);
-        self.of.insert(SetName::Full, if way == Way::Untracked { interfaces } else { BTreeSet::new() });
+        let full = if way == Way::Untracked { interfaces } else { BTreeSet::new() };
+        for (set, elements) in [(SetName::Ways, ways), (SetName::SteerWays, steer), (SetName::Full, full)] {
+            self.of.insert(set, Arc::new(elements));
+        }
     }
 
     /// The elements of one set.
     #[must_use]
     pub fn of(&self, set: SetName) -> &BTreeSet<Element> {
         static NONE: BTreeSet<Element> = BTreeSet::new();
-        self.of.get(&set).unwrap_or(&NONE)
+        self.of.get(&set).map_or(&NONE, |elements| elements)
     }
 
     /// Whether packets to this address are steered, or else dropped.
@@ -382,7 +385,7 @@ impl Elements {
     /// How many there are in all sets.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.of.values().map(BTreeSet::len).sum()
+        self.of.values().map(|elements| elements.len()).sum()
     }
 
     /// Whether there are none.
@@ -429,7 +432,7 @@ impl Elements {
     }
 
     pub(crate) fn insert(&mut self, set: SetName, element: Element) {
-        self.of.entry(set).or_default().insert(element);
+        Arc::make_mut(self.of.entry(set).or_default()).insert(element);
     }
 
     fn insert_by_family(&mut self, [set4, set6]: [SetName; 2], element: Element) {

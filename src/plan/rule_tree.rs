@@ -18,12 +18,14 @@
 //! 22288  nop                                     END
 //! 22289  iif sr-in4 fwmark 0/mask  blackhole    what came in by an entrance (routing/inbound.rs)
 //! ```
-//! Forks with one empty half are left out. Targets whose numbers differ in the lowest [`TOGETHER_BITS`] bits alone are walked in
-//! turn: that takes no more comparisons on average than two forks and an exit for each would, and half the rules. A leaf compares
-//! the whole mark, so whatever the forks do, a packet never reaches another target's table. A mark of a target takes at most
-//! [`COMPARISONS_MAX`] comparisons, and so does any other.
+//! Forks with one empty half are left out. Targets whose numbers differ in the lowest [`TOGETHER_BITS`] bits
+//! alone are walked in turn: that takes no more comparisons on average than two forks and an exit for each
+//! would, and half the rules. A leaf compares the whole mark, so whatever the forks do, a packet never
+//! reaches another target's table. A mark of a target takes at most [`COMPARISONS_MAX`] comparisons, and so
+//! does any other.
 //!
-//! **A tree for each family**, of the targets that have a route of it: a rule that leads to an empty table only costs.
+//! **A tree for each family**, of the targets that have a route of it: a rule that leads to an empty table
+//! only costs.
 //!
 //! **The way in** ([`entries`]). The tree is entered by packets of those devices alone. Reverse path lookups have the mark of
 //! the packet too (`net.ipv4.conf.all.src_valid_mark`, a firewall's `fib saddr . mark . iif`), but come from no device, or
@@ -34,10 +36,11 @@
 //! **Places are fixed**: each fork, leaf and exit has the priority of its place in the full trie over all
 //! [`TARGETS_MAX`] numbers, so a new target moves no rule. What changes beside its own rules is where one fork jumps
 //! to. [`changes`] puts additions and removals in an order that keeps every target that stays reachable after
-//! each single step, and in which thousands of them take the kernel little (`fib_nl_newrule`, `fib_nl_delrule`). That walks its list
-//! from the front for the place of a rule that is added, for the rule that a jump leads to, and, as long as jumps lead nowhere, at
-//! each addition; for a rule that is removed; and, as long as there are jumps, for those that lead to it. So rules are added from
-//! behind, and jumps are removed before leaves, these from the front.
+//! each single step, and in which thousands of them take the kernel little (`fib_nl_newrule`,
+//! `fib_nl_delrule`). That walks its list from the front for the place of a rule that is added, for the rule
+//! that a jump leads to, and, as long as jumps lead nowhere, at each addition; for a rule that is removed;
+//! and, as long as there are jumps, for those that lead to it. So rules are added from behind, and jumps are
+//! removed before leaves, these from the front.
 
 use std::{cmp::Reverse, collections::BTreeSet, fmt};
 
@@ -61,7 +64,8 @@ const ENTRY_PRIORITIES_SPARE: u32 = 10;
 pub const PRIORITY_END: u32 = PRIORITY_FIRST + 1 + places(BITS);
 /// The priority of the rules behind the tree that drop what came in by an entrance and has no mark ([`guard`]).
 pub const PRIORITY_GUARD: u32 = PRIORITY_END + 1;
-/// Rules of the tree looked at for any mark: the first one, a fork for each bit above the lowest, leaves, their exit, the end.
+/// Rules of the tree looked at for any mark: the first one, a fork for each bit above the lowest, leaves,
+/// their exit, the end.
 pub const COMPARISONS_MAX: u32 = 1 + (BITS - TOGETHER_BITS) + (1 << TOGETHER_BITS) + 2;
 
 /// Bits that tell targets apart. [`TARGETS_MAX`] itself has the low bits of 0, which is no target's number.
@@ -308,9 +312,9 @@ pub enum Step {
 
 /// The steps from `now` to `wanted`, in the order that keeps targets which are in both reachable all the way.
 ///
-/// Exits that go are removed first, and those that come are added behind forks and leaves: an exit may stand only behind forks that
-/// lead around it. All other removals come last. A fork that is to jump elsewhere is replaced before anything that it jumps to goes
-/// away.
+/// Exits that go are removed first, and those that come are added behind forks and leaves: an exit may stand
+/// only behind forks that lead around it. All other removals come last. A fork that is to jump elsewhere is
+/// replaced before anything that it jumps to goes away.
 #[must_use]
 pub fn changes(now: &BTreeSet<Rule>, wanted: &BTreeSet<Rule>) -> Vec<Step> {
     let mut added: Vec<Rule> = wanted.difference(now).copied().collect();
@@ -363,293 +367,4 @@ impl Part {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use proptest::{collection::btree_set, prelude::*};
-
-    /// The kernel's walk (`fib_rules_lookup`) over rules in their order: the table found, and the comparisons made.
-    fn walk(rules: &[Rule], mark: u32) -> (Option<u32>, u32) {
-        walk_by(None, rules, mark)
-    }
-
-    /// The same for what came in by a device.
-    fn walk_by(device: Option<DeviceName>, rules: &[Rule], mark: u32) -> (Option<u32>, u32) {
-        let (mut at, mut comparisons) = (0, 0);
-        while let Some(rule) = rules.get(at) {
-            comparisons += 1;
-            at += 1;
-            if (rule.mark ^ mark) & rule.mask != 0 || (rule.iif.is_some() && rule.iif != device) {
-                continue;
-            }
-            match rule.action {
-                Action::Lookup(table) => return (Some(table), comparisons),
-                Action::Goto(priority) => {
-                    assert!(priority > rule.priority, "the kernel refuses jumps backwards");
-                    at = rules.iter().position(|rule| rule.priority == priority).unwrap_or(at);
-                }
-                Action::Nop => {}
-                Action::Blackhole => return (None, comparisons),
-            }
-        }
-        (None, comparisons)
-    }
-
-    fn table(target: TargetId) -> u32 {
-        20_000 + target.number()
-    }
-
-    fn tree(mask: MarkMask, targets: &BTreeSet<TargetId>) -> BTreeSet<Rule> {
-        rules(mask, targets.iter().copied(), table)
-    }
-
-    fn mask() -> impl Strategy<Value = MarkMask> {
-        prop_oneof![Just(0xffff), Just(0x1fff), Just(0x00ff_ff00), Just(u32::MAX), Just(0x1fff << 19)]
-            .prop_map(|bits| MarkMask::new(bits).unwrap())
-    }
-
-    fn targets(most: usize) -> impl Strategy<Value = BTreeSet<TargetId>> {
-        let dense = btree_set(0..40_usize, 0..most);
-        let wide = btree_set(0..TARGETS_MAX, 0..most);
-        let corner = btree_set(prop_oneof![0..3_usize, 2046..2050_usize, 4090..TARGETS_MAX], 0..most);
-        prop_oneof![dense, wide, corner]
-            .prop_map(|set| set.into_iter().map(|index| TargetId::new(index).unwrap()).collect())
-    }
-
-    proptest! {
-        #[test]
-        fn every_mark_reaches_its_own_table_and_no_other(
-            mask in mask(), targets in targets(200), others in any::<[u32; 8]>()
-        ) {
-            let rules: Vec<Rule> = tree(mask, &targets).into_iter().collect();
-            prop_assert!(rules.len() <= 3 * targets.len() + 1);
-            let forks = rules.iter().filter(|rule| Part::of(rule) == Part::Tree).count() - targets.len();
-            let exits = rules.iter().filter(|rule| Part::of(rule) == Part::Exit).count();
-            prop_assert!(forks == exits.saturating_sub(1) && exits <= targets.len().min(1 << (BITS - TOGETHER_BITS)));
-            for number in 1..=4096 {
-                let target = TargetId::from_number(number).unwrap();
-                for foreign in [0, !mask.bits()] {
-                    let (found, comparisons) = walk(&rules, mask.mark(target).0 | foreign);
-                    prop_assert_eq!(found, targets.contains(&target).then(|| table(target)));
-                    prop_assert!(comparisons <= COMPARISONS_MAX);
-                }
-            }
-            for mark in others {
-                let (found, comparisons) = walk(&rules, mark);
-                prop_assert_eq!(found, mask.target(crate::ids::Mark(mark)).filter(|t| targets.contains(t)).map(table));
-                prop_assert!(comparisons <= COMPARISONS_MAX);
-            }
-            if !targets.is_empty() {
-                prop_assert_eq!(walk(&rules, !mask.bits()), (None, 2));
-            }
-        }
-
-        #[test]
-        fn targets_that_stay_are_reachable_after_every_step(
-            mask in mask(), before in targets(24), after in targets(24), of_earlier_version: bool
-        ) {
-            let together = if of_earlier_version { 0 } else { TOGETHER_BITS };
-            let now = grown(mask, before.iter().copied(), table, together);
-            let wanted = tree(mask, &after);
-            // As the kernel keeps them: by priority, later additions behind earlier ones.
-            let mut rules: Vec<Rule> = now.iter().copied().collect();
-            for step in changes(&now, &wanted) {
-                match step {
-                    Step::Add(rule) => {
-                        let at = rules.partition_point(|other| other.priority <= rule.priority);
-                        rules.insert(at, rule);
-                    }
-                    Step::Remove(rule) => {
-                        let at = rules.iter().position(|other| *other == rule).unwrap();
-                        rules.remove(at);
-                    }
-                }
-                for &target in before.intersection(&after) {
-                    prop_assert_eq!(walk(&rules, mask.mark(target).0).0, Some(table(target)));
-                }
-                for &target in before.symmetric_difference(&after) {
-                    prop_assert!([None, Some(table(target))].contains(&walk(&rules, mask.mark(target).0).0));
-                }
-            }
-            prop_assert_eq!(rules, wanted.into_iter().collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn a_new_target_moves_no_leaf_and_redirects_at_most_one_fork() {
-        let mut targets = BTreeSet::new();
-        for index in (0..TARGETS_MAX).step_by(7) {
-            let before = tree(MarkMask::DEFAULT, &targets);
-            targets.insert(TargetId::new((index * 1021) % TARGETS_MAX).unwrap());
-            let steps = changes(&before, &tree(MarkMask::DEFAULT, &targets));
-            let removed = steps.iter().filter(|step| matches!(step, Step::Remove(_))).count();
-            assert!(before.is_empty() || (steps.len() <= 4 + removed && removed <= 1), "{steps:?}");
-        }
-    }
-
-    fn device(name: &str) -> DeviceName {
-        DeviceName::new(name).unwrap()
-    }
-
-    /// `set` as the kernel keeps it after these steps: by priority, later additions behind earlier ones.
-    fn apply(rules: &mut Vec<Rule>, step: Step) {
-        match step {
-            Step::Add(rule) => {
-                rules.insert(rules.partition_point(|other| other.priority <= rule.priority), rule);
-            }
-            Step::Remove(rule) => _ = rules.remove(rules.iter().position(|other| *other == rule).unwrap()),
-        }
-    }
-
-    fn entered(
-        mask: MarkMask,
-        targets: &BTreeSet<TargetId>,
-        priority: u32,
-        devices: &[&str],
-    ) -> BTreeSet<Rule> {
-        let mut rules = tree(mask, targets);
-        rules.extend(entries(mask, priority, devices.iter().map(|name| device(name))));
-        rules
-    }
-
-    #[test]
-    fn only_what_comes_in_by_an_entry_reaches_a_table_and_no_rule_of_others_catches_it() {
-        let targets: BTreeSet<TargetId> = [0, 1, 7].into_iter().filter_map(TargetId::new).collect();
-        let (mask, other) = (MarkMask::DEFAULT, 77);
-        let lookup = |priority, iif: Option<&str>| Rule {
-            priority,
-            iif: iif.map(device),
-            mark: 0,
-            mask: 0,
-            action: Action::Lookup(other),
-        };
-        let mut rules: Vec<Rule> = entered(mask, &targets, 487, &["eth2", "sr-frag"]).into_iter().collect();
-        for foreign in [lookup(500, Some("eth2")), lookup(1000, None), lookup(32_766, None)] {
-            apply(&mut rules, Step::Add(foreign));
-        }
-        for &target in &targets {
-            let mark = mask.mark(target).0;
-            for name in ["eth2", "sr-frag"] {
-                assert_eq!(walk_by(Some(device(name)), &rules, mark).0, Some(table(target)));
-            }
-            for reverse in [None, Some(device("sr-1")), Some(device("lo"))] {
-                assert_eq!(walk_by(reverse, &rules, mark).0, Some(other));
-            }
-        }
-        // What is not marked goes by the rules of others, in their order, after one comparison.
-        assert_eq!(walk_by(Some(device("eth2")), &rules, 0), (Some(other), 3));
-        rules.retain(|rule| rule.action != Action::Lookup(other));
-        assert_eq!(walk_by(None, &rules, mask.mark(TargetId::new(0).unwrap()).0), (None, 6));
-    }
-
-    #[test]
-    fn the_way_in_moves_and_changes_without_a_gap() {
-        let targets: BTreeSet<TargetId> = (0..9).filter_map(TargetId::new).collect();
-        let mask = MarkMask::DEFAULT;
-        let steps = [
-            // From what fafdeaa made, and back.
-            (tree(mask, &targets), entered(mask, &targets, 900, &["eth2"])),
-            (entered(mask, &targets, 900, &["eth2"]), tree(mask, &targets)),
-            // Before a rule of others, near and far; another device.
-            (entered(mask, &targets, 900, &["eth2"]), entered(mask, &targets, 898, &["eth2"])),
-            (entered(mask, &targets, 900, &["eth2"]), entered(mask, &targets, 899, &["eth2"])),
-            (entered(mask, &targets, 900, &["eth2"]), entered(mask, &targets, 487, &["eth2", "eth3"])),
-            (entered(mask, &targets, 487, &["eth2", "eth3"]), entered(mask, &targets, 487, &["eth2"])),
-        ];
-        for (now, wanted) in steps {
-            let mut rules: Vec<Rule> = now.iter().copied().collect();
-            for step in changes(&now, &wanted) {
-                apply(&mut rules, step);
-                for &target in &targets {
-                    let found = walk_by(Some(device("eth2")), &rules, mask.mark(target).0).0;
-                    assert_eq!(found, Some(table(target)), "after {step:?}");
-                }
-            }
-            assert_eq!(rules.into_iter().collect::<BTreeSet<_>>(), wanted);
-        }
-    }
-
-    #[test]
-    fn entries_lie_before_the_first_rule_that_could_catch_what_is_marked() {
-        let cases = [
-            (None, None, 900),
-            (None, Some(903), 900),
-            (None, Some(902), 889),
-            (None, Some(500), 487),
-            (None, Some(14), 1),
-            (None, Some(10), 1),
-            // No room: told of, not solved.
-            (None, Some(3), 1),
-            (None, Some(0), 1),
-            // They stay where they are, though there would be room behind.
-            (Some(487), None, 487),
-            (Some(487), Some(490), 487),
-            (Some(487), Some(489), 476),
-        ];
-        for (now, earliest, expected) in cases {
-            assert_eq!(entry_priority(now, earliest), expected, "{now:?} {earliest:?}");
-        }
-    }
-
-    #[test]
-    fn entries_are_told_from_the_rules_of_backends_and_of_the_tree() {
-        let all: BTreeSet<Rule> = entries(MarkMask::DEFAULT, 487, [device("eth2")]).collect();
-        assert!(all.len() == 4 && all.iter().all(is_entry));
-        let targets = (0..9).filter_map(TargetId::new).collect();
-        assert!(!tree(MarkMask::DEFAULT, &targets).iter().any(is_entry));
-        let answers = Rule { priority: 9_876, iif: None, mark: 0, mask: 0, action: Action::Lookup(30_024) };
-        assert!(!is_entry(&answers));
-    }
-
-    /// How many rules the kernel walks for these steps (see the head).
-    fn walked(now: &BTreeSet<Rule>, steps: &[Step]) -> usize {
-        let mut places: Vec<u32> = now.iter().map(|rule| rule.priority).collect();
-        let mut aims: BTreeMap<u32, usize> = BTreeMap::new();
-        let aim = |rule: Rule| if let Action::Goto(aim) = rule.action { Some(aim) } else { None };
-        now.iter().filter_map(|rule| aim(*rule)).for_each(|aim| *aims.entry(aim).or_default() += 1);
-        let mut walked = 0;
-        for &step in steps {
-            let (Step::Add(rule) | Step::Remove(rule)) = step;
-            let at = places.partition_point(|place| *place < rule.priority);
-            walked += at;
-            if let Step::Add(rule) = step {
-                walked += aim(rule).map_or(0, |aim| places.partition_point(|place| *place < aim));
-                aim(rule).into_iter().for_each(|aim| *aims.entry(aim).or_default() += 1);
-                let leads_nowhere = aims.keys().any(|aim| places.binary_search(aim).is_err());
-                walked += if leads_nowhere { places.len() } else { 0 };
-                places.insert(at, rule.priority);
-            } else {
-                if let Some(aim) = aim(rule) {
-                    *aims.get_mut(&aim).unwrap() -= 1;
-                    aims.retain(|_, jumps| *jumps > 0);
-                }
-                walked += if aims.is_empty() { 0 } else { places.len() };
-                places.remove(at);
-            }
-        }
-        walked
-    }
-
-    #[test]
-    fn the_kernel_walks_little_for_all_targets_at_once() {
-        let all: BTreeSet<TargetId> = (0..TARGETS_MAX).filter_map(TargetId::new).collect();
-        let (none, rules) = (BTreeSet::new(), entered(MarkMask::DEFAULT, &all, 900, &["eth2", "sr-frag"]));
-        for (now, wanted) in [(&none, &rules), (&rules, &none)] {
-            // In another order it is the square of the number of rules, or more.
-            let walked = walked(now, &changes(now, wanted)) / rules.len();
-            assert!(walked < rules.len() / 2, "{walked} for each of {}", rules.len());
-        }
-    }
-
-    #[test]
-    fn all_targets_fit() {
-        let all: BTreeSet<TargetId> = (0..TARGETS_MAX).filter_map(TargetId::new).collect();
-        let rules: Vec<Rule> = tree(MarkMask::DEFAULT, &all).into_iter().collect();
-        // 1024 exits, and a fork less.
-        assert_eq!(rules.len(), TARGETS_MAX + 2 * 1024 - 1 + 2);
-        assert!(rules.windows(2).all(|pair| pair[0].priority < pair[1].priority));
-        assert_eq!(rules.last().unwrap().priority, PRIORITY_END);
-        assert_eq!(PRIORITY_END, 22_288);
-    }
-}
+mod tests;

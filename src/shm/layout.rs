@@ -1,5 +1,6 @@
-//! What is in a slot: records, that is a head and arrays of fixed size, then the Maglev tables, each once whoever has it, so that
-//! a reader needs those alone that it does not know yet. Numbers are in the machine's own order (the region's header says which).
+//! What is in a slot: records, that is a head and arrays of fixed size, then the Maglev tables, each once
+//! whoever has it, so that a reader needs those alone that it does not know yet. Numbers are in the machine's
+//! own order (the region's header says which).
 //!
 //! ```text
 //!  Head 192      counts of everything below, settings of [balancer], [timeouts], [fragments] and [tracer]
@@ -17,7 +18,8 @@
 //! ```
 //!
 //! [`decode`] trusts nothing: every count is checked against the bytes there are, every value goes through the type
-//! that cannot be invalid, and so do tables ([`TablePlace::table`]). A checksum finds accidents; this finds everything else.
+//! that cannot be invalid, and so do tables ([`TablePlace::table`]). A checksum finds accidents; this finds
+//! everything else.
 
 mod decode;
 

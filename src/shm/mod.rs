@@ -2,8 +2,9 @@
 //!
 //! `lbctl` writes, `lbd` reads, and neither waits for the other. A writer (one at a time, under an exclusive lock that
 //! its death releases) fills the slot that is not live, describes it, and only then stores the new generation, whose
-//! lowest bit names the live slot. A reader copies of the live slot what it does not have yet, and takes it only if
-//! its checksums and its generation are right. So a torn, half-written or foreign table is never used, wherever a writer is killed.
+//! lowest bit names the live slot. A reader copies of the live slot what it does not have yet, and takes it
+//! only if its checksums and its generation are right. So a torn, half-written or foreign table is never
+//! used, wherever a writer is killed.
 //!
 //! ```text
 //!        0  magic, layout version, byte order, sizes, checksum       never change

@@ -157,8 +157,8 @@ pub fn read(memory: &mut impl Memory) -> Result<(Generation, State), RegionError
     read_knowing(memory, &KnownTables::new(), |state| (0..state.services.len()).collect())
 }
 
-/// The same, with the tables of those services alone that `pick` says, by index, of the state without tables; others are empty.
-/// Tables that are `known` are shared, and not read.
+/// The same, with the tables of those services alone that `pick` says, by index, of the state without tables;
+/// others are empty. Tables that are `known` are shared, and not read.
 ///
 /// # Errors
 /// As [`read`].

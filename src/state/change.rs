@@ -97,7 +97,8 @@ impl State {
     }
 
     /// The same, with these numbers for the paths that have them already. New numbers come behind all of these, since connection
-    /// tracking may still know those that nobody has any more. Tables that `like` has as well are shared with it.
+    /// tracking may still know those that nobody has any more. Tables that `like` has as well are shared with
+    /// it.
     ///
     /// # Errors
     /// When a limit is passed.

@@ -1,6 +1,7 @@
 //! THE OS: the only place that holds unsafe code, calls libc, starts programs or reads the clock. Every module here
 //! is safe from outside and owns its descriptors.
 
+pub mod allocator;
 pub mod alone;
 pub mod capability;
 pub mod clock;

@@ -1,5 +1,7 @@
 //! Addresses of this host in prefixes of VIPs: they stay the host's own.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use ipnet::IpNet;
 
 use super::{Element, Elements, SetName, outermost, range_of};
@@ -21,9 +23,9 @@ impl Elements {
                 | Element::Kept(..)
                 | Element::Goto(..) => Vec::new(),
             });
-            let ranges: Vec<Element> = ranges.map(Element::addresses).collect();
-            if let Some(elements) = elements.of.get_mut(&set) {
-                *elements = ranges.into_iter().collect();
+            let ranges: BTreeSet<Element> = ranges.map(Element::addresses).collect();
+            if ranges != *self.of(set) {
+                elements.of.insert(set, Arc::new(ranges));
             }
         }
         elements

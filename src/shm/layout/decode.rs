@@ -68,8 +68,8 @@ impl TablePlace {
     }
 }
 
-/// The generation and the state that the records of a slot hold, but for its tables, and where those are, by service; `None` where it
-/// has none.
+/// The generation and the state that the records of a slot hold, but for its tables, and where those are, by
+/// service; `None` where it has none.
 ///
 /// # Errors
 /// When they hold none.

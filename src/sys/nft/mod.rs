@@ -12,9 +12,10 @@
 //! of synrail had other ones, or another program made it otherwise ([`Applied`] says so). What changes in services' tables
 //! that were there comes later ([`Tables::apply`]), and may be much.
 //!
-//! [`apply`] reads all of our table before and after. [`change`] does not where it is known what is in force: it sends what
-//! differs, and where the kernel does not take that, it applies. [`mend`] reads, but only where the kernel's generation of
-//! all rules and sets says that somebody has changed any since all was found right.
+//! [`apply`] reads all of our table before and after. [`change`] does not where it is known what is in force:
+//! it sends what differs, and where the kernel does not take that, it applies. [`mend`] reads, but only where
+//! the kernel's generation of all rules and sets says that somebody has changed any since all was found
+//! right.
 
 mod batch;
 mod command;
@@ -242,8 +243,8 @@ fn change_known(
     Ok(Applied { structure: StructureApplied::Kept, elements_added, elements_deleted })
 }
 
-/// What of the kernel's table is not as `ruleset` says is made so; what it was, and what was done. Nothing is read where all was
-/// right the last time, and nobody has changed any rule or set since.
+/// What of the kernel's table is not as `ruleset` says is made so; what it was, and what was done. Nothing is
+/// read where all was right the last time, and nobody has changed any rule or set since.
 ///
 /// # Errors
 /// As [`apply`].

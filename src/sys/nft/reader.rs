@@ -56,7 +56,8 @@ impl Reader {
         Ok(Self { socket, sequence: 0, buffer: vec![0; DUMP_BYTES_MAX], generation: None, changed: false })
     }
 
-    /// Changes whenever anybody changes a rule or set in any table. What packets put into sets is no such change.
+    /// Changes whenever anybody changes a rule or set in any table. What packets put into sets is no such
+    /// change.
     pub(super) fn generation(&mut self) -> io::Result<u32> {
         let mut generation = None;
         self.ask(

@@ -1,10 +1,11 @@
 //! Fills the kernel's copies of services' tables (`plan/kernel_tables.rs`): 65537 entries each, as a rule.
 //!
-//! What the kernel has is read once for each map, then known by its contents' digest, so a copy that is as it should be costs
-//! nothing. Only entries that differ are sent, those of all copies in one transaction, as far as [`ENTRIES_PER_BATCH`] goes, and
-//! the kernel does it wholly or not at all: it waits for all of its processors between two transactions. It is not read back
-//! whole, since that takes longer than to change it; instead [`Tables::sample`] asks for some entries now and then, other ones
-//! each time: a map that was emptied is found at once, a single entry within M / 16 looks.
+//! What the kernel has is read once for each map, then known by its contents' digest, so a copy that is as it
+//! should be costs nothing. Only entries that differ are sent, those of all copies in one transaction, as far
+//! as [`ENTRIES_PER_BATCH`] goes, and the kernel does it wholly or not at all: it waits for all of its
+//! processors between two transactions. It is not read back whole, since that takes longer than to change it;
+//! instead [`Tables::sample`] asks for some entries now and then, other ones each time: a map that was
+//! emptied is found at once, a single entry within M / 16 looks.
 //!
 //! Also known is what was found right of all else of our table ([`super::change`], [`super::mend`]).
 
@@ -107,8 +108,8 @@ impl Tables {
         result
     }
 
-    /// Changes these copies together. If that fails, each by itself, from what the kernel says that it has: something else than was
-    /// known, or one holds up the others.
+    /// Changes these copies together. If that fails, each by itself, from what the kernel says that it has:
+    /// something else than was known, or one holds up the others.
     fn send(&mut self, copies: &[Changes<'_>]) -> Result<usize, NftError> {
         self.change(copies).or_else(|_| {
             let mut reader = None;

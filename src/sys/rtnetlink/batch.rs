@@ -1,7 +1,8 @@
 //! Changes of routes and rules, many in one send.
 //!
-//! The kernel does the messages of a send one by one, whatever becomes of those before, and says unasked which it refuses; that all
-//! are done is asked for with the last one. So thousands take as many system calls as there are hundreds. The crate makes the messages.
+//! The kernel does the messages of a send one by one, whatever becomes of those before, and says unasked
+//! which it refuses; that all are done is asked for with the last one. So thousands take as many system calls
+//! as there are hundreds. The crate makes the messages.
 
 use std::{
     io,
@@ -49,7 +50,8 @@ impl Batch {
         })
     }
 
-    /// Has the kernel make these changes, [`MESSAGES_MAX`] at most, in this order. Returns which are refused, by their places.
+    /// Has the kernel make these changes, [`MESSAGES_MAX`] at most, in this order. Returns which are refused,
+    /// by their places.
     pub(super) fn send(&mut self, changes: Vec<Change>) -> io::Result<Vec<(usize, io::Error)>> {
         let Some(last) = changes.len().checked_sub(1) else { return Ok(Vec::new()) };
         let first = self.sequence;

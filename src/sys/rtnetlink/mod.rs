@@ -185,8 +185,8 @@ impl Routing {
     /// Makes these changes, in this order.
     ///
     /// # Errors
-    /// At the first that the kernel refuses; of routes and rules that are added, or removed, next to each other, some behind it may
-    /// have been made. What is to be removed may be gone already.
+    /// At the first that the kernel refuses; of routes and rules that are added, or removed, next to each
+    /// other, some behind it may have been made. What is to be removed may be gone already.
     pub fn apply(&mut self, ops: &[Op]) -> Result<(), RoutingError> {
         self.make(ops, |_, refusal| Err(refusal))
     }

@@ -373,8 +373,9 @@ fn what_a_thousand_targets_take_is_sent_in_few_sends() {
                 .to_owned();
             for n in 1..=targets {
                 let address = format!("172.20.{}.{}", n / 250 + 1, n % 250 + 1);
-                text +=
-                    &format!("[[service.backend]]\nname = 'b{n:04}'\naddress = '{address}'\nencap = 'direct'\n");
+                text += &format!(
+                    "[[service.backend]]\nname = 'b{n:04}'\naddress = '{address}'\nencap = 'direct'\n"
+                );
             }
             State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap()
         };

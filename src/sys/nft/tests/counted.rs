@@ -30,7 +30,8 @@ struct Known {
 }
 
 impl Known {
-    /// Puts a state in force as a change does. Says how many transactions and dumps that took, and how many entries it changed.
+    /// Puts a state in force as a change does. Says how many transactions and dumps that took, and how many
+    /// entries it changed.
     fn change(&mut self, state: &State) -> [usize; 3] {
         let Made { ruleset, .. } = made(state.clone());
         let before = (COMMITS.get(), DUMPS.get());
