@@ -55,6 +55,8 @@ pub struct Service {
     pub hash: HashMode,
     /// What becomes of packets that are too large for a tunnel.
     pub pmtu: Pmtu,
+    /// Who decides about its new flows.
+    pub decider: Decider,
     /// M, the number of entries of the Maglev table.
     pub table_size: TableSize,
     /// Unique names; sorted by name.
@@ -128,6 +130,19 @@ pub enum Pmtu {
 }
 
 named!(Pmtu { Icmp = "icmp", FragmentOuter = "fragment-outer" });
+
+/// Who decides about new flows of a service; with [`Steering::EveryPacket`] about each packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decider {
+    /// lbd, which is asked by a queue.
+    Lbd,
+    /// The kernel, by its copy of the service's table. What it cannot decide is lbd's still.
+    Kernel,
+}
+
+named!(Decider { Lbd = "lbd", Kernel = "kernel" });
+
+as_text!(Decider, Decider::named, |decider: &Decider| decider.name(), "decider");
 
 /// The UDP port of GUE (IANA).
 pub const GUE_PORT: u16 = 6080;

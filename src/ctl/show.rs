@@ -15,7 +15,7 @@ use super::{
     },
 };
 use crate::{
-    config::Balancer,
+    config::{Balancer, Decider},
     host::Tally,
     ids::Generation,
     shm::slots::LAYOUT_VERSION,
@@ -179,7 +179,8 @@ fn show_text(
         env.print(format_args!("  vips       {}", view.vips.join(" ")))?;
         env.print(format_args!("  protocols  {}", view.protocols()))?;
         env.print(format_args!("  ports      {}", view.ports()))?;
-        env.print(format_args!("  pmtu       {}\n", view.pmtu))?;
+        env.print(format_args!("  pmtu       {}", view.pmtu))?;
+        env.print(format_args!("  steering   {}\n", view.decided()))?;
         let rows = backends(state, service);
         env.text(&backend_table(rows, false))?;
     }
@@ -192,11 +193,15 @@ fn copies(balancer: &Balancer, views: &[ServiceView]) -> String {
         views.iter().partition(|view| view.kernel_copy);
     let (entries, max) = (of.iter().map(|view| view.table_size).sum::<u32>(), balancer.kernel_entries);
     let of_most = format!("{entries} of at most {max} entries");
+    let decides = match of.iter().filter(|view| view.steering == Decider::Kernel).count() {
+        0 => "decides where lbd does not".to_owned(),
+        services => format!("decides for {}, and where lbd does not", count(services, "service")),
+    };
     if without.is_empty() {
-        return format!("decides where lbd does not; {of_most}");
+        return format!("{decides}; {of_most}");
     }
     let names: Vec<&str> = without.iter().map(|view| view.name.as_str()).collect();
-    format!("decides where lbd does not, but NOT for {} (kernel_entries); {of_most}", names.join(" "))
+    format!("{decides}, but NOT for {} (kernel_entries); {of_most}", names.join(" "))
 }
 
 /// `lbctl services`.

@@ -360,6 +360,31 @@ fn services_without_a_copy_in_the_kernel_are_named() {
 }
 
 #[test]
+fn who_decides_is_said_by_show_and_which() {
+    let lb = Lb::new("deciders");
+    let of_web = FILE.replacen("name = \"web\"\n", "name = \"web\"\nsteering = \"kernel\"\n", 1);
+    assert_ne!(of_web, FILE);
+    lb.with(&of_web, "apply -");
+    let text = lb.done("show");
+    assert!(text.contains("\nkernel    decides for 1 service, and where lbd does not; "), "{text}");
+    assert!(
+        text.contains("\n  steering   the kernel decides\n") && text.contains("\n  steering   lbd decides\n")
+    );
+    let services = lb.json("services --json");
+    let steering: Vec<&Value> =
+        services.as_array().unwrap().iter().map(|service| &service["steering"]).collect();
+    assert_eq!(steering, ["kernel", "lbd"]);
+    let decider = || lb.json("which --json tcp 50.0.0.1 1000 10.0.0.0 80")["decider"].clone();
+    assert_eq!(decider(), "kernel");
+    assert!(lb.done("which tcp 50.0.0.1 1000 10.0.0.0 80").contains("\ndecider  kernel\n"));
+    // The kernel has no room for it.
+    lb.with(&of_web.replace("queues = \"0-1\"", "kernel_entries = 96"), "apply -");
+    let not = "\n  steering   lbd decides, NOT the kernel, which has no table (kernel_entries)\n";
+    assert!(lb.done("show").contains(not));
+    assert_eq!(decider(), "lbd");
+}
+
+#[test]
 fn equal_active_sets_have_equal_digests() {
     let (one, other) = (Lb::new("digest1"), Lb::new("digest2"));
     one.done("create -i 5 997 10");

@@ -11,7 +11,9 @@ use crate::{
         service::Scope,
         tier::{TABLE_SIZE, Tier},
     },
-    config::{Balancer, Encap, FragmentLimits, Name, Path, PortRange, Protocols, Steering, TracerSettings},
+    config::{
+        Balancer, Decider, Encap, FragmentLimits, Name, Path, PortRange, Protocols, Steering, TracerSettings,
+    },
     ids::{MarkMask, TargetId},
     plan::kernel_tables,
     state::{Backend, Service, State, TierMember},
@@ -230,8 +232,10 @@ pub(super) struct ServiceView {
     ports: Vec<String>,
     pub hash: &'static str,
     pub pmtu: &'static str,
+    /// Who shall decide about new flows: "lbd" or "kernel".
+    pub steering: Decider,
     pub table_size: u32,
-    /// Whether the kernel gets a copy of the table, for when lbd does not decide.
+    /// Whether the kernel gets a copy of the table. Without one lbd decides, whatever `steering` says.
     pub kernel_copy: bool,
     /// The active backends; an entry of the table is an index into them.
     pub active: Vec<String>,
@@ -258,10 +262,20 @@ impl ServiceView {
             ports: ports.iter().map(ToString::to_string).collect(),
             hash: service.hash.name(),
             pmtu: service.pmtu.name(),
+            steering: service.decider,
             table_size: service.table_size.get(),
             kernel_copy,
             active: service.active().map(|backend| backend.name.to_string()).collect(),
             inactive: service.backends.iter().filter(|b| !b.active).map(|b| b.name.to_string()).collect(),
+        }
+    }
+
+    /// Who decides about new flows, and why if it is not whom the file names.
+    pub(super) fn decided(&self) -> &'static str {
+        match (self.steering, self.kernel_copy) {
+            (Decider::Lbd, _) => "lbd decides",
+            (Decider::Kernel, true) => "the kernel decides",
+            (Decider::Kernel, false) => "lbd decides, NOT the kernel, which has no table (kernel_entries)",
         }
     }
 

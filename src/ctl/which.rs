@@ -20,8 +20,9 @@ use crate::{
         pins::{Flow, OffTable},
         service::{Classifier, Scope},
     },
-    config::{PortRange, Protocols, Steering},
+    config::{Decider, PortRange, Protocols, Steering},
     host::{Local, Snapshot},
+    plan::kernel_tables,
     state::{Service, State},
     sys::region::{Region, RegionName},
 };
@@ -40,6 +41,8 @@ struct Answer<'a> {
     number: Option<u32>,
     device: Option<String>,
     path: Option<String>,
+    /// Who decides about the flow's first packet, if it is whole.
+    decider: Option<Decider>,
     /// What the kernel says of this flow, if it is off-table.
     off_table: Option<FlowView>,
     /// Who handles its fragments, if that was asked.
@@ -124,6 +127,9 @@ fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
         env.print(format_args!("backend  {backend}"))?;
         env.print(format_args!("path     {path}{device}"))?;
         env.print(format_args!("mark     {mark:#x} ({mark})"))?;
+        if let Some(decider) = answer.decider {
+            env.print(format_args!("decider  {decider}"))?;
+        }
         env.print(format_args!("hash     {:#010x}", answer.hash.unwrap_or(0)))?;
         env.print(format_args!(
             "index    {} of {}",
@@ -179,6 +185,14 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
     match forwarding.decide(&question.packet) {
         Decision::Steered { service, hash, index, rank, target, mark } => {
             let service = &state.services[service];
+            let decider = match service.decider {
+                Decider::Kernel
+                    if kernel_tables::left_to_lbd(state).all(|left| left.name != service.name) =>
+                {
+                    Decider::Kernel
+                }
+                Decider::Kernel | Decider::Lbd => Decider::Lbd,
+            };
             let view = TargetView::new(state, target);
             let backend = service.active().nth(rank.into()).map_or("", |backend| backend.name.as_str());
             let actives = service.active().count();
@@ -204,6 +218,7 @@ fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) ->
                 mark: Some(mark.0),
                 number: Some(target.number()),
                 path: Some(view.path()),
+                decider: Some(decider),
                 device: view.device,
                 off_table: None,
                 owner: None,

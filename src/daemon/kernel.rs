@@ -23,7 +23,7 @@ use crate::{
     ids::{Generation, MarkMask, QueueNum},
     plan::{
         elements::{Claims, Elements, Way},
-        routing,
+        kernel_tables, routing,
         ruleset::{QueueBy, Ruleset},
     },
     state::State,
@@ -130,7 +130,7 @@ impl Kernel {
     }
 
     /// Kernel and workers shall do what `state` says. Returns what is left to a repair and held up nothing else: targets whose
-    /// next hops are out of reach now, and the kernel's copies of the tables, as long as workers decide.
+    /// next hops are out of reach now, and the kernel's copies of the tables, as long as workers decide for all services.
     pub(super) fn put_in_force(
         &mut self,
         state: &State,
@@ -149,6 +149,13 @@ impl Kernel {
                 (queues, fragment_queue, mark_mask);
         }
         let mut wanted = Wanted::by(&state, generation, self.queue_by, &self.own)?;
+        for service in kernel_tables::left_to_lbd(&state) {
+            let name = service.name.as_str();
+            warn!(
+                service = name,
+                "the kernel has no table of it (kernel_entries), so lbd decides, not the kernel"
+            );
+        }
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();
         let former = self.wanted.as_ref().map_or((0, 0), |last| wanted.routing.succeed(&last.routing));
@@ -174,7 +181,7 @@ impl Kernel {
         let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::OutOfReach).collect();
         // Before routes go that they lead to.
         let entries_changed = match self.tables.apply(&wanted.ruleset.tables) {
-            Err(error) if self.of_start.is_some() => {
+            Err(error) if self.of_start.is_some() && !wanted.ruleset.kernel_decides() => {
                 left.push(error.into());
                 0
             }

@@ -1,6 +1,9 @@
 //! The elements of the ruleset's sets, and of its maps that lead to services' tables: what they should be, what the
 //! kernel has (`read.rs`), and the difference. PURE.
 //!
+//! Where a service's decider changes, or what is fixed about the table by which the kernel decides for it, its claims lead
+//! elsewhere, and such a moment without an element drops first packets of new flows, as if nobody claimed them.
+//!
 //! A set is never refilled as a whole: while the kernel puts a transaction in force, a lookup may for a moment see
 //! neither an old nor a new element, and that must not happen to addresses that do not change. For the same reason
 //! neighbouring ranges are not merged: another VIP beside a known one leaves the known one's element alone.
@@ -35,6 +38,8 @@ mod read;
 pub const TABLE: &str = "synrail";
 /// The chain that drops what nobody has decided about.
 const UNSTEERED: &str = "unsteered";
+/// The chain where claims of services lead that lbd decides about.
+pub(crate) const BY_LBD: &str = "by_lbd";
 /// The chain that drops what comes out of a tunnel and is for no VIP.
 const FROM_TUNNEL: &str = "from_tunnel";
 /// The TUN device by which held fragments come back. No target's device has such a name.
@@ -53,6 +58,8 @@ pub enum SetName {
     ClaimedProtocol6,
     ClaimedAddress4,
     ClaimedAddress6,
+    ClaimedEcho4,
+    ClaimedEcho6,
     Local4,
     Local6,
     Remotes4,
@@ -110,7 +117,7 @@ impl Way {
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -120,6 +127,8 @@ impl SetName {
         Self::ClaimedProtocol6,
         Self::ClaimedAddress4,
         Self::ClaimedAddress6,
+        Self::ClaimedEcho4,
+        Self::ClaimedEcho6,
         Self::Local4,
         Self::Local6,
         Self::Remotes4,
@@ -141,7 +150,8 @@ impl SetName {
         Self::KernelEcho4,
         Self::KernelEcho6,
     ];
-    /// Where claims go, by what they ask for: a port, a protocol, any packet to an address. Of each, IPv4 and IPv6.
+    /// Where claims go with who decides, by what they ask for: a port, a protocol, any packet to an address. Of each, IPv4
+    /// and IPv6.
     const CLAIMED: [[Self; 2]; 3] = [
         [Self::ClaimedPort4, Self::ClaimedPort6],
         [Self::ClaimedProtocol4, Self::ClaimedProtocol6],
@@ -167,6 +177,8 @@ impl SetName {
             Self::ClaimedProtocol6 => "claimed_protocol6",
             Self::ClaimedAddress4 => "claimed_address4",
             Self::ClaimedAddress6 => "claimed_address6",
+            Self::ClaimedEcho4 => "claimed_echo4",
+            Self::ClaimedEcho6 => "claimed_echo6",
             Self::Local4 => "local4",
             Self::Local6 => "local6",
             Self::Remotes4 => "remotes4",
@@ -300,21 +312,30 @@ impl Elements {
         for vip in outermost(state.services.iter().flat_map(|service| service.vips.iter().copied())) {
             elements.insert_by_family([SetName::Vip4, SetName::Vip6], Element::addresses(range_of(vip)));
         }
+        let table_of = |service| tables.iter().find(|table| table.service == service);
+        let chain_of = |service| table_of(service).map(|table| table.chain.as_str());
+        let decides =
+            |service| table_of(service).filter(|table| table.decides).map(|table| table.chain.as_str());
         for claim in &claims.all {
-            elements.claim(claim);
-        }
-        let chain_of =
-            |service| tables.iter().find(|table| table.service == service).map(|t| t.chain.as_str());
-        for claim in &claims.all {
+            elements.lead(SetName::CLAIMED, claim, decides(claim.service).unwrap_or(BY_LBD));
             if let Some(chain) = chain_of(claim.service) {
-                elements.lead(claim, chain);
+                elements.lead(SetName::KERNEL, claim, chain);
             }
         }
         for claim in &claims.echoes {
-            // Without a table of their own they must not go by the one that the rest of ICMP goes by.
-            let instead = || claim.other.and_then(chain_of).map(|_| UNSTEERED);
-            if let Some(chain) = chain_of(claim.service).or_else(instead) {
-                elements.lead_echo(claim, chain);
+            let EchoClaim { addresses, service, other } = *claim;
+            // They must not go by the table that the rest of ICMP goes by.
+            let instead = |of: Option<&str>, chain| of.map(|_| chain);
+            let to_lbd = || instead(other.and_then(decides), BY_LBD);
+            let to_nobody = || instead(other.and_then(chain_of), UNSTEERED);
+            for (sets, chain) in [
+                ([SetName::ClaimedEcho4, SetName::ClaimedEcho6], decides(service).or_else(to_lbd)),
+                ([SetName::KernelEcho4, SetName::KernelEcho6], chain_of(service).or_else(to_nobody)),
+            ] {
+                let fields = Fields { addresses, protocols: None, ports: None };
+                if let Some(chain) = chain {
+                    elements.insert_by_family(sets, Element::Goto(fields, chain.to_owned()));
+                }
             }
         }
         let balancer = &state.balancer;
@@ -413,22 +434,10 @@ impl Elements {
         }
     }
 
-    fn claim(&mut self, claim: &Claim) {
-        let (shape, fields) = shape_of(claim);
-        self.insert_by_family(SetName::CLAIMED[shape], Element::Range(fields));
-    }
-
     /// What is claimed leads to a chain.
-    fn lead(&mut self, claim: &Claim, chain: &str) {
+    fn lead(&mut self, sets: [[SetName; 2]; 3], claim: &Claim, chain: &str) {
         let (shape, fields) = shape_of(claim);
-        self.insert_by_family(SetName::KERNEL[shape], Element::Goto(fields, chain.to_owned()));
-    }
-
-    /// Echo requests lead to a chain.
-    fn lead_echo(&mut self, claim: &EchoClaim, chain: &str) {
-        let fields = Fields { addresses: claim.addresses, protocols: None, ports: None };
-        let sets = [SetName::KernelEcho4, SetName::KernelEcho6];
-        self.insert_by_family(sets, Element::Goto(fields, chain.to_owned()));
+        self.insert_by_family(sets[shape], Element::Goto(fields, chain.to_owned()));
     }
 
     pub(crate) fn insert(&mut self, set: SetName, element: Element) {
@@ -463,7 +472,7 @@ impl Claims {
     }
 }
 
-/// Where packets without ports can match a claim: index into [`SetName::CLAIMED`], and the fields that are asked there.
+/// Where packets without ports can match a claim: index into [`SetName::CLAIMED`] and [`SetName::KERNEL`], and the fields that are asked there.
 fn shape_of(claim: &Claim) -> (usize, Fields) {
     let Claim { addresses, protocols, ports, service: _ } = *claim;
     if ports != PortRange::ALL {

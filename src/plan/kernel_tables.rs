@@ -1,17 +1,23 @@
-//! The kernel's copies of services' tables, which decide where lbd does not: it is dead, or its queue is full. PURE.
+//! The kernel's copies of services' tables, which decide for services with `steering = "kernel"`, and for others where lbd
+//! does not: it is dead, or its queue is full. PURE.
 //!
 //! A copy is a map from the index that lbd would compute to the mark that it would set, and two chains that compute it
 //! (`nft/kernel_table.nft`). Their names say all that is fixed about them, so a service whose hash, size or seed changes gets
 //! new ones, and so does one that another version of synrail made otherwise; packets are led to these before the old ones go.
 //! What changes while traffic runs are single entries.
 //!
-//! Kernel memory is limited: services get copies in the order of the file, while they fit into `kernel_entries`, and
-//! [`COPIES_MAX`] services at most, since the rules of all are read and compared whenever lbd looks at the ruleset.
+//! Kernel memory is limited: services get copies while they fit into `kernel_entries`, first those that the kernel shall
+//! decide for, each in the order of the file; and [`COPIES_MAX`] services at most, since the rules of all are read and
+//! compared whenever lbd looks at the ruleset.
 
 use twox_hash::XxHash3_64;
 
 use super::ruleset::{TemplateError, chains_of_text, fill};
-use crate::{balance::maglev::Table, config::HashMode, state::State};
+use crate::{
+    balance::maglev::Table,
+    config::{Decider, HashMode},
+    state::{Service, State},
+};
 
 const TEMPLATE: &str = include_str!("../../nft/kernel_table.nft");
 const CHAIN_PREFIX: &str = "kernel_";
@@ -25,6 +31,8 @@ pub const COPIES_MAX: usize = 128;
 pub struct KernelTable {
     /// Index of the service.
     pub service: usize,
+    /// Whether new flows of the service go by it at once.
+    pub decides: bool,
     /// The map.
     pub map: String,
     /// The chain where packets of the service go.
@@ -77,14 +85,24 @@ impl Contents {
 #[must_use]
 pub fn covered(state: &State) -> Vec<bool> {
     let (mut left, mut copies_left) = (state.balancer.kernel_entries, COPIES_MAX);
-    let mut fits = |entries: u32| {
-        let fits = entries <= left && copies_left > 0;
-        if fits {
-            (left, copies_left) = (left - entries, copies_left - 1);
+    let mut covered = vec![false; state.services.len()];
+    for decider in [Decider::Kernel, Decider::Lbd] {
+        for (service, covered) in state.services.iter().zip(&mut covered) {
+            let entries = service.table_size.get();
+            if service.decider == decider && entries <= left && copies_left > 0 {
+                (*covered, left, copies_left) = (true, left - entries, copies_left - 1);
+            }
         }
-        fits
-    };
-    state.services.iter().map(|service| fits(service.table_size.get())).collect()
+    }
+    covered
+}
+
+/// The services that the kernel shall decide for and cannot, without a copy; lbd does.
+pub fn left_to_lbd(state: &State) -> impl Iterator<Item = &Service> {
+    let services = state.services.iter().zip(covered(state));
+    services
+        .filter(|(service, covered)| service.decider == Decider::Kernel && !covered)
+        .map(|(service, _)| service)
 }
 
 /// The copies for this state, in the order of the services.
@@ -115,8 +133,9 @@ pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
         let mask = state.balancer.mark_mask;
         let marks = service.active().map(|backend| mask.mark(backend.target).0).collect();
         let (chains, size) = (chains_of_text(&text), service.table_size.entries());
+        let decides = service.decider == Decider::Kernel;
         let contents = Contents { table: service.table.clone(), marks };
-        Ok(KernelTable { service: index, map, chain, chains, text, size, contents })
+        Ok(KernelTable { service: index, decides, map, chain, chains, text, size, contents })
     };
     let services = covered(state).into_iter().enumerate();
     services.filter(|(_, covered)| *covered).map(|(index, _)| of_service(index)).collect()
@@ -193,6 +212,17 @@ mod tests {
             assert_eq!(covered(&state), expected, "{entries}");
             assert_eq!(wanted(&state).unwrap().len(), expected.iter().filter(|covered| **covered).count());
         }
+        // Those that the kernel shall decide for come first.
+        let second = services.replacen("vips='10.0.0.2'", "vips='10.0.0.2'\nsteering='kernel'", 1);
+        let decided = |entries: u32| {
+            let state = state(&format!("kernel_entries={entries}"), &second);
+            let left: Vec<_> = left_to_lbd(&state).map(|service| service.name.to_string()).collect();
+            let decides: Vec<_> = wanted(&state).unwrap().iter().map(|table| table.decides).collect();
+            (covered(&state), decides, left)
+        };
+        assert_eq!(decided(96), (vec![false; 3], vec![], vec!["s10.0.0.2".to_owned()]));
+        assert_eq!(decided(97), (vec![false, true, false], vec![true], vec![]));
+        assert_eq!(decided(200), (vec![true, true, false], vec![false, true], vec![]));
         let mut state = state("kernel_entries=200", &services);
         state.services[0].table_size = TableSize::new(211).unwrap();
         assert_eq!(covered(&state), [false, true, true], "a large one leaves room to others");

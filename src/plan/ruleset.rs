@@ -111,7 +111,9 @@ pub enum NativeRule {
     Goto(&'static str),
     /// Of a packet that is quoted: `ip daddr . @th,136,8 . @th,224,16 vmap @kernel_port4`, and for IPv6 the same. As many
     /// of the fields are asked as the map has. The address is that of the packet which quotes, where the VIP is the same.
-    Quoted(Family, QuotedFields),
+    Quoted(Family, QuotedIn, QuotedFields),
+    /// Of a packet that is quoted, likewise: `meta mark set CLIENT . VIP . PROTOCOL . PORT . PORT map @MAP jump CHAIN`
+    QuotedOff(Family, OffMap, &'static str),
     /// Of a packet that is quoted: `ip saddr @local4 ip daddr @remotes4 goto tunnel_error4`, and for IPv6 the same.
     BetweenEnds(Family),
     /// Of a packet that is quoted: `ip daddr @vip4 counter name unreachable drop`, and for IPv6 the same.
@@ -135,6 +137,15 @@ pub enum OffMap {
     Open,
     /// `off_closing4`, and for IPv6.
     Closing,
+}
+
+/// The maps that lead a quoted packet to its service's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotedIn {
+    /// `claimed_port4` and so on.
+    Claimed,
+    /// `kernel_port4` and so on.
+    Kernel,
 }
 
 /// What of a quoted packet says which service it belongs to.
@@ -164,6 +175,12 @@ impl Ruleset {
         let elements = Elements::wanted(state, claims, &tables);
         Ok(Self { structure, tables, elements })
     }
+
+    /// Whether new flows of any service go by the kernel's copy of its table at once.
+    #[must_use]
+    pub fn kernel_decides(&self) -> bool {
+        self.tables.iter().any(|table| table.decides)
+    }
 }
 
 impl Structure {
@@ -183,10 +200,17 @@ impl Structure {
             NativeChain { name: "unreachable6", rule: NativeRule::Unreachable(Family::Ipv6) },
         ];
         native.extend(off_table_rules(balancer.timeouts));
-        for (name, family) in [("quoted4", Family::Ipv4), ("quoted6", Family::Ipv6)] {
+        for (name, family, maps) in [
+            ("claimed_quoted4", Family::Ipv4, QuotedIn::Claimed),
+            ("claimed_quoted6", Family::Ipv6, QuotedIn::Claimed),
+            ("quoted4", Family::Ipv4, QuotedIn::Kernel),
+            ("quoted6", Family::Ipv6, QuotedIn::Kernel),
+        ] {
+            let off = |map| NativeRule::QuotedOff(family, map, "quoted_off_table");
+            let by = |fields| NativeRule::Quoted(family, maps, fields);
             let fields = [QuotedFields::Port, QuotedFields::Protocol, QuotedFields::Address];
-            native
-                .extend(fields.map(|fields| NativeChain { name, rule: NativeRule::Quoted(family, fields) }));
+            let rules = [OffMap::Open, OffMap::Closing].map(off).into_iter().chain(fields.map(by));
+            native.extend(rules.map(|rule| NativeChain { name, rule }));
         }
         let mut queue_in = |name, queues| match queue_by {
             QueueBy::Nft => queue_statement(queues),

@@ -35,7 +35,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     balance::maglev::Table,
-    config::{Encap, HashMode, InterfaceName, Name, Path, Pmtu, Protocols, Steering},
+    config::{Decider, Encap, HashMode, InterfaceName, Name, Path, Pmtu, Protocols, Steering},
     ids::{Generation, TargetId},
     state::{Service, State, TierMember},
 };
@@ -135,7 +135,8 @@ struct ServiceRecord {
     protocols: u8,
     /// 0 icmp, 1 fragment-outer.
     pmtu: u8,
-    reserved: [u8; 1],
+    /// 0 lbd, 1 the kernel.
+    decider: u8,
     /// Where the table begins in the slot, in bytes; 0 without one.
     table_at: u64,
     /// Of its entries.
@@ -348,6 +349,10 @@ fn service_record(service: &Service) -> ServiceRecord {
         Pmtu::Icmp => 0,
         Pmtu::FragmentOuter => 1,
     };
+    let decider = match service.decider {
+        Decider::Lbd => 0,
+        Decider::Kernel => 1,
+    };
     ServiceRecord {
         name: padded(service.name.as_str()),
         table_size: service.table_size.get(),
@@ -358,7 +363,7 @@ fn service_record(service: &Service) -> ServiceRecord {
         hash,
         protocols,
         pmtu,
-        reserved: [0; 1],
+        decider,
         table_at: 0,
         table_checksum: 0,
     }

@@ -8,7 +8,9 @@ use thiserror::Error;
 use super::{Backend, Service, State, TierMember};
 use crate::{
     balance::maglev::{self, Table},
-    config::{self, Balancer, Config, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},
+    config::{
+        self, Balancer, Config, Decider, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight,
+    },
     ids::{TARGETS_MAX, TargetId},
 };
 
@@ -142,6 +144,7 @@ impl State {
             ports: vec![PortRange::ALL],
             hash: HashMode::FiveTuple,
             pmtu: Pmtu::Icmp,
+            decider: Decider::Lbd,
             table_size,
             backends: backends
                 .into_iter()
@@ -369,6 +372,7 @@ fn service_from(service: &config::Service, backends: Vec<Backend>) -> Service {
         ports: service.ports.clone(),
         hash: service.hash,
         pmtu: service.pmtu,
+        decider: service.decider,
         table_size: service.table_size,
         backends,
         table: Table::default(),

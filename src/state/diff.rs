@@ -167,6 +167,7 @@ fn service_keys(service: &Service) -> Keys {
         ("ports", ports),
         ("hash", service.hash.name().to_owned()),
         ("pmtu", service.pmtu.name().to_owned()),
+        ("steering", service.decider.name().to_owned()),
         ("table_size", service.table_size.get().to_string()),
     ]
 }

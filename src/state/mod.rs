@@ -19,7 +19,7 @@ pub use plan::{Losses, Plan};
 
 use crate::{
     balance::maglev::Table,
-    config::{Balancer, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},
+    config::{Balancer, Decider, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},
     ids::TargetId,
 };
 use ipnet::IpNet;
@@ -55,6 +55,8 @@ pub struct Service {
     pub hash: HashMode,
     /// See [`crate::config::Service::pmtu`].
     pub pmtu: Pmtu,
+    /// See [`crate::config::Service::decider`].
+    pub decider: Decider,
     /// M.
     pub table_size: TableSize,
     /// Sorted by name.

@@ -6,7 +6,9 @@ use ipnet::IpNet;
 
 use super::{Item, NAME, Origin, Reader, Table, backend, port_range, prefix};
 use crate::{
-    config::{Backend, Balancer, HashMode, Name, Pmtu, PortRange, Protocol, Protocols, Service, TableSize},
+    config::{
+        Backend, Balancer, Decider, HashMode, Name, Pmtu, PortRange, Protocol, Protocols, Service, TableSize,
+    },
     ids::TARGETS_MAX,
 };
 
@@ -14,8 +16,18 @@ const VIP: &str = "unicast addresses or prefixes, such as \"10.0.0.1\", \"10.0.0
 const PORTS: &str = "ports from 0 to 65535 or ranges of them, such as \"80\" or \"8000-8010\"";
 /// More virtual addresses of one service than this would be a prefix.
 const VIPS_MAX: usize = 256;
-const KEYS: &[&str] =
-    &["name", "renamed_from", "vips", "protocols", "ports", "hash", "pmtu", "table_size", "backend"];
+const KEYS: &[&str] = &[
+    "name",
+    "renamed_from",
+    "vips",
+    "protocols",
+    "ports",
+    "hash",
+    "pmtu",
+    "steering",
+    "table_size",
+    "backend",
+];
 
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -30,6 +42,8 @@ pub(super) fn read(
     let ports = read_ports(reader, &mut table, &protocols);
     let hash = read_hash(reader, &mut table, &protocols);
     let pmtu = read_pmtu(reader, &mut table);
+    let steering = table.take("steering");
+    let decider = steering.and_then(|item| item.string(reader, "\"lbd\" or \"kernel\"", Decider::named));
     let size = table.take("table_size");
     let table_size = size.as_ref().map_or(Some(TableSize::DEFAULT), |item| read_table_size(reader, item));
     let items = table.take("backend").map(Item::list).unwrap_or_default();
@@ -56,7 +70,9 @@ pub(super) fn read(
     }
     backends.sort_by(|a, b| a.name.cmp(&b.name));
     let (name, table_size) = (name?, table_size?);
-    let service = Service { name, renamed_from, vips, protocols, ports, hash, pmtu, table_size, backends };
+    let decider = decider.unwrap_or(Decider::Lbd);
+    let service =
+        Service { name, renamed_from, vips, protocols, ports, hash, pmtu, decider, table_size, backends };
     Some((service, Origin { at, place }))
 }
 

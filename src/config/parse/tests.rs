@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
     config::{
-        Balancer, Encap, FragmentLimits, HashMode, Path, Pmtu, Protocol, Protocols, QueueRange, Steering,
-        TableSize, Timeouts, TracerSettings,
+        Balancer, Decider, Encap, FragmentLimits, HashMode, Path, Pmtu, Protocol, Protocols, QueueRange,
+        Steering, TableSize, Timeouts, TracerSettings,
     },
     ids::MarkMask,
 };
@@ -385,6 +385,20 @@ fn a_tracer_has_receivers() {
     let many =
         (0..=TracerSettings::RECEIVERS_MAX).map(|n| format!("'10.1.0.{n}'")).collect::<Vec<_>>().join(",");
     assert!(complaint_about(&format!("[tracer]\nreceivers = [{many}]\n")).ends_with("at most 64 prefixes"));
+}
+
+#[test]
+fn a_service_says_who_decides() {
+    let with = |steering: &str| WHOLE.replace("hash = \"5-tuple\"", &format!("steering = \"{steering}\""));
+    let decider = |text: &str| Config::parse("f", text).unwrap().services[0].decider;
+    assert_eq!(
+        [WHOLE, &with("lbd"), &with("kernel")].map(decider),
+        [Decider::Lbd, Decider::Lbd, Decider::Kernel]
+    );
+    assert_eq!(
+        one(&with("syn-only")),
+        "lb.toml:16: service \"web\": steering: found \"syn-only\"; allowed: \"lbd\" or \"kernel\""
+    );
 }
 
 #[test]

@@ -17,18 +17,20 @@ fn names(elements: &BTreeSet<Element>) -> Vec<String> {
 fn a_claim_goes_where_packets_without_ports_can_match_it() {
     let mut elements = Elements::default();
     let vip = v4("10.0.0.0", "10.0.0.127");
-    elements.claim(&claim(vip, (6, 6), (80, 90)));
-    elements.claim(&claim(vip, (17, 17), (0, 65535)));
-    elements.claim(&claim(vip, (0, 255), (0, 65535)));
-    elements.claim(&claim(AddressRange::V6(1, 1), (6, 6), (80, 80)));
-    assert_eq!(names(elements.of(SetName::ClaimedPort4)), ["10.0.0.0-10.0.0.127 . 6 . 80-90"]);
-    assert_eq!(names(elements.of(SetName::ClaimedProtocol4)), ["10.0.0.0-10.0.0.127 . 17"]);
-    assert_eq!(names(elements.of(SetName::ClaimedAddress4)), ["10.0.0.0-10.0.0.127"]);
-    assert_eq!(names(elements.of(SetName::ClaimedPort6)), ["::1 . 6 . 80"]);
+    let mut claimed = |boxed: &Claim| elements.lead(SetName::CLAIMED, boxed, BY_LBD);
+    claimed(&claim(vip, (6, 6), (80, 90)));
+    claimed(&claim(vip, (17, 17), (0, 65535)));
+    claimed(&claim(vip, (0, 255), (0, 65535)));
+    claimed(&claim(AddressRange::V6(1, 1), (6, 6), (80, 80)));
+    assert_eq!(names(elements.of(SetName::ClaimedPort4)), ["10.0.0.0-10.0.0.127 . 6 . 80-90 : goto by_lbd"]);
+    assert_eq!(names(elements.of(SetName::ClaimedProtocol4)), ["10.0.0.0-10.0.0.127 . 17 : goto by_lbd"]);
+    assert_eq!(names(elements.of(SetName::ClaimedAddress4)), ["10.0.0.0-10.0.0.127 : goto by_lbd"]);
+    assert_eq!(names(elements.of(SetName::ClaimedPort6)), ["::1 . 6 . 80 : goto by_lbd"]);
     assert_eq!(elements.len(), 4);
-    elements.lead(&claim(vip, (6, 6), (80, 90)), "c");
-    elements.lead(&claim(vip, (1, 1), (0, 65535)), "c");
-    elements.lead(&claim(AddressRange::V6(1, 1), (0, 255), (0, 65535)), "c");
+    let mut led = |boxed: &Claim| elements.lead(SetName::KERNEL, boxed, "c");
+    led(&claim(vip, (6, 6), (80, 90)));
+    led(&claim(vip, (1, 1), (0, 65535)));
+    led(&claim(AddressRange::V6(1, 1), (0, 255), (0, 65535)));
     let kernel = [SetName::KernelPort4, SetName::KernelProtocol4, SetName::KernelAddress6];
     let led = kernel.map(|set| names(elements.of(set)).concat());
     let expected =
@@ -36,23 +38,50 @@ fn a_claim_goes_where_packets_without_ports_can_match_it() {
     assert_eq!(led, expected);
 }
 
+/// The elements for two services, of which the second has one address of the first's prefix; and their chains.
+fn nested(kernel_entries: u32, [net, host]: [&str; 2]) -> (Elements, Vec<String>) {
+    let file = format!(
+        "[balancer]\nname='lb'\naddress='192.168.1.201'\ninterfaces='eth1'\nkernel_entries={kernel_entries}\n\
+         [[service]]\nname='net'\nvips='10.0.0.0/24'\nsteering='{net}'\ntable_size=97\n\
+         backend=[{{name='a',address='192.168.1.1'}}]\n\
+         [[service]]\nname='host'\nvips='10.0.0.5'\nprotocols='tcp'\nsteering='{host}'\ntable_size=101\n\
+         backend=[{{name='b',address='192.168.1.2'}}]\n"
+    );
+    let state = State::new(&crate::config::Config::parse("lb.toml", &file).unwrap()).unwrap();
+    let tables = super::super::kernel_tables::wanted(&state).unwrap();
+    let classifier = Classifier::new(&state.services.iter().map(|s| s.scope()).collect::<Vec<_>>()).unwrap();
+    let elements = Elements::wanted(&state, &Claims::of(&classifier), &tables);
+    (elements, tables.into_iter().map(|table| table.chain).collect())
+}
+
+#[test]
+fn claims_lead_to_who_decides() {
+    let decided = |kernel_entries, steering| {
+        let (elements, chains) = nested(kernel_entries, steering);
+        let claims = names(elements.of(SetName::ClaimedProtocol4));
+        let host: Vec<_> = claims.into_iter().filter(|claim| claim.starts_with("10.0.0.5 . 6 : ")).collect();
+        (host, names(elements.of(SetName::ClaimedEcho4)), chains)
+    };
+    let to = |chain: &str| vec![format!("10.0.0.5 . 6 : goto {chain}")];
+    let ping_to = |chain: &str| vec![format!("10.0.0.5 : goto {chain}")];
+    let (host, pings, _) = decided(200, ["lbd", "lbd"]);
+    assert_eq!((host, pings), (to(BY_LBD), vec![]));
+    let (host, pings, chains) = decided(200, ["lbd", "kernel"]);
+    assert_eq!((host, pings), (to(&chains[1]), ping_to(&chains[1])));
+    // The kernel decides about the rest of ICMP.
+    let (host, pings, _) = decided(200, ["kernel", "lbd"]);
+    assert_eq!((host, pings), (to(BY_LBD), ping_to(BY_LBD)));
+    let (host, pings, chains) = decided(200, ["kernel", "kernel"]);
+    assert_eq!((host, pings), (to(&chains[1]), ping_to(&chains[1])));
+    // The kernel has no room.
+    let (host, pings, _) = decided(0, ["kernel", "kernel"]);
+    assert_eq!((host, pings), (to(BY_LBD), vec![]));
+}
+
 #[test]
 fn pings_lead_to_their_own_services_table_or_nowhere() {
-    let file = |kernel_entries: u32| {
-        format!(
-            "[balancer]\nname='lb'\naddress='192.168.1.201'\ninterfaces='eth1'\nkernel_entries={kernel_entries}\n\
-             [[service]]\nname='net'\nvips='10.0.0.0/24'\ntable_size=97\nbackend=[{{name='a',address='192.168.1.1'}}]\n\
-             [[service]]\nname='host'\nvips='10.0.0.5'\nprotocols='tcp'\ntable_size=101\nbackend=[{{name='b',address='192.168.1.2'}}]\n"
-        )
-    };
     let led = |kernel_entries| {
-        let state =
-            State::new(&crate::config::Config::parse("lb.toml", &file(kernel_entries)).unwrap()).unwrap();
-        let tables = super::super::kernel_tables::wanted(&state).unwrap();
-        let classifier =
-            Classifier::new(&state.services.iter().map(|s| s.scope()).collect::<Vec<_>>()).unwrap();
-        let elements = Elements::wanted(&state, &Claims::of(&classifier), &tables);
-        let chains: Vec<_> = tables.iter().map(|table| table.chain.clone()).collect();
+        let (elements, chains) = nested(kernel_entries, ["lbd", "lbd"]);
         (names(elements.of(SetName::KernelEcho4)), chains)
     };
     let (echoes, chains) = led(200);

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     config::{Timeouts, TracerSettings},
     ids::{MarkMask, QueueNum},
-    plan::elements::{FRAGMENTS_DEVICE, SetName, Way},
+    plan::elements::{BY_LBD, FRAGMENTS_DEVICE, SetName, Way},
 };
 
 fn balancer() -> Balancer {
@@ -48,8 +48,9 @@ fn the_template_and_its_parameters_fit() {
 #[test]
 fn the_template_has_every_set_and_explains_every_parameter() {
     for set in SetName::ALL {
-        let is_map = matches!(set, SetName::Ways | SetName::SteerWays | SetName::KeptTargets);
-        let kind = if is_map || set.name().starts_with("kernel_") { "map" } else { "set" };
+        let is_map = matches!(set, SetName::Ways | SetName::SteerWays | SetName::KeptTargets)
+            || ["claimed_", "kernel_"].iter().any(|prefix| set.name().starts_with(prefix));
+        let kind = if is_map { "map" } else { "set" };
         assert!(TEMPLATE.contains(&format!("{kind} {} {{", set.name())), "{set:?}");
     }
     let (head, body) = TEMPLATE.split_once("\ntable ").unwrap();
@@ -80,14 +81,15 @@ fn every_chain_that_is_named_is_there_and_the_other_way_round() {
             .any(|verb| structure.text.lines().any(|line| line.trim().ends_with(&format!("{verb} {chain}"))));
         let named = named
             || structure.native.iter().any(|native| {
-                matches!(native.rule, NativeRule::Goto(name) | NativeRule::AskReopened(_, name) if chain == name)
+                matches!(native.rule, NativeRule::Goto(name) | NativeRule::AskReopened(_, name) | NativeRule::QuotedOff(_, _, name) if chain == name)
             })
             || [Way::Tracked, Way::OffTable].iter().any(|way| {
                 [way.before_conntrack(false), way.before_conntrack(true), way.steer()].contains(&chain)
             });
-        // Packets come to base chains by themselves; services' own chains go to the first, rules that go by netlink to the others.
+        // Packets come to base chains by themselves; to the first of these elements lead, to the second services' own chains, to the
+        // others rules that go by netlink.
         let is_base = structure.text.contains(&format!("chain {chain} {{\n\t\ttype filter hook "));
-        let named_elsewhere = ["by_kernel", "tunnel_error4", "tunnel_error6"].contains(&chain);
+        let named_elsewhere = [BY_LBD, "by_kernel", "tunnel_error4", "tunnel_error6"].contains(&chain);
         assert!(named != is_base || named_elsewhere, "{chain}");
     }
     for line in structure.text.lines().map(str::trim) {

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     balance::maglev::Table,
     config::{
-        BLACKHOLE_MAX, Balancer, Encap, FragmentLimits, HashMode, InterfaceName, KERNEL_ENTRIES, Name,
-        PMTU_FLOOR, Path, Pmtu, PortRange, Protocol, Protocols, QueueRange, RULE_PRIORITY, Steering,
+        BLACKHOLE_MAX, Balancer, Decider, Encap, FragmentLimits, HashMode, InterfaceName, KERNEL_ENTRIES,
+        Name, PMTU_FLOOR, Path, Pmtu, PortRange, Protocol, Protocols, QueueRange, RULE_PRIORITY, Steering,
         TIER_MAX, TableSize, Timeouts, TracerSettings, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
@@ -111,6 +111,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State, Vec<Option<TablePlace>
             ports: some(&mut ports, record.ports)?,
             hash: hash_of(record.hash)?,
             pmtu: pmtu_of(record.pmtu)?,
+            decider: decider_of(record.decider)?,
             table_size: TableSize::new(record.table_size.into())
                 .map_err(|_| RegionError::Corrupt("a table's size"))?,
             backends: some(&mut backends, record.backends)?,
@@ -331,6 +332,14 @@ fn pmtu_of(pmtu: u8) -> Result<Pmtu, RegionError> {
         0 => Ok(Pmtu::Icmp),
         1 => Ok(Pmtu::FragmentOuter),
         _ => Err(RegionError::Corrupt("a service's pmtu")),
+    }
+}
+
+fn decider_of(decider: u8) -> Result<Decider, RegionError> {
+    match decider {
+        0 => Ok(Decider::Lbd),
+        1 => Ok(Decider::Kernel),
+        _ => Err(RegionError::Corrupt("who decides for a service")),
     }
 }
 

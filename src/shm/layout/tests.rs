@@ -37,6 +37,7 @@ fn state() -> State {
         name = 'any'
         vips = ['10.0.0.0/24']
         hash = 'source'
+        steering = 'kernel'
         table_size = 13
         backend = [ { name = 'x', address = '192.168.1.1', encap = 'direct' }, { name = 'y', address = 'fd00::3', encap = 'ipip' } ]
         [[service]]
@@ -168,6 +169,8 @@ fn a_tier_that_contradicts_itself_is_refused() {
     }
     let pmtu = offset_of!(ServiceRecord, pmtu);
     assert_eq!(refused("outer", pmtu, 2), "it is corrupt: a service's pmtu");
+    let decider = offset_of!(ServiceRecord, decider);
+    assert_eq!(refused("outer", decider, 2), "it is corrupt: who decides for a service");
     assert_eq!(refused("web", pmtu, 1), "it is corrupt: a service's pmtu", "not all of it is gre over IPv4");
 }
 

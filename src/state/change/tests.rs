@@ -94,7 +94,7 @@ fn changes_are_named_one_by_one() {
             "~ backend web/s1 weight: 1 -> 5",
             "- backend web/s2: path gre 192.168.1.2, weight 1, active yes",
             "+ backend web/s3: path gre fd00::3, weight 1, active yes",
-            "+ service new: vips 10.0.0.1/32, protocols tcp, ports all, hash 5-tuple, pmtu icmp, table_size 997",
+            "+ service new: vips 10.0.0.1/32, protocols tcp, ports all, hash 5-tuple, pmtu icmp, steering lbd, table_size 997",
             "+ backend new/s1: path gre 192.168.1.1, weight 1, active yes",
         ]
     );

@@ -21,7 +21,7 @@ use crate::{
     config::QueueRange,
     plan::{
         elements::TABLE,
-        ruleset::{Family, NativeChain, NativeRule, OffMap, QuotedFields},
+        ruleset::{Family, NativeChain, NativeRule, OffMap, QuotedFields, QuotedIn},
     },
 };
 
@@ -76,7 +76,11 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
             NativeRule::Goto(chain) => {
                 rule.add_expr(&Verdict::Goto { chain: CString::new(chain).map_err(invalid)? });
             }
-            NativeRule::Quoted(family, fields) => quoted(&mut rule, family, fields),
+            NativeRule::Quoted(family, maps, fields) => quoted(&mut rule, family, maps, fields),
+            NativeRule::QuotedOff(family, map, chain) => {
+                quoted_off(&mut rule, family, map);
+                rule.add_expr(&Verdict::Jump { chain: CString::new(chain).map_err(invalid)? });
+            }
             NativeRule::BetweenEnds(family) => between_ends(&mut rule, family),
             NativeRule::Unreachable(family) => unreachable(&mut rule, family),
             NativeRule::XtQueue(queues) => rule.add_expr(&Part::XtQueue(queues)),
@@ -108,15 +112,19 @@ fn off_table(rule: &mut Rule<'_>, family: Family, map: OffMap, store: Option<(u8
     ports(rule, ports_at + 1);
     let data = ports_at + 3;
     rule.add_expr(&Part::Mark { to: data });
-    let map = match (map, family) {
+    let map = off_map(map, family);
+    let op = if store.is_some() { DynsetOp::Update } else { DynsetOp::Delete };
+    let seconds = store.map(|(_, seconds)| seconds);
+    rule.add_expr(&Part::Dynset { map, op, key: KEY, data: Some(data), seconds });
+}
+
+fn off_map(map: OffMap, family: Family) -> &'static CStr {
+    match (map, family) {
         (OffMap::Open, Family::Ipv4) => c"off_table4",
         (OffMap::Open, Family::Ipv6) => c"off_table6",
         (OffMap::Closing, Family::Ipv4) => c"off_closing4",
         (OffMap::Closing, Family::Ipv6) => c"off_closing6",
-    };
-    let op = if store.is_some() { DynsetOp::Update } else { DynsetOp::Delete };
-    let seconds = store.map(|(_, seconds)| seconds);
-    rule.add_expr(&Part::Dynset { map, op, key: KEY, data: Some(data), seconds });
+    }
 }
 
 /// Where the lowest bit of the sequence number that is 0 is `zero`: the sequence number that follows goes into `reopened`.
@@ -222,28 +230,37 @@ fn too_big(rule: &mut Rule<'_>, at: &TooBig) {
     rule.add_expr(&Part::Write { header: network, offset_bytes: at.source_at, bytes, from: KEY, checksum });
 }
 
-/// Where the addresses are in an ICMP error's quote, and how long they are.
-struct QuotedAddresses {
+/// Where things are in an ICMP error: its own destination; addresses, how long they are, protocol and ports of what it quotes.
+struct Quote {
     protocol: (u8, u8),
+    error_destination_at: u32,
     source_at: u32,
     destination_at: u32,
     bytes: u32,
+    protocol_at: u32,
+    ports_at: u32,
 }
 
-impl QuotedAddresses {
+impl Quote {
     fn of(family: Family) -> Self {
         match family {
             Family::Ipv4 => Self {
                 protocol: (NFPROTO_IPV4, IPPROTO_ICMP),
+                error_destination_at: 16,
                 source_at: 8 + 12,
                 destination_at: TOO_BIG4.quoted_destination_at,
                 bytes: 4,
+                protocol_at: 8 + 9,
+                ports_at: 8 + 20,
             },
             Family::Ipv6 => Self {
                 protocol: (NFPROTO_IPV6, IPPROTO_ICMPV6),
+                error_destination_at: 24,
                 source_at: 8 + 8,
                 destination_at: TOO_BIG6.quoted_destination_at,
                 bytes: 16,
+                protocol_at: 8 + 6,
+                ports_at: 8 + 40,
             },
         }
     }
@@ -255,8 +272,19 @@ impl QuotedAddresses {
         rule.add_expr(&Cmp::new(CmpOp::Eq, self.protocol.1));
     }
 
+    /// Loads what stands behind the error's own header.
+    fn load(rule: &mut Rule<'_>, offset_bytes: u32, bytes: u32, to: u32) {
+        rule.add_expr(&Part::Payload { header: Header::Transport, offset_bytes, bytes, to });
+    }
+
+    /// Loads the VIP of the flow.
+    fn load_vip(&self, rule: &mut Rule<'_>, to: u32) {
+        let (offset_bytes, bytes) = (self.error_destination_at, self.bytes);
+        rule.add_expr(&Part::Payload { header: Header::Network, offset_bytes, bytes, to });
+    }
+
     fn look_up(&self, rule: &mut Rule<'_>, offset_bytes: u32, set: &'static CStr) {
-        rule.add_expr(&Part::Payload { header: Header::Transport, offset_bytes, bytes: self.bytes, to: KEY });
+        Self::load(rule, offset_bytes, self.bytes, KEY);
         rule.add_expr(&Part::Lookup { set, key: KEY });
     }
 }
@@ -267,7 +295,7 @@ fn between_ends(rule: &mut Rule<'_>, family: Family) {
         Family::Ipv4 => (c"local4", c"remotes4", c"tunnel_error4"),
         Family::Ipv6 => (c"local6", c"remotes6", c"tunnel_error6"),
     };
-    let at = QuotedAddresses::of(family);
+    let at = Quote::of(family);
     at.ask_protocol(rule);
     at.look_up(rule, at.source_at, local);
     at.look_up(rule, at.destination_at, remotes);
@@ -280,45 +308,58 @@ fn unreachable(rule: &mut Rule<'_>, family: Family) {
         Family::Ipv4 => TOO_BIG4.vips,
         Family::Ipv6 => TOO_BIG6.vips,
     };
-    let at = QuotedAddresses::of(family);
+    let at = Quote::of(family);
     at.ask_protocol(rule);
     at.look_up(rule, at.destination_at, vips);
     rule.add_expr(&Part::Count { counter: c"unreachable" });
     rule.add_expr(&Verdict::Drop);
 }
 
-/// The packet that an ICMP error quotes 8 bytes behind its own start leads to a service's table.
-fn quoted(rule: &mut Rule<'_>, family: Family, fields: QuotedFields) {
-    const QUOTE_AT: u32 = 8;
-    // Where are the destination, how long is it, and in the quoted packet protocol and source port?
-    let (protocol, destination_at, bytes, protocol_at, port_at) = match family {
-        Family::Ipv4 => ((NFPROTO_IPV4, IPPROTO_ICMP), 16, 4, 9, 20),
-        Family::Ipv6 => ((NFPROTO_IPV6, IPPROTO_ICMPV6), 24, 16, 6, 40),
+/// The packet that an ICMP error quotes leads to a service's table.
+fn quoted(rule: &mut Rule<'_>, family: Family, maps: QuotedIn, fields: QuotedFields) {
+    let map = match (maps, fields, family) {
+        (QuotedIn::Claimed, QuotedFields::Address, Family::Ipv4) => c"claimed_address4",
+        (QuotedIn::Claimed, QuotedFields::Address, Family::Ipv6) => c"claimed_address6",
+        (QuotedIn::Claimed, QuotedFields::Protocol, Family::Ipv4) => c"claimed_protocol4",
+        (QuotedIn::Claimed, QuotedFields::Protocol, Family::Ipv6) => c"claimed_protocol6",
+        (QuotedIn::Claimed, QuotedFields::Port, Family::Ipv4) => c"claimed_port4",
+        (QuotedIn::Claimed, QuotedFields::Port, Family::Ipv6) => c"claimed_port6",
+        (QuotedIn::Kernel, QuotedFields::Address, Family::Ipv4) => c"kernel_address4",
+        (QuotedIn::Kernel, QuotedFields::Address, Family::Ipv6) => c"kernel_address6",
+        (QuotedIn::Kernel, QuotedFields::Protocol, Family::Ipv4) => c"kernel_protocol4",
+        (QuotedIn::Kernel, QuotedFields::Protocol, Family::Ipv6) => c"kernel_protocol6",
+        (QuotedIn::Kernel, QuotedFields::Port, Family::Ipv4) => c"kernel_port4",
+        (QuotedIn::Kernel, QuotedFields::Port, Family::Ipv6) => c"kernel_port6",
     };
-    let map = match (fields, family) {
-        (QuotedFields::Address, Family::Ipv4) => c"kernel_address4",
-        (QuotedFields::Address, Family::Ipv6) => c"kernel_address6",
-        (QuotedFields::Protocol, Family::Ipv4) => c"kernel_protocol4",
-        (QuotedFields::Protocol, Family::Ipv6) => c"kernel_protocol6",
-        (QuotedFields::Port, Family::Ipv4) => c"kernel_port4",
-        (QuotedFields::Port, Family::Ipv6) => c"kernel_port6",
-    };
-    rule.add_expr(&Meta::NfProto);
-    rule.add_expr(&Cmp::new(CmpOp::Eq, protocol.0));
-    rule.add_expr(&Meta::L4Proto);
-    rule.add_expr(&Cmp::new(CmpOp::Eq, protocol.1));
-    let destination = Part::Payload { header: Header::Network, offset_bytes: destination_at, bytes, to: KEY };
-    rule.add_expr(&destination);
-    let mut load = |at: u32, bytes, to| {
-        rule.add_expr(&Part::Payload { header: Header::Transport, offset_bytes: QUOTE_AT + at, bytes, to });
-    };
+    let at = Quote::of(family);
+    at.ask_protocol(rule);
+    at.load_vip(rule, KEY);
+    let next = KEY + at.bytes / 4;
     if fields >= QuotedFields::Protocol {
-        load(protocol_at, 1, KEY + bytes / 4);
+        Quote::load(rule, at.protocol_at, 1, next);
     }
     if fields >= QuotedFields::Port {
-        load(port_at, 2, KEY + bytes / 4 + 1);
+        Quote::load(rule, at.ports_at, 2, next + 1);
     }
     rule.add_expr(&Part::Goto { map, key: KEY });
+}
+
+/// The flow that an ICMP error is about has a mark in a map of off-table flows.
+fn quoted_off(rule: &mut Rule<'_>, family: Family, map: OffMap) {
+    let at = Quote::of(family);
+    at.ask_protocol(rule);
+    let (vip, next) = (KEY + at.bytes / 4, KEY + at.bytes / 2);
+    // What is quoted went from the VIP to the client.
+    Quote::load(rule, at.destination_at, at.bytes, KEY);
+    at.load_vip(rule, vip);
+    for (offset, bytes, to) in
+        [(at.protocol_at, 1, next), (at.ports_at + 2, 2, next + 1), (at.ports_at, 2, next + 2)]
+    {
+        Quote::load(rule, offset, bytes, to);
+    }
+    let mark = next + 3;
+    rule.add_expr(&Part::Find { map: off_map(map, family), key: KEY, to: mark });
+    rule.add_expr(&Part::SetMark { from: mark });
 }
 
 /// What else changes when a field of the IP header does.
@@ -366,11 +407,20 @@ enum Part {
         map: &'static CStr,
         key: u32,
     },
+    /// A lookup in a map of marks.
+    Find {
+        map: &'static CStr,
+        key: u32,
+        to: u32,
+    },
     Count {
         counter: &'static CStr,
     },
     Mark {
         to: u32,
+    },
+    SetMark {
+        from: u32,
     },
     /// Of 4 bytes in network order, in place: `& mask ^ xor`.
     Bitwise {
@@ -422,12 +472,19 @@ impl Expression for Part {
                 .text(sys::NFTNL_EXPR_LOOKUP_SET, map)
                 .u32(sys::NFTNL_EXPR_LOOKUP_SREG, key)
                 .u32(sys::NFTNL_EXPR_LOOKUP_DREG, libc::NFT_REG_VERDICT.cast_unsigned()),
+            Self::Find { map, key, to } => Raw::new(c"lookup")
+                .text(sys::NFTNL_EXPR_LOOKUP_SET, map)
+                .u32(sys::NFTNL_EXPR_LOOKUP_SREG, key)
+                .u32(sys::NFTNL_EXPR_LOOKUP_DREG, to),
             Self::Count { counter } => Raw::new(c"objref")
                 .u32(sys::NFTNL_EXPR_OBJREF_IMM_TYPE, NFT_OBJECT_COUNTER)
                 .text(sys::NFTNL_EXPR_OBJREF_IMM_NAME, counter),
             Self::Mark { to } => Raw::new(c"meta")
                 .u32(sys::NFTNL_EXPR_META_KEY, libc::NFT_META_MARK.cast_unsigned())
                 .u32(sys::NFTNL_EXPR_META_DREG, to),
+            Self::SetMark { from } => Raw::new(c"meta")
+                .u32(sys::NFTNL_EXPR_META_KEY, libc::NFT_META_MARK.cast_unsigned())
+                .u32(sys::NFTNL_EXPR_META_SREG, from),
             Self::Bitwise { at, mask, xor } => Raw::new(c"bitwise")
                 .u32(sys::NFTNL_EXPR_BITWISE_SREG, at)
                 .u32(sys::NFTNL_EXPR_BITWISE_DREG, at)

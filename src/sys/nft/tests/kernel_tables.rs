@@ -1,14 +1,14 @@
 //! The kernel's copies of services' tables: what decides while nobody listens to the queue.
 
 use super::{
-    packets::{balancer_with, counted_by, sum},
-    steering::{conntrack_entries, sealed},
+    packets::{balancer_with, counted_by, sum, without_lease},
+    steering::{ACK, Lb, SYN, conntrack_entries, sealed, tcp},
     *,
 };
 use crate::{
     balance::{Decision, Forwarding},
     config::Config,
-    ids::Generation,
+    ids::{Generation, Mark},
     packet::Packet,
     plan::{elements::Way, kernel_tables::KernelTable},
     tests::bytes::{ip, packet},
@@ -57,6 +57,20 @@ const SEEN: &str = "table inet m { set seen { type mark; size 64; flags dynamic;
     chain leaving { type filter hook forward priority 0; add @seen { meta mark }; }
     }";
 
+/// All of its services.
+const ALL: [&str; 5] = ["web", "rest", "dns", "near", "any"];
+/// The counters of what is queued, and of what would be if lbd had a lease.
+const QUEUED: [&str; 5] = ["queued_syn", "queued_midstream", "queued_udp", "queued_other", "lease_ended"];
+
+/// The same where the kernel decides for these services.
+fn by_kernel(file: &str, services: &[&str]) -> String {
+    services.iter().fold(file.to_owned(), |file, service| {
+        let name = format!("name = \"{service}\"\n");
+        assert!(file.contains(&name), "{service}");
+        file.replace(&name, &format!("{name}steering = \"kernel\"\n"))
+    })
+}
+
 /// What a configuration makes of it.
 pub(super) struct Made {
     state: State,
@@ -93,6 +107,11 @@ fn seen() -> Vec<u64> {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     let elements = json["nftables"][1]["set"]["elem"].as_array().cloned().unwrap_or_default();
     elements.iter().map(|element| element.as_u64().unwrap()).collect()
+}
+
+/// The same, but what the queue gives back keeps bits of others, and only ours count.
+fn targets_seen() -> Vec<u64> {
+    seen().into_iter().map(|mark| mark & u64::from(MarkMask::DEFAULT.bits())).collect()
 }
 
 /// ICMP, with right checksums.
@@ -163,6 +182,38 @@ fn packets_to(vip: &str, client: &str, port: u16) -> [Vec<Vec<u8>>; 2] {
     [read, unread]
 }
 
+/// Sends packets of every kind to every VIP of [`FILE`]. How many were steered and dropped, and to how many targets they went.
+fn all_go_where_lbd_would_send_them(client: &tun_tap::Iface, forwarding: &Forwarding) -> (u64, u64, usize) {
+    let (mut steered, mut dropped, mut targets) = (0, 0, std::collections::BTreeSet::new());
+    for (client_address, port) in [("2", 4000), ("3", 4001), ("4", 4002), ("5", 4003)] {
+        for vip in
+            ["192.0.2.", "2001:db8::"].into_iter().flat_map(|net| (1..=4).map(move |n| format!("{net}{n}")))
+        {
+            let net = if vip.contains(':') { "fd09::" } else { "10.9.0." };
+            let [read, unread] = packets_to(&vip, &format!("{net}{client_address}"), port);
+            for bytes in read {
+                client.send(&bytes).unwrap();
+                let decided = Packet::parse(&bytes).map(|packet| forwarding.decide(&packet));
+                let expected = match decided {
+                    Ok(Decision::Steered { mark, target, .. }) => {
+                        targets.insert(target);
+                        vec![u64::from(mark.0)]
+                    }
+                    Ok(_) | Err(_) => vec![],
+                };
+                assert_eq!(seen(), expected, "{vip} {bytes:x?} {decided:?}");
+                if expected.is_empty() { dropped += 1 } else { steered += 1 }
+            }
+            for bytes in unread {
+                client.send(&bytes).unwrap();
+                assert_eq!(seen(), Vec::<u64>::new(), "{vip} {bytes:x?}");
+                dropped += 1;
+            }
+        }
+    }
+    (steered, dropped, targets.len())
+}
+
 #[test]
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
 fn without_lbd_every_packet_goes_where_lbd_would_send_it() {
@@ -171,36 +222,9 @@ fn without_lbd_every_packet_goes_where_lbd_would_send_it() {
         let client = balancer_with(&ruleset);
         assert_eq!(ruleset.tables.len(), 5);
         nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
-        let (mut steered, mut dropped, mut targets) = (0, 0, std::collections::BTreeSet::new());
-        for (client_address, port) in [("2", 4000), ("3", 4001), ("4", 4002), ("5", 4003)] {
-            for vip in ["192.0.2.", "2001:db8::"]
-                .into_iter()
-                .flat_map(|net| (1..=4).map(move |n| format!("{net}{n}")))
-            {
-                let net = if vip.contains(':') { "fd09::" } else { "10.9.0." };
-                let [read, unread] = packets_to(&vip, &format!("{net}{client_address}"), port);
-                for bytes in read {
-                    client.send(&bytes).unwrap();
-                    let decided = Packet::parse(&bytes).map(|packet| forwarding.decide(&packet));
-                    let expected = match decided {
-                        Ok(Decision::Steered { mark, target, .. }) => {
-                            targets.insert(target);
-                            vec![u64::from(mark.0)]
-                        }
-                        Ok(_) | Err(_) => vec![],
-                    };
-                    assert_eq!(seen(), expected, "{vip} {bytes:x?} {decided:?}");
-                    if expected.is_empty() { dropped += 1 } else { steered += 1 }
-                }
-                for bytes in unread {
-                    client.send(&bytes).unwrap();
-                    assert_eq!(seen(), Vec::<u64>::new(), "{vip} {bytes:x?}");
-                    dropped += 1;
-                }
-            }
-        }
+        let (steered, dropped, targets) = all_go_where_lbd_would_send_them(&client, &forwarding);
         // Of nine: all at the first VIP and the third, all but GRE and ESP at the second, UDP and pings at the last.
-        assert_eq!((steered, targets.len()), (4 * 2 * (9 + 7 + 9 + 4), state.targets_used().count()));
+        assert_eq!((steered, targets), (4 * 2 * (9 + 7 + 9 + 4), state.targets_used().count()));
         let counted = [counted_by("by_kernel"), counted_by("unsteered") + counted_by("unclaimed")];
         assert_eq!(counted, [steered, dropped]);
         // What began so is pinned, and stays where it is.
@@ -213,6 +237,150 @@ fn without_lbd_every_packet_goes_where_lbd_would_send_it() {
         flow[21] ^= 1;
         client.send(&flow).unwrap();
         assert_eq!((counted_by("by_kernel"), counted_by("restored")), (steered + 1, 1));
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn where_the_kernel_decides_nothing_is_queued_and_all_goes_where_lbd_would_send_it() {
+    in_namespace(|| {
+        let Made { forwarding, ruleset, .. } = made_of(&by_kernel(FILE, &ALL));
+        // Nobody holds a lease either.
+        let client = without_lease(&ruleset);
+        nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
+        // All of our bits, and none of a target: no mark of others may pass for anything.
+        let others = "table inet others { chain before { type filter hook prerouting priority -460; meta mark set 0xffff; }
+            chain late { type filter hook prerouting priority -151; meta mark set 0xffff; }
+            }";
+        nft("a test", &["-f", "-"], Some(others)).unwrap();
+        let (steered, _, _) = all_go_where_lbd_would_send_them(&client, &forwarding);
+        assert_eq!((steered, counted_by("by_kernel")), (4 * 2 * (9 + 7 + 9 + 4), steered));
+        // What it cannot decide is lbd's: quotes that are hard to read, errors about what nobody claims.
+        let unsteered = counted_by("unsteered");
+        assert_eq!(QUEUED.map(counted_by), [0, 0, 0, unsteered, unsteered]);
+        assert!(unsteered > 0);
+        // What began so is pinned, and stays where it is.
+        let [read, _] = packets_to("192.0.2.1", "10.9.0.2", 4000);
+        client.send(&read[1]).unwrap();
+        assert_eq!((counted_by("by_kernel"), counted_by("restored")), (steered, 1));
+    });
+}
+
+/// The mark that a packet gets by the table.
+fn mark_of(forwarding: &Forwarding, bytes: &[u8]) -> Mark {
+    let decided = forwarding.decide(&Packet::parse(bytes).unwrap());
+    let Decision::Steered { mark, .. } = decided else { panic!("{decided:?} {bytes:x?}") };
+    mark
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn the_kernel_decides_for_one_service_and_lbd_for_another() {
+    in_namespace(|| {
+        let file = by_kernel(FILE, &["web"]).replace("kernel_entries", "queues = \"0\"\nkernel_entries");
+        let Made { state, forwarding, ruleset } = made_of(&file);
+        let mut lb = Lb::with(&ruleset, "client");
+        nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
+        let mut tables = Tables::default();
+        for (vip, from) in [("192.0.2.1", "10.9.0.2"), ("2001:db8::1", "fd09::2")] {
+            let before = QUEUED.map(counted_by);
+            let [read, _] = packets_to(vip, from, 4000);
+            // SYN and UDP to port 80, errors about either: of "web". SCTP, GRE, pings, errors about ESP and pings: of "rest".
+            for (bytes, of_web) in
+                read.iter().zip([true, true, false, false, false, true, true, false, false])
+            {
+                let mark = mark_of(&forwarding, bytes);
+                if of_web {
+                    lb.send(bytes);
+                } else {
+                    lb.steer(bytes, mark);
+                }
+                assert_eq!(targets_seen(), [u64::from(mark.0)], "{bytes:x?}");
+            }
+            lb.steer(&sealed(packet(6, from, 4000, vip, 443, SYN)), Mark(1));
+            assert_eq!(targets_seen(), [1]);
+            let queued: Vec<u64> =
+                QUEUED.map(counted_by).iter().zip(before).map(|(now, before)| now - before).collect();
+            assert_eq!(queued, [1, 0, 0, 5, 0], "{vip}");
+
+            // The table changes: the first SYN's backend leaves it. The SYN is sent again, and its ACK follows.
+            let first = mark_of(&forwarding, &read[0]);
+            let backend = state.services[0]
+                .backends
+                .iter()
+                .find(|backend| state.balancer.mark_mask.mark(backend.target) == first);
+            let left = state.set_active(Some("web"), &[backend.unwrap().name.to_string()], false).unwrap();
+            let changed = made(left);
+            put_in_force(&changed.ruleset, &mut tables);
+            tables.apply(&changed.ruleset.tables).unwrap();
+            assert_ne!(mark_of(&changed.forwarding, &read[0]), first);
+            let again = counted_by("syn_again");
+            for bytes in [tcp(vip, 4000, SYN), tcp(vip, 4000, ACK), tcp(vip, 4000, ACK)] {
+                lb.send(&bytes);
+                assert_eq!(targets_seen(), [u64::from(first.0)]);
+            }
+            assert_eq!(counted_by("syn_again"), again + 1);
+            put_in_force(&ruleset, &mut tables);
+            tables.apply(&ruleset.tables).unwrap();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn where_the_kernels_table_does_not_say_lbd_is_asked() {
+    in_namespace(|| {
+        let file = by_kernel(FILE, &["web"]).replace("kernel_entries", "queues = \"0\"\nkernel_entries");
+        let Made { forwarding, ruleset, .. } = made_of(&file);
+        let mut lb = Lb::with(&ruleset, "client");
+        nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
+        for (vip, from) in [("192.0.2.1", "10.9.0.2"), ("2001:db8::1", "fd09::2")] {
+            let [read, _] = packets_to(vip, from, 4000);
+            let old = mark_of(&forwarding, &read[1]);
+            let targets = |verb| {
+                let text = format!("{verb} element inet {TABLE} targets {{ {} }}\n", old.0);
+                nft("a test", &["-f", "-"], Some(&text)).unwrap();
+            };
+            // The table is older than the targets.
+            targets("delete");
+            lb.steer(&read[1], Mark(3));
+            assert_eq!(targets_seen(), [3]);
+            targets("add");
+        }
+        // It has no entries; as while lbd cannot fill it.
+        nft("a test", &["flush", "map", "inet", TABLE, &ruleset.tables[0].map], None).unwrap();
+        for vip in ["192.0.2.1", "2001:db8::1"] {
+            lb.steer(&tcp(vip, 4000, SYN), Mark(3));
+            assert_eq!(targets_seen(), [3]);
+        }
+        assert_eq!(QUEUED.map(counted_by), [2, 0, 2, 0, 0]);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn errors_about_off_table_flows_go_where_these_are() {
+    in_namespace(|| {
+        let Made { forwarding, mut ruleset, .. } = made_of(&by_kernel(FILE, &["web"]));
+        ruleset.elements.set_way(Way::OffTable);
+        let client = without_lease(&ruleset);
+        nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
+        for (vip, from, family) in [("192.0.2.1", "10.9.0.2", 4), ("2001:db8::1", "fd09::2", 6)] {
+            let [read, _] = packets_to(vip, from, 4000);
+            // Both quote a flow from port 5000.
+            for (error, protocol, map) in [(&read[5], "tcp", "off_table"), (&read[6], "udp", "off_closing")] {
+                let mark = mark_of(&forwarding, error).0;
+                client.send(error).unwrap();
+                assert_eq!(seen(), [u64::from(mark)]);
+                let other = if mark == 1 { 2 } else { 1 };
+                let flow = format!("{from} . {vip} . {protocol} . 5000 . 80 timeout 100s : {other}");
+                let text = format!("add element inet {TABLE} {map}{family} {{ {flow} }}\n");
+                nft("a test", &["-f", "-"], Some(&text)).unwrap();
+                client.send(error).unwrap();
+                assert_eq!(seen(), [other]);
+            }
+        }
+        assert_eq!((QUEUED.map(counted_by), counted_by("off_table")), ([0; 5], 4));
     });
 }
 
@@ -274,24 +442,29 @@ fn without_lbd_pings_and_errors_about_them_reach_the_longest_prefix() {
 #[test]
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
 fn with_every_packet_the_kernel_decides_about_each_and_tracks_none() {
-    in_namespace(|| {
-        let file = FILE.replace("kernel_entries", "steering = \"every-packet\"\nkernel_entries");
-        let Made { forwarding, ruleset, .. } = made_of(&file);
-        let client = balancer_with(&ruleset);
-        nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
-        let packets = [("192.0.2.1", "10.9.0.2"), ("2001:db8::1", "fd09::2")].map(|(vip, client)| {
-            let segment = |flags| sealed(packet(6, client, 4000, vip, 80, flags));
-            let [read, _] = packets_to(vip, client, 4000);
-            [read, vec![segment(0x10), segment(0x11)]].concat()
+    for at_once in [false, true] {
+        in_namespace(move || {
+            let file = FILE.replace("kernel_entries", "steering = \"every-packet\"\nkernel_entries");
+            let file = if at_once { by_kernel(&file, &ALL) } else { file };
+            let Made { forwarding, ruleset, .. } = made_of(&file);
+            let client = balancer_with(&ruleset);
+            nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
+            let packets = [("192.0.2.1", "10.9.0.2"), ("2001:db8::1", "fd09::2")].map(|(vip, client)| {
+                let segment = |flags| sealed(packet(6, client, 4000, vip, 80, flags));
+                let [read, _] = packets_to(vip, client, 4000);
+                [read, vec![segment(0x10), segment(0x11)]].concat()
+            });
+            for bytes in packets.iter().flatten().chain(packets.iter().flatten()) {
+                client.send(bytes).unwrap();
+                let decided = forwarding.decide(&Packet::parse(bytes).unwrap());
+                let Decision::Steered { mark, .. } = decided else { panic!("{decided:?}") };
+                assert_eq!(seen(), [u64::from(mark.0)], "{bytes:x?} {decided:?}");
+            }
+            let all = 2 * 2 * (9 + 2);
+            assert_eq!((counted_by("by_kernel"), conntrack_entries()), (all, 0));
+            assert_eq!(QUEUED.map(counted_by).iter().sum::<u64>(), if at_once { 0 } else { all });
         });
-        for bytes in packets.iter().flatten().chain(packets.iter().flatten()) {
-            client.send(bytes).unwrap();
-            let decided = forwarding.decide(&Packet::parse(bytes).unwrap());
-            let Decision::Steered { mark, .. } = decided else { panic!("{decided:?}") };
-            assert_eq!(seen(), [u64::from(mark.0)], "{bytes:x?} {decided:?}");
-        }
-        assert_eq!((counted_by("by_kernel"), conntrack_entries()), (2 * 2 * (9 + 2), 0));
-    });
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
     ids::{Mark, QueueNum},
     io::{Message as _, Queue as _},
     packet::{Addresses, L4, Packet, Probe},
-    plan::elements::{Element, Way},
+    plan::elements::{BY_LBD, Element, Way},
     sys::{clock::wait_for, namespace::shell, nfqueue::FragmentQueue},
 };
 
@@ -85,8 +85,8 @@ pub(super) fn ruleset_for(state: &State, interface: &str) -> Ruleset {
         (SetName::Targets, Element::Mark(4)),
         (SetName::Vip4, vips.clone()),
         (SetName::Vip6, six("2001:db8::80")),
-        (SetName::ClaimedAddress4, vips),
-        (SetName::ClaimedAddress6, six("2001:db8::80")),
+        (SetName::ClaimedAddress4, led_to_lbd(&vips)),
+        (SetName::ClaimedAddress6, led_to_lbd(&six("2001:db8::80"))),
         (SetName::Tunnels, device("sr-in4")),
         (SetName::Tunnels, device("sr-1")),
         (SetName::GreIn4, four([10, 9, 0, 1], [10, 9, 0, 1])),
@@ -101,6 +101,12 @@ pub(super) fn ruleset_for(state: &State, interface: &str) -> Ruleset {
     }
     ruleset.elements.set_way(Way::Tracked);
     ruleset
+}
+
+/// Who claims these asks lbd.
+fn led_to_lbd(claimed: &Element) -> Element {
+    let Element::Range(fields) = claimed else { panic!("{claimed}") };
+    Element::Goto(*fields, BY_LBD.to_owned())
 }
 
 fn tun(name: &str) -> Iface {
@@ -266,14 +272,14 @@ fn fragments_are_steered_one_by_one_or_put_together_by_the_kernel() {
         }
         assert_eq!([counted_by("fragments"), counted_by("fragments_unanswered")], [4, 0]);
         assert_eq!([seen("steered"), seen("whole")], [4, 0]);
-        assert_eq!([counted_by("syn"), counted_by("queued_udp"), counted_by("unsteered")], [0, 0, 0]);
+        assert_eq!([counted_by("queued_syn"), counted_by("queued_udp"), counted_by("unsteered")], [0, 0, 0]);
         drop(queue);
         for fragment in &all {
             assert_eq!(client.send(fragment).unwrap(), fragment.len());
         }
         assert_eq!([counted_by("fragments"), counted_by("fragments_unanswered")], [8, 4]);
         // Nobody answers for whole packets either.
-        assert_eq!([counted_by("syn"), counted_by("queued_udp"), counted_by("unsteered")], [1, 1, 2]);
+        assert_eq!([counted_by("queued_syn"), counted_by("queued_udp"), counted_by("unsteered")], [1, 1, 2]);
         // The next lbd takes over, though nothing of the ruleset has changed.
         let mut queue = FragmentQueue::open(QueueNum(20199), MarkMask::DEFAULT).unwrap();
         for fragment in &all {
@@ -310,11 +316,11 @@ fn extension_headers_are_copied_whole_however_long_they_are() {
         let parsed = Packet::parse(message.bytes()).unwrap();
         assert!(matches!(parsed.l4, L4::Tcp { syn: true, .. }), "{parsed:?}");
         queue.answer(message, Verdict::Steer(Mark(3))).unwrap();
-        assert_eq!([counted_by("syn"), counted_by("fragments"), seen("whole")], [1, 0, 1]);
+        assert_eq!([counted_by("queued_syn"), counted_by("fragments"), seen("whole")], [1, 0, 1]);
         // One without goes to the queue of new flows, where nobody listens here. The first flow's mark is pending.
         let other = steering::tcp("2001:db8::80", 4001, 2);
         assert_eq!(client.send(&other).unwrap(), other.len());
-        assert_eq!([counted_by("syn"), counted_by("unsteered")], [2, 1]);
+        assert_eq!([counted_by("queued_syn"), counted_by("unsteered")], [2, 1]);
     });
 }
 
@@ -431,7 +437,7 @@ fn probes_are_queued_at_a_rate_and_go_no_further() {
         let [queued, unanswered, limited] = counts();
         assert_eq!((queued + limited, unanswered, whole()), (18 + 240, queued - 6, 0));
         assert!(queued >= 100 && limited >= 100, "{queued} {limited}");
-        assert_eq!([counted_by("syn"), counted_by("queued_udp"), counted_by("unclaimed")], [0; 3]);
+        assert_eq!([counted_by("queued_syn"), counted_by("queued_udp"), counted_by("unclaimed")], [0; 3]);
         // What is not quite a probe is a packet like any other; so is one to somebody else.
         let [four, .., six] = &probes()[..] else { unreachable!("six probes") };
         let mut longer = four.bytes();
@@ -448,7 +454,7 @@ fn probes_are_queued_at_a_rate_and_go_no_further() {
         for packet in [longer, damaged, elsewhere] {
             client.send(&packet).unwrap();
         }
-        assert_eq!([counted_by("syn"), counted_by("queued_other"), whole()], [1, 1, 1]);
+        assert_eq!([counted_by("queued_syn"), counted_by("queued_other"), whole()], [1, 1, 1]);
         assert_eq!(counts(), [queued, unanswered, limited]);
     });
 }
@@ -481,7 +487,7 @@ fn what_only_ends_like_a_probe_is_a_packet_like_any_other() {
                     client.send(&segment(probe, offset_and_flags)).unwrap();
                 }
             }
-            let steered = ["queued_midstream", "syn", "unsteered"].map(counted_by);
+            let steered = ["queued_midstream", "queued_syn", "unsteered"].map(counted_by);
             assert_eq!(steered, [4, 2, 6].map(|packets| times * packets), "{steering:?}");
             for packet in
                 [udp4, udp6].into_iter().flat_map(|udp| [0, 4].map(|at| fragment_at(udp.bytes(), at)))

@@ -164,7 +164,7 @@ fn with_every_packet_all_are_queued_and_none_is_tracked() {
         }
         assert_eq!(left(), [9, 9, 0]);
         assert_eq!(conntrack_entries(), 0);
-        let counted = ["syn", "syn_again", "queued_midstream", "queued_udp", "queued_other"];
+        let counted = ["queued_syn", "syn_again", "queued_midstream", "queued_udp", "queued_other"];
         assert_eq!(counted.map(counted_by), [2, 0, 4, 4, 8]);
         assert_eq!(["handshake", "restored", "unsteered"].map(counted_by), [0, 0, 0]);
         // Nobody answers: nothing goes on, whatever mark it came with.
