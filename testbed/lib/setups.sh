@@ -40,6 +40,22 @@ connect_all() {
     done
 }
 
+# agreed LB KIND REPORT ADDRESS: each flow in the report is on the server that the table names. Servers are added to servers.txt.
+agreed() {
+    local lb=$1 kind=$2 report=$3 address=$4 vip=${4%:*}
+    vip=${vip#[} vip=${vip%]}
+    if [[ $kind == tcp ]]; then
+        field "$report" '.connections[] | "\(.source) \(.server)"' | sed -E 's/^\[?([^]]*)\]?:([0-9]+) /\1 \2 /'
+    else
+        field "$report" '.served[] | "\(.source) \(.port) \(.server)"'
+    fi | sort > "$report.served"
+    awk -v kind="$kind" -v vip="$vip" -v port="$PORT" '{ print kind, $1, $2, vip, port }' "$report.served" > "$report.flows"
+    lbctl_in "$lb" which --batch "$report.flows" | gojq --raw-output .backend |
+        paste -d ' ' <(cut -d ' ' -f 1,2 "$report.served") - > "$report.which"
+    expect_same "$(wc -l < "$report.served") flows of $kind to $address, each on the server that lbctl which names" "$report.which" "$report.served"
+    cut -d ' ' -f 3 "$report.served" >> servers.txt
+}
+
 # forge_syns N: N bare SYNs to "web" over IPv4, up to 10000, from as many addresses and ports of nobody, in the background:
 # it sets BACKGROUND. The client answers no SYN-ACK for those, as a forged source would not: it would send a reset. The
 # servers do not repeat theirs, so that this is over when it is over.

@@ -33,21 +33,6 @@ expect_eq "packets that the kernel decided about, with lbd" "$(ruleset_counter l
 
 step "lbd is dead"
 balancer_kill lb201
-# agreed KIND REPORT ADDRESS: each flow in the report is on the server that the table names.
-agreed() {
-    local kind=$1 report=$2 vip=${3%:*}
-    vip=${vip#[} vip=${vip%]}
-    if [[ $kind == tcp ]]; then
-        field "$report" '.connections[] | "\(.source) \(.server)"' | sed -E 's/^\[?([^]]*)\]?:([0-9]+) /\1 \2 /'
-    else
-        field "$report" '.served[] | "\(.source) \(.port) \(.server)"'
-    fi | sort > "$report.served"
-    awk -v kind="$kind" -v vip="$vip" -v port="$PORT" '{ print kind, $1, $2, vip, port }' "$report.served" > "$report.flows"
-    lbctl_in lb201 which --batch "$report.flows" | gojq --raw-output .backend |
-        paste -d ' ' <(cut -d ' ' -f 1,2 "$report.served") - > "$report.which"
-    expect_same "$(wc -l < "$report.served") flows of $kind to $3, each on the server that lbctl which names" "$report.which" "$report.served"
-    cut -d ' ' -f 3 "$report.served" >> servers.txt
-}
 syns=$(witness lb201 syn) again=$(witness lb201 syn_again)
 n=0
 for address in "${addresses[@]}"; do
@@ -60,7 +45,7 @@ for address in "${addresses[@]}"; do
     # Of five datagrams of each flow about half are in fragments, the first perhaps among them.
     traffic_to fragments "$address" --flows 20 --datagrams 100 --concurrency 20 --fragments 2-4 --whole 50 --timeout-ms 20000
     expect_eq "datagrams to $address, whole and in fragments, that were answered" "$(field "$REPLY" .messages)" 100
-    agreed udp "$REPLY" "$address"
+    agreed lb201 udp "$REPLY" "$address"
 done
 for vip in "$VIP4" "$NEAR4" "$ANY4" "$VIP6" "$NEAR6" "$ANY6"; do
     in_ns client busybox ping -c 3 -W 10 "$vip" > "ping-$vip.txt" 2>&1 || true
@@ -78,7 +63,7 @@ n=0
 for address in "${addresses[@]}"; do
     n=$((n + 1))
     hold_end "tcp$n"
-    agreed tcp "tcp$n.json" "$address"
+    agreed lb201 tcp "tcp$n.json" "$address"
 done
 expect_eq "servers of these flows" "$(sort -u servers.txt | tr '\n' ' ')" "s1 s3 s4 "
 decided=$(ruleset_counter lb201 by_kernel)
@@ -135,7 +120,7 @@ once 0
 decided=$(ruleset_counter lb201 by_kernel) unsteered=$(ruleset_counter lb201 unsteered)
 hold_start once "$VIP4:$PORT" 40 --interval-ms 3000
 hold_end once
-agreed tcp once.json "$VIP4:$PORT"
+agreed lb201 tcp once.json "$VIP4:$PORT"
 expect_eq "servers of these" "$(cut -d ' ' -f 3 once.json.served | sort -u | tr '\n' ' ')" "s3 s4 "
 expect_ge "packets that the kernel decided about" "$(($(ruleset_counter lb201 by_kernel) - decided))" 40
 expect_eq "packets that nobody decided about" "$(($(ruleset_counter lb201 unsteered) - unsteered))" 0
