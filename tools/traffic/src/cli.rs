@@ -5,6 +5,7 @@ mod forge;
 mod fragments;
 mod hold;
 mod picture;
+mod pour;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -17,7 +18,8 @@ pub(crate) use self::common::{Client, Messages, Output, Remote};
 pub(crate) use self::forge::{ForgeArgs, Forged};
 pub(crate) use self::fragments::{FragmentsArgs, Incomplete};
 pub(crate) use self::hold::HoldArgs;
-pub(crate) use self::picture::{AnalyzeArgs, GraphArgs};
+pub(crate) use self::picture::{AnalyzeArgs, BarsArgs, GraphArgs};
+pub(crate) use self::pour::{PourArgs, Poured};
 use crate::cidr::Cidr;
 use crate::frame::TRANSFER_BYTES_MAX;
 use crate::link::Closing;
@@ -65,12 +67,18 @@ pub(crate) enum Command {
     /// Send packets as a stranger would: segments, datagrams and ICMP errors with any source; needs root
     #[command(after_help = forge::EXAMPLES)]
     Forge(ForgeArgs),
+    /// Send packets of very many flows, or of one, as fast as the kernel takes them; needs root
+    #[command(after_help = pour::EXAMPLES)]
+    Pour(PourArgs),
     /// Say what reports tell: losses between the events of a run, and by server
     #[command(after_help = picture::ANALYZE_EXAMPLES)]
     Analyze(AnalyzeArgs),
     /// Draw the report of `hold` as a picture: open, lost and new connections over time, and the events
     #[command(after_help = picture::GRAPH_EXAMPLES)]
     Graph(GraphArgs),
+    /// Draw measurements side by side as a picture: a bar for each of who was measured
+    #[command(after_help = picture::BARS_EXAMPLES)]
+    Bars(BarsArgs),
 }
 
 #[derive(Debug, Args)]

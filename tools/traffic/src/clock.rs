@@ -9,6 +9,12 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// Waits less than a millisecond too, which the runtime's timer cannot; all else waits meanwhile.
+#[allow(clippy::disallowed_methods, reason = "a rate is a matter of time, and of no condition")]
+pub(crate) fn sleep_all(duration: std::time::Duration) {
+    std::thread::sleep(duration);
+}
+
 /// The time of day, in milliseconds since 1970: only to compare a report with what else was written down.
 #[allow(clippy::disallowed_methods, reason = "the one place of this tool that reads the clock")]
 pub(crate) fn unix_ms() -> u64 {

@@ -4,12 +4,14 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
+use crate::cidr::Cidr;
 use crate::cli::{ForgeArgs, Forged};
 use crate::clock;
 use crate::draw::Draws;
@@ -81,10 +83,7 @@ fn copies(file: &Path, to: IpAddr) -> anyhow::Result<Vec<Vec<u8>>> {
 fn packet(args: &ForgeArgs, number: u64) -> anyhow::Result<Vec<u8>> {
     let Some(cidr) = args.source_cidr else { bail!("--source-cidr says where they come from") };
     let to = args.address;
-    let ports = u64::from(u16::MAX - PORT_FIRST) + 1;
-    let any_port = PORT_FIRST + u16::try_from(number % ports)?;
-    let from =
-        SocketAddr::new(cidr.nth(number), args.source_port.map_or(any_port, std::num::NonZeroU16::get));
+    let from = source(cidr, number, args.source_port);
     let mut draws = Draws::new(args.seed, number);
     let mut any = || u32::try_from(draws.between(1, u32::MAX as usize)).unwrap_or(1);
     let id = any();
@@ -98,12 +97,23 @@ fn packet(args: &ForgeArgs, number: u64) -> anyhow::Result<Vec<u8>> {
         Forged::Ack => segment(ACK),
         Forged::Rst => segment(RST),
         Forged::Fin => segment(FIN | ACK),
-        Forged::Datagram => Whole::new(from, to, id, Carrier::Udp, Extensions::None, &MESSAGE)
-            .packet(Piece { offset: 0, length: TRANSPORT_HEADER_BYTES + MESSAGE.len() }),
+        Forged::Datagram => datagram(from, to, id),
         Forged::Unreachable => about(IcmpError::HostUnreachable)?,
         Forged::TooBig => about(IcmpError::TooBig(args.mtu))?,
         Forged::Copy => bail!("--file says what to copy"),
     })
+}
+
+/// Who sends the packet, or the flow, of this number.
+pub(crate) fn source(cidr: Cidr, number: u64, port: Option<NonZeroU16>) -> SocketAddr {
+    let ports = u64::from(u16::MAX - PORT_FIRST) + 1;
+    let any = u16::try_from(number % ports).map_or(u16::MAX, |port| PORT_FIRST + port);
+    SocketAddr::new(cidr.nth(number), port.map_or(any, NonZeroU16::get))
+}
+
+pub(crate) fn datagram(from: SocketAddr, to: SocketAddr, id: u32) -> Vec<u8> {
+    Whole::new(from, to, id, Carrier::Udp, Extensions::None, &MESSAGE)
+        .packet(Piece { offset: 0, length: TRANSPORT_HEADER_BYTES + MESSAGE.len() })
 }
 
 fn ipv4(address: IpAddr) -> anyhow::Result<Ipv4Addr> {

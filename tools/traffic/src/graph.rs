@@ -1,5 +1,7 @@
-//! `traffic graph`: runs as a picture, a panel for each, all to the same scales (panel.rs).
+//! `traffic graph`: runs as a picture, a panel for each, all to the same scales (panel.rs). `traffic bars`: measurements
+//! side by side (bars.rs).
 
+pub(crate) mod bars;
 mod panel;
 
 use std::fs;

@@ -5,7 +5,8 @@
 //! opened (`failed`), what broke (`lost`) and what changed its server (`moved`). The files, in the order of use:
 //!
 //! - `cli` the command line; `run` the frame around each client: limits, progress, signals, report, exit status
-//! - `connect` `hold` `udp` `transfer` `fragments` (and `flood`) the clients; `forge` packets that no client sends; `server` `answering` their peer
+//! - `connect` `hold` `udp` `transfer` `fragments` (and `flood`) the clients; `forge` packets that no client sends, `pour` very many;
+//!   `server` `answering` their peer
 //! - `link` a client's connection, `line` that or a flow; `pace` rates and concurrency; `socket` socket options; `raw`
 //!   packets as they are; `follow` the event file
 //! - `frame` `datagram` `stream` `cidr` `name` pure: bytes to facts and back; `packet` `plan` `draw` for fragments, `segment` for `forge`
@@ -41,6 +42,7 @@ mod output;
 mod pace;
 mod packet;
 mod plan;
+mod pour;
 mod raw;
 mod report;
 mod reported;
@@ -100,8 +102,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Fragments(args) => fragments::run(args).await,
             Command::Transfer(args) => transfer::run(args).await,
             Command::Forge(args) => forge::run(args).await,
+            Command::Pour(args) => pour::run(&args),
             Command::Analyze(args) => analyze::run(&args),
             Command::Graph(args) => graph::run(&args),
+            Command::Bars(args) => graph::bars::run(&args),
         }
     })
 }

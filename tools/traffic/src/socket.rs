@@ -66,11 +66,17 @@ pub(crate) fn udp_client(to: SocketAddr, source: Option<Source>) -> io::Result<U
 }
 
 /// A raw socket whose packets bring their headers, to the family of `to`.
-pub(crate) fn raw_sender(to: IpAddr) -> io::Result<tokio::net::UdpSocket> {
+pub(crate) fn raw(to: IpAddr) -> io::Result<Socket> {
     // With this protocol the kernel takes the header as it is, IPv6's too.
     let socket = Socket::new(domain(to), Type::RAW, Some(Protocol::from(IPPROTO_RAW)))?;
-    socket.set_nonblocking(true)?;
     socket.set_send_buffer_size(UDP_BUFFER_BYTES)?;
+    Ok(socket)
+}
+
+/// The same for the runtime.
+pub(crate) fn raw_sender(to: IpAddr) -> io::Result<tokio::net::UdpSocket> {
+    let socket = raw(to)?;
+    socket.set_nonblocking(true)?;
     tokio::net::UdpSocket::from_std(socket.into())
 }
 

@@ -1,4 +1,4 @@
-//! The options of what reads reports: `traffic analyze` and `traffic graph`.
+//! The options of what reads reports: `traffic analyze`, `traffic graph` and `traffic bars`.
 
 use std::path::PathBuf;
 
@@ -30,6 +30,15 @@ pub(crate) struct GraphArgs {
     pub(crate) names: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct BarsArgs {
+    /// Measurements, as `tools/bench/compare --json` prints them
+    pub(crate) file: PathBuf,
+    /// The picture, as SVG
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
 pub(super) const ANALYZE_EXAMPLES: &str = "\
 Examples:
   traffic analyze scale.json
@@ -45,3 +54,9 @@ Examples:
   traffic graph a.json b.json --name synrail --name ecmp -o both.svg
 
 Exit status: 0; 2 the report cannot be read, or has no samples.";
+
+pub(super) const BARS_EXAMPLES: &str = "\
+Example:
+  traffic bars compare.json --out compare.svg
+
+Exit status: 0; 2 the file cannot be read, or has no rows.";
