@@ -16,14 +16,14 @@ use synrail::{
     balance::Verdict,
     ids::{Mark, MarkMask, QueueNum},
     io::{Message as _, Queue as _, QueueError},
-    sys::nfqueue::{Capacity, NfQueue},
+    sys::nfqueue::FragmentQueue,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, queue, marks] = &arguments[..] else { return Err("usage: one_verdict QUEUE MARKS".into()) };
     let marks: u32 = marks.parse()?;
-    let mut queue = NfQueue::open(QueueNum(queue.parse()?), Capacity::FLOWS, MarkMask::new(0xffff)?)?;
+    let mut queue = FragmentQueue::open(QueueNum(queue.parse()?), MarkMask::new(0xffff)?)?;
     println!("ready");
     std::io::stdout().flush()?;
     loop {
