@@ -18,7 +18,7 @@
 //! 22288  nop                                     END
 //! 22289  iif sr-in4 fwmark 0/mask  blackhole    what came in by an entrance (routing/inbound.rs)
 //! ```
-//! Forks with one empty half are left out. Targets whose numbers differ in the lowest [`TOGETHER_BITS`] bits
+//! Forks with one empty half are left out. Targets whose numbers differ in the lowest `TOGETHER_BITS` bits
 //! alone are walked in turn: that takes no more comparisons on average than two forks and an exit for each
 //! would, and half the rules. A leaf compares the whole mark, so whatever the forks do, a packet never
 //! reaches another target's table. A mark of a target takes at most [`COMPARISONS_MAX`] comparisons, and so
