@@ -11,6 +11,10 @@
 web_up gre
 before=$(conntrack_room)
 finally "echo $before > $CONNTRACK_MAX_FILE"
+# One emulated processor may not keep up with a flood: what waits for it on the links must not be dropped there.
+BACKLOG_FILE=/proc/sys/net/core/netdev_max_backlog
+finally "echo $(< $BACKLOG_FILE) > $BACKLOG_FILE"
+echo 10000 > $BACKLOG_FILE
 ip -netns router route add blackhole 60.0.0.0/8 # where answers to forged sources go
 ip -netns router -6 route add blackhole 3000::/16
 forged() { # NAME KIND PACKETS RATE SOURCES: each packet twice, since two of a flow may be worth more than one
@@ -25,7 +29,7 @@ echo 8192 > "$CONNTRACK_MAX_FILE"
 hold_start a "$VIP4:$PORT" 50
 hold_start b "[$VIP6]:$PORT" 50
 wait_until 30 "the connections are protected" protected 100
-forged acks ack 30000 3000 60.16.0.0/12
+forged acks ack 30000 1500 60.16.0.0/12
 wait_until 60 "the flood is over" process_gone "$FLOOD"
 change lb201 deactivate --service web s1
 forged datagrams datagram 10000 1000 60.32.0.0/12
