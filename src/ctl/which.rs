@@ -64,13 +64,13 @@ pub(super) fn which(
     let words: Vec<&str> = args.flow.iter().map(String::as_str).collect();
     let question = Question::parse(&words).map_err(CtlError::Usage)?;
     // One table is enough.
-    let (state, forwarding, held) = open(env, name, |state| {
+    let by = By::read(env, name, |state| {
         let scopes: Vec<Scope<'_>> = state.services.iter().map(Service::scope).collect();
         let service = Classifier::new(&scopes).ok().and_then(|of| of.service_of(&question.packet));
         service.into_iter().collect()
     })?;
-    let mut answer = whole_answer(&state, &forwarding, &held, &question, args.fragment);
-    answer.host = kept(&(env.look)(&state), &question);
+    let mut answer = by.whole_answer(&question, args.fragment);
+    answer.host = kept(&(env.look)(&by.state), &question);
     let status = if answer.steered { Status::Done } else { Status::No };
     if json {
         env.json(&answer)?;
@@ -90,11 +90,11 @@ pub(super) fn batch(
     file: &Path,
     fragment: bool,
 ) -> Result<Status, CtlError> {
-    let (state, forwarding, held) = open(env, name, |state| (0..state.services.len()).collect())?;
-    let snapshot = (env.look)(&state);
+    let by = By::read(env, name, |state| (0..state.services.len()).collect())?;
+    let snapshot = (env.look)(&by.state);
     let Env { input, out, .. } = env;
     question::each(*input, file, |question| {
-        let mut answer = whole_answer(&state, &forwarding, &held, &question, fragment);
+        let mut answer = by.whole_answer(&question, fragment);
         answer.host = kept(&snapshot, &question);
         serde_json::to_writer(&mut **out, &answer).map_err(io::Error::from)?;
         Ok(out.write_all(b"\n")?)
@@ -102,18 +102,118 @@ pub(super) fn batch(
     Ok(Status::Done)
 }
 
-/// What questions are answered by: the state, with the tables of these services, and the flows that do not go
-/// by it.
-fn open(
-    env: &Env<'_>,
-    name: &RegionName,
-    services: impl Fn(&State) -> Vec<usize>,
-) -> Result<(State, Forwarding, OffTable), CtlError> {
-    let mut region = Region::open(name)?;
-    let (generation, state) = region.state_with_tables(services)?;
-    let forwarding = Forwarding::new(&state, generation)?;
-    let held = flows::known(env, &state, &PinsView::read(&mut region)?);
-    Ok((state, forwarding, held))
+/// What questions are answered by.
+struct By {
+    state: State,
+    forwarding: Forwarding,
+    /// Flows that do not go by the tables.
+    held: OffTable,
+    /// Of each service.
+    deciders: Vec<Decider>,
+}
+
+impl By {
+    /// The state with the tables of these services, and all else.
+    fn read(
+        env: &Env<'_>,
+        name: &RegionName,
+        services: impl Fn(&State) -> Vec<usize>,
+    ) -> Result<Self, CtlError> {
+        let mut region = Region::open(name)?;
+        let (generation, state) = region.state_with_tables(services)?;
+        let forwarding = Forwarding::new(&state, generation)?;
+        let held = flows::known(env, &state, &PinsView::read(&mut region)?);
+        let deciders = kernel_tables::deciders(&state);
+        Ok(Self { state, forwarding, held, deciders })
+    }
+
+    /// The answer, and that about fragments where it is asked for.
+    fn whole_answer(&self, question: &Question, fragment: bool) -> Answer<'_> {
+        let Self { state, forwarding, held, .. } = self;
+        let mut answer = self.answer(question);
+        if let Some((flow, held)) = Flow::of(&question.packet).and_then(|flow| Some((flow, held.get(&flow)?)))
+        {
+            let view = FlowView::new(state, forwarding, flow, held);
+            answer.reason.push(view.reason());
+            answer.off_table = Some(view);
+        }
+        if fragment {
+            let owner = OwnerView::new(state, forwarding.tier(), &question.packet);
+            answer.reason.extend(owner.reason(state));
+            answer.owner = Some(owner);
+        }
+        answer
+    }
+
+    fn answer(&self, question: &Question) -> Answer<'_> {
+        let Self { state, forwarding, deciders, .. } = self;
+        match forwarding.decide(&question.packet) {
+            Decision::Steered { service, hash, index, rank, target, mark } => {
+                let (service, decider) = (&state.services[service], deciders[service]);
+                let view = TargetView::new(state, target);
+                let backend = service.active().nth(rank.into()).map_or("", |backend| backend.name.as_str());
+                let actives = service.active().count();
+                let reason = vec![
+                    matched(state, service, question),
+                    question.hashed(service.hash, state.balancer.hash_seed, hash),
+                    question::looked_up(hash, service.table_size.get(), index, backend, rank, actives),
+                    format!("mark {mark} is target {}: {}", target.number(), view.route()),
+                    match forwarding.steering() {
+                        Steering::SynOnly => "this is about a new flow: an established one stays with the backend that it has, as long as that is one of its service's",
+                        Steering::EveryPacket => "this is about each packet of the flow: with steering \"every-packet\" nothing is pinned",
+                    }
+                    .to_owned(),
+                ];
+                Answer {
+                    steered: true,
+                    service: Some(service.name.as_str()),
+                    hash: Some(hash),
+                    index: Some(index),
+                    table_size: Some(service.table_size.get()),
+                    rank: Some(rank),
+                    backend: Some(backend),
+                    mark: Some(mark.0),
+                    number: Some(target.number()),
+                    path: Some(view.path()),
+                    decider: Some(decider),
+                    device: view.device,
+                    off_table: None,
+                    owner: None,
+                    reason,
+                    host: None,
+                }
+            }
+            Decision::NoBackend { service } => {
+                let service = &state.services[service];
+                let all = service.backends.len();
+                let empty = format!(
+                    "none of its backends is active (of {all}); `lbctl activate --service {} BACKEND` changes that",
+                    service.name
+                );
+                Answer {
+                    service: Some(service.name.as_str()),
+                    table_size: Some(service.table_size.get()),
+                    reason: vec![matched(state, service, question), empty],
+                    ..Answer::default()
+                }
+            }
+            Decision::NoService | Decision::Fragment { .. } => {
+                let mut reason = vec![question.unclaimed()];
+                let here = |service: &&Service| service.vips.iter().any(|vip| vip.contains(&question.dst));
+                let neighbours = state.services.iter().filter(here);
+                reason.extend(neighbours.map(|service| {
+                    format!("service {} there claims {}", service.name, claim(&service.scope()))
+                }));
+                if reason.len() == 1 {
+                    reason.push(format!(
+                        "{} is no service's address; `lbctl services` lists them",
+                        question.dst
+                    ));
+                }
+                Answer { reason, ..Answer::default() }
+            }
+        }
+    }
 }
 
 fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
@@ -157,104 +257,6 @@ fn kept(snapshot: &Snapshot, question: &Question) -> Option<String> {
             question.dst
         )
     })
-}
-
-/// The answer, and that about fragments where it is asked for.
-fn whole_answer<'a>(
-    state: &'a State,
-    forwarding: &Forwarding,
-    held: &OffTable,
-    question: &Question,
-    fragment: bool,
-) -> Answer<'a> {
-    let mut answer = answer(state, forwarding, question);
-    if let Some((flow, held)) = Flow::of(&question.packet).and_then(|flow| Some((flow, held.get(&flow)?))) {
-        let view = FlowView::new(state, forwarding, flow, held);
-        answer.reason.push(view.reason());
-        answer.off_table = Some(view);
-    }
-    if fragment {
-        let owner = OwnerView::new(state, forwarding.tier(), &question.packet);
-        answer.reason.extend(owner.reason(state));
-        answer.owner = Some(owner);
-    }
-    answer
-}
-
-fn answer<'a>(state: &'a State, forwarding: &Forwarding, question: &Question) -> Answer<'a> {
-    match forwarding.decide(&question.packet) {
-        Decision::Steered { service, hash, index, rank, target, mark } => {
-            let service = &state.services[service];
-            let decider = match service.decider {
-                Decider::Kernel
-                    if kernel_tables::left_to_lbd(state).all(|left| left.name != service.name) =>
-                {
-                    Decider::Kernel
-                }
-                Decider::Kernel | Decider::Lbd => Decider::Lbd,
-            };
-            let view = TargetView::new(state, target);
-            let backend = service.active().nth(rank.into()).map_or("", |backend| backend.name.as_str());
-            let actives = service.active().count();
-            let reason = vec![
-                matched(state, service, question),
-                question.hashed(service.hash, state.balancer.hash_seed, hash),
-                question::looked_up(hash, service.table_size.get(), index, backend, rank, actives),
-                format!("mark {mark} is target {}: {}", target.number(), view.route()),
-                match forwarding.steering() {
-                    Steering::SynOnly => "this is about a new flow: an established one stays with the backend that it has, as long as that is one of its service's",
-                    Steering::EveryPacket => "this is about each packet of the flow: with steering \"every-packet\" nothing is pinned",
-                }
-                .to_owned(),
-            ];
-            Answer {
-                steered: true,
-                service: Some(service.name.as_str()),
-                hash: Some(hash),
-                index: Some(index),
-                table_size: Some(service.table_size.get()),
-                rank: Some(rank),
-                backend: Some(backend),
-                mark: Some(mark.0),
-                number: Some(target.number()),
-                path: Some(view.path()),
-                decider: Some(decider),
-                device: view.device,
-                off_table: None,
-                owner: None,
-                reason,
-                host: None,
-            }
-        }
-        Decision::NoBackend { service } => {
-            let service = &state.services[service];
-            let all = service.backends.len();
-            let empty = format!(
-                "none of its backends is active (of {all}); `lbctl activate --service {} BACKEND` changes that",
-                service.name
-            );
-            Answer {
-                service: Some(service.name.as_str()),
-                table_size: Some(service.table_size.get()),
-                reason: vec![matched(state, service, question), empty],
-                ..Answer::default()
-            }
-        }
-        Decision::NoService | Decision::Fragment { .. } => {
-            let mut reason = vec![question.unclaimed()];
-            let here = |service: &&Service| service.vips.iter().any(|vip| vip.contains(&question.dst));
-            let neighbours = state.services.iter().filter(here);
-            reason.extend(
-                neighbours.map(|service| {
-                    format!("service {} there claims {}", service.name, claim(&service.scope()))
-                }),
-            );
-            if reason.len() == 1 {
-                reason.push(format!("{} is no service's address; `lbctl services` lists them", question.dst));
-            }
-            Answer { reason, ..Answer::default() }
-        }
-    }
 }
 
 /// Why the packet belongs to the service, and whom it was taken from.

@@ -97,12 +97,17 @@ pub fn covered(state: &State) -> Vec<bool> {
     covered
 }
 
+/// Who decides about new flows of each service: lbd also where the kernel should and has no copy.
+#[must_use]
+pub fn deciders(state: &State) -> Vec<Decider> {
+    let decider = |(service, covered): (&Service, bool)| if covered { service.decider } else { Decider::Lbd };
+    state.services.iter().zip(covered(state)).map(decider).collect()
+}
+
 /// The services that the kernel shall decide for and cannot, without a copy; lbd does.
 pub fn left_to_lbd(state: &State) -> impl Iterator<Item = &Service> {
-    let services = state.services.iter().zip(covered(state));
-    services
-        .filter(|(service, covered)| service.decider == Decider::Kernel && !covered)
-        .map(|(service, _)| service)
+    let services = state.services.iter().zip(deciders(state));
+    services.filter(|(service, decider)| service.decider != *decider).map(|(service, _)| service)
 }
 
 /// The copies for this state, in the order of the services.
