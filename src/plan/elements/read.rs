@@ -158,12 +158,16 @@ fn fields_of(set: SetName) -> Option<(usize, usize)> {
         SetName::Targets | SetName::KeptTargets => None,
         SetName::Local4 | SetName::Remotes4 | SetName::GreIn4 => Some((4, 0)),
         SetName::Local6 | SetName::Remotes6 | SetName::GreIn6 => Some((16, 0)),
-        SetName::Vip4 => Some((4, 1)),
-        SetName::Vip6 => Some((16, 1)),
-        SetName::ClaimedAddress4 | SetName::ClaimedEcho4 => Some((4, 1)),
-        SetName::ClaimedAddress6 | SetName::ClaimedEcho6 => Some((16, 1)),
-        SetName::KernelAddress4 | SetName::KernelEcho4 => Some((4, 1)),
-        SetName::KernelAddress6 | SetName::KernelEcho6 => Some((16, 1)),
+        SetName::Vip4
+        | SetName::ClaimedAddress4
+        | SetName::ClaimedEcho4
+        | SetName::KernelAddress4
+        | SetName::KernelEcho4 => Some((4, 1)),
+        SetName::Vip6
+        | SetName::ClaimedAddress6
+        | SetName::ClaimedEcho6
+        | SetName::KernelAddress6
+        | SetName::KernelEcho6 => Some((16, 1)),
         SetName::ClaimedProtocol4 | SetName::KernelProtocol4 => Some((4, 2)),
         SetName::ClaimedProtocol6 | SetName::KernelProtocol6 => Some((16, 2)),
         SetName::ClaimedPort4 | SetName::KernelPort4 => Some((4, 3)),
