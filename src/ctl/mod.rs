@@ -258,4 +258,4 @@ fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError>
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

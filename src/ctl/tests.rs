@@ -119,6 +119,15 @@ impl Drop for Lb {
     }
 }
 
+/// What `lbctl which --batch -` answers to these questions where this state is in force.
+pub(crate) fn which(state: &State, questions: &str) -> Vec<Value> {
+    let lb = Lb::new("which-batch");
+    Region::create(&lb.name, state).unwrap();
+    let ended = lb.with(questions, "which --batch -");
+    assert_eq!((ended.status, ended.err.as_str()), (Status::Done, ""));
+    ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 const FILE: &str = r#"
 [balancer]
 name = "lb201"

@@ -9,15 +9,13 @@ use std::{
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs `test` on a thread with a network namespace of its own, which ends with it.
-pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_namespace<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let thread = std::thread::spawn(|| {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        test();
+        test()
     });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Runs these commands in the namespace of the calling thread.

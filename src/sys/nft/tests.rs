@@ -1,6 +1,7 @@
 //! Against the kernel that runs, each in a network namespace of its own. Run as root:
 //! `cargo test sys::nft -- --ignored`.
 
+mod agreement;
 mod batches;
 mod counted;
 mod errors;
