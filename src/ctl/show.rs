@@ -193,7 +193,7 @@ fn copies(balancer: &Balancer, views: &[ServiceView]) -> String {
         views.iter().partition(|view| view.kernel_copy);
     let (entries, max) = (of.iter().map(|view| view.table_size).sum::<u32>(), balancer.kernel_entries);
     let of_most = format!("{entries} of at most {max} entries");
-    let decides = match of.iter().filter(|view| view.steering == Decider::Kernel).count() {
+    let decides = match of.iter().filter(|view| view.decider == Decider::Kernel).count() {
         0 => "decides where lbd does not".to_owned(),
         services => format!("decides for {}, and where lbd does not", count(services, "service")),
     };

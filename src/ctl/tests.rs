@@ -380,9 +380,9 @@ fn who_decides_is_said_by_show_and_which() {
         text.contains("\n  steering   the kernel decides\n") && text.contains("\n  steering   lbd decides\n")
     );
     let services = lb.json("services --json");
-    let steering: Vec<&Value> =
-        services.as_array().unwrap().iter().map(|service| &service["steering"]).collect();
-    assert_eq!(steering, ["kernel", "lbd"]);
+    let deciders: Vec<&Value> =
+        services.as_array().unwrap().iter().map(|service| &service["decider"]).collect();
+    assert_eq!(deciders, ["kernel", "lbd"]);
     let decider = || lb.json("which --json tcp 50.0.0.1 1000 10.0.0.0 80")["decider"].clone();
     assert_eq!(decider(), "kernel");
     assert!(lb.done("which tcp 50.0.0.1 1000 10.0.0.0 80").contains("\ndecider  kernel\n"));

@@ -233,7 +233,7 @@ pub(super) struct ServiceView {
     pub hash: &'static str,
     pub pmtu: &'static str,
     /// Who shall decide about new flows: "lbd" or "kernel".
-    pub steering: Decider,
+    pub decider: Decider,
     pub table_size: u32,
     /// Whether the kernel gets a copy of the table. Without one lbd decides, whatever `steering` says.
     pub kernel_copy: bool,
@@ -262,7 +262,7 @@ impl ServiceView {
             ports: ports.iter().map(ToString::to_string).collect(),
             hash: service.hash.name(),
             pmtu: service.pmtu.name(),
-            steering: service.decider,
+            decider: service.decider,
             table_size: service.table_size.get(),
             kernel_copy,
             active: service.active().map(|backend| backend.name.to_string()).collect(),
@@ -272,7 +272,7 @@ impl ServiceView {
 
     /// Who decides about new flows, and why if it is not whom the file names.
     pub(super) fn decided(&self) -> &'static str {
-        match (self.steering, self.kernel_copy) {
+        match (self.decider, self.kernel_copy) {
             (Decider::Lbd, _) => "lbd decides",
             (Decider::Kernel, true) => "the kernel decides",
             (Decider::Kernel, false) => "lbd decides, NOT the kernel, which has no table (kernel_entries)",

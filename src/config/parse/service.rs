@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use super::{Item, NAME, Origin, Reader, Table, backend, port_range, prefix};
 use crate::{
     config::{
-        Backend, Balancer, Decider, HashMode, Name, Pmtu, PortRange, Protocol, Protocols, Service, TableSize,
+        Backend, Balancer, Decider, HashMode, Name, Pmtu, PortRange, Protocol, Protocols, Service, Steering,
+        TableSize,
     },
     ids::TARGETS_MAX,
 };
@@ -16,6 +17,7 @@ const VIP: &str = "unicast addresses or prefixes, such as \"10.0.0.1\", \"10.0.0
 const PORTS: &str = "ports from 0 to 65535 or ranges of them, such as \"80\" or \"8000-8010\"";
 /// More virtual addresses of one service than this would be a prefix.
 const VIPS_MAX: usize = 256;
+const KERNEL_DECIDES: &str = "kernel";
 const KEYS: &[&str] = &[
     "name",
     "renamed_from",
@@ -42,8 +44,7 @@ pub(super) fn read(
     let ports = read_ports(reader, &mut table, &protocols);
     let hash = read_hash(reader, &mut table, &protocols);
     let pmtu = read_pmtu(reader, &mut table);
-    let steering = table.take("steering");
-    let decider = steering.and_then(|item| item.string(reader, "\"lbd\" or \"kernel\"", Decider::named));
+    let decider = read_decider(reader, &mut table, balancer);
     let size = table.take("table_size");
     let table_size = size.as_ref().map_or(Some(TableSize::DEFAULT), |item| read_table_size(reader, item));
     let items = table.take("backend").map(Item::list).unwrap_or_default();
@@ -70,7 +71,6 @@ pub(super) fn read(
     }
     backends.sort_by(|a, b| a.name.cmp(&b.name));
     let (name, table_size) = (name?, table_size?);
-    let decider = decider.unwrap_or(Decider::Lbd);
     let service =
         Service { name, renamed_from, vips, protocols, ports, hash, pmtu, decider, table_size, backends };
     Some((service, Origin { at, place }))
@@ -159,6 +159,18 @@ fn read_pmtu(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Pmtu {
     let item = table.take("pmtu");
     let read = |item: Item<'_>| item.string(reader, "\"icmp\" or \"fragment-outer\"", Pmtu::named);
     item.and_then(read).unwrap_or(Pmtu::Icmp)
+}
+
+/// What the balancer's own `steering` says, which is the default, or "kernel".
+fn read_decider(reader: &mut Reader<'_>, table: &mut Table<'_>, balancer: Option<&Balancer>) -> Decider {
+    let Some(item) = table.take("steering") else { return Decider::Lbd };
+    let own = balancer.map_or(Steering::SynOnly, |balancer| balancer.steering).name();
+    let allowed = format!("\"{own}\", as the balancer's, or \"{KERNEL_DECIDES}\"");
+    let decider = item.string(reader, &allowed, |text| match text {
+        KERNEL_DECIDES => Some(Decider::Kernel),
+        text => (text == own).then_some(Decider::Lbd),
+    });
+    decider.unwrap_or(Decider::Lbd)
 }
 
 fn read_table_size(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<TableSize> {

@@ -392,12 +392,22 @@ fn a_service_says_who_decides() {
     let with = |steering: &str| WHOLE.replace("hash = \"5-tuple\"", &format!("steering = \"{steering}\""));
     let decider = |text: &str| Config::parse("f", text).unwrap().services[0].decider;
     assert_eq!(
-        [WHOLE, &with("lbd"), &with("kernel")].map(decider),
+        [WHOLE, &with("syn-only"), &with("kernel")].map(decider),
         [Decider::Lbd, Decider::Lbd, Decider::Kernel]
     );
     assert_eq!(
-        one(&with("syn-only")),
-        "lb.toml:16: service \"web\": steering: found \"syn-only\"; allowed: \"lbd\" or \"kernel\""
+        one(&with("every-packet")),
+        "lb.toml:16: service \"web\": steering: found \"every-packet\"; allowed: \"syn-only\", as the balancer's, or \"kernel\""
+    );
+    let of_all =
+        |text: String| text.replace("queues = \"0-1\"", "queues = \"0-1\"\nsteering = \"every-packet\"");
+    assert_eq!(
+        [of_all(with("every-packet")), of_all(with("kernel"))].map(|text| decider(&text)),
+        [Decider::Lbd, Decider::Kernel]
+    );
+    assert!(
+        one(&of_all(with("syn-only")))
+            .ends_with("allowed: \"every-packet\", as the balancer's, or \"kernel\"")
     );
 }
 

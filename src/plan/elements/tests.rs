@@ -64,12 +64,12 @@ fn claims_lead_to_who_decides() {
     };
     let to = |chain: &str| vec![format!("10.0.0.5 . 6 : goto {chain}")];
     let ping_to = |chain: &str| vec![format!("10.0.0.5 : goto {chain}")];
-    let (host, pings, _) = decided(200, ["lbd", "lbd"]);
+    let (host, pings, _) = decided(200, ["syn-only", "syn-only"]);
     assert_eq!((host, pings), (to(BY_LBD), vec![]));
-    let (host, pings, chains) = decided(200, ["lbd", "kernel"]);
+    let (host, pings, chains) = decided(200, ["syn-only", "kernel"]);
     assert_eq!((host, pings), (to(&chains[1]), ping_to(&chains[1])));
     // The kernel decides about the rest of ICMP.
-    let (host, pings, _) = decided(200, ["kernel", "lbd"]);
+    let (host, pings, _) = decided(200, ["kernel", "syn-only"]);
     assert_eq!((host, pings), (to(BY_LBD), ping_to(BY_LBD)));
     let (host, pings, chains) = decided(200, ["kernel", "kernel"]);
     assert_eq!((host, pings), (to(&chains[1]), ping_to(&chains[1])));
@@ -81,7 +81,7 @@ fn claims_lead_to_who_decides() {
 #[test]
 fn pings_lead_to_their_own_services_table_or_nowhere() {
     let led = |kernel_entries| {
-        let (elements, chains) = nested(kernel_entries, ["lbd", "lbd"]);
+        let (elements, chains) = nested(kernel_entries, ["syn-only", "syn-only"]);
         (names(elements.of(SetName::KernelEcho4)), chains)
     };
     let (echoes, chains) = led(200);
