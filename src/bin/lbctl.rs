@@ -32,6 +32,7 @@ fn main() -> ExitCode {
             monotonic: clock::monotonic(),
             proc: PathBuf::from("/proc"),
             ruleset_counters,
+            given: || nft::given().unwrap_or_default(),
             off_table: nft::flow_maps::off_table,
             numbers_in_kernel: || daemon::numbers_in_kernel().unwrap_or_default(),
             look: probe::look,

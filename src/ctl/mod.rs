@@ -65,6 +65,8 @@ pub struct Env<'a> {
     pub proc: PathBuf,
     /// The ruleset's counters in packets, by name; `None` where they cannot be read.
     pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
+    /// How many packets the kernel's tables have steered, by mark; none where that cannot be read.
+    pub given: fn() -> BTreeMap<u32, u64>,
     /// What the off-table maps hold.
     pub off_table: fn() -> Result<OffTable, NftError>,
     /// The numbers that targets had, as the kernel still knows them; none where it cannot be asked.

@@ -118,14 +118,23 @@ struct Worker {
     counters: Values,
 }
 
-/// Packets that lbd steered to a target: one for a flow, as a rule.
+/// Packets that were steered to a target, but for those that follow a flow's first: one for a flow, as a rule.
 #[derive(Serialize)]
 struct Packets {
     /// Everything that it stands for, as service/backend or tier/balancer; none where it is no longer in use.
     names: Vec<String>,
     #[serde(flatten)]
     target: TargetView,
+    /// By lbd.
     packets: u64,
+    /// By the kernel's copies of services' tables.
+    by_kernel: u64,
+}
+
+impl Packets {
+    fn all(&self) -> u64 {
+        self.packets + self.by_kernel
+    }
 }
 
 /// Connection tracking of this network namespace.
@@ -163,7 +172,7 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
         generation: generation.0,
         counters,
         fragments,
-        backends: by_target(&state, &blocks),
+        backends: by_target(&state, &blocks, &(env.given)()),
         workers: blocks
             .into_iter()
             .map(|block| Worker {
@@ -221,20 +230,21 @@ fn sum<'a>(of: impl Iterator<Item = &'a [u64]>, len: usize) -> Vec<u64> {
 }
 
 /// Packets by target: all that are in use, and those that got some while they were.
-fn by_target(state: &State, blocks: &[Block]) -> Vec<Packets> {
-    let packets = sum(blocks.iter().map(|block| &block.targets[..]), crate::ids::TARGETS_MAX);
+fn by_target(state: &State, blocks: &[Block], given: &BTreeMap<u32, u64>) -> Vec<Packets> {
+    let mask = state.balancer.mark_mask;
+    let by_lbd = sum(blocks.iter().map(|block| &block.targets[..]), crate::ids::TARGETS_MAX);
     let names = names_by_target(state);
-    let used = |target: TargetId, packets: u64| packets > 0 || names.contains_key(&target);
-    let targets =
-        packets.iter().enumerate().filter_map(|(index, &packets)| Some((TargetId::new(index)?, packets)));
-    let mut all: Vec<Packets> = targets
-        .filter(|&(target, packets)| used(target, packets))
-        .map(|(target, packets)| Packets {
+    let targets = by_lbd.iter().enumerate().filter_map(|(index, &packets)| {
+        let target = TargetId::new(index)?;
+        Some(Packets {
             names: names.get(&target).cloned().unwrap_or_default(),
             target: TargetView::new(state, target),
             packets,
+            by_kernel: given.get(&mask.mark(target).0).copied().unwrap_or(0),
         })
-        .collect();
+    });
+    let mut all: Vec<Packets> =
+        targets.filter(|packets| packets.all() > 0 || !packets.names.is_empty()).collect();
     all.sort_by_cached_key(|packets| {
         (packets.names.is_empty(), packets.names.first().map(|name| natural(name)))
     });
@@ -264,15 +274,16 @@ fn counter_table(stats: &Stats) -> String {
 }
 
 fn packet_table(backends: &[Packets]) -> String {
-    let mut table = Table::new(&["BACKEND", "PATH", ">MARK", ">STEERED", ">SHARE", ""]);
-    let all = backends.iter().map(|backend| backend.packets).sum();
-    let largest = backends.iter().map(|backend| backend.packets).max().unwrap_or(0);
+    let mut table = Table::new(&["BACKEND", "PATH", ">MARK", ">BY LBD", ">BY KERNEL", ">SHARE", ""]);
+    let all = backends.iter().map(Packets::all).sum();
+    let largest = backends.iter().map(Packets::all).max().unwrap_or(0);
     for backend in backends {
         let names = if backend.names.is_empty() { "(removed)".to_owned() } else { backend.names.join(" ") };
         let path = if backend.names.is_empty() { String::new() } else { backend.target.path() };
-        let share = percent(backend.packets, all);
+        let share = percent(backend.all(), all);
+        let [by_lbd, by_kernel] = [backend.packets, backend.by_kernel].map(|packets| packets.to_string());
         let mark = format!("{:#x}", backend.target.mark);
-        table.row([names, path, mark, backend.packets.to_string(), share, bar(backend.packets, largest)]);
+        table.row([names, path, mark, by_lbd, by_kernel, share, bar(backend.all(), largest)]);
     }
     table.render("")
 }

@@ -26,6 +26,7 @@ struct Lb {
     name: RegionName,
     proc: tempfile::TempDir,
     look: fn(&State) -> Snapshot,
+    given: fn() -> BTreeMap<u32, u64>,
     off_table: fn() -> Result<OffTable, NftError>,
 }
 
@@ -45,6 +46,7 @@ impl Lb {
             name,
             proc: tempfile::tempdir().unwrap(),
             look: |_| Snapshot::default(),
+            given: BTreeMap::new,
             off_table: flows::off_table,
         }
     }
@@ -66,6 +68,7 @@ impl Lb {
             monotonic: Duration::from_secs(5000),
             proc: self.proc.path().to_owned(),
             ruleset_counters: || None,
+            given: self.given,
             off_table: self.off_table,
             numbers_in_kernel: BTreeMap::new,
             look: self.look,
@@ -483,6 +486,7 @@ fn a_reader_that_leaves_early_ends_it_quietly() {
         monotonic: Duration::ZERO,
         proc: PathBuf::new(),
         ruleset_counters: || None,
+        given: BTreeMap::new,
         off_table: flows::off_table,
         numbers_in_kernel: BTreeMap::new,
         look: |_| Snapshot::default(),

@@ -71,6 +71,7 @@ pub enum SetName {
     SteerWays,
     Full,
     Targets,
+    Given,
     KeptTargets,
     KernelPort4,
     KernelPort6,
@@ -117,7 +118,7 @@ impl Way {
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -140,6 +141,7 @@ impl SetName {
         Self::SteerWays,
         Self::Full,
         Self::Targets,
+        Self::Given,
         Self::KeptTargets,
         Self::KernelPort4,
         Self::KernelPort6,
@@ -190,6 +192,7 @@ impl SetName {
             Self::SteerWays => "steer_ways",
             Self::Full => "full",
             Self::Targets => "targets",
+            Self::Given => "given",
             Self::KeptTargets => "kept_targets",
             Self::KernelPort4 => "kernel_port4",
             Self::KernelPort6 => "kernel_port6",
@@ -346,7 +349,9 @@ impl Elements {
         }
         for (target, path) in state.targets_used() {
             let (mask, mark) = (balancer.mark_mask, balancer.mark_mask.mark(target).0);
-            elements.insert(SetName::Targets, Element::Mark(mark));
+            for set in [SetName::Targets, SetName::Given] {
+                elements.insert(set, Element::Mark(mark));
+            }
             let kept = Element::Kept(mark | mask.second() | mask.kept(), mark);
             elements.insert(SetName::KeptTargets, kept);
             match path {

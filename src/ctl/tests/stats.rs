@@ -9,7 +9,7 @@ use crate::{
 
 #[test]
 fn statistics_are_summed_over_workers() {
-    let lb = Lb::new("stats");
+    let mut lb = Lb::new("stats");
     lb.with(FILE, "apply -");
     assert!(lb.done("stats").starts_with("lbd  none follows this region\n"));
     let mut region = lb.daemon(1);
@@ -27,6 +27,8 @@ fn statistics_are_summed_over_workers() {
         "    1   42     3 2   256    10    20      300  1\n",
     )
     .unwrap();
+    // What the kernel has steered is beside it: to the first target, and to one that is in use by none.
+    lb.given = || BTreeMap::from([(1, 5), (11, 7)]);
     let stats = lb.json("stats --json");
     assert_eq!(stats["counters"]["steered_syn"], 2);
     assert_eq!(stats["workers"][1]["queue"], 1);
@@ -34,7 +36,9 @@ fn statistics_are_summed_over_workers() {
     assert_eq!(stats["queues"][0]["waiting"], 3);
     let backends = stats["backends"].as_array().unwrap();
     assert_eq!(backends[0]["names"], serde_json::json!(["web/s1", "all/s1"]));
-    assert_eq!(backends.last().unwrap()["packets"], 2);
+    let counts: Vec<_> =
+        backends.iter().map(|one| (one["packets"].clone(), one["by_kernel"].clone())).collect();
+    assert_eq!(counts, [(1, 5), (1, 0), (2, 0), (0, 7)].map(|(lbd, kernel)| (lbd.into(), kernel.into())));
     let text = lb.done("stats");
     for part in ["QUEUE 1", "steered_syn", "web/s1 all/s1", "(removed)", "SOCKET FULL"] {
         assert!(text.contains(part), "{part}: {text}");

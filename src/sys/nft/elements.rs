@@ -1,13 +1,14 @@
 //! Reads what sets and maps hold, and writes it.
 
-use std::{ffi::CStr, io};
+use std::{collections::BTreeMap, ffi::CStr, io};
 
 use super::{
     messages::{
         NFT_GOTO, NFT_MSG_DELSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_NEWSETELEM, NFT_SET_ELEM_INTERVAL_END,
-        NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_LIST_ELEM, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS,
-        NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET,
-        NFTA_SET_ELEM_LIST_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+        NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_LIST_ELEM,
+        NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY,
+        NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
+        NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
     },
     reader::{Ask, Reader, is_missing},
     transaction::Transaction,
@@ -73,6 +74,15 @@ impl Reader {
         }
     }
 
+    /// What the elements of a set of ours have counted, in packets, by keys that are numbers.
+    pub(super) fn counts(&mut self, set: &str) -> io::Result<BTreeMap<u32, u64>> {
+        self.look(|reader| {
+            let mut counts = BTreeMap::new();
+            reader.dump(set, |element| counts.extend(count(element)))?;
+            Ok(counts)
+        })
+    }
+
     /// As a part of a look: hands over each element of a set of ours; none where there is no such set.
     pub(super) fn dump(&mut self, set: &str, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let dumped = self.ask(
@@ -134,6 +144,12 @@ fn data_value(element: &[u8]) -> Option<u32> {
 fn mark(element: &[u8]) -> Option<(u32, u32)> {
     let number = |of| value(element, of)?.try_into().ok().map(u32::from_ne_bytes);
     Some((number(NFTA_SET_ELEM_KEY)?, number(NFTA_SET_ELEM_DATA)?))
+}
+
+fn count(element: &[u8]) -> Option<(u32, u64)> {
+    let key = value(element, NFTA_SET_ELEM_KEY)?.try_into().ok().map(u32::from_ne_bytes)?;
+    let data = attribute(attribute(element, NFTA_SET_ELEM_EXPR)?, NFTA_EXPR_DATA)?;
+    Some((key, u64::from_be_bytes(*attribute(data, NFTA_COUNTER_PACKETS)?.first_chunk()?)))
 }
 
 /// Adds what makes the sets so.

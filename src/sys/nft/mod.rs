@@ -29,7 +29,7 @@ mod reader;
 mod tables;
 mod transaction;
 
-use std::{fmt, io};
+use std::{collections::BTreeMap, fmt, io};
 
 use thiserror::Error;
 
@@ -41,7 +41,7 @@ pub use tables::Tables;
 
 use crate::{
     plan::{
-        elements::{Elements, TABLE},
+        elements::{Elements, SetName, TABLE},
         kernel_tables::{self, KernelTable},
         nf_table,
         nf_table::{Change, Image, Thing, Tolerated},
@@ -370,6 +370,15 @@ pub fn counters() -> Result<Vec<Counter>, NftError> {
     let mut counters = counters.map_err(|error| NftError::Table { what: "counters", error })?;
     counters.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(counters)
+}
+
+/// How many packets the kernel's copies of services' tables have steered, by the mark that they gave.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn given() -> Result<BTreeMap<u32, u64>, NftError> {
+    let given = Reader::open().and_then(|mut reader| reader.counts(SetName::Given.name()));
+    given.map_err(|error| NftError::Table { what: "counts of targets", error })
 }
 
 fn change_structure(change: &Change<'_>) -> Result<(), NftError> {

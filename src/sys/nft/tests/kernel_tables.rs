@@ -244,7 +244,7 @@ fn without_lbd_every_packet_goes_where_lbd_would_send_it() {
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
 fn where_the_kernel_decides_nothing_is_queued_and_all_goes_where_lbd_would_send_it() {
     in_namespace(|| {
-        let Made { forwarding, ruleset, .. } = made_of(&by_kernel(FILE, &ALL));
+        let Made { state, forwarding, ruleset } = made_of(&by_kernel(FILE, &ALL));
         // Nobody holds a lease either.
         let client = without_lease(&ruleset);
         nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
@@ -255,6 +255,10 @@ fn where_the_kernel_decides_nothing_is_queued_and_all_goes_where_lbd_would_send_
         nft("a test", &["-f", "-"], Some(others)).unwrap();
         let (steered, _, _) = all_go_where_lbd_would_send_them(&client, &forwarding);
         assert_eq!((steered, counted_by("by_kernel")), (4 * 2 * (9 + 7 + 9 + 4), steered));
+        // Of each target's packets there is a count of its own, which other changes of the ruleset leave.
+        put_in_force(&made_of(&by_kernel(FILE, &ALL[1..])).ruleset, &mut Tables::default());
+        let counts = given().unwrap();
+        assert_eq!((counts.len(), counts.values().sum::<u64>()), (state.targets_used().count(), steered));
         // What it cannot decide is lbd's: quotes that are hard to read, errors about what nobody claims.
         let unsteered = counted_by("unsteered");
         assert_eq!(QUEUED.map(counted_by), [0, 0, 0, unsteered, unsteered]);
@@ -338,8 +342,8 @@ fn where_the_kernels_table_does_not_say_lbd_is_asked() {
             let [read, _] = packets_to(vip, from, 4000);
             let old = mark_of(&forwarding, &read[1]);
             let targets = |verb| {
-                let text = format!("{verb} element inet {TABLE} targets {{ {} }}\n", old.0);
-                nft("a test", &["-f", "-"], Some(&text)).unwrap();
+                let of = |set| format!("{verb} element inet {TABLE} {set} {{ {} }}\n", old.0);
+                nft("a test", &["-f", "-"], Some(&["targets", "given"].map(of).concat())).unwrap();
             };
             // The table is older than the targets.
             targets("delete");
