@@ -175,6 +175,38 @@ fn with_every_packet_all_are_queued_and_none_is_tracked() {
     });
 }
 
+/// The answer to a packet of TCP or UDP.
+fn answer_to(mut bytes: Vec<u8>) -> Vec<u8> {
+    let (addresses, bytes_each, ports) = if bytes[0] >> 4 == 4 { (12, 4, 20) } else { (8, 16, 40) };
+    bytes[addresses..addresses + 2 * bytes_each].rotate_left(bytes_each);
+    bytes[ports..ports + 4].rotate_left(2);
+    bytes
+}
+
+/// Of a router that answers pass as well, which has lost its entries: the next packet may be an answer.
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn a_flow_whose_answer_came_first_is_steered_and_its_answers_are_not() {
+    in_namespace(|| {
+        let mut lb = Lb::new(Steering::SynOnly, "client");
+        // No bits of others, as on the short way.
+        let others =
+            "flush chain inet t before\ninsert rule inet t leaving meta mark 3 counter name three accept\n";
+        nft("a test", &["-f", "-"], Some(others)).unwrap();
+        for vip in VIPS {
+            let query = udp(vip, 2);
+            let before = left();
+            lb.send(&answer_to(query.clone()));
+            lb.steer(&query, Mark(3));
+            (0..4).for_each(|_| lb.send(&query));
+            lb.send(&answer_to(query));
+            let now = left();
+            let by: Vec<u64> = now.iter().zip(before).map(|(now, before)| now - before).collect();
+            assert_eq!(by, [5, 0, 2], "{vip}");
+        }
+    });
+}
+
 #[test]
 #[ignore = "needs root, nf_tables, nf_conntrack_netlink, nfnetlink_queue and /dev/net/tun"]
 fn steering_changes_while_flows_go_on() {
