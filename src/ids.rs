@@ -125,6 +125,12 @@ impl MarkMask {
         self.spare_bits()[0]
     }
 
+    /// The connection mark of a flow of three packets or more that goes to the target of this mark.
+    #[must_use]
+    pub fn kept_mark(self, Mark(mark): Mark) -> Mark {
+        Mark(mark | self.second() | self.kept())
+    }
+
     /// The bits of a connection mark that name the target: those of the mask, without [`MarkMask::second`] and
     /// [`MarkMask::kept`].
     #[must_use]

@@ -243,14 +243,17 @@ impl Keep {
 
 impl Forwarding {
     /// What becomes of an entry of connection tracking. One that is not ours stays as it is: it has none of our bits, or does
-    /// not go to a VIP.
+    /// not go to a VIP. One that goes to a former VIP, and that the ruleset would still steer by its connection mark alone,
+    /// is forgotten.
     #[must_use]
     pub fn judge(&self, tracked: &Tracked) -> Judgement {
         let Tracked { packet, mark, .. } = tracked;
-        if mark.0 & self.mark_mask.target_bits() == 0
-            || !self.classifier.has_vip(packet.addresses.destination())
-        {
+        if mark.0 & self.mark_mask.target_bits() == 0 {
             return Judgement::Keep(Keep::default());
+        }
+        if !self.classifier.has_vip(packet.addresses.destination()) {
+            let steered = self.pinned(*mark).map(|(_, of_target)| self.mark_mask.kept_mark(of_target));
+            return if steered == Some(*mark) { Judgement::Forget } else { Judgement::Keep(Keep::default()) };
         }
         let Some(pinned) = self.mark_mask.target(*mark) else { return Judgement::Forget };
         let keep = self.keep(tracked);

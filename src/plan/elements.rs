@@ -22,6 +22,7 @@ use ipnet::IpNet;
 use crate::{
     balance::service::{AddressRange, Claim, Classifier, EchoClaim},
     config::{Encap, Path, PortRange},
+    ids::Mark,
     state::State,
 };
 
@@ -348,11 +349,11 @@ impl Elements {
                 .insert_by_family([SetName::Local4, SetName::Local6], Element::addresses(single(address)));
         }
         for (target, path) in state.targets_used() {
-            let (mask, mark) = (balancer.mark_mask, balancer.mark_mask.mark(target).0);
+            let (mask, Mark(mark)) = (balancer.mark_mask, balancer.mark_mask.mark(target));
             for set in [SetName::Targets, SetName::Given] {
                 elements.insert(set, Element::Mark(mark));
             }
-            let kept = Element::Kept(mark | mask.second() | mask.kept(), mark);
+            let kept = Element::Kept(mask.kept_mark(Mark(mark)).0, mark);
             elements.insert(SetName::KeptTargets, kept);
             match path {
                 Path::Via(Encap::Gre | Encap::Ipip | Encap::Gue, remote) => {
@@ -501,6 +502,14 @@ pub struct ElementsDiff {
 }
 
 impl ElementsDiff {
+    /// What fills these sets, which are empty.
+    #[must_use]
+    pub fn filling(wanted: &Elements, empty: impl Fn(SetName) -> bool) -> Self {
+        let mut add = wanted.clone();
+        add.of.retain(|set, _| empty(*set));
+        Self { add, ..Self::default() }
+    }
+
     /// Whether nothing is to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -119,6 +119,18 @@ fn entries_of_others_stay_as_they_are() {
     }
 }
 
+/// The ruleset restores a mark of these bits whatever the destination.
+#[test]
+fn kept_flows_to_a_former_vip_are_forgotten() {
+    let forwarding = forwarding();
+    let judged = |mark| forwarding.judge(&tracked(amid(TCP, "50.0.0.1", "10.0.0.9", (1, 80)), mark));
+    let (whole, unused) = (MarkMask::DEFAULT.kept_mark(mark(1)), MarkMask::DEFAULT.kept_mark(mark(9)));
+    assert_eq!(judged(whole), Judgement::Forget);
+    for mark in [mark(1), Mark(whole.0 | 1 << 20), unused] {
+        assert_eq!(judged(mark), Judgement::Keep(Keep::default()));
+    }
+}
+
 #[test]
 fn a_flow_without_a_table_is_off_table() {
     let (forwarding, packet) = (forwarding(), amid(TCP, "50.0.0.1", "10.0.0.2", (1, 80)));
