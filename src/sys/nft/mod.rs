@@ -41,7 +41,7 @@ pub use tables::Tables;
 
 use crate::{
     plan::{
-        elements::{Elements, SetName, TABLE},
+        elements::{Elements, ElementsDiff, SetName, TABLE},
         kernel_tables::{self, KernelTable},
         nf_table,
         nf_table::{Change, Image, Thing, Tolerated},
@@ -167,6 +167,9 @@ const TOLERATED: Tolerated = Tolerated { chain: kernel_tables::is_our_chain, set
 
 /// Makes the kernel's table what `ruleset` says, and reads it back. Of services' tables it fills those that are new.
 ///
+/// Where there is a table already, packets find all they ask for at any time: new tables of services are filled first, and sets
+/// that are made anew get their elements in the transaction that makes them.
+///
 /// # Errors
 /// When nft or the kernel refuses; each step is done wholly or not at all.
 pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError> {
@@ -178,12 +181,25 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
     if named {
         wanted.chains.insert(name.clone(), nf_table::Chain::default());
     }
-    let change = nf_table::change(before.as_ref(), &wanted, TOLERATED);
-    change_structure(&change)?;
+    let with_tables;
+    let mut change = nf_table::change(before.as_ref(), &wanted, TOLERATED);
     let structure = structure_applied(before.is_some(), &change);
     if structure != StructureApplied::Kept {
         tables.forget();
     }
+    if let Some(image) = &before {
+        let new = ruleset.tables.iter().filter(|table| !image.sets.contains_key(&table.map));
+        let new: Vec<&KernelTable> = new.collect();
+        // Rules of another version may lack the chains that these lead to; then they come with the others.
+        if !new.is_empty() && add_tables(ruleset, &new, tables).is_ok() {
+            with_tables = read_image(&wanted)?;
+            change = nf_table::change(with_tables.as_ref(), &wanted, TOLERATED);
+        }
+    }
+    let filled = before
+        .as_ref()
+        .map(|_| ElementsDiff::filling(&ruleset.elements, |set| change.empty_sets.contains(set.name())));
+    change_structure(&change, &filled.unwrap_or_default())?;
     // New ones are filled before anything leads to them; that this fails is told by Tables::apply, which tries again.
     let new = ruleset.tables.iter().filter(|table| change.empty_sets.contains(table.map.as_str()));
     let _ = tables.fill_new(new);
@@ -230,10 +246,8 @@ fn change_known(
     tables: &mut Tables,
 ) -> Result<Applied, NftError> {
     if !new.is_empty() {
-        let wanted = compiler::compile_tables(&ruleset.structure, new)?;
-        change_structure(&nf_table::change(Some(&Image::default()), &wanted, TOLERATED))?;
+        add_tables(ruleset, new, tables)?;
         tables.placed_too(new.iter().copied());
-        let _ = tables.fill_new(new.iter().copied());
     }
     let diff = in_force.diff(&ruleset.elements);
     let mut transaction = Transaction::new();
@@ -241,6 +255,17 @@ fn change_known(
     transaction.commit()?;
     let (elements_added, elements_deleted) = (diff.add.len(), diff.delete.len());
     Ok(Applied { structure: StructureApplied::Kept, elements_added, elements_deleted })
+}
+
+/// Adds these tables of services to what is there, and fills them. That filling fails is told by [`Tables::apply`], which tries
+/// again.
+fn add_tables(ruleset: &Ruleset, new: &[&KernelTable], tables: &mut Tables) -> Result<(), NftError> {
+    let wanted = compiler::compile_tables(&ruleset.structure, new)?;
+    let nothing = Image::default();
+    let change = nf_table::change(Some(&nothing), &wanted, TOLERATED);
+    change_structure(&change, &ElementsDiff::default())?;
+    let _ = tables.fill_new(new.iter().copied());
+    Ok(())
 }
 
 /// What of the kernel's table is not as `ruleset` says is made so; what it was, and what was done. Nothing is
@@ -381,10 +406,12 @@ pub fn given() -> Result<BTreeMap<u32, u64>, NftError> {
     given.map_err(|error| NftError::Table { what: "counts of targets", error })
 }
 
-fn change_structure(change: &Change<'_>) -> Result<(), NftError> {
+/// Makes the change, and elements besides, in one transaction.
+fn change_structure(change: &Change<'_>, elements: &ElementsDiff) -> Result<(), NftError> {
     let mut transaction = Transaction::new();
     image::put(&change.steps, &mut transaction)
         .map_err(|error| NftError::Table { what: "elements to keep", error })?;
+    elements::change(elements, &mut transaction);
     transaction.commit()?;
     if change.wake {
         let mut transaction = Transaction::new();

@@ -1,7 +1,14 @@
 //! What other programs change of our table is found, named and mended.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use super::{
-    kernel_tables::{FILE, made_of},
+    kernel_tables::{FILE, Made, made_of},
+    packets::{counted_by, without_lease},
+    steering::{SYN, tcp},
     *,
 };
 use crate::{
@@ -43,6 +50,48 @@ fn what_is_in_force_is_what_nft_makes_of_the_text() {
             printed()
         });
         assert_eq!(printed(), compiled.unwrap());
+    });
+}
+
+/// An earlier version had sets where claims are maps now.
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn flows_begin_while_another_versions_table_is_taken_over() {
+    in_namespace(|| {
+        let Made { ruleset, .. } = made_of(FILE);
+        // Other tables of services as well.
+        let Made { ruleset: mut old, .. } =
+            made_of(&FILE.replace("kernel_entries", "hash_seed = 7\nkernel_entries"));
+        assert_ne!(old.tables[0].map, ruleset.tables[0].map);
+        old.structure.name = "structure_old".to_owned();
+        for (new, as_it_was) in [
+            (
+                "map claimed_port4 { type ipv4_addr . inet_proto . inet_service : verdict;",
+                "set claimed_port4 { type ipv4_addr . inet_proto . inet_service;",
+            ),
+            ("th dport vmap @claimed_port4", "th dport @claimed_port4 goto by_lbd"),
+        ] {
+            assert!(old.structure.text.contains(new));
+            old.structure.text = old.structure.text.replace(new, as_it_was);
+        }
+        old.structure.native.retain(|native| !native.name.starts_with("claimed_quoted"));
+        old.elements = ElementsDiff::filling(&old.elements, |set| set != SetName::ClaimedPort4).add;
+        let client = without_lease(&old);
+        nft_text(&format!("add element inet {TABLE} claimed_port4 {{ 192.0.2.1 . 6 . 80-90 }}\n"));
+        let mut tables = Tables::default();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for port in (1024..).take(60_000).take_while(|_| !done.load(Ordering::Relaxed)) {
+                    client.send(&tcp("192.0.2.1", port, SYN)).unwrap();
+                }
+            });
+            let applied = super::super::apply(&ruleset, &mut tables).unwrap();
+            assert_eq!(applied.structure, StructureApplied::Refilled);
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(["unclaimed", "unsteered"].map(counted_by), [0, 0]);
+        assert!(counted_by("by_kernel") > 0);
     });
 }
 
