@@ -6,8 +6,8 @@
 //! - Writers hold `flock`; lbd holds an open-file-description lock on the first byte. Both end with their holder.
 //! - Other processes write the mapping, so it is only touched by atomic words. A truncated file is noticed
 //!   (`sigbus.rs`), not died of.
-//! - Slots may be large. They are read from the file and written to it, and never mapped, so no page of them
-//!   counts as this process's memory.
+//! - Slots may be large. They are read from the file and written to it, and never touched where they are mapped, so no page of
+//!   them counts as this process's memory.
 
 #![allow(unsafe_code)]
 #![expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open")]

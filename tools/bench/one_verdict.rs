@@ -1,5 +1,6 @@
 //! Who answers each packet of a queue by itself: one system call receives it, one gives the verdict and a mark. For
-//! `tools/bench/compare`; it does what a program on libnetfilter_queue mostly does, with the least of work between.
+//! `tools/bench/compare`; it does what a program on libnetfilter_queue mostly does: it has whole packets copied, by the crate
+//! `nfq`, which allocates for each, and hashes.
 //!
 //! `one_verdict QUEUE MARKS`: a flow's addresses and ports choose one of the marks 1 to MARKS. IPv4 without options only.
 //! It says `ready` when it listens, and runs until it is ended.

@@ -21,7 +21,11 @@ fn the_template_and_its_parameters_fit() {
     assert!(text.contains("\t\tqueue flags bypass to 20199\n"));
     assert!(text.contains("meta mark set ct mark map @kept_targets counter name restored accept\n"));
     assert!(text.contains("ct mark & 0x0000ffff == @targets goto seen_again\n"));
-    assert!(text.contains("\t\tct mark & 0x40000000 != 0 ct mark set ct mark | 0x80000000\n"));
+    assert!(
+        text.contains(
+            "\t\tct mark & 0x40000000 != 0 ct direction original ct mark set ct mark | 0x80000000\n"
+        )
+    );
     assert!(text.contains("\t\tct mark set meta mark & 0x3fffffff goto lifetime\n"));
     assert!(text.contains("ct timeout tcp4_300_240 {"));
     assert!(text.contains("policy = { syn_sent : 60, established : 300, unack : 300, retrans : 300, "));

@@ -2,8 +2,8 @@
 //! packets at a time. A batch is never waited for: a lone packet is one.
 //!
 //! An error that the kernel reports about one of a batch's verdicts comes as a message of its own, among the
-//! next packets. A batch that is lost while it is being sent (the kernel has no memory) leaves its packets
-//! waiting until lbd ends.
+//! next packets. A batch that cannot be sent, since the kernel has no memory, is sent again, [`SENDS_MAX`] times; after that
+//! its packets wait until lbd ends.
 
 #![allow(unsafe_code)]
 
@@ -28,6 +28,9 @@ use crate::{
 /// So many packets are received at a time, at most. With 64 a packet of a full batch costs the same, and a
 /// lone one more, since a place for each is described to every system call.
 const BATCH: usize = 32;
+
+/// So often verdicts are sent that the kernel has no memory for.
+const SENDS_MAX: usize = 1000;
 
 /// What is copied of a packet; and with room to spare headers and other attributes, less than 256 bytes.
 const MESSAGE_BYTES_MAX: usize = Capacity::FLOWS.copy_bytes as usize + 768;
@@ -106,12 +109,25 @@ impl BatchQueue for FlowQueue {
             }
         }
         if !self.verdicts.bytes().is_empty() {
-            let (fd, kernel) = (self.socket.as_raw_fd(), NetlinkAddr::new(0, 0));
-            let sent = sendto(fd, self.verdicts.bytes(), &kernel, MsgFlags::empty());
-            errors.extend(sent.err().map(|error| classify(error.into())));
+            errors.extend(send(&self.socket, self.verdicts.bytes()).err().map(|error| match error {
+                // Of a send it does not say that packets were lost.
+                Errno::ENOBUFS => QueueError::Other(error.into()),
+                error => classify(error.into()),
+            }));
         }
         errors
     }
+}
+
+fn send(socket: &OwnedFd, verdicts: &[u8]) -> nix::Result<()> {
+    let kernel = NetlinkAddr::new(0, 0);
+    for _ in 1..SENDS_MAX {
+        match sendto(socket.as_raw_fd(), verdicts, &kernel, MsgFlags::empty()) {
+            Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR) => std::thread::yield_now(),
+            sent => return sent.map(drop),
+        }
+    }
+    sendto(socket.as_raw_fd(), verdicts, &kernel, MsgFlags::empty()).map(drop)
 }
 
 /// Receives messages, one into each buffer, and notes how many bytes each has.

@@ -55,7 +55,8 @@ fn read(message: &[u8]) -> Result<Packet<'_>, QueueError> {
     }
 }
 
-/// The payload comes last, so a message that lacks some of its attributes lacks it.
+/// A packet of whose bytes there are none is malformed to whoever decides, and gets that verdict; without a number no verdict can
+/// be given.
 fn packet(message: &[u8]) -> Option<Packet<'_>> {
     let (mut id, mut mark, mut payload) = (None, 0, None);
     for (kind, value) in attributes(message.get(HEADERS_BYTES..)?) {
@@ -66,7 +67,7 @@ fn packet(message: &[u8]) -> Option<Packet<'_>> {
             _ => {}
         }
     }
-    Some(Packet { id: id?, mark, bytes: payload? })
+    Some(Packet { id: id?, mark, bytes: payload.unwrap_or_default() })
 }
 
 fn unreadable() -> QueueError {

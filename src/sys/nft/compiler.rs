@@ -29,35 +29,42 @@ static COMPILED: Mutex<Vec<(String, Arc<Image>)>> = Mutex::new(Vec::new());
 /// that names its structure.
 pub(super) fn compile(ruleset: &Ruleset) -> Result<Image, NftError> {
     let Ruleset { structure, tables, .. } = ruleset;
-    let mut image = Image::clone(&*make_missing(structure, &tables.iter().collect::<Vec<_>>())?);
-    add_tables(&mut image, tables);
+    let (of_structure, of_tables) = make_missing(structure, &tables.iter().collect::<Vec<_>>())?;
+    let mut image = Image::clone(&*of_structure);
+    add_tables(&mut image, &of_tables);
     Ok(image)
 }
 
 /// Of these services' tables alone, beside this structure.
 pub(super) fn compile_tables(structure: &Structure, tables: &[&KernelTable]) -> Result<Image, NftError> {
-    make_missing(structure, tables)?;
+    let (_, of_tables) = make_missing(structure, tables)?;
     let mut image = Image::default();
-    add_tables(&mut image, tables.iter().copied());
+    add_tables(&mut image, &of_tables);
     Ok(image)
 }
 
-/// Remembers what is made of this structure, which it returns, and of these tables.
-fn make_missing(structure: &Structure, tables: &[&KernelTable]) -> Result<Arc<Image>, NftError> {
-    let of_structure = made_from(structure);
-    let missing: Vec<&KernelTable> =
-        tables.iter().copied().filter(|table| recall(&table.text).is_none()).collect();
-    match recall(&of_structure) {
-        Some(image) if missing.is_empty() => Ok(image),
+/// What is made of this structure and of these tables; what was not remembered is from now on.
+fn make_missing(
+    structure: &Structure,
+    tables: &[&KernelTable],
+) -> Result<(Arc<Image>, Vec<Arc<Image>>), NftError> {
+    let made_from = made_from(structure);
+    let (known, missing): (Vec<_>, Vec<_>) =
+        tables.iter().map(|&table| recall(&table.text).ok_or(table)).partition(Result::is_ok);
+    let mut of_tables: Vec<Arc<Image>> = known.into_iter().flatten().collect();
+    let missing: Vec<&KernelTable> = missing.into_iter().filter_map(Result::err).collect();
+    let of_structure = match recall(&made_from) {
+        Some(image) if missing.is_empty() => image,
         Some(_) | None => {
             let whole = in_empty_namespace(|| make(structure, &missing)).map_err(NftError::NoNamespace)??;
-            Ok(split(whole, of_structure, &missing))
+            split(whole, made_from, &missing, &mut of_tables)
         }
-    }
+    };
+    Ok((of_structure, of_tables))
 }
 
-fn add_tables<'a>(image: &mut Image, tables: impl IntoIterator<Item = &'a KernelTable>) {
-    for of_table in tables.into_iter().filter_map(|table| recall(&table.text)) {
+fn add_tables(image: &mut Image, of_tables: &[Arc<Image>]) {
+    for of_table in of_tables {
         image.chains.extend(of_table.chains.iter().map(|(name, chain)| (name.clone(), chain.clone())));
         image.sets.extend(of_table.sets.iter().map(|(name, set)| (name.clone(), set.clone())));
     }
@@ -128,13 +135,18 @@ fn make(structure: &Structure, tables: &[&KernelTable]) -> Result<Image, NftErro
     image.ok_or(NftError::NotInForce("no table was made of it".to_owned()))
 }
 
-/// Remembers what was made of these tables, and then what was made of the structure, which it returns.
-fn split(mut whole: Image, of_structure: String, tables: &[&KernelTable]) -> Arc<Image> {
+/// Remembers what was made of these tables, and adds it to `of_tables`; then what was made of the structure, which it returns.
+fn split(
+    mut whole: Image,
+    made_from: String,
+    tables: &[&KernelTable],
+    of_tables: &mut Vec<Arc<Image>>,
+) -> Arc<Image> {
     for table in tables {
         let chains: BTreeMap<_, _> =
             table.chains.iter().filter_map(|name| whole.chains.remove_entry(name)).collect();
         let sets: BTreeMap<_, _> = whole.sets.remove_entry(&table.map).into_iter().collect();
-        remember(table.text.clone(), Image { chains, sets, ..Image::default() });
+        of_tables.push(remember(table.text.clone(), Image { chains, sets, ..Image::default() }));
     }
-    remember(of_structure, whole)
+    remember(made_from, whole)
 }

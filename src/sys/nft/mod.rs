@@ -307,10 +307,8 @@ pub fn differences(ruleset: &Ruleset) -> Result<Differences, NftError> {
 }
 
 /// Whether the kernel's table is what `ruleset` says. Changes nothing.
-///
-/// # Errors
-/// When the table cannot be read.
-pub fn in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
+#[cfg(test)]
+pub(crate) fn in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
     Ok(differences(ruleset)?.is_empty())
 }
 
