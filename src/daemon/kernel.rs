@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     balance::Forwarding,
-    config::{Balancer, QueueRange, Steering},
+    config::{Balancer, Name, QueueRange, Steering},
     ids::{Generation, MarkMask, QueueNum},
     plan::{
         elements::{Claims, Elements, Way},
@@ -53,6 +53,8 @@ pub(super) struct Kernel {
     told: Vec<routing::Note>,
     /// Addresses of this host, as they were last seen.
     own: Vec<IpNet>,
+    /// The services that were last said to be decided by lbd, though the kernel should.
+    left_to_lbd: Vec<Name>,
 }
 
 /// Settings that hold as long as the workers.
@@ -126,6 +128,7 @@ impl Kernel {
             routing_right: false,
             told: Vec::new(),
             own,
+            left_to_lbd: Vec::new(),
         })
     }
 
@@ -149,13 +152,16 @@ impl Kernel {
                 (queues, fragment_queue, mark_mask);
         }
         let mut wanted = Wanted::by(&state, generation, self.queue_by, &self.own)?;
-        for service in kernel_tables::left_to_lbd(&state) {
-            let name = service.name.as_str();
+        let left: Vec<Name> =
+            kernel_tables::left_to_lbd(&state).map(|service| service.name.clone()).collect();
+        // Without lbd other words are said about them (once.rs).
+        for name in left.iter().filter(|name| self.of_start.is_some() && !self.left_to_lbd.contains(name)) {
             warn!(
-                service = name,
+                service = name.as_str(),
                 "the kernel has no table of it (kernel_entries), so lbd decides, not the kernel"
             );
         }
+        self.left_to_lbd = left;
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();
         let former = self.wanted.as_ref().map_or((0, 0), |last| wanted.routing.succeed(&last.routing));
