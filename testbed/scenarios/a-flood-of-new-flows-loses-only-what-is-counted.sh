@@ -1,0 +1,77 @@
+# shellcheck shell=bash
+# proves: new flows at full speed, TCP and UDP, lbd or the kernel deciding: no open connection is lost, lbd's memory stays, and what is lost is counted
+#
+# FLOOD_SECONDS=60 testbed/run NAME floods for so long each time. A flood is as fast as one emulated processor makes it,
+# beside lbd and the servers.
+# topology: dsr:servers=2
+# needs: queue conntrack gre traffic nft_hash
+# captures: no
+# limit_s: 600
+
+SECONDS_EACH=${FLOOD_SECONDS:-12}
+web_up gre
+before=$(conntrack_room)
+finally "echo $before > $CONNTRACK_MAX_FILE"
+# What waits for this one processor on the links must not be dropped there.
+BACKLOG_FILE=/proc/sys/net/core/netdev_max_backlog
+finally "echo $(< $BACKLOG_FILE) > $BACKLOG_FILE"
+echo 100000 > $BACKLOG_FILE
+for ((n = 1; n <= SERVERS; n++)); do
+    in_ns "s$n" nft -f - <<'NFT'
+table inet witness {
+    counter to_vip { }
+    chain arrive {
+        type filter hook prerouting priority -500; policy accept
+        ip daddr 10.0.0.0/24 counter name to_vip
+        ip6 daddr 1000::/112 counter name to_vip
+        ip saddr 60.0.0.0/8 drop
+        ip6 saddr 3000::/16 drop
+    }
+}
+NFT
+done
+hold_start four "$VIP4:$PORT" 40
+hold_start six "[$VIP6]:$PORT" 40
+
+# arrived: packets to VIPs that servers got
+arrived() { local n sum=0; for ((n = 1; n <= SERVERS; n++)); do sum=$((sum + $(witness "s$n" to_vip))); done; echo "$sum"; }
+# told: packets that somebody says to have dropped: our rules, the queues, connection tracking, the links
+told() {
+    local counter sum
+    sum=$(conntrack_drops lb201)
+    while read -r _ counter _; do sum=$((sum + 16#$counter)); done < /proc/net/softnet_stat
+    for counter in unsteered unclaimed; do sum=$((sum + $(ruleset_counter lb201 "$counter"))); done
+    echo $((sum + $(in_ns lb201 awk '{ n += $6 + $7 } END { print n + 0 }' /proc/net/netfilter/nfnetlink_queue)))
+}
+memory() { awk '$1 == "VmRSS:" { print $2 }' "/proc/$(lbctl_in lb201 show --json | gojq .lbd.pid)/status"; }
+none_waits() { (($(in_ns lb201 awk '{ n += $3 } END { print n + 0 }' /proc/net/netfilter/nfnetlink_queue) == 0)); }
+
+flood() { # MODE PROTOCOL ADDRESS SOURCES
+    local came here counted rss lost
+    step "$1: new $2 flows to $3, for $SECONDS_EACH s"
+    came=$(witness lb201 to_vip) here=$(arrived) counted=$(told)
+    start_in "$CLIENT" pour.json pour.err traffic pour --address "$3" --source-cidr "$4" --protocol "$2" --duration-ms $((SECONDS_EACH * 1000))
+    sleep $((SECONDS_EACH / 3))
+    rss=$(memory)
+    wait_until $((SECONDS_EACH * 3 + 60)) "the flood is over" process_gone "$BACKGROUND"
+    wait_until 60 "no packet waits in a queue" none_waits
+    sleep 1
+    came=$(($(witness lb201 to_vip) - came)) here=$(($(arrived) - here)) counted=$(($(told) - counted))
+    expect_ge "packets to VIPs" "$came" $((SECONDS_EACH * 500))
+    lost=$((came - here))
+    # What the held connections sent meanwhile may be under way.
+    expect_le "packets lost, of $came" "$lost" $((counted + 100))
+    expect_le "lbd's resident memory since, in KiB more than $rss" $(($(memory) - rss)) 3072
+    connect_all 20
+}
+all_floods() { # MODE
+    flood "$1" tcp "$VIP4:$PORT" 60.0.0.0/12
+    flood "$1" udp "[$VIP6]:$PORT" 3000::/112
+}
+all_floods "lbd decides"
+sed 's/^name = "web"/&\nsteering = "kernel"/' lb201.toml > kernel.toml
+change lb201 apply "$WORK/kernel.toml"
+wait_until 30 "lbd has taken over the change" taken_over lb201
+all_floods "the kernel decides"
+hold_end four
+hold_end six
