@@ -247,6 +247,7 @@ impl Forwarding {
     /// is forgotten.
     #[must_use]
     pub fn judge(&self, tracked: &Tracked) -> Judgement {
+        let tracked = &self.from_client(tracked);
         let Tracked { packet, mark, .. } = tracked;
         if mark.0 & self.mark_mask.target_bits() == 0 {
             return Judgement::Keep(Keep::default());
@@ -269,6 +270,17 @@ impl Forwarding {
                 Judgement::Move(flow, held, keep)
             }
         }
+    }
+
+    /// The entry as if a packet of the client's had made it. On a router that answers pass as well it may have been an answer;
+    /// such an entry has a lifetime of the host's settings.
+    fn from_client(&self, tracked: &Tracked) -> Tracked {
+        let addresses = tracked.packet.addresses;
+        if self.classifier.has_vip(addresses.destination()) || !self.classifier.has_vip(addresses.source()) {
+            return *tracked;
+        }
+        let left_seconds = tracked.left_seconds.min(PROBATION_SECONDS);
+        Tracked { packet: tracked.packet.swapped(), left_seconds, ..*tracked }
     }
 
     /// Whether a flow of an off-table map is off-table, and valid for its service.

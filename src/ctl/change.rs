@@ -223,9 +223,6 @@ fn warn_of_settings(
     if before.steering == Steering::SynOnly && after.steering == Steering::EveryPacket {
         env.warn("with steering \"every-packet\" open flows follow the table from now on, and break where it names another backend")?;
     }
-    if before.gre_in && !after.gre_in {
-        env.warn("without gre_in packets that routers send in GRE are no longer taken: their flows end")?;
-    }
     let devices = std::fs::read_to_string(env.proc.join("net/dev")).unwrap_or_default();
     let known: Vec<&str> = devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
     for interface in

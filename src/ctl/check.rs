@@ -22,7 +22,7 @@ struct Report<'a> {
 /// `lbctl check`.
 pub(super) fn check(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
     let mut findings = Vec::new();
-    match region(name) {
+    match region(env, name) {
         Ok((state, about)) => {
             findings.extend(about);
             findings.extend(host::judge(&state, &(env.look)(&state)));
@@ -61,7 +61,7 @@ pub(super) fn check(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
 }
 
 /// What the region says, and what is to be said about it and about who follows it.
-fn region(name: &RegionName) -> Result<(State, Vec<Finding>), CtlError> {
+fn region(env: &Env<'_>, name: &RegionName) -> Result<(State, Vec<Finding>), CtlError> {
     let mut region = Region::open(name)?;
     let (live, state) = region.state()?;
     let mut findings = Vec::new();
@@ -83,6 +83,13 @@ fn region(name: &RegionName) -> Result<(State, Vec<Finding>), CtlError> {
             "the kernel goes on by itself; what others change in ruleset and routes is not mended: start lbd"
                 .to_owned();
         found(Severity::Warning, "lbd", "not running", "following this region", advice);
+    }
+    if let Some(hangs) = daemon::hangs(env, &mut region)? {
+        let advice =
+            "the kernel's tables decide about new flows meanwhile; what others change is not mended: \
+                      look at its log, then restart it"
+                .to_owned();
+        found(Severity::Error, "lbd", &hangs.value(), "answering", advice);
     }
     if adopted != 0 && adopted < live.0 {
         let advice = if followed {

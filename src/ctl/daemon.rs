@@ -106,8 +106,20 @@ impl Hangs {
             let silent = duration(silent / 1000);
             return format!("; HANGS for {silent}: the kernel's tables decide");
         }
+        format!("; the workers of these queues HANG, the kernel's tables decide: {}", self.queues())
+    }
+
+    /// In a few words.
+    pub(super) fn value(&self) -> String {
+        match self.process_ms {
+            Some(silent) => format!("hanging for {}", duration(silent / 1000)),
+            None => format!("with hanging workers of queues {}", self.queues()),
+        }
+    }
+
+    fn queues(&self) -> String {
         let queues: Vec<String> = self.queues.iter().map(ToString::to_string).collect();
-        format!("; the workers of these queues HANG, the kernel's tables decide: {}", queues.join(" "))
+        queues.join(" ")
     }
 }
 

@@ -524,6 +524,9 @@ fn show_says_that_lbd_hangs() {
     let (text, json) = looked(4_970_000, [false, false]);
     assert!(text.ends_with(" in force; HANGS for 30 s: the kernel's tables decide"), "{text}");
     assert_eq!(json.to_string(), r#"{"process_ms":30000,"queues":[]}"#);
+    let check = lb.run("check");
+    assert_eq!(check.status, Status::Errors);
+    assert!(check.out.contains("error: lbd is hanging for 30 s"), "{}", check.out);
     // The next lbd has only just begun.
     shown::look_no_more(&mut region).unwrap();
     assert_eq!(lb.json("show --json")["hangs"], Value::Null);

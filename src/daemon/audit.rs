@@ -56,6 +56,8 @@ mod cadence;
 const PER_STEP: usize = 1000;
 /// How often an audit begins again since tables have changed meanwhile.
 const TRIES: usize = 16;
+/// So many flows are protected where connection tracking has no limit.
+const PROTECTED_MAX: usize = 131_072;
 const PROC: &str = "/proc";
 
 /// Audits pins.
@@ -293,14 +295,15 @@ impl Auditor {
             }
             Ok(())
         })?;
-        // Without a limit of the kernel's there is one of ours.
+        // Without a limit of the kernel's (0) there is one of ours.
         let max = conntrack::fill(Path::new(PROC)).map_or(0, |fill| fill.max);
+        let protected = if max == 0 { PROTECTED_MAX } else { usize::try_from(max / 2).unwrap_or(usize::MAX) };
         plan.settle(
             Limits {
                 room: known
                     .counts()
                     .map(|counts| counts.map(|count| OFF_TABLE_FLOWS_MAX.saturating_sub(count))),
-                protected: usize::try_from(max / 2).unwrap_or(usize::MAX),
+                protected,
             },
             known,
         );

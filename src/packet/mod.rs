@@ -36,6 +36,21 @@ pub struct Packet {
     pub quoted: bool,
 }
 
+impl Packet {
+    /// With source and destination exchanged, ports as well.
+    #[must_use]
+    pub fn swapped(self) -> Self {
+        let ports = |Ports { src, dst }: Ports| Ports { src: dst, dst: src };
+        let l4 = match self.l4 {
+            L4::Tcp { ports: of, syn } => L4::Tcp { ports: ports(of), syn },
+            L4::Udp(of) => L4::Udp(ports(of)),
+            L4::Sctp(of) => L4::Sctp(ports(of)),
+            same @ (L4::Echo { .. } | L4::Other | L4::LaterFragment) => same,
+        };
+        Self { addresses: self.addresses.swapped(), l4, ..self }
+    }
+}
+
 /// Source and destination of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Addresses {

@@ -137,6 +137,15 @@ fn of_balancer(old: &State, next: &State, in_use: &mut Vec<String>) {
         let names: Vec<&str> = was.interfaces.iter().map(|interface| interface.as_str()).collect();
         in_use.push(format!("no interface stays, {} goes", names.join(" ")));
     }
+    if used && was.gre_in && !is.gre_in {
+        in_use.push("gre_in goes: packets that routers send in GRE are no longer taken".to_owned());
+    }
+    if used && was.hash_seed != is.hash_seed {
+        in_use.push(format!(
+            "hash_seed was {:#x} and is {:#x}: other balancers, and lookups for flows that are not pinned, disagree",
+            was.hash_seed, is.hash_seed
+        ));
+    }
 }
 
 fn of_service(old: &State, service: &Service, (next, kept): (&State, Option<&Service>), losses: &mut Losses) {

@@ -119,6 +119,19 @@ fn entries_of_others_stay_as_they_are() {
     }
 }
 
+/// On a router of both directions: the first packet that was tracked may have been an answer.
+#[test]
+fn an_entry_that_an_answer_made_is_judged_as_the_clients_flow() {
+    let forwarding = forwarding();
+    let (off, on) = off_and_on(&forwarding);
+    let pinned = |packet: Packet| Tracked { left_seconds: 400_000, ..tracked(packet.swapped(), mark(0)) };
+    let Judgement::Move(flow, held, _) = forwarding.judge(&pinned(off)) else { panic!("it is off-table") };
+    assert_eq!((flow, held.left_seconds), (Flow::of(&off).unwrap(), PROBATION_SECONDS));
+    assert!(matches!(forwarding.judge(&pinned(on)), Judgement::Keep(_)));
+    let invalid = tracked(amid(UDP, "50.0.0.1", "10.0.0.1", (1, 514)).swapped(), mark(0));
+    assert_eq!(forwarding.judge(&invalid), Judgement::Forget);
+}
+
 /// The ruleset restores a mark of these bits whatever the destination.
 #[test]
 fn kept_flows_to_a_former_vip_are_forgotten() {

@@ -192,3 +192,13 @@ fn a_wrong_renamed_from_is_a_complaint() {
         assert!(errors.contains("renamed_from: found") && errors.contains(found), "{first}: {errors}");
     }
 }
+
+#[test]
+fn what_decides_about_all_packets_is_not_lost_unseen() {
+    let with = |settings: &str| format!("{HEAD}{settings}{}", service("web", 1, &[1, 2]));
+    let state = state(&with("gre_in=true\nhash_seed=5\n"));
+    let told = |settings: &str| in_use(&state, &with(settings)).join("; ");
+    assert_eq!(told("gre_in=true\nhash_seed=5\n"), "");
+    assert!(told("hash_seed=5\n").starts_with("gre_in goes"));
+    assert!(told("gre_in=true\n").starts_with("hash_seed was 0x5 and is"));
+}
