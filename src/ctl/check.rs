@@ -4,7 +4,11 @@
 
 use serde::Serialize;
 
-use super::{Env, Status, daemon, error::CtlError};
+use super::{
+    Env, Status,
+    daemon::{self, Offload},
+    error::CtlError,
+};
 use crate::{
     host::{self, Finding, Severity},
     state::State,
@@ -83,6 +87,10 @@ fn region(name: &RegionName) -> Result<(State, Vec<Finding>), CtlError> {
             "the kernel goes on by itself; what others change in ruleset and routes is not mended: start lbd"
                 .to_owned();
         found(Severity::Warning, "lbd", "not running", "following this region", advice);
+    }
+    if Offload::of(&mut region, &state.balancer)? == Offload::NotInKernel {
+        let advice = "long flows go by the ruleset as others do".to_owned();
+        found(Severity::Note, "offload", "not in this kernel", "a flowtable", advice);
     }
     if adopted != 0 && adopted < live.0 {
         let advice = if followed {

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 
 use crate::{
     balance::service::{AddressRange, Claim, Classifier, EchoClaim},
-    config::{Encap, Path, PortRange},
+    config::{Balancer, Encap, Path, PortRange},
     state::State,
 };
 
@@ -72,6 +72,7 @@ pub enum SetName {
     Full,
     Targets,
     KeptTargets,
+    LongTargets,
     KernelPort4,
     KernelPort6,
     KernelProtocol4,
@@ -117,7 +118,7 @@ impl Way {
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -141,6 +142,7 @@ impl SetName {
         Self::Full,
         Self::Targets,
         Self::KeptTargets,
+        Self::LongTargets,
         Self::KernelPort4,
         Self::KernelPort6,
         Self::KernelProtocol4,
@@ -191,6 +193,7 @@ impl SetName {
             Self::Full => "full",
             Self::Targets => "targets",
             Self::KeptTargets => "kept_targets",
+            Self::LongTargets => "long_targets",
             Self::KernelPort4 => "kernel_port4",
             Self::KernelPort6 => "kernel_port6",
             Self::KernelProtocol4 => "kernel_protocol4",
@@ -349,6 +352,9 @@ impl Elements {
             elements.insert(SetName::Targets, Element::Mark(mark));
             let kept = Element::Kept(mark | mask.second() | mask.kept(), mark);
             elements.insert(SetName::KeptTargets, kept);
+            if path != Path::MarkOnly {
+                elements.insert(SetName::LongTargets, Element::Mark(mark));
+            }
             match path {
                 Path::Via(Encap::Gre | Encap::Ipip | Encap::Gue, remote) => {
                     elements.insert(SetName::Tunnels, Element::Interface(routing::device_name(target)));
@@ -453,6 +459,12 @@ impl Elements {
         };
         self.insert(if six { set6 } else { set4 }, element);
     }
+}
+
+/// The devices by which long flows come in: all that bring more than fragments.
+pub(super) fn promoted_devices(balancer: &Balancer) -> BTreeSet<String> {
+    let interfaces = balancer.interfaces.iter().map(ToString::to_string);
+    interfaces.chain(inbound::device_names(balancer).map(str::to_owned)).collect()
 }
 
 /// What of all traffic services claim, as [`crate::balance::service::Classifier`] says it.
