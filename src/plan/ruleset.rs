@@ -32,7 +32,7 @@ const IPV6_HEADER_BYTES: u16 = 40;
 const REOPENED_ZEROS: u32 = 16;
 /// One packet of so many is a sample, and a flow of which two are within two seconds is long.
 const SAMPLED_OF: u32 = 128;
-/// The kernel takes 3 us or so for one.
+/// So that promoting keeps no CPU busy, whoever sends what.
 const PROMOTED_PER_SECOND: u32 = 1000;
 const STRUCTURE_PREFIX: &str = "structure_";
 
