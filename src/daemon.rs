@@ -327,7 +327,7 @@ impl Lbd {
         state: &State,
         config: Option<PathBuf>,
     ) -> Result<Self, DaemonError> {
-        let HostSeen { queue_by, own, watch: host } = look_at_host(state)?;
+        let HostSeen { means, own, watch: host } = look_at_host(state)?;
         let opened = Opened::open(&state.balancer)?;
         let workers = opened.workers();
         let daemon = Daemon {
@@ -340,9 +340,10 @@ impl Lbd {
         let mut mapping = region.mapping();
         stats::clear(&mut mapping, workers).map_err(unusable)?;
         daemon.write(&mut mapping).map_err(unusable)?;
+        stats::write_flowtable(&mut mapping, means.flowtable).map_err(unusable)?;
         let shown = Arc::new(ArcSwap::new(mapping));
         let shared = Arc::new(Shared::new(Forwarding::new(state, generation)?));
-        let kernel = Kernel::open(queue_by, own, &shared, Some(OfStart::of(&state.balancer)))?;
+        let kernel = Kernel::open(means, own, &shared, Some(OfStart::of(&state.balancer)))?;
         let mut auditor = Auditor::open(&shared, &kernel.ways)?;
         auditor.take_over()?;
         let mut lbd = Self {
@@ -511,6 +512,7 @@ impl Lbd {
         self.daemon
             .write(&mut mapping)
             .and_then(|()| self.workers.identify(&mut mapping))
+            .and_then(|()| stats::write_flowtable(&mut mapping, self.kernel.means.flowtable))
             .map_err(|error: RegionError| AccessError::Unusable { name: region.name().clone(), error })?;
         self.shown.store(region.mapping());
         self.region = region;

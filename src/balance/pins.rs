@@ -20,7 +20,6 @@ use std::{cmp::Reverse, collections::HashMap, io};
 
 use super::{Decision, Forwarding};
 use crate::{
-    config::Timeouts,
     ids::{Mark, MarkMask, TargetId},
     io::{Pin, Pins},
     packet::{Addresses, L4, Packet, Ports, TCP, UDP},
@@ -196,6 +195,18 @@ pub enum Phase {
     Closing,
 }
 
+/// Whether a flow goes by the flowtable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Promotion {
+    /// It does not.
+    #[default]
+    No,
+    /// It does: how much of its lifetime is left is not known, and no packet renews it.
+    Now,
+    /// It did at the last audit: the kernel has given it a lifetime by the host's settings.
+    Ended,
+}
+
 /// An entry of connection tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tracked {
@@ -207,6 +218,8 @@ pub struct Tracked {
     pub left_seconds: u32,
     /// Whether it is SEEN_REPLY and ASSURED.
     pub protected: bool,
+    /// Whether the flow goes by the flowtable.
+    pub promotion: Promotion,
     /// Of TCP only.
     pub phase: Option<Phase>,
 }
@@ -233,6 +246,8 @@ pub struct Keep {
     pub protected: bool,
     /// Whether it is a kept flow: one that has sent three packets.
     pub kept: bool,
+    /// Whether it goes by the flowtable.
+    pub promoted: bool,
 }
 
 impl Keep {
@@ -323,7 +338,7 @@ impl Forwarding {
 
     /// What an entry wants that stays.
     fn keep(&self, tracked: &Tracked) -> Keep {
-        let &Tracked { protected, left_seconds, mark, .. } = tracked;
+        let &Tracked { protected, promotion, left_seconds, mark, .. } = tracked;
         let kept = mark.0 & self.mark_mask.kept() != 0;
         let long = self.long(tracked).filter(|(short, _)| match tracked.phase {
             // Packets give it the short time again, so only an idle one is worth it.
@@ -331,23 +346,48 @@ impl Forwarding {
             // From now on packets give it the long one.
             None => !protected,
         });
-        let seconds = long.filter(|_| kept).map(|(_, seconds)| seconds);
-        Keep { protect: kept && !protected, seconds, protected, kept }
+        let whole = self.whole(tracked);
+        let seconds = match promotion {
+            Promotion::Now => None,
+            Promotion::Ended => whole,
+            // It ended while no lbd looked: no packet of TCP gives so much.
+            Promotion::No
+                if tracked.phase.is_some()
+                    && whole.is_some_and(|whole| left_seconds > whole.max(PROBATION_SECONDS)) =>
+            {
+                whole
+            }
+            Promotion::No => long.map(|(_, seconds)| seconds),
+        };
+        let (seconds, promoted) = (seconds.filter(|_| kept), promotion == Promotion::Now);
+        Keep { protect: kept && !protected, seconds, protected, kept, promoted }
     }
 
     /// How long a flow that leaves connection tracking is kept if nothing more comes.
     fn rest(&self, tracked: &Tracked, kept: bool) -> u32 {
-        let long = self.long(tracked).filter(|_| kept);
-        long.map_or(tracked.left_seconds, |(_, seconds)| seconds).max(1)
+        let long = match tracked.promotion {
+            Promotion::No => self.long(tracked).map(|(_, seconds)| seconds),
+            Promotion::Now | Promotion::Ended => self.whole(tracked),
+        };
+        long.filter(|_| kept).unwrap_or(tracked.left_seconds).max(1)
+    }
+
+    /// The lifetime that a kept flow has of its last packet.
+    fn whole(&self, tracked: &Tracked) -> Option<u32> {
+        match (tracked.packet.protocol, tracked.phase) {
+            (TCP, Some(Phase::Open)) => Some(self.timeouts.tcp_established_seconds),
+            (UDP, _) => Some(self.timeouts.udp_seconds),
+            _ => None,
+        }
     }
 
     /// The short lifetime that a flow has of its last packet, and what would be left of the long one; `None` where it has
     /// more than that already, or there is but one.
     fn long(&self, tracked: &Tracked) -> Option<(u32, u32)> {
-        let Timeouts { tcp_established_seconds, udp_seconds, tcp_closing_seconds: _ } = self.timeouts;
-        let (short, long) = match (tracked.packet.protocol, tracked.phase) {
-            (TCP, Some(Phase::Open)) => (PROBATION_SECONDS, tcp_established_seconds),
-            (UDP, _) if !tracked.protected => (UDP_PROBATION_SECONDS, udp_seconds),
+        let long = self.whole(tracked)?;
+        let short = match tracked.packet.protocol {
+            TCP => PROBATION_SECONDS,
+            _ if !tracked.protected => UDP_PROBATION_SECONDS,
             _ => return None,
         };
         let idle = short.checked_sub(tracked.left_seconds)?;
@@ -399,6 +439,8 @@ pub struct Plan<N> {
     pub not_protected: usize,
     /// Protected entries, when all is done.
     pub protected: usize,
+    /// Of these, entries of flows that stay in the flowtable.
+    pub promoted: usize,
     wanted: Vec<(N, Flow, Held, Keep)>,
 }
 
@@ -411,6 +453,7 @@ impl<N> Default for Plan<N> {
             no_room: 0,
             not_protected: 0,
             protected: 0,
+            promoted: 0,
             wanted: Vec::new(),
         }
     }
@@ -424,6 +467,7 @@ impl<N> Plan<N> {
             Judgement::Move(flow, held, keep) => self.wanted.push((name(), flow, held, keep)),
             Judgement::Keep(keep) => {
                 self.protected += usize::from(keep.protected);
+                self.promoted += usize::from(keep.promoted);
                 if !keep.is_nothing() {
                     self.keep.push((name(), keep));
                 }

@@ -51,6 +51,8 @@ pub struct Balancer {
     pub kernel_entries: u32,
     /// What an ICMP error may lower the path MTU to a backend to, in bytes; see [`PMTU_FLOOR`].
     pub pmtu_floor: u16,
+    /// Whether long flows leave the ruleset for the kernel's flowtable, where it has one.
+    pub offload: bool,
     /// Who may trace packets.
     pub tracer: TracerSettings,
 }
@@ -211,6 +213,7 @@ impl Balancer {
             allow_own_addresses: false,
             kernel_entries: KERNEL_ENTRIES_DEFAULT,
             pmtu_floor: PMTU_FLOOR_DEFAULT,
+            offload: true,
             tracer: TracerSettings::default(),
         }
     }

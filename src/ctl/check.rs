@@ -4,7 +4,11 @@
 
 use serde::Serialize;
 
-use super::{Env, Status, daemon, error::CtlError};
+use super::{
+    Env, Status,
+    daemon::{self, Offload},
+    error::CtlError,
+};
 use crate::{
     host::{self, Finding, Severity},
     state::State,
@@ -90,6 +94,10 @@ fn region(env: &Env<'_>, name: &RegionName) -> Result<(State, Vec<Finding>), Ctl
                       look at its log, then restart it"
                 .to_owned();
         found(Severity::Error, "lbd", &hangs.value(), "answering", advice);
+    }
+    if Offload::of(&mut region, &state.balancer)? == Offload::NotInKernel {
+        let advice = "long flows go by the ruleset as others do".to_owned();
+        found(Severity::Note, "offload", "not in this kernel", "a flowtable", advice);
     }
     if adopted != 0 && adopted < live.0 {
         let advice = if followed {

@@ -8,6 +8,7 @@ use super::Env;
 use super::error::CtlError;
 use super::text::{count, duration};
 use crate::{
+    config::{Balancer, Steering},
     host::Tally,
     ids::Generation,
     lease,
@@ -156,6 +157,8 @@ pub(super) struct PinsView {
     pub protected: u64,
     /// Flows that would be protected if more of them might be.
     pub not_protected: u64,
+    /// Flows that go by the flowtable.
+    pub promoted: u64,
     /// Whether connection tracking is nearly full, so that packets to VIPs go untracked.
     pub nearly_full: bool,
 }
@@ -169,13 +172,13 @@ impl PinsView {
         let name = region.name().clone();
         let read = Pins::read(region).and_then(|pins| Ok((pins, nearly_full(region)?)));
         let (pins, nearly_full) = read.map_err(|error| unusable(&name, error))?;
-        let Pins { off_table, no_room, protected, not_protected } = pins;
-        Ok(Self { off_table, no_room, protected, not_protected, nearly_full })
+        let Pins { off_table, no_room, protected, not_protected, promoted } = pins;
+        Ok(Self { off_table, no_room, protected, not_protected, promoted, nearly_full })
     }
 
     /// One line about it.
     pub(super) fn line(&self) -> String {
-        let Self { off_table, no_room, protected, not_protected, nearly_full: _ } = self;
+        let Self { off_table, no_room, protected, not_protected, promoted, nearly_full: _ } = self;
         let no_room = match no_room {
             0 => String::new(),
             _ => format!(" ({no_room} had NO ROOM in the maps)"),
@@ -184,7 +187,48 @@ impl PinsView {
             0 => String::new(),
             _ => format!(", {not_protected} more NOT: half of nf_conntrack_max is reached"),
         };
-        format!("{off_table} off-table{no_room}; {protected} protected in connection tracking{not_protected}")
+        let promoted = match promoted {
+            0 => String::new(),
+            _ => format!(", {promoted} of them promoted"),
+        };
+        format!(
+            "{off_table} off-table{no_room}; {protected} protected in connection tracking{promoted}{not_protected}"
+        )
+    }
+}
+
+/// Whether long flows are promoted, or why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Offload {
+    On,
+    /// By the setting.
+    Off,
+    /// Every packet is asked about, so there is nothing to promote.
+    EveryPacket,
+    /// This kernel has no flowtable.
+    NotInKernel,
+}
+
+impl Offload {
+    pub(super) fn of(region: &mut Region, balancer: &Balancer) -> Result<Self, CtlError> {
+        let name = region.name().clone();
+        let flowtable = stats::read_flowtable(region).map_err(|error| unusable(&name, error))?;
+        Ok(match (balancer.offload, balancer.steering, flowtable) {
+            (false, ..) => Self::Off,
+            (true, Steering::EveryPacket, _) => Self::EveryPacket,
+            (true, Steering::SynOnly, Some(false)) => Self::NotInKernel,
+            (true, Steering::SynOnly, Some(true) | None) => Self::On,
+        })
+    }
+
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::On => "on: long flows are promoted to the kernel's flowtable",
+            Self::Off => "off, by the setting",
+            Self::EveryPacket => "none: every packet is asked about",
+            Self::NotInKernel => "NOT IN THIS KERNEL: long flows go by the ruleset as others do",
+        }
     }
 }
 

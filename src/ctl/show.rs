@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Env, Status,
-    daemon::{self, DaemonView, Hangs, NEARLY_FULL, PinsView},
+    daemon::{self, DaemonView, Hangs, NEARLY_FULL, Offload, PinsView},
     error::CtlError,
     text::{Table, bar, count, natural, percent},
     view::{
@@ -34,6 +34,8 @@ struct Everything<'a> {
     /// That it does not answer, or null.
     hangs: Option<Hangs>,
     balancer: BalancerView,
+    /// Whether long flows are promoted.
+    offload: Offload,
     tier: TierView,
     services: Vec<WholeService<'a>>,
     targets: Vec<NamedTarget>,
@@ -104,6 +106,7 @@ fn show_json(
         flows: PinsView::read(region)?,
         hangs: daemon::hangs(env, region)?,
         balancer: BalancerView::new(&state.balancer),
+        offload: Offload::of(region, &state.balancer)?,
         tier: TierView::new(state),
         services: state.services.iter().zip(ServiceView::all(state)).map(whole).collect(),
         targets: names_by_target(state).into_iter().map(named).collect(),
@@ -153,6 +156,7 @@ fn show_text(
     ))?;
     let gre_in = if balancer.gre_in { ", GRE in" } else { "" };
     env.print(format_args!("steering  {}{gre_in}", balancer.steering.name()))?;
+    env.print(format_args!("offload   {}", Offload::of(region, balancer)?.text()))?;
     let views = ServiceView::all(state);
     env.print(format_args!("kernel    {}", copies(balancer, &views)))?;
     let tracer = &balancer.tracer;

@@ -13,7 +13,7 @@
 //! With `steering = "every-packet"` no flow is pinned; the maps are emptied.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::Path,
     sync::{
         Arc,
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     balance::{
         Forwarding,
-        pins::{Flow, Held, Keep, Limits, OFF_TABLE_FLOWS_MAX, OffTable, Plan, lost},
+        pins::{Flow, Held, Keep, Limits, OFF_TABLE_FLOWS_MAX, OffTable, Plan, Promotion, lost},
     },
     config::Steering,
     ids::Mark,
@@ -69,6 +69,8 @@ pub(super) struct Auditor {
     seen: Option<Instant>,
     /// Off-table flows that had no room in their map at the last audit of all entries.
     no_room: u64,
+    /// Flows that went by the flowtable at the last audit.
+    promoted: HashSet<Flow>,
 }
 
 /// What an audit did.
@@ -82,6 +84,7 @@ struct Done {
     no_room: usize,
     not_protected: usize,
     protected: usize,
+    promoted: usize,
 }
 
 /// Why an audit ended early.
@@ -115,6 +118,7 @@ impl Auditor {
             conntrack: Conntrack::open().map_err(conntrack_failed)?,
             seen: None,
             no_room: 0,
+            promoted: HashSet::new(),
         })
     }
 
@@ -150,6 +154,7 @@ impl Auditor {
                         no_room: self.no_room,
                         protected: done.protected as u64,
                         not_protected: done.not_protected as u64,
+                        promoted: done.promoted as u64,
                     });
                 }
                 Err(Ended::Superseded) => {}
@@ -198,7 +203,7 @@ impl Auditor {
         }
         let passed = self.seen.map_or(u64::MAX, |seen| clock::now().duration_since(seen).as_secs() + 1);
         let back = lost(&self.shared.off_table.load(), &read, u32::try_from(passed).unwrap_or(u32::MAX));
-        let mut plan = self.plan(&forwarding, &read, scope)?;
+        let (mut plan, promoted) = self.plan(&forwarding, &read, scope)?;
         // A flow that the table names again stays where it is remembered, since backends may go again before its next packet;
         // but not where others may need its room.
         let crowded = read.is_crowded();
@@ -222,6 +227,7 @@ impl Auditor {
             no_room: plan.no_room,
             not_protected: plan.not_protected,
             protected: plan.protected,
+            promoted: plan.promoted,
             ..Done::default()
         };
 
@@ -251,6 +257,7 @@ impl Auditor {
         }
         let keep: Vec<_> = plan.keep.into_iter().map(|(name, keep)| (name, request(keep))).collect();
         refused(self.conntrack.change(&keep)?.refused)?;
+        self.promoted = promoted;
         done.off_table = copy.iter().filter(|(flow, held)| forwarding.is_off_table(*flow, held.mark)).count();
         self.settle(&forwarding, copy, scope)?;
         Ok(done)
@@ -277,20 +284,26 @@ impl Auditor {
         Ok(lost)
     }
 
-    /// Judges all entries of connection tracking.
+    /// Judges all entries of connection tracking; says also which flows are promoted.
     fn plan(
         &mut self,
         forwarding: &Forwarding,
         known: &OffTable,
         scope: Scope,
-    ) -> Result<Plan<FlowName>, std::io::Error> {
+    ) -> Result<(Plan<FlowName>, HashSet<Flow>), std::io::Error> {
         let bits = match scope {
             Scope::All => None,
             Scope::Kept => Some(forwarding.mark_mask().kept()),
         };
-        let mut plan = Plan::default();
+        let (mut plan, mut promoted) = (Plan::default(), HashSet::new());
         self.conntrack.dump(bits, |entry| {
-            if let Some(tracked) = entry.tracked() {
+            if let Some(mut tracked) = entry.tracked() {
+                let flow = Flow::of(&tracked.packet);
+                if tracked.promotion == Promotion::Now {
+                    promoted.extend(flow);
+                } else if flow.is_some_and(|flow| self.promoted.contains(&flow)) {
+                    tracked.promotion = Promotion::Ended;
+                }
                 plan.add(forwarding.judge(&tracked), || entry.name());
             }
             Ok(())
@@ -307,7 +320,7 @@ impl Auditor {
             },
             known,
         );
-        Ok(plan)
+        Ok((plan, promoted))
     }
 
     /// Before `next` is in force: the flows that it will not name where they are. They go where they went.
@@ -316,7 +329,7 @@ impl Auditor {
             return Ok(());
         }
         let mut known = flow_maps::off_table()?;
-        let plan = self.plan(next, &known, Scope::All).map_err(conntrack_failed)?;
+        let (plan, _) = self.plan(next, &known, Scope::All).map_err(conntrack_failed)?;
         let flows: Vec<_> = plan.moves.iter().map(|(_, flow, held)| (*flow, *held)).collect();
         flow_maps::put_off_table(&flows, &known)?;
         known.extend(flows);

@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 use super::{DaemonError, kernel::Kernel};
 use crate::{
     host::{self, Finding, Severity, Snapshot, Tally, Told},
-    plan::ruleset::QueueBy,
+    plan::ruleset::Means,
     shm::stats,
     state::State,
     sys::{
@@ -17,8 +17,8 @@ use crate::{
 
 /// What there is of a host when lbd begins.
 pub(super) struct HostSeen {
-    /// How this kernel can queue packets.
-    pub(super) queue_by: QueueBy,
+    /// What this kernel has of what may be missing.
+    pub(super) means: Means,
     /// Addresses of this host.
     pub(super) own: Vec<IpNet>,
     /// Looks at it from then on.
@@ -34,10 +34,10 @@ pub(super) struct HostWatch {
     told: Told,
 }
 
-/// The first look, which changes nothing: how this kernel can queue packets, its parts that are missing, and the host.
-fn first_look(state: &State) -> Result<(QueueBy, Vec<Finding>, Snapshot), DaemonError> {
-    let Probe { queue_by, missing } = probe::probe(&state.balancer)?;
-    Ok((queue_by, missing, probe::look(state)))
+/// The first look, which changes nothing: what this kernel has and what is missing, and the host.
+fn first_look(state: &State) -> Result<(Means, Vec<Finding>, Snapshot), DaemonError> {
+    let Probe { means, missing } = probe::probe(&state.balancer)?;
+    Ok((means, missing, probe::look(state)))
 }
 
 /// Everything that is not as it should be on this host, worst first.
@@ -57,7 +57,7 @@ pub(super) fn findings(state: &State) -> Result<Vec<Finding>, DaemonError> {
 /// When lbd cannot start on this host, or it cannot be looked at.
 pub(super) fn look_at_host(state: &State) -> Result<HostSeen, DaemonError> {
     info!("looking at this host and what its kernel has");
-    let (queue_by, parts, snapshot) = first_look(state)?;
+    let (means, parts, snapshot) = first_look(state)?;
     let found = host::judge(state, &snapshot);
     let fatal = |finding: &&Finding| finding.stops_start;
     let fatal: Vec<String> = parts.iter().chain(&found).filter(fatal).map(ToString::to_string).collect();
@@ -66,7 +66,7 @@ pub(super) fn look_at_host(state: &State) -> Result<HostSeen, DaemonError> {
     }
     let mut watch = HostWatch::new(state, parts);
     watch.tell(found);
-    Ok(HostSeen { queue_by, own: own(&snapshot), watch })
+    Ok(HostSeen { means, own: own(&snapshot), watch })
 }
 
 fn own(snapshot: &Snapshot) -> Vec<IpNet> {

@@ -24,7 +24,7 @@ use crate::{
     plan::{
         elements::{Claims, Elements, Way},
         kernel_tables, routing,
-        ruleset::{QueueBy, Ruleset},
+        ruleset::{Means, Ruleset},
     },
     state::State,
     sys::{
@@ -42,7 +42,7 @@ pub(super) struct Kernel {
     pub(super) tables: nft::Tables,
     /// Its lock is held while the kernel is changed.
     pub(super) ways: Arc<Ways>,
-    pub(super) queue_by: QueueBy,
+    pub(super) means: Means,
     /// What the workers were started with; `None` where the kernel alone decides.
     of_start: Option<OfStart>,
     /// What the kernel should have.
@@ -90,11 +90,11 @@ impl Wanted {
     pub(super) fn by(
         state: &State,
         generation: Generation,
-        queue_by: QueueBy,
+        means: Means,
         own: &[IpNet],
     ) -> Result<Self, DaemonError> {
         let forwarding = Arc::new(Forwarding::new(state, generation)?);
-        let mut ruleset = Ruleset::new(state, &Claims::of(forwarding.classifier()), queue_by)?;
+        let mut ruleset = Ruleset::new(state, &Claims::of(forwarding.classifier()), means)?;
         let whole = ruleset.elements.without(own);
         let elements = std::mem::replace(&mut ruleset.elements, whole);
         Ok(Self {
@@ -110,7 +110,7 @@ impl Wanted {
 impl Kernel {
     /// Nothing is changed yet.
     pub(super) fn open(
-        queue_by: QueueBy,
+        means: Means,
         own: Vec<IpNet>,
         shared: &Arc<Shared>,
         of_start: Option<OfStart>,
@@ -122,7 +122,7 @@ impl Kernel {
             routing: Routing::open_telling(move |inbound| links::add_tier(&told, &[inbound]))?,
             tables: nft::Tables::default(),
             ways: Arc::default(),
-            queue_by,
+            means,
             of_start,
             wanted: None,
             routing_right: false,
@@ -151,7 +151,7 @@ impl Kernel {
             (balancer.queues, balancer.fragment_queue, balancer.mark_mask) =
                 (queues, fragment_queue, mark_mask);
         }
-        let mut wanted = Wanted::by(&state, generation, self.queue_by, &self.own)?;
+        let mut wanted = Wanted::by(&state, generation, self.means, &self.own)?;
         let left: Vec<Name> =
             kernel_tables::left_to_lbd(&state).map(|service| service.name.clone()).collect();
         // Without lbd other words are said about them (once.rs).

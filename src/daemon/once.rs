@@ -39,12 +39,13 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
     let (mut region, mut generation, mut kernel, mut left) =
         with_region(name, given.as_ref(), |region, generation, state| {
             let shared = Arc::new(Shared::new(Forwarding::new(&state, generation)?));
-            let HostSeen { queue_by, own, .. } = look_at_host(&state)?;
-            let mut kernel = Kernel::open(queue_by, own, &shared, None)?;
+            let HostSeen { means, own, .. } = look_at_host(&state)?;
+            let mut kernel = Kernel::open(means, own, &shared, None)?;
             Auditor::open(&kernel.shared, &kernel.ways)?.take_over()?;
             let nearly_full = FillWatch::default().look(Duration::ZERO, &kernel.shared, &kernel.ways);
             // A region that is gone is noticed below.
             let _ = stats::set_nearly_full(&mut region.mapping(), nearly_full);
+            let _ = stats::write_flowtable(&mut region.mapping(), means.flowtable);
             let left = kernel.put_in_force(&state, generation)?;
             Ok((region, generation, kernel, left))
         })?;

@@ -49,9 +49,8 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
     let generation = Generation(1);
     let shared = Arc::new(Shared::new(Forwarding::new(state, generation).unwrap()));
     let mut kernel =
-        Kernel::open(nft::queue_by().unwrap(), Vec::new(), &shared, Some(OfStart::of(&state.balancer)))
-            .unwrap();
-    kernel.wanted = Some(Wanted::by(state, generation, kernel.queue_by, &[]).unwrap());
+        Kernel::open(nft::means().unwrap(), Vec::new(), &shared, Some(OfStart::of(&state.balancer))).unwrap();
+    kernel.wanted = Some(Wanted::by(state, generation, kernel.means, &[]).unwrap());
     Lbd {
         config: None,
         shown: Arc::new(ArcSwap::new(region.mapping())),
@@ -174,7 +173,7 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         assert_eq!((good.tables[0].contents().entries().len(), differ()), (97, 0));
         // A change that fails when the kernel has the new tables already.
         let other = state.set_active(None, &["a".to_owned()], false).unwrap();
-        let other = Wanted::by(&other, Generation(2), lbd.kernel.queue_by, &[]).unwrap().ruleset;
+        let other = Wanted::by(&other, Generation(2), lbd.kernel.means, &[]).unwrap().ruleset;
         nft::apply(&other, &mut lbd.kernel.tables).unwrap();
         assert!(lbd.kernel.tables.apply(&other.tables).unwrap() > 40);
         lbd.kernel.go_back();
@@ -231,7 +230,7 @@ fn once_tells_what_is_in_force_and_what_is_not() {
         assert_eq!(once(None, &name.0).unwrap(), Generation(2));
         assert_eq!(told(&mut region), (0, Generation(2)));
         let (_, state) = region.state().unwrap();
-        let wanted = Wanted::by(&state, Generation(2), nft::queue_by().unwrap(), &[]).unwrap().ruleset;
+        let wanted = Wanted::by(&state, Generation(2), nft::means().unwrap(), &[]).unwrap().ruleset;
         assert!(nft::in_force(&wanted).unwrap());
         assert_eq!((wanted.tables.len(), nft::Tables::default().apply(&wanted.tables).unwrap()), (2, 0));
 

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 
 use crate::{
     balance::service::{AddressRange, Claim, Classifier, EchoClaim},
-    config::{Encap, Path, PortRange},
+    config::{Balancer, Encap, Path, PortRange},
     ids::Mark,
     state::State,
 };
@@ -74,6 +74,7 @@ pub enum SetName {
     Targets,
     Given,
     KeptTargets,
+    LongTargets,
     KernelPort4,
     KernelPort6,
     KernelProtocol4,
@@ -119,7 +120,7 @@ impl Way {
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -144,6 +145,7 @@ impl SetName {
         Self::Targets,
         Self::Given,
         Self::KeptTargets,
+        Self::LongTargets,
         Self::KernelPort4,
         Self::KernelPort6,
         Self::KernelProtocol4,
@@ -195,6 +197,7 @@ impl SetName {
             Self::Targets => "targets",
             Self::Given => "given",
             Self::KeptTargets => "kept_targets",
+            Self::LongTargets => "long_targets",
             Self::KernelPort4 => "kernel_port4",
             Self::KernelPort6 => "kernel_port6",
             Self::KernelProtocol4 => "kernel_protocol4",
@@ -355,6 +358,9 @@ impl Elements {
             }
             let kept = Element::Kept(mask.kept_mark(Mark(mark)).0, mark);
             elements.insert(SetName::KeptTargets, kept);
+            if path != Path::MarkOnly {
+                elements.insert(SetName::LongTargets, Element::Mark(mark));
+            }
             match path {
                 Path::Via(Encap::Gre | Encap::Ipip | Encap::Gue, remote) => {
                     elements.insert(SetName::Tunnels, Element::Interface(routing::device_name(target)));
@@ -459,6 +465,12 @@ impl Elements {
         };
         self.insert(if six { set6 } else { set4 }, element);
     }
+}
+
+/// The devices by which long flows come in: all that bring more than fragments.
+pub(super) fn promoted_devices(balancer: &Balancer) -> BTreeSet<String> {
+    let interfaces = balancer.interfaces.iter().map(ToString::to_string);
+    interfaces.chain(inbound::device_names(balancer).map(str::to_owned)).collect()
 }
 
 /// What of all traffic services claim, as [`crate::balance::service::Classifier`] says it.

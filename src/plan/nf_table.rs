@@ -27,7 +27,7 @@ pub struct Image {
     pub chains: BTreeMap<String, Chain>,
     /// Sets and maps with names, by these.
     pub sets: BTreeMap<String, Set>,
-    /// Counters, `ct timeout` and so on, by kind and name.
+    /// Counters, `ct timeout` and so on, and flowtables without their devices, by kind and name.
     pub objects: BTreeMap<(u32, String), Object>,
 }
 

@@ -5,11 +5,13 @@
 //! whole balancer. Its name, which the table carries as that of an empty chain, is made from all of it, so a restarted lbd
 //! finds out that nothing is to do.
 
+use std::collections::BTreeSet;
+
 use thiserror::Error;
 use twox_hash::XxHash3_64;
 
 use super::{
-    elements::{Claims, Elements},
+    elements::{self, Claims, Elements},
     kernel_tables::{self, KernelTable},
 };
 use crate::{
@@ -28,6 +30,10 @@ const IPV6_MTU_MIN: u16 = 1280;
 const IPV6_HEADER_BYTES: u16 = 40;
 /// So many of the lowest bits of a SYN's sequence number must not all be 1; `off_closing` in the template sees to it.
 const REOPENED_ZEROS: u32 = 16;
+/// One packet of so many is a sample, and a flow of which two are within two seconds is long.
+const SAMPLED_OF: u32 = 128;
+/// So that promoting keeps no CPU busy, whoever sends what.
+const PROMOTED_PER_SECOND: u32 = 1000;
 const STRUCTURE_PREFIX: &str = "structure_";
 
 /// By what means packets are queued.
@@ -39,6 +45,15 @@ pub enum QueueBy {
     Xtables,
 }
 
+/// What this kernel has of what may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Means {
+    /// How packets are queued.
+    pub queue_by: QueueBy,
+    /// Whether there is a flowtable (kernel modules `nf_flow_table_inet`, `nft_flow_offload` and `nft_numgen`).
+    pub flowtable: bool,
+}
+
 /// Everything that the kernel's table should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
@@ -48,6 +63,8 @@ pub struct Ruleset {
     pub tables: Vec<KernelTable>,
     /// Elements of the sets.
     pub elements: Elements,
+    /// The devices of the flowtable, as far as they exist; `None` where there is no flowtable.
+    pub promoted: Option<BTreeSet<String>>,
 }
 
 /// Chains and rules.
@@ -169,11 +186,12 @@ impl Ruleset {
     ///
     /// # Errors
     /// Never with the template that is built in; a test sees to that.
-    pub fn new(state: &State, claims: &Claims, queue_by: QueueBy) -> Result<Self, TemplateError> {
-        let structure = Structure::new(&state.balancer, queue_by)?;
+    pub fn new(state: &State, claims: &Claims, means: Means) -> Result<Self, TemplateError> {
+        let structure = Structure::new(&state.balancer, means)?;
         let tables = kernel_tables::wanted(state)?;
         let elements = Elements::wanted(state, claims, &tables);
-        Ok(Self { structure, tables, elements })
+        let promoted = promotes(&state.balancer, means).then(|| elements::promoted_devices(&state.balancer));
+        Ok(Self { structure, tables, elements, promoted })
     }
 
     /// Whether new flows of any service go by the kernel's copy of its table at once.
@@ -188,7 +206,7 @@ impl Structure {
     ///
     /// # Errors
     /// Never with the template that is built in; a test sees to that.
-    pub fn new(balancer: &Balancer, queue_by: QueueBy) -> Result<Self, TemplateError> {
+    pub fn new(balancer: &Balancer, means: Means) -> Result<Self, TemplateError> {
         let mut native = vec![
             NativeChain { name: "forget6", rule: NativeRule::Forget6 },
             NativeChain { name: "store6", rule: NativeRule::Store6 },
@@ -212,7 +230,7 @@ impl Structure {
             let rules = [OffMap::Open, OffMap::Closing].map(off).into_iter().chain(fields.map(by));
             native.extend(rules.map(|rule| NativeChain { name, rule }));
         }
-        let mut queue_in = |name, queues| match queue_by {
+        let mut queue_in = |name, queues| match means.queue_by {
             QueueBy::Nft => queue_statement(queues),
             QueueBy::Xtables => {
                 native.push(NativeChain { name, rule: NativeRule::XtQueue(queues) });
@@ -249,6 +267,9 @@ impl Structure {
             ("renew_fragments", lease::Kind::Fragments.address().to_string()),
             ("syn_only", lines_of(Steering::SynOnly).to_owned()),
             ("every_packet", lines_of(Steering::EveryPacket).to_owned()),
+            ("offload", if promotes(balancer, means) { "" } else { "#" }.to_owned()),
+            ("sampled_of", SAMPLED_OF.to_string()),
+            ("promoted_per_second", PROMOTED_PER_SECOND.to_string()),
             ("probe4", format!("{} {PROBE4}", probe("ip length", Probe::BYTES4, Probe::BYTES4))),
             (
                 "probe6",
@@ -264,6 +285,11 @@ impl Structure {
         let name = format!("{STRUCTURE_PREFIX}{:016x}", XxHash3_64::oneshot(made_from.as_bytes()));
         Ok(Self { name, text, native })
     }
+}
+
+/// Whether long flows go by a flowtable.
+fn promotes(balancer: &Balancer, means: Means) -> bool {
+    balancer.offload && means.flowtable && balancer.steering == Steering::SynOnly
 }
 
 /// The chains about off-table flows that go by netlink.

@@ -83,7 +83,7 @@ struct Head {
     blackholes: u32,
     pmtu_floor: u16,
     allow_own_addresses: u8,
-    reserved: [u8; 1],
+    offload: u8,
 }
 
 /// A [`Name`], padded with zeros.
@@ -238,7 +238,7 @@ pub fn encode(state: &State, generation: Generation) -> Content {
         blackholes: count(balancer.blackhole.len()),
         pmtu_floor: balancer.pmtu_floor,
         allow_own_addresses: u8::from(balancer.allow_own_addresses),
-        reserved: [0; 1],
+        offload: u8::from(balancer.offload),
     };
     let mut bytes = head.as_bytes().to_vec();
     for interface in &balancer.interfaces {

@@ -27,6 +27,8 @@ pub(crate) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
 
 /// When a thread of the daemon looked last at its workers.
 const LOOKED_AT: usize = DAEMON_AT + 32;
+/// What its kernel can do with long flows: 0 is not known, 1 a flowtable, 2 none.
+const OFFLOAD_AT: usize = DAEMON_AT + 80;
 /// How many errors, and behind it how many warnings, the last look at the host has found.
 const HOST_AT: usize = DAEMON_AT + 64;
 const FRAGMENTS_AT: usize = 8;
@@ -95,6 +97,25 @@ pub fn read_host(memory: &mut impl Memory) -> Result<Tally, RegionError> {
     Ok(Tally { errors: memory.load(HOST_AT)?, warnings: memory.load(HOST_AT + 8)? })
 }
 
+/// Stores whether the kernel has a flowtable, which is found at the start.
+///
+/// # Errors
+/// When the region is gone.
+pub fn write_flowtable(memory: &mut impl Memory, flowtable: bool) -> Result<(), RegionError> {
+    Ok(memory.store(OFFLOAD_AT, if flowtable { 1 } else { 2 })?)
+}
+
+/// Reads it; `None` where no lbd has looked.
+///
+/// # Errors
+/// When the region is gone.
+pub fn read_flowtable(memory: &mut impl Memory) -> Result<Option<bool>, RegionError> {
+    Ok(match memory.load(OFFLOAD_AT)? {
+        0 => None,
+        found => Some(found == 1),
+    })
+}
+
 /// What the last audit of pins has found; all of it 0 before the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pins {
@@ -106,6 +127,8 @@ pub struct Pins {
     pub protected: u64,
     /// Kept flows whose entries are not protected, since half of all may be.
     pub not_protected: u64,
+    /// Flows that go by the flowtable.
+    pub promoted: u64,
 }
 
 impl Pins {
@@ -115,7 +138,13 @@ impl Pins {
     /// When the region is gone.
     pub fn read(memory: &mut impl Memory) -> Result<Self, RegionError> {
         let mut word = |n: usize| memory.load(PINS_AT + n * 8);
-        Ok(Self { off_table: word(0)?, no_room: word(1)?, protected: word(2)?, not_protected: word(3)? })
+        Ok(Self {
+            off_table: word(0)?,
+            no_room: word(1)?,
+            protected: word(2)?,
+            not_protected: word(3)?,
+            promoted: word(4)?,
+        })
     }
 
     /// Writes it.
@@ -123,7 +152,7 @@ impl Pins {
     /// # Errors
     /// When the region is gone.
     pub fn write(&self, memory: &mut impl Memory) -> Result<(), RegionError> {
-        let words = [self.off_table, self.no_room, self.protected, self.not_protected];
+        let words = [self.off_table, self.no_room, self.protected, self.not_protected, self.promoted];
         for (n, word) in words.into_iter().enumerate() {
             memory.store(PINS_AT + n * 8, word)?;
         }

@@ -13,21 +13,21 @@ use std::{
 
 use super::{
     conntrack::Conntrack,
-    nft::{NftError, check, foreign_drops, queue_by},
+    nft::{NftError, check, foreign_drops, means},
     rtnetlink::{Routing, RoutingError},
 };
 use crate::{
-    config::Balancer,
+    config::{Balancer, Steering},
     host::{self, Finding, Severity, Snapshot},
-    plan::ruleset::QueueBy,
+    plan::ruleset::{Means, QueueBy},
     state::State,
 };
 
 /// What was found on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// How this kernel can queue packets.
-    pub queue_by: QueueBy,
+    /// What of what may be missing is there.
+    pub means: Means,
     /// Parts of the kernel that are missing.
     pub missing: Vec<Finding>,
 }
@@ -46,14 +46,25 @@ pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
             findings.push(missing(part.name, &first_line(&message), part.module));
         }
     }
-    let queue_by = queue_by()?;
-    if queue_by == QueueBy::Xtables {
+    let means = means()?;
+    if means.queue_by == QueueBy::Xtables {
         let advice = "the NFQUEUE target of xtables is used instead (modules nft_compat, xt_NFQUEUE)";
         findings.push(Finding::new(Severity::Note, "nft_queue", "missing", "present", advice.to_owned()));
     }
+    if !means.flowtable && balancer.offload && balancer.steering == Steering::SynOnly {
+        let advice = "long flows are not promoted, and go by the ruleset as others do (balancer.offload; kernel modules \
+                      nf_flow_table_inet, nft_flow_offload and nft_numgen)";
+        findings.push(Finding::new(
+            Severity::Note,
+            "nft_flow_offload",
+            "missing",
+            "present",
+            advice.to_owned(),
+        ));
+    }
     findings.extend(connection_marks());
     findings.extend(Files::of_this_host().modules());
-    Ok(Probe { queue_by, missing: findings })
+    Ok(Probe { means, missing: findings })
 }
 
 /// What this host does to packets, for a balancer with this state. What cannot be read is named in it.

@@ -78,7 +78,7 @@ fn mark(target: usize) -> Mark {
 
 fn tracked(packet: Packet, mark: Mark) -> Tracked {
     let phase = (packet.protocol == TCP).then_some(Phase::Open);
-    Tracked { packet, mark, left_seconds: 290, protected: false, phase }
+    Tracked { packet, mark, left_seconds: 290, protected: false, promotion: Promotion::No, phase }
 }
 
 fn kept() -> u32 {
@@ -197,6 +197,26 @@ fn the_long_lifetime_is_for_kept_flows() {
     assert_eq!(keep(&udp(110, false)), (true, None), "made for a fragmented datagram");
     let protected = Tracked { protected: true, ..of(on, kept(), 290, Phase::Open) };
     assert_eq!(keep(&protected), (false, None));
+
+    // What the kernel says of a flow that is promoted is no lifetime, and what it gives one that was is no lifetime of ours.
+    let promoted = |tracked, promotion| Tracked { promotion, protected: true, ..tracked };
+    let open = |left_seconds| of(on, kept(), left_seconds, Phase::Open);
+    for promoted in [promoted(open(300), Promotion::Now), promoted(udp(300, true), Promotion::Now)] {
+        assert_eq!(keep(&promoted), (false, None));
+        let mut plan = Plan::default();
+        plan.add(forwarding.judge(&promoted), || ());
+        assert_eq!((plan.promoted, plan.protected, plan.keep.len()), (1, 1, 0));
+    }
+    for left_seconds in [100, 50_000] {
+        assert_eq!(keep(&promoted(open(left_seconds), Promotion::Ended)), (false, Some(7440)));
+        assert_eq!(keep(&promoted(udp(left_seconds, true), Promotion::Ended)), (false, Some(120)));
+    }
+    assert_eq!(keep(&promoted(open(50_000), Promotion::No)), (false, Some(7440)), "no lbd saw it end");
+    let closing = promoted(of(on, kept(), 200, Phase::Closing), Promotion::Ended);
+    assert_eq!(keep(&closing), (false, None), "it ended by its FIN");
+    for promotion in [Promotion::Now, Promotion::Ended] {
+        assert_eq!(rest(&promoted(of(off, kept(), 300, Phase::Open), promotion)), (false, 7440));
+    }
 }
 
 #[test]
@@ -265,6 +285,7 @@ fn entries() -> impl Strategy<Value = Vec<Tracked>> {
             let bits = if kept_bit { kept() } else { 0 };
             let phase = if closing { Phase::Closing } else { Phase::Open };
             Tracked {
+                promotion: Promotion::No,
                 packet: amid(TCP, client, vip, (sport, 80)),
                 mark: Mark(mark(target).0 | bits),
                 left_seconds,

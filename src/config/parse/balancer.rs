@@ -30,6 +30,7 @@ const KEYS: &[&str] = &[
     "allow_own_addresses",
     "kernel_entries",
     "pmtu_floor",
+    "offload",
 ];
 
 pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {
@@ -108,6 +109,9 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     }
     if let Some(item) = table.take("pmtu_floor") {
         balancer.pmtu_floor = item.integer(reader, PMTU_FLOOR).unwrap_or(PMTU_FLOOR_DEFAULT);
+    }
+    if let Some(item) = table.take("offload") {
+        balancer.offload = item.bool(reader).unwrap_or(true);
     }
     table.finish(reader, KEYS);
     balancer.name = name?;

@@ -50,11 +50,35 @@ fn flows_that_are_in_another_namespace_are_told() {
     lb.with(FILE, "apply -");
     assert_eq!(lb.run("flows --off-table").err, "");
     let mut region = lb.daemon(1);
-    Pins { off_table: 2, no_room: 0, protected: 7, not_protected: 0 }.write(&mut region).unwrap();
+    Pins { off_table: 2, no_room: 0, protected: 7, not_protected: 0, promoted: 0 }
+        .write(&mut region)
+        .unwrap();
     let listing = lb.run("flows --off-table");
     assert_eq!(listing.status, Status::Done);
     let says = ["has found 2 off-table flows", "ip netns exec"];
     assert!(says.iter().all(|says| listing.err.contains(says)), "{listing:?}");
+}
+
+#[test]
+fn whether_long_flows_are_promoted_is_shown() {
+    let lb = Lb::new("offload");
+    let shows = |file: &str, flowtable: Option<bool>, text: &str, json: &str| {
+        lb.with(file, "apply -");
+        if let Some(flowtable) = flowtable {
+            words::write_flowtable(&mut lb.daemon(1), flowtable).unwrap();
+        }
+        let shown = lb.done("show");
+        assert!(shown.contains(&format!("\noffload   {text}")), "{shown}");
+        assert_eq!(lb.json("show --json")["offload"], json);
+    };
+    let with = |line: &str| FILE.replacen("[balancer]\n", &format!("[balancer]\n{line}\n"), 1);
+    shows(FILE, None, "on: ", "on");
+    shows(FILE, Some(true), "on: ", "on");
+    shows(FILE, Some(false), "NOT IN THIS KERNEL: ", "not_in_kernel");
+    assert!(lb.run("check").out.contains("note: offload is not in this kernel, wanted a flowtable: "));
+    shows(&with("offload = false"), Some(false), "off, by the setting\n", "off");
+    assert!(!lb.run("check").out.contains("note: offload"));
+    shows(&with("steering = \"every-packet\""), Some(false), "none: every packet", "every_packet");
 }
 
 #[test]
@@ -65,10 +89,15 @@ fn what_lbd_found_of_flows_is_shown() {
     assert!(lb.done("show").contains("flows     0 off-table; 0 protected in connection tracking\n"));
     assert!(!lb.done(question).contains("off-table"), "the kernel is asked where there is any");
     let mut region = lb.daemon(1);
-    Pins { off_table: 2, no_room: 0, protected: 7, not_protected: 0 }.write(&mut region).unwrap();
+    Pins { off_table: 2, no_room: 0, protected: 7, not_protected: 0, promoted: 5 }
+        .write(&mut region)
+        .unwrap();
     for command in ["show", "stats"] {
         let text = lb.done(command);
-        assert!(text.contains(" 2 off-table; 7 protected in connection tracking\n"), "{text}");
+        assert!(
+            text.contains(" 2 off-table; 7 protected in connection tracking, 5 of them promoted\n"),
+            "{text}"
+        );
         assert!(!text.contains("NEARLY FULL"), "{text}");
         assert_eq!(lb.json(&format!("{command} --json"))["flows"]["off_table"], 2);
     }
@@ -76,7 +105,9 @@ fn what_lbd_found_of_flows_is_shown() {
     assert!(text.contains("this flow is off-table: what there is of it goes on to s1 (mark 0x1)"), "{text}");
     assert_eq!(lb.json(&format!("{question} --json"))["off_table"]["backend"], "s1");
 
-    Pins { off_table: 2, no_room: 3, protected: 7, not_protected: 4 }.write(&mut region).unwrap();
+    Pins { off_table: 2, no_room: 3, protected: 7, not_protected: 4, promoted: 0 }
+        .write(&mut region)
+        .unwrap();
     words::set_nearly_full(&mut region, true).unwrap();
     fs::create_dir_all(lb.proc.path().join("sys/net/netfilter")).unwrap();
     for (name, value) in [("nf_conntrack_count", "1400\n"), ("nf_conntrack_max", "1500\n")] {

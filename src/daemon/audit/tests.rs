@@ -70,7 +70,7 @@ impl World {
     }
 
     fn put_in_force(&mut self) {
-        let mut wanted = Wanted::by(&self.state, Generation(2), nft::queue_by().unwrap(), &[]).unwrap();
+        let mut wanted = Wanted::by(&self.state, Generation(2), nft::means().unwrap(), &[]).unwrap();
         let mut tables = nft::Tables::default();
         let mut ways = self.ways.lock();
         ways.with(&mut wanted.ruleset, |ruleset, _| nft::apply(ruleset, &mut tables)).unwrap();
@@ -103,7 +103,7 @@ impl World {
     /// Whether the kernel has the way that is chosen, and which that is.
     fn way(&self) -> Way {
         let way = self.ways.lock().way();
-        let mut wanted = Wanted::by(&self.state, Generation(2), nft::queue_by().unwrap(), &[]).unwrap();
+        let mut wanted = Wanted::by(&self.state, Generation(2), nft::means().unwrap(), &[]).unwrap();
         wanted.ruleset.elements.set_way(way);
         assert!(nft::in_force(&wanted.ruleset).unwrap(), "{way:?}");
         way

@@ -155,7 +155,7 @@ fn before(mut number: Vec<u8>) -> Vec<u8> {
 fn fields_of(set: SetName) -> Option<(usize, usize)> {
     match set {
         SetName::Interfaces | SetName::Tunnels | SetName::Ways | SetName::SteerWays | SetName::Full => None,
-        SetName::Targets | SetName::Given | SetName::KeptTargets => None,
+        SetName::Targets | SetName::Given | SetName::KeptTargets | SetName::LongTargets => None,
         SetName::Local4 | SetName::Remotes4 | SetName::GreIn4 => Some((4, 0)),
         SetName::Local6 | SetName::Remotes6 | SetName::GreIn6 => Some((16, 0)),
         SetName::Vip4
@@ -177,7 +177,7 @@ fn fields_of(set: SetName) -> Option<(usize, usize)> {
 
 fn element_of(set: SetName, raw: &Raw) -> Option<Element> {
     let Some((address_bytes, fields)) = fields_of(set) else {
-        if matches!(set, SetName::Targets | SetName::Given | SetName::KeptTargets) {
+        if matches!(set, SetName::Targets | SetName::Given | SetName::KeptTargets | SetName::LongTargets) {
             let from = u32::from_ne_bytes(raw.key.as_slice().try_into().ok()?);
             return Some(raw.mark.map_or(Element::Mark(from), |to| Element::Kept(from, to)));
         }

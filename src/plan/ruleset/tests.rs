@@ -9,8 +9,12 @@ fn balancer() -> Balancer {
     Balancer { queues: QueueRange::new(0, 3).unwrap(), ..Balancer::unconfigured() }
 }
 
+fn means(queue_by: QueueBy) -> Means {
+    Means { queue_by, flowtable: true }
+}
+
 fn structure(queue_by: QueueBy) -> Structure {
-    Structure::new(&balancer(), queue_by).unwrap()
+    Structure::new(&balancer(), means(queue_by)).unwrap()
 }
 
 #[test]
@@ -105,7 +109,7 @@ fn every_chain_that_is_named_is_there_and_the_other_way_round() {
 
 #[test]
 fn with_every_packet_nothing_is_tracked_and_nothing_remembered() {
-    let of = |steering| Structure::new(&Balancer { steering, ..balancer() }, QueueBy::Nft).unwrap();
+    let of = |steering| Structure::new(&Balancer { steering, ..balancer() }, means(QueueBy::Nft)).unwrap();
     let (syn_only, every_packet) = (of(Steering::SynOnly), of(Steering::EveryPacket));
     let rules = |structure: &Structure, chain: &str| {
         let from = structure.text.find(&format!("\tchain {chain} {{\n")).unwrap();
@@ -129,8 +133,34 @@ fn with_every_packet_nothing_is_tracked_and_nothing_remembered() {
 }
 
 #[test]
+fn flows_are_promoted_only_where_it_is_wanted_and_can_be() {
+    let of = |steering, offload, flowtable| {
+        let state = State::empty(Balancer { steering, offload, ..balancer() });
+        Ruleset::new(&state, &Claims::default(), Means { flowtable, ..means(QueueBy::Nft) }).unwrap()
+    };
+    let has = |ruleset: &Ruleset, what: &str| {
+        ruleset.structure.text.lines().any(|line| line.trim().starts_with(what))
+    };
+    let lines =
+        ["flowtable promoted {", "numgen random mod 128 0 goto sample", "limit rate 1000/second burst 1000"];
+    let on = of(Steering::SynOnly, true, true);
+    assert!(lines.iter().all(|line| has(&on, line)), "{}", on.structure.text);
+    assert_eq!(on.promoted, Some(BTreeSet::new()));
+    for (steering, offload, flowtable) in [
+        (Steering::SynOnly, false, true),
+        (Steering::SynOnly, true, false),
+        (Steering::EveryPacket, true, true),
+    ] {
+        let off = of(steering, offload, flowtable);
+        assert!(!lines.iter().any(|line| has(&off, line)), "{}", off.structure.text);
+        assert_eq!(off.promoted, None);
+        assert_eq!(chains_of_text(&off.structure.text), chains_of_text(&on.structure.text));
+    }
+}
+
+#[test]
 fn one_queue_has_no_fanout() {
-    let one = Structure::new(&Balancer::unconfigured(), QueueBy::Nft).unwrap();
+    let one = Structure::new(&Balancer::unconfigured(), means(QueueBy::Nft)).unwrap();
     assert!(one.text.contains("\t\tqueue flags bypass to 20200\n"));
 }
 
@@ -146,15 +176,16 @@ fn the_name_tells_structures_apart() {
         Balancer { fragment_queue: QueueNum(11), ..balancer() },
         Balancer { steering, ..balancer() },
         Balancer { pmtu_floor: 1000, ..balancer() },
+        Balancer { offload: false, ..balancer() },
         Balancer { tracer: TracerSettings { per_second: 7, ..TracerSettings::default() }, ..balancer() },
     ];
     let mut names: Vec<String> = balancers
         .iter()
-        .flat_map(|balancer| [QueueBy::Nft, QueueBy::Xtables].map(|by| Structure::new(balancer, by)))
+        .flat_map(|balancer| [QueueBy::Nft, QueueBy::Xtables].map(|by| Structure::new(balancer, means(by))))
         .map(|structure| structure.unwrap().name)
         .collect();
     names.sort();
     names.dedup();
-    assert_eq!(names.len(), 16);
+    assert_eq!(names.len(), 18);
     assert_eq!(structure(QueueBy::Nft).name, structure(QueueBy::Nft).name);
 }

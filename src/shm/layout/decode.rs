@@ -221,6 +221,11 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
             1 => true,
             _ => return Err(RegionError::Corrupt("allow_own_addresses")),
         },
+        offload: match head.offload {
+            0 => false,
+            1 => true,
+            _ => return Err(RegionError::Corrupt("offload")),
+        },
         gre_in: match head.gre_in {
             0 => false,
             1 if head.addresses & 3 != 0 => true,

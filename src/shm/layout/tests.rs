@@ -22,6 +22,7 @@ fn state() -> State {
         rule_priority = 9000
         blackhole = ['10.0.0.0/24', '1000::/112']
         pmtu_floor = 1000
+        offload = false
         [tracer]
         receivers = ['192.168.2.0/24', 'fd00:0:0:2::/64']
         per_second = 7

@@ -12,7 +12,7 @@ use super::{
     CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, Conntrack, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_NEW, PATIENCE, number,
 };
 use crate::{
-    balance::pins::{PROBATION_SECONDS, Phase, Tracked},
+    balance::pins::{PROBATION_SECONDS, Phase, Promotion, Tracked},
     ids::Mark,
     packet::{Addresses, ICMP, ICMPV6, L4, Packet, Ports, SCTP, TCP, UDP},
     sys::netlink::{
@@ -31,6 +31,8 @@ const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 /// `enum ip_conntrack_status`.
 const IPS_SEEN_REPLY: u32 = 1 << 1;
 const IPS_ASSURED: u32 = 1 << 2;
+/// It goes by a flowtable.
+const IPS_OFFLOAD: u32 = 1 << 14;
 const PROTECTED: u32 = IPS_SEEN_REPLY | IPS_ASSURED;
 /// `enum tcp_conntrack`: FIN_WAIT to CLOSE.
 const TCP_CLOSING: std::ops::RangeInclusive<u8> = 4..=8;
@@ -233,12 +235,14 @@ impl<'a> Entry<'a> {
             ICMPV6 => L4::Echo { id: two(CTA_PROTO_ICMPV6[0])? },
             _ => L4::Other,
         };
+        let status = self.number(CTA_STATUS).unwrap_or(0);
         Some(Tracked {
             packet: Packet { addresses: self.addresses()?, protocol, l4, quoted: false },
             mark: self.mark(),
-            // The kernel does not say it of a flow that is offloaded.
+            // The kernel does not say it of a flow that is promoted, nor how far TCP is: that is established then.
             left_seconds: self.number(CTA_TIMEOUT).unwrap_or(PROBATION_SECONDS),
-            protected: self.number(CTA_STATUS).unwrap_or(0) & PROTECTED == PROTECTED,
+            protected: status & PROTECTED == PROTECTED,
+            promotion: if status & IPS_OFFLOAD != 0 { Promotion::Now } else { Promotion::No },
             phase: (protocol == TCP).then(|| self.phase()),
         })
     }

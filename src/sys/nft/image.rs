@@ -15,9 +15,13 @@ use crate::{
         elements::TABLE,
         nf_table::{Chain, Expression, Image, Object, Rule, Set, Step},
     },
-    sys::netlink::{NLM_F_APPEND, NLM_F_CREATE, attribute, attributes, number, text, whole_attributes},
+    sys::netlink::{
+        NLM_F_APPEND, NLM_F_CREATE, Writer, attribute, attributes, number, text, whole_attributes,
+    },
 };
 
+/// The kind of flowtables, among those of objects.
+const FLOWTABLE: u32 = u32::MAX;
 /// What is told and taken of a set, but for its name and userdata.
 const SET_ATTRIBUTES: [u16; 12] = [
     NFTA_SET_FLAGS,
@@ -64,6 +68,12 @@ pub(super) enum ElementsOf<'a> {
     These(&'a Image),
 }
 
+/// A flowtable.
+pub(super) struct Flowtable {
+    object: Object,
+    pub(super) devices: BTreeSet<String>,
+}
+
 impl Reader {
     /// Our table; `None` where there is none.
     pub(super) fn image(&mut self, elements_of: ElementsOf<'_>) -> io::Result<Option<Image>> {
@@ -100,6 +110,8 @@ impl Reader {
                 if is_anonymous { &mut anonymous } else { &mut image.sets }.insert(name, set);
             }
             image.objects = reader.objects()?;
+            let flowtables = reader.flowtables()?.into_iter();
+            image.objects.extend(flowtables.map(|(name, flowtable)| ((FLOWTABLE, name), flowtable.object)));
             image.chains = reader.chains()?;
             reader.rules(&anonymous, &mut image.chains)?;
             Ok(Some(image))
@@ -167,6 +179,29 @@ impl Reader {
             Some(())
         })?;
         Ok(objects)
+    }
+
+    pub(super) fn flowtables(&mut self) -> io::Result<BTreeMap<String, Flowtable>> {
+        let mut flowtables = BTreeMap::new();
+        self.all(NFT_MSG_GETFLOWTABLE, |flowtable| {
+            let hook = attribute(flowtable, NFTA_FLOWTABLE_HOOK)?;
+            let place = only(hook, &[NFTA_FLOWTABLE_HOOK_NUM, NFTA_FLOWTABLE_HOOK_PRIORITY]);
+            let mut declaration = Writer::default();
+            declaration.nested(NFTA_FLOWTABLE_HOOK, |hook| hook.whole(&place));
+            declaration.number(NFTA_FLOWTABLE_FLAGS, number(flowtable, NFTA_FLOWTABLE_FLAGS).unwrap_or(0));
+            let data = declaration.bytes().to_vec();
+            let devices = attributes(attribute(hook, NFTA_FLOWTABLE_HOOK_DEVS).unwrap_or_default());
+            let name_of = |device: &[u8]| {
+                str::from_utf8(device).ok().map(|name| name.trim_end_matches('\0').to_owned())
+            };
+            let read = Flowtable {
+                object: Object { place: flowtables.len(), data, outlives: false },
+                devices: devices.filter_map(|(_, device)| name_of(device)).collect(),
+            };
+            flowtables.insert(text(flowtable, NFTA_FLOWTABLE_NAME)?.to_owned(), read);
+            Some(())
+        })?;
+        Ok(flowtables)
     }
 
     /// Without rules.
@@ -277,6 +312,17 @@ pub(super) fn put(steps: &[Step<'_>], transaction: &mut Transaction) -> io::Resu
                     message.text(NFTA_SET_NAME, name);
                 });
             }
+            Step::DeleteObject(FLOWTABLE, name) => {
+                transaction.add(
+                    NFT_MSG_DELFLOWTABLE,
+                    0,
+                    format!("the removal of flowtable {name}"),
+                    |message| {
+                        message.text(NFTA_FLOWTABLE_TABLE, TABLE);
+                        message.text(NFTA_FLOWTABLE_NAME, name);
+                    },
+                );
+            }
             Step::DeleteObject(kind, name) => {
                 transaction.add(NFT_MSG_DELOBJ, 0, format!("the removal of object {name}"), |message| {
                     message.text(NFTA_OBJ_TABLE, TABLE);
@@ -321,6 +367,14 @@ pub(super) fn put(steps: &[Step<'_>], transaction: &mut Transaction) -> io::Resu
                 });
                 let elements: Vec<&Vec<u8>> = set.elements.iter().collect();
                 add_elements(transaction, name, None, &elements);
+            }
+            // Without devices (`flowtable.rs`).
+            Step::AddObject(FLOWTABLE, name, object) => {
+                transaction.add(NFT_MSG_NEWFLOWTABLE, NLM_F_CREATE, format!("flowtable {name}"), |message| {
+                    message.text(NFTA_FLOWTABLE_TABLE, TABLE);
+                    message.text(NFTA_FLOWTABLE_NAME, name);
+                    message.whole(&object.data);
+                });
             }
             Step::AddObject(kind, name, object) => {
                 transaction.add(NFT_MSG_NEWOBJ, NLM_F_CREATE, format!("object {name}"), |message| {

@@ -29,6 +29,10 @@ pub(super) const NFT_MSG_NEWOBJ: u16 = NF_TABLES | 18;
 pub(super) const NFT_MSG_GETOBJ: u16 = NF_TABLES | 19;
 pub(super) const NFT_MSG_DELOBJ: u16 = NF_TABLES | 20;
 
+pub(super) const NFT_MSG_NEWFLOWTABLE: u16 = NF_TABLES | 22;
+pub(super) const NFT_MSG_GETFLOWTABLE: u16 = NF_TABLES | 23;
+pub(super) const NFT_MSG_DELFLOWTABLE: u16 = NF_TABLES | 24;
+
 pub(super) const NFTA_GEN_ID: u16 = 1;
 
 pub(super) const NFTA_TABLE_NAME: u16 = 1;
@@ -98,3 +102,12 @@ pub(super) const NFT_OBJECT_COUNTER: u32 = 1;
 pub(super) const NFT_OBJECT_CT_TIMEOUT: u32 = 7;
 pub(super) const NFTA_COUNTER_BYTES: u16 = 1;
 pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
+
+pub(super) const NFTA_FLOWTABLE_TABLE: u16 = 1;
+pub(super) const NFTA_FLOWTABLE_NAME: u16 = 2;
+pub(super) const NFTA_FLOWTABLE_HOOK: u16 = 3;
+pub(super) const NFTA_FLOWTABLE_FLAGS: u16 = 7;
+pub(super) const NFTA_FLOWTABLE_HOOK_NUM: u16 = 1;
+pub(super) const NFTA_FLOWTABLE_HOOK_PRIORITY: u16 = 2;
+pub(super) const NFTA_FLOWTABLE_HOOK_DEVS: u16 = 3;
+pub(super) const NFTA_DEVICE_NAME: u16 = 1;

@@ -22,6 +22,7 @@ mod command;
 mod compiler;
 mod elements;
 pub mod flow_maps;
+mod flowtable;
 mod foreign;
 mod image;
 mod messages;
@@ -45,7 +46,7 @@ use crate::{
         kernel_tables::{self, KernelTable},
         nf_table,
         nf_table::{Change, Image, Thing, Tolerated},
-        ruleset::{QueueBy, Ruleset},
+        ruleset::{Means, QueueBy, Ruleset},
     },
     sys::netlink::{NLM_F_CREATE, attribute, number, text},
 };
@@ -214,8 +215,9 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
     }
     elements::change(&diff, &mut transaction);
     transaction.commit()?;
+    let _ = tables.hook(ruleset);
     if !named || !change.differences.is_empty() || !diff.is_empty() {
-        let left = differences(ruleset)?;
+        let left = differences_but_devices(ruleset)?;
         if !left.is_empty() {
             return Err(NftError::NotInForce(left.to_string()));
         }
@@ -253,6 +255,7 @@ fn change_known(
     let mut transaction = Transaction::new();
     elements::change(&diff, &mut transaction);
     transaction.commit()?;
+    let _ = tables.hook(ruleset);
     let (elements_added, elements_deleted) = (diff.add.len(), diff.delete.len());
     Ok(Applied { structure: StructureApplied::Kept, elements_added, elements_deleted })
 }
@@ -276,7 +279,7 @@ fn add_tables(ruleset: &Ruleset, new: &[&KernelTable], tables: &mut Tables) -> R
 pub fn mend(ruleset: &Ruleset, tables: &mut Tables) -> Result<Option<(Differences, Applied)>, NftError> {
     let failed = |error| NftError::Table { what: "the generation", error };
     let at = Reader::open().and_then(|mut reader| reader.generation()).map_err(failed)?;
-    if tables.is_right(at) {
+    if tables.is_right(at, &flowtable::present(ruleset.promoted.as_ref())) {
         return Ok(None);
     }
     let differed = differences(ruleset)?;
@@ -284,10 +287,13 @@ pub fn mend(ruleset: &Ruleset, tables: &mut Tables) -> Result<Option<(Difference
         if tables.not_placed(ruleset).is_none_or(|new| !new.is_empty()) {
             tables.placed(ruleset);
         }
+        tables.hook(ruleset)?;
         tables.right(at);
         return Ok(None);
     }
-    apply(ruleset, tables).map(|applied| Some((differed, applied)))
+    let applied = apply(ruleset, tables)?;
+    tables.hook(ruleset)?;
+    Ok(Some((differed, applied)))
 }
 
 /// What of the kernel's table is not as `ruleset` says. Changes nothing.
@@ -295,6 +301,14 @@ pub fn mend(ruleset: &Ruleset, tables: &mut Tables) -> Result<Option<(Difference
 /// # Errors
 /// When the table cannot be read.
 pub fn differences(ruleset: &Ruleset) -> Result<Differences, NftError> {
+    let mut differences = differences_but_devices(ruleset)?;
+    let (add, delete) = flowtable::difference(&flowtable::present(ruleset.promoted.as_ref()))?;
+    differences.0.extend(add.iter().map(|device| format!("the flowtable lacks device {device}")));
+    differences.0.extend(delete.iter().map(|device| format!("the flowtable has device {device}")));
+    Ok(differences)
+}
+
+fn differences_but_devices(ruleset: &Ruleset) -> Result<Differences, NftError> {
     let wanted = compiler::compile_whole(ruleset)?;
     let current = read_image(&wanted)?;
     let change = nf_table::change(current.as_ref(), &wanted, TOLERATED);
@@ -322,14 +336,18 @@ pub fn change_elements(in_force: &Elements, wanted: &Elements) -> Result<(), Nft
     transaction.commit()
 }
 
-/// How this kernel can queue packets: asked with a check that changes nothing.
+/// How this kernel can queue packets, and whether it has a flowtable: asked with checks that change nothing.
 ///
 /// # Errors
-/// When the nft command is not there. A kernel that has neither way is noticed by [`apply`].
-pub fn queue_by() -> Result<QueueBy, NftError> {
-    let text = "table inet synrail_check { chain c { queue flags bypass to 0; }\n}\n";
-    let answers = check("the queue expression", &[text])?;
-    Ok(if answers.iter().all(Result::is_ok) { QueueBy::Nft } else { QueueBy::Xtables })
+/// When the nft command is not there. A kernel that has neither way to queue is noticed by [`apply`].
+pub fn means() -> Result<Means, NftError> {
+    let queue = "table inet synrail_check { chain c { queue flags bypass to 0; }\n}\n";
+    let flowtable = "table inet synrail_check { flowtable f { hook ingress priority filter; }\n\
+                     chain c { type filter hook forward priority mangle; numgen random mod 2 0 flow add @f; }\n}\n";
+    let answers = check("the queue expression and a flowtable", &[queue, flowtable])?;
+    let has = |index: usize| answers.get(index).is_some_and(Result::is_ok);
+    let queue_by = if has(0) { QueueBy::Nft } else { QueueBy::Xtables };
+    Ok(Means { queue_by, flowtable: has(1) })
 }
 
 /// Removes the table, with all that it remembers. Only for `lbd --cleanup`: packets that wait in queues are lost.

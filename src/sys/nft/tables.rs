@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, io};
 
 use super::{
     NftError, elements,
+    flowtable::{self, Present},
     image::put,
     messages::{NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE},
     reader::Reader,
@@ -46,6 +47,8 @@ pub struct Tables {
     swept: bool,
     /// The kernel's generation of all rules and sets at which all was found right.
     right_at: Option<u32>,
+    /// The flowtable's devices, as far as they existed when it got them.
+    devices: Option<Present>,
     next_sample: u64,
 }
 
@@ -225,7 +228,7 @@ impl Tables {
 
     /// It is not known any more what is in place.
     pub(super) fn displaced(&mut self) {
-        (self.placed, self.swept, self.right_at) = (None, false, None);
+        (self.placed, self.swept, self.right_at, self.devices) = (None, false, None, None);
     }
 
     /// Nothing is known any more: somebody has removed the ruleset.
@@ -239,9 +242,21 @@ impl Tables {
         self.right_at = Some(at);
     }
 
-    /// Whether all was found right, and nobody has changed rules or sets since.
-    pub(super) fn is_right(&self, at: u32) -> bool {
-        self.right_at == Some(at)
+    /// Whether all was found right, nobody has changed rules or sets since, and these devices are still there and no others.
+    pub(super) fn is_right(&self, at: u32, devices: &Present) -> bool {
+        self.right_at == Some(at) && self.devices.as_ref() == Some(devices)
+    }
+
+    /// The flowtable gets the devices that are wanted and exist. That it cannot have one holds up nothing else: who mends
+    /// the ruleset tells it.
+    pub(super) fn hook(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
+        let present = flowtable::present(ruleset.promoted.as_ref());
+        if self.devices.as_ref() != Some(&present) {
+            self.devices = None;
+            flowtable::settle(&present)?;
+            self.devices = Some(present);
+        }
+        Ok(())
     }
 }
 

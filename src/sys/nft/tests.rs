@@ -57,7 +57,7 @@ fn claims(last: u32) -> Claims {
 }
 
 fn ruleset(state: &State, last: u32) -> Ruleset {
-    Ruleset::new(state, &claims(last), queue_by().unwrap()).unwrap()
+    Ruleset::new(state, &claims(last), means().unwrap()).unwrap()
 }
 
 /// Services have no tables here, or theirs are not looked at.
@@ -79,7 +79,7 @@ fn a_second_application_touches_nothing() {
         let elements_added = ruleset.elements.len();
         let created = Applied { structure: StructureApplied::Created, elements_added, elements_deleted: 0 };
         assert_eq!(apply(&ruleset).unwrap(), created);
-        assert_eq!(ruleset.elements.len(), 25);
+        assert_eq!(ruleset.elements.len(), 27);
         let before = listing();
         let kept = Applied { structure: StructureApplied::Kept, elements_added: 0, elements_deleted: 0 };
         assert_eq!(apply(&ruleset).unwrap(), kept);
@@ -169,7 +169,7 @@ fn cleanup_leaves_nothing() {
         assert!(!cleanup().unwrap());
         assert_eq!(counters().unwrap(), []);
         apply(&ruleset(&state(), 127)).unwrap();
-        assert_eq!(counters().unwrap().len(), 26);
+        assert_eq!(counters().unwrap().len(), 27);
         assert!(cleanup().unwrap());
         assert_eq!(nft("a listing", &["list", "ruleset"], None).unwrap(), "");
     });

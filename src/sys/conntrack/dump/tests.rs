@@ -62,8 +62,14 @@ fn an_entry_is_read_whatever_it_holds() {
             L4::Echo { id } => *id = 77,
             L4::Udp(_) | L4::Sctp(_) | L4::Other | L4::LaterFragment => {}
         }
-        let tracked =
-            Tracked { packet: expected, mark: Mark(0x102), left_seconds: 299, protected: true, phase };
+        let tracked = Tracked {
+            packet: expected,
+            mark: Mark(0x102),
+            left_seconds: 299,
+            protected: true,
+            promotion: Promotion::No,
+            phase,
+        };
         assert_eq!(entry.tracked(), Some(tracked), "{protocol}");
         assert_eq!(entry.to(), Some(IpAddr::from([10, 0, 0, 2])));
         let name = entry.name();
@@ -75,6 +81,14 @@ fn an_entry_is_read_whatever_it_holds() {
             let _ = Entry::read(&all[..cut]).map(|entry| (entry.tracked(), entry.name(), entry.to()));
         }
     }
+    // The kernel says neither how long a promoted flow is kept nor how far it is.
+    let promoted = message(IPCTNL_MSG_CT_NEW, &|entry| {
+        entry.nested(CTA_TUPLE_ORIG, |tuple| tuple4(tuple, TCP));
+        entry.value(CTA_STATUS, &(PROTECTED | IPS_OFFLOAD | 8).to_be_bytes());
+    });
+    let tracked = Entry::read(promoted.bytes()).unwrap().tracked().unwrap();
+    assert_eq!((tracked.promotion, tracked.phase), (Promotion::Now, Some(Phase::Open)));
+    assert!(tracked.protected);
     let bare = message(IPCTNL_MSG_CT_NEW, &|entry| entry.value(CTA_MARK, &[0, 0, 1, 2]));
     assert_eq!(Entry::read(bare.bytes()), None);
 }

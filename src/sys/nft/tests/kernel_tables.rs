@@ -81,7 +81,7 @@ pub(super) struct Made {
 pub(super) fn made(state: State) -> Made {
     let forwarding = Forwarding::new(&state, Generation(1)).unwrap();
     let claims = Claims::of(forwarding.classifier());
-    let ruleset = Ruleset::new(&state, &claims, queue_by().unwrap()).unwrap();
+    let ruleset = Ruleset::new(&state, &claims, means().unwrap()).unwrap();
     Made { state, forwarding, ruleset }
 }
 

@@ -297,7 +297,7 @@ fn a_foreign_table_that_nft_cannot_read_is_in_nobodys_way() {
         let version = nft("a test", &["--version"], None).unwrap();
         let died = nft("a test", &["list", "table", "inet", "other"], None).is_err();
         assert!(died || !version.contains("v1.0.6"), "{version}");
-        assert!(queue_by().is_ok());
+        assert!(means().is_ok());
         let made = made_of(FILE);
         let mut tables = Tables::default();
         assert_eq!(

@@ -53,6 +53,12 @@ fn what_packets_meet_is_known() {
         let rules = Rules::read();
         let price =
             |base_chains, rules, expressions, lookups| Price { base_chains, rules, expressions, lookups };
+        // Where there is a flowtable, who may be promoted is asked by two expressions more.
+        let flowtable = means().unwrap().flowtable;
+        let sampled = |price: Price| match flowtable {
+            true => Price { rules: price.rules + 1, expressions: price.expressions + 2, ..price },
+            false => price,
+        };
         let mut seen = Vec::new();
         for vip in VIPS {
             let family = if vip.contains(':') { 10 } else { 2 };
@@ -71,18 +77,18 @@ fn what_packets_meet_is_known() {
         }
         // A SYN, the ACK that follows, a flow's first datagram; any later segment, any later datagram.
         let four = [
-            price(6, 37, 159, 12),
-            price(6, 33, 147, 11),
-            price(6, 54, 158, 10),
-            price(6, 12, 59, 3),
-            price(6, 12, 51, 2),
+            sampled(price(6, 36, 155, 12)),
+            price(6, 31, 144, 11),
+            price(6, 52, 155, 10),
+            sampled(price(6, 12, 58, 3)),
+            sampled(price(6, 12, 50, 2)),
         ];
         let six = [
-            price(6, 43, 170, 13),
-            price(6, 37, 153, 11),
-            price(6, 58, 166, 11),
-            price(6, 14, 61, 3),
-            price(6, 14, 53, 2),
+            sampled(price(6, 42, 166, 13)),
+            price(6, 35, 150, 11),
+            price(6, 56, 163, 11),
+            sampled(price(6, 14, 60, 3)),
+            sampled(price(6, 14, 52, 2)),
         ];
         assert_eq!(seen, [four, six]);
     });
