@@ -63,7 +63,7 @@ const ALL: [&str; 5] = ["web", "rest", "dns", "near", "any"];
 const QUEUED: [&str; 5] = ["queued_syn", "queued_midstream", "queued_udp", "queued_other", "lease_ended"];
 
 /// The same where the kernel decides for these services.
-fn by_kernel(file: &str, services: &[&str]) -> String {
+pub(super) fn by_kernel(file: &str, services: &[&str]) -> String {
     services.iter().fold(file.to_owned(), |file, service| {
         let name = format!("name = \"{service}\"\n");
         assert!(file.contains(&name), "{service}");
