@@ -274,7 +274,8 @@ impl Auditor {
         if lost.is_empty() {
             return Ok(lost);
         }
-        let mut newer: HashMap<Flow, Mark> = flow_maps::pending()?.into_iter().collect();
+        let mut newer: HashMap<Flow, Mark> =
+            flow_maps::pending(forwarding.mark_mask())?.into_iter().collect();
         for (flow, _) in &lost {
             let pin = flow.packet().map(|packet| self.conntrack.mark_of(&packet)).transpose()?.flatten();
             newer.extend(pin.map(|pin| (*flow, pin.mark)));
@@ -342,7 +343,7 @@ impl Auditor {
 
     /// SYNs whose target is no backend of the service that claims their connection now are asked about anew.
     fn weed_pending(&mut self, forwarding: &Arc<Forwarding>) -> Result<u64, Ended> {
-        let pending = flow_maps::pending()?;
+        let pending = flow_maps::pending(forwarding.mark_mask())?;
         let invalid = pending.into_iter().filter(|(flow, mark)| !forwarding.is_valid(*flow, *mark));
         let invalid: Vec<Flow> = invalid.map(|(flow, _)| flow).collect();
         self.steps(forwarding, &invalid, |_, _, some| Ok(flow_maps::delete_pending(some)?))?;

@@ -94,6 +94,14 @@ pub enum NativeRule {
     Forget6,
     /// `update @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark } accept`
     Store6,
+    /// `update @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport timeout MILLISECONDSms : meta mark }`, and where there was
+    /// room `goto THEN`
+    StoreBriefly6 {
+        /// The lifetime.
+        milliseconds: u64,
+        /// A chain.
+        then: Option<&'static str>,
+    },
     /// `@th,192,32 @vip4 counter name too_big ip saddr set @th,192,32`: the quoted packet's destination.
     TooBig4,
     /// `@th,256,128 @vip6 counter name too_big ip6 saddr set @th,256,128`
@@ -207,9 +215,12 @@ impl Structure {
     /// # Errors
     /// Never with the template that is built in; a test sees to that.
     pub fn new(balancer: &Balancer, means: Means) -> Result<Self, TemplateError> {
+        let briefly = |milliseconds, then| NativeRule::StoreBriefly6 { milliseconds, then };
         let mut native = vec![
             NativeChain { name: "forget6", rule: NativeRule::Forget6 },
             NativeChain { name: "store6", rule: NativeRule::Store6 },
+            NativeChain { name: "wait6", rule: briefly(1000, Some("to_queue")) },
+            NativeChain { name: "answer6", rule: briefly(50, None) },
             NativeChain { name: "too_big4", rule: NativeRule::TooBig4 },
             NativeChain { name: "too_big6", rule: NativeRule::TooBig6 },
             NativeChain { name: "between_ends4", rule: NativeRule::BetweenEnds(Family::Ipv4) },

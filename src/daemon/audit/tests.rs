@@ -190,7 +190,7 @@ fn a_pin_ends_with_its_service() {
         shell(pending);
         world.audit();
         // s1 is removed from one of them; no TCP is claimed at all, so nothing may be pending.
-        assert!(flow_maps::pending().unwrap().is_empty());
+        assert!(flow_maps::pending(MarkMask::DEFAULT).unwrap().is_empty());
         world.change("syn-only", &[("log", 514, &["s2", "s3"]), ("web", 80, ALL)]);
         world.audit();
         for (packet, mark) in &log {

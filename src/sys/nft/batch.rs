@@ -53,10 +53,16 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
         }
         let mut rule = Rule::new(&chain);
         match native.rule {
-            NativeRule::Forget6 => pending6(&mut rule, DynsetOp::Delete),
+            NativeRule::Forget6 => pending6(&mut rule, DynsetOp::Delete, None),
             NativeRule::Store6 => {
-                pending6(&mut rule, DynsetOp::Update);
+                pending6(&mut rule, DynsetOp::Update, None);
                 rule.add_expr(&Verdict::Accept);
+            }
+            NativeRule::StoreBriefly6 { milliseconds, then } => {
+                pending6(&mut rule, DynsetOp::Update, Some(milliseconds));
+                if let Some(chain) = then {
+                    rule.add_expr(&Verdict::Goto { chain: CString::new(chain).map_err(invalid)? });
+                }
             }
             NativeRule::TooBig4 => too_big(&mut rule, &TOO_BIG4),
             NativeRule::TooBig6 => too_big(&mut rule, &TOO_BIG6),
@@ -90,8 +96,8 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
     send(batch)
 }
 
-/// `OP @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`
-fn pending6(rule: &mut Rule<'_>, op: DynsetOp) {
+/// `OP @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`, for so many milliseconds if it is said
+fn pending6(rule: &mut Rule<'_>, op: DynsetOp, milliseconds: Option<u64>) {
     rule.add_expr(&Meta::NfProto);
     rule.add_expr(&Cmp::new(CmpOp::Eq, NFPROTO_IPV6));
     rule.add_expr(&Meta::L4Proto);
@@ -102,7 +108,7 @@ fn pending6(rule: &mut Rule<'_>, op: DynsetOp) {
     rule.add_expr(&Part::Payload { header: network, offset_bytes: 24, bytes: 16, to: KEY + 5 });
     rule.add_expr(&Part::Payload { header: transport, offset_bytes: 2, bytes: 2, to: KEY + 9 });
     rule.add_expr(&Part::Mark { to: DATA });
-    rule.add_expr(&Part::Dynset { map: c"pending6", op, key: KEY, data: Some(DATA), seconds: None });
+    rule.add_expr(&Part::Dynset { map: c"pending6", op, key: KEY, data: Some(DATA), milliseconds });
 }
 
 /// The packet's flow in a map of off-table flows: written, if it is of this protocol, for so many seconds, or deleted.
@@ -114,8 +120,8 @@ fn off_table(rule: &mut Rule<'_>, family: Family, map: OffMap, store: Option<(u8
     rule.add_expr(&Part::Mark { to: data });
     let map = off_map(map, family);
     let op = if store.is_some() { DynsetOp::Update } else { DynsetOp::Delete };
-    let seconds = store.map(|(_, seconds)| seconds);
-    rule.add_expr(&Part::Dynset { map, op, key: KEY, data: Some(data), seconds });
+    let milliseconds = store.map(|(_, seconds)| u64::from(seconds) * 1000);
+    rule.add_expr(&Part::Dynset { map, op, key: KEY, data: Some(data), milliseconds });
 }
 
 fn off_map(map: OffMap, family: Family) -> &'static CStr {
@@ -136,7 +142,7 @@ fn store_reopened(rule: &mut Rule<'_>, family: Family, zero: u32) {
     rule.add_expr(&Cmp::new(CmpOp::Eq, &(zero - 1).to_be_bytes()[..]));
     let (map, sequence_at) = reopened(rule, family);
     rule.add_expr(&Part::Bitwise { at: sequence_at, mask: u32::MAX, xor: changed });
-    rule.add_expr(&Part::Dynset { map, op: DynsetOp::Update, key: KEY, data: None, seconds: None });
+    rule.add_expr(&Part::Dynset { map, op: DynsetOp::Update, key: KEY, data: None, milliseconds: None });
 }
 
 /// Loads the key of a TCP segment in `reopened`, and says which set that is, and where the sequence number is.
@@ -431,13 +437,13 @@ enum Part {
     Protocol {
         to: u32,
     },
-    /// Of a set, without data. An element's lifetime is that of the set if there are no seconds.
+    /// Of a set, without data. An element's lifetime is that of the set unless it is said.
     Dynset {
         map: &'static CStr,
         op: DynsetOp,
         key: u32,
         data: Option<u32>,
-        seconds: Option<u32>,
+        milliseconds: Option<u64>,
     },
     XtQueue(QueueRange),
 }
@@ -494,7 +500,7 @@ impl Expression for Part {
             Self::Protocol { to } => Raw::new(c"meta")
                 .u32(sys::NFTNL_EXPR_META_KEY, libc::NFT_META_L4PROTO.cast_unsigned())
                 .u32(sys::NFTNL_EXPR_META_DREG, to),
-            Self::Dynset { map, op, key, data, seconds } => {
+            Self::Dynset { map, op, key, data, milliseconds } => {
                 let mut dynset = Raw::new(c"dynset")
                     .text(sys::NFTNL_EXPR_DYNSET_SET_NAME, map)
                     .u32(sys::NFTNL_EXPR_DYNSET_OP, op as u32)
@@ -502,8 +508,8 @@ impl Expression for Part {
                 if let Some(data) = data {
                     dynset = dynset.u32(sys::NFTNL_EXPR_DYNSET_SREG_DATA, data);
                 }
-                if let Some(seconds) = seconds {
-                    dynset = dynset.u64(sys::NFTNL_EXPR_DYNSET_TIMEOUT, u64::from(seconds) * 1000);
+                if let Some(milliseconds) = milliseconds {
+                    dynset = dynset.u64(sys::NFTNL_EXPR_DYNSET_TIMEOUT, milliseconds);
                 }
                 dynset
             }

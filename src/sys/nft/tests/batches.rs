@@ -1,8 +1,9 @@
 //! Packets that a card's driver hands over together: all of them pass prerouting before the first goes on.
 
 use super::{
+    kernel_tables::{FILE, by_kernel, made_of},
     packets::{counted_by, ruleset_for},
-    steering::{ACK, Lb, SYN, VIPS, conntrack_entries, left, packets_of, sealed, tcp},
+    steering::{ACK, Lb, SYN, VIPS, answer_grows_old, conntrack_entries, left, packets_of, sealed, tcp, udp},
     *,
 };
 use crate::{
@@ -26,12 +27,15 @@ const LINK: &str = "
     ip rule add iif client lookup 100; ip -6 rule add iif client lookup 100
     ip route add default via 10.7.0.2 dev near table 100; ip -6 route add default via fd07::2 dev near table 100
     tc qdisc add dev near root tbf rate 1gbit burst 100000 limit 100000";
-/// What is not tracked: all on its way to the link, and the filler; of what comes by it, segments that are not are counted.
+/// What is not tracked: all on its way to the link, and the filler; of what comes by it, packets are counted, and
+/// segments that are not.
 const WITNESS: &str = "table inet link { counter untracked { }
+    counter passed { }
     chain to_link { type filter hook prerouting priority -310
         iifname \"client\" notrack
         meta l4proto 253 notrack; }
     chain leaving { type filter hook forward priority 0
+        iifname \"card\" meta l4proto { tcp, udp } counter name passed
         iifname \"card\" ct state untracked tcp flags & (syn | ack) == ack counter name untracked; }
     }";
 /// The link lets 200 bytes by and then as good as nothing.
@@ -95,16 +99,16 @@ fn the_end_of_a_connection_in_one_batch_with_its_ack_is_tracked() {
         shell(LINK);
         nft("a test", &["-f", "-"], Some(WITNESS)).unwrap();
         let mut conntrack = Conntrack::open().unwrap();
-        let (fin, rst, closing) = (1, 4, Timeouts::default().tcp_closing_seconds);
+        let (rst, closing) = (4, Timeouts::default().tcp_closing_seconds);
         for vip in VIPS {
-            for (port, flag) in [(1, fin), (2, rst)] {
+            for (port, flag) in [(1, FIN), (2, rst)] {
                 let (ack, end) = (tcp(vip, port, ACK), tcp(vip, port, ACK | flag));
                 lb.steer(&tcp(vip, port, SYN), Mark(3));
                 send_together(&lb, vip, &[ack.clone(), end.clone()]);
                 // Whatever lbd thinks of it, it goes where its SYN went.
                 lb.answer(&end, Mark(4));
                 // What closes with answers is acknowledged; what is reset is over.
-                if flag == fin {
+                if flag == FIN {
                     lb.send(&ack);
                 }
                 let pin = conntrack.mark_of(&Packet::parse(&ack).unwrap()).unwrap();
@@ -114,6 +118,110 @@ fn the_end_of_a_connection_in_one_batch_with_its_ack_is_tracked() {
         }
         assert_eq!((left()[..2].to_vec(), dropped()), (vec![14, 0], 0));
     });
+}
+
+const FIN: u8 = 1;
+/// Packets of each of the bursts below.
+const BURST: usize = 10;
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn a_burst_of_an_unknown_flow_is_steered_whole() {
+    in_namespace(|| {
+        let mut lb = Lb::new(Steering::SynOnly, "client");
+        let mut seen = Vec::new();
+        for flow in VIPS.into_iter().flat_map(|vip| [tcp(vip, 1, ACK), udp(vip, 2)]) {
+            // All wait before the first is answered.
+            let all = vec![flow.clone(); BURST];
+            all.iter().for_each(|packet| lb.send(packet));
+            lb.answer_all(&all, Mark(3));
+            let burst = left()[0];
+            // Right behind, and when the answer is old: neither is queued.
+            lb.send(&flow);
+            answer_grows_old();
+            lb.send(&flow);
+            seen.push((burst, left()[0], conntrack_entries(), dropped()));
+        }
+        assert_eq!(seen, [(10, 12, 1, 0), (22, 24, 2, 0), (34, 36, 3, 0), (46, 48, 4, 0)]);
+        assert_eq!(["queued_midstream", "queued_udp"].map(counted_by), [20, 20]);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nf_conntrack_netlink, nfnetlink_queue and /dev/net/tun"]
+fn the_end_of_a_connection_in_a_burst_of_it_is_tracked() {
+    in_namespace(|| {
+        let mut lb = Lb::new(Steering::SynOnly, "client");
+        let closing = Timeouts::default().tcp_closing_seconds;
+        for (vip, flows) in VIPS.into_iter().zip(1..) {
+            let ack = tcp(vip, 1, ACK);
+            let all = [ack.clone(), ack.clone(), tcp(vip, 1, ACK | FIN), ack.clone()];
+            all.iter().for_each(|packet| lb.send(packet));
+            lb.answer_all(&all, Mark(3));
+            // Of an open connection this would have the entry live for longer.
+            answer_grows_old();
+            lb.send(&ack);
+            assert_eq!((left(), conntrack_entries(), dropped()), ([5 * flows, 0, 0], flows, 0), "{vip}");
+            let pin = Conntrack::open().unwrap().mark_of(&Packet::parse(&ack).unwrap()).unwrap();
+            let left = pin.unwrap().left_seconds.unwrap();
+            assert!(left <= closing, "{vip}: {left} s");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue, /dev/net/tun, sch_tbf and ethtool"]
+fn a_burst_that_the_kernel_decides_about_is_steered_whole() {
+    let file = FILE.replace("\"client\"", "\"card\"");
+    // Because the service says so, and because nobody listens.
+    for file in [by_kernel(&file, &["web"]), file] {
+        in_namespace(move || {
+            let lb = Lb::with(&made_of(&file).ruleset, "card");
+            shell(LINK);
+            nft("a test", &["-f", "-"], Some(WITNESS)).unwrap();
+            let passed = || packets_of("link", "passed");
+            let mut seen = Vec::new();
+            for vip in ["192.0.2.1", "2001:db8::1"] {
+                for flow in [tcp(vip, 1, ACK), udp(vip, 2)] {
+                    send_together(&lb, vip, &vec![flow.clone(); BURST]);
+                    let burst = passed();
+                    lb.send(&flow);
+                    answer_grows_old();
+                    lb.send(&flow);
+                    seen.push((burst, passed(), conntrack_entries(), dropped()));
+                }
+            }
+            assert_eq!(seen, [(10, 12, 1, 0), (22, 24, 2, 0), (34, 36, 3, 0), (46, 48, 4, 0)]);
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn an_unknown_flow_that_finds_no_room_waits_for_nobody() {
+    // Where the kernel has no table for the service, all wait, as they would without room for any.
+    for (entries, queued) in [(1000, 0), (0, BURST)] {
+        in_namespace(move || {
+            let with = format!("kernel_entries = {entries}\nqueues = \"0\"");
+            let mut ruleset = made_of(&FILE.replace("kernel_entries = 1000", &with)).ruleset;
+            ruleset.structure.text = ruleset.structure.text.replace("size 65536", "size 8");
+            let mut lb = Lb::with(&ruleset, "client");
+            let ends = [["10.9.0.3", "192.0.2.1"], ["fd09::3", "2001:db8::1"]];
+            for (map, [client, vip]) in ["pending4", "pending6"].into_iter().zip(ends) {
+                let element = |port| format!("{client} . {port} . {vip} . 80 timeout 1h : 1");
+                let elements = (0..8).map(element).collect::<Vec<_>>().join(", ");
+                let text = format!("add element inet {TABLE} {map} {{ {elements} }}\n");
+                nft("a test", &["-f", "-"], Some(&text)).unwrap();
+            }
+            for ([_, vip], flows) in ends.into_iter().zip(1..) {
+                let all = vec![tcp(vip, 1, ACK); BURST];
+                all.iter().for_each(|packet| lb.send(packet));
+                lb.answer_all(&all[..queued], Mark(3));
+                assert_eq!((left().iter().sum::<u64>(), conntrack_entries()), (10 * flows, flows), "{vip}");
+                assert!(queued > 0 || dropped() == 0, "{vip}");
+            }
+        });
+    }
 }
 
 #[test]

@@ -481,8 +481,8 @@ fn what_only_ends_like_a_probe_is_a_packet_like_any_other() {
             let mut state = state();
             state.balancer.steering = steering;
             apply(&ruleset_for(&state, "client")).unwrap();
-            // In the middle of a connection (ACK; FIN and ACK), and a SYN with options, as those of clients are.
-            for offset_and_flags in [0x5010, 0x5011, 0x6002] {
+            // In the middle of a connection (FIN and ACK; ACK), and a SYN with options, as those of clients are.
+            for offset_and_flags in [0x5011, 0x5010, 0x6002] {
                 for probe in [tcp4, tcp6] {
                     client.send(&segment(probe, offset_and_flags)).unwrap();
                 }

@@ -17,6 +17,7 @@ use crate::{
 };
 
 const FIN: u8 = 1;
+const RST: u8 = 4;
 /// Counts what leaves with a mark of exactly 3, as it has where nobody else sets bits.
 const PLAIN: &str = "table inet plain { counter three { }
     chain leaving { type filter hook forward priority 1; meta mark 3 counter name three; }
@@ -25,6 +26,24 @@ const PLAIN: &str = "table inet plain { counter three { }
 /// The entry of this packet's flow.
 fn entry(bytes: &[u8]) -> Pin {
     Conntrack::open().unwrap().mark_of(&Packet::parse(bytes).unwrap()).unwrap().expect("an entry")
+}
+
+/// An RST may be forged, and the kernel ends an entry at once that is not protected yet.
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn a_young_connection_that_an_rst_has_ended_goes_on_where_it_was() {
+    in_namespace(|| {
+        let mut lb = Lb::new(Steering::SynOnly, "client");
+        for vip in VIPS {
+            let [before, _, _] = left();
+            lb.steer(&tcp(vip, 7, SYN), Mark(3));
+            for flags in [ACK, ACK, RST, ACK, ACK] {
+                lb.send(&tcp(vip, 7, flags));
+            }
+            assert_eq!(left()[0] - before, 6, "{vip}: all go to the same target");
+        }
+        assert_eq!(["queued_syn", "queued_midstream"].map(counted_by), [2, 0]);
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What becomes of flows with either way of steering, and when one follows the other.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use tun_tap::Iface;
 
@@ -13,7 +13,7 @@ use crate::{
     config::Steering,
     ids::{Mark, QueueNum},
     io::BatchQueue as _,
-    sys::{conntrack::Conntrack, nfqueue::FlowQueue},
+    sys::{clock::wait_for, conntrack::Conntrack, nfqueue::FlowQueue},
     tests::bytes::{ip, packet},
 };
 
@@ -71,22 +71,37 @@ impl Lb {
         assert_eq!(self.client.send(bytes).unwrap(), bytes.len());
     }
 
-    /// Sends a packet, which must be queued, and steers it.
+    /// Sends a packet, which must be queued, and steers it. What comes next is not right behind it.
     pub(super) fn steer(&mut self, bytes: &[u8], mark: Mark) {
         self.send(bytes);
         self.answer(bytes, mark);
+        answer_grows_old();
     }
 
     /// Steers a packet, which must have been queued.
     pub(super) fn answer(&mut self, bytes: &[u8], mark: Mark) {
+        self.answer_all(&[bytes.to_vec()], mark);
+    }
+
+    /// Steers packets, which must have been queued in this order.
+    pub(super) fn answer_all(&mut self, packets: &[Vec<u8>], mark: Mark) {
         let queue = self.queue.as_mut().unwrap();
-        assert_eq!(queue.receive().unwrap(), 1, "it is queued");
+        assert_eq!(queue.receive().unwrap(), packets.len(), "it is queued");
+        let mut packets = packets.iter();
         let errors = queue.answer(|queued| {
-            assert_eq!(queued[12..], bytes[12..], "but for what routers change");
+            assert_eq!(queued[12..], packets.next().unwrap()[12..], "but for what routers change");
             Verdict::Steer(mark)
         });
         assert!(errors.is_empty(), "{errors:?}");
     }
+}
+
+/// What comes right behind the first packet of a TCP connection in its middle is not tracked; later packets are.
+pub(super) fn answer_grows_old() {
+    let asked =
+        |set| nft("a listing", &["list", "set", "inet", TABLE, set], None).unwrap().contains("expires");
+    let old = || (!asked("asked4") && !asked("asked6")).then_some(());
+    wait_for(Duration::from_secs(5), Duration::from_millis(5), old).expect("the answer grows old");
 }
 
 pub(super) fn client_of(vip: &str) -> &'static str {
