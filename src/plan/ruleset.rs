@@ -102,6 +102,8 @@ pub enum NativeRule {
         /// A chain.
         then: Option<&'static str>,
     },
+    /// `update @answered6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`
+    Answer6,
     /// `@th,192,32 @vip4 counter name too_big ip saddr set @th,192,32`: the quoted packet's destination.
     TooBig4,
     /// `@th,256,128 @vip6 counter name too_big ip6 saddr set @th,256,128`
@@ -220,7 +222,8 @@ impl Structure {
             NativeChain { name: "forget6", rule: NativeRule::Forget6 },
             NativeChain { name: "store6", rule: NativeRule::Store6 },
             NativeChain { name: "wait6", rule: briefly(1000, Some("to_queue")) },
-            NativeChain { name: "answer6", rule: briefly(50, None) },
+            NativeChain { name: "hold6", rule: briefly(50, None) },
+            NativeChain { name: "answer6", rule: NativeRule::Answer6 },
             NativeChain { name: "too_big4", rule: NativeRule::TooBig4 },
             NativeChain { name: "too_big6", rule: NativeRule::TooBig6 },
             NativeChain { name: "between_ends4", rule: NativeRule::BetweenEnds(Family::Ipv4) },

@@ -8,6 +8,14 @@
 # captures: no
 # limit_s: 240
 
+# One emulated processor may not keep up with 500 packets at once: what waits for it on the links must not be dropped there.
+# With --kernel host the setting is out of reach.
+BACKLOG_FILE=/proc/sys/net/core/netdev_max_backlog
+if [[ -e $BACKLOG_FILE ]]; then
+    finally "echo $(< $BACKLOG_FILE) > $BACKLOG_FILE"
+    echo 10000 > $BACKLOG_FILE
+fi
+
 KERNELS=9090 # of the service that the kernel decides for
 {
     config_balancer lb201
@@ -45,7 +53,7 @@ arrived() {
 }
 all_arrived() { (($(arrived) >= $1)); } # MANY
 
-# bursts WHAT [STALL]: of each kind 50 flows, and 10 packets of each; the links hold so many. STALL is called with a command, for
+# bursts WHAT [STALL]: of each kind 50 flows, and 10 packets of each. STALL is called with a command, for
 # each kind.
 ROUND=0
 bursts() {
@@ -82,10 +90,10 @@ done
 bursts "at rest"
 bursts "lbd stands still for 0.3 s" stalled
 for kind in syn ack datagram; do
-    start_in "$CLIENT" "$kind.json" "$kind.err" traffic forge --address "$VIP4:$PORT" --kind "$kind" --packets 10000000 --rate 1000 \
+    start_in "$CLIENT" "$kind.json" "$kind.err" traffic forge --address "$VIP4:$PORT" --kind "$kind" --packets 10000000 --rate 100 \
         --source-cidr 60.0.0.0/8
 done
-bursts "amid 3000 other new flows a second"
+bursts "amid 300 other new flows a second"
 bursts "amid these, lbd stands still for 0.3 s" stalled
 balancer_kill lb201
 bursts "lbd is dead, amid these"

@@ -53,17 +53,18 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
         }
         let mut rule = Rule::new(&chain);
         match native.rule {
-            NativeRule::Forget6 => pending6(&mut rule, DynsetOp::Delete, None),
+            NativeRule::Forget6 => by_connection6(&mut rule, DynsetOp::Delete, c"pending6", None),
             NativeRule::Store6 => {
-                pending6(&mut rule, DynsetOp::Update, None);
+                by_connection6(&mut rule, DynsetOp::Update, c"pending6", None);
                 rule.add_expr(&Verdict::Accept);
             }
             NativeRule::StoreBriefly6 { milliseconds, then } => {
-                pending6(&mut rule, DynsetOp::Update, Some(milliseconds));
+                by_connection6(&mut rule, DynsetOp::Update, c"pending6", Some(milliseconds));
                 if let Some(chain) = then {
                     rule.add_expr(&Verdict::Goto { chain: CString::new(chain).map_err(invalid)? });
                 }
             }
+            NativeRule::Answer6 => by_connection6(&mut rule, DynsetOp::Update, c"answered6", None),
             NativeRule::TooBig4 => too_big(&mut rule, &TOO_BIG4),
             NativeRule::TooBig6 => too_big(&mut rule, &TOO_BIG6),
             NativeRule::StoreOff { family, map, protocol, seconds, then } => {
@@ -96,8 +97,8 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
     send(batch)
 }
 
-/// `OP @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`, for so many milliseconds if it is said
-fn pending6(rule: &mut Rule<'_>, op: DynsetOp, milliseconds: Option<u64>) {
+/// `OP @MAP { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`, for so many milliseconds if it is said
+fn by_connection6(rule: &mut Rule<'_>, op: DynsetOp, map: &'static CStr, milliseconds: Option<u64>) {
     rule.add_expr(&Meta::NfProto);
     rule.add_expr(&Cmp::new(CmpOp::Eq, NFPROTO_IPV6));
     rule.add_expr(&Meta::L4Proto);
@@ -108,7 +109,7 @@ fn pending6(rule: &mut Rule<'_>, op: DynsetOp, milliseconds: Option<u64>) {
     rule.add_expr(&Part::Payload { header: network, offset_bytes: 24, bytes: 16, to: KEY + 5 });
     rule.add_expr(&Part::Payload { header: transport, offset_bytes: 2, bytes: 2, to: KEY + 9 });
     rule.add_expr(&Part::Mark { to: DATA });
-    rule.add_expr(&Part::Dynset { map: c"pending6", op, key: KEY, data: Some(DATA), milliseconds });
+    rule.add_expr(&Part::Dynset { map, op, key: KEY, data: Some(DATA), milliseconds });
 }
 
 /// The packet's flow in a map of off-table flows: written, if it is of this protocol, for so many seconds, or deleted.

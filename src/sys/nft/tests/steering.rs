@@ -98,9 +98,9 @@ impl Lb {
 
 /// What comes right behind the first packet of a TCP connection in its middle is not tracked; later packets are.
 pub(super) fn answer_grows_old() {
-    let asked =
-        |set| nft("a listing", &["list", "set", "inet", TABLE, set], None).unwrap().contains("expires");
-    let old = || (!asked("asked4") && !asked("asked6")).then_some(());
+    let answered =
+        |map| nft("a listing", &["list", "map", "inet", TABLE, map], None).unwrap().contains("expires");
+    let old = || (!answered("answered4") && !answered("answered6")).then_some(());
     wait_for(Duration::from_secs(5), Duration::from_millis(5), old).expect("the answer grows old");
 }
 
