@@ -8,6 +8,7 @@ need() {
         queue) nft_can 'queue num 0 bypass' || nfqueue_there || lacks "NFQUEUE (modules nfnetlink_queue, nft_queue)" ;;
         nft_queue) nft_can 'queue num 0 bypass' || lacks "nft's queue expression (module nft_queue)" ;;
         nft_hash) nft_can 'meta mark set jhash ip saddr mod 7 seed 1' || lacks "nft's jhash (module nft_hash)" ;;
+        flowtable) flowtable_can || lacks "nft's flowtable (modules nf_flow_table_inet, nft_flow_offload)" ;;
         nft_numgen) nft_can 'meta mark set numgen random mod 2' || lacks "nft's numgen (module nft_numgen)" ;;
         tun) { : < /dev/net/tun; } 2>/dev/null || lacks "TUN devices (module tun)" ;;
         conntrack) nft_can 'ct mark 1' || lacks "connection tracking (modules nf_conntrack, nft_ct)" ;;
@@ -28,6 +29,7 @@ scratch() { unshare --net -- "$@" >/dev/null 2>&1; }
 nft_can() {
     scratch nft "add table inet t; add chain inet t c { type filter hook prerouting priority 0; }; add rule inet t c $1"
 }
+flowtable_can() { scratch nft 'add table inet t; add flowtable inet t f { hook ingress priority 0; }; add chain inet t c { type filter hook forward priority 0; }; add rule inet t c flow add @f'; }
 link_can() { scratch ip link add probe type "$@"; }
 nexthops_can() {
     scratch sh -c 'ip link set lo up && ip nexthop add id 1 dev lo && ip nexthop add id 2 group 1 type resilient buckets 4'
