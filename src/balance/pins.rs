@@ -262,7 +262,7 @@ impl Forwarding {
     /// is forgotten.
     #[must_use]
     pub fn judge(&self, tracked: &Tracked) -> Judgement {
-        let tracked = &self.from_client(tracked);
+        let tracked = &self.as_of_client(tracked);
         let Tracked { packet, mark, .. } = tracked;
         if mark.0 & self.mark_mask.target_bits() == 0 {
             return Judgement::Keep(Keep::default());
@@ -289,7 +289,7 @@ impl Forwarding {
 
     /// The entry as if a packet of the client's had made it. On a router that answers pass as well it may have been an answer;
     /// such an entry has a lifetime of the host's settings.
-    fn from_client(&self, tracked: &Tracked) -> Tracked {
+    fn as_of_client(&self, tracked: &Tracked) -> Tracked {
         let addresses = tracked.packet.addresses;
         if self.classifier.has_vip(addresses.destination()) || !self.classifier.has_vip(addresses.source()) {
             return *tracked;
