@@ -107,6 +107,25 @@ fn a_device_is_known_for_ours_before_it_is_up() {
     });
 }
 
+/// A TUN device stands for the tunnel, which not every kernel has.
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn what_has_an_alias_of_ours_and_another_name_is_removed() {
+    in_namespace(|| {
+        let mut routing = Routing::open().unwrap();
+        for (name, alias, is_ours) in [
+            ("foo0", "synrail: web/s1, tier/lb202", true),
+            ("foo1", "synrail: gre_in", true),
+            ("lb-gre-c0a80101", "synrail: gre for 192.168.1.1", false),
+            ("foo2", "web/s1", false),
+        ] {
+            shell(&format!("ip tuntap add dev {name} mode tun; ip link set {name} alias '{alias}'"));
+            assert_eq!(routing.cleanup().unwrap().changes, usize::from(is_ours), "{name}");
+            assert_eq!(interface_index(name).is_none(), is_ours, "{name}");
+        }
+    });
+}
+
 #[test]
 #[ignore = "needs root and /dev/net/tun"]
 fn the_longest_alias_is_one_that_the_kernel_takes() {
