@@ -9,6 +9,7 @@
 mod judge;
 mod own;
 mod told;
+mod ways;
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +23,7 @@ use serde::Serialize;
 pub use judge::{judge, settings};
 pub use own::{new_own_vips, own_vips};
 pub use told::Told;
+pub use ways::{Way, ways};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -112,6 +114,8 @@ pub struct Snapshot {
     pub links: BTreeMap<String, Link>,
     /// What the kernel delivers to this host itself.
     pub locals: Vec<Local>,
+    /// Those of [`ways`] that the kernel knows no route for.
+    pub unreachable: Vec<IpAddr>,
     /// Base chains of other programs that drop what none of their rules accepts.
     pub drops: Vec<DropChain>,
     /// The older iptables ("legacy") that have a table `filter`: "iptables" or "ip6tables".
@@ -129,6 +133,8 @@ pub struct Link {
     pub carrier: bool,
     /// The bridge or bond that it is a port of: packets come in by that one.
     pub port_of: Option<String>,
+    /// The VRF that it is in.
+    pub vrf: Option<String>,
 }
 
 /// Addresses that the kernel's table `local` delivers to this host.

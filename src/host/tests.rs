@@ -17,7 +17,7 @@ fn state(change: impl Fn(String) -> String) -> State {
 }
 
 fn link(up: bool, carrier: bool) -> Link {
-    Link { up, carrier, port_of: None }
+    Link { up, carrier, ..Link::default() }
 }
 
 /// A host on which all is well.
@@ -174,6 +174,47 @@ fn ends_of_tunnels_are_where_they_should_be() {
     assert_eq!(any_ip, ["error backend address 192.168.1.1: an address of this host"]);
     let here = judged(&state, |host| host.locals.push(Local::own("192.168.1.1".parse().unwrap(), "eth3")));
     assert_eq!(here, ["error backend address 192.168.1.1: an address of this host"]);
+}
+
+#[test]
+fn backends_without_a_route_are_found_in_one_line() {
+    let of =
+        |addresses: &[&str]| -> Vec<IpAddr> { addresses.iter().map(|one| one.parse().unwrap()).collect() };
+    let state = state(|file| {
+        let direct = "'fd00:0:0:1::2' }, { name = 's3', address = '192.168.1.3', encap = 'direct' }";
+        file.replace(", '1000::/112'", "").replace("'fd00:0:0:1::2' }", direct)
+    });
+    let way = |to: &str, from: Option<&str>, is_next_hop| Way {
+        to: to.parse().unwrap(),
+        from: from.map(|from| from.parse().unwrap()),
+        is_next_hop,
+    };
+    let mut host = well();
+    let six = way("fd00:0:0:1::2", Some("fd00:0:0:1::201"), false);
+    let (one, next) = (way("192.168.1.1", Some("192.168.1.201"), false), way("192.168.1.3", None, true));
+    assert_eq!(ways(&state, &host), [one, next, six]);
+    // An own address that the host lacks is told by itself, and a backend that is this host as well.
+    host.locals[0] = Local::own("192.168.1.3".parse().unwrap(), "eth1");
+    assert_eq!(ways(&state, &host), [Way { from: None, ..one }, six]);
+
+    let some = of(&["192.168.1.1", "192.168.1.3"]);
+    let told = judged(&state, |host| host.unreachable.clone_from(&some));
+    assert_eq!(told, ["error route to backends: none to 192.168.1.1, 192.168.1.3"]);
+    let many: Vec<IpAddr> = (1..=9).map(|n| IpAddr::V4(Ipv4Addr::new(10, 9, 9, n))).collect();
+    let told = judged(&state, |host| host.unreachable.clone_from(&many));
+    assert_eq!(told, ["error route to backends: none to 10.9.9.1, 10.9.9.2, 10.9.9.3, 10.9.9.4, and 5 more"]);
+    let advice = |vrf: Option<&str>| {
+        let mut host = well();
+        host.unreachable.clone_from(&some);
+        host.links.get_mut("eth1").unwrap().vrf = vrf.map(str::to_owned);
+        judge(&state, &host).remove(0).advice
+    };
+    assert!(advice(None).contains("ip route get 192.168.1.1 says why"), "{}", advice(None));
+    let in_vrf = advice(Some("red"));
+    assert!(
+        in_vrf.contains("eth1 is in VRF red") && in_vrf.ends_with("ip route add 192.168.1.1 dev eth1"),
+        "{in_vrf}"
+    );
 }
 
 #[test]

@@ -69,9 +69,14 @@ pub fn look_with(routing: &mut Routing, state: &State) -> Snapshot {
 
 fn look_by<R: BorrowMut<Routing>>(routing: Result<R, RoutingError>, state: &State) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    match routing.and_then(|mut routing| routing.borrow_mut().host()) {
-        Ok((links, locals)) => (snapshot.links, snapshot.locals) = (links, locals),
-        Err(error) => snapshot.unread.push(("the host's devices and addresses", error.to_string())),
+    let read = routing.and_then(|mut routing| {
+        let routing = routing.borrow_mut();
+        (snapshot.links, snapshot.locals) = routing.host()?;
+        snapshot.unreachable = routing.unreachable(&host::ways(state, &snapshot))?;
+        Ok(())
+    });
+    if let Err(error) = read {
+        snapshot.unread.push(("the host's devices, addresses and routes", error.to_string()));
     }
     let files = Files::of_this_host();
     for path in host::settings(&state.balancer) {

@@ -189,6 +189,48 @@ fn the_network_below_a_tunnel_is_that_of_its_route() {
     });
 }
 
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn a_way_without_a_route_is_found() {
+    in_namespace(|| {
+        shell(
+            "ip tuntap add dev under mode tun; ip link set under up; ip link set lo up
+             ip addr add 192.168.1.201/24 dev under; ip -6 addr add fd00::201/64 dev under nodad
+             ip route add 10.9.0.0/16 via 192.168.1.1; ip -6 route add fd00:9::/64 via fd00::1
+             ip route add blackhole 10.8.0.0/16; ip -6 route add blackhole fd00:8::/64; ip -6 route add unreachable fd00:7::/64",
+        );
+        let to = |to: &str, from: Option<&str>, is_next_hop| Way {
+            to: to.parse().unwrap(),
+            from: from.map(|from| from.parse().unwrap()),
+            is_next_hop,
+        };
+        let (four, six) = (Some("192.168.1.201"), Some("fd00::201"));
+        let mut routing = Routing::open().unwrap();
+        for (way, is_there) in [
+            (to("192.168.1.1", four, false), true),
+            (to("192.168.1.1", None, true), true),
+            (to("fd00::1", six, false), true),
+            (to("fd00::1", None, true), true),
+            (to("10.9.0.1", four, false), true),
+            (to("10.9.0.1", None, true), false),
+            (to("fd00:9::1", six, false), true),
+            (to("fd00:9::1", None, true), false),
+            (to("10.7.0.1", four, false), false),
+            (to("10.8.0.1", None, false), false),
+            (to("fd00:7::1", six, false), false),
+            (to("fd00:8::1", None, false), false),
+            (to("fd00:6::1", six, false), false),
+        ] {
+            let without = routing.unreachable(&[way]).unwrap();
+            assert_eq!(without.is_empty(), is_there, "{way:?}");
+            assert!(without.iter().all(|to| *to == way.to));
+        }
+        // A rule by mark is for what is marked.
+        shell("ip rule add fwmark 1 table 500; ip route add default dev under table 500");
+        assert_eq!(routing.unreachable(&[to("10.7.0.1", four, false)]).unwrap().len(), 1);
+    });
+}
+
 /// An ICMP error says, for a while, that a way takes less. The MTU that the operator gave the route is asked for all the same.
 #[test]
 #[ignore = "needs root and /dev/net/tun"]
