@@ -7,6 +7,7 @@
 //! A finding names no number that changes by itself: what was told once is told again only when it differs ([`Told`]).
 
 mod judge;
+mod nat;
 mod own;
 mod told;
 mod ways;
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use judge::{judge, settings};
+pub use nat::{Condition, Device, Effect, NatChain, NatRule, What};
 pub use own::{new_own_vips, own_vips};
 pub use told::Told;
 pub use ways::{Way, ways};
@@ -118,6 +120,8 @@ pub struct Snapshot {
     pub unreachable: Vec<IpAddr>,
     /// Base chains of other programs that drop what none of their rules accepts.
     pub drops: Vec<DropChain>,
+    /// Base chains of other programs that translate addresses.
+    pub nats: Vec<NatChain>,
     /// The older iptables ("legacy") that have a table `filter`: "iptables" or "ip6tables".
     pub legacy: Vec<&'static str>,
     /// What could not be looked at, and why.

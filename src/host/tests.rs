@@ -300,6 +300,54 @@ fn filters_of_other_programs_are_found() {
     assert_eq!(lines, ["note chain FORWARD of table ip filter, hook input: policy drop"]);
 }
 
+/// What rules are read as, `sys/nft/foreign.rs` has tests of.
+#[test]
+fn translation_of_packets_to_vips_is_found() {
+    let chain = |family, conditions: &[Condition]| NatChain {
+        family,
+        table: "n".into(),
+        chain: "post".into(),
+        hook: "postrouting",
+        rules: vec![NatRule {
+            conditions: conditions.to_vec(),
+            effect: Effect::Translates("masquerade".into()),
+        }],
+    };
+    let found = |state: &State, chain: &NatChain| {
+        let host = Snapshot { nats: vec![chain.clone()], ..well() };
+        judge(state, &host)
+    };
+    let state = state(|file| file);
+    let all = &found(&state, &chain("ip", &[]))[..];
+    assert_eq!(
+        told(all),
+        ["warning chain post of table ip n, hook postrouting: a masquerade of packets to VIPs (10.0.0.0/32)"]
+    );
+    assert!(all[0].advice.contains("nft insert rule ip n post ip daddr 10.0.0.0/32 accept"), "{}", all[0]);
+    let six = &found(&state, &chain("ip6", &[]))[0];
+    assert!(six.advice.contains("(ip6tables -t nat -I POSTROUTING -d 1000::/112 -j ACCEPT)"), "{six}");
+    // Untracked packets are not translated.
+    let every = self::state(|file| file.replace("interfaces", "steering = 'every-packet'\ninterfaces"));
+    assert_eq!(found(&every, &chain("ip", &[])), []);
+    // Out by a device: tunnels are others; where a route to a next hop leads is not known.
+    let out = |name: &str, is| {
+        let device = Device { name: name.to_owned(), begins: false };
+        [Condition { is, what: What::LeavesBy(device) }]
+    };
+    let direct = self::state(|file| {
+        file.replace(", '1000::/112'", "").replace("'192.168.1.1' }", "'192.168.1.1', encap = 'direct' }")
+    });
+    for (state, out, hits) in [
+        (&state, out("eth1", true), false),
+        (&state, out("eth1", false), true),
+        (&state, out("sr-1", true), false),
+        (&direct, out("eth1", true), false),
+        (&direct, out("eth1", false), true),
+    ] {
+        assert_eq!(found(state, &chain("ip", &out)).len(), usize::from(hits), "{out:?}");
+    }
+}
+
 #[test]
 fn only_what_differs_is_told_again_and_not_too_much() {
     let finding = |name: &str, value: &str, severity| Finding::new(severity, name, value, "x", String::new());

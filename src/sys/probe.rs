@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     conntrack::Conntrack,
-    nft::{NftError, check, foreign_drops, queue_by},
+    nft::{Foreign, NftError, check, foreign, queue_by},
     rtnetlink::{Routing, RoutingError},
 };
 use crate::{
@@ -84,8 +84,8 @@ fn look_by<R: BorrowMut<Routing>>(routing: Result<R, RoutingError>, state: &Stat
             snapshot.settings.insert(path, value);
         }
     }
-    match foreign_drops() {
-        Ok(drops) => snapshot.drops = drops,
+    match foreign() {
+        Ok(Foreign { drops, nats }) => (snapshot.drops, snapshot.nats) = (drops, nats),
         Err(error) => snapshot.unread.push(("filters of other programs in nf_tables", error.to_string())),
     }
     match files.legacy() {
