@@ -150,7 +150,14 @@ pub struct Local {
     pub device: String,
     /// What for.
     pub kind: LocalKind,
+    /// Whether the kernel has made the route of an address; else somebody has added it.
+    pub by_address: bool,
+    /// The table of the route: [`TABLE_LOCAL`], or that of a VRF.
+    pub table: u32,
 }
+
+/// The kernel's table `local`.
+pub const TABLE_LOCAL: u32 = 255;
 
 /// What a local address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +197,8 @@ impl Local {
     /// One address of the host's own.
     #[must_use]
     pub fn own(address: IpAddr, device: &str) -> Self {
-        Self { net: address.into(), device: device.to_owned(), kind: LocalKind::Own }
+        let (net, device) = (address.into(), device.to_owned());
+        Self { net, device, kind: LocalKind::Own, by_address: true, table: TABLE_LOCAL }
     }
 }
 

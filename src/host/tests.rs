@@ -220,7 +220,10 @@ fn backends_without_a_route_are_found_in_one_line() {
 #[test]
 fn vips_that_are_addresses_of_the_host_are_found() {
     let state = state(|file| file);
-    let local = |net: &str, kind| Local { net: net.parse().unwrap(), device: "dummy0".to_owned(), kind };
+    let local = |net: &str, kind| {
+        let own = Local::own(IpAddr::V4(Ipv4Addr::UNSPECIFIED), "dummy0");
+        Local { net: net.parse().unwrap(), kind, ..own }
+    };
     let has = |net: &str, kind| judged(&state, |host| host.locals.push(local(net, kind)));
     assert_eq!(
         has("10.0.0.0/32", LocalKind::Own),
@@ -272,6 +275,45 @@ fn vips_that_are_addresses_of_the_host_are_found() {
     // A region without a file claims every address.
     let made = State::unconfigured(crate::config::TableSize::DEFAULT, 2, 1).unwrap();
     assert_eq!(own_vips(&made, &host), []);
+}
+
+#[test]
+fn what_makes_a_vip_the_hosts_is_removed_by_the_command_that_is_told() {
+    let state = state(|file| file.replace("1000::/112", "1000::/128"));
+    let advice = |net: &str, kind, by_address, table| {
+        let own = Local::own(IpAddr::V4(Ipv4Addr::UNSPECIFIED), "dummy0");
+        let local = Local { net: net.parse().unwrap(), kind, by_address, table, ..own };
+        let host = Snapshot { locals: vec![local], ..Snapshot::default() };
+        own_vips(&state, &host).remove(0).advice
+    };
+    for (net, kind, by_address, table, command) in [
+        (
+            "10.0.0.0/32",
+            LocalKind::Own,
+            true,
+            TABLE_LOCAL,
+            "(ip address del 10.0.0.0/32 dev dummy0, but with the prefix",
+        ),
+        ("10.0.0.0/24", LocalKind::Own, false, TABLE_LOCAL, "(ip route del local 10.0.0.0/24 dev dummy0)"),
+        ("10.0.0.0/24", LocalKind::Own, false, 77, "(ip route del local 10.0.0.0/24 dev dummy0 table 77)"),
+        (
+            "10.0.0.0/32",
+            LocalKind::Broadcast,
+            true,
+            TABLE_LOCAL,
+            "(ip route del broadcast 10.0.0.0/32 dev dummy0; it comes",
+        ),
+        (
+            "1000::/128",
+            LocalKind::Anycast,
+            true,
+            TABLE_LOCAL,
+            "(ip route del anycast 1000::/128 dev dummy0; it comes",
+        ),
+    ] {
+        let advice = advice(net, kind, by_address, table);
+        assert!(advice.contains(command), "{advice}");
+    }
 }
 
 #[test]

@@ -8,18 +8,15 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         link::{InfoData, InfoPortKind, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
-        route::{RouteAttribute, RouteMessage, RouteType},
+        route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType},
     },
 };
 
 use super::{dump, routes};
 use crate::{
-    host::{Link, Local, LocalKind},
+    host::{Link, Local, LocalKind, TABLE_LOCAL},
     plan::{elements::FRAGMENTS_DEVICE, routing::inbound::is_our_name},
 };
-
-/// Of `linux/rtnetlink.h`.
-const TABLE_LOCAL: u32 = 255;
 
 /// All devices but our own, by name, and what the kernel delivers to this host. Addresses of our own devices mean nobody.
 pub(super) async fn current(handle: &mut Handle) -> io::Result<(BTreeMap<String, Link>, Vec<Local>)> {
@@ -82,7 +79,8 @@ fn local(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Local>
         _ => None,
     });
     let device = index.and_then(|index| names.get(&index).cloned()).unwrap_or_else(|| "no device".to_owned());
-    Some(Local { net, device, kind })
+    let by_address = message.header.protocol == RouteProtocol::Kernel;
+    Some(Local { net, device, kind, by_address, table: routes::table(message) })
 }
 
 /// What a message says of a device.

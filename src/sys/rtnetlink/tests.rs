@@ -11,6 +11,7 @@ use tun_tap::{Iface, Mode};
 use super::*;
 use crate::{
     config::Config,
+    host::{LocalKind, Snapshot, own_vips},
     ids::MarkMask,
     plan::{
         routing::{ALIAS_BYTES_MAX, Family, ForeignRule},
@@ -228,6 +229,43 @@ fn a_way_without_a_route_is_found() {
         // A rule by mark is for what is marked.
         shell("ip rule add fwmark 1 table 500; ip route add default dev under table 500");
         assert_eq!(routing.unreachable(&[to("10.7.0.1", four, false)]).unwrap().len(), 1);
+    });
+}
+
+/// As `host/own.rs` tells the commands.
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn what_the_kernel_keeps_for_the_host_goes_by_the_command_that_is_told() {
+    in_namespace(|| {
+        shell(
+            "ip link set lo up; ip tuntap add dev under mode tun; ip link set under up
+             echo 1 > /proc/sys/net/ipv6/conf/all/forwarding; ip -6 addr add 1000::5/112 dev under nodad
+             ip addr add 10.1.0.9/24 brd 10.1.0.0 dev under; ip route add local 10.0.0.0/24 dev lo",
+        );
+        let mut routing = Routing::open().unwrap();
+        let mut seen = |net: &str| {
+            let net: ipnet::IpNet = net.parse().unwrap();
+            routing.host().unwrap().1.into_iter().find(|local| local.net == net)
+        };
+        for (net, device, kind, by_address) in [
+            ("10.0.0.0/24", "lo", LocalKind::Own, false),
+            ("10.1.0.0/32", "under", LocalKind::Broadcast, true),
+            ("1000::/128", "under", LocalKind::Anycast, true),
+        ] {
+            let local = seen(net).unwrap();
+            assert_eq!((local.device.as_str(), local.kind, local.by_address), (device, kind, by_address));
+            let text = format!(
+                "[balancer]\nname = 'a'\naddress = '192.168.1.201'\ninterfaces = 'eth2'\n[[service]]\nname = 'web'\nvips = '{}'\n",
+                local.net.network()
+            );
+            let state = State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap();
+            let host = Snapshot { locals: vec![local], ..Snapshot::default() };
+            let advice = own_vips(&state, &host).remove(0).advice;
+            let (_, command) = advice.split_once("(ip route del ").unwrap();
+            shell(&format!("ip route del {}", command.split([')', ';']).next().unwrap()));
+            assert_eq!(seen(net), None);
+        }
+        assert!(seen("10.1.0.9/32").unwrap().by_address);
     });
 }
 
