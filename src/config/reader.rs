@@ -91,9 +91,9 @@ impl<'a> Reader<'a> {
         self.errors.push(ConfigError {
             file: self.file.to_owned(),
             line,
-            key: key.to_owned(),
-            found: found.to_string(),
-            allowed: allowed.to_string(),
+            key: visible(key),
+            found: visible(&found.to_string()),
+            allowed: visible(&allowed.to_string()),
         });
     }
 
@@ -226,6 +226,19 @@ impl<'a> Item<'a> {
         }
         value
     }
+}
+
+/// Text of a file, fit for a terminal and for one line of a log: what cannot be seen is escaped, as in `\\u{1b}`.
+fn visible(text: &str) -> String {
+    let mut seen = String::with_capacity(text.len());
+    for one in text.chars() {
+        if matches!(one, '"' | '\'' | '\\') {
+            seen.push(one);
+        } else {
+            seen.extend(one.escape_debug());
+        }
+    }
+    seen
 }
 
 /// A value as a person sees it.

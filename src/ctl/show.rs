@@ -18,6 +18,7 @@ use crate::{
     config::{Balancer, Decider},
     host::Tally,
     ids::Generation,
+    plan::kernel_tables::Shortage,
     shm::slots::LAYOUT_VERSION,
     state::{State, StateError, TierMember},
     sys::region::{Region, RegionName},
@@ -193,19 +194,25 @@ fn show_text(
 
 /// Of which services the kernel has copies of the tables.
 fn copies(balancer: &Balancer, views: &[ServiceView]) -> String {
-    let (of, without): (Vec<&ServiceView>, Vec<&ServiceView>) =
-        views.iter().partition(|view| view.kernel_copy);
+    let of: Vec<&ServiceView> = views.iter().filter(|view| view.kernel_copy).collect();
     let (entries, max) = (of.iter().map(|view| view.table_size).sum::<u32>(), balancer.kernel_entries);
     let of_most = format!("{entries} of at most {max} entries");
     let decides = match of.iter().filter(|view| view.decider == Decider::Kernel).count() {
         0 => "decides where lbd does not".to_owned(),
         services => format!("decides for {}, and where lbd does not", count(services, "service")),
     };
+    let without: Vec<String> = [Shortage::Entries, Shortage::Copies]
+        .into_iter()
+        .filter_map(|why| {
+            let without = views.iter().filter(|view| view.shortage == Some(why));
+            let names: Vec<&str> = without.map(|view| view.name.as_str()).collect();
+            (!names.is_empty()).then(|| format!("{} ({why})", names.join(" ")))
+        })
+        .collect();
     if without.is_empty() {
         return format!("{decides}; {of_most}");
     }
-    let names: Vec<&str> = without.iter().map(|view| view.name.as_str()).collect();
-    format!("{decides}, but NOT for {} (kernel_entries); {of_most}", names.join(" "))
+    format!("{decides}, but NOT for {}; {of_most}", without.join(", nor for "))
 }
 
 /// `lbctl services`.

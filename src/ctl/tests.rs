@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     ids::{Generation, QueueNum},
+    plan::kernel_tables::COPIES_MAX,
     shm::{
         Memory,
         stats::{self as shown, Daemon},
@@ -369,6 +370,21 @@ fn services_without_a_copy_in_the_kernel_are_named() {
     let copies: Vec<&Value> =
         services.as_array().unwrap().iter().map(|service| &service["kernel_copy"]).collect();
     assert_eq!(copies, [true, false]);
+    // There is room for all entries, but not for so many services.
+    let mut many = FILE.split("[[service]]").next().unwrap().to_owned();
+    for n in 0..COPIES_MAX + 2 {
+        many += &format!(
+            "[[service]]\nname = \"s{n}\"\nvips = \"10.7.0.{n}\"\ntable_size = 97\nsteering = \"kernel\"\n\
+             backend = [{{ name = \"b\", address = \"192.168.1.1\" }}]\n"
+        );
+    }
+    let other = Lb::new("many-copies");
+    other.with(&many, "apply -");
+    let text = other.done("show");
+    assert!(text.contains(", but NOT for s128 s129 (128 services at most); "), "{text}");
+    assert!(
+        text.contains("which has no table (128 services at most)\n") && !text.contains("(kernel_entries)")
+    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
         Balancer, Decider, Encap, FragmentLimits, Name, Path, PortRange, Protocols, Steering, TracerSettings,
     },
     ids::{MarkMask, TargetId},
-    plan::kernel_tables,
+    plan::kernel_tables::{self, Shortage},
     state::{Backend, Service, State, TierMember},
 };
 
@@ -239,6 +239,9 @@ pub(super) struct ServiceView {
     pub table_size: u32,
     /// Whether the kernel gets a copy of the table. Without one lbd decides, whatever `steering` says.
     pub kernel_copy: bool,
+    /// Why it gets none.
+    #[serde(skip)]
+    pub shortage: Option<Shortage>,
     /// The active backends; an entry of the table is an index into them.
     pub active: Vec<String>,
     /// The others.
@@ -248,11 +251,11 @@ pub(super) struct ServiceView {
 impl ServiceView {
     /// All services of a state, in its order.
     pub(super) fn all(state: &State) -> Vec<Self> {
-        let copies = kernel_tables::covered(state);
-        state.services.iter().zip(copies).map(|(service, copy)| Self::new(service, copy)).collect()
+        let shortages = kernel_tables::shortages(state);
+        state.services.iter().zip(shortages).map(|(service, shortage)| Self::new(service, shortage)).collect()
     }
 
-    fn new(service: &Service, kernel_copy: bool) -> Self {
+    fn new(service: &Service, shortage: Option<Shortage>) -> Self {
         let ports: &[PortRange] = if service.ports == [PortRange::ALL] { &[] } else { &service.ports };
         Self {
             name: service.name.to_string(),
@@ -266,18 +269,21 @@ impl ServiceView {
             pmtu: service.pmtu.name(),
             decider: service.decider,
             table_size: service.table_size.get(),
-            kernel_copy,
+            kernel_copy: shortage.is_none(),
+            shortage,
             active: service.active().map(|backend| backend.name.to_string()).collect(),
             inactive: service.backends.iter().filter(|b| !b.active).map(|b| b.name.to_string()).collect(),
         }
     }
 
     /// Who decides about new flows, and why if it is not whom the file names.
-    pub(super) fn decided(&self) -> &'static str {
-        match (self.decider, self.kernel_copy) {
-            (Decider::Lbd, _) => "lbd decides",
-            (Decider::Kernel, true) => "the kernel decides",
-            (Decider::Kernel, false) => "lbd decides, NOT the kernel, which has no table (kernel_entries)",
+    pub(super) fn decided(&self) -> String {
+        match (self.decider, self.shortage) {
+            (Decider::Lbd, _) => "lbd decides".to_owned(),
+            (Decider::Kernel, None) => "the kernel decides".to_owned(),
+            (Decider::Kernel, Some(why)) => {
+                format!("lbd decides, NOT the kernel, which has no table ({why})")
+            }
         }
     }
 

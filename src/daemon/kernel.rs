@@ -23,7 +23,8 @@ use crate::{
     ids::{Generation, MarkMask, QueueNum},
     plan::{
         elements::{Claims, Elements, Way},
-        kernel_tables, routing,
+        kernel_tables::{self, Shortage},
+        routing,
         ruleset::{Means, Ruleset},
     },
     state::State,
@@ -54,7 +55,7 @@ pub(super) struct Kernel {
     /// Addresses of this host, as they were last seen.
     own: Vec<IpNet>,
     /// The services that were last said to be decided by lbd, though the kernel should.
-    left_to_lbd: Vec<Name>,
+    left_to_lbd: Vec<(Name, Shortage)>,
 }
 
 /// Settings that hold as long as the workers.
@@ -152,13 +153,15 @@ impl Kernel {
                 (queues, fragment_queue, mark_mask);
         }
         let mut wanted = Wanted::by(&state, generation, self.means, &self.own)?;
-        let left: Vec<Name> =
-            kernel_tables::left_to_lbd(&state).map(|service| service.name.clone()).collect();
+        let mut left: Vec<(Name, Shortage)> = Vec::new();
+        left.extend(kernel_tables::left_to_lbd(&state).map(|(service, why)| (service.name.clone(), why)));
         // Without lbd other words are said about them (once.rs).
-        for name in left.iter().filter(|name| self.of_start.is_some() && !self.left_to_lbd.contains(name)) {
+        for (name, why) in
+            left.iter().filter(|one| self.of_start.is_some() && !self.left_to_lbd.contains(one))
+        {
             warn!(
                 service = name.as_str(),
-                "the kernel has no table of it (kernel_entries), so lbd decides, not the kernel"
+                "the kernel has no table of it ({why}), so lbd decides, not the kernel"
             );
         }
         self.left_to_lbd = left;

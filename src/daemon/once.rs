@@ -85,10 +85,11 @@ fn audit(kernel: &Kernel, region: &Region) -> Result<(), DaemonError> {
 
 /// Services of which new flows find nobody who decides.
 fn without_table(state: &State) -> impl Iterator<Item = String> {
-    let services = state.services.iter().zip(kernel_tables::covered(state));
-    let without = services.filter(|(service, covered)| !covered && service.active().next().is_some());
-    without.map(|(service, _)| {
-        let name = &service.name;
-        format!("service \"{name}\": the kernel has no table of it (kernel_entries), so its new flows wait until lbd runs")
+    let services = state.services.iter().zip(kernel_tables::shortages(state));
+    services.filter(|(service, _)| service.active().next().is_some()).filter_map(|(service, why)| {
+        let (name, why) = (&service.name, why?);
+        Some(format!(
+            "service \"{name}\": the kernel has no table of it ({why}), so its new flows wait until lbd runs"
+        ))
     })
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Finding, Severity, Snapshot, own::own_vips};
+use super::{Finding, Severity, Snapshot, nat::translated, own::own_vips, ways::unreachable};
 use crate::{
     config::{Balancer, Encap, InterfaceName, Path, Steering},
     state::State,
@@ -82,7 +82,9 @@ pub fn judge(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
     findings.extend(reflection(families, snapshot));
     findings.extend(interfaces(balancer, families, snapshot));
     findings.extend(ends(state, snapshot));
+    findings.extend(unreachable(state, snapshot));
     findings.extend(filters(state, families, snapshot));
+    findings.extend(translated(state, snapshot));
     for (what, why) in &snapshot.unread {
         let advice = "whether it keeps packets from backends is not known".to_owned();
         findings.push(Finding::new(

@@ -7,8 +7,10 @@
 //! A finding names no number that changes by itself: what was told once is told again only when it differs ([`Told`]).
 
 mod judge;
+mod nat;
 mod own;
 mod told;
+mod ways;
 
 use std::{
     collections::BTreeMap,
@@ -20,8 +22,10 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use judge::{judge, settings};
+pub use nat::{Condition, Device, Effect, NatChain, NatRule, What};
 pub use own::{new_own_vips, own_vips};
 pub use told::Told;
+pub use ways::{Way, ways};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -112,8 +116,12 @@ pub struct Snapshot {
     pub links: BTreeMap<String, Link>,
     /// What the kernel delivers to this host itself.
     pub locals: Vec<Local>,
+    /// Those of [`ways`] that the kernel knows no route for.
+    pub unreachable: Vec<IpAddr>,
     /// Base chains of other programs that drop what none of their rules accepts.
     pub drops: Vec<DropChain>,
+    /// Base chains of other programs that translate addresses.
+    pub nats: Vec<NatChain>,
     /// The older iptables ("legacy") that have a table `filter`: "iptables" or "ip6tables".
     pub legacy: Vec<&'static str>,
     /// What could not be looked at, and why.
@@ -129,6 +137,8 @@ pub struct Link {
     pub carrier: bool,
     /// The bridge or bond that it is a port of: packets come in by that one.
     pub port_of: Option<String>,
+    /// The VRF that it is in.
+    pub vrf: Option<String>,
 }
 
 /// Addresses that the kernel's table `local` delivers to this host.
@@ -140,7 +150,14 @@ pub struct Local {
     pub device: String,
     /// What for.
     pub kind: LocalKind,
+    /// Whether the kernel has made the route of an address; else somebody has added it.
+    pub by_address: bool,
+    /// The table of the route: [`TABLE_LOCAL`], or that of a VRF.
+    pub table: u32,
 }
+
+/// The kernel's table `local`.
+pub const TABLE_LOCAL: u32 = 255;
 
 /// What a local address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,7 +197,8 @@ impl Local {
     /// One address of the host's own.
     #[must_use]
     pub fn own(address: IpAddr, device: &str) -> Self {
-        Self { net: address.into(), device: device.to_owned(), kind: LocalKind::Own }
+        let (net, device) = (address.into(), device.to_owned());
+        Self { net, device, kind: LocalKind::Own, by_address: true, table: TABLE_LOCAL }
     }
 }
 

@@ -2,17 +2,16 @@
 
 use ipnet::IpNet;
 
-use super::{Finding, Local, Severity, Snapshot, is_everything};
+use super::{Finding, Local, LocalKind, Severity, Snapshot, TABLE_LOCAL, is_everything};
 use crate::state::State;
 
 /// At most so many addresses are named in a finding.
 const NAMED_MAX: usize = 4;
 
-/// What this means, and what to do instead. `{vip}` is the VIP.
-const IS_LOCAL: &str = "the kernel keeps packets to it for itself, and no backend gets any: remove the address (ip address del {vip} \
-                        dev {device}). To announce it without: let the routing daemon announce a static route, or lbd's own \
-                        blackhole route (ip route show proto 201); with keepalived, hold an address that is no VIP and route \
-                        VIPs to it";
+/// What this means, and what to do instead. `{remove}` is how the kernel is brought to forget it.
+const IS_LOCAL: &str = "the kernel keeps packets to it for itself, and no backend gets any: {remove}. To announce it without: let the \
+                        routing daemon announce a static route, or lbd's own blackhole route (ip route show proto 201); with \
+                        keepalived, hold an address that is no VIP and route VIPs to it";
 const COVERS: &str = "what is sent to these from outside would be taken for a VIP's and dropped (ssh to this host, say): name \
                       VIPs without them, or set `allow_own_addresses = true` in [balancer]; then they stay the host's own and \
                       are not balanced";
@@ -44,7 +43,7 @@ fn own_vip(vip: &IpNet, allowed: bool, snapshot: &Snapshot) -> Option<Finding> {
     let name = format!("VIP {vip}");
     if let Some(local) = snapshot.locals.iter().find(|local| local.net.contains(vip)) {
         let value = format!("{} of this host, on {}", local.kind, local.device);
-        let advice = IS_LOCAL.replace("{vip}", &vip.to_string()).replace("{device}", &local.device);
+        let advice = IS_LOCAL.replace("{remove}", &removal(vip, local));
         let finding = Finding::new(Severity::Error, &name, &value, "an address of no host", advice);
         return Some(finding.stopping_start());
     }
@@ -69,4 +68,31 @@ fn own_vip(vip: &IpNet, allowed: bool, snapshot: &Snapshot) -> Option<Finding> {
     } else {
         finding(Severity::Error, COVERS).stopping_start()
     })
+}
+
+/// The command that takes away what makes the kernel keep packets to this VIP.
+fn removal(vip: &IpNet, local: &Local) -> String {
+    let Local { net, device, kind, by_address, table } = local;
+    let of_table = if *table == TABLE_LOCAL { String::new() } else { format!(" table {table}") };
+    let route = |kind: &str| format!("ip route del {kind} {net} dev {device}{of_table}");
+    let comes_again = format!("; it comes again with an address of {device} that has it");
+    let again = if *by_address { comes_again.as_str() } else { "" };
+    match kind {
+        LocalKind::Own if *by_address => format!(
+            "remove the address (ip address del {vip} dev {device}, but with the prefix length that ip address show to {vip} names)"
+        ),
+        LocalKind::Own => format!("remove its route, which is of no address ({})", route("local")),
+        LocalKind::Broadcast => {
+            format!(
+                "give {device} another broadcast address, and remove its route ({}{again})",
+                route("broadcast")
+            )
+        }
+        LocalKind::Anycast => {
+            format!(
+                "take a VIP that is not the first address of a network, or remove its route ({}{again})",
+                route("anycast")
+            )
+        }
+    }
 }

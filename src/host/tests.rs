@@ -17,7 +17,7 @@ fn state(change: impl Fn(String) -> String) -> State {
 }
 
 fn link(up: bool, carrier: bool) -> Link {
-    Link { up, carrier, port_of: None }
+    Link { up, carrier, ..Link::default() }
 }
 
 /// A host on which all is well.
@@ -177,9 +177,53 @@ fn ends_of_tunnels_are_where_they_should_be() {
 }
 
 #[test]
+fn backends_without_a_route_are_found_in_one_line() {
+    let of =
+        |addresses: &[&str]| -> Vec<IpAddr> { addresses.iter().map(|one| one.parse().unwrap()).collect() };
+    let state = state(|file| {
+        let direct = "'fd00:0:0:1::2' }, { name = 's3', address = '192.168.1.3', encap = 'direct' }";
+        file.replace(", '1000::/112'", "").replace("'fd00:0:0:1::2' }", direct)
+    });
+    let way = |to: &str, from: Option<&str>, is_next_hop| Way {
+        to: to.parse().unwrap(),
+        from: from.map(|from| from.parse().unwrap()),
+        is_next_hop,
+    };
+    let mut host = well();
+    let six = way("fd00:0:0:1::2", Some("fd00:0:0:1::201"), false);
+    let (one, next) = (way("192.168.1.1", Some("192.168.1.201"), false), way("192.168.1.3", None, true));
+    assert_eq!(ways(&state, &host), [one, next, six]);
+    // An own address that the host lacks is told by itself, and a backend that is this host as well.
+    host.locals[0] = Local::own("192.168.1.3".parse().unwrap(), "eth1");
+    assert_eq!(ways(&state, &host), [Way { from: None, ..one }, six]);
+
+    let some = of(&["192.168.1.1", "192.168.1.3"]);
+    let told = judged(&state, |host| host.unreachable.clone_from(&some));
+    assert_eq!(told, ["error route to backends: none to 192.168.1.1, 192.168.1.3"]);
+    let many: Vec<IpAddr> = (1..=9).map(|n| IpAddr::V4(Ipv4Addr::new(10, 9, 9, n))).collect();
+    let told = judged(&state, |host| host.unreachable.clone_from(&many));
+    assert_eq!(told, ["error route to backends: none to 10.9.9.1, 10.9.9.2, 10.9.9.3, 10.9.9.4, and 5 more"]);
+    let advice = |vrf: Option<&str>| {
+        let mut host = well();
+        host.unreachable.clone_from(&some);
+        host.links.get_mut("eth1").unwrap().vrf = vrf.map(str::to_owned);
+        judge(&state, &host).remove(0).advice
+    };
+    assert!(advice(None).contains("ip route get 192.168.1.1 says why"), "{}", advice(None));
+    let in_vrf = advice(Some("red"));
+    assert!(
+        in_vrf.contains("eth1 is in VRF red") && in_vrf.ends_with("ip route add 192.168.1.1 dev eth1"),
+        "{in_vrf}"
+    );
+}
+
+#[test]
 fn vips_that_are_addresses_of_the_host_are_found() {
     let state = state(|file| file);
-    let local = |net: &str, kind| Local { net: net.parse().unwrap(), device: "dummy0".to_owned(), kind };
+    let local = |net: &str, kind| {
+        let own = Local::own(IpAddr::V4(Ipv4Addr::UNSPECIFIED), "dummy0");
+        Local { net: net.parse().unwrap(), kind, ..own }
+    };
     let has = |net: &str, kind| judged(&state, |host| host.locals.push(local(net, kind)));
     assert_eq!(
         has("10.0.0.0/32", LocalKind::Own),
@@ -234,6 +278,45 @@ fn vips_that_are_addresses_of_the_host_are_found() {
 }
 
 #[test]
+fn what_makes_a_vip_the_hosts_is_removed_by_the_command_that_is_told() {
+    let state = state(|file| file.replace("1000::/112", "1000::/128"));
+    let advice = |net: &str, kind, by_address, table| {
+        let own = Local::own(IpAddr::V4(Ipv4Addr::UNSPECIFIED), "dummy0");
+        let local = Local { net: net.parse().unwrap(), kind, by_address, table, ..own };
+        let host = Snapshot { locals: vec![local], ..Snapshot::default() };
+        own_vips(&state, &host).remove(0).advice
+    };
+    for (net, kind, by_address, table, command) in [
+        (
+            "10.0.0.0/32",
+            LocalKind::Own,
+            true,
+            TABLE_LOCAL,
+            "(ip address del 10.0.0.0/32 dev dummy0, but with the prefix",
+        ),
+        ("10.0.0.0/24", LocalKind::Own, false, TABLE_LOCAL, "(ip route del local 10.0.0.0/24 dev dummy0)"),
+        ("10.0.0.0/24", LocalKind::Own, false, 77, "(ip route del local 10.0.0.0/24 dev dummy0 table 77)"),
+        (
+            "10.0.0.0/32",
+            LocalKind::Broadcast,
+            true,
+            TABLE_LOCAL,
+            "(ip route del broadcast 10.0.0.0/32 dev dummy0; it comes",
+        ),
+        (
+            "1000::/128",
+            LocalKind::Anycast,
+            true,
+            TABLE_LOCAL,
+            "(ip route del anycast 1000::/128 dev dummy0; it comes",
+        ),
+    ] {
+        let advice = advice(net, kind, by_address, table);
+        assert!(advice.contains(command), "{advice}");
+    }
+}
+
+#[test]
 fn filters_of_other_programs_are_found() {
     let drop = |family, hook| DropChain { family, table: "filter".into(), chain: "FORWARD".into(), hook };
     let state = state(|file| file.replace(", '1000::/112'", ""));
@@ -257,6 +340,54 @@ fn filters_of_other_programs_are_found() {
     let gre_in = self::state(|file| file.replace("interfaces", "gre_in = true\ninterfaces"));
     let lines = judged(&gre_in, |host| host.drops = vec![drop("ip", "input")]);
     assert_eq!(lines, ["note chain FORWARD of table ip filter, hook input: policy drop"]);
+}
+
+/// What rules are read as, `sys/nft/foreign.rs` has tests of.
+#[test]
+fn translation_of_packets_to_vips_is_found() {
+    let chain = |family, conditions: &[Condition]| NatChain {
+        family,
+        table: "n".into(),
+        chain: "post".into(),
+        hook: "postrouting",
+        rules: vec![NatRule {
+            conditions: conditions.to_vec(),
+            effect: Effect::Translates("masquerade".into()),
+        }],
+    };
+    let found = |state: &State, chain: &NatChain| {
+        let host = Snapshot { nats: vec![chain.clone()], ..well() };
+        judge(state, &host)
+    };
+    let state = state(|file| file);
+    let all = &found(&state, &chain("ip", &[]))[..];
+    assert_eq!(
+        told(all),
+        ["warning chain post of table ip n, hook postrouting: a masquerade of packets to VIPs (10.0.0.0/32)"]
+    );
+    assert!(all[0].advice.contains("nft insert rule ip n post ip daddr 10.0.0.0/32 accept"), "{}", all[0]);
+    let six = &found(&state, &chain("ip6", &[]))[0];
+    assert!(six.advice.contains("(ip6tables -t nat -I POSTROUTING -d 1000::/112 -j ACCEPT)"), "{six}");
+    // Untracked packets are not translated.
+    let every = self::state(|file| file.replace("interfaces", "steering = 'every-packet'\ninterfaces"));
+    assert_eq!(found(&every, &chain("ip", &[])), []);
+    // Out by a device: tunnels are others; where a route to a next hop leads is not known.
+    let out = |name: &str, is| {
+        let device = Device { name: name.to_owned(), begins: false };
+        [Condition { is, what: What::LeavesBy(device) }]
+    };
+    let direct = self::state(|file| {
+        file.replace(", '1000::/112'", "").replace("'192.168.1.1' }", "'192.168.1.1', encap = 'direct' }")
+    });
+    for (state, out, hits) in [
+        (&state, out("eth1", true), false),
+        (&state, out("eth1", false), true),
+        (&state, out("sr-1", true), false),
+        (&direct, out("eth1", true), false),
+        (&direct, out("eth1", false), true),
+    ] {
+        assert_eq!(found(state, &chain("ip", &out)).len(), usize::from(hits), "{out:?}");
+    }
 }
 
 #[test]

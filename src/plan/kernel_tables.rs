@@ -10,6 +10,8 @@
 //! decide for, each in the order of the file; and [`COPIES_MAX`] services at most, since the rules of all are read and
 //! compared whenever lbd looks at the ruleset.
 
+use std::fmt;
+
 use twox_hash::XxHash3_64;
 
 use super::ruleset::{TemplateError, chains_of_text, fill};
@@ -81,20 +83,49 @@ impl Contents {
     }
 }
 
-/// Which services should have a copy: see [`crate::config::Balancer::kernel_entries`] and [`COPIES_MAX`].
+/// Why a service has no copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// Its table has more entries than are left of [`crate::config::Balancer::kernel_entries`].
+    Entries,
+    /// [`COPIES_MAX`] others have one.
+    Copies,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entries => f.write_str("kernel_entries"),
+            Self::Copies => write!(f, "{COPIES_MAX} services at most"),
+        }
+    }
+}
+
+/// Which services should have no copy, and why: see [`crate::config::Balancer::kernel_entries`] and [`COPIES_MAX`].
 #[must_use]
-pub fn covered(state: &State) -> Vec<bool> {
+pub fn shortages(state: &State) -> Vec<Option<Shortage>> {
     let (mut left, mut copies_left) = (state.balancer.kernel_entries, COPIES_MAX);
-    let mut covered = vec![false; state.services.len()];
+    let mut shortages = vec![None; state.services.len()];
     for decider in [Decider::Kernel, Decider::Lbd] {
-        for (service, covered) in state.services.iter().zip(&mut covered) {
+        let services = state.services.iter().zip(&mut shortages);
+        for (service, shortage) in services.filter(|(service, _)| service.decider == decider) {
             let entries = service.table_size.get();
-            if service.decider == decider && entries <= left && copies_left > 0 {
-                (*covered, left, copies_left) = (true, left - entries, copies_left - 1);
+            if copies_left == 0 {
+                *shortage = Some(Shortage::Copies);
+            } else if entries > left {
+                *shortage = Some(Shortage::Entries);
+            } else {
+                (left, copies_left) = (left - entries, copies_left - 1);
             }
         }
     }
-    covered
+    shortages
+}
+
+/// Which services should have a copy.
+#[must_use]
+pub fn covered(state: &State) -> Vec<bool> {
+    shortages(state).iter().map(Option::is_none).collect()
 }
 
 /// Who decides about new flows of each service: lbd also where the kernel should and has no copy.
@@ -104,10 +135,11 @@ pub fn deciders(state: &State) -> Vec<Decider> {
     state.services.iter().zip(covered(state)).map(decider).collect()
 }
 
-/// The services that the kernel shall decide for and cannot, without a copy; lbd does.
-pub fn left_to_lbd(state: &State) -> impl Iterator<Item = &Service> {
-    let services = state.services.iter().zip(deciders(state));
-    services.filter(|(service, decider)| service.decider != *decider).map(|(service, _)| service)
+/// The services that the kernel shall decide for and cannot, without a copy, and why; lbd does.
+pub fn left_to_lbd(state: &State) -> impl Iterator<Item = (&Service, Shortage)> {
+    let services = state.services.iter().zip(shortages(state));
+    let left = services.filter(|(service, _)| service.decider == Decider::Kernel);
+    left.filter_map(|(service, shortage)| Some((service, shortage?)))
 }
 
 /// The copies for this state, in the order of the services.
@@ -221,11 +253,12 @@ mod tests {
         let second = services.replacen("vips='10.0.0.2'", "vips='10.0.0.2'\nsteering='kernel'", 1);
         let decided = |entries: u32| {
             let state = state(&format!("kernel_entries={entries}"), &second);
-            let left: Vec<_> = left_to_lbd(&state).map(|service| service.name.to_string()).collect();
+            let left: Vec<_> =
+                left_to_lbd(&state).map(|(service, why)| format!("{} {why}", service.name)).collect();
             let decides: Vec<_> = wanted(&state).unwrap().iter().map(|table| table.decides).collect();
             (covered(&state), decides, left)
         };
-        assert_eq!(decided(96), (vec![false; 3], vec![], vec!["s10.0.0.2".to_owned()]));
+        assert_eq!(decided(96), (vec![false; 3], vec![], vec!["s10.0.0.2 kernel_entries".to_owned()]));
         assert_eq!(decided(97), (vec![false, true, false], vec![true], vec![]));
         assert_eq!(decided(200), (vec![true, true, false], vec![false, true], vec![]));
         let mut state = state("kernel_entries=200", &services);
@@ -234,6 +267,13 @@ mod tests {
         state.services = (0..COPIES_MAX + 9).map(|_| state.services[1].clone()).collect();
         state.balancer.kernel_entries = u32::MAX;
         assert_eq!(covered(&state).iter().filter(|covered| **covered).count(), COPIES_MAX);
+        // What is to blame is what would have to be raised.
+        let whys = |state: &State| {
+            shortages(state).into_iter().flatten().map(|why| why.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(whys(&state), ["128 services at most"; 9]);
+        state.balancer.kernel_entries = 97;
+        assert_eq!(whys(&state), ["kernel_entries"; COPIES_MAX + 8]);
     }
 
     #[test]

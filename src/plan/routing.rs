@@ -11,7 +11,8 @@
 //!
 //! **What is ours**: devices `sr-N`, `sr-in4` and `sr-in6` whose alias begins with `synrail:`, routes of protocol 201 in tables 20001 to
 //! 24096, blackhole routes of protocol 201 in table main, rules of protocol 201 in the priorities of the rule tree and
-//! right behind it, and those that lead into it ([`rule_tree::is_entry`]).
+//! right behind it, and those that lead into it ([`rule_tree::is_entry`]). A tunnel of ours that was renamed is known by its
+//! alias, and goes: under another name it leads nowhere, and a new one of the same ends cannot be made.
 //! Only those are ever changed or removed. `ip route show table all proto 201` and `ip rule` show them.
 //!
 //! A `direct` target has no device: its table's default route leads to the backend as next hop. A target that only
@@ -231,7 +232,7 @@ impl ForeignRule {
     }
 }
 
-/// A device that the kernel has: every tunnel, and everything with a name of ours.
+/// A device that the kernel has: every tunnel, and everything with a name of ours, or that had one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceNow {
     /// Its name.
@@ -259,6 +260,15 @@ pub struct DeviceNow {
 impl DeviceNow {
     fn is_ours(&self) -> bool {
         self.alias.starts_with(ALIAS_PREFIX)
+    }
+
+    /// Whether it was made as a tunnel of ours, as its alias tells, and has another name since. Aliases of tunnels name users,
+    /// `service/backend`; those of what `lbctl backend-setup` makes do not.
+    #[must_use]
+    pub fn is_astray(&self) -> bool {
+        let users = self.alias.strip_prefix(ALIAS_PREFIX).map(str::trim);
+        let is_of_tunnel = users.is_some_and(|users| users == inbound::USER || users.contains('/'));
+        is_of_tunnel && !inbound::is_our_name(&self.name)
     }
 
     /// Whether an lbd that was killed, or refused, between making a device and naming its users left it.

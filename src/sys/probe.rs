@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     conntrack::Conntrack,
-    nft::{NftError, check, foreign_drops, means},
+    nft::{Foreign, NftError, check, foreign, means},
     rtnetlink::{Routing, RoutingError},
 };
 use crate::{
@@ -80,9 +80,14 @@ pub fn look_with(routing: &mut Routing, state: &State) -> Snapshot {
 
 fn look_by<R: BorrowMut<Routing>>(routing: Result<R, RoutingError>, state: &State) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    match routing.and_then(|mut routing| routing.borrow_mut().host()) {
-        Ok((links, locals)) => (snapshot.links, snapshot.locals) = (links, locals),
-        Err(error) => snapshot.unread.push(("the host's devices and addresses", error.to_string())),
+    let read = routing.and_then(|mut routing| {
+        let routing = routing.borrow_mut();
+        (snapshot.links, snapshot.locals) = routing.host()?;
+        snapshot.unreachable = routing.unreachable(&host::ways(state, &snapshot))?;
+        Ok(())
+    });
+    if let Err(error) = read {
+        snapshot.unread.push(("the host's devices, addresses and routes", error.to_string()));
     }
     let files = Files::of_this_host();
     for path in host::settings(&state.balancer) {
@@ -90,8 +95,8 @@ fn look_by<R: BorrowMut<Routing>>(routing: Result<R, RoutingError>, state: &Stat
             snapshot.settings.insert(path, value);
         }
     }
-    match foreign_drops() {
-        Ok(drops) => snapshot.drops = drops,
+    match foreign() {
+        Ok(Foreign { drops, nats }) => (snapshot.drops, snapshot.nats) = (drops, nats),
         Err(error) => snapshot.unread.push(("filters of other programs in nf_tables", error.to_string())),
     }
     match files.legacy() {

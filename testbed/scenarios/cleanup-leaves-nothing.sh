@@ -27,7 +27,13 @@ kernel_state lb201 > before.txt
 balancer_start lb201 lb201.toml
 kernel_state lb201 > running.txt
 expect_ge "lines in which lbd differs from nothing" "$(comm -13 <(sort before.txt) <(sort running.txt) | wc -l)" 30
+# A tunnel that was renamed is known by its alias.
+rename() { ip -netns lb201 link set sr-1 down && ip -netns lb201 link set sr-1 name astray; }
+expect_ok "sr-1 is renamed" rename
+made_anew() { in_ns lb201 ip link show sr-1 && ! in_ns lb201 ip link show astray; } > /dev/null 2>&1
+wait_until 60 "lbd has removed it, and made sr-1 anew" made_anew
 balancer_stop lb201
+expect_ok "sr-1 is renamed, and no lbd is there" rename
 expect_ok "lbd --cleanup" in_ns lb201 timeout 60 lbd --cleanup --config lb201.toml --shm lb201
 kernel_state lb201 > after.txt
 expect_same "nothing is left, and nothing of others is gone" before.txt after.txt

@@ -61,6 +61,29 @@ fn reads_a_whole_file() {
     assert_eq!(web.backends[0].path, Path::Via(Encap::Gre, [192, 168, 1, 1].into()));
 }
 
+/// A complaint is one line, and nothing in it moves the cursor or changes colours.
+#[test]
+fn what_cannot_be_seen_in_a_value_is_escaped_in_the_complaint() {
+    let escaped = r#"\u{1b}[31m\nb\u{202e}""#;
+    for (old, new) in [
+        ("name = \"lb201\"", r#"name = "lb\u001b[31m\nb\u202e""#),
+        ("name = \"web\"", r#"name = "web\u001b[31m\nb\u202e""#),
+        ("name = \"s2\"", r#"name = "s\u001b[31m\nb\u202e""#),
+        ("\"eth1\"", r#""eth\u001b[31m\nb\u202e""#),
+        ("\"80\"", r#""80\u001b[31m\nb\u202e""#),
+        ("encap = \"gre\"", r#"encap = "gre\u001b[31m\nb\u202e""#),
+    ] {
+        let message = complaint(old, new);
+        assert!(message.contains(escaped) && !message.contains(char::is_control), "{message}");
+    }
+    let key = complaint("weight = 1", r#""we\u001b[31m\nb\u202e" = 1"#);
+    assert!(key.contains(escaped.trim_end_matches('"')) && !key.contains(char::is_control), "{key}");
+    // In what is no TOML as well; letters, quotes and backslashes stay.
+    let fault = complaint("weight = 1", "weight = \u{1b}[31m");
+    assert!(fault.contains("TOML") && !fault.contains(char::is_control), "{fault}");
+    assert!(complaint("encap = \"gre\"", r#"encap = 'ü"\'"#).contains(r#"found "ü"\""#));
+}
+
 #[test]
 fn defaults_are_those_of_the_documentation() {
     let text = "[balancer]\nname='a'\ninterfaces='eth1'\n[[service]]\nname='w'\nvips='10.0.0.1'\n";

@@ -210,7 +210,8 @@ fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, Dif
     }
     let mut late = Vec::new();
     for seen in now.devices.values() {
-        let ours = (seen.is_ours() && inbound::is_our_name(&seen.name)) || seen.is_half_made();
+        let named = seen.is_ours() && inbound::is_our_name(&seen.name);
+        let ours = named || seen.is_astray() || seen.is_half_made();
         let blocked = seen.ends.and_then(|ends| added.get(&(seen.kind.as_str(), ends)));
         match blocked {
             Some(device) if !ours && !early.contains(&seen.name) => {
@@ -218,6 +219,8 @@ fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, Dif
                 return Err(DiffError::ForeignTunnel { name, wanted, tunnel });
             }
             Some(_) => _ = early.insert(seen.name.clone()),
+            // At once: the ruleset, which goes by names, lets anything in by an entrance that was renamed.
+            None if seen.is_astray() => _ = early.insert(seen.name.clone()),
             None if ours && !wanted.devices.contains_key(&seen.name) => late.push(seen.name.clone()),
             None => {}
         }

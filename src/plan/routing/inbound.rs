@@ -26,6 +26,8 @@ use crate::{
 const DEVICE4: &str = "sr-in4";
 /// The entrance over IPv6.
 const DEVICE6: &str = "sr-in6";
+/// Who uses them, in their aliases.
+pub(super) const USER: &str = "gre_in";
 
 /// The addresses at which GRE from routers ends; none without `gre_in`.
 pub fn addresses(balancer: &Balancer) -> impl Iterator<Item = IpAddr> {
@@ -48,7 +50,7 @@ pub(super) fn devices(balancer: &Balancer) -> impl Iterator<Item = Device> {
             name: device_name(address).to_owned(),
             tunnel: Tunnel { wrap: Wrap::Gre, ends, fragment_outer: false },
             mtu_bytes: None,
-            alias: format!("{ALIAS_PREFIX} gre_in"),
+            alias: format!("{ALIAS_PREFIX} {USER}"),
             inbound: true,
         }
     })

@@ -496,6 +496,43 @@ fn a_former_vip_keeps_its_blackhole_until_somebody_takes_it_away() {
 }
 
 #[test]
+fn a_tunnel_that_was_renamed_is_known_by_its_alias_and_makes_room() {
+    let mut state = every_kind();
+    state.balancer.gre_in = true;
+    let wanted = desired(&state).unwrap();
+    let mut whole = RoutingNow::default();
+    converge(&mut whole, &wanted);
+    let rename = |now: &mut RoutingNow, from: &str, to: &str| {
+        let device = now.devices.remove(from).unwrap();
+        now.devices.insert(to.to_owned(), DeviceNow { name: to.to_owned(), ..device });
+        let routes = std::mem::take(&mut now.routes).into_iter();
+        now.routes.extend(routes.map(|route| match &route.via {
+            Via::Device(name) if name == from => Route { via: Via::Device(to.to_owned()), ..route },
+            Via::Device(_) | Via::Gateway(_) | Via::Blackhole | Via::Other => route,
+        }));
+    };
+    for name in ["sr-1", "sr-4", "sr-in4"] {
+        let mut now = whole.clone();
+        rename(&mut now, name, "foo0");
+        let ops = converge(&mut now, &wanted);
+        assert_eq!(ops[0], Op::RemoveDevice("foo0".to_owned()), "{name}");
+        assert_eq!(now, whole, "{name}");
+        rename(&mut now, name, "foo0");
+        converge(&mut now, &Desired::default());
+        assert_eq!(now, RoutingNow::default(), "{name}");
+    }
+    // What a backend of the same host takes packets in by is not lbd's, nor is what only has such a name.
+    for alias in ["synrail: gre for 192.168.1.1", "synrail: fragments", "web/s1", ""] {
+        let mut now = whole.clone();
+        let device = now.devices["sr-1"].clone();
+        let (name, ends) = ("lb-gre-c0a80101".to_owned(), None);
+        let other = DeviceNow { name: name.clone(), alias: alias.to_owned(), ends, ..device };
+        now.devices.insert(name, other);
+        assert_eq!(diff(&now, &wanted).unwrap().ops, [], "{alias}");
+    }
+}
+
+#[test]
 fn what_a_start_left_half_made_is_ours() {
     let wanted = desired(&every_kind()).unwrap();
     let mut now = RoutingNow::default();

@@ -1,19 +1,22 @@
-//! Base chains of other tables, as far as they concern packets to VIPs: those that drop what none of their rules accepts.
-//! Only chains and tables are read, and of these only the attributes named here: what else is in foreign tables cannot
-//! disturb it. Rules of the older iptables ("legacy") are no part of nf_tables, and are not seen.
+//! Base chains of other tables, as far as they concern packets to VIPs: those that drop what none of their rules accepts, and
+//! those that translate addresses, with their rules (`foreign_nat.rs`). Only these are read, and of them only the attributes
+//! named here: what else is in foreign tables cannot disturb it. Rules of the older iptables ("legacy") are no part of
+//! nf_tables, and are not seen.
 
 use std::io;
 
 use super::{
+    foreign_nat,
     messages::{
-        NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETTABLE,
-        NFT_TABLE_F_DORMANT, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE,
-        NFTA_HOOK_HOOKNUM, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME,
+        NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE,
+        NFT_MSG_GETTABLE, NFT_TABLE_F_DORMANT, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY,
+        NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_TABLE,
+        NFTA_TABLE_FLAGS, NFTA_TABLE_NAME,
     },
     reader::{Ask, Reader},
 };
 use crate::{
-    host::DropChain,
+    host::{DropChain, NatChain},
     plan::elements::TABLE,
     sys::netlink::{attribute, number, text},
 };
@@ -21,12 +24,20 @@ use crate::{
 /// Of `linux/netfilter.h`.
 const NF_DROP: u32 = 0;
 
-/// The base chains of other tables that have policy drop; of tables that are in force.
+/// What other programs do to packets to VIPs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Foreign {
+    /// The base chains that have policy drop.
+    pub drops: Vec<DropChain>,
+    /// The base chains of type nat that packets to VIPs pass.
+    pub nats: Vec<NatChain>,
+}
+
+/// The base chains of other tables, of those that are in force.
 ///
 /// # Errors
 /// When the kernel does not tell.
-pub fn foreign_drops() -> io::Result<Vec<DropChain>> {
-    let ours = |family, table: &str| family == NFPROTO_INET && table == TABLE;
+pub fn foreign() -> io::Result<Foreign> {
     Reader::open()?.look(|reader| {
         let mut dormant: Vec<(u8, String)> = Vec::new();
         reader.ask(
@@ -42,58 +53,112 @@ pub fn foreign_drops() -> io::Result<Vec<DropChain>> {
                 Ok(())
             },
         )?;
-        let mut found = Vec::new();
+        let (mut found, mut families) = (Foreign::default(), Vec::new());
         reader.ask(
             NFT_MSG_GETCHAIN,
             Ask::All(NFPROTO_UNSPEC),
             |_| {},
-            |family, attributes| {
-                let chain = read(family, attributes);
-                let in_force = |chain: &DropChain| {
-                    !ours(family, &chain.table) && !dormant.contains(&(family, chain.table.clone()))
-                };
-                found.extend(chain.filter(in_force));
+            |number, attributes| {
+                let Some(chain) = Base::read(number, attributes) else { return Ok(()) };
+                let is_ours = number == NFPROTO_INET && chain.table == TABLE;
+                if is_ours || dormant.contains(&(number, chain.table.clone())) {
+                    return Ok(());
+                }
+                found.drops.extend(chain.drop());
+                if let Some(nat) = chain.nat() {
+                    found.nats.push(nat);
+                    families.push(number);
+                }
                 Ok(())
             },
         )?;
+        for (nat, family) in found.nats.iter_mut().zip(families) {
+            let NatChain { table, chain, rules, .. } = nat;
+            reader.ask(
+                NFT_MSG_GETRULE,
+                Ask::All(family),
+                |request| {
+                    request.text(NFTA_RULE_TABLE, table);
+                    request.text(NFTA_RULE_CHAIN, chain);
+                },
+                |_, rule| {
+                    rules.push(foreign_nat::read(rule));
+                    Ok(())
+                },
+            )?;
+        }
         Ok(found)
     })
 }
 
-/// A base chain with policy drop at one of the hooks; `None` for any other.
-fn read(family: u8, chain: &[u8]) -> Option<DropChain> {
-    let family = match family {
-        NFPROTO_INET => "inet",
-        NFPROTO_IPV4 => "ip",
-        NFPROTO_IPV6 => "ip6",
-        _ => return None,
-    };
-    let base = attribute(chain, NFTA_CHAIN_HOOK)?;
-    let hook = match number(base, NFTA_HOOK_HOOKNUM)? {
-        0 => "prerouting",
-        1 => "input",
-        2 => "forward",
-        _ => return None,
-    };
-    (number(chain, NFTA_CHAIN_POLICY)? == NF_DROP).then_some(())?;
-    Some(DropChain {
-        family,
-        table: text(chain, NFTA_CHAIN_TABLE)?.to_owned(),
-        chain: text(chain, NFTA_CHAIN_NAME)?.to_owned(),
-        hook,
-    })
+/// A base chain of a family that packets to VIPs belong to.
+struct Base<'a> {
+    family: &'static str,
+    table: String,
+    chain: String,
+    kind: &'a str,
+    hook: u32,
+    policy: u32,
+}
+
+impl<'a> Base<'a> {
+    fn read(family: u8, chain: &'a [u8]) -> Option<Self> {
+        let family = match family {
+            NFPROTO_INET => "inet",
+            NFPROTO_IPV4 => "ip",
+            NFPROTO_IPV6 => "ip6",
+            _ => return None,
+        };
+        let base = attribute(chain, NFTA_CHAIN_HOOK)?;
+        Some(Self {
+            family,
+            table: text(chain, NFTA_CHAIN_TABLE)?.to_owned(),
+            chain: text(chain, NFTA_CHAIN_NAME)?.to_owned(),
+            kind: text(chain, NFTA_CHAIN_TYPE)?,
+            hook: number(base, NFTA_HOOK_HOOKNUM)?,
+            policy: number(chain, NFTA_CHAIN_POLICY)?,
+        })
+    }
+
+    /// One with policy drop where packets to VIPs, or tunnels to this host, pass.
+    fn drop(&self) -> Option<DropChain> {
+        let hook = match self.hook {
+            0 => "prerouting",
+            1 => "input",
+            2 => "forward",
+            _ => return None,
+        };
+        let (family, table, chain) = (self.family, self.table.clone(), self.chain.clone());
+        (self.policy == NF_DROP).then_some(DropChain { family, table, chain, hook })
+    }
+
+    /// One that may translate packets to VIPs; without its rules.
+    fn nat(&self) -> Option<NatChain> {
+        let hook = match self.hook {
+            0 => "prerouting",
+            4 => "postrouting",
+            _ => return None,
+        };
+        let (family, table, chain) = (self.family, self.table.clone(), self.chain.clone());
+        (self.kind == "nat").then_some(NatChain { family, table, chain, hook, rules: Vec::new() })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::namespace::{in_namespace, shell};
+    use crate::{
+        config::Config,
+        host::{Snapshot, judge},
+        state::State,
+        sys::namespace::{in_namespace, shell},
+    };
 
     #[test]
     #[ignore = "needs root and nf_tables"]
     fn foreign_chains_that_drop_are_found_and_no_others() {
         in_namespace(|| {
-            assert_eq!(foreign_drops().unwrap(), []);
+            assert_eq!(foreign().unwrap(), Foreign::default());
             shell(
                 "nft -f - <<'NFT'
 table ip filter {
@@ -116,8 +181,9 @@ table bridge b { chain c { type filter hook forward priority 0; policy drop; }
 }
 NFT",
             );
-            let mut found: Vec<String> = foreign_drops()
+            let mut found: Vec<String> = foreign()
                 .unwrap()
+                .drops
                 .into_iter()
                 .map(|DropChain { family, table, chain, hook }| format!("{family} {table} {chain} {hook}"))
                 .collect();
@@ -129,6 +195,70 @@ NFT",
                 "ip6 synrail theirs forward",
             ];
             assert_eq!(found, expected);
+        });
+    }
+
+    /// The names of the chains that are told to translate packets to VIPs, of a balancer that has tunnels.
+    fn translating() -> Vec<String> {
+        let text = "[balancer]\nname = 'a'\naddress = '192.168.1.201'\ninterfaces = ['eth1', 'eth2']\n\
+                    [[service]]\nname = 'web'\nvips = ['10.0.0.0/32', '1000::/128']\nprotocols = 'tcp'\nports = '5001'\n\
+                    backend = [{ name = 's1', address = '192.168.1.1' }]\n";
+        let state = State::new(&Config::parse("f", text).unwrap()).unwrap();
+        let host = Snapshot { nats: foreign().unwrap().nats, ..Snapshot::default() };
+        judge(&state, &host).into_iter().filter(|it| it.wanted == "none of these").map(|it| it.name).collect()
+    }
+
+    #[test]
+    #[ignore = "needs root and nf_tables"]
+    fn chains_that_translate_packets_to_vips_are_told_and_no_others() {
+        let (pre, post) = ("prerouting priority dstnat", "postrouting priority srcnat");
+        let cases = [
+            ("ip", post, "masquerade", true),
+            ("ip", post, "counter masquerade random", true),
+            ("ip", post, "snat to 192.168.1.201", true),
+            ("inet", post, "meta nfproto ipv6 masquerade", true),
+            ("ip", post, "jump other; masquerade", true),
+            ("ip", pre, "tcp dport 5001 redirect to :3128", true),
+            ("ip", pre, "iifname \"eth1\" tcp dport 5001 dnat to 192.168.1.9", true),
+            ("ip", pre, "iifname \"eth*\" redirect", true),
+            ("ip", post, "oifname != \"docker0\" masquerade", true),
+            ("ip", post, "ip saddr != 10.0.0.0/8 masquerade", true),
+            ("ip", post, "ip daddr 10.0.0.0/24 masquerade", true),
+            ("ip", post, "ip daddr 10.0.0.0/25 masquerade", true),
+            ("ip", post, "ip daddr != 10.3.0.0/17 masquerade", true),
+            ("ip6", post, "ip6 daddr 1000::/16 masquerade", true),
+            ("inet", post, "ip6 daddr 1000::/17 masquerade", true),
+            ("ip", post, "tcp dport 22 accept; meta l4proto udp accept; masquerade", true),
+            // What docker, libvirt, a router and kube-proxy have, and such as cannot be read.
+            ("ip", post, "ip saddr 172.17.0.0/16 oifname != \"docker0\" masquerade", false),
+            ("ip", post, "ip saddr 192.168.122.0/24 ip daddr != 192.168.122.0/24 masquerade", false),
+            ("ip", post, "oifname \"eth1\" masquerade", false),
+            ("ip", post, "meta mark & 0x4000 != 0x4000 return; masquerade", false),
+            ("ip", post, "ip daddr { 10.0.0.0, 10.9.0.0 } masquerade", false),
+            ("ip", post, "ct state new masquerade", false),
+            ("ip", post, "ip daddr 10.3.0.0/17 masquerade", false),
+            ("ip", post, "ip daddr != 10.0.0.0 masquerade", false),
+            ("ip6", post, "ip6 daddr 1001::/16 masquerade", false),
+            ("ip", pre, "tcp dport 2222 redirect to :22", false),
+            ("ip", pre, "udp dport 5001 redirect to :53", false),
+            ("ip", pre, "iifname \"lan0\" redirect", false),
+            ("ip", post, "meta l4proto icmp masquerade", false),
+            ("ip", post, "jump other", false),
+            // What is advised against it.
+            ("inet", post, "ip daddr 10.0.0.0 accept; ip6 daddr 1000:: accept; masquerade", false),
+        ];
+        in_namespace(move || {
+            for (family, hook, rules, hits) in cases {
+                shell(&format!(
+                    "nft -f - <<'NFT'\ntable {family} other {{\n chain other {{ counter; }}\n\
+                     chain c {{ type nat hook {hook}; {rules}; }}\n}}\nNFT"
+                ));
+                let hook = hook.split(' ').next().unwrap();
+                let name = format!("chain c of table {family} other, hook {hook}");
+                let expected: &[String] = if hits { &[name] } else { &[] };
+                assert_eq!(translating(), expected, "{family} {hook} {rules}");
+                shell(&format!("nft delete table {family} other"));
+            }
         });
     }
 }

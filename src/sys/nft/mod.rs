@@ -2,7 +2,7 @@
 //!
 //! The nft command only makes rules of text, in a network namespace where nothing else is (`compiler.rs`). All that is
 //! read and changed here goes by netlink, and is of our table alone, whatever other programs' tables hold; but for names,
-//! hooks and policies of others' base chains, which are read (`foreign.rs`).
+//! hooks and policies of others' base chains, and rules of those of type nat, which are read (`foreign.rs`).
 //!
 //! Steps, each one transaction: chains, rules, sets and objects that are not as they should be (`plan/nf_table.rs`), services'
 //! chains and maps among them; the entries of those of these maps that are new (`tables.rs`); the elements of the sets, if
@@ -24,6 +24,7 @@ mod elements;
 pub mod flow_maps;
 mod flowtable;
 mod foreign;
+mod foreign_nat;
 mod image;
 mod messages;
 mod reader;
@@ -37,7 +38,7 @@ use thiserror::Error;
 #[cfg(test)]
 pub(crate) use command::nft;
 pub(crate) use compiler::check;
-pub use foreign::foreign_drops;
+pub use foreign::{Foreign, foreign};
 pub use tables::Tables;
 
 use crate::{

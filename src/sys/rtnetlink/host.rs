@@ -8,22 +8,19 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         link::{InfoData, InfoPortKind, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
-        route::{RouteAttribute, RouteMessage, RouteType},
+        route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType},
     },
 };
 
 use super::{dump, routes};
 use crate::{
-    host::{Link, Local, LocalKind},
+    host::{Link, Local, LocalKind, TABLE_LOCAL},
     plan::{elements::FRAGMENTS_DEVICE, routing::inbound::is_our_name},
 };
 
-/// Of `linux/rtnetlink.h`.
-const TABLE_LOCAL: u32 = 255;
-
 /// All devices but our own, by name, and what the kernel delivers to this host. Addresses of our own devices mean nobody.
 pub(super) async fn current(handle: &mut Handle) -> io::Result<(BTreeMap<String, Link>, Vec<Local>)> {
-    let (mut seen, mut names, mut tables) = (Vec::new(), BTreeMap::new(), vec![TABLE_LOCAL]);
+    let (mut seen, mut names, mut tables) = (Vec::<Device>::new(), BTreeMap::new(), vec![TABLE_LOCAL]);
     dump(handle, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
         let RouteNetlinkMessage::NewLink(message) = message else { return };
         let device = Device::read(&message);
@@ -33,9 +30,13 @@ pub(super) async fn current(handle: &mut Handle) -> io::Result<(BTreeMap<String,
     })
     .await?;
     let ours = |name: &str| is_our_name(name) || name == FRAGMENTS_DEVICE;
+    let vrfs: Vec<String> =
+        seen.iter().filter(|one| one.vrf_table.is_some()).map(|one| one.name.clone()).collect();
     let link = |device: Device| {
-        let port_of = device.port_of.and_then(|index| names.get(&index).cloned());
-        (device.name, Link { up: device.up, carrier: device.carrier, port_of })
+        let controller = device.controller.and_then(|index| names.get(&index).cloned());
+        let vrf = controller.clone().filter(|name| vrfs.contains(name));
+        let port_of = controller.filter(|_| device.is_port);
+        (device.name, Link { up: device.up, carrier: device.carrier, port_of, vrf })
     };
     let links = seen.into_iter().filter(|device| !ours(&device.name)).map(link).collect();
     let mut locals = Vec::new();
@@ -78,7 +79,8 @@ fn local(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Local>
         _ => None,
     });
     let device = index.and_then(|index| names.get(&index).cloned()).unwrap_or_else(|| "no device".to_owned());
-    Some(Local { net, device, kind })
+    let by_address = message.header.protocol == RouteProtocol::Kernel;
+    Some(Local { net, device, kind, by_address, table: routes::table(message) })
 }
 
 /// What a message says of a device.
@@ -87,8 +89,10 @@ struct Device {
     name: String,
     up: bool,
     carrier: bool,
-    /// The number of the bridge or bond that it is a port of.
-    port_of: Option<u32>,
+    /// The number of the bridge, bond or VRF that it belongs to.
+    controller: Option<u32>,
+    /// Whether that is a bridge or bond.
+    is_port: bool,
     vrf_table: Option<u32>,
 }
 
@@ -100,16 +104,15 @@ impl Device {
             carrier: flags.contains(LinkFlags::LowerUp),
             ..Self::default()
         };
-        let (mut controller, mut is_port) = (None, false);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => device.name.clone_from(name),
-                LinkAttribute::Controller(index) => controller = Some(*index),
+                LinkAttribute::Controller(index) => device.controller = Some(*index),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {
                             LinkInfo::PortKind(kind) => {
-                                is_port = matches!(
+                                device.is_port = matches!(
                                     kind,
                                     InfoPortKind::Bridge | InfoPortKind::Bond | InfoPortKind::Team
                                 );
@@ -127,7 +130,6 @@ impl Device {
                 _ => {}
             }
         }
-        device.port_of = controller.filter(|_| is_port);
         device
     }
 }

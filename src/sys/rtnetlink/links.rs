@@ -47,7 +47,7 @@ const IFLA_GRE_IGNORE_DF: u16 = 19;
 /// What there is.
 #[derive(Default)]
 pub(super) struct Links {
-    /// Tunnels and devices with names like ours.
+    /// Tunnels, devices with names like ours, and those that had such a name.
     pub(super) devices: BTreeMap<String, DeviceNow>,
     /// The numbers of all devices.
     pub(super) indexes: BTreeMap<String, u32>,
@@ -73,7 +73,7 @@ pub(super) async fn current(handle: &mut Handle) -> io::Result<Links> {
         let name = DeviceName::new(&device.name);
         controlled.extend(name.zip(controller));
         vrfs.extend(name.filter(|_| device.kind == "vrf").map(|name| (message.header.index, name)));
-        if device.ends.is_some() || is_our_name(&device.name) {
+        if device.ends.is_some() || is_our_name(&device.name) || device.is_astray() {
             links.devices.insert(device.name.clone(), device);
         }
     })

@@ -21,6 +21,7 @@ mod underlay;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
 };
 
 use batch::{Batch, Change};
@@ -33,7 +34,7 @@ use rtnetlink::{
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::host::{Link, Local};
+use crate::host::{Link, Local, Way};
 use crate::plan::{
     elements::FRAGMENTS_DEVICE,
     routing::{ALIAS_PREFIX, Desired, Device, Diff, DiffError, Note, Op, RoutingNow, diff},
@@ -180,6 +181,16 @@ impl Routing {
         let Self { runtime, handle, .. } = self;
         let read = |source| RoutingError::Read { what: "devices and addresses", source };
         runtime.block_on(host::current(handle)).map_err(read)
+    }
+
+    /// Where these ways lead to, as far as the kernel knows none.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn unreachable(&mut self, ways: &[Way]) -> Result<Vec<IpAddr>, RoutingError> {
+        let Self { runtime, handle, .. } = self;
+        let read = |source| RoutingError::Read { what: "routes to backends", source };
+        runtime.block_on(underlay::unreachable(handle, ways)).map_err(read)
     }
 
     /// Makes these changes, in this order.

@@ -11,6 +11,7 @@ use tun_tap::{Iface, Mode};
 use super::*;
 use crate::{
     config::Config,
+    host::{LocalKind, Snapshot, own_vips},
     ids::MarkMask,
     plan::{
         routing::{ALIAS_BYTES_MAX, Family, ForeignRule},
@@ -107,6 +108,25 @@ fn a_device_is_known_for_ours_before_it_is_up() {
     });
 }
 
+/// A TUN device stands for the tunnel, which not every kernel has.
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn what_has_an_alias_of_ours_and_another_name_is_removed() {
+    in_namespace(|| {
+        let mut routing = Routing::open().unwrap();
+        for (name, alias, is_ours) in [
+            ("foo0", "synrail: web/s1, tier/lb202", true),
+            ("foo1", "synrail: gre_in", true),
+            ("lb-gre-c0a80101", "synrail: gre for 192.168.1.1", false),
+            ("foo2", "web/s1", false),
+        ] {
+            shell(&format!("ip tuntap add dev {name} mode tun; ip link set {name} alias '{alias}'"));
+            assert_eq!(routing.cleanup().unwrap().changes, usize::from(is_ours), "{name}");
+            assert_eq!(interface_index(name).is_none(), is_ours, "{name}");
+        }
+    });
+}
+
 #[test]
 #[ignore = "needs root and /dev/net/tun"]
 fn the_longest_alias_is_one_that_the_kernel_takes() {
@@ -167,6 +187,85 @@ fn the_network_below_a_tunnel_is_that_of_its_route() {
         shell("ip link set under mtu 1280");
         assert_eq!(seen()[&asked[0].0], 1280);
         assert_eq!(seen()[&asked[2].0], 1280);
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn a_way_without_a_route_is_found() {
+    in_namespace(|| {
+        shell(
+            "ip tuntap add dev under mode tun; ip link set under up; ip link set lo up
+             ip addr add 192.168.1.201/24 dev under; ip -6 addr add fd00::201/64 dev under nodad
+             ip route add 10.9.0.0/16 via 192.168.1.1; ip -6 route add fd00:9::/64 via fd00::1
+             ip route add blackhole 10.8.0.0/16; ip -6 route add blackhole fd00:8::/64; ip -6 route add unreachable fd00:7::/64",
+        );
+        let to = |to: &str, from: Option<&str>, is_next_hop| Way {
+            to: to.parse().unwrap(),
+            from: from.map(|from| from.parse().unwrap()),
+            is_next_hop,
+        };
+        let (four, six) = (Some("192.168.1.201"), Some("fd00::201"));
+        let mut routing = Routing::open().unwrap();
+        for (way, is_there) in [
+            (to("192.168.1.1", four, false), true),
+            (to("192.168.1.1", None, true), true),
+            (to("fd00::1", six, false), true),
+            (to("fd00::1", None, true), true),
+            (to("10.9.0.1", four, false), true),
+            (to("10.9.0.1", None, true), false),
+            (to("fd00:9::1", six, false), true),
+            (to("fd00:9::1", None, true), false),
+            (to("10.7.0.1", four, false), false),
+            (to("10.8.0.1", None, false), false),
+            (to("fd00:7::1", six, false), false),
+            (to("fd00:8::1", None, false), false),
+            (to("fd00:6::1", six, false), false),
+        ] {
+            let without = routing.unreachable(&[way]).unwrap();
+            assert_eq!(without.is_empty(), is_there, "{way:?}");
+            assert!(without.iter().all(|to| *to == way.to));
+        }
+        // A rule by mark is for what is marked.
+        shell("ip rule add fwmark 1 table 500; ip route add default dev under table 500");
+        assert_eq!(routing.unreachable(&[to("10.7.0.1", four, false)]).unwrap().len(), 1);
+    });
+}
+
+/// As `host/own.rs` tells the commands.
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn what_the_kernel_keeps_for_the_host_goes_by_the_command_that_is_told() {
+    in_namespace(|| {
+        shell(
+            "ip link set lo up; ip tuntap add dev under mode tun; ip link set under up
+             echo 1 > /proc/sys/net/ipv6/conf/all/forwarding; ip -6 addr add 1000::5/112 dev under nodad
+             ip addr add 10.1.0.9/24 brd 10.1.0.0 dev under; ip route add local 10.0.0.0/24 dev lo",
+        );
+        let mut routing = Routing::open().unwrap();
+        let mut seen = |net: &str| {
+            let net: ipnet::IpNet = net.parse().unwrap();
+            routing.host().unwrap().1.into_iter().find(|local| local.net == net)
+        };
+        for (net, device, kind, by_address) in [
+            ("10.0.0.0/24", "lo", LocalKind::Own, false),
+            ("10.1.0.0/32", "under", LocalKind::Broadcast, true),
+            ("1000::/128", "under", LocalKind::Anycast, true),
+        ] {
+            let local = seen(net).unwrap();
+            assert_eq!((local.device.as_str(), local.kind, local.by_address), (device, kind, by_address));
+            let text = format!(
+                "[balancer]\nname = 'a'\naddress = '192.168.1.201'\ninterfaces = 'eth2'\n[[service]]\nname = 'web'\nvips = '{}'\n",
+                local.net.network()
+            );
+            let state = State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap();
+            let host = Snapshot { locals: vec![local], ..Snapshot::default() };
+            let advice = own_vips(&state, &host).remove(0).advice;
+            let (_, command) = advice.split_once("(ip route del ").unwrap();
+            shell(&format!("ip route del {}", command.split([')', ';']).next().unwrap()));
+            assert_eq!(seen(net), None);
+        }
+        assert!(seen("10.1.0.9/32").unwrap().by_address);
     });
 }
 

@@ -1,6 +1,9 @@
-//! How large packets may be on the way to a tunnel's other end, as far as this host knows.
+//! The way to a tunnel's other end, or to a next hop, as far as this host knows: whether there is one, and how large packets
+//! may be on it.
 //!
-//! The MTU of the device by which the route leads, or of the route where an operator gave it one. What the kernel has learned by
+//! Tunnels and next hops are looked for without a mark, and in table main even where their device is in a VRF.
+//!
+//! How large: the MTU of the device by which the route leads, or of the route where an operator gave it one. What the kernel has learned by
 //! ICMP errors for a while is left to the kernel: anybody may have sent them. While it knows such a value, its answer about a way
 //! has that one in place of the operator's; so the route itself is asked for then, as it was configured.
 
@@ -16,12 +19,12 @@ use rtnetlink::{
     packet_core::{NLM_F_REQUEST, NetlinkMessage},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType},
     },
 };
 
 use super::{inner, request};
-use crate::plan::tunnel::Ends;
+use crate::{host::Way as Asked, plan::tunnel::Ends};
 
 /// Of each of `ends` that a route leads to; `devices` are the devices' MTUs, by their numbers.
 pub(super) async fn mtu_bytes(
@@ -46,6 +49,23 @@ pub(super) async fn mtu_bytes(
     Ok(known)
 }
 
+/// Those that no route leads to.
+pub(super) async fn unreachable(handle: &mut Handle, ways: &[Asked]) -> io::Result<Vec<IpAddr>> {
+    let mut unreachable = Vec::new();
+    for way in ways {
+        let leads = |route: &RouteMessage| {
+            let is_direct = !route.attributes.iter().any(|one| matches!(one, RouteAttribute::Gateway(_)));
+            // IPv6 answers by a route of kind "unreachable" or "blackhole", where IPv4 refuses.
+            matches!(route.header.kind, RouteType::Unicast | RouteType::Local)
+                && (is_direct || !way.is_next_hop)
+        };
+        if !ask(handle, question_to(way.to, way.from)).await?.is_some_and(|route| leads(&route)) {
+            unreachable.push(way.to);
+        }
+    }
+    Ok(unreachable)
+}
+
 /// The kernel's answer; `None` if it refuses, since no route leads there now.
 async fn ask(handle: &mut Handle, question: RouteMessage) -> io::Result<Option<RouteMessage>> {
     let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question));
@@ -57,17 +77,24 @@ async fn ask(handle: &mut Handle, question: RouteMessage) -> io::Result<Option<R
 
 /// The question for the way; none for an entrance, which has no other end.
 fn question(ends: Ends) -> Option<RouteMessage> {
-    let (family, bits, local, remote) = match ends {
-        Ends::V4 { local, remote } => (AddressFamily::Inet, 32, IpAddr::V4(local), IpAddr::V4(remote)),
-        Ends::V6 { local, remote } => (AddressFamily::Inet6, 128, IpAddr::V6(local), IpAddr::V6(remote)),
+    let (local, remote) = match ends {
+        Ends::V4 { local, remote } => (IpAddr::V4(local), IpAddr::V4(remote)),
+        Ends::V6 { local, remote } => (IpAddr::V6(local), IpAddr::V6(remote)),
     };
+    (!remote.is_unspecified()).then(|| question_to(remote, Some(local)))
+}
+
+fn question_to(to: IpAddr, from: Option<IpAddr>) -> RouteMessage {
+    let (family, bits) = if to.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
     let mut message = RouteMessage::default();
     message.header.address_family = family;
     message.header.destination_prefix_length = bits;
-    message.header.source_prefix_length = bits;
-    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(remote)));
-    message.attributes.push(RouteAttribute::Source(RouteAddress::from(local)));
-    (!remote.is_unspecified()).then_some(message)
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(to)));
+    if let Some(from) = from {
+        message.header.source_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Source(RouteAddress::from(from)));
+    }
+    message
 }
 
 /// What an answer says of the way.

@@ -306,7 +306,7 @@ fn a_foreign_table_that_nft_cannot_read_is_in_nobodys_way() {
         );
         assert!(in_force(&made.ruleset).unwrap());
         assert!(counters().unwrap().iter().any(|counter| counter.name == "restored"));
-        assert_eq!(foreign_drops().unwrap(), []);
+        assert_eq!(foreign().unwrap(), Foreign::default());
         // Other elements, and services' tables that go.
         let mut other = made.ruleset.clone();
         (other.elements, other.tables) = (Elements::default(), vec![]);

@@ -1,0 +1,216 @@
+//! Other programs' address translation, as far as it takes packets to VIPs: such a connection has other addresses at the
+//! backend, and breaks.
+//!
+//! A rule is told only where all of its conditions could be read and some packet to a VIP meets them. What cannot be read (a set,
+//! a state, a source address, a jump) is taken as the harmless: a rule that translates does not hit, one that ends
+//! the chain ends it. So a chain that is told does translate, and one that is not may all the same.
+
+use ipnet::IpNet;
+
+use super::{Finding, Severity, Snapshot, is_everything};
+use crate::{
+    config::{Encap, Path, PortRange, Protocols, Steering},
+    plan::routing::inbound::is_our_name,
+    state::{Service, State},
+};
+
+/// A base chain of type nat, at a hook that packets to VIPs pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatChain {
+    /// "ip", "ip6" or "inet".
+    pub family: &'static str,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub chain: String,
+    /// "prerouting" or "postrouting".
+    pub hook: &'static str,
+    /// Its own rules, not those that it jumps to.
+    pub rules: Vec<NatRule>,
+}
+
+/// A rule of such a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatRule {
+    /// All of them must be met.
+    pub conditions: Vec<Condition>,
+    /// What it does then.
+    pub effect: Effect,
+}
+
+/// What a rule does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Translates addresses: by "masquerade", say.
+    Translates(String),
+    /// Lets nothing go on to the next rule.
+    Ends,
+    /// Neither.
+    GoesOn,
+}
+
+/// What a packet must be; with `is` false, must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it must be.
+    pub is: bool,
+    /// What.
+    pub what: What,
+}
+
+/// What is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// IPv4, or else IPv6.
+    Ipv4(bool),
+    /// The protocol by its number.
+    Protocol(u8),
+    /// The destination.
+    To(IpNet),
+    /// The destination port.
+    ToPort(u16),
+    /// The source, whatever it is.
+    From,
+    /// The device by which it came in; or all whose names begin so.
+    ComesBy(Device),
+    /// The device by which it leaves.
+    LeavesBy(Device),
+    /// Something else.
+    Unknown,
+}
+
+/// A device's name, or how names begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The name, or its beginning.
+    pub name: String,
+    /// Whether it is a beginning.
+    pub begins: bool,
+}
+
+impl Device {
+    fn is(&self, name: &str) -> bool {
+        if self.begins { name.starts_with(&self.name) } else { name == self.name }
+    }
+}
+
+/// Which of some packets meet a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    None,
+    Some,
+    All,
+    Unknown,
+}
+
+impl Met {
+    /// `met` of `all` do.
+    fn of(met: usize, all: usize) -> Self {
+        match met {
+            0 => Self::None,
+            met if met == all => Self::All,
+            _ => Self::Some,
+        }
+    }
+
+    fn not(self) -> Self {
+        match self {
+            Self::None => Self::All,
+            Self::All => Self::None,
+            Self::Some | Self::Unknown => self,
+        }
+    }
+}
+
+/// The chains that translate packets to VIPs.
+pub(super) fn translated(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
+    if state.balancer.steering == Steering::EveryPacket {
+        return Vec::new(); // untracked packets are not translated
+    }
+    snapshot.nats.iter().filter_map(|chain| chain_finding(state, chain)).collect()
+}
+
+fn chain_finding(state: &State, chain: &NatChain) -> Option<Finding> {
+    let NatChain { family, table, chain: name, hook, .. } = chain;
+    let vips = state.services.iter().flat_map(|service| service.vips.iter().map(move |vip| (service, vip)));
+    let mut vips = vips.filter(|(_, vip)| match *family {
+        "ip" => vip.addr().is_ipv4(),
+        "ip6" => vip.addr().is_ipv6(),
+        _ => true,
+    });
+    let (vip, by) = vips.find_map(|(service, vip)| Some((*vip, hit(state, service, vip, &chain.rules)?)))?;
+    let (daddr, iptables) =
+        if vip.addr().is_ipv4() { ("ip daddr", "iptables") } else { ("ip6 daddr", "ip6tables") };
+    let advice = format!(
+        "connections to VIPs are translated there and break: let it translate less (by source, or by device), or except VIPs: \
+         nft insert rule {family} {table} {name} {daddr} {vip} accept ({iptables} -t nat -I {} -d {vip} -j ACCEPT)",
+        hook.to_uppercase()
+    );
+    let name = format!("chain {name} of table {family} {table}, hook {hook}");
+    let value = format!("a {by} of packets to VIPs ({vip})");
+    Some(Finding::new(Severity::Warning, &name, &value, "none of these", advice))
+}
+
+/// By what the first rule translates that some packet of this service to this VIP meets.
+fn hit<'a>(state: &State, service: &Service, vip: &IpNet, rules: &'a [NatRule]) -> Option<&'a str> {
+    if is_everything(vip) {
+        return None;
+    }
+    for NatRule { conditions, effect } in rules {
+        let mets: Vec<Met> = conditions.iter().map(|condition| met(state, service, vip, condition)).collect();
+        if mets.contains(&Met::None) {
+            continue;
+        }
+        match effect {
+            Effect::Translates(by) if !mets.contains(&Met::Unknown) => return Some(by),
+            Effect::Ends if !mets.contains(&Met::Some) || mets.contains(&Met::Unknown) => return None,
+            Effect::Translates(_) | Effect::Ends | Effect::GoesOn => {}
+        }
+    }
+    None
+}
+
+fn met(state: &State, service: &Service, vip: &IpNet, Condition { is, what }: &Condition) -> Met {
+    let met = match what {
+        What::Ipv4(four) => Met::of(usize::from(vip.addr().is_ipv4() == *four), 1),
+        What::Protocol(number) => match &service.protocols {
+            Protocols::Any => Met::Some,
+            Protocols::Named(named) => {
+                let met = named.iter().filter(|protocol| protocol.number() == *number).count();
+                Met::of(met, named.len())
+            }
+        },
+        What::To(net) if net.contains(vip) => Met::All,
+        What::To(net) if vip.contains(net) => Met::Some,
+        What::To(_) => Met::None,
+        What::ToPort(port) if service.ports == [PortRange { first: *port, last: *port }] => Met::All,
+        What::ToPort(port) => {
+            let has = service.ports.iter().any(|range| (range.first..=range.last).contains(port));
+            if has { Met::Some } else { Met::None }
+        }
+        // Clients may be anywhere, and are not all in one place.
+        What::From if *is => Met::Unknown,
+        What::From => Met::Some,
+        What::ComesBy(device) => {
+            let interfaces = &state.balancer.interfaces;
+            let met = interfaces.iter().filter(|name| device.is(name.as_str())).count();
+            // From routers, or another balancer.
+            let others = is_our_name(&device.name) || (met > 0 && state.balancer.gre_in);
+            if others { Met::Some } else { Met::of(met, interfaces.len()) }
+        }
+        What::LeavesBy(device) if device.begins || is_our_name(&device.name) => Met::Unknown,
+        // By tunnels, unless the route to a next hop leads there.
+        What::LeavesBy(_) => {
+            let direct = |path| matches!(path, Path::Via(Encap::Direct, _) | Path::MarkOnly);
+            let paths: Vec<Path> = state.targets_used().map(|(_, path)| path).collect();
+            let direct = paths.iter().filter(|path| direct(**path)).count();
+            match (direct, paths.len() - direct) {
+                (0, _) => Met::None,
+                (_, 1..) if !is => Met::Some,
+                _ => Met::Unknown,
+            }
+        }
+        What::Unknown => Met::Unknown,
+    };
+    if *is { met } else { met.not() }
+}

@@ -1,0 +1,213 @@
+//! Rules of other programs' nat chains, as far as they can be read simply: what they compare with which value, and what they do.
+//!
+//! A rule is a list of expressions: one loads a field into a register, another masks that, a third compares it. Whatever is not known
+//! here is a condition that is [`What::Unknown`].
+
+use std::{collections::HashMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::messages::{
+    NFT_GOTO, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_RULE_EXPRESSIONS,
+    NFTA_VERDICT_CODE,
+};
+use crate::{
+    host::{Condition, Device, Effect, NatRule, What},
+    sys::netlink::{attribute, attributes, number, text},
+};
+
+// Of `linux/netfilter/nf_tables.h`.
+const NFTA_PAYLOAD_DREG: u16 = 1;
+const NFTA_PAYLOAD_BASE: u16 = 2;
+const NFTA_PAYLOAD_OFFSET: u16 = 3;
+const NFTA_PAYLOAD_LEN: u16 = 4;
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+const NFTA_META_DREG: u16 = 1;
+const NFTA_META_KEY: u16 = 2;
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
+const NFTA_BITWISE_SREG: u16 = 1;
+const NFTA_BITWISE_DREG: u16 = 2;
+const NFTA_BITWISE_MASK: u16 = 4;
+const NFTA_CMP_SREG: u16 = 1;
+const NFTA_CMP_OP: u16 = 2;
+const NFTA_CMP_DATA: u16 = 3;
+const CMP_EQ: u32 = 0;
+const CMP_NEQ: u32 = 1;
+const NFTA_IMMEDIATE_DREG: u16 = 1;
+const NFTA_IMMEDIATE_DATA: u16 = 2;
+const NFTA_NAT_TYPE: u16 = 1;
+const NFTA_TARGET_NAME: u16 = 1;
+const REGISTER_VERDICT: u32 = 0;
+/// Go on with the next rule: `NFT_CONTINUE`; after another chain, `NFT_JUMP`.
+const GOING_ON: [u32; 2] = [u32::MAX, u32::MAX - 2];
+/// Targets of iptables that translate.
+const TARGETS: [&str; 5] = ["MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP"];
+
+/// A field in a register.
+#[derive(Clone, Copy)]
+enum Field {
+    Family,
+    Protocol,
+    To4,
+    To6,
+    From,
+    ToPort,
+    ComesBy,
+    LeavesBy,
+}
+
+/// The rule that these attributes say.
+pub(super) fn read(rule: &[u8]) -> NatRule {
+    let mut reading = Reading::default();
+    let expressions = attribute(rule, NFTA_RULE_EXPRESSIONS).unwrap_or_default();
+    for (_, expression) in attributes(expressions) {
+        let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
+        reading.take(text(expression, NFTA_EXPR_NAME).unwrap_or_default(), data);
+    }
+    NatRule { conditions: reading.conditions, effect: reading.effect.unwrap_or(Effect::GoesOn) }
+}
+
+#[derive(Default)]
+struct Reading {
+    /// A field in each register, and the mask that it has met.
+    fields: HashMap<u32, (Field, Option<Vec<u8>>)>,
+    conditions: Vec<Condition>,
+    effect: Option<Effect>,
+}
+
+impl Reading {
+    fn take(&mut self, name: &str, data: &[u8]) {
+        match name {
+            "payload" => self.load(number(data, NFTA_PAYLOAD_DREG), payload(data)),
+            "meta" => self.load(number(data, NFTA_META_DREG), meta(data)),
+            "bitwise" => self.mask(data),
+            "cmp" => self.compare(data),
+            "immediate" if number(data, NFTA_IMMEDIATE_DREG) == Some(REGISTER_VERDICT) => {
+                let verdict =
+                    attribute(data, NFTA_IMMEDIATE_DATA).and_then(|it| attribute(it, NFTA_DATA_VERDICT));
+                let code = verdict.and_then(|verdict| number(verdict, NFTA_VERDICT_CODE)).unwrap_or(NFT_GOTO);
+                let effect = if GOING_ON.contains(&code) { Effect::GoesOn } else { Effect::Ends };
+                self.effect = Some(effect);
+            }
+            "masq" => self.translate("masquerade"),
+            "redir" => self.translate("redirect"),
+            "nat" if number(data, NFTA_NAT_TYPE) == Some(0) => self.translate("snat"),
+            "nat" => self.translate("dnat"),
+            "target" => {
+                let target = text(data, NFTA_TARGET_NAME).unwrap_or_default();
+                if TARGETS.contains(&target) {
+                    self.translate(&target.to_lowercase());
+                }
+            }
+            // What they have in registers is no condition.
+            "counter" | "log" | "immediate" => {}
+            _ => self.conditions.push(Condition { is: true, what: What::Unknown }),
+        }
+    }
+
+    fn translate(&mut self, by: &str) {
+        self.effect = Some(Effect::Translates(by.to_owned()));
+    }
+
+    fn load(&mut self, register: Option<u32>, field: Option<Field>) {
+        let Some(register) = register else { return };
+        match field {
+            Some(field) => _ = self.fields.insert(register, (field, None)),
+            None => _ = self.fields.remove(&register),
+        }
+    }
+
+    fn mask(&mut self, data: &[u8]) {
+        let from = number(data, NFTA_BITWISE_SREG).and_then(|register| self.fields.get(&register).cloned());
+        let Some(to) = number(data, NFTA_BITWISE_DREG) else { return };
+        let mask = attribute(data, NFTA_BITWISE_MASK).and_then(|mask| attribute(mask, NFTA_DATA_VALUE));
+        match (from, mask) {
+            (Some((field, None)), Some(mask)) => _ = self.fields.insert(to, (field, Some(mask.to_vec()))),
+            _ => _ = self.fields.remove(&to),
+        }
+    }
+
+    fn compare(&mut self, data: &[u8]) {
+        let field = number(data, NFTA_CMP_SREG).and_then(|register| self.fields.get(&register));
+        let value = attribute(data, NFTA_CMP_DATA).and_then(|data| attribute(data, NFTA_DATA_VALUE));
+        let what = field.zip(value).and_then(|((field, mask), value)| what(*field, mask.as_deref(), value));
+        let condition = match (number(data, NFTA_CMP_OP), what) {
+            (Some(op @ (CMP_EQ | CMP_NEQ)), Some(what)) => Condition { is: op == CMP_EQ, what },
+            _ => Condition { is: true, what: What::Unknown },
+        };
+        self.conditions.push(condition);
+    }
+}
+
+/// Of an address whose prefix ends with a byte, nft loads that prefix only.
+fn payload(data: &[u8]) -> Option<Field> {
+    let [base, offset, bytes] =
+        [NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_LEN].map(|kind| number(data, kind));
+    // By offset and length, which differ between the families.
+    match (base?, offset?, bytes?) {
+        (NETWORK_HEADER, 9 | 6, 1) => Some(Field::Protocol),
+        (NETWORK_HEADER, 12, 1..=4) | (NETWORK_HEADER, 8, 1..=16) => Some(Field::From),
+        (NETWORK_HEADER, 16, 1..=4) => Some(Field::To4),
+        (NETWORK_HEADER, 24, 1..=16) => Some(Field::To6),
+        (TRANSPORT_HEADER, 2, 2) => Some(Field::ToPort),
+        _ => None,
+    }
+}
+
+fn meta(data: &[u8]) -> Option<Field> {
+    Some(match number(data, NFTA_META_KEY)? {
+        META_IIFNAME => Field::ComesBy,
+        META_OIFNAME => Field::LeavesBy,
+        META_NFPROTO => Field::Family,
+        META_L4PROTO => Field::Protocol,
+        _ => return None,
+    })
+}
+
+/// `None` for what cannot be read.
+fn what(field: Field, mask: Option<&[u8]>, value: &[u8]) -> Option<What> {
+    match (field, mask) {
+        (Field::From, _) => Some(What::From),
+        (Field::To4, mask) => Some(What::To(prefix(IpAddr::V4(padded(value)?.into()), value, mask)?)),
+        (Field::To6, mask) => Some(What::To(prefix(IpAddr::V6(padded(value)?.into()), value, mask)?)),
+        (Field::Family, None) => {
+            value.first().map(|family| What::Ipv4(*family == super::messages::NFPROTO_IPV4))
+        }
+        (Field::Protocol, None) => value.first().map(|protocol| What::Protocol(*protocol)),
+        (Field::ToPort, None) => Some(What::ToPort(u16::from_be_bytes(*value.first_chunk()?))),
+        (Field::ComesBy, None) => device(value).map(What::ComesBy),
+        (Field::LeavesBy, None) => device(value).map(What::LeavesBy),
+        (_, Some(_)) => None,
+    }
+}
+
+/// The prefix that the mask, or else the length, says.
+fn prefix(address: IpAddr, value: &[u8], mask: Option<&[u8]>) -> Option<IpNet> {
+    let bits = match mask {
+        None => value.len() * 8,
+        Some(mask) => {
+            let bits =
+                mask.iter().map(|byte| byte.leading_ones() as usize).take_while(|ones| *ones > 0).sum();
+            let all: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
+            (all as usize == bits).then_some(bits)?
+        }
+    };
+    IpNet::new(address, u8::try_from(bits).ok()?).ok()
+}
+
+fn padded<const BYTES: usize>(value: &[u8]) -> Option<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    bytes.get_mut(..value.len())?.copy_from_slice(value);
+    Some(bytes)
+}
+
+/// A name has its NUL in the comparison, the beginning of one has not.
+fn device(value: &[u8]) -> Option<Device> {
+    let end = value.iter().position(|byte| *byte == 0);
+    let name = std::str::from_utf8(&value[..end.unwrap_or(value.len())]).ok()?;
+    Some(Device { name: name.to_owned(), begins: end.is_none() })
+}
