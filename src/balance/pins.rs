@@ -15,8 +15,16 @@
 //! ASSURED: the kernel drops it last, and no RST ends it), and an idle one gets the long lifetime. No more than
 //! [`Limits::protected`] are: whoever sends three packets for each of so many flows can use that up, and the flows of
 //! others then are as those that are not kept, which lose nothing unless the table changes while their entry is gone.
+//! In the maps flows that are not kept have a small share and a short time (`pins/strangers.rs`).
 
-use std::{cmp::Reverse, collections::HashMap, io};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    io,
+};
+
+pub use strangers::STRANGERS_MAX;
+use strangers::Strangers;
 
 use super::{Decision, Forwarding};
 use crate::{
@@ -29,6 +37,8 @@ use crate::{
 pub const PROBATION_SECONDS: u32 = 300;
 /// The longest lifetime of a UDP flow that is not protected, in seconds.
 pub const UDP_PROBATION_SECONDS: u32 = 30;
+
+mod strangers;
 
 /// A flow, as the keys of the maps name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,7 +88,10 @@ pub struct Held {
 
 /// The off-table flows as of the last audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OffTable(HashMap<Flow, Held>);
+pub struct OffTable {
+    flows: HashMap<Flow, Held>,
+    strangers: Strangers,
+}
 
 impl OffTable {
     /// Where a packet goes if its flow is off-table. A SYN is not asked about: the kernel has the whole rule for it, and
@@ -91,48 +104,49 @@ impl OffTable {
     /// What is known of the flow of a packet, likewise.
     #[must_use]
     pub fn held(&self, packet: &Packet) -> Option<Held> {
-        if self.0.is_empty() || (matches!(packet.l4, L4::Tcp { syn: true, .. }) && !packet.quoted) {
+        if self.flows.is_empty() || (matches!(packet.l4, L4::Tcp { syn: true, .. }) && !packet.quoted) {
             return None;
         }
-        self.0.get(&Flow::of(packet)?).copied()
+        self.flows.get(&Flow::of(packet)?).copied()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.flows.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.flows.is_empty()
     }
 
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = (Flow, Held)> {
-        self.0.iter().map(|(&flow, &held)| (flow, held))
+        self.flows.iter().map(|(&flow, &held)| (flow, held))
     }
 
     /// What is known of a flow.
     #[must_use]
     pub fn get(&self, flow: &Flow) -> Option<Held> {
-        self.0.get(flow).copied()
+        self.flows.get(flow).copied()
     }
 
     /// Adds a flow, or changes what is known of it.
     pub fn insert(&mut self, flow: Flow, held: Held) {
-        self.0.insert(flow, held);
+        self.flows.insert(flow, held);
     }
 
     /// Adds flows likewise.
     pub fn extend(&mut self, flows: impl IntoIterator<Item = (Flow, Held)>) {
-        self.0.extend(flows);
+        self.flows.extend(flows);
     }
 
     /// Forgets a flow.
     pub fn remove(&mut self, flow: &Flow) {
-        self.0.remove(flow);
+        self.flows.remove(flow);
+        self.strangers.remove(flow);
     }
 }
 
@@ -159,7 +173,7 @@ impl OffTable {
 
 impl FromIterator<(Flow, Held)> for OffTable {
     fn from_iter<I: IntoIterator<Item = (Flow, Held)>>(flows: I) -> Self {
-        Self(flows.into_iter().collect())
+        Self { flows: flows.into_iter().collect(), strangers: Strangers::new() }
     }
 }
 
@@ -414,6 +428,8 @@ pub const OFF_TABLE_FLOWS_MAX: usize = 65_536;
 pub struct Limits {
     /// Flows that still have room in the maps of IPv4 and IPv6: of each, `off_table` and `off_closing`.
     pub room: [[usize; 2]; 2],
+    /// Strangers that still may be there, of IPv4 and IPv6.
+    pub strangers: [usize; 2],
     /// Entries of connection tracking that are protected.
     pub protected: usize,
 }
@@ -431,6 +447,8 @@ pub struct Plan<N> {
     pub forget: Vec<N>,
     /// To be put into a map, then deleted.
     pub moves: Vec<(N, Flow, Held)>,
+    /// Those of them that are strangers.
+    pub strangers: HashSet<Flow>,
     /// To be kept.
     pub keep: Vec<(N, Keep)>,
     /// Off-table flows for which there was no room.
@@ -449,6 +467,7 @@ impl<N> Default for Plan<N> {
         Self {
             forget: Vec::new(),
             moves: Vec::new(),
+            strangers: HashSet::new(),
             keep: Vec::new(),
             no_room: 0,
             not_protected: 0,
@@ -476,22 +495,30 @@ impl<N> Plan<N> {
     }
 
     /// All entries were added: who gets what there is. `known` is what the maps hold: a flow that has its place there keeps it.
-    /// Flows that are kept come first, so that those of strangers do not take their place.
+    /// Flows that are kept come first, so that strangers do not take their place, now or later.
     pub fn settle(&mut self, limits: Limits, known: &OffTable) {
-        let mut room = limits.room;
+        let Limits { mut room, mut strangers, .. } = limits;
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.sort_by_key(|(_, _, held, keep)| Reverse((keep.kept, held.left_seconds)));
         let mut left = Vec::new();
         for (name, flow, held, keep) in wanted {
-            if let Some(known) = known.get(&flow).filter(|known| known.mark == held.mark) {
-                self.moves.push((name, flow, Held { closing: known.closing, ..held }));
+            if let Some(there) = known.get(&flow).filter(|there| there.mark == held.mark) {
+                self.moves.push((name, flow, Held { closing: there.closing, ..held }));
+                if known.is_stranger(&flow) && !keep.kept {
+                    self.strangers.insert(flow);
+                }
                 continue;
             }
             let (family, closing) = map_of(&flow, held.closing);
-            let room = &mut room[family][closing];
-            if *room > 0 {
+            let (room, strangers) = (&mut room[family][closing], &mut strangers[family]);
+            if *room > 0 && keep.kept {
                 *room -= 1;
                 self.moves.push((name, flow, held));
+            } else if *room > 0 && *strangers > 0 {
+                (*room, *strangers) = (*room - 1, *strangers - 1);
+                self.strangers.insert(flow);
+                let left_seconds = held.left_seconds.min(flow.short_seconds());
+                self.moves.push((name, flow, Held { left_seconds, ..held }));
             } else {
                 self.no_room += 1;
                 self.protected += usize::from(keep.protected);
@@ -511,6 +538,13 @@ impl<N> Plan<N> {
             }
         }
         self.keep.retain(|(_, keep)| !keep.is_nothing());
+    }
+
+    /// Adds what is to be moved to what the maps hold.
+    pub fn enter(&self, off_table: &mut OffTable) {
+        for (_, flow, held) in &self.moves {
+            off_table.enter(*flow, *held, self.strangers.contains(flow));
+        }
     }
 }
 

@@ -35,7 +35,9 @@ use super::{
 use crate::{
     balance::{
         Forwarding,
-        pins::{Flow, Held, Keep, Limits, OFF_TABLE_FLOWS_MAX, OffTable, Plan, Promotion, lost},
+        pins::{
+            Flow, Held, Keep, Limits, OFF_TABLE_FLOWS_MAX, OffTable, Plan, Promotion, STRANGERS_MAX, lost,
+        },
     },
     config::Steering,
     ids::Mark,
@@ -181,6 +183,7 @@ impl Auditor {
             error!(
                 no_room,
                 max = OFF_TABLE_FLOWS_MAX,
+                max_of_few_packets = STRANGERS_MAX,
                 "off-table flows have no room in their map, and stay where they are as long as connection tracking keeps them"
             );
         }
@@ -194,7 +197,8 @@ impl Auditor {
 
     fn try_audit(&mut self, scope: Scope) -> Result<Done, Ended> {
         let forwarding = self.shared.forwarding.load_full();
-        let read = flow_maps::off_table()?;
+        let last = self.shared.off_table.load_full();
+        let mut read = flow_maps::off_table()?;
         if forwarding.steering() == Steering::EveryPacket {
             let all: Vec<Flow> = read.iter().map(|(flow, _)| flow).collect();
             self.steps(&forwarding, &all, |_, _, some| Ok(flow_maps::delete_off_table(some, &read)?))?;
@@ -202,7 +206,14 @@ impl Auditor {
             return Ok(Done::default());
         }
         let passed = self.seen.map_or(u64::MAX, |seen| clock::now().duration_since(seen).as_secs() + 1);
-        let back = lost(&self.shared.off_table.load(), &read, u32::try_from(passed).unwrap_or(u32::MAX));
+        let shorten = read.follow(&last);
+        let mut shortened = Vec::new();
+        self.steps(&forwarding, &shorten, |_, _, some| {
+            shortened.extend(flow_maps::change_time(some)?);
+            Ok(())
+        })?;
+        read.shortened(&shortened);
+        let back = lost(&last, &read, u32::try_from(passed).unwrap_or(u32::MAX));
         let (mut plan, promoted) = self.plan(&forwarding, &read, scope)?;
         // A flow that the table names again stays where it is remembered, since backends may go again before its next packet;
         // but not where others may need its room.
@@ -232,8 +243,9 @@ impl Auditor {
         };
 
         let mut copy = known.clone();
-        copy.extend(back.iter().copied().chain(plan.moves.iter().map(|(_, flow, held)| (*flow, *held))));
-        self.know(copy.clone());
+        copy.extend(back.iter().copied());
+        plan.enter(&mut copy);
+        self.agree(&forwarding, copy.clone())?;
         self.steps(&forwarding, &leave, |_, _, some| Ok(flow_maps::delete_off_table(some, &read)?))?;
         self.steps(&forwarding, &back, |_, ways, some| {
             flow_maps::put_off_table(some, &known)?;
@@ -318,6 +330,7 @@ impl Auditor {
                     .counts()
                     .map(|counts| counts.map(|count| OFF_TABLE_FLOWS_MAX.saturating_sub(count))),
                 protected,
+                strangers: known.strangers().map(|count| STRANGERS_MAX.saturating_sub(count)),
             },
             known,
         );
@@ -330,10 +343,12 @@ impl Auditor {
             return Ok(());
         }
         let mut known = flow_maps::off_table()?;
+        // The next audit gives them their time.
+        let _ = known.follow(&self.shared.off_table.load());
         let (plan, _) = self.plan(next, &known, Scope::All).map_err(conntrack_failed)?;
         let flows: Vec<_> = plan.moves.iter().map(|(_, flow, held)| (*flow, *held)).collect();
         flow_maps::put_off_table(&flows, &known)?;
-        known.extend(flows);
+        plan.enter(&mut known);
         if !known.is_empty() {
             ways.set_off_table(true)?;
         }
@@ -364,6 +379,17 @@ impl Auditor {
             }
             step(&mut self.conntrack, &mut ways, some)?;
         }
+        Ok(())
+    }
+
+    /// The workers are told, as long as the tables stay what they are: what [`Auditor::place`] told them must not be lost.
+    fn agree(&mut self, forwarding: &Arc<Forwarding>, held: OffTable) -> Result<(), Ended> {
+        let ways = Arc::clone(&self.ways);
+        let _lock = ways.lock();
+        if !Arc::ptr_eq(&self.shared.forwarding.load(), forwarding) {
+            return Err(Ended::Superseded);
+        }
+        self.know(held);
         Ok(())
     }
 

@@ -302,10 +302,15 @@ proptest! {
     fn a_plan_keeps_its_limits_and_loses_nobody(
         entries in entries(),
         room in any::<[[u8; 2]; 2]>(),
+        strangers in any::<[u8; 2]>(),
         most in 0..60usize,
     ) {
         let forwarding = forwarding();
-        let limits = Limits { room: room.map(|room| room.map(|room| usize::from(room % 16))), protected: most };
+        let limits = Limits {
+            room: room.map(|room| room.map(|room| usize::from(room % 16))),
+            strangers: strangers.map(|strangers| usize::from(strangers % 16)),
+            protected: most,
+        };
         let mut plan = Plan::default();
         for (n, tracked) in entries.iter().enumerate() {
             plan.add(forwarding.judge(tracked), || n);
@@ -319,15 +324,25 @@ proptest! {
         prop_assert_eq!(&plan.forget, &forget);
         prop_assert!(moved.is_subset(&off));
         prop_assert_eq!(moved.len() + plan.no_room, off.len());
+        let is_kept = |n: &&usize| entries[**n].mark.0 & kept() != 0;
+        for (n, flow, held) in &plan.moves {
+            prop_assert_eq!(plan.strangers.contains(flow), !is_kept(&n) || plan.moves.iter().any(|(m, of, _)| of == flow && !is_kept(&m)));
+            prop_assert!(is_kept(&n) || held.left_seconds <= PROBATION_SECONDS);
+        }
         for family in 0..2 {
+            let of_family = |n: &&usize| matches!(&judged[**n], Judgement::Move(flow, ..) if map_of(flow, false).0 == family);
+            let strangers = moved.iter().filter(of_family).filter(|n| !is_kept(n)).count();
+            prop_assert!(strangers <= limits.strangers[family]);
             for closing in 0..2 {
                 let here = |n: &&usize| matches!(&judged[**n], Judgement::Move(flow, held, _) if map_of(flow, held.closing) == (family, closing));
-                let (wanted, got) = (off.iter().filter(here).count(), moved.iter().filter(here).count());
-                prop_assert_eq!(got, wanted.min(limits.room[family][closing]), "no room is left unused");
                 // Kept flows come first.
-                let is_kept = |n: &&usize| entries[**n].mark.0 & kept() != 0;
-                let left = off.difference(&moved).filter(here).filter(is_kept).count();
-                prop_assert!(left == 0 || moved.iter().filter(here).all(|n| is_kept(&n)));
+                let wanted = off.iter().filter(here).filter(is_kept).count();
+                let got = moved.iter().filter(here).filter(is_kept).count();
+                prop_assert_eq!(got, wanted.min(limits.room[family][closing]));
+                // No room is left unused.
+                let full = moved.iter().filter(here).count() == limits.room[family][closing];
+                let none_left = off.difference(&moved).filter(here).count() == 0;
+                prop_assert!(none_left || full || strangers == limits.strangers[family]);
             }
         }
         // An entry that leaves with its flow is none that is protected.

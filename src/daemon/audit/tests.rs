@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use super::*;
 use crate::{
-    balance::Decision,
+    balance::{Decision, pins::UDP_PROBATION_SECONDS},
     config::Config,
     daemon::{kernel::Wanted, watch},
     ids::{Generation, Mark, MarkMask},
@@ -175,6 +175,48 @@ fn a_drained_backend_keeps_its_flows_in_the_maps() {
         assert!(usize::try_from(world.audit().off_table).unwrap() >= of_s1);
         for (packet, mark) in flows.iter().filter(|(_, mark)| *mark == Mark(1)) {
             assert_eq!(world.found(packet), [None, Some(*mark), Some(*mark)], "{packet:?}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn flows_of_few_packets_have_a_small_share_of_the_maps_and_a_short_time() {
+    const SHORT: u32 = UDP_PROBATION_SECONDS;
+    in_namespace(|| {
+        const ONE: &[&str] = &["s1"];
+        let mut world = World::new(&[("log", 514, ONE)]);
+        let whole = MarkMask::new(u32::MAX).unwrap();
+        let all = world.pin(9000, 514);
+        let (kept, strangers): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(packet, _)| packet.l4.ports().is_some_and(|ports| ports.src < 100));
+        for (packet, mark) in &kept {
+            let mark = Mark(mark.0 | MarkMask::DEFAULT.kept());
+            world.conntrack.pin(packet, mark, whole, 100).unwrap();
+        }
+        world.change("syn-only", &[("log", 514, &["-s1", "s2"])]);
+        let pins = world.audit();
+        let (room, share) = (kept.len() + 2 * STRANGERS_MAX, 2 * STRANGERS_MAX as u64);
+        assert_eq!(pins.no_room, strangers.len() as u64 - share);
+        // Those that came first may have ended.
+        let read = flow_maps::off_table().unwrap();
+        assert!(read.len() <= room && kept.iter().all(|(packet, _)| read.held(packet).is_some()), "{pins:?}");
+        let of_few = |packet: &Packet| read.held(packet).filter(|held| held.left_seconds <= SHORT);
+        let there = |of: &[(Packet, Mark)]| of.iter().filter(|(packet, _)| of_few(packet).is_some()).count();
+        assert!(there(&strangers) > 0 && there(&kept) == 0);
+
+        // Packets renew one again and again.
+        let (packet, mark) = strangers.iter().find(|(packet, _)| of_few(packet).is_some()).unwrap();
+        let renewed = Held { mark: *mark, closing: false, left_seconds: 120 };
+        let flow = Flow::of(packet).unwrap();
+        let left = || flow_maps::off_table().unwrap().get(&flow).map(|held| held.left_seconds);
+        for is_stranger in [true, false] {
+            flow_maps::put_off_table(&[(flow, renewed)], &flow_maps::off_table().unwrap()).unwrap();
+            for _ in 0..2 {
+                world.auditor.audit(Scope::Kept).unwrap();
+                assert_eq!(left().unwrap() <= SHORT, is_stranger, "{:?}", left());
+                assert_eq!(world.shared.off_table.load().is_stranger(&flow), is_stranger);
+            }
         }
     });
 }

@@ -11,7 +11,7 @@
 //! | `off_table`, `off_closing` | source . destination . protocol . source port . dest. port    |
 //! | `pending`                  | source . source port . destination . destination port         |
 
-use std::{io, net::IpAddr};
+use std::{collections::HashSet, io, net::IpAddr};
 
 use super::{
     NftError,
@@ -90,10 +90,7 @@ pub fn pending(mask: MarkMask) -> Result<Vec<(Flow, Mark)>, NftError> {
 pub fn put_off_table(flows: &[(Flow, Held)], known: &OffTable) -> Result<(), NftError> {
     for kind in [Kind::OffTable, Kind::OffClosing] {
         for map in kind.both() {
-            let here = |(flow, held): &&(Flow, Held)| {
-                is_six(flow) == map.six && held.closing == (kind == Kind::OffClosing)
-            };
-            let put: Vec<(Flow, Held)> = flows.iter().filter(here).copied().collect();
+            let put: Vec<(Flow, Held)> = flows.iter().filter(|of| map.is_for(of)).copied().collect();
             for put in put.chunks(PER_TRANSACTION) {
                 let there = |(flow, held): &&(Flow, Held)| {
                     known.get(flow).is_some_and(|known| known.closing == held.closing)
@@ -104,6 +101,22 @@ pub fn put_off_table(flows: &[(Flow, Held)], known: &OffTable) -> Result<(), Nft
         }
     }
     Ok(())
+}
+
+/// Gives flows another time, if they are where `closing` says. Returns those that have it now: a flow that has ended or moved
+/// stays as it is, and so do others of its transaction where this goes on.
+///
+/// # Errors
+/// The first other thing that the kernel refuses.
+pub fn change_time(flows: &[(Flow, Held)]) -> Result<Vec<(Flow, Held)>, NftError> {
+    let mut changed = Vec::new();
+    for map in [Kind::OffTable, Kind::OffClosing].into_iter().flat_map(Kind::both) {
+        let here: Vec<(Flow, Held)> = flows.iter().filter(|of| map.is_for(of)).copied().collect();
+        for some in here.chunks(PER_TRANSACTION) {
+            changed.extend(map.change_time(some)?);
+        }
+    }
+    Ok(changed)
 }
 
 /// Takes flows out of the off-table maps. Each is looked for where it was when the maps were `read`; both maps are read anew
@@ -165,6 +178,11 @@ impl Map {
         }
     }
 
+    /// Whether an element of it is meant.
+    fn is_for(self, (flow, held): &(Flow, Held)) -> bool {
+        is_six(flow) == self.six && held.closing == (self.kind == Kind::OffClosing)
+    }
+
     fn failed(self, error: io::Error) -> NftError {
         NftError::Set { what: format!("map {}", self.name()), error }
     }
@@ -187,8 +205,7 @@ impl Map {
 
     /// Which of these flows it holds.
     fn present(self, flows: &[Flow]) -> Result<Vec<Flow>, NftError> {
-        let there: std::collections::HashSet<Flow> =
-            self.read()?.into_iter().map(|(flow, ..)| flow).collect();
+        let there: HashSet<Flow> = self.read()?.into_iter().map(|(flow, ..)| flow).collect();
         Ok(flows.iter().filter(|flow| there.contains(flow)).copied().collect())
     }
 
@@ -206,6 +223,24 @@ impl Map {
             }
         }
         Ok(())
+    }
+
+    fn change_time(self, flows: &[(Flow, Held)]) -> Result<Vec<(Flow, Held)>, NftError> {
+        let mut flows = flows.to_vec();
+        for _ in 0..TRIES {
+            let names: Vec<Flow> = flows.iter().map(|(flow, _)| *flow).collect();
+            match self.transact(&names, &flows) {
+                Ok(()) => return Ok(flows),
+                Err(NftError::Netlink { error, .. }) if is_missing(&error) => {}
+                Err(error) => return Err(error),
+            }
+            let there: HashSet<Flow> = self.present(&names)?.into_iter().collect();
+            flows.retain(|(flow, _)| there.contains(flow));
+            if flows.is_empty() {
+                break;
+            }
+        }
+        Ok(Vec::new())
     }
 
     fn transact(self, delete: &[Flow], put: &[(Flow, Held)]) -> Result<(), NftError> {
@@ -429,6 +464,31 @@ mod tests {
             let read = off_table().unwrap();
             assert!(read.iter().all(|(flow, _)| is_six(&flow)));
             assert_eq!(read.len(), 2501);
+        });
+    }
+
+    #[test]
+    #[ignore = "needs root and nf_tables"]
+    fn a_time_is_changed_of_those_that_are_there() {
+        in_namespace(|| {
+            // A full map is no hindrance.
+            tables(2500);
+            let put: Vec<(Flow, Held)> =
+                (0..2500).map(|n| (flow(TCP, false, n), held(5, false, 900))).collect();
+            put_off_table(&put, &OffTable::default()).unwrap();
+            let short = |n| (flow(TCP, false, n), held(5, false, 50));
+            let times = |n| off_table().unwrap().get(&flow(TCP, false, n)).map(|held| held.left_seconds);
+            let all: Vec<_> = (0..2500).map(short).collect();
+            assert_eq!(change_time(&all[..2499]).unwrap(), all[..2499]);
+            assert!(times(0).unwrap() <= 50 && times(2498).unwrap() <= 50 && times(2499).unwrap() > 800);
+            // One has ended, and one has moved to the other map.
+            delete_off_table(&[flow(TCP, false, 0), flow(TCP, false, 1)], &OffTable::default()).unwrap();
+            put_off_table(&[(flow(TCP, false, 1), held(5, true, 900))], &OffTable::default()).unwrap();
+            let wanted: Vec<_> = [0, 1, 2499].map(short).to_vec();
+            assert_eq!(change_time(&wanted).unwrap(), [short(2499)]);
+            assert!(times(0).is_none() && times(1).unwrap() > 800 && times(2499).unwrap() <= 50);
+            assert_eq!(change_time(&[short(0)]).unwrap(), []);
+            assert_eq!(off_table().unwrap().counts(), [[2498, 1], [0, 0]]);
         });
     }
 
