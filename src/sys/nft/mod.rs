@@ -158,7 +158,8 @@ pub enum StructureApplied {
     Kept,
     /// There was no table.
     Created,
-    /// They were another version's or of other settings, and were filled again. No packet was lost.
+    /// They were another version's or of other settings, and were filled again. Nothing that waits in queues was lost; where claims are
+    /// declared otherwise, the kernel drops new flows for less than a millisecond of its commit.
     Refilled,
     /// As `Refilled`, but these base chains had to go: what waited in queues was lost.
     BaseChainsRemoved(Vec<String>),
@@ -169,7 +170,7 @@ const TOLERATED: Tolerated = Tolerated { chain: kernel_tables::is_our_chain, set
 
 /// Makes the kernel's table what `ruleset` says, and reads it back. Of services' tables it fills those that are new.
 ///
-/// Where there is a table already, packets find all they ask for at any time: new tables of services are filled first, and sets
+/// Where there is a table already, packets find what they ask for: new tables of services are filled first, and sets
 /// that are made anew get their elements in the transaction that makes them.
 ///
 /// # Errors

@@ -53,15 +53,17 @@ fn what_is_in_force_is_what_nft_makes_of_the_text() {
     });
 }
 
-/// An earlier version had sets where claims are maps now.
+/// An earlier version had sets where claims are maps now. Filling the services' tables takes a while, in which flows begin; but
+/// where a set of concatenated ranges is new the kernel itself looks at the old, empty one for a moment of its commit.
 #[test]
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
 fn flows_begin_while_another_versions_table_is_taken_over() {
     in_namespace(|| {
-        let Made { ruleset, .. } = made_of(FILE);
+        let file = FILE.replace("table_size = 251", "table_size = 131071").replace("= 1000", "= 200000");
+        let Made { ruleset, .. } = made_of(&file);
         // Other tables of services as well.
         let Made { ruleset: mut old, .. } =
-            made_of(&FILE.replace("kernel_entries", "hash_seed = 7\nkernel_entries"));
+            made_of(&file.replace("kernel_entries", "hash_seed = 7\nkernel_entries"));
         assert_ne!(old.tables[0].map, ruleset.tables[0].map);
         old.structure.name = "structure_old".to_owned();
         for (new, as_it_was) in [
@@ -90,8 +92,9 @@ fn flows_begin_while_another_versions_table_is_taken_over() {
             assert_eq!(applied.structure, StructureApplied::Refilled);
             done.store(true, Ordering::Relaxed);
         });
-        assert_eq!(["unclaimed", "unsteered"].map(counted_by), [0, 0]);
-        assert!(counted_by("by_kernel") > 0);
+        let [unclaimed, unsteered, steered] = ["unclaimed", "unsteered", "by_kernel"].map(counted_by);
+        assert_eq!(unsteered, 0);
+        assert!(unclaimed * 100 < steered, "{unclaimed} of {steered}");
     });
 }
 
