@@ -58,7 +58,8 @@ flood() { # MODE PROTOCOL ADDRESS SOURCES
     came=$(($(came lb201) - came)) here=$(($(arrived) - here)) counted=$(($(told) - counted))
     expect_ge "packets of the flood" "$came" $((SECONDS_EACH * 500))
     expect_le "packets lost, of $came" $((came - here)) "$counted"
-    expect_le "lbd's resident memory since, in KiB more than $rss" $(($(memory) - rss)) 3072
+    # An audit keeps what it has read of connection tracking in memory; each packet of the flood would be more.
+    expect_le "lbd's resident memory since, in KiB more than $rss" $(($(memory) - rss)) 8192
     connect_all 20
 }
 all_floods() { # MODE
