@@ -147,7 +147,7 @@ say "  the end of it"
 devices() { ip -netns "$1" -json link | gojq --raw-output '[.[].ifname | select(startswith("sr-in"))] | sort | join(" ")'; }
 expect_eq "devices of lb201" "$(devices lb201)" "sr-in4 sr-in6"
 config lb201 false > lb201.toml
-change lb201 apply lb201.toml
+change lb201 apply --allow-removal lb201.toml
 wait_until 30 "lb201 has taken over the change" taken_over lb201
 expect_eq "devices of lb201 without gre_in" "$(devices lb201)" ""
 expect_eq "devices of lb202" "$(devices lb202)" "sr-in4 sr-in6"
