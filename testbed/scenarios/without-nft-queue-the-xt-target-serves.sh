@@ -4,13 +4,13 @@
 # The module is unloaded, and modprobe is told that it cannot be loaded; as on custom and microVM kernels.
 # topology: dsr:servers=3
 # needs: modules conntrack gre traffic
-# limit_s: 320
+# limit_s: 500
 
 echo 'install nft_queue /bin/false' > /etc/modprobe.d/testbed-no-nft-queue.conf
 finally 'rm -f /etc/modprobe.d/testbed-no-nft-queue.conf'
 gone() { modprobe --remove nft_queue 2>/dev/null; ! grep -q '^nft_queue ' /proc/modules; }
 # Connections of the scenario before may keep its namespaces for a while.
-wait_until 120 "nft_queue is not loaded" gone
+wait_until 300 "nft_queue is not loaded" gone
 expect_refused "nft's own queue expression" 'No such file|not supported' \
     in_ns lb201 nft 'add table inet t; add chain inet t c { type filter hook prerouting priority 0; }; add rule inet t c queue num 0'
 
