@@ -30,6 +30,15 @@ web_service() { # ENCAP [LINE...]
     config_servers 1 "$SERVERS" "$encap"
 }
 
+# backlog PACKETS: so many may wait on the links for one emulated processor, which may not keep up with a flood, and are not dropped
+# there. With --kernel host the setting is out of reach.
+backlog() {
+    local file=/proc/sys/net/core/netdev_max_backlog
+    [[ -e $file ]] || return 0
+    finally "echo $(< "$file") > $file"
+    echo "$1" > "$file"
+}
+
 # connect_all CONNECTIONS [ARGUMENT...]: TCP to "web" over IPv4 and IPv6, so many each, none may fail.
 connect_all() {
     local connections=$1 address

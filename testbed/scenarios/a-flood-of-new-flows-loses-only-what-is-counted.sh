@@ -10,12 +10,7 @@
 
 SECONDS_EACH=${FLOOD_SECONDS:-12}
 web_up gre
-before=$(conntrack_room)
-finally "echo $before > $CONNTRACK_MAX_FILE"
-# What waits for this one processor on the links must not be dropped there.
-BACKLOG_FILE=/proc/sys/net/core/netdev_max_backlog
-finally "echo $(< $BACKLOG_FILE) > $BACKLOG_FILE"
-echo 100000 > $BACKLOG_FILE
+backlog 100000
 # Packets of floods are counted where they come in, and at the servers, which do not answer them.
 for ns in lb201:accept s1:drop s2:drop; do
     in_ns "${ns%:*}" nft -f - <<NFT

@@ -8,14 +8,7 @@
 # captures: no
 # limit_s: 400
 
-# One emulated processor may not keep up with 200 packets at once: what waits for it on the links must not be dropped there.
-# With --kernel host the setting is out of reach.
-BACKLOG_FILE=/proc/sys/net/core/netdev_max_backlog
-if [[ -e $BACKLOG_FILE ]]; then
-    finally "echo $(< $BACKLOG_FILE) > $BACKLOG_FILE"
-    echo 10000 > $BACKLOG_FILE
-fi
-
+backlog 10000
 KERNELS=9090 # of the service that the kernel decides for
 {
     config_balancer lb201
