@@ -192,6 +192,12 @@ impl Default for Timeouts {
 }
 
 impl Balancer {
+    /// Whether there is something to promote: where each packet is asked about, there is not.
+    #[must_use]
+    pub fn wants_flowtable(&self) -> bool {
+        self.offload && self.steering == Steering::SynOnly
+    }
+
     /// The settings of a region that was made without a configuration file.
     #[must_use]
     pub fn unconfigured() -> Self {

@@ -153,8 +153,8 @@ impl Kernel {
                 (queues, fragment_queue, mark_mask);
         }
         let mut wanted = Wanted::by(&state, generation, self.means, &self.own)?;
-        let mut left: Vec<(Name, Shortage)> = Vec::new();
-        left.extend(kernel_tables::left_to_lbd(&state).map(|(service, why)| (service.name.clone(), why)));
+        let left = kernel_tables::left_to_lbd(&state).map(|(service, why)| (service.name.clone(), why));
+        let left: Vec<(Name, Shortage)> = left.collect();
         // Without lbd other words are said about them (once.rs).
         for (name, why) in
             left.iter().filter(|one| self.of_start.is_some() && !self.left_to_lbd.contains(one))

@@ -257,7 +257,7 @@ fn filters(state: &State, families: Families, snapshot: &Snapshot) -> Vec<Findin
     let mut findings = Vec::new();
     let comes_in_tunnels = state.balancer.gre_in || !state.tier.is_empty();
     for drop in snapshot.drops.iter().filter(|drop| families.has(drop.family)) {
-        let super::DropChain { family, table, chain, hook } = drop;
+        let super::ForeignChain { family, table, chain, hook } = drop;
         let (severity, meaning) = match *hook {
             "input" if comes_in_tunnels => (
                 Severity::Note,
@@ -275,10 +275,9 @@ fn filters(state: &State, families: Families, snapshot: &Snapshot) -> Vec<Findin
                 ),
             ),
         };
-        let name = format!("chain {chain} of table {family} {table}, hook {hook}");
         findings.push(Finding::new(
             severity,
-            &name,
+            &drop.to_string(),
             "policy drop",
             "rules that accept packets to VIPs",
             meaning,

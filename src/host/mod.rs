@@ -119,7 +119,7 @@ pub struct Snapshot {
     /// Those of [`ways`] that the kernel knows no route for.
     pub unreachable: Vec<IpAddr>,
     /// Base chains of other programs that drop what none of their rules accepts.
-    pub drops: Vec<DropChain>,
+    pub drops: Vec<ForeignChain>,
     /// Base chains of other programs that translate addresses.
     pub nats: Vec<NatChain>,
     /// The older iptables ("legacy") that have a table `filter`: "iptables" or "ip6tables".
@@ -180,17 +180,24 @@ impl fmt::Display for LocalKind {
     }
 }
 
-/// A base chain of another program's, with policy drop.
+/// A base chain of another program's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DropChain {
+pub struct ForeignChain {
     /// "ip", "ip6" or "inet".
     pub family: &'static str,
     /// Its table.
     pub table: String,
     /// Its name.
     pub chain: String,
-    /// "prerouting", "input" or "forward".
+    /// As nft names it: "prerouting", say.
     pub hook: &'static str,
+}
+
+impl fmt::Display for ForeignChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { family, table, chain, hook } = self;
+        write!(f, "chain {chain} of table {family} {table}, hook {hook}")
+    }
 }
 
 impl Local {

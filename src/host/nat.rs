@@ -7,7 +7,7 @@
 
 use ipnet::IpNet;
 
-use super::{Finding, Severity, Snapshot, is_everything};
+use super::{Finding, ForeignChain, Severity, Snapshot, is_everything};
 use crate::{
     config::{Encap, Path, PortRange, Protocols, Steering},
     plan::routing::inbound::is_our_name,
@@ -17,14 +17,8 @@ use crate::{
 /// A base chain of type nat, at a hook that packets to VIPs pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatChain {
-    /// "ip", "ip6" or "inet".
-    pub family: &'static str,
-    /// Its table.
-    pub table: String,
-    /// Its name.
-    pub chain: String,
-    /// "prerouting" or "postrouting".
-    pub hook: &'static str,
+    /// Which one.
+    pub at: ForeignChain,
     /// Its own rules, not those that it jumps to.
     pub rules: Vec<NatRule>,
 }
@@ -131,14 +125,15 @@ pub(super) fn translated(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
 }
 
 fn chain_finding(state: &State, chain: &NatChain) -> Option<Finding> {
-    let NatChain { family, table, chain: name, hook, .. } = chain;
+    let NatChain { at, rules } = chain;
+    let ForeignChain { family, table, chain: name, hook } = at;
     let vips = state.services.iter().flat_map(|service| service.vips.iter().map(move |vip| (service, vip)));
     let mut vips = vips.filter(|(_, vip)| match *family {
         "ip" => vip.addr().is_ipv4(),
         "ip6" => vip.addr().is_ipv6(),
         _ => true,
     });
-    let (vip, by) = vips.find_map(|(service, vip)| Some((*vip, hit(state, service, vip, &chain.rules)?)))?;
+    let (vip, by) = vips.find_map(|(service, vip)| Some((*vip, hit(state, service, vip, rules)?)))?;
     let (daddr, iptables) =
         if vip.addr().is_ipv4() { ("ip daddr", "iptables") } else { ("ip6 daddr", "ip6tables") };
     let advice = format!(
@@ -146,9 +141,8 @@ fn chain_finding(state: &State, chain: &NatChain) -> Option<Finding> {
          nft insert rule {family} {table} {name} {daddr} {vip} accept ({iptables} -t nat -I {} -d {vip} -j ACCEPT)",
         hook.to_uppercase()
     );
-    let name = format!("chain {name} of table {family} {table}, hook {hook}");
     let value = format!("a {by} of packets to VIPs ({vip})");
-    Some(Finding::new(Severity::Warning, &name, &value, "none of these", advice))
+    Some(Finding::new(Severity::Warning, &at.to_string(), &value, "none of these", advice))
 }
 
 /// By what the first rule translates that some packet of this service to this VIP meets.

@@ -318,7 +318,7 @@ fn what_makes_a_vip_the_hosts_is_removed_by_the_command_that_is_told() {
 
 #[test]
 fn filters_of_other_programs_are_found() {
-    let drop = |family, hook| DropChain { family, table: "filter".into(), chain: "FORWARD".into(), hook };
+    let drop = |family, hook| ForeignChain { family, table: "filter".into(), chain: "FORWARD".into(), hook };
     let state = state(|file| file.replace(", '1000::/112'", ""));
     let lines = judged(&state, |host| {
         host.drops = vec![
@@ -346,10 +346,7 @@ fn filters_of_other_programs_are_found() {
 #[test]
 fn translation_of_packets_to_vips_is_found() {
     let chain = |family, conditions: &[Condition]| NatChain {
-        family,
-        table: "n".into(),
-        chain: "post".into(),
-        hook: "postrouting",
+        at: ForeignChain { family, table: "n".into(), chain: "post".into(), hook: "postrouting" },
         rules: vec![NatRule {
             conditions: conditions.to_vec(),
             effect: Effect::Translates("masquerade".into()),

@@ -303,7 +303,7 @@ impl Structure {
 
 /// Whether long flows go by a flowtable.
 fn promotes(balancer: &Balancer, means: Means) -> bool {
-    balancer.offload && means.flowtable && balancer.steering == Steering::SynOnly
+    balancer.wants_flowtable() && means.flowtable
 }
 
 /// The chains about off-table flows that go by netlink.

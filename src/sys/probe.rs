@@ -17,7 +17,7 @@ use super::{
     rtnetlink::{Routing, RoutingError},
 };
 use crate::{
-    config::{Balancer, Steering},
+    config::Balancer,
     host::{self, Finding, Severity, Snapshot},
     plan::ruleset::{Means, QueueBy},
     state::State,
@@ -51,7 +51,7 @@ pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
         let advice = "the NFQUEUE target of xtables is used instead (modules nft_compat, xt_NFQUEUE)";
         findings.push(Finding::new(Severity::Note, "nft_queue", "missing", "present", advice.to_owned()));
     }
-    if !means.flowtable && balancer.offload && balancer.steering == Steering::SynOnly {
+    if !means.flowtable && balancer.wants_flowtable() {
         let advice = "long flows are not promoted, and go by the ruleset as others do (balancer.offload; kernel modules \
                       nf_flow_table_inet, nft_flow_offload and nft_numgen)";
         findings.push(Finding::new(

@@ -121,13 +121,15 @@ impl BatchQueue for FlowQueue {
 
 fn send(socket: &OwnedFd, verdicts: &[u8]) -> nix::Result<()> {
     let kernel = NetlinkAddr::new(0, 0);
-    for _ in 1..SENDS_MAX {
+    let mut again = 1..SENDS_MAX;
+    loop {
         match sendto(socket.as_raw_fd(), verdicts, &kernel, MsgFlags::empty()) {
-            Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR) => std::thread::yield_now(),
+            Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR) if again.next().is_some() => {
+                std::thread::yield_now();
+            }
             sent => return sent.map(drop),
         }
     }
-    sendto(socket.as_raw_fd(), verdicts, &kernel, MsgFlags::empty()).map(drop)
 }
 
 /// Receives messages, one into each buffer, and notes how many bytes each has.

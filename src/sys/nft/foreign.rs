@@ -16,7 +16,7 @@ use super::{
     reader::{Ask, Reader},
 };
 use crate::{
-    host::{DropChain, NatChain},
+    host::{ForeignChain, NatChain},
     plan::elements::TABLE,
     sys::netlink::{attribute, number, text},
 };
@@ -28,7 +28,7 @@ const NF_DROP: u32 = 0;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Foreign {
     /// The base chains that have policy drop.
-    pub drops: Vec<DropChain>,
+    pub drops: Vec<ForeignChain>,
     /// The base chains of type nat that packets to VIPs pass.
     pub nats: Vec<NatChain>,
 }
@@ -73,7 +73,7 @@ pub fn foreign() -> io::Result<Foreign> {
             },
         )?;
         for (nat, family) in found.nats.iter_mut().zip(families) {
-            let NatChain { table, chain, rules, .. } = nat;
+            let NatChain { at: ForeignChain { table, chain, .. }, rules } = nat;
             reader.ask(
                 NFT_MSG_GETRULE,
                 Ask::All(family),
@@ -121,15 +121,14 @@ impl<'a> Base<'a> {
     }
 
     /// One with policy drop where packets to VIPs, or tunnels to this host, pass.
-    fn drop(&self) -> Option<DropChain> {
+    fn drop(&self) -> Option<ForeignChain> {
         let hook = match self.hook {
             0 => "prerouting",
             1 => "input",
             2 => "forward",
             _ => return None,
         };
-        let (family, table, chain) = (self.family, self.table.clone(), self.chain.clone());
-        (self.policy == NF_DROP).then_some(DropChain { family, table, chain, hook })
+        (self.policy == NF_DROP).then(|| self.at(hook))
     }
 
     /// One that may translate packets to VIPs; without its rules.
@@ -139,8 +138,11 @@ impl<'a> Base<'a> {
             4 => "postrouting",
             _ => return None,
         };
-        let (family, table, chain) = (self.family, self.table.clone(), self.chain.clone());
-        (self.kind == "nat").then_some(NatChain { family, table, chain, hook, rules: Vec::new() })
+        (self.kind == "nat").then(|| NatChain { at: self.at(hook), rules: Vec::new() })
+    }
+
+    fn at(&self, hook: &'static str) -> ForeignChain {
+        ForeignChain { family: self.family, table: self.table.clone(), chain: self.chain.clone(), hook }
     }
 }
 
@@ -185,7 +187,7 @@ NFT",
                 .unwrap()
                 .drops
                 .into_iter()
-                .map(|DropChain { family, table, chain, hook }| format!("{family} {table} {chain} {hook}"))
+                .map(|ForeignChain { family, table, chain, hook }| format!("{family} {table} {chain} {hook}"))
                 .collect();
             found.sort();
             let expected = [

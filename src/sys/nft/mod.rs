@@ -203,7 +203,7 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
         .as_ref()
         .map(|_| ElementsDiff::filling(&ruleset.elements, |set| change.empty_sets.contains(set.name())));
     change_structure(&change, &filled.unwrap_or_default())?;
-    // New ones are filled before anything leads to them; that this fails is told by Tables::apply, which tries again.
+    // Those that came with the others; that this fails is told by Tables::apply, which tries again.
     let new = ruleset.tables.iter().filter(|table| change.empty_sets.contains(table.map.as_str()));
     let _ = tables.fill_new(new);
 
