@@ -15,7 +15,7 @@ expect_le() { # WHAT ACTUAL MOST
 }
 expect_same() { # WHAT FILE FILE
     if ! cmp -s "$2" "$3"; then
-        diff -U 2 "$2" "$3" | head -n 40 >&2 || true
+        head -n 40 <(diff -U 2 "$2" "$3") >&2
         broken "$1: $2 and $3 differ"
     fi
     holds "$1"

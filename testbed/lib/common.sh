@@ -52,4 +52,4 @@ process_state() {
 }
 
 # head_field FILE KEY: the value of a "# KEY: value" line in a script's head.
-head_field() { sed -n "s/^# $2: *//p" "$1" | head -n 1; }
+head_field() { sed -n "/^# $2: */{s///p;q}" "$1"; }

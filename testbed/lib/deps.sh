@@ -74,7 +74,7 @@ kernel_modules() {
     PATH=$PATH:/usr/sbin:/sbin depmod -b "$1" "${2#linux-image-}"
 }
 stock_kernel_package() {
-    apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
+    sed -n '/.*Depends: \(linux-image-[0-9].*\)/{s//\1/p;q}' <(apt-cache depends linux-image-amd64 2>/dev/null)
 }
 
 # deps_nginx: sets NGINX_PROGRAM to the program, or to nothing when it cannot be had.

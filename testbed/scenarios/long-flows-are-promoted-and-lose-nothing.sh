@@ -42,7 +42,7 @@ long_start udp4 "$A4" --udp
 long_start udp6 "$A6" --udp
 wait_until 60 "all flows are promoted" promoted_are 8
 expect_ge "flows that were promoted, as the ruleset counts them" "$(ruleset_counter lb201 promoted)" 8
-promoted_shown() { lbctl_in lb201 show | grep -q ', 8 of them promoted'; }
+promoted_shown() { grep -q ', 8 of them promoted' <(lbctl_in lb201 show); }
 wait_until 20 "lbctl show names their number" promoted_shown
 before=$(witness lb201 to_vip)
 sleep 3
@@ -84,7 +84,7 @@ wait_until 60 "lbd mends its devices" mended 'the flowtable lacks device eth2; t
 wait_until 60 "all flows are promoted again" promoted_are 8
 
 ip -netns lb201 link add late0 type veth peer name late1
-late() { in_ns lb201 nft list flowtables | grep -q 'devices = { eth2, late0 }'; }
+late() { grep -q 'devices = { eth2, late0 }' <(in_ns lb201 nft list flowtables); }
 wait_until 60 "a device that comes later is in the flowtable" late
 ip -netns lb201 link del late0
 
@@ -96,7 +96,7 @@ change lb201 activate s1
 
 in_ns lb201 nft flush ruleset
 expect_eq "flows that are promoted without a ruleset" "$(promoted)" 0
-flowtable_back() { in_ns lb201 nft list flowtables | grep -q 'devices = { eth2 }'; }
+flowtable_back() { grep -q 'devices = { eth2 }' <(in_ns lb201 nft list flowtables); }
 wait_until 60 "the flowtable is there again" flowtable_back
 some_promoted() { (($(promoted) > 0)); }
 wait_until 60 "flows are promoted again" some_promoted

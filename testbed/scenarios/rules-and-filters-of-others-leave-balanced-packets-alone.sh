@@ -13,8 +13,8 @@ connect_all 10
 before_others() { # PATTERN
     local ours theirs family
     for family in -4 -6; do
-        ours=$(ip -netns lb201 "$family" rule | grep -n 'iif eth2 goto 10000' | head -n 1 | cut -d : -f 1)
-        theirs=$(ip -netns lb201 "$family" rule | grep -nE "$1" | head -n 1 | cut -d : -f 1)
+        ours=$(grep -nm 1 'iif eth2 goto 10000' <(ip -netns lb201 "$family" rule) | cut -d : -f 1)
+        theirs=$(grep -nEm 1 "$1" <(ip -netns lb201 "$family" rule) | cut -d : -f 1)
         [[ -n $ours && -n $theirs ]] && ((ours < theirs)) || return 1
     done
 }

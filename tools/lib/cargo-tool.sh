@@ -6,7 +6,7 @@ cargo_tool() {
     local name=$1 version=$2 root=${XDG_CACHE_HOME:-$HOME/.cache}/synrail-tools
     shift 2
     PATH=$root/bin:$PATH
-    if ! "$name" --version 2>/dev/null | grep -qF " $version."; then
+    if ! grep -qF " $version." <("$name" --version 2>/dev/null); then
         echo "==> installing $name $version (once)"
         # Without optimisation: it runs for seconds, and would build for minutes.
         CARGO_TARGET_DIR=$root/build cargo install --quiet --locked --debug --root "$root" --version "~$version.0" "$@" "$name"
