@@ -13,7 +13,7 @@ use crate::sys::netlink::{
     DUMP_BYTES_MAX, NLM_F_ACK, NLMSG_ERROR, Writer, done, kind, messages, netfilter, sequence,
 };
 
-/// Enough for a transaction, and for the answers, since each error repeats its message.
+/// Enough for most transactions, and for the answers, since each error repeats its message.
 const BUFFER_BYTES: usize = 16 << 20;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
@@ -88,7 +88,7 @@ fn exchange(batch: &[u8], last: u32) -> Result<(), (Option<u32>, io::Error)> {
     let nothing = |error: io::Error| (None, error);
     let errno = |error: nix::Error| nothing(error.into());
     let socket = netfilter(PATIENCE).map_err(nothing)?;
-    setsockopt(&socket, SndBufForce, &BUFFER_BYTES).map_err(errno)?;
+    setsockopt(&socket, SndBufForce, &BUFFER_BYTES.max(batch.len())).map_err(errno)?;
     setsockopt(&socket, RcvBufForce, &BUFFER_BYTES).map_err(errno)?;
     send(socket.as_raw_fd(), batch, MsgFlags::empty()).map_err(errno)?;
     let mut answers = vec![0; DUMP_BYTES_MAX];

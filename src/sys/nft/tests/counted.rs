@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    sys::nft::{reader::DUMPS, transaction::COMMITS},
+    sys::nft::{messages::NFT_MSG_NEWSETELEM, reader::DUMPS, transaction::COMMITS},
 };
 
 const SERVICES: usize = 60;
@@ -124,5 +124,23 @@ fn a_change_of_what_somebody_else_has_changed_mends_it() {
         nft("a test", &["flush", "map", "inet", TABLE, map], None).unwrap();
         let without = two.set_active(None, &["a".to_owned()], false).unwrap();
         known.change(&without);
+    });
+}
+
+#[test]
+#[ignore = "needs root and nf_tables"]
+fn a_transaction_may_be_larger_than_a_socket_holds_by_default() {
+    in_namespace(|| {
+        apply(&ruleset(&state(), 127)).unwrap();
+        let target: elements::Mark = (7, None);
+        // The kernel doubles what a socket asks for.
+        let (per_message, bytes) = (1000, 34 << 20);
+        let mut transaction = Transaction::new();
+        for _ in 0..bytes / (per_message * 16) {
+            transaction.add(NFT_MSG_NEWSETELEM, NLM_F_CREATE, "a target again", |message| {
+                elements::put_marks(message, "targets", &vec![target; per_message]);
+            });
+        }
+        transaction.commit().unwrap();
     });
 }
