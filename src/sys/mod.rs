@@ -14,6 +14,7 @@ pub mod nfqueue;
 pub mod nft;
 pub mod output;
 pub mod probe;
+mod program;
 pub mod region;
 pub mod rtnetlink;
 mod sigbus;

@@ -2,10 +2,11 @@
 
 use std::{
     io::{self, Write as _},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use super::NftError;
+use crate::sys::program::program;
 
 /// How much of nft's message is kept: it repeats the offending line, and after one error follow many.
 const MESSAGE_LINES_MAX: usize = 12;
@@ -13,8 +14,7 @@ const MESSAGE_LINES_MAX: usize = 12;
 /// Runs `nft` with these arguments and returns what it printed.
 pub(crate) fn nft(what: &'static str, arguments: &[&str], text: Option<&str>) -> Result<String, NftError> {
     let stdin = if text.is_some() { Stdio::piped() } else { Stdio::null() };
-    #[expect(clippy::disallowed_methods, reason = "this is where nft is run")]
-    let mut command = Command::new("nft");
+    let mut command = program("nft");
     let child = command.args(arguments).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let not_found = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     let mut child =
@@ -40,8 +40,7 @@ pub(crate) fn nft(what: &'static str, arguments: &[&str], text: Option<&str>) ->
 
 /// Loads kernel modules. That it fails means nothing: they may be built in, and what needs them will say so.
 pub(super) fn load_modules(names: &[&str]) {
-    #[expect(clippy::disallowed_methods, reason = "next to nft, which loads modules as well")]
-    let mut command = Command::new("modprobe");
+    let mut command = program("modprobe");
     let command = command.args(["--quiet", "--all"]).args(names);
     let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use futures_util::StreamExt;
@@ -37,6 +37,7 @@ use crate::{
         rule_tree::DeviceName,
         tunnel::{Ends, OUTER_TTL, Tunnel, Wrap},
     },
+    sys::program::program,
 };
 
 /// What the crate does not know, or does not let others write.
@@ -115,9 +116,8 @@ pub(super) async fn add(handle: &mut Handle, device: &Device) -> io::Result<()> 
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "sys/ is where other programs are started")]
 fn load_module(module: &str) -> bool {
-    let done = Command::new("modprobe").args(["-q", module]).stdin(Stdio::null()).status();
+    let done = program("modprobe").args(["-q", module]).stdin(Stdio::null()).status();
     done.is_ok_and(|status| status.success())
 }
 

@@ -1,0 +1,51 @@
+//! Other programs of the system that are started: nft and modprobe.
+
+use std::{env, ffi::OsStr, ffi::OsString, process::Command};
+
+/// Where they are looked for besides: the PATH of users lacks the directories for administrators, and stays with `su`.
+const DIRECTORIES: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
+
+/// The program of this name, to be given its arguments.
+pub(crate) fn program(name: &str) -> Command {
+    #[expect(clippy::disallowed_methods, reason = "this is where programs are started")]
+    let mut command = Command::new(name);
+    command.env("PATH", search_path(env::var_os("PATH").as_deref()));
+    command
+}
+
+/// An empty entry would be the working directory.
+fn search_path(path: Option<&OsStr>) -> OsString {
+    match path {
+        Some(path) if !path.is_empty() => {
+            let mut path = path.to_os_string();
+            path.push(":");
+            path.push(DIRECTORIES);
+            path
+        }
+        _ => DIRECTORIES.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_path_comes_first() {
+        for (path, searched) in [
+            (None, DIRECTORIES.to_owned()),
+            (Some(""), DIRECTORIES.to_owned()),
+            (Some("/opt/bin"), format!("/opt/bin:{DIRECTORIES}")),
+        ] {
+            assert_eq!(search_path(path.map(OsStr::new)), OsString::from(searched));
+        }
+    }
+
+    #[test]
+    fn a_program_is_found_whatever_the_path_is() {
+        // The child's own PATH is searched, as execvp does.
+        let mut command = program("sh");
+        command.env("PATH", search_path(Some(OsStr::new("/nowhere"))));
+        assert!(command.args(["-c", "exit 0"]).status().unwrap().success());
+    }
+}
