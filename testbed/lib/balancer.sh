@@ -41,6 +41,7 @@ config_service() { # NAME "VIP VIP.." "PROTOCOL.." "PORT.." [LINE...]
     printf '\n[[service]]\nname = "%s"\nvips = %s\n' "$1" "$(toml_list "$2")"
     [[ -z $3 ]] || printf 'protocols = %s\n' "$(toml_list "$3")"
     [[ -z $4 ]] || printf 'ports = %s\n' "$(toml_list "$4")"
+    [[ -z $STEERING ]] || printf 'steering = "%s"\n' "$STEERING"
     shift 4
     local line
     for line; do echo "$line"; done

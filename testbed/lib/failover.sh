@@ -14,7 +14,8 @@
 #   flows           those that are watched, and live        place    FLOW LB: who had it last
 #   EVENT.moved     FLOW FROM TO: those that came to another balancer then
 # Flows from 50.0.128.0/17 are not watched.
-# The table "passages" counts the packets of each flow at each balancer: the one whose count grows has the flow.
+# The table "passages" counts the packets of each flow at each balancer, before the flowtable takes any: the one whose count grows
+# has the flow.
 
 UP=()
 FLOW_KINDS=(tcp4 tcp6 udp4 udp6)
@@ -28,12 +29,11 @@ passages_up() { # LB...
     local lb
     for lb; do
         in_ns "$lb" nft -f - <<'NFT'
-table inet passages {
+table netdev passages {
     set flows4 { type inet_proto . ipv4_addr . inet_service; size 65535; flags dynamic; counter; }
     set flows6 { type inet_proto . ipv6_addr . inet_service; size 65535; flags dynamic; counter; }
     chain arrive {
-        type filter hook prerouting priority -490; policy accept
-        iifname != "eth2" accept
+        type filter hook ingress device eth2 priority -500; policy accept
         ip saddr 50.0.128.0/17 accept
         ip daddr 10.0.0.0/24 add @flows4 { meta l4proto . ip saddr . th sport }
         ip6 daddr 1000::/112 add @flows6 { meta l4proto . ip6 saddr . th sport }
@@ -47,7 +47,7 @@ passages() {
     local lb
     for lb in "${UP[@]}"; do
         # With numbers: nft looks up the name of each element's protocol in a file, which takes longer than all the rest.
-        in_ns "$lb" nft --numeric list table inet passages |
+        in_ns "$lb" nft --numeric list table netdev passages |
             awk -v lb="$lb" 'BEGIN { RS = "[,{}]"; name[6] = "tcp"; name[17] = "udp" }
                 $1 in name && $7 == "packets" { print lb, name[$1] "," $3 "," $5, $8 }'
     done > "$1"

@@ -4,6 +4,7 @@
 # 40 clients each connect from port 40000, twice, and in between the table changes under them. The server closes first,
 # so that the client may use the port again at once; the balancer still has the entries of the first connections.
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack gre traffic
 # limit_s: 240
 

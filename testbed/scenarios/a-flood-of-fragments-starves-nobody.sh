@@ -6,6 +6,7 @@
 # lose nothing, and of other sources' fragmented datagrams 95 % arrive. The backends get the flood's first fragments too;
 # that they can bear them is the business of their own limits, which are raised.
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack gre traffic tun
 # captures: no
 # limit_s: 600

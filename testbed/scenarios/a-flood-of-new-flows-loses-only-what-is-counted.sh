@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # proves: new flows at full speed, TCP and UDP, lbd or the kernel deciding: no open connection is lost, lbd's memory stays, and what is lost is counted
 #
-# FLOOD_SECONDS=60 testbed/run NAME floods for so long each time. A flood is as fast as one emulated processor makes it,
-# beside lbd and the servers.
+# A flood is as fast as one emulated processor makes it, beside lbd and the servers.
+# setting: FLOOD_SECONDS=12: how long each of them lasts
 # topology: dsr:servers=2
 # needs: queue conntrack gre traffic nft_hash
 # captures: no

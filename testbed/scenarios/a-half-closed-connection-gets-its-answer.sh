@@ -3,6 +3,7 @@
 #
 # The balancer sees one FIN only, which says nothing about the other direction. The servers are stopped, so the answers wait.
 # topology: dsr:servers=3
+# steering: any
 # needs: queue conntrack gre traffic
 # limit_s: 200
 

@@ -3,6 +3,7 @@
 #
 # UDP clients that keep sending, as syslog does, must not be sent to a host that does not serve them for as long as they do.
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack traffic
 # limit_s: 240
 

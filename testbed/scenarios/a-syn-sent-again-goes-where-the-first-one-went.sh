@@ -3,6 +3,7 @@
 #
 # No SYN-ACK reaches the client until each SYN has been sent again after the change.
 # topology: dsr:servers=3
+# steering: any
 # needs: queue conntrack gre traffic
 # limit_s: 200
 

@@ -4,6 +4,7 @@
 # The backends no longer ask for small segments (advmss), as where an operator did without: segments of 1500 bytes with
 # "don't fragment" meet a tunnel that takes 1476. Service "told" is as it is by default, service "cut" has pmtu = "fragment-outer".
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack gre traffic ethtool
 # limit_s: 400
 

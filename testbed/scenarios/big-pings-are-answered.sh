@@ -5,6 +5,7 @@
 # cut again, so each ping is answered. IPv6 ones may not: the VIP says "packet too big" to the first, and the later ones fit.
 # The reversed ones are cut by the traffic tool, to 1200 bytes, and compared with what comes back byte by byte.
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack gre traffic tun busybox
 # limit_s: 240
 

@@ -4,6 +4,7 @@
 # While no lbd runs, established flows are carried by the kernel alone, and it decides about new ones. Taken over means: the same region, the same devices by interface index, the
 # same rules of routing, routes, and nft rules by their handles.
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack gre traffic
 # limit_s: 300
 

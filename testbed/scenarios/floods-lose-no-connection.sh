@@ -4,6 +4,7 @@
 # First a table that has room for all but the flood, then one that the flood alone would fill in a second. What cannot be
 # tracked goes by the kernel's tables; the connections of the drained backend are off-table, and need no entry.
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack gre traffic
 # captures: no
 # limit_s: 300

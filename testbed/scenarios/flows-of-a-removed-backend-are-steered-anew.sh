@@ -4,6 +4,7 @@
 # Deactivation leaves open flows where they are; removal takes the way there. A UDP client that keeps sending must not
 # be sent into the void for as long as it does.
 # topology: dsr:servers=3
+# steering: any
 # needs: queue conntrack traffic
 # limit_s: 200
 

@@ -4,6 +4,7 @@
 # The backends stay as they are. A flow that comes to another balancer is unknown there, queued once, and goes by a table that
 # is the same. One that comes back finds a balancer that has forgotten it, or one that still has its old entry.
 # topology: dsr:servers=5,balancers=3
+# steering: any
 # needs: queue conntrack gre traffic
 # captures: no
 # limit_s: 900

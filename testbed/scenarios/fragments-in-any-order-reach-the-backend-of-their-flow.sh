@@ -7,6 +7,7 @@
 #
 # Then some are spoiled: a fragment twice does no harm; with one that overlaps others, or without one, none arrives.
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack gre traffic tun
 # captures: no
 # limit_s: 600

@@ -4,6 +4,7 @@
 # Forged ones come from the client, in whose name does not matter: they quote a packet from the balancer to a backend. Of
 # the backends s1 and s2 are reached by GRE over IPv4, s3 and s4 by GRE over IPv6.
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack gre traffic
 # limit_s: 400
 

@@ -4,6 +4,7 @@
 # iperf3 opens a control connection and data connections; on two servers they would be useless. Ports are not named
 # in the service: every port of the VIP is balanced.
 # topology: dsr:servers=3
+# steering: any
 # needs: queue conntrack gre iperf3
 # captures: no
 # limit_s: 300

@@ -5,6 +5,7 @@
 # A device with less than 1280 bytes has no IPv6, and tunnels over 1280 bytes leave less. Offloads are off, so that packets
 # are as large on the wire as their senders make them.
 # topology: dsr:servers=5
+# steering: any
 # needs: queue conntrack gre ip6gre ip6tnl gue traffic
 # limit_s: 200
 

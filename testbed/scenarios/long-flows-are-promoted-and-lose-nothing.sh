@@ -2,12 +2,14 @@
 # proves: long flows, TCP and UDP, IPv4 and IPv6, go by the flowtable, and lose nothing when a backend, a route, an MTU, their entries, the ruleset or lbd goes amid it
 #
 # What is promoted is not seen by any chain, so whatever happens to a flow must reach it there.
+# setting: UPLOAD_BYTES=20000000: how much is uploaded, over IPv4 and over IPv6
 # topology: dsr:servers=3
+# steering: any
 # needs: queue conntrack flowtable gre traffic ethtool
 # captures: no
 # limit_s: 600
 
-BYTES=20000000
+BYTES=${UPLOAD_BYTES:-20000000}
 A4="$VIP4:$PORT" A6="[$VIP6]:$PORT"
 # Each packet as long as on a wire: no segmentation offload at the senders.
 for place in client:eth0 s1:eth1 s2:eth1 s3:eth1; do in_ns "${place%:*}" ethtool -K "${place#*:}" tso off gso off; done

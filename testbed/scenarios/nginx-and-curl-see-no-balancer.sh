@@ -3,6 +3,7 @@
 #
 # Every backend runs nginx with the same file to download and a place of its own for what is uploaded.
 # topology: dsr:servers=3
+# steering: any
 # needs: queue conntrack gre nginx curl
 # captures: no
 # limit_s: 300

@@ -4,6 +4,7 @@
 # What was forged has the addresses and ports of the connections, and sequence numbers that are drawn: both ends ignore it,
 # or answer it with an ACK that the other end ignores. Then the connections end, and new ones begin from the same ports.
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack gre traffic tcpdump ethtool
 # limit_s: 240
 

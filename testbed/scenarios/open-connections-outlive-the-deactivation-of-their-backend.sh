@@ -3,6 +3,7 @@
 #
 # Of the table, at most 2 % of the entries that did not belong to the backend may change.
 # topology: dsr:servers=10
+# steering: any
 # needs: queue conntrack gre traffic
 # limit_s: 300
 

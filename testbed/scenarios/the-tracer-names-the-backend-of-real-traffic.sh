@@ -5,6 +5,7 @@
 # the table changes under open flows, and the tracer tells those in place from new ones. At last probes meet a balancer
 # that may not report, one whose rate is used up, and one whose lbd is dead.
 # topology: dsr:servers=4,balancers=2
+# steering: any
 # needs: queue conntrack gre traffic python3
 # captures: no
 # limit_s: 400

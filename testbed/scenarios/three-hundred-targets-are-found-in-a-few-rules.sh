@@ -5,6 +5,7 @@
 # priority, goto forward.
 # 300 rules in a row would cost 150 on average. The servers share the 300 addresses and have one tunnel device for all.
 # topology: dsr:servers=3
+# steering: any
 # needs: queue conntrack gre traffic python3
 # captures: no
 # limit_s: 300

@@ -4,6 +4,7 @@
 # Up is what can go wrong: a full segment and 24 bytes of tunnel header do not fit 1500 bytes. The backend's set-up
 # makes the client send smaller segments; not one packet may need to be fragmented or be refused as too big.
 # topology: dsr:servers=2
+# steering: any
 # needs: queue conntrack gre traffic ethtool
 # captures: no
 # limit_s: 420

@@ -5,6 +5,7 @@
 # takes its routes along. lbd compares the kernel with what it should be, and mends it. A next hop that is out of reach
 # when lbd starts holds up nobody else, and is used as soon as there is a way.
 # topology: dsr:servers=3
+# steering: any
 # needs: queue conntrack traffic
 # limit_s: 200
 

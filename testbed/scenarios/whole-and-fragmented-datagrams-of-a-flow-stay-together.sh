@@ -4,6 +4,7 @@
 # Either kind pins its flow: some flows here have both kinds, some nothing but fragmented datagrams, and some have one such
 # datagram before the change and whole ones afterwards. The table would send them elsewhere, and does so with new flows.
 # topology: dsr:servers=4
+# steering: any
 # needs: queue conntrack gre traffic tun
 # captures: no
 # limit_s: 400
