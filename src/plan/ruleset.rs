@@ -126,11 +126,14 @@ pub enum NativeRule {
     ForgetOff(Family, OffMap),
     /// `@th,32,32 & (2 * ZERO - 1) == ZERO - 1 update @reopened4 { ip saddr . ip daddr . tcp sport . tcp dport . @th,32,32 ^
     /// (2 * ZERO - 1) }`: of a SYN in whose sequence number the lowest bit that is 0 is ZERO, the sequence number that follows.
+    /// Where there was room `goto THEN`.
     StoreReopened {
         /// Of addresses and of the set.
         family: Family,
         /// A power of two.
         zero: u32,
+        /// A chain.
+        then: &'static str,
     },
     /// `ip saddr . ip daddr . tcp sport . tcp dport . @th,32,32 @reopened4 goto CHAIN`
     AskReopened(Family, &'static str),
@@ -325,8 +328,10 @@ fn off_table_rules(timeouts: Timeouts) -> Vec<NativeChain> {
             ("ask_reopened", NativeRule::AskReopened(family, "off_gone")),
         ]);
         let zeros = (0..REOPENED_ZEROS).map(|bit| 1 << bit);
-        rules.extend(zeros.map(|zero| ("store_reopened", NativeRule::StoreReopened { family, zero })));
+        let then = "on_table";
+        rules.extend(zeros.map(|zero| ("off_reopens", NativeRule::StoreReopened { family, zero, then })));
     }
+    rules.push(("off_reopens", NativeRule::Goto("off_closing_on")));
     rules.push(("ask_reopened", NativeRule::Goto("off_closing_on")));
     rules.into_iter().map(|(name, rule)| NativeChain { name, rule }).collect()
 }

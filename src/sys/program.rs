@@ -7,9 +7,14 @@ const DIRECTORIES: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 
 /// The program of this name, to be given its arguments.
 pub(crate) fn program(name: &str) -> Command {
+    program_by(env::var_os("PATH").as_deref(), name)
+}
+
+fn program_by(path: Option<&OsStr>, name: &str) -> Command {
     #[expect(clippy::disallowed_methods, reason = "this is where programs are started")]
     let mut command = Command::new(name);
-    command.env("PATH", search_path(env::var_os("PATH").as_deref()));
+    // Which is also where the program itself is looked for.
+    command.env("PATH", search_path(path));
     command
 }
 
@@ -43,9 +48,7 @@ mod tests {
 
     #[test]
     fn a_program_is_found_whatever_the_path_is() {
-        // The child's own PATH is searched, as execvp does.
-        let mut command = program("sh");
-        command.env("PATH", search_path(Some(OsStr::new("/nowhere"))));
+        let mut command = program_by(Some(OsStr::new("/nowhere")), "sh");
         assert!(command.args(["-c", "exit 0"]).status().unwrap().success());
     }
 }

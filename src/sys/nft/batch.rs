@@ -74,7 +74,10 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
                 }
             }
             NativeRule::ForgetOff(family, map) => off_table(&mut rule, family, map, None),
-            NativeRule::StoreReopened { family, zero } => store_reopened(&mut rule, family, zero),
+            NativeRule::StoreReopened { family, zero, then } => {
+                store_reopened(&mut rule, family, zero);
+                rule.add_expr(&Verdict::Goto { chain: CString::new(then).map_err(invalid)? });
+            }
             NativeRule::AskReopened(family, chain) => {
                 let (set, _) = reopened(&mut rule, family);
                 rule.add_expr(&Part::Lookup { set, key: KEY });

@@ -48,6 +48,7 @@ const NFT_SET_EVAL: u32 = 32;
 const ELEMENT_ATTRIBUTES: [u16; 5] =
     [NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_OBJREF, NFTA_SET_ELEM_KEY_END];
 const ELEMENT_TIMES: [u16; 2] = [NFTA_SET_ELEM_TIMEOUT, NFTA_SET_ELEM_EXPIRATION];
+const OVER_MS: u64 = 50;
 /// The expressions that name a set, and in which attributes: its name, and its number in a transaction.
 const NAME_A_SET: [(&str, u16, u16); 3] = [("lookup", 1, 4), ("dynset", 1, 2), ("objref", 4, 5)];
 /// What an expression has counted.
@@ -243,13 +244,31 @@ impl Reader {
             reader.dump(set, |element| {
                 let mut kept = only(element, &ELEMENT_ATTRIBUTES);
                 if times {
-                    kept.extend(only(element, &ELEMENT_TIMES));
+                    let Some(times) = kept_times(element) else { return };
+                    kept.extend(times);
                 }
                 elements.push(kept);
             })?;
             Ok(elements)
         })
     }
+}
+
+/// The time to live of an element that is kept; `None` where it is over. One that has the set's own time gets what is left as
+/// its own: the set may be declared with less now, and the kernel refuses more than that.
+fn kept_times(element: &[u8]) -> Option<Vec<u8>> {
+    let Some(left) = attribute(element, NFTA_SET_ELEM_EXPIRATION) else { return Some(Vec::new()) };
+    // A time that is not even a tick of the kernel's would be for ever.
+    let over = left.first_chunk().is_none_or(|left| u64::from_be_bytes(*left) < OVER_MS);
+    if over {
+        return None;
+    }
+    if attribute(element, NFTA_SET_ELEM_TIMEOUT).is_some() {
+        return Some(only(element, &ELEMENT_TIMES));
+    }
+    let mut own = Writer::default();
+    own.value(NFTA_SET_ELEM_TIMEOUT, left);
+    Some(own.bytes().to_vec())
 }
 
 /// These attributes, in the order in which they are told.

@@ -28,8 +28,10 @@ use crate::socket;
 
 /// Packets of one system call.
 const BATCH: usize = 64;
-/// Steps between two looks at the clock: few enough that no burst overruns the queue of a device.
+/// Steps between two looks at the clock at most: few enough that no burst overruns the queue of a device.
 const STEPS_BY_CLOCK: u64 = 8;
+/// As many looks a second as there are steps, up to this: few packets of a second go one by one.
+const LOOKS_PER_SECOND: u64 = 4000;
 /// Between the packets that begin the one flow: enough for who decides about it in user space.
 const BEGINNING: Duration = Duration::from_millis(100);
 
@@ -77,8 +79,10 @@ fn many(args: &PourArgs, batch: &mut Batch) -> (u64, f64) {
     let lag = rate.map_or(0, |rate| rate * args.interval_ms / 1000);
     let packets = u64::from(args.packets.get());
     let mut flows = None;
+    let steps_by_clock =
+        rate.map_or(STEPS_BY_CLOCK, |rate| (rate / LOOKS_PER_SECOND).clamp(1, STEPS_BY_CLOCK));
     for step in 0.. {
-        if step % STEPS_BY_CLOCK == 0 {
+        if step % steps_by_clock == 0 {
             if flows.is_none() && clock::now() >= begin_until {
                 flows = Some(step);
             }

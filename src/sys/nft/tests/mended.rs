@@ -274,6 +274,25 @@ fn a_set_that_is_declared_anew_keeps_its_elements() {
     });
 }
 
+#[test]
+#[ignore = "needs root and nf_tables"]
+fn a_set_whose_elements_shall_live_shorter_keeps_those_that_it_has() {
+    in_namespace(|| {
+        let mut ruleset = ruleset(&state(), 127);
+        apply(&ruleset).unwrap();
+        let by_default = "10.0.0.1 . 10.0.0.2 . 1 . 2 . 0x3";
+        nft_text(&format!("add element inet {TABLE} reopened4 {{ {by_default} }}\n"));
+        // As another version of synrail has it.
+        let text = ruleset.structure.text.replace("timeout 64s", "timeout 10s");
+        let native = ruleset.structure.native.clone();
+        ruleset.structure = Structure { name: "structure_of_a_test".to_owned(), text, native };
+        assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Refilled);
+        assert!(in_force(&ruleset).unwrap());
+        let listing = nft("a listing", &["list", "set", "inet", TABLE, "reopened4"], None).unwrap();
+        assert!(listing.contains("timeout 10s\n") && listing.contains("expires 1m"), "{listing}");
+    });
+}
+
 /// A set of another program's whose user data nft 1.0.6 cannot read: it dies whatever it is asked for.
 fn unreadable_for_nft() {
     // As libnftnl writes it: the key is of an expression that is a constant (kind 4).

@@ -133,6 +133,9 @@ fn a_closing_flow_keeps_its_backend_and_yields_to_a_new_connection() {
             // Half-closed: a forged SYN takes nothing from it, and the client's ACKs renew it.
             add("off_closing", vip, "tcp", 3);
             lb.steer(&tcp_at(vip, 3, SYN, 0x7777_0000), Mark(3));
+            let listing = nft("a listing", &["list", "set", "inet", TABLE, &map_of("reopened", vip)], None);
+            // For as long as a backend repeats its answer.
+            assert!(listing.as_ref().unwrap().contains("expires 1m3"), "{listing:?}");
             lb.send(&tcp_at(vip, 3, ACK, 0x1111_0000));
             assert_eq!([left()[0], left()[1]], [three + 1, four + 7], "{vip}");
             let [(3, 4, renewed)] = flows("off_closing", vip)[..] else { panic!("{vip}") };
@@ -236,6 +239,31 @@ fn a_full_map_of_closing_flows_leaves_a_flow_where_it_was() {
             lb.send(&tcp(vip, 1, ACK | FIN));
             assert_eq!((ports("off_table", vip), ports("off_closing", vip)), (vec![1], vec![2, 3]), "{vip}");
             assert_eq!(left(), [0, round, round]);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn a_syn_that_cannot_be_remembered_follows_the_map() {
+    in_namespace(|| {
+        let mut state = state();
+        state.balancer.queues = QueueRange::new(0, 0).unwrap();
+        let mut ruleset = ruleset_for(&state, "client");
+        ruleset.structure.text = ruleset.structure.text.replace("size 65536", "size 2");
+        ruleset.elements.set_way(Way::OffTable);
+        let mut lb = Lb::with(&ruleset, "client");
+        nft("a test", &["-f", "-"], Some(LEAVING)).unwrap();
+        for (vip, round) in VIPS.into_iter().zip(0..) {
+            add("off_closing", vip, "tcp", 1);
+            lb.steer(&tcp_at(vip, 1, SYN, 0x1000), Mark(3));
+            lb.send(&tcp_at(vip, 1, SYN, 0x2000));
+            // `reopened` is full.
+            lb.send(&tcp_at(vip, 1, SYN, 0x3000));
+            lb.send(&tcp_at(vip, 1, ACK, 0x3001));
+            assert_eq!(left()[..2], [3 * round + 2, 2 * round + 2], "{vip}");
+            lb.send(&tcp_at(vip, 1, ACK, 0x2001));
+            assert_eq!(left()[..2], [3 * round + 3, 2 * round + 2], "{vip}");
         }
     });
 }
