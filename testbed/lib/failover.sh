@@ -34,6 +34,7 @@ table netdev passages {
     set flows6 { type inet_proto . ipv6_addr . inet_service; size 65535; flags dynamic; counter; }
     chain arrive {
         type filter hook ingress device eth2 priority -500; policy accept
+        meta pkttype != host accept # what is for a balancer that is gone comes to all ports
         ip saddr 50.0.128.0/17 accept
         ip daddr 10.0.0.0/24 add @flows4 { meta l4proto . ip saddr . th sport }
         ip6 daddr 1000::/112 add @flows6 { meta l4proto . ip6 saddr . th sport }
