@@ -74,7 +74,8 @@ pub enum SetName {
     Targets,
     Given,
     KeptTargets,
-    LongTargets,
+    LongTargets4,
+    LongTargets6,
     KernelPort4,
     KernelPort6,
     KernelProtocol4,
@@ -120,7 +121,7 @@ impl Way {
 
 impl SetName {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -145,7 +146,8 @@ impl SetName {
         Self::Targets,
         Self::Given,
         Self::KeptTargets,
-        Self::LongTargets,
+        Self::LongTargets4,
+        Self::LongTargets6,
         Self::KernelPort4,
         Self::KernelPort6,
         Self::KernelProtocol4,
@@ -197,7 +199,8 @@ impl SetName {
             Self::Targets => "targets",
             Self::Given => "given",
             Self::KeptTargets => "kept_targets",
-            Self::LongTargets => "long_targets",
+            Self::LongTargets4 => "long_targets4",
+            Self::LongTargets6 => "long_targets6",
             Self::KernelPort4 => "kernel_port4",
             Self::KernelPort6 => "kernel_port6",
             Self::KernelProtocol4 => "kernel_protocol4",
@@ -358,8 +361,8 @@ impl Elements {
             }
             let kept = Element::Kept(mask.kept_mark(Mark(mark)).0, mark);
             elements.insert(SetName::KeptTargets, kept);
-            if path != Path::MarkOnly {
-                elements.insert(SetName::LongTargets, Element::Mark(mark));
+            for set in promotable(path) {
+                elements.insert(*set, Element::Mark(mark));
             }
             match path {
                 Path::Via(Encap::Gre | Encap::Ipip | Encap::Gue, remote) => {
@@ -464,6 +467,19 @@ impl Elements {
             Element::Interface(_) | Element::Way(..) | Element::Mark(_) | Element::Kept(..) => false,
         };
         self.insert(if six { set6 } else { set4 }, element);
+    }
+}
+
+/// By which sets flows to a target may be promoted, IPv4 and IPv6. Of a next hop the flowtable asks its neighbours in the
+/// family of the packet, so it would ask for the VIP itself where that is another one (`nf_flow_offload_ip_hook`).
+fn promotable(path: Path) -> &'static [SetName] {
+    match path {
+        Path::MarkOnly => &[],
+        Path::Via(Encap::Direct, IpAddr::V4(_)) => &[SetName::LongTargets4],
+        Path::Via(Encap::Direct, IpAddr::V6(_)) => &[SetName::LongTargets6],
+        Path::Via(Encap::Gre | Encap::Ipip | Encap::Gue, _) => {
+            &[SetName::LongTargets4, SetName::LongTargets6]
+        }
     }
 }
 

@@ -155,7 +155,8 @@ fn before(mut number: Vec<u8>) -> Vec<u8> {
 fn fields_of(set: SetName) -> Option<(usize, usize)> {
     match set {
         SetName::Interfaces | SetName::Tunnels | SetName::Ways | SetName::SteerWays | SetName::Full => None,
-        SetName::Targets | SetName::Given | SetName::KeptTargets | SetName::LongTargets => None,
+        SetName::Targets | SetName::Given | SetName::KeptTargets => None,
+        SetName::LongTargets4 | SetName::LongTargets6 => None,
         SetName::Local4 | SetName::Remotes4 | SetName::GreIn4 => Some((4, 0)),
         SetName::Local6 | SetName::Remotes6 | SetName::GreIn6 => Some((16, 0)),
         SetName::Vip4
@@ -175,9 +176,14 @@ fn fields_of(set: SetName) -> Option<(usize, usize)> {
     }
 }
 
+fn is_of_marks(set: SetName) -> bool {
+    use SetName::{Given, KeptTargets, LongTargets4, LongTargets6, Targets};
+    matches!(set, Targets | Given | KeptTargets | LongTargets4 | LongTargets6)
+}
+
 fn element_of(set: SetName, raw: &Raw) -> Option<Element> {
     let Some((address_bytes, fields)) = fields_of(set) else {
-        if matches!(set, SetName::Targets | SetName::Given | SetName::KeptTargets | SetName::LongTargets) {
+        if is_of_marks(set) {
             let from = u32::from_ne_bytes(raw.key.as_slice().try_into().ok()?);
             return Some(raw.mark.map_or(Element::Mark(from), |to| Element::Kept(from, to)));
         }

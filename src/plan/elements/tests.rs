@@ -146,3 +146,17 @@ fn the_difference_names_only_what_changes() {
     assert_eq!(names(diff.add.of(SetName::Interfaces)), ["\"eth1\""]);
     assert!(diff.refill.is_empty() && new.diff(&new).is_empty());
 }
+
+#[test]
+fn flows_are_promoted_only_where_the_flowtable_can_send_them() {
+    let by = |encap, address: &str| promotable(Path::Via(encap, address.parse().unwrap()));
+    let both = &[SetName::LongTargets4, SetName::LongTargets6][..];
+    for address in ["192.168.1.1", "fd00::1"] {
+        for encap in [Encap::Gre, Encap::Gue] {
+            assert_eq!(by(encap, address), both);
+        }
+    }
+    assert_eq!(by(Encap::Direct, "192.168.1.1"), &[SetName::LongTargets4]);
+    assert_eq!(by(Encap::Direct, "fd00::1"), &[SetName::LongTargets6]);
+    assert_eq!(promotable(Path::MarkOnly), &[]);
+}

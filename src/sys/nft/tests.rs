@@ -79,7 +79,7 @@ fn a_second_application_touches_nothing() {
         let elements_added = ruleset.elements.len();
         let created = Applied { structure: StructureApplied::Created, elements_added, elements_deleted: 0 };
         assert_eq!(apply(&ruleset).unwrap(), created);
-        assert_eq!(ruleset.elements.len(), 29);
+        assert_eq!(ruleset.elements.len(), 31);
         let before = listing();
         let kept = Applied { structure: StructureApplied::Kept, elements_added: 0, elements_deleted: 0 };
         assert_eq!(apply(&ruleset).unwrap(), kept);
