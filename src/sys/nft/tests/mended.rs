@@ -254,21 +254,29 @@ fn chains_and_maps_of_services_are_compared_as_well() {
     });
 }
 
+/// Adds an element to a set, of this kind and name, and puts a ruleset in force that declares it otherwise, as another version of
+/// synrail or another setting may. What is listed of it then.
+fn declared_anew((kind, set): (&str, &str), element: &str, (declared, otherwise): (&str, &str)) -> String {
+    let mut ruleset = ruleset(&state(), 127);
+    apply(&ruleset).unwrap();
+    nft_text(&format!("add element inet {TABLE} {set} {{ {element} }}\n"));
+    let text = ruleset.structure.text.replace(declared, otherwise);
+    let native = ruleset.structure.native.clone();
+    ruleset.structure = Structure { name: "structure_of_a_test".to_owned(), text, native };
+    assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Refilled);
+    assert!(in_force(&ruleset).unwrap());
+    nft("a listing", &["list", kind, "inet", TABLE, set], None).unwrap()
+}
+
 #[test]
 #[ignore = "needs root and nf_tables"]
 fn a_set_that_is_declared_anew_keeps_its_elements() {
     in_namespace(|| {
-        let mut ruleset = ruleset(&state(), 127);
-        apply(&ruleset).unwrap();
-        let pending = "10.0.0.1 . 1 . 10.0.0.2 . 2 timeout 1h : 0x3";
-        nft_text(&format!("add element inet {TABLE} pending4 {{ {pending} }}\n"));
-        // As another version of synrail, or another setting, may have it.
-        let text = ruleset.structure.text.replace("size 65536", "size 70000");
-        let native = ruleset.structure.native.clone();
-        ruleset.structure = Structure { name: "structure_of_a_test".to_owned(), text, native };
-        assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Refilled);
-        assert!(in_force(&ruleset).unwrap());
-        let listing = nft("a listing", &["list", "map", "inet", TABLE, "pending4"], None).unwrap();
+        let listing = declared_anew(
+            ("map", "pending4"),
+            "10.0.0.1 . 1 . 10.0.0.2 . 2 timeout 1h : 0x3",
+            ("size 65536", "size 70000"),
+        );
         assert!(listing.contains("size 70000") && listing.contains("timeout 1h expires 59m"), "{listing}");
         assert_eq!(printed().matches("chain structure_").count(), 1);
     });
@@ -278,17 +286,11 @@ fn a_set_that_is_declared_anew_keeps_its_elements() {
 #[ignore = "needs root and nf_tables"]
 fn a_set_whose_elements_shall_live_shorter_keeps_those_that_it_has() {
     in_namespace(|| {
-        let mut ruleset = ruleset(&state(), 127);
-        apply(&ruleset).unwrap();
-        let by_default = "10.0.0.1 . 10.0.0.2 . 1 . 2 . 0x3";
-        nft_text(&format!("add element inet {TABLE} reopened4 {{ {by_default} }}\n"));
-        // As another version of synrail has it.
-        let text = ruleset.structure.text.replace("timeout 64s", "timeout 10s");
-        let native = ruleset.structure.native.clone();
-        ruleset.structure = Structure { name: "structure_of_a_test".to_owned(), text, native };
-        assert_eq!(apply(&ruleset).unwrap().structure, StructureApplied::Refilled);
-        assert!(in_force(&ruleset).unwrap());
-        let listing = nft("a listing", &["list", "set", "inet", TABLE, "reopened4"], None).unwrap();
+        let listing = declared_anew(
+            ("set", "reopened4"),
+            "10.0.0.1 . 10.0.0.2 . 1 . 2 . 0x3",
+            ("timeout 64s", "timeout 10s"),
+        );
         assert!(listing.contains("timeout 10s\n") && listing.contains("expires 1m"), "{listing}");
     });
 }

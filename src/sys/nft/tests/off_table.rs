@@ -221,17 +221,23 @@ fn an_off_table_flow_of_a_removed_target_is_a_flow_like_any_other() {
     });
 }
 
+/// A balancer whose maps and sets of what the kernel remembers take two elements.
+fn lb_with_room_for_two() -> Lb {
+    let mut state = state();
+    state.balancer.queues = QueueRange::new(0, 0).unwrap();
+    let mut ruleset = ruleset_for(&state, "client");
+    ruleset.structure.text = ruleset.structure.text.replace("size 65536", "size 2");
+    ruleset.elements.set_way(Way::OffTable);
+    let lb = Lb::with(&ruleset, "client");
+    nft("a test", &["-f", "-"], Some(LEAVING)).unwrap();
+    lb
+}
+
 #[test]
 #[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
 fn a_full_map_of_closing_flows_leaves_a_flow_where_it_was() {
     in_namespace(|| {
-        let mut state = state();
-        state.balancer.queues = QueueRange::new(0, 0).unwrap();
-        let mut ruleset = ruleset_for(&state, "client");
-        ruleset.structure.text = ruleset.structure.text.replace("size 65536", "size 2");
-        ruleset.elements.set_way(Way::OffTable);
-        let lb = Lb::with(&ruleset, "client");
-        nft("a test", &["-f", "-"], Some(LEAVING)).unwrap();
+        let lb = lb_with_room_for_two();
         for (vip, round) in VIPS.into_iter().zip(1..) {
             add("off_table", vip, "tcp", 1);
             add("off_closing", vip, "tcp", 2);
@@ -247,13 +253,7 @@ fn a_full_map_of_closing_flows_leaves_a_flow_where_it_was() {
 #[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
 fn a_syn_that_cannot_be_remembered_follows_the_map() {
     in_namespace(|| {
-        let mut state = state();
-        state.balancer.queues = QueueRange::new(0, 0).unwrap();
-        let mut ruleset = ruleset_for(&state, "client");
-        ruleset.structure.text = ruleset.structure.text.replace("size 65536", "size 2");
-        ruleset.elements.set_way(Way::OffTable);
-        let mut lb = Lb::with(&ruleset, "client");
-        nft("a test", &["-f", "-"], Some(LEAVING)).unwrap();
+        let mut lb = lb_with_room_for_two();
         for (vip, round) in VIPS.into_iter().zip(0..) {
             add("off_closing", vip, "tcp", 1);
             lb.steer(&tcp_at(vip, 1, SYN, 0x1000), Mark(3));
