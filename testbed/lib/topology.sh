@@ -17,7 +17,7 @@
 #
 # spread_packets tears flows and datagrams apart; route_by_gre has the router encapsulate packets to VIPs; power_off,
 # power_on, plug_out, plug_in and route_vips are what happens to a balancer; topology_up SPEC sets SERVERS and
-# BALANCERS; topology_down ends what was started in the background (STARTED) and deletes the namespaces.
+# BALANCERS; topology_down ends what was started in the background (STARTED) or runs in the namespaces still, and deletes these.
 
 topology_up() {
     local spec=$1 setting
@@ -51,6 +51,9 @@ topology_namespaces() {
 
 topology_down() {
     kill_started "${STARTED[@]}"
+    # Also what these have started: one process that is left keeps its namespace, and the modules that this uses.
+    local ns
+    for ns in $(topology_namespaces); do ip netns pids "$ns"; done 2>/dev/null | xargs --no-run-if-empty kill -9 2>/dev/null || true
     ip -all netns delete
     rm -f /dev/shm/lb20? /dev/shm/lb21?
 }

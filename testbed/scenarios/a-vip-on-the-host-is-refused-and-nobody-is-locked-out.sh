@@ -8,11 +8,10 @@
 # limit_s: 300
 
 web_up gre
-in_ns lb201 python3 -SIc 'import socket
+start_in lb201 host.log host.log python3 -SIc 'import socket
 s = socket.create_server(("192.168.2.201", 2222))
 while 1:
-    c, _ = s.accept(); c.sendall(b"hello"); c.close()' &
-STARTED+=($!)
+    c, _ = s.accept(); c.sendall(b"hello"); c.close()'
 reached() { [[ $(in_ns router python3 -SIc 'import socket
 print(socket.create_connection(("192.168.2.201", 2222), 4).recv(9).decode())') == hello ]]; }
 wait_until 30 "the host answers at its own address" reached

@@ -11,10 +11,9 @@
 web_up gre
 hold_start four "$VIP4:$PORT" 60 --interval-ms 500
 hold_start six "[$VIP6]:$PORT" 60 --interval-ms 500
-in_ns client traffic udp --address "$VIP4:$PORT" --source-cidr "$CLIENTS4" --flows 20 --messages 60 --interval-ms 500 \
-    --timeout-ms 20000 --json </dev/null > udp.json 2> udp.err &
-udp=$!
-STARTED+=("$udp")
+start_in client udp.json udp.err traffic udp --address "$VIP4:$PORT" --source-cidr "$CLIENTS4" --flows 20 --messages 60 --interval-ms 500 \
+    --timeout-ms 20000 --json
+udp=$BACKGROUND
 udp_flows() { (($(in_ns lb201 conntrack --count --proto udp 2>/dev/null || in_ns lb201 conntrack --dump --proto udp 2>/dev/null | wc -l) >= 20)); }
 wait_until 30 "the UDP flows are known to conntrack" udp_flows
 lasting_state lb201 > before.txt

@@ -8,11 +8,10 @@
 # limit_s: 200
 
 web_up gre
-in_ns router python3 -SIc 'import socket
+start_in router answers.log answers.log python3 -SIc 'import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("192.168.2.254", 53))
 while 1:
-    d, a = s.recvfrom(9999); s.sendto(d, a)' &
-STARTED+=($!)
+    d, a = s.recvfrom(9999); s.sendto(d, a)'
 # asked BYTES: how many of 5 questions of so many bytes are answered, which lb201 itself asks
 asked() { in_ns lb201 python3 -SIc 'import socket, sys
 n = 0
