@@ -167,6 +167,17 @@ pub struct Route {
     pub via: Via,
 }
 
+impl Route {
+    /// What the kernel tells routes of a table apart by.
+    fn key(&self) -> (u32, IpNet, u32) {
+        (self.table, self.to, self.metric)
+    }
+
+    fn is_of_ipv4_device(&self) -> bool {
+        matches!((self.to, &self.via), (IpNet::V4(_), Via::Device(_)))
+    }
+}
+
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { table, to, metric, via } = self;
@@ -316,6 +327,8 @@ pub enum Op {
     RemoveDevice(String),
     /// Add the route.
     AddRoute(Route),
+    /// Put the route in the place of the one for the same addresses, with the same metric: no packet meets neither. Only IPv4.
+    ReplaceRoute(Route),
     /// Remove the route.
     RemoveRoute(Route),
     /// Add the rule.
@@ -330,7 +343,11 @@ impl Op {
     pub fn removes(&self) -> bool {
         match self {
             Self::RemoveDevice(_) | Self::RemoveRoute(_) | Self::RemoveRule(..) => true,
-            Self::AddDevice(_) | Self::Ready(_) | Self::AddRoute(_) | Self::AddRule(..) => false,
+            Self::AddDevice(_)
+            | Self::Ready(_)
+            | Self::AddRoute(_)
+            | Self::ReplaceRoute(_)
+            | Self::AddRule(..) => false,
         }
     }
 
@@ -339,7 +356,11 @@ impl Op {
     pub fn is_of_device(&self) -> bool {
         match self {
             Self::AddDevice(_) | Self::Ready(_) | Self::RemoveDevice(_) => true,
-            Self::AddRoute(_) | Self::RemoveRoute(_) | Self::AddRule(..) | Self::RemoveRule(..) => false,
+            Self::AddRoute(_)
+            | Self::ReplaceRoute(_)
+            | Self::RemoveRoute(_)
+            | Self::AddRule(..)
+            | Self::RemoveRule(..) => false,
         }
     }
 
@@ -359,6 +380,7 @@ impl fmt::Display for Op {
             Self::Ready(device) => write!(f, "set up device {}", device.name),
             Self::RemoveDevice(name) => write!(f, "remove device {name}"),
             Self::AddRoute(route) => write!(f, "add {route}"),
+            Self::ReplaceRoute(route) => write!(f, "replace {route}"),
             Self::RemoveRoute(route) => write!(f, "remove {route}"),
             Self::AddRule(family, rule) => write!(f, "add {family} {rule}"),
             Self::RemoveRule(family, rule) => write!(f, "remove {family} {rule}"),

@@ -140,6 +140,12 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
     let (replaced, routes_gone): (Vec<_>, Vec<_>) =
         routes_gone.into_iter().partition(|route| places.contains(&(route.table, route.to)));
 
+    // One that differs in what its key does not say is replaced in place, where the kernel can.
+    let keys: BTreeSet<_> = replaced.iter().map(|route| route.key()).collect();
+    let in_place = |route: &&Route| route.is_of_ipv4_device() && keys.contains(&route.key());
+    let (in_place, routes): (Vec<_>, Vec<_>) = routes.into_iter().partition(in_place);
+    let keys: BTreeSet<_> = in_place.iter().map(|route| route.key()).collect();
+
     let remove = |route: &Route| Op::RemoveRoute(route.clone());
     let add = |route: &Route| Op::AddRoute(route.clone());
     let removed = |names: Vec<String>| names.into_iter().map(Op::RemoveDevice);
@@ -148,7 +154,8 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
     ops.extend(removed(devices.early.iter().cloned().collect()));
     let (opening, changed): (Vec<_>, Vec<_>) = devices.changed.into_iter().partition(Op::opens);
     ops.extend(changed);
-    ops.extend(replaced.into_iter().map(remove));
+    ops.extend(in_place.iter().map(|route| Op::ReplaceRoute((*route).clone())));
+    ops.extend(replaced.into_iter().filter(|route| !keys.contains(&route.key())).map(remove));
     ops.extend(routes.into_iter().map(add));
     let mut rules_gone = Vec::new();
     for family in Family::ALL {

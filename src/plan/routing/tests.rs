@@ -80,10 +80,14 @@ pub(super) fn perform(now: &mut RoutingNow, op: &Op) {
             if let Via::Device(name) = &route.via {
                 assert!(now.devices.contains_key(name), "ENODEV");
             }
-            let place = |other: &&Route| {
-                (other.table, other.to, other.metric) == (route.table, route.to, route.metric)
-            };
+            let place = |other: &&Route| other.key() == route.key();
             assert_eq!(now.routes.iter().find(place), None, "EEXIST");
+            now.routes.insert(route.clone());
+        }
+        Op::ReplaceRoute(route) => {
+            let before = now.routes.len();
+            now.routes.retain(|other| other.key() != route.key());
+            assert_eq!(now.routes.len(), before - 1, "it would be added");
             now.routes.insert(route.clone());
         }
         Op::RemoveRoute(route) => assert!(now.routes.remove(route), "ESRCH"),
@@ -170,9 +174,9 @@ fn the_same_is_not_done_twice_and_cleanup_leaves_nothing() {
     let ops = converge(&mut now, &desired(&every_kind()).unwrap());
     let kind = |op: &Op| match op {
         Op::AddDevice(_) => 0,
-        Op::AddRoute(route) if route.table != TABLE_MAIN => 1,
+        Op::AddRoute(route) | Op::ReplaceRoute(route) if route.table != TABLE_MAIN => 1,
         Op::AddRule(..) => 2,
-        Op::AddRoute(_) => 3,
+        Op::AddRoute(_) | Op::ReplaceRoute(_) => 3,
         Op::Ready(_) | Op::RemoveDevice(_) | Op::RemoveRoute(_) | Op::RemoveRule(..) => 4,
     };
     assert!(ops.is_sorted_by_key(kind) && kind(ops.last().unwrap()) == 3, "{ops:?}");
@@ -579,5 +583,28 @@ proptest! {
         converge(&mut now, &after);
         converge(&mut now, &Desired::default());
         prop_assert_eq!(now, RoutingNow::default());
+    }
+}
+
+#[test]
+fn an_ipv4_route_that_leads_otherwise_is_replaced_in_place() {
+    let wanted = desired(&state(DUAL, &["address = \"192.168.1.1\""])).unwrap();
+    let mut now = RoutingNow::default();
+    converge(&mut now, &wanted);
+    let whole = now.clone();
+    let of_devices: Vec<Route> =
+        now.routes.iter().filter(|route| matches!(route.via, Via::Device(_))).cloned().collect();
+    assert_eq!(of_devices.len(), 2, "IPv4 and IPv6");
+    for route in of_devices {
+        now.routes.remove(&route);
+        let other = Route { via: Via::Other, ..route };
+        now.routes.insert(other.clone());
+        let ops = converge(&mut now, &wanted);
+        let expected = match route.to {
+            IpNet::V4(_) => vec![Op::ReplaceRoute(route)],
+            IpNet::V6(_) => vec![Op::RemoveRoute(other), Op::AddRoute(route)],
+        };
+        assert_eq!(ops, expected);
+        assert_eq!(now, whole);
     }
 }

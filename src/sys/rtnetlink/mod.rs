@@ -354,7 +354,9 @@ async fn apply(
             links::remove(handle, name).await
         }
         // By `Batch`.
-        Op::AddRoute(_) | Op::RemoveRoute(_) | Op::AddRule(..) | Op::RemoveRule(..) => Ok(()),
+        Op::AddRoute(_) | Op::ReplaceRoute(_) | Op::RemoveRoute(_) | Op::AddRule(..) | Op::RemoveRule(..) => {
+            Ok(())
+        }
     }
 }
 
@@ -362,6 +364,7 @@ async fn apply(
 fn change_of(op: &Op, indexes: &BTreeMap<String, u32>) -> Option<io::Result<Change>> {
     match op {
         Op::AddRoute(route) => Some(routes::addition(indexes, route)),
+        Op::ReplaceRoute(route) => Some(routes::replacement(indexes, route)),
         Op::RemoveRoute(route) => Some(routes::removal(indexes, route)),
         Op::AddRule(family, rule) => Some(Ok(rules::addition(*family, rule))),
         Op::RemoveRule(family, rule) => Some(Ok(rules::removal(*family, rule))),
@@ -434,6 +437,7 @@ fn hint(op: &Op, error: &io::Error) -> String {
             | Op::Ready(_)
             | Op::RemoveDevice(_)
             | Op::AddRoute(_)
+            | Op::ReplaceRoute(_)
             | Op::RemoveRoute(_)
             | Op::AddRule(..)
             | Op::RemoveRule(..),

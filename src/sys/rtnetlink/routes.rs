@@ -9,12 +9,12 @@ use std::{
 use ipnet::IpNet;
 use rtnetlink::{
     Handle,
-    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         route::{
-            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-            RouteVia,
+            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+            RouteType, RouteVia,
         },
     },
 };
@@ -23,6 +23,11 @@ use super::{batch::Change, dump};
 use crate::plan::routing::{PROTOCOL, Route, TABLE_MAIN, Via, is_our_table};
 
 type Indexes = BTreeMap<String, u32>;
+
+/// `RTAX_LOCK` of `RTAX_MTU`: the kernel learns no path MTU for the route. Without it, each IPv4 packet that enters a tunnel and
+/// must not be fragmented has its route looked up once more, to remember for its VIP the MTU that it had already
+/// (`tnl_update_pmtu` and `__ip_rt_update_pmtu` of Linux 6.1; IPv6 compares first). What does not fit is told to its sender either way.
+const MTU_LOCKED: RouteMetric = RouteMetric::Lock(1 << 2);
 
 /// Our routes, and the prefixes of everybody else's in table main.
 pub(super) async fn current(
@@ -60,6 +65,11 @@ pub(super) fn addition(indexes: &Indexes, route: &Route) -> io::Result<Change> {
     Ok((RouteNetlinkMessage::NewRoute(message(route, indexes)?), NLM_F_CREATE | NLM_F_EXCL))
 }
 
+/// In the place of one for the same addresses, with the same metric. Only of IPv4, whose kernel code does it at once.
+pub(super) fn replacement(indexes: &Indexes, route: &Route) -> io::Result<Change> {
+    Ok((RouteNetlinkMessage::NewRoute(message(route, indexes)?), NLM_F_CREATE | NLM_F_REPLACE))
+}
+
 pub(super) fn removal(indexes: &Indexes, route: &Route) -> io::Result<Change> {
     let mut message = message(route, indexes)?;
     message.header.scope = RouteScope::NoWhere;
@@ -89,6 +99,9 @@ fn message(route: &Route, indexes: &Indexes) -> io::Result<RouteMessage> {
             let index = indexes.get(name).copied();
             let index = index.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
             attributes.push(RouteAttribute::Oif(index));
+            if matches!(route.to, IpNet::V4(_)) {
+                attributes.push(RouteAttribute::Metrics(vec![MTU_LOCKED]));
+            }
             header.scope = RouteScope::Link;
         }
         Via::Gateway(address) => attributes.push(match (route.to, address) {
@@ -146,16 +159,18 @@ fn seen(message: &RouteMessage, names: &BTreeMap<u32, &str>) -> Option<Route> {
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
             RouteAttribute::Priority(value) => metric = *value,
-            RouteAttribute::MultiPath(_) | RouteAttribute::Metrics(_) | RouteAttribute::Encap(_) => {
-                strange = true;
-            }
+            RouteAttribute::Metrics(metrics) => strange |= metrics[..] != [MTU_LOCKED],
+            RouteAttribute::MultiPath(_) | RouteAttribute::Encap(_) => strange = true,
             _ => {}
         }
     }
+    let learns = !message.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Metrics(_)));
     let via = match (message.header.kind, gateway, device) {
         (RouteType::BlackHole, _, _) => Via::Blackhole,
         (RouteType::Unicast, Some(address), _) if !strange => Via::Gateway(address),
-        (RouteType::Unicast, None, Some(name)) if !strange => Via::Device((*name).to_owned()),
+        (RouteType::Unicast, None, Some(name)) if !strange && learns == to.addr().is_ipv6() => {
+            Via::Device((*name).to_owned())
+        }
         _ => Via::Other,
     };
     Some(Route { table: table(message), to, metric, via })

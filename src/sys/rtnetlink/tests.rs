@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     net::{Ipv4Addr, Ipv6Addr},
     rc::Rc,
 };
@@ -14,7 +15,7 @@ use crate::{
     host::{LocalKind, Snapshot, own_vips},
     ids::MarkMask,
     plan::{
-        routing::{ALIAS_BYTES_MAX, Family, ForeignRule},
+        routing::{ALIAS_BYTES_MAX, Family, ForeignRule, Route, Via},
         rule_tree::{DeviceName, guard},
         tunnel::{Ends, Tunnel, Wrap},
     },
@@ -510,11 +511,11 @@ fn what_a_thousand_targets_take_is_sent_in_few_sends() {
 fn a_refusal_amid_others_is_told_of_what_it_is() {
     in_namespace(|| {
         shell("ip tuntap add dev eth1 mode tun; ip link set eth1 up; ip addr add 172.20.0.1/24 dev eth1");
-        let route = |target: u32, gateway: &str| crate::plan::routing::Route {
+        let route = |target: u32, gateway: &str| Route {
             table: 20_000 + target,
             to: "0.0.0.0/0".parse().unwrap(),
             metric: 0,
-            via: crate::plan::routing::Via::Gateway(gateway.parse().unwrap()),
+            via: Via::Gateway(gateway.parse().unwrap()),
         };
         let mut ops: Vec<Op> = (1..=300).map(|target| Op::AddRoute(route(target, "172.20.0.2"))).collect();
         let count = |table: u32| shell(&format!("ip route show table {table} | grep -q 172.20.0.2"));
@@ -536,5 +537,36 @@ fn a_refusal_amid_others_is_told_of_what_it_is() {
         let gone = Op::RemoveRoute(route(300, "172.20.0.2"));
         routing.apply(&[gone.clone(), gone]).unwrap();
         shell("[ -z \"$(ip route show table 20300 2> /dev/null)\" ]");
+    });
+}
+
+/// Such as a former version made: the kernel would learn path MTUs for them, at a price for each packet.
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn ipv4_routes_of_tunnels_learn_no_path_mtu_and_former_ones_are_replaced() {
+    in_namespace(|| {
+        shell("ip tuntap add dev sr-1 mode tun; ip link set sr-1 up");
+        let to_device = |to: &str, metric| Route {
+            table: 20_001,
+            to: to.parse().unwrap(),
+            metric,
+            via: Via::Device("sr-1".to_owned()),
+        };
+        let (four, six) = (to_device("0.0.0.0/0", 0), to_device("::/0", 1024));
+        let mut routing = Routing::open().unwrap();
+        let mut routes = |ops: &[Op]| {
+            routing.current(&Desired::default()).unwrap();
+            routing.apply(ops).unwrap();
+            routing.current(&Desired::default()).unwrap().routes
+        };
+        let locked = "ip route show table 20001 | grep -q 'default dev sr-1 .*mtu lock'";
+        let both = BTreeSet::from([four.clone(), six.clone()]);
+        assert_eq!(routes(&[Op::AddRoute(four.clone()), Op::AddRoute(six.clone())]), both);
+        shell(locked);
+        shell("ip route replace default dev sr-1 table 20001 protocol 201 scope link");
+        let former = BTreeSet::from([Route { via: Via::Other, ..four }, six]);
+        assert_eq!(routes(&[]), former, "it is told apart");
+        assert_eq!(routes(&[Op::ReplaceRoute(four)]), both);
+        shell(locked);
     });
 }
