@@ -92,10 +92,13 @@ vm_arguments() {
     # norandmaps: QEMU translates code again for each address at which it runs; to start a program took three times as long.
     # tsc=reliable: else the clock is the HPET, each reading of which leaves the guest. erms=off: QEMU copies byte by byte for
     # it. avx=off: each of its long accesses becomes several.
+    emulation=(-cpu "max,la57=off,erms=off,avx=off,avx2=off") options="norandmaps tsc=reliable"
     case ${TESTBED_ACCEL:-tcg} in
-        tcg) emulation=(-accel "tcg,thread=multi" -cpu "max,la57=off,erms=off,avx=off,avx2=off") options="norandmaps tsc=reliable" ;;
+        tcg) emulation+=(-accel "tcg,thread=multi") ;;
+        # The clock goes by 1 ns an instruction, and on at once where all wait. Of several CPUs one would work at a time.
+        icount) emulation+=(-accel "tcg,thread=single" -icount "shift=0,sleep=off") options+=' TESTBED_CLOCK=instructions' cpus=1 ;;
         kvm) emulation=(-accel kvm -cpu host) options='' ;;
-        *) die "TESTBED_ACCEL is '$TESTBED_ACCEL'; it can be tcg (default) or kvm" ;;
+        *) die "TESTBED_ACCEL is '$TESTBED_ACCEL'; it can be tcg (default), icount or kvm" ;;
     esac
     # no_timer_check: a host with much to do may be too slow for the kernel's test of the timer, which then panics.
     qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -nic none -monitor none
