@@ -7,7 +7,7 @@
 # steering: any
 # needs: queue conntrack flowtable gre traffic ethtool
 # captures: no
-# limit_s: 600
+# limit_s: 1200
 
 BYTES=${UPLOAD_BYTES:-20000000}
 A4="$VIP4:$PORT" A6="[$VIP6]:$PORT"
@@ -42,7 +42,7 @@ long_start tcp4 "$A4"
 long_start tcp6 "$A6"
 long_start udp4 "$A4" --udp
 long_start udp6 "$A6" --udp
-wait_until 60 "all flows are promoted" promoted_are 8
+wait_until 180 "all flows are promoted" promoted_are 8
 expect_ge "flows that were promoted, as the ruleset counts them" "$(ruleset_counter lb201 promoted)" 8
 promoted_shown() { grep -q ', 8 of them promoted' <(lbctl_in lb201 show); }
 wait_until 20 "lbctl show names their number" promoted_shown
@@ -57,7 +57,7 @@ upload() { # ADDRESS:PORT SOURCE MTU
     before=$(witness lb201 to_vip)
     background client up traffic transfer --address "$1" --source "$2" --upload "$BYTES" --timeout-ms 30000 --json
     took=$BACKGROUND
-    wait_until 60 "the upload is promoted" promoted_are 1 --orig-src "$2"
+    wait_until 180 "the upload is promoted" promoted_are 1 --orig-src "$2"
     ip -netns lb201 link set eth1 mtu "$3"
     wait_until 200 "the upload to $1 is done" process_gone "$took"
     expect_eq "bytes uploaded to $1, all of them right" "$(field up.log '"\(.bytes) \(.mismatch_offset)"')" "$BYTES null"
@@ -67,23 +67,23 @@ upload "$A4" 50.0.3.77 1400
 upload "$A6" 2000::77 1350
 expect_ge "errors of size" "$(ruleset_counter lb201 too_big)" 2
 ip -netns lb201 link set eth1 mtu 1500
-wait_until 60 "all flows are promoted after the MTU has changed" promoted_are 8
+wait_until 180 "all flows are promoted after the MTU has changed" promoted_are 8
 
 in_ns lb201 conntrack --flush
-wait_until 60 "all flows are promoted after all entries were deleted" promoted_are 8
+wait_until 180 "all flows are promoted after all entries were deleted" promoted_are 8
 
 ip -netns lb201 link set eth1 down
 ip -netns lb201 link set eth1 up
 # The kernel drops a device's IPv6 addresses with it; that they come back is the host's business.
 ip -netns lb201 -6 addr replace fd00:0:0:1::201/64 dev eth1 nodad
-wait_until 60 "all flows are promoted after the cable was out" promoted_are 8
+wait_until 180 "all flows are promoted after the cable was out" promoted_are 8
 
 # What others do to the flowtable itself.
 mended() { grep -q "mended:.*$1" lb201.lbd.log; }
 in_ns lb201 nft 'delete flowtable inet synrail promoted { hook ingress priority filter; devices = { eth2 }; }
     add flowtable inet synrail promoted { hook ingress priority filter; devices = { eth1 }; }'
 wait_until 60 "lbd mends its devices" mended 'the flowtable lacks device eth2; the flowtable has device eth1'
-wait_until 60 "all flows are promoted again" promoted_are 8
+wait_until 180 "all flows are promoted again" promoted_are 8
 
 ip -netns lb201 link add late0 type veth peer name late1
 late() { grep -q 'devices = { eth2, late0 }' <(in_ns lb201 nft list flowtables); }
@@ -101,7 +101,7 @@ expect_eq "flows that are promoted without a ruleset" "$(promoted)" 0
 flowtable_back() { grep -q 'devices = { eth2 }' <(in_ns lb201 nft list flowtables); }
 wait_until 60 "the flowtable is there again" flowtable_back
 some_promoted() { (($(promoted) > 0)); }
-wait_until 60 "flows are promoted again" some_promoted
+wait_until 180 "flows are promoted again" some_promoted
 
 balancer_kill lb201
 sleep 3

@@ -6,7 +6,7 @@
 # topology: dsr:servers=2
 # needs: queue conntrack flowtable gre traffic ethtool
 # captures: no
-# limit_s: 600
+# limit_s: 1200
 
 BYTES=${DATAGRAM_BYTES:-5000000}
 for place in client:eth0 s1:eth1 s2:eth1; do in_ns "${place%:*}" ethtool -K "${place#*:}" tso off gso off; done
@@ -32,7 +32,7 @@ long_start() { hold_start "$1" "$2" 2 --source-port 43000 --message-rate 300 --m
 step "FIN and RST"
 long_start fin "$VIP4:$PORT"
 long_start rst "[$VIP6]:$PORT" --close reset
-wait_until 60 "the connections are promoted" promoted_are 4
+wait_until 180 "the connections are promoted" promoted_are 4
 hold_end fin
 wait_until 10 "two are, when the others have closed" promoted_are 2
 hold_end rst
@@ -43,7 +43,7 @@ received() { in_ns lb201 cat /sys/class/net/eth2/statistics/rx_bytes; }
 received_are() { (($(received) >= $1)); }
 for address in "$VIP4:$PORT" "[$VIP6]:$PORT"; do
     hold_start udp "$address" 1 --udp --source-port 43000 --message-rate 1000 --message-bytes 1300
-    wait_until 60 "the flow is promoted" promoted_are 1
+    wait_until 180 "the flow is promoted" promoted_are 1
     seen=$(witness lb201 to_vip)
     wait_until 400 "$BYTES bytes are sent" received_are "$(($(received) + BYTES))"
     expect_le "packets of it that any chain has seen meanwhile" "$(($(witness lb201 to_vip) - seen))" 100
@@ -55,14 +55,14 @@ done
 step "silence"
 # The flowtable forgets a flow after 30 s without a packet, connection tracking does not.
 hold_start silent "$VIP4:$PORT" 1 --udp --source-port 43000 --message-rate 300
-wait_until 60 "the flow is promoted" promoted_are 1
+wait_until 180 "the flow is promoted" promoted_are 1
 kill -STOP "${HOLD_PID[silent]}"
-wait_until 60 "the silent flow is promoted no more" promoted_are 0
+wait_until 180 "the silent flow is promoted no more" promoted_are 0
 # The kernel gives the entry the host's own time, 120 s, less these 30, till lbd looks at it.
 kept_for() { (($(in_ns lb201 conntrack --dump --proto udp --orig-dst "$VIP4" 2>/dev/null | awk '{ n = $3 } END { print n + 0 }') >= $1)); }
 wait_until 10 "its entry is kept for as long as udp_seconds says" kept_for 200
 kill -CONT "${HOLD_PID[silent]}"
-wait_until 60 "it is promoted again" promoted_are 1
+wait_until 180 "it is promoted again" promoted_are 1
 hold_end silent
 in_ns lb201 conntrack --flush 2> /dev/null
 
@@ -71,7 +71,7 @@ background client moving traffic udp --address "$VIP4:$PORT" --source-cidr "$CLI
     --interval-ms 5 --timeout-ms 2000 --json
 moving=$BACKGROUND
 long_start tcp "$VIP4:$PORT"
-wait_until 60 "all flows are promoted" promoted_are 6
+wait_until 180 "all flows are promoted" promoted_are 6
 ours=$(promoted 1)
 expect_ge "of them, flows of s1" "$ours" 1
 on_s1=$(in_ns lb201 conntrack --dump --proto tcp --mark 1/0xffff 2>/dev/null | grep -c OFFLOAD || true)
@@ -79,7 +79,7 @@ change lb201 apply "$WORK/without-s1.toml"
 wait_until 30 "lbd has taken over the removal" taken_over lb201
 none_of_s1() { (($(promoted 1) == 0)); }
 wait_until 20 "no flow of s1 is promoted" none_of_s1
-wait_until 60 "the others are promoted on s2" promoted_are $((6 - on_s1))
+wait_until 180 "the others are promoted on s2" promoted_are $((6 - on_s1))
 
 step "offload = false"
 change lb201 apply "$WORK/without-offload.toml"

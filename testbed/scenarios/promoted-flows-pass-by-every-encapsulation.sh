@@ -49,7 +49,7 @@ for target in "${targets[@]}"; do
     read -r address name <<< "$target"
     flows=$((flows + 1))
     hold_start "flow$flows" "$address" 1 --udp --message-rate 150
-    [[ $(vip_of "$address") == "$ASIDE" ]] || wait_until 60 "the flow to $address, by $name, is promoted" promoted_to "$(vip_of "$address")"
+    [[ $(vip_of "$address") == "$ASIDE" ]] || wait_until 180 "the flow to $address, by $name, is promoted" promoted_to "$(vip_of "$address")"
 done
 sleep 5 # in which all of them go on
 expect_eq "whether the IPv4 flow by IPv6 next hops is promoted" "$(promoted_to "$ASIDE" && echo yes || echo no)" no
