@@ -327,7 +327,7 @@ pub enum Op {
     RemoveDevice(String),
     /// Add the route.
     AddRoute(Route),
-    /// Put the route in the place of the one for the same addresses, with the same metric: no packet meets neither. Only IPv4.
+    /// Put the route in the place of the one for the same addresses, with the same metric; every packet meets one of the two. Only IPv4.
     ReplaceRoute(Route),
     /// Remove the route.
     RemoveRoute(Route),

@@ -52,8 +52,13 @@ topology_namespaces() {
 topology_down() {
     kill_started "${STARTED[@]}"
     # Also what these have started: one process that is left keeps its namespace, and the modules that this uses.
-    local ns
-    for ns in $(topology_namespaces); do ip netns pids "$ns"; done 2>/dev/null | xargs --no-run-if-empty kill -9 2>/dev/null || true
+    local tries ids
+    for ((tries = 0; tries < 20; tries++)); do
+        mapfile -t ids < <(ip netns list | while read -r ns _; do ip netns pids "$ns"; done)
+        ((${#ids[@]})) || break
+        kill -9 "${ids[@]}" 2>/dev/null || true
+        sleep 0.1
+    done
     ip -all netns delete
     rm -f /dev/shm/lb20? /dev/shm/lb21?
 }

@@ -67,7 +67,7 @@ hold_end silent
 in_ns lb201 conntrack --flush 2> /dev/null
 
 step "a backend is removed"
-background client moving traffic udp --address "$VIP4:$PORT" --source-cidr "$CLIENTS4" --source-port 43000 --flows 4 --messages 4000 \
+background client moving traffic udp --address "$VIP4:$PORT" --source-cidr "$CLIENTS4" --source-port 43000 --flows 4 --messages 8000 \
     --interval-ms 5 --timeout-ms 2000 --json
 moving=$BACKGROUND
 long_start tcp "$VIP4:$PORT"
@@ -90,9 +90,9 @@ seen=$(witness lb201 to_vip)
 sleep 2
 expect_ge "packets that chains have seen in 2 s" "$(($(witness lb201 to_vip) - seen))" 100
 
-wait_until 120 "the datagrams are done" process_gone "$moving"
+wait_until 300 "the datagrams are done" process_gone "$moving"
 expect_eq "flows of datagrams that went on at another server" "$(field moving.log .moved)" "$((ours - on_s1))"
-expect_eq "round trips of all" "$(field moving.log .messages)" 16000
+expect_eq "round trips of all" "$(field moving.log .messages)" 32000
 touch tcp.until
 wait_until 60 "the connections are over" process_gone "${HOLD_PID[tcp]}"
 expect_eq "connections lost, which were on s1" "$(field tcp.json .lost)" "$on_s1"

@@ -5,7 +5,7 @@
 # topology: dsr:servers=4
 # needs: queue conntrack flowtable gre ip6gre ipip ip6tnl gue traffic
 # captures: no
-# limit_s: 420
+# limit_s: 1200
 
 #         service encap   servers  over IPv4, over IPv6
 SERVICES="gre     gre     1 4      yes yes

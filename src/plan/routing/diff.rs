@@ -140,9 +140,10 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
     let (replaced, routes_gone): (Vec<_>, Vec<_>) =
         routes_gone.into_iter().partition(|route| places.contains(&(route.table, route.to)));
 
-    // One that differs in what its key does not say is replaced in place, where the kernel can.
-    let keys: BTreeSet<_> = replaced.iter().map(|route| route.key()).collect();
-    let in_place = |route: &&Route| route.is_of_ipv4_device() && keys.contains(&route.key());
+    // One that differs in what its key does not say is replaced in place, where the kernel can: it takes the first of several.
+    let mut keys = BTreeMap::new();
+    replaced.iter().for_each(|route| *keys.entry(route.key()).or_insert(0) += 1);
+    let in_place = |route: &&Route| route.is_of_ipv4_device() && keys.get(&route.key()) == Some(&1);
     let (in_place, routes): (Vec<_>, Vec<_>) = routes.into_iter().partition(in_place);
     let keys: BTreeSet<_> = in_place.iter().map(|route| route.key()).collect();
 

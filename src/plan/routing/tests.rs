@@ -85,6 +85,9 @@ pub(super) fn perform(now: &mut RoutingNow, op: &Op) {
             now.routes.insert(route.clone());
         }
         Op::ReplaceRoute(route) => {
+            if let Via::Device(name) = &route.via {
+                assert!(now.devices.contains_key(name), "ENODEV");
+            }
             let before = now.routes.len();
             now.routes.retain(|other| other.key() != route.key());
             assert_eq!(now.routes.len(), before - 1, "it would be added");
@@ -174,10 +177,14 @@ fn the_same_is_not_done_twice_and_cleanup_leaves_nothing() {
     let ops = converge(&mut now, &desired(&every_kind()).unwrap());
     let kind = |op: &Op| match op {
         Op::AddDevice(_) => 0,
-        Op::AddRoute(route) | Op::ReplaceRoute(route) if route.table != TABLE_MAIN => 1,
+        Op::AddRoute(route) if route.table != TABLE_MAIN => 1,
         Op::AddRule(..) => 2,
-        Op::AddRoute(_) | Op::ReplaceRoute(_) => 3,
-        Op::Ready(_) | Op::RemoveDevice(_) | Op::RemoveRoute(_) | Op::RemoveRule(..) => 4,
+        Op::AddRoute(_) => 3,
+        Op::Ready(_)
+        | Op::RemoveDevice(_)
+        | Op::ReplaceRoute(_)
+        | Op::RemoveRoute(_)
+        | Op::RemoveRule(..) => 4,
     };
     assert!(ops.is_sorted_by_key(kind) && kind(ops.last().unwrap()) == 3, "{ops:?}");
     let removed = converge(&mut now, &Desired::default());
@@ -607,4 +614,11 @@ fn an_ipv4_route_that_leads_otherwise_is_replaced_in_place() {
         assert_eq!(ops, expected);
         assert_eq!(now, whole);
     }
+    // The kernel would replace the first of several.
+    let four = now.routes.iter().find(|route| route.is_of_ipv4_device()).unwrap().clone();
+    now.routes.remove(&four);
+    now.routes.insert(Route { via: Via::Other, ..four.clone() });
+    now.routes.insert(Route { via: Via::Blackhole, ..four });
+    let ops = converge(&mut now, &wanted);
+    assert!(matches!(ops[..], [Op::RemoveRoute(_), Op::RemoveRoute(_), Op::AddRoute(_)]), "{ops:?}");
 }

@@ -97,7 +97,8 @@ impl RoutingError {
         let Self::Apply { source, .. } = self else { return false };
         // EINVAL is "Nexthop has invalid gateway".
         let codes = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ENETDOWN, libc::EINVAL];
-        matches!(op, Op::AddRoute(_)) && source.raw_os_error().is_some_and(|code| codes.contains(&code))
+        matches!(op, Op::AddRoute(_) | Op::ReplaceRoute(_))
+            && source.raw_os_error().is_some_and(|code| codes.contains(&code))
     }
 }
 
@@ -429,7 +430,7 @@ fn hint(op: &Op, error: &io::Error) -> String {
         (Op::AddRoute(_), libc::EINVAL) => {
             "a next hop must be another machine's address on a network of this one".to_owned()
         }
-        (Op::AddRoute(_), libc::EEXIST) => {
+        (Op::AddRoute(_) | Op::ReplaceRoute(_), libc::EEXIST) => {
             "somebody else has a route in the same place (ip route show table all)".to_owned()
         }
         (

@@ -24,9 +24,9 @@ use crate::plan::routing::{PROTOCOL, Route, TABLE_MAIN, Via, is_our_table};
 
 type Indexes = BTreeMap<String, u32>;
 
-/// `RTAX_LOCK` of `RTAX_MTU`: the kernel learns no path MTU for the route. Without it, each IPv4 packet that enters a tunnel and
-/// must not be fragmented has its route looked up once more, to remember for its VIP the MTU that it had already
-/// (`tnl_update_pmtu` and `__ip_rt_update_pmtu` of Linux 6.1; IPv6 compares first). What does not fit is told to its sender either way.
+/// `RTAX_LOCK` of `RTAX_MTU`: the kernel learns no path MTU for the route. Without it, each IPv4 packet that enters a tunnel
+/// has a route looked up once more, to remember an MTU no smaller than the one it has (`tnl_update_pmtu` and `__ip_rt_update_pmtu`
+/// of Linux 6.1; IPv6 compares first). What a tunnel takes is told to senders either way.
 const MTU_LOCKED: RouteMetric = RouteMetric::Lock(1 << 2);
 
 /// Our routes, and the prefixes of everybody else's in table main.
@@ -153,22 +153,25 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 fn seen(message: &RouteMessage, names: &BTreeMap<u32, &str>) -> Option<Route> {
     let to = prefix(message)?;
     let (mut device, mut gateway, mut metric, mut strange) = (None, None, 0, false);
+    let mut locked = false;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => device = names.get(index),
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
             RouteAttribute::Priority(value) => metric = *value,
-            RouteAttribute::Metrics(metrics) => strange |= metrics[..] != [MTU_LOCKED],
+            RouteAttribute::Metrics(metrics) => {
+                locked = metrics[..] == [MTU_LOCKED];
+                strange |= !locked;
+            }
             RouteAttribute::MultiPath(_) | RouteAttribute::Encap(_) => strange = true,
             _ => {}
         }
     }
-    let learns = !message.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Metrics(_)));
     let via = match (message.header.kind, gateway, device) {
         (RouteType::BlackHole, _, _) => Via::Blackhole,
-        (RouteType::Unicast, Some(address), _) if !strange => Via::Gateway(address),
-        (RouteType::Unicast, None, Some(name)) if !strange && learns == to.addr().is_ipv6() => {
+        (RouteType::Unicast, Some(address), _) if !strange && !locked => Via::Gateway(address),
+        (RouteType::Unicast, None, Some(name)) if !strange && locked == to.addr().is_ipv4() => {
             Via::Device((*name).to_owned())
         }
         _ => Via::Other,

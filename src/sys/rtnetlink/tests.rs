@@ -568,5 +568,10 @@ fn ipv4_routes_of_tunnels_learn_no_path_mtu_and_former_ones_are_replaced() {
         assert_eq!(routes(&[]), former, "it is told apart");
         assert_eq!(routes(&[Op::ReplaceRoute(four)]), both);
         shell(locked);
+        // With a next hop the kernel would take it for one of 576 bytes.
+        shell("ip addr add 192.0.2.1/24 dev sr-1");
+        shell("ip route add default via 192.0.2.2 table 20002 protocol 201 mtu lock 0");
+        let of_next_hop = routes(&[]).into_iter().find(|route| route.table == 20_002);
+        assert_eq!(of_next_hop.map(|route| route.via), Some(Via::Other));
     });
 }

@@ -142,9 +142,9 @@ const BY_HAND: [(&str, &str); 31] = [
     ("add chain inet synrail idle; add rule inet synrail idle drop", "chain idle is not wanted"),
     ("flush chain inet synrail staying; delete chain inet synrail staying", "chain staying is missing"),
     (
-        "flush chain inet synrail output; delete chain inet synrail output; \
-         add chain inet synrail output { type filter hook output priority 5; }",
-        "chain output has another type, hook or priority",
+        "flush chain inet synrail outer; delete chain inet synrail outer; \
+         add chain inet synrail outer { type filter hook output priority 5; }",
+        "chain outer has another type, hook or priority",
     ),
     ("add set inet synrail spare { type ipv4_addr; }", "set spare is not wanted"),
     ("add counter inet synrail noise", "object noise is not wanted"),
@@ -215,7 +215,7 @@ fn every_change_by_hand_is_named_and_mended() {
             assert!(found.0.iter().any(|found| found.starts_with(&expected)), "{by_hand}: {found}");
             let structure = mend();
             let removed = matches!(structure, StructureApplied::BaseChainsRemoved(_));
-            let ours = ["chain evil is", "chain output has"].iter().any(|start| expected.starts_with(start));
+            let ours = ["chain evil is", "chain outer has"].iter().any(|start| expected.starts_with(start));
             assert_eq!(removed, ours, "{by_hand}");
             assert!(in_force(&ruleset).unwrap(), "{by_hand}: {}", differences(&ruleset).unwrap());
             assert_eq!(sorted(&printed()), sorted(&before), "{by_hand}");
