@@ -1,4 +1,4 @@
-//! The configuration file's keys, each with what is allowed. `testbed/` and the README show whole files.
+//! The configuration file's keys, each with what is allowed. `testbed/` and the README show whole files; docs/configuration.md explains each.
 
 mod backend;
 mod balancer;
