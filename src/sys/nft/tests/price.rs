@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader},
+    net::UdpSocket,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -20,7 +21,7 @@ use super::{
     *,
 };
 use crate::{
-    config::Steering,
+    config::{GUE_PORT, Steering},
     ids::Mark,
     sys::clock::{self, wait_for},
 };
@@ -29,8 +30,8 @@ use crate::{
 const TRACED: &str = "table inet traced {
     chain first { type filter hook prerouting priority -500; th dport 80 meta nftrace set 1; }
     }";
-/// The last chain of ours that a packet comes to.
-const LAST: &str = "leaving";
+/// The last chains of ours that a packet comes to: of those that are forwarded, and of those that leave in a tunnel.
+const LAST: [&str; 3] = ["leaving", "outer", "to_remote"];
 /// Of `enum nfnetlink_groups`, as a bit.
 const NFNLGRP_NFTRACE: u32 = 1 << 8;
 
@@ -94,6 +95,32 @@ fn what_packets_meet_is_known() {
     });
 }
 
+/// Of GUE, since it takes no device to send that.
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn what_tunnel_packets_meet_is_known() {
+    in_namespace(|| {
+        let _lb = Lb::new(Steering::SynOnly, "client");
+        let traced_out = format!(
+            "table inet traced {{ chain out {{ type filter hook output priority -500;
+                udp dport {GUE_PORT} meta nftrace set 1; }}; }}
+            add element inet {TABLE} remotes4 {{ 10.9.0.2 }}
+            add element inet {TABLE} remotes6 {{ fd09::2 }}"
+        );
+        nft("a test", &["-f", "-"], Some(&traced_out)).unwrap();
+        let rules = Rules::read();
+        let price = |family, from: &str, to: &str| {
+            let socket = UdpSocket::bind((from, 0)).unwrap();
+            let steps = traced(&mut || assert_eq!(socket.send_to(b"x", (to, GUE_PORT)).unwrap(), 1));
+            rules.price(Protocols { family, transport: 17 }, &steps)
+        };
+        // Of GRE, which the first rule knows, two rules less.
+        let four = Price { base_chains: 1, rules: 4, expressions: 15, lookups: 2 };
+        let six = Price { base_chains: 1, rules: 5, expressions: 16, lookups: 2 };
+        assert_eq!([price(2, "0.0.0.0", "10.9.0.2"), price(10, "::", "fd09::2")], [four, six]);
+    });
+}
+
 /// A line of the trace: a rule that matched, and its verdict; or where a base chain ended.
 #[derive(Debug)]
 struct Step {
@@ -122,7 +149,7 @@ fn traced(send: &mut dyn FnMut()) -> Vec<Step> {
     let mut steps = Vec::new();
     while let Ok(line) = lines.recv_timeout(until.saturating_duration_since(clock::now())) {
         let Some(step) = Step::read(&line) else { continue };
-        let is_last = step.chain == LAST && ["accept", "policy"].contains(&step.verdict.as_str());
+        let is_last = LAST.contains(&&*step.chain) && ["accept", "policy"].contains(&step.verdict.as_str());
         steps.push(step);
         if is_last {
             break;
@@ -132,7 +159,7 @@ fn traced(send: &mut dyn FnMut()) -> Vec<Step> {
     monitor.wait().unwrap();
     drop(lines);
     reader.join().unwrap();
-    assert!(steps.last().is_some_and(|step| step.chain == LAST), "{steps:?}");
+    assert!(steps.last().is_some_and(|step| LAST.contains(&&*step.chain)), "{steps:?}");
     steps
 }
 
