@@ -52,15 +52,15 @@ topology_namespaces() {
 topology_down() {
     kill_started "${STARTED[@]}"
     # Also what these have started: one process that is left keeps its namespace, and the modules that this uses.
-    local tries ids
-    for ((tries = 0; tries < 20; tries++)); do
-        mapfile -t ids < <(ip netns list | while read -r ns _; do ip netns pids "$ns"; done)
-        ((${#ids[@]})) || break
-        kill -9 "${ids[@]}" 2>/dev/null || true
-        sleep 0.1
-    done
+    wait_until 5 "nothing runs in the namespaces" namespaces_empty || true
     ip -all netns delete
     rm -f /dev/shm/lb20? /dev/shm/lb21?
+}
+# namespaces_empty: whether nothing runs in the namespaces; what does is ended.
+namespaces_empty() {
+    local ids
+    mapfile -t ids < <(ip netns list | while read -r ns _; do ip netns pids "$ns"; done)
+    ((${#ids[@]} == 0)) || { kill -9 "${ids[@]}"; false; }
 }
 kernel_messages() { dmesg 2>/dev/null | tail -n 100 > "$WORK/dmesg.txt" || true; }
 # shellcheck disable=SC2034 # for lib/scenario, lib/balancer.sh
