@@ -7,13 +7,16 @@
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/synrail-testbed
 
-# What install_packages takes.
+# What install_packages takes: what the product is built with, and all that a run needs.
+BUILD_PACKAGES=(
+    gcc=cc pkg-config=pkg-config libc6-dev=/usr/include/stdio.h
+    libmnl-dev=/usr/include/libmnl/libmnl.h libnftnl-dev=/usr/include/libnftnl/expr.h
+)
 PACKAGES=(
+    "${BUILD_PACKAGES[@]}"
     qemu-system-x86=qemu-system-x86_64 busybox-static=busybox kmod=modprobe cpio=cpio
     nftables=nft iproute2=ip conntrack=conntrack tcpdump=tcpdump ethtool=ethtool procps=ps util-linux=unshare
     iperf3=iperf3 curl=curl gojq=gojq python3=/usr/bin/python3 gzip=gzip
-    gcc=cc pkg-config=pkg-config libc6-dev=/usr/include/stdio.h
-    libmnl-dev=/usr/include/libmnl/libmnl.h libnftnl-dev=/usr/include/libnftnl/expr.h
     xz-utils=xz
 )
 # nginx itself is unpacked; these are the libraries it links.
