@@ -28,6 +28,7 @@ const KEY: u64 = u64::from_le_bytes(*b"synrail1");
 #[derive(Clone)]
 pub struct Table {
     entries: Arc<[u16]>,
+    len: usize,
     digest: u64,
     ranks: usize,
 }
@@ -35,10 +36,36 @@ pub struct Table {
 impl Table {
     /// The table of these entries.
     #[must_use]
-    pub fn new(entries: Vec<u16>) -> Self {
+    pub fn new(entries: impl Into<Arc<[u16]>>) -> Self {
+        let entries = entries.into();
         let digest = XxHash3_64::oneshot(entries.as_bytes());
         let ranks = entries.iter().max().map_or(0, |&rank| usize::from(rank) + 1);
-        Self { entries: entries.into(), digest, ranks }
+        Self { len: entries.len(), entries, digest, ranks }
+    }
+
+    /// A table of `len` entries whose entries were not read from where they are: it equals the one that was, and names
+    /// nobody.
+    #[must_use]
+    pub fn unread(digest: u64, len: usize, ranks: usize) -> Self {
+        Self { entries: Arc::default(), len, digest, ranks }
+    }
+
+    /// Whether its entries are here.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.entries.len() == self.len
+    }
+
+    /// How many entries it has, also when they were not read.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none: that of no backends.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// A checksum of the entries' bytes. Other tables have another one, but for one in 2^64.
@@ -71,7 +98,7 @@ impl Deref for Table {
 
 impl PartialEq for Table {
     fn eq(&self, other: &Self) -> bool {
-        (self.digest, self.len()) == (other.digest, other.len())
+        (self.digest, self.len) == (other.digest, other.len)
     }
 }
 
@@ -79,7 +106,7 @@ impl Eq for Table {}
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Table({} entries, {:016x})", self.len(), self.digest)
+        write!(f, "Table({} entries, {:016x})", self.len, self.digest)
     }
 }
 

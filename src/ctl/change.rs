@@ -115,7 +115,7 @@ pub(super) fn apply(
             Err(AccessError::Missing(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        let live = region.as_mut().map(Region::state).transpose()?;
+        let live = region.as_mut().map(|region| region.state_with_tables(|_| Vec::new())).transpose()?;
         let base =
             live.as_ref().map_or_else(|| State::empty(config.balancer.clone()), |(_, state)| state.clone());
         let Plan { mut next, changes, losses } = base.plan(&config)?;

@@ -1,6 +1,7 @@
-//! What is in a slot: records, that is a head and arrays of fixed size, then the Maglev tables, each once
-//! whoever has it, so that a reader needs those alone that it does not know yet. Numbers are in the machine's
-//! own order (the region's header says which).
+//! A state in a region: records, that is a head and arrays of fixed size, and the Maglev tables, each once whoever has it.
+//! Tables lie anywhere in the region, and stay where they are as long as a live state has them; so a reader needs those
+//! alone that it does not know yet, and a writer writes those alone that there are not yet. Numbers are in the machine's own
+//! order (the region's header says which).
 //!
 //! ```text
 //!  Head 192      counts of everything below, settings of [balancer], [timeouts], [fragments] and [tracer]
@@ -9,12 +10,13 @@
 //!  blackholes    24 each   prefixes of which what is for no VIP is dropped
 //!  targets       24 each   by target number; kind 0 is a free number
 //!  tier          72 each   sorted by name; this balancer's own is the one without a target
-//!  services      88 each   with counts of its vips, ports, backends; where its table is, and that one's checksum
+//!  services      88 each   with counts of its vips, ports, backends; where in the region its table is, and that one's checksum
 //!  vips          24 each   of all services, in order
 //!  ports          4 each   of all services, in order
 //!  backends      56 each   of all services, in order
 //!  zeros                   up to a multiple of 8
-//!  tables         2 for each of M ranks, and zeros up to a multiple of 8; none when no backend is active
+//!
+//!  a table        2 for each of M ranks, and zeros up to a multiple of 8; none when no backend is active
 //! ```
 //!
 //! [`decode`] trusts nothing: every count is checked against the bytes there are, every value goes through the type
@@ -137,7 +139,7 @@ struct ServiceRecord {
     pmtu: u8,
     /// 0 lbd, 1 the kernel.
     decider: u8,
-    /// Where the table begins in the slot, in bytes; 0 without one.
+    /// Where the table begins in the region, in bytes; 0 without one.
     table_at: u64,
     /// Of its entries.
     table_checksum: u64,
@@ -179,20 +181,16 @@ const _: () = {
     assert!(size_of::<BackendRecord>() == 56);
 };
 
-/// What goes into a slot.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Content {
-    /// A multiple of 8 bytes.
-    pub records: Vec<u8>,
-    /// Where each begins, behind the records and ascending, at a multiple of 8.
-    pub tables: Vec<(usize, Table)>,
-    /// Of all of it, a multiple of 8.
-    pub length: usize,
+/// The bytes that a table of so many entries takes.
+#[must_use]
+pub const fn table_bytes(entries: usize) -> usize {
+    (entries * 2).next_multiple_of(8)
 }
 
-/// What a slot that holds `state` has in it.
+/// The records of `state`, a multiple of 8 bytes. `place` says of each of its tables, once, where in the region it is or will
+/// be, at a multiple of 8.
 #[must_use]
-pub fn encode(state: &State, generation: Generation) -> Content {
+pub fn encode(state: &State, generation: Generation, mut place: impl FnMut(&Table) -> usize) -> Vec<u8> {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX); // all are limited far below
     let sum = |of: fn(&Service) -> usize| state.services.iter().map(of).sum::<usize>();
     let entries = sum(|service| service.table.len());
@@ -256,10 +254,15 @@ pub fn encode(state: &State, generation: Generation) -> Content {
     for member in &state.tier {
         bytes.extend(tier_record(member).as_bytes());
     }
-    let (services_at, mut services) = (bytes.len(), Vec::new());
+    let mut places = HashMap::new();
     for service in &state.services {
-        services.push(service_record(service));
-        bytes.extend([0; size_of::<ServiceRecord>()]);
+        let table = &service.table;
+        let mut record = service_record(service);
+        if !table.is_empty() {
+            let at = places.entry((table.digest(), table.len())).or_insert_with(|| place(table));
+            (record.table_at, record.table_checksum) = (*at as u64, table.digest());
+        }
+        bytes.extend(record.as_bytes());
     }
     for vip in state.services.iter().flat_map(|service| &service.vips) {
         bytes.extend(prefix_record(*vip).as_bytes());
@@ -273,24 +276,7 @@ pub fn encode(state: &State, generation: Generation) -> Content {
         bytes.extend(BackendRecord { name, target, weight, active, reserved: [0; 4] }.as_bytes());
     }
     bytes.resize(bytes.len().next_multiple_of(8), 0);
-    // Where tables are is known now.
-    let (mut length, mut tables, mut places) = (bytes.len(), Vec::new(), HashMap::new());
-    for (service, record) in state.services.iter().zip(&mut services) {
-        let table = &service.table;
-        if table.is_empty() {
-            continue;
-        }
-        let place = places.entry((table.digest(), table.len())).or_insert_with(|| {
-            let place = length;
-            tables.push((place, table.clone()));
-            length += size_of_val::<[u16]>(table).next_multiple_of(8);
-            place
-        });
-        (record.table_at, record.table_checksum) = (*place as u64, table.digest());
-    }
-    let records = services.as_bytes();
-    bytes[services_at..services_at + records.len()].copy_from_slice(records);
-    Content { records: bytes, tables, length }
+    bytes
 }
 
 fn prefix_record(net: IpNet) -> PrefixRecord {

@@ -1,26 +1,28 @@
 //! The region in shared memory: the state, in two slots, and the workers' statistics. PURE, over [`Memory`].
 //!
 //! `lbctl` writes, `lbd` reads, and neither waits for the other. A writer (one at a time, under an exclusive lock that
-//! its death releases) fills the slot that is not live, describes it, and only then stores the new generation, whose
-//! lowest bit names the live slot. A reader copies of the live slot what it does not have yet, and takes it
-//! only if its checksums and its generation are right. So a torn, half-written or foreign table is never
-//! used, wherever a writer is killed.
+//! its death releases) puts what is new where the live state has nothing, describes it in the slot that is not live, and only
+//! then stores the new generation, whose lowest bit names the live slot. A reader copies of the live state what it does not
+//! have yet, and takes it only if its checksums and its generation are right. So a torn, half-written or foreign table is
+//! never used, wherever a writer is killed.
 //!
 //! ```text
 //!        0  magic, layout version, byte order, sizes, checksum       never change
 //!       64  generation                                               the live slot is generation & 1
-//!      128  slot 0: offset, capacity, length, generation, checksums
+//!      128  slot 0: offset, length, generation, checksums of records
 //!      192  slot 1: the same
-//!      256  daemon: process, adopted generation, start               written by lbd
+//!      256  daemon: process, generations in force, start              written by lbd
 //!     4096  65 statistics blocks, one a worker                       written by that worker alone
-//!           slots, where their descriptions say; grow at the end
+//!           records, where the slots say, and tables, where the records say; grows at the end
 //! ```
 //!
-//! `layout.rs` says what is in a slot, `slots.rs` how slots are published and read, `stats.rs` what workers and the
+//! `layout.rs` says what a state looks like, `slots.rs` how one is published and read, `space.rs` where there is room,
+//! `stats.rs` what workers and the
 //! daemon leave for `lbctl`.
 
 pub mod layout;
 pub mod slots;
+mod space;
 pub mod stats;
 
 use std::io;
@@ -98,7 +100,7 @@ pub enum RegionError {
     #[error("it is being changed faster than it can be read")]
     Unstable,
     /// More than a region may hold.
-    #[error("the state needs {needed} bytes; a region's slot holds at most {allowed}")]
+    #[error("with the new state it needs {needed} bytes; a region has at most {allowed}")]
     TooLarge {
         /// Bytes needed.
         needed: usize,

@@ -1,21 +1,28 @@
 //! Publishing a state and reading it back, over any [`Memory`]; see the head of `shm/mod.rs` for the protocol.
 //!
-//! A slot lies where its description says. A state that fits neither the old place nor the gap in front of the live
-//! slot goes behind it, and the region grows; it never shrinks while it lives, since that would pull the memory from
-//! under its readers.
+//! A slot's records lie where its description says, tables where the records say. What the live state has stays where it is,
+//! so a writer writes the records and the tables that are new, each into the first gap that is long enough
+//! (`space.rs`). A reader that is slower than two publications finds other bytes where its tables were, sees it by their
+//! checksums, and begins again. The region grows at its end; it never shrinks while it lives, since that would pull the memory
+//! from under its readers.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use twox_hash::XxHash3_64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Memory, RegionError, layout, stats};
+use super::{
+    Memory, RegionError,
+    layout::{self, TablePlace, table_bytes},
+    space::Space,
+    stats,
+};
 use crate::{balance::maglev::Table, ids::Generation, state::State};
 
 /// "synrail\0" as a word of this machine's order.
 const MAGIC: u64 = u64::from_ne_bytes(*b"synrail\0");
 /// Changes with every change of the layout.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 const BYTE_ORDER: u32 = 0x0102_0304;
 const GENERATION_AT: usize = 64;
 const SLOTS_AT: [usize; 2] = [128, 192];
@@ -23,8 +30,8 @@ const SLOTS_AT: [usize; 2] = [128, 192];
 const PAGE: usize = 4096;
 /// A file must have this many bytes before [`format()`] can be called on it.
 pub const HEADER_BYTES: u64 = PAGE as u64;
-/// A slot is never larger: all tables at their limit, and the records.
-pub(super) const SLOT_BYTES_MAX: usize = 512 << 20;
+/// A region is never larger: two states with all tables at their limit, and as much in gaps.
+pub(super) const REGION_BYTES_MAX: usize = 2 << 30;
 /// A reader that lost this many races gives up for now; each lost race is a publication.
 const READ_TRIES: usize = 64;
 
@@ -42,23 +49,21 @@ struct Header {
     checksum: u64,
 }
 
-/// Where a slot is and what must be in it.
+/// Where the records of a state are and what must be in them.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 struct Slot {
     offset: u64,
-    capacity: u64,
     length: u64,
     generation: u64,
-    records_length: u64,
-    /// Tables have their own.
+    /// Of the records; tables have their own.
     records_checksum: u64,
     checksum: u64,
 }
 
 const _: () = {
     assert!(size_of::<Header>() == 40 && size_of::<Header>() <= GENERATION_AT);
-    assert!(size_of::<Slot>() == 56 && SLOTS_AT[0] + size_of::<Slot>() <= SLOTS_AT[1]);
+    assert!(size_of::<Slot>() == 40 && SLOTS_AT[0] + size_of::<Slot>() <= SLOTS_AT[1]);
     assert!(SLOTS_AT[1] + size_of::<Slot>() <= stats::DAEMON_AT);
 };
 
@@ -86,12 +91,22 @@ impl Slot {
         Self { checksum: XxHash3_64::oneshot(&self.as_bytes()[..size_of::<Self>() - 8]), ..self }
     }
 
-    /// Offset and capacity, where they can be right.
-    fn place(&self) -> Option<(usize, usize)> {
-        let (offset, capacity) = (usize::try_from(self.offset).ok()?, usize::try_from(self.capacity).ok()?);
-        let right = offset >= stats::END && offset.is_multiple_of(8) && capacity <= 2 * SLOT_BYTES_MAX;
-        (right && offset <= 4 * SLOT_BYTES_MAX).then_some((offset, capacity))
+    /// The bytes of its records, where they can be right.
+    fn records(&self) -> Option<Range<usize>> {
+        let (offset, length) = (usize::try_from(self.offset).ok()?, usize::try_from(self.length).ok()?);
+        let right = offset >= stats::END && offset.is_multiple_of(8) && length.is_multiple_of(8);
+        (right && offset <= REGION_BYTES_MAX && length <= REGION_BYTES_MAX).then_some(offset..offset + length)
     }
+}
+
+/// The records of a generation.
+struct Records {
+    /// Where they are.
+    at: Range<usize>,
+    /// Its tables are not read.
+    state: State,
+    /// Where those are, by service.
+    places: Vec<Option<TablePlace>>,
 }
 
 /// Makes an empty memory a region that holds `state` as generation 1. Nobody else may see it yet.
@@ -157,8 +172,8 @@ pub fn read(memory: &mut impl Memory) -> Result<(Generation, State), RegionError
     read_knowing(memory, &KnownTables::new(), |state| (0..state.services.len()).collect())
 }
 
-/// The same, with the tables of those services alone that `pick` says, by index, of the state without tables;
-/// others are empty. Tables that are `known` are shared, and not read.
+/// The same, with the tables of those services alone that `pick` says, by index, of the state; others are not read. Those that
+/// are `known` are shared.
 ///
 /// # Errors
 /// As [`read`].
@@ -185,51 +200,48 @@ fn read_generation(
     known: &KnownTables,
     pick: &impl Fn(&State) -> Vec<usize>,
 ) -> Result<State, RegionError> {
-    let slot = live_slot(memory, generation)?;
-    let word = |word: u64| usize::try_from(word).unwrap_or(usize::MAX);
-    let (length, records) = (word(slot.length), word(slot.records_length));
-    let place = slot.place().filter(|(_, capacity)| length <= *capacity && length <= SLOT_BYTES_MAX);
-    let place = place.filter(|_| records <= length && length % 8 == 0 && records % 8 == 0);
-    let (offset, _) = place.ok_or(RegionError::Corrupt("a slot's description"))?;
-    let (found, needed) = (memory.size()?, offset.saturating_add(length));
-    if found < needed {
-        return Err(RegionError::Truncated { found, needed });
-    }
-    let bytes = memory.read(offset, records)?;
-    if XxHash3_64::oneshot(&bytes) != slot.records_checksum {
-        return Err(RegionError::Corrupt("a slot's checksum"));
-    }
-    let (written, mut state, places) = layout::decode(&bytes)?;
-    if written != generation {
-        return Err(RegionError::Corrupt("a slot's generation"));
-    }
+    let Records { mut state, places, .. } = records(memory, generation)?;
     let mut read = KnownTables::new();
     for index in pick(&state) {
         let (Some(Some(place)), Some(service)) = (places.get(index), state.services.get_mut(index)) else {
             continue;
         };
-        service.table =
-            if let Some(table) = known.get(&place.checksum()).or_else(|| read.get(&place.checksum())) {
-                place.checked(table)?
-            } else {
-                let bytes = place.bytes();
-                if bytes.end > length {
-                    return Err(RegionError::Corrupt("where a table is"));
-                }
-                let table = place.table(&memory.read(offset + bytes.start, bytes.len())?)?;
-                read.insert(table.digest(), table.clone());
-                table
-            };
+        let digest = service.table.digest();
+        service.table = if let Some(table) = known.get(&digest).or_else(|| read.get(&digest)) {
+            place.checked(table)?
+        } else {
+            let bytes = place.bytes();
+            let table = place.table(&memory.read(bytes.start, bytes.len())?)?;
+            read.insert(digest, table.clone());
+            table
+        };
     }
     Ok(state)
 }
 
-fn live_slot(memory: &mut impl Memory, generation: Generation) -> Result<Slot, RegionError> {
+fn records(memory: &mut impl Memory, generation: Generation) -> Result<Records, RegionError> {
     let slot: Slot = record(memory, SLOTS_AT[usize::from(generation.0 % 2 == 1)])?;
-    if slot != slot.sealed() || slot.generation != generation.0 {
-        return Err(RegionError::Corrupt("a slot's description"));
+    let at = slot.records().filter(|_| slot == slot.sealed() && slot.generation == generation.0);
+    let at = at.ok_or(RegionError::Corrupt("a slot's description"))?;
+    let within = |size: usize, end: usize| {
+        if end <= size { Ok(()) } else { Err(RegionError::Truncated { found: size, needed: end }) }
+    };
+    let size = memory.size()?;
+    within(size, at.end)?;
+    let bytes = memory.read(at.start, at.len())?;
+    if XxHash3_64::oneshot(&bytes) != slot.records_checksum {
+        return Err(RegionError::Corrupt("a slot's checksum"));
     }
-    Ok(slot)
+    let (written, state, places) = layout::decode(&bytes)?;
+    if written != generation {
+        return Err(RegionError::Corrupt("a slot's generation"));
+    }
+    let tables = places.iter().flatten().map(TablePlace::bytes);
+    if tables.clone().any(|table| table.start < stats::END) {
+        return Err(RegionError::Corrupt("where a table is"));
+    }
+    within(size, tables.map(|table| table.end).max().unwrap_or(0))?;
+    Ok(Records { at, state, places })
 }
 
 /// Publishes `state` as the generation after `live`, which must be the live one; returns the new one. The caller
@@ -239,49 +251,58 @@ fn live_slot(memory: &mut impl Memory, generation: Generation) -> Result<Slot, R
 /// When the state is too large or the region is gone; then the live generation stays as it is.
 pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Result<Generation, RegionError> {
     let next = Generation(live.0.checked_add(1).ok_or(RegionError::Corrupt("its generation"))?);
-    let content = layout::encode(state, next);
-    if content.length > SLOT_BYTES_MAX {
-        return Err(RegionError::TooLarge { needed: content.length, allowed: SLOT_BYTES_MAX });
-    }
-    let target = usize::from(next.0 % 2 == 1);
     // Generation 0 has no slot: the region is being made.
-    let occupied = match live {
-        Generation(0) => None,
-        live => Some(live_slot(memory, live)?.place().ok_or(RegionError::Corrupt("a slot's description"))?),
-    };
-    let (offset, capacity) = place(content.length, occupied);
-    memory.grow(offset + capacity)?;
-    memory.write(offset, &content.records)?;
-    for (at, table) in &content.tables {
-        let (words, rest) = table.as_bytes().as_chunks::<8>();
-        memory.write(offset + at, words.as_flattened())?;
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            memory.write(offset + at + words.as_flattened().len(), &last)?;
+    let live = if live == Generation(0) { None } else { Some(records(memory, live)?) };
+    let there = live.iter().flat_map(|live| live.state.services.iter().zip(&live.places));
+    let there: HashMap<_, _> = there
+        .filter_map(|(service, place)| {
+            Some(((service.table.digest(), service.table.len()), place.as_ref()?.bytes()))
+        })
+        .collect();
+    let taken = there.values().cloned().chain(live.map(|live| live.at));
+    let mut space = Space::new(stats::END, taken.collect());
+    let mut new = Vec::new();
+    let records = layout::encode(state, next, |table| {
+        if let Some(place) = there.get(&(table.digest(), table.len())) {
+            return place.start;
         }
+        let place = space.take(table_bytes(table.len()));
+        new.push((place, table.clone()));
+        place
+    });
+    let at = space.take(records.len());
+    if space.end() > REGION_BYTES_MAX {
+        return Err(RegionError::TooLarge { needed: space.end(), allowed: REGION_BYTES_MAX });
+    }
+    memory.grow(space.end())?;
+    memory.write(at, &records)?;
+    for (at, table) in new {
+        write_table(memory, at, &table)?;
     }
     let slot = Slot {
-        offset: offset as u64,
-        capacity: capacity as u64,
-        length: content.length as u64,
+        offset: at as u64,
+        length: records.len() as u64,
         generation: next.0,
-        records_length: content.records.len() as u64,
-        records_checksum: XxHash3_64::oneshot(&content.records),
+        records_checksum: XxHash3_64::oneshot(&records),
         checksum: 0,
     };
-    memory.write(SLOTS_AT[target], slot.sealed().as_bytes())?;
+    memory.write(SLOTS_AT[usize::from(next.0 % 2 == 1)], slot.sealed().as_bytes())?;
     memory.store(GENERATION_AT, next.0)?;
     Ok(next)
 }
 
-/// Where `length` bytes go: in front of the live slot if there is room, else behind it.
-fn place(length: usize, occupied: Option<(usize, usize)>) -> (usize, usize) {
-    let capacity = length.next_multiple_of(PAGE);
-    match occupied {
-        Some((offset, taken)) if stats::END + capacity > offset => (offset + taken, capacity),
-        _ => (stats::END, capacity),
+fn write_table(memory: &mut impl Memory, at: usize, table: &Table) -> Result<(), RegionError> {
+    if !table.is_read() {
+        return Err(RegionError::Corrupt("a table that was read from nowhere"));
     }
+    let (words, rest) = table.as_bytes().as_chunks::<8>();
+    memory.write(at, words.as_flattened())?;
+    if !rest.is_empty() {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        memory.write(at + words.as_flattened().len(), &last)?;
+    }
+    Ok(())
 }
 
 fn record<T: FromBytes>(memory: &mut impl Memory, offset: usize) -> Result<T, RegionError> {

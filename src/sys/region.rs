@@ -6,7 +6,7 @@
 //! - Writers hold `flock`; lbd holds an open-file-description lock on the first byte. Both end with their holder.
 //! - Other processes write the mapping, so it is only touched by atomic words. A truncated file is noticed
 //!   (`sigbus.rs`), not died of.
-//! - Slots may be large. They are read from the file and written to it, and never touched where they are mapped, so no page of
+//! - Tables may be large. They are read from the file and written to it, and never touched where they are mapped, so no page of
 //!   them counts as this process's memory.
 
 #![allow(unsafe_code)]
@@ -318,7 +318,8 @@ impl Region {
         Ok((generation, state))
     }
 
-    /// The same, with the tables of those services alone that `pick` says, by index; others are empty.
+    /// The same, with the tables of those services alone that `pick` says, by index; others are not read. What changes a state
+    /// needs none: tables that it leaves stay where they are.
     ///
     /// # Errors
     /// As [`Region::state`].
@@ -338,8 +339,8 @@ impl Region {
         self.tables = tables.collect();
     }
 
-    /// Publishes what `change` makes of the live state, alone among all writers. Returns the new generation and what
-    /// `change` returned beside the state; publishes nothing when it returns no state.
+    /// Publishes what `change` makes of the live state, whose tables are not read, alone among all writers. Returns the new
+    /// generation and what `change` returned beside the state; publishes nothing when it returns no state.
     ///
     /// # Errors
     /// When another writes, the region cannot be used, or `change` says so; then nothing was changed.
@@ -348,7 +349,7 @@ impl Region {
         change: impl FnOnce(&State) -> Result<(Option<State>, T), E>,
     ) -> Result<(Generation, T), E> {
         let _lock = self.lock()?;
-        let (live, state) = self.state()?;
+        let (live, state) = self.state_with_tables(|_| Vec::new())?;
         let (next, result) = change(&state)?;
         let Some(next) = next else { return Ok((live, result)) };
         let generation = slots::publish(self, &next, live).map_err(|error| self.unusable(error))?;

@@ -347,7 +347,7 @@ address = "192.168.1.1"
             ),
             (
                 "a description with a changed length",
-                changed(208, &[1]),
+                changed(200, &[1]),
                 "it is corrupt: a slot's description",
             ),
             (

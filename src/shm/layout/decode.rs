@@ -1,13 +1,17 @@
 //! Reads a slot, and trusts nothing: see [`super`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use zerocopy::FromBytes;
 
 use super::{
     ACTIVE, BackendRecord, HAS_ADDRESS4, HAS_ADDRESS6, HAS_TARGET, Head, InterfaceRecord, NameRecord,
-    PortRecord, PrefixRecord, ServiceRecord, TargetRecord, TierRecord,
+    PortRecord, PrefixRecord, ServiceRecord, TargetRecord, TierRecord, table_bytes,
 };
 use crate::{
     balance::maglev::Table,
@@ -17,7 +21,7 @@ use crate::{
         TIER_MAX, TableSize, Timeouts, TracerSettings, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
-    shm::{RegionError, slots::SLOT_BYTES_MAX},
+    shm::{RegionError, slots::REGION_BYTES_MAX},
     state::{Backend, ENTRIES_MAX, Service, State, TierMember},
 };
 
@@ -32,16 +36,16 @@ pub struct TablePlace {
 }
 
 impl TablePlace {
-    /// Its bytes in the slot.
+    /// Its bytes in the region.
     #[must_use]
-    pub fn bytes(&self) -> std::ops::Range<usize> {
-        self.at..self.at + (self.entries * 2).next_multiple_of(8)
+    pub fn bytes(&self) -> Range<usize> {
+        self.at..self.at + table_bytes(self.entries)
     }
 
-    /// The checksum of the table that is there.
+    /// The table that is there, without its entries.
     #[must_use]
-    pub fn checksum(&self) -> u64 {
-        self.checksum
+    pub fn unread(&self) -> Table {
+        Table::unread(self.checksum, self.entries, self.ranks)
     }
 
     /// The table in these bytes.
@@ -49,8 +53,9 @@ impl TablePlace {
     /// # Errors
     /// When it is another, or names a backend that there is not.
     pub fn table(&self, bytes: &[u8]) -> Result<Table, RegionError> {
-        let entries = bytes.chunks_exact(2).take(self.entries);
-        self.checked(&Table::new(entries.map(|entry| u16::from_ne_bytes([entry[0], entry[1]])).collect()))
+        let entries =
+            bytes.as_chunks().0.get(..self.entries).ok_or(RegionError::Corrupt("a table's length"))?;
+        self.checked(&Table::new(entries.iter().map(|entry| u16::from_ne_bytes(*entry)).collect::<Arc<_>>()))
     }
 
     /// A table that is known, if it can be this one.
@@ -68,7 +73,7 @@ impl TablePlace {
     }
 }
 
-/// The generation and the state that the records of a slot hold, but for its tables, and where those are, by
+/// The generation and the state that the records of a slot hold, with tables that are not read, and where those are, by
 /// service; `None` where it has none.
 ///
 /// # Errors
@@ -104,7 +109,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State, Vec<Option<TablePlace>
     limit(entries_left, ENTRIES_MAX, "number of table entries")?;
     let mut places = Vec::new();
     for record in services {
-        let service = Service {
+        let mut service = Service {
             name: name_of(&record.name)?,
             vips: some(&mut vips, record.vips)?,
             protocols: protocols_of(record.protocols)?,
@@ -134,11 +139,14 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State, Vec<Option<TablePlace>
         if usize::try_from(record.entries) != Ok(entries) {
             return Err(RegionError::Corrupt("a table's length"));
         }
-        let at =
-            usize::try_from(record.table_at).ok().filter(|at| at.is_multiple_of(8) && *at <= SLOT_BYTES_MAX);
+        let at = usize::try_from(record.table_at)
+            .ok()
+            .filter(|at| at.is_multiple_of(8) && *at <= REGION_BYTES_MAX);
         let at = at.ok_or(RegionError::Corrupt("where a table is"))?;
         let place = TablePlace { at, entries, ranks: active, checksum: record.table_checksum };
-        places.push((entries > 0).then_some(place));
+        let place = (entries > 0).then_some(place);
+        service.table = place.as_ref().map_or_else(Table::default, TablePlace::unread);
+        places.push(place);
         state.services.push(service);
     }
     let nothing_left = vips.len() + ports.len() + backends.len() + entries_left == 0;
