@@ -1,6 +1,11 @@
 //! How a state becomes another: by a configuration file, by activation.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    num::NonZero,
+    panic::resume_unwind,
+    thread,
+};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use thiserror::Error;
@@ -137,7 +142,7 @@ impl State {
         let by_name: HashMap<Name, TargetId> =
             backends.iter().map(|b| b.name.clone()).zip(in_order).collect();
         backends.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut service = Service {
+        let service = Service {
             name: Name::known("default"),
             vips: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
             protocols: Protocols::Any,
@@ -157,8 +162,8 @@ impl State {
                 .collect(),
             table: Table::default(),
         };
-        service.table = Tables::default().table_of(&service, state.balancer.hash_seed);
         state.services.push(service);
+        Tables::default().give(&mut state.services, state.balancer.hash_seed);
         Ok(state)
     }
 
@@ -218,10 +223,9 @@ impl State {
                     .unwrap_or(true);
                 backends.push(Backend { name: backend.name.clone(), target, weight: backend.weight, active });
             }
-            let mut service = service_from(service, backends);
-            service.table = tables.table_of(&service, config.balancer.hash_seed);
-            next.services.push(service);
+            next.services.push(service_from(service, backends));
         }
+        tables.give(&mut next.services, config.balancer.hash_seed);
         for (member, tunnel) in config.tier.iter().zip(tunnels) {
             // A number that was kept, or that a backend at the other end of the same tunnel has.
             let known = |path| next.targets_used().find(|(_, used)| *used == path).map(|(target, _)| target);
@@ -286,12 +290,7 @@ impl State {
                 return Err(StateError::NoBackend { name: name.clone(), place, known, of_tier });
             }
         }
-        let mut tables = Tables::of(self);
-        for (service, old) in next.services.iter_mut().zip(&self.services) {
-            if service.backends != old.backends {
-                service.table = tables.table_of(service, self.balancer.hash_seed);
-            }
-        }
+        Tables::of(self).give(&mut next.services, self.balancer.hash_seed);
         Ok(next)
     }
 
@@ -348,19 +347,44 @@ impl Tables {
         Self(state.services.iter().map(made).collect())
     }
 
-    fn table_of(&mut self, service: &Service, seed: u32) -> Table {
-        let made_of = Self::made_of(service, seed);
-        let build = |(seed, size, backends): &MadeOf| {
+    /// Each service gets its table. Those that there are not yet are made, on all CPUs: with a thousand services it is
+    /// the most that a change costs.
+    fn give(&mut self, services: &mut [Service], seed: u32) {
+        let made_of: Vec<MadeOf> = services.iter().map(|service| Self::made_of(service, seed)).collect();
+        let missing: HashSet<&MadeOf> =
+            made_of.iter().filter(|made_of| !self.0.contains_key(made_of)).collect();
+        let made = on_all_cpus(&missing.into_iter().collect::<Vec<_>>(), |made_of| {
+            let (seed, size, backends) = made_of;
             let backends = backends.iter().map(|(name, weight)| (name.as_str(), *weight));
-            Table::new(maglev::build(*seed, *size, backends))
-        };
-        self.0.entry(made_of).or_insert_with_key(build).clone()
+            ((*made_of).clone(), Table::new(maglev::build(*seed, *size, backends)))
+        });
+        self.0.extend(made);
+        for (service, made_of) in services.iter_mut().zip(&made_of) {
+            service.table = self.0.get(made_of).cloned().unwrap_or_default();
+        }
     }
 
     fn made_of(service: &Service, seed: u32) -> MadeOf {
         let active = service.active().map(|backend| (backend.name.clone(), backend.weight));
         (seed, service.table_size, active.collect())
     }
+}
+
+/// What `of` makes of each, in their order.
+fn on_all_cpus<T: Sync, U: Send>(items: &[T], of: impl Fn(&T) -> U + Sync) -> Vec<U> {
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+    if cpus == 1 || items.len() < 2 {
+        return items.iter().map(of).collect();
+    }
+    let of = &of;
+    thread::scope(|scope| {
+        let parts = items.chunks(items.len().div_ceil(cpus));
+        let workers: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.iter().map(of).collect::<Vec<_>>())).collect();
+        let made =
+            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        made.flatten().collect()
+    })
 }
 
 /// The service without its table.
