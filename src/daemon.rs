@@ -32,7 +32,7 @@ use arc_swap::ArcSwap;
 use audit::{Auditing, Auditor};
 pub use error::DaemonError;
 use host::{HostSeen, HostWatch, look_at_host};
-use kernel::{Kernel, OfStart};
+use kernel::{Copies, Kernel, OfStart};
 use mend::{mend_tun, tend_tun};
 pub use once::once;
 use tracing::{error, info, warn};
@@ -333,6 +333,7 @@ impl Lbd {
         let daemon = Daemon {
             pid: u64::from(std::process::id()),
             adopted: Generation(0),
+            in_kernel: Generation(0),
             started_unix_seconds: clock::unix_seconds(),
             workers: workers as u64,
         };
@@ -483,9 +484,15 @@ impl Lbd {
         self.auditing.tell();
         tell(&left?);
         self.adopted(generation);
+        info!(%generation, targets = state.targets_used().count(), "adopted");
+        // What waits for the change does not wait for this.
+        if self.kernel.copies() == Copies::Due {
+            let is_live = || slots::generation(&mut self.region).is_ok_and(|live| live == generation);
+            tell(self.kernel.copy_tables(is_live).err().as_slice());
+            self.adopted(generation);
+        }
         self.host.judge_by(&state);
         self.look_at_host();
-        info!(%generation, targets = state.targets_used().count(), "adopted");
         allocator::give_back();
         Ok(())
     }
@@ -493,11 +500,17 @@ impl Lbd {
     /// The kernel, and the device by which held fragments come back.
     fn repair(&mut self) -> Result<(), DaemonError> {
         let kernel = self.kernel.repair();
+        if self.kernel.copies() == Copies::Right && self.daemon.in_kernel != self.daemon.adopted {
+            self.adopted(self.daemon.adopted);
+        }
         kernel.and(mend_tun(&self.tun, &mut self.kernel))
     }
 
     fn adopted(&mut self, generation: Generation) {
         self.daemon.adopted = generation;
+        if self.kernel.copies() == Copies::Right {
+            self.daemon.in_kernel = generation;
+        }
         // A region that is gone is noticed at the next look.
         let _ = self.daemon.write(&mut self.region.mapping());
     }
@@ -507,7 +520,7 @@ impl Lbd {
         let mut region = Region::open(self.region.name())?;
         region.follow()?;
         region.state()?;
-        self.daemon.adopted = Generation(0);
+        (self.daemon.adopted, self.daemon.in_kernel) = (Generation(0), Generation(0));
         let mut mapping = region.mapping();
         self.daemon
             .write(&mut mapping)

@@ -26,8 +26,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct DaemonView {
     pub pid: u64,
-    /// The generation that its workers decide by.
+    /// The generation that is in force: its workers decide by it, or, when it does not live, the kernel's copies of the tables.
     pub adopted: u64,
+    /// The generation of those copies.
+    pub in_kernel: u64,
     pub started_unix_seconds: u64,
     pub workers: u64,
     /// What its last look at this host has found.
@@ -45,6 +47,9 @@ impl DaemonView {
         let since = duration(unix_seconds.saturating_sub(self.started_unix_seconds));
         let workers = count(usize::try_from(self.workers).unwrap_or(usize::MAX), "worker");
         let adopted = match self.adopted {
+            adopted if adopted >= live.0 && self.in_kernel < adopted => {
+                format!("generation {adopted} in force, its tables NOT YET in the kernel")
+            }
             adopted if adopted >= live.0 => format!("generation {adopted} in force"),
             0 => "nothing taken over yet".to_owned(),
             adopted => format!("generation {adopted} in force, {live} NOT YET taken over"),
@@ -139,7 +144,8 @@ pub(super) fn last(region: &mut Region) -> Result<DaemonView, CtlError> {
     let daemon = Daemon::read(region).map_err(|error| unusable(&name, error))?;
     Ok(DaemonView {
         pid: daemon.pid,
-        adopted: daemon.adopted.0,
+        adopted: if region.is_followed()? { daemon.adopted.0 } else { daemon.in_kernel.0 },
+        in_kernel: daemon.in_kernel.0,
         started_unix_seconds: daemon.started_unix_seconds,
         workers: daemon.workers,
         host: stats::read_host(region).map_err(|error| unusable(&name, error))?,

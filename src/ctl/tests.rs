@@ -111,7 +111,13 @@ impl Lb {
     fn daemon(&self, adopted: u64) -> Region {
         let mut region = Region::open(&self.name).unwrap();
         region.follow().unwrap();
-        let daemon = Daemon { pid: 42, adopted: Generation(adopted), started_unix_seconds: 900, workers: 2 };
+        let daemon = Daemon {
+            pid: 42,
+            adopted: Generation(adopted),
+            in_kernel: Generation(adopted),
+            started_unix_seconds: 900,
+            workers: 2,
+        };
         daemon.write(&mut region).unwrap();
         region
     }
@@ -295,10 +301,26 @@ fn a_change_is_in_force_when_lbd_has_taken_it_over() {
     assert!(
         lb.done("show").contains("process 42, 2 workers, for 1 min 40 s, generation 1 in force, 2 NOT YET")
     );
+    Daemon {
+        pid: 42,
+        adopted: Generation(2),
+        in_kernel: Generation(1),
+        started_unix_seconds: 900,
+        workers: 2,
+    }
+    .write(&mut daemon)
+    .unwrap();
+    assert!(lb.done("show").contains("generation 2 in force, its tables NOT YET in the kernel\n"));
     // From here on it is faster.
-    Daemon { pid: 42, adopted: Generation(9), started_unix_seconds: 900, workers: 2 }
-        .write(&mut daemon)
-        .unwrap();
+    Daemon {
+        pid: 42,
+        adopted: Generation(9),
+        in_kernel: Generation(9),
+        started_unix_seconds: 900,
+        workers: 2,
+    }
+    .write(&mut daemon)
+    .unwrap();
     assert_eq!(lb.done("activate 1"), "default/1: now active\nin force: generation 3\n");
     assert_eq!(lb.json("deactivate 2 --json")["lbd"], "in_force");
     assert_eq!(lb.json("--json show")["lbd"]["pid"], 42);
@@ -319,6 +341,12 @@ fn what_the_last_lbd_has_put_in_force_is_told() {
     let show = lb.json("show --json");
     assert_eq!((&show["region"]["in_force"], &show["region"]["generation"]), (&1.into(), &2.into()));
     assert_eq!(show["lbd"], Value::Null);
+    // It has died before the kernel had its tables.
+    let mut region = Region::open(&lb.name).unwrap();
+    let died =
+        Daemon { adopted: Generation(2), in_kernel: Generation(1), ..Daemon::read(&mut region).unwrap() };
+    died.write(&mut region).unwrap();
+    assert!(lb.done("show").contains("; generation 1 was put in force last, 2 NOT YET: "));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The kernel's side of lbd: what a state asks of it is put there, kept there, and put back when a newer state fails.
 //!
 //! Order of a change: new routes, rules and elements; then the workers' tables, then the kernel's copies of them; then
-//! routes that nobody needs any more. Devices by which routers send packets in GRE are removed before all this, and set up
+//! routes that nobody needs any more. Copies that no packet goes by as long as lbd lives, and no route waits for, are due: the
+//! change is in force without them, and they follow ([`Kernel::copy_tables`]) within a second, since a backend of hundreds of services changes
+//! hundreds of thousands of their entries. Devices by which routers send packets in GRE are removed before all this, and set up
 //! after it. Tunnels to backends and the tier are up before the rules that drop what they bring for no VIP: their routes
 //! need them up. At a first start they are so for as long as one run of nft takes; they take packets of those ends alone.
 
@@ -56,6 +58,19 @@ pub(super) struct Kernel {
     own: Vec<IpNet>,
     /// The services that were last said to be decided by lbd, though the kernel should.
     left_to_lbd: Vec<(Name, Shortage)>,
+    copies: Copies,
+}
+
+/// The kernel's copies of the tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Copies {
+    /// They are of what is wanted.
+    #[default]
+    Right,
+    /// They are of the state before, and [`Kernel::copy_tables`] is to follow.
+    Due,
+    /// They could not be changed; a repair tries again.
+    Failed,
 }
 
 /// Settings that hold as long as the workers.
@@ -130,6 +145,7 @@ impl Kernel {
             told: Vec::new(),
             own,
             left_to_lbd: Vec::new(),
+            copies: Copies::default(),
         })
     }
 
@@ -188,13 +204,21 @@ impl Kernel {
             ways.with(&mut wanted.ruleset, |ruleset, in_force| nft::change(ruleset, in_force, tables))?;
         ways.adopt(&self.shared, &wanted.forwarding);
         let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::OutOfReach).collect();
-        // Before routes go that they lead to.
-        let entries_changed = match self.tables.apply(&wanted.ruleset.tables) {
-            Err(error) if self.of_start.is_some() && !wanted.ruleset.kernel_decides() => {
-                left.push(error.into());
-                0
+        let only_without_lbd = self.of_start.is_some() && !wanted.ruleset.kernel_decides();
+        let may_follow =
+            only_without_lbd && ways.way() != Way::Untracked && after.is_empty() && self.wanted.is_some();
+        // Else before routes go that they lead to.
+        self.copies = if may_follow {
+            Copies::Due
+        } else {
+            match copy_tables(&mut self.tables, &wanted.ruleset) {
+                Ok(()) => Copies::Right,
+                Err(error) if only_without_lbd => {
+                    left.push(error);
+                    Copies::Failed
+                }
+                Err(error) => return Err(error),
             }
-            changed => changed?,
         };
         self.routing.apply(&after)?;
         let in_reach = !left.iter().any(|problem| matches!(problem, DaemonError::OutOfReach(_)));
@@ -219,9 +243,36 @@ impl Kernel {
         self.wanted = Some(wanted);
         info!(
             routing_changes = before.len() + after.len(), rules = ?applied.structure, elements_added = applied.elements_added,
-            elements_deleted = applied.elements_deleted, entries_changed, "in force"
+            elements_deleted = applied.elements_deleted, "in force"
         );
         Ok(left)
+    }
+
+    /// How the kernel's copies of the tables are.
+    pub(super) fn copies(&self) -> Copies {
+        self.copies
+    }
+
+    /// Brings them up to date, one after the other as long as `go_on` says so: a newer state need not wait for all of them.
+    ///
+    /// # Errors
+    /// When the kernel refuses; a repair tries again.
+    pub(super) fn copy_tables(&mut self, mut go_on: impl FnMut() -> bool) -> Result<(), DaemonError> {
+        let Some(wanted) = &self.wanted else { return Ok(()) };
+        self.copies = Copies::Failed;
+        for table in &wanted.ruleset.tables {
+            let _lock = self.ways.lock();
+            self.tables.fill([table])?;
+            if !go_on() {
+                self.copies = Copies::Due;
+                return Ok(());
+            }
+        }
+        // Others may have been removed from the ruleset.
+        let _lock = self.ways.lock();
+        copy_tables(&mut self.tables, &wanted.ruleset)?;
+        self.copies = Copies::Right;
+        Ok(())
     }
 
     /// After a change that failed half-way: kernel and workers as they were for the last good state. What that needs and
@@ -244,6 +295,7 @@ impl Kernel {
         if let Err(error) = ruleset {
             error!(%error, "ruleset of the last good state");
         }
+        self.copies = if tables.is_ok() { Copies::Right } else { Copies::Failed };
         if let Err(error) = tables {
             error!(%error, "the kernel's copies of the tables of the last good state");
         }
@@ -288,9 +340,17 @@ impl Kernel {
         let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok(), &mut self.told);
         self.routing_right = ruleset.is_ok() && routing.is_ok();
         let tables = mend_tables(&mut self.tables, &wanted.ruleset);
+        self.copies = if tables.is_ok() { Copies::Right } else { Copies::Failed };
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         ruleset.map_err(DaemonError::from).and(tables).and(routing)
     }
+}
+
+/// The kernel's copies of the tables of `ruleset`.
+fn copy_tables(tables: &mut nft::Tables, ruleset: &Ruleset) -> Result<(), DaemonError> {
+    tables.apply(&ruleset.tables)?;
+    info!(tables = ruleset.tables.len(), "the kernel has copies of the tables");
+    Ok(())
 }
 
 /// Packets are about to go by the kernel's tables of `next`, so flows that these do not name where they are must be known

@@ -50,7 +50,7 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
             Ok((region, generation, kernel, left))
         })?;
     for _ in 0..TRIES {
-        show(&region, |last| Daemon { adopted: generation, ..last })?;
+        show(&region, |last| Daemon { adopted: generation, in_kernel: generation, ..last })?;
         let (live, state) = region.state()?;
         if live == generation {
             show(&region, |last| Daemon { pid: 0, ..last })?;
@@ -72,7 +72,7 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
         left = kernel.put_in_force(&state, live).inspect_err(|_| kernel.go_back())?;
         generation = live;
     }
-    show(&region, |last| Daemon { pid: 0, adopted: generation, ..last })?;
+    show(&region, |last| Daemon { pid: 0, adopted: generation, in_kernel: generation, ..last })?;
     Err(DaemonError::Unsettled(generation))
 }
 

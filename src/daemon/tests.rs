@@ -1,6 +1,9 @@
 //! Against the kernel that runs. Run as root: `cargo test daemon -- --ignored`.
 
-use super::{kernel::Wanted, *};
+use super::{
+    kernel::{Copies, Wanted},
+    *,
+};
 use crate::{
     sys::{
         clock::wait_for,
@@ -184,6 +187,54 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
             lbd.repair().unwrap();
             assert_eq!(differ(), 0, "{spoil}");
         }
+    });
+}
+
+/// A change of hundreds of services is in force before hundreds of thousands of the kernel's entries are changed.
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-follow-{}", std::process::id()).parse().unwrap());
+        let service = |name, vip| {
+            format!(
+                "[[service]]\nname = '{name}'\nvips = '{vip}'\ntable_size = 97\nbackend = [\
+                 {{ name = 'a', encap = 'mark' }}, {{ name = 'b', encap = 'mark' }}, {{ name = '{name}', encap = 'mark' }}]\n"
+            )
+        };
+        let (head, _) = FILE.split_once("[[tier.balancer]]").unwrap();
+        let text = head.to_owned() + &service("web", "10.0.0.0") + &service("dns", "10.0.0.1");
+        let state = State::new(&Config::parse("a test", &text).unwrap()).unwrap();
+        let mut lbd = lbd(&name.0, &state);
+        lbd.repair().unwrap();
+        let told = |lbd: &mut Lbd| {
+            let daemon = Daemon::read(&mut lbd.region).unwrap();
+            (daemon.adopted.0, daemon.in_kernel.0)
+        };
+        assert_eq!(told(&mut lbd), (1, 1));
+        let without = |lbd: &mut Lbd, backend: &str| {
+            let change = |state: &State| state.set_active(None, &[backend.to_owned()], false);
+            lbd.region.update(|state| Ok::<_, DaemonError>((Some(change(state)?), ()))).unwrap();
+            lbd.region.state().unwrap()
+        };
+
+        let (generation, state) = without(&mut lbd, "a");
+        assert!(lbd.kernel.put_in_force(&state, generation).unwrap().is_empty());
+        assert_eq!(lbd.kernel.shared.forwarding.load().generation(), generation);
+        assert_eq!(lbd.kernel.copies(), Copies::Due);
+        lbd.kernel.copy_tables(|| false).unwrap();
+        assert_eq!(lbd.kernel.copies(), Copies::Due);
+        lbd.adopted(generation);
+        assert_eq!(told(&mut lbd), (2, 1));
+        let wanted = lbd.kernel.wanted.as_ref().unwrap().ruleset.tables.clone();
+        let differ = |copies| nft::Tables::default().fill(copies).unwrap();
+        assert_eq!((differ(&wanted[..1]), differ(&wanted[1..]) > 20), (0, true), "one of two was copied");
+
+        let (generation, _) = without(&mut lbd, "b");
+        lbd.adopt().unwrap();
+        assert_eq!((generation.0, told(&mut lbd), lbd.kernel.copies()), (3, (3, 3), Copies::Right));
+        let wanted = &lbd.kernel.wanted.as_ref().unwrap().ruleset.tables;
+        assert_eq!((wanted.len(), differ(wanted)), (2, 0));
     });
 }
 

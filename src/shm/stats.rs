@@ -46,6 +46,9 @@ pub struct Daemon {
     pub pid: u64,
     /// The generation that its workers decide by.
     pub adopted: Generation,
+    /// The generation of which the kernel's copies of the tables are: new flows go by them when lbd does not live. They follow
+    /// the workers' within a second.
+    pub in_kernel: Generation,
     /// When it started, in seconds since 1970.
     pub started_unix_seconds: u64,
     /// How many workers it has, that of fragments among them.
@@ -63,6 +66,7 @@ impl Daemon {
             adopted: Generation(memory.load(DAEMON_AT + 8)?),
             started_unix_seconds: memory.load(DAEMON_AT + 16)?,
             workers: memory.load(DAEMON_AT + 24)?,
+            in_kernel: Generation(memory.load(DAEMON_AT + 40)?),
         })
     }
 
@@ -71,6 +75,7 @@ impl Daemon {
     /// # Errors
     /// When the region is gone.
     pub fn write(&self, memory: &mut impl Memory) -> Result<(), RegionError> {
+        memory.store(DAEMON_AT + 40, self.in_kernel.0)?;
         memory.store(DAEMON_AT + 24, self.workers)?;
         memory.store(DAEMON_AT + 16, self.started_unix_seconds)?;
         memory.store(DAEMON_AT + 8, self.adopted.0)?;

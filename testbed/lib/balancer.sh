@@ -129,9 +129,9 @@ lbctl_in() { # LB ARGUMENT...
 # change LB ARGUMENT...: lbctl_in, for its effect; a slow machine may need longer than lbctl waits (status 4)
 change() { lbctl_in "$@" >> "$WORK/lbctl.log" || (($? == 4)); }
 
+# taken_over LB: lbd decides by what lbctl wrote last, and the kernel would without it.
 taken_over() {
-    local says
-    says=$(lbctl_in "$1" stats) && [[ $says != *"NOT YET taken over"* ]]
+    [[ $(lbctl_in "$1" stats --json | gojq '.generation as $live | .daemon | . != null and .adopted >= $live and .in_kernel >= $live') == true ]]
 }
 
 # --- What the balancer says of itself. The names of counters are known here and nowhere else.

@@ -24,8 +24,7 @@ connect_all 10
 balancer_stop lb201
 start_in lb201 log/lbd.log log/lbd.log lbd --config lb201.toml --shm lb201
 LBD_PID["lb201"]=$BACKGROUND
-follows() { [[ $(lbctl_in lb201 stats --json | gojq '.daemon != null and .daemon.adopted == .generation') == true ]]; }
-wait_until 120 "lbd has started, and has the region in force" follows
+wait_until 120 "lbd has started, and has the region in force" taken_over lb201
 expect_ok "another change" change lb201 activate s1
 wait_until 30 "lbd has taken over the change" taken_over lb201
 expect_eq "bytes of the log, which were" "$(stat -c %s log/lbd.log)" "$size"

@@ -77,10 +77,10 @@ impl Tables {
     }
 
     /// As [`Tables::apply`], but leaves other copies alone.
-    pub(super) fn fill<'a>(
-        &mut self,
-        wanted: impl IntoIterator<Item = &'a KernelTable>,
-    ) -> Result<usize, NftError> {
+    ///
+    /// # Errors
+    /// As [`Tables::apply`].
+    pub fn fill<'a>(&mut self, wanted: impl IntoIterator<Item = &'a KernelTable>) -> Result<usize, NftError> {
         let (mut reader, mut waiting, mut entries) = (None, Vec::new(), 0);
         let mut result = Ok(0);
         let mut done = |with: Result<usize, NftError>| {
