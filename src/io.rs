@@ -20,12 +20,12 @@ pub trait BatchQueue {
     fn number(&self) -> QueueNum;
 
     /// Takes what waits, as much as a batch holds, in place of what was taken before. Waits a while for
-    /// something to come, but never for more of it. Says how many messages came, 0 when none did, so that the
+    /// something to come, the first of it, as long as `busy_poll`, without sleep; but never for more of it. Says how many messages came, 0 when none did, so that the
     /// worker can look up.
     ///
     /// # Errors
     /// When the socket reports one; see [`QueueError`] for which of them end the queue.
-    fn receive(&mut self) -> Result<usize, QueueError>;
+    fn receive(&mut self, busy_poll: Duration) -> Result<usize, QueueError>;
 
     /// From now on [`BatchQueue::receive`] says at once that there is no packet.
     fn wait_no_more(&mut self);

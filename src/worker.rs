@@ -109,7 +109,8 @@ impl<Q: BatchQueue, R: Report> Worker<Q, R> {
     /// # Errors
     /// When the queue is gone.
     pub fn turn(&mut self) -> io::Result<usize> {
-        let (came, errors) = match self.queue.receive() {
+        let busy_poll = self.forwarding.load().busy_poll();
+        let (came, errors) = match self.queue.receive(busy_poll) {
             Ok(0) => return Ok(0),
             Ok(came) => {
                 let (forwarding, off_table) = (self.forwarding.load(), self.off_table.load());

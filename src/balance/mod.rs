@@ -13,6 +13,8 @@ pub mod tier;
 pub mod tracer;
 pub mod watch;
 
+use std::time::Duration;
+
 use crate::{
     config::{FragmentLimits, HashMode, Name, Steering, Timeouts, TracerSettings},
     ids::{Generation, Mark, MarkMask, TargetId},
@@ -93,6 +95,7 @@ pub struct Forwarding {
     fragments: FragmentLimits,
     timeouts: Timeouts,
     mark_mask: MarkMask,
+    busy_poll: Duration,
     /// Which targets are in use, by [`TargetId::index`]: a flow may be pinned to them.
     in_use: Vec<bool>,
     /// The name of this balancer.
@@ -144,6 +147,7 @@ impl Forwarding {
             classifier: Classifier::new(&scopes)?,
             services: state.services.iter().map(lookup).collect(),
             tier: Tier::new(state),
+            busy_poll: Duration::from_micros(state.balancer.busy_poll_us.into()),
             steering: state.balancer.steering,
             fragments: state.balancer.fragments,
             timeouts: state.balancer.timeouts,
@@ -182,6 +186,12 @@ impl Forwarding {
     #[must_use]
     pub fn steering(&self) -> Steering {
         self.steering
+    }
+
+    /// How long a worker of new flows looks for packets before it sleeps.
+    #[must_use]
+    pub fn busy_poll(&self) -> Duration {
+        self.busy_poll
     }
 
     /// How much the fragment table may hold.

@@ -53,6 +53,8 @@ pub struct Balancer {
     pub pmtu_floor: u16,
     /// Whether long flows leave the ruleset for the kernel's flowtable, where it has one.
     pub offload: bool,
+    /// How long a worker looks for more packets before it sleeps, in microseconds; see [`BUSY_POLL_US`].
+    pub busy_poll_us: u16,
     /// Who may trace packets.
     pub tracer: TracerSettings,
 }
@@ -170,6 +172,10 @@ pub const PMTU_FLOOR: RangeInclusive<u16> = 552..=u16::MAX;
 /// What it is when it is not configured: what IPv6 asks of any link, and what clients' packets of 1200 bytes need.
 pub const PMTU_FLOOR_DEFAULT: u16 = 1280;
 
+/// Allowed values of [`Balancer::busy_poll_us`]. To wake a process takes tens of microseconds; a worker that looks all the time
+/// spares them to packets that come as often, and takes a whole processor then.
+pub const BUSY_POLL_US: RangeInclusive<u16> = 0..=10_000;
+
 /// Seed of the flow hash when none is configured.
 pub const HASH_SEED_DEFAULT: u32 = 0xcafe_babe;
 
@@ -220,6 +226,7 @@ impl Balancer {
             kernel_entries: KERNEL_ENTRIES_DEFAULT,
             pmtu_floor: PMTU_FLOOR_DEFAULT,
             offload: true,
+            busy_poll_us: 0,
             tracer: TracerSettings::default(),
         }
     }

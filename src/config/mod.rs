@@ -19,8 +19,9 @@ use ipnet::IpNet;
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
 pub use balancer::{
-    BLACKHOLE_MAX, Balancer, FragmentLimits, HASH_SEED_DEFAULT, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT,
-    PMTU_FLOOR, PMTU_FLOOR_DEFAULT, RULE_PRIORITY, Steering, TIER_MAX, TierMember, Timeouts, TracerSettings,
+    BLACKHOLE_MAX, BUSY_POLL_US, Balancer, FragmentLimits, HASH_SEED_DEFAULT, KERNEL_ENTRIES,
+    KERNEL_ENTRIES_DEFAULT, PMTU_FLOOR, PMTU_FLOOR_DEFAULT, RULE_PRIORITY, Steering, TIER_MAX, TierMember,
+    Timeouts, TracerSettings,
 };
 pub use prime::{TableSize, TableSizeError};
 pub use reader::{ConfigError, ConfigErrors};

@@ -4,7 +4,7 @@
 //! order (the region's header says which).
 //!
 //! ```text
-//!  Head 192      counts of everything below, settings of [balancer], [timeouts], [fragments] and [tracer]
+//!  Head 200      counts of everything below, settings of [balancer], [timeouts], [fragments] and [tracer]
 //!  interfaces    16 each   a device name, padded with zeros
 //!  receivers     24 each   prefixes that reports of the tracer may be sent to
 //!  blackholes    24 each   prefixes of which what is for no VIP is dropped
@@ -86,6 +86,8 @@ struct Head {
     pmtu_floor: u16,
     allow_own_addresses: u8,
     offload: u8,
+    busy_poll_us: u16,
+    reserved: [u8; 6],
 }
 
 /// A [`Name`], padded with zeros.
@@ -172,7 +174,7 @@ struct BackendRecord {
 }
 
 const _: () = {
-    assert!(size_of::<Head>() == 192);
+    assert!(size_of::<Head>() == 200);
     assert!(size_of::<TargetRecord>() == 24);
     assert!(size_of::<TierRecord>() == 72);
     assert!(size_of::<ServiceRecord>() == 88);
@@ -237,6 +239,8 @@ pub fn encode(state: &State, generation: Generation, mut place: impl FnMut(&Tabl
         pmtu_floor: balancer.pmtu_floor,
         allow_own_addresses: u8::from(balancer.allow_own_addresses),
         offload: u8::from(balancer.offload),
+        busy_poll_us: balancer.busy_poll_us,
+        reserved: [0; 6],
     };
     let mut bytes = head.as_bytes().to_vec();
     for interface in &balancer.interfaces {

@@ -131,6 +131,7 @@ fn balancer_keys(balancer: &Balancer) -> Keys {
         ("kernel_entries", balancer.kernel_entries.to_string()),
         ("pmtu_floor", balancer.pmtu_floor.to_string()),
         ("offload", yes_or_no(balancer.offload)),
+        ("busy_poll_us", balancer.busy_poll_us.to_string()),
         ("tcp_established_seconds", timeouts.tcp_established_seconds.to_string()),
         ("tcp_closing_seconds", timeouts.tcp_closing_seconds.to_string()),
         ("udp_seconds", timeouts.udp_seconds.to_string()),

@@ -97,7 +97,7 @@ impl BatchQueue for FakeQueue {
         QueueNum(0)
     }
 
-    fn receive(&mut self) -> Result<usize, QueueError> {
+    fn receive(&mut self, _busy_poll: Duration) -> Result<usize, QueueError> {
         self.taken.clear();
         while self.taken.len() < BATCH
             && (self.taken.is_empty()

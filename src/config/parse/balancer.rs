@@ -5,8 +5,9 @@ use ipnet::IpNet;
 use super::{Item, NAME, Reader, Table, port_range, prefix, read_addresses};
 use crate::{
     config::{
-        BLACKHOLE_MAX, Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT,
-        Name, PMTU_FLOOR, PMTU_FLOOR_DEFAULT, QueueRange, RULE_PRIORITY, Steering, Timeouts,
+        BLACKHOLE_MAX, BUSY_POLL_US, Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES,
+        KERNEL_ENTRIES_DEFAULT, Name, PMTU_FLOOR, PMTU_FLOOR_DEFAULT, QueueRange, RULE_PRIORITY, Steering,
+        Timeouts,
     },
     ids::{MarkMask, QUEUES_MAX, QueueNum},
 };
@@ -30,6 +31,7 @@ const KEYS: &[&str] = &[
     "allow_own_addresses",
     "kernel_entries",
     "pmtu_floor",
+    "busy_poll_us",
     "offload",
 ];
 
@@ -109,6 +111,9 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     }
     if let Some(item) = table.take("pmtu_floor") {
         balancer.pmtu_floor = item.integer(reader, PMTU_FLOOR).unwrap_or(PMTU_FLOOR_DEFAULT);
+    }
+    if let Some(item) = table.take("busy_poll_us") {
+        balancer.busy_poll_us = item.integer(reader, BUSY_POLL_US).unwrap_or(0);
     }
     if let Some(item) = table.take("offload") {
         balancer.offload = item.bool(reader).unwrap_or(true);

@@ -353,7 +353,7 @@ fn what_is_set_up_in_routing_besides_is_read() {
 }
 
 #[test]
-fn steering_gre_in_kernel_entries_pmtu_floor_and_offload_are_read() {
+fn steering_gre_in_kernel_entries_pmtu_floor_busy_poll_and_offload_are_read() {
     let balancer = |lines: &str| {
         let text = WHOLE.replacen("queues = \"0-1\"", &format!("queues = \"0-1\"\n{lines}"), 1);
         Config::parse("f", &text).unwrap().balancer
@@ -368,6 +368,11 @@ fn steering_gre_in_kernel_entries_pmtu_floor_and_offload_are_read() {
         "lb.toml:6: balancer: kernel_entries: found 16777217; allowed: a number from 0 to 16777216"
     );
     assert_eq!((default.offload, balancer("offload = false").offload), (true, false));
+    assert_eq!((default.busy_poll_us, balancer("busy_poll_us = 200").busy_poll_us), (0, 200));
+    assert_eq!(
+        complaint("queues = \"0-1\"", "busy_poll_us = 10001"),
+        "lb.toml:6: balancer: busy_poll_us: found 10001; allowed: a number from 0 to 10000"
+    );
     assert_eq!((default.pmtu_floor, balancer("pmtu_floor = 552").pmtu_floor), (1280, 552));
     assert_eq!(
         complaint("queues = \"0-1\"", "pmtu_floor = 551"),

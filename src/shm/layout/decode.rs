@@ -16,9 +16,9 @@ use super::{
 use crate::{
     balance::maglev::Table,
     config::{
-        BLACKHOLE_MAX, Balancer, Decider, Encap, FragmentLimits, HashMode, InterfaceName, KERNEL_ENTRIES,
-        Name, PMTU_FLOOR, Path, Pmtu, PortRange, Protocol, Protocols, QueueRange, RULE_PRIORITY, Steering,
-        TIER_MAX, TableSize, Timeouts, TracerSettings, Weight,
+        BLACKHOLE_MAX, BUSY_POLL_US, Balancer, Decider, Encap, FragmentLimits, HashMode, InterfaceName,
+        KERNEL_ENTRIES, Name, PMTU_FLOOR, Path, Pmtu, PortRange, Protocol, Protocols, QueueRange,
+        RULE_PRIORITY, Steering, TIER_MAX, TableSize, Timeouts, TracerSettings, Weight,
     },
     ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
     shm::{RegionError, slots::REGION_BYTES_MAX},
@@ -63,7 +63,7 @@ impl TablePlace {
     /// # Errors
     /// As [`TablePlace::table`].
     pub fn checked(&self, table: &Table) -> Result<Table, RegionError> {
-        if (table.digest(), table.len()) != (self.checksum, self.entries) {
+        if !table.is_read() || (table.digest(), table.len()) != (self.checksum, self.entries) {
             return Err(RegionError::Corrupt("a table's checksum"));
         }
         if table.ranks() > self.ranks {
@@ -251,6 +251,9 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
         pmtu_floor: Some(head.pmtu_floor)
             .filter(|floor| PMTU_FLOOR.contains(floor))
             .ok_or(RegionError::Corrupt("the least path MTU"))?,
+        busy_poll_us: Some(head.busy_poll_us)
+            .filter(|us| BUSY_POLL_US.contains(us))
+            .ok_or(RegionError::Corrupt("how long workers look for packets"))?,
         tracer: TracerSettings {
             receivers: Vec::new(),
             per_second: Some(head.traces_per_second)

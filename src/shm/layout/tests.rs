@@ -23,6 +23,7 @@ fn state() -> State {
         blackhole = ['10.0.0.0/24', '1000::/112']
         pmtu_floor = 1000
         offload = false
+        busy_poll_us = 200
         [tracer]
         receivers = ['192.168.2.0/24', 'fd00:0:0:2::/64']
         per_second = 7

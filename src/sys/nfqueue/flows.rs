@@ -1,5 +1,6 @@
 //! A queue of new flows: what waits is received by one system call, and answered by another, up to [`BATCH`]
-//! packets at a time. A batch is never waited for: a lone packet is one.
+//! packets at a time. A batch is never waited for: a lone packet is one. Before it sleeps, a worker may look for more for a
+//! while, since to be woken takes longer than to decide (`balancer.busy_poll_us`).
 //!
 //! An error that the kernel reports about one of a batch's verdicts comes as a message of its own, among the
 //! next packets. A batch that cannot be sent, since the kernel has no memory, is sent again, [`SENDS_MAX`] times; after that
@@ -10,6 +11,7 @@
 use std::{
     os::fd::{AsRawFd as _, OwnedFd},
     ptr,
+    time::Duration,
 };
 
 use nix::{
@@ -22,7 +24,7 @@ use crate::{
     balance::Verdict,
     ids::{MarkMask, QueueNum},
     io::{BatchQueue, QueueError},
-    sys::netlink::Writer,
+    sys::{clock, netlink::Writer},
 };
 
 /// So many packets are received at a time, at most. With 64 a packet of a full batch costs the same, and a
@@ -82,8 +84,18 @@ impl BatchQueue for FlowQueue {
         self.number
     }
 
-    fn receive(&mut self) -> Result<usize, QueueError> {
+    fn receive(&mut self, busy_poll: Duration) -> Result<usize, QueueError> {
         self.received.clear();
+        let may_wait = !self.flags.contains(MsgFlags::MSG_DONTWAIT);
+        let wakeful = (may_wait && !busy_poll.is_zero()).then(clock::now);
+        while wakeful.is_some_and(|since| since.elapsed() < busy_poll) {
+            let flags = self.flags | MsgFlags::MSG_DONTWAIT;
+            match receive(&self.socket, &mut self.buffers, &mut self.received, flags) {
+                Ok(()) => return Ok(self.received.len()),
+                Err(Errno::EAGAIN | Errno::EINTR) => std::hint::spin_loop(),
+                Err(error) => return Err(classify(error.into())),
+            }
+        }
         match receive(&self.socket, &mut self.buffers, &mut self.received, self.flags) {
             Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(self.received.len()),
             Err(error) => Err(classify(error.into())),

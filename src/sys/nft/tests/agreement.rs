@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, hash_map::RandomState},
     hash::BuildHasher as _,
+    time::Duration,
 };
 
 use super::{
@@ -102,7 +103,7 @@ fn ten_thousand_flows_have_the_same_backend_whatever_decides() {
         let (mut balancer, off_table) = (Decides::default(), OffTable::default());
         for Sent { bytes, .. } in sent.values() {
             client.send(bytes).unwrap();
-            assert_eq!(queue.receive().unwrap(), 1, "it is queued");
+            assert_eq!(queue.receive(Duration::ZERO).unwrap(), 1, "it is queued");
             let errors = queue.answer(|queued| balancer.handle(&forwarding, &off_table, queued));
             assert!(errors.is_empty(), "{errors:?}");
         }

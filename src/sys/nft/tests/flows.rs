@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use nix::time::{ClockId, clock_gettime};
+
 use super::{
     steering::{Lb, SYN, VIPS, tcp},
     *,
@@ -61,7 +63,7 @@ fn each_packet_of_a_burst_gets_its_own_verdict_and_mark() {
         let took = [3, 6, 9].map(|port| {
             lb.send(&syn(port));
             let began = now();
-            assert_eq!(queue.receive().unwrap(), 1);
+            assert_eq!(queue.receive(Duration::ZERO).unwrap(), 1);
             assert!(queue.answer(|_| verdict(port)).is_empty());
             now() - began
         });
@@ -72,7 +74,7 @@ fn each_packet_of_a_burst_gets_its_own_verdict_and_mark() {
         ports.clone().for_each(|port| lb.send(&syn(port)));
         queue.wait_no_more();
         let (mut seen, mut calls) = (Vec::new(), 0);
-        while queue.receive().unwrap() > 0 {
+        while queue.receive(Duration::ZERO).unwrap() > 0 {
             let errors = queue.answer(|queued| {
                 seen.push(port_of(queued));
                 verdict(port_of(queued))
@@ -90,6 +92,40 @@ fn each_packet_of_a_burst_gets_its_own_verdict_and_mark() {
     });
 }
 
+/// The processor's time that this thread has had.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn who_polls_does_not_sleep_as_long_as_it_was_told() {
+    in_namespace(|| {
+        let mut lb = Lb::new(Steering::SynOnly, "client");
+        nft("a test", &["-f", "-"], Some(NOTES)).unwrap();
+        let mut queue = lb.queue.take().unwrap();
+        let mut waited = |busy_poll| {
+            let began = cpu_time();
+            assert_eq!(queue.receive(busy_poll).unwrap(), 0);
+            cpu_time() - began
+        };
+        let (asleep, awake) = (waited(Duration::ZERO), waited(Duration::from_millis(200)));
+        assert!(
+            asleep < Duration::from_millis(5) && awake > Duration::from_millis(20),
+            "{asleep:?} {awake:?}"
+        );
+        lb.send(&syn(3));
+        assert_eq!(queue.receive(Duration::from_millis(200)).unwrap(), 1);
+        assert!(queue.answer(|_| verdict(3)).is_empty());
+        assert_eq!(left(), [(3, 0x10003)].into());
+        // Nor does it wait at its end.
+        queue.wait_no_more();
+        let began = now();
+        assert_eq!(queue.receive(Duration::from_secs(5)).unwrap(), 0);
+        assert!(now() - began < Duration::from_secs(4));
+    });
+}
+
 #[test]
 #[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
 fn what_the_kernel_reports_about_a_batch_is_told() {
@@ -102,7 +138,7 @@ fn what_the_kernel_reports_about_a_batch_is_told() {
         (0..BURST).for_each(|port| lb.send(&syn(port)));
         let (mut overruns, mut taken) = (0, 0);
         loop {
-            match queue.receive() {
+            match queue.receive(Duration::ZERO) {
                 Ok(0) => break,
                 Ok(_) => assert!(
                     queue
@@ -119,12 +155,12 @@ fn what_the_kernel_reports_about_a_batch_is_told() {
         assert!(overruns == 1 && (1..BURST).contains(&taken), "{overruns} overruns, {taken} taken");
         // Where a device goes down, its packets are dropped from the queue: one error for each verdict.
         [1001, 1002].iter().for_each(|&port| lb.send(&syn(port)));
-        assert_eq!(queue.receive().unwrap(), 2);
+        assert_eq!(queue.receive(Duration::ZERO).unwrap(), 2);
         shell("ip link set client down");
         assert!(queue.answer(|_| verdict(0)).is_empty());
-        assert_eq!(queue.receive().unwrap(), 2);
+        assert_eq!(queue.receive(Duration::ZERO).unwrap(), 2);
         let errors = queue.answer(|_| panic!("there is no packet"));
         assert!(matches!(&errors[..], [QueueError::TooLate, QueueError::TooLate]), "{errors:?}");
-        assert_eq!(queue.receive().unwrap(), 0);
+        assert_eq!(queue.receive(Duration::ZERO).unwrap(), 0);
     });
 }

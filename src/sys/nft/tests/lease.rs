@@ -1,5 +1,7 @@
 //! The lease: a listener that does not answer holds packets up no longer than it lasts.
 
+use std::time::Duration;
+
 use tun_tap::{Iface, Mode};
 
 use super::{
@@ -49,7 +51,7 @@ impl Hung {
             assert_eq!(self.client.send(packet).unwrap(), packet.len());
         }
         let mut queued = [0, 0];
-        while self.flows.receive().unwrap() > 0 {
+        while self.flows.receive(Duration::ZERO).unwrap() > 0 {
             let errors = self.flows.answer(|_| {
                 queued[0] += 1;
                 Verdict::Drop

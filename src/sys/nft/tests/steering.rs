@@ -86,7 +86,7 @@ impl Lb {
     /// Steers packets, which must have been queued in this order.
     pub(super) fn answer_all(&mut self, packets: &[Vec<u8>], mark: Mark) {
         let queue = self.queue.as_mut().unwrap();
-        assert_eq!(queue.receive().unwrap(), packets.len(), "it is queued");
+        assert_eq!(queue.receive(Duration::ZERO).unwrap(), packets.len(), "it is queued");
         let mut packets = packets.iter();
         let errors = queue.answer(|queued| {
             assert_eq!(queued[12..], packets.next().unwrap()[12..], "but for what routers change");
