@@ -378,8 +378,9 @@ impl Lbd {
     fn follow(&mut self, mut signals: Signals) -> Result<(), DaemonError> {
         let mut checked = clock::now();
         loop {
+            let due = self.kernel.copies() == Copies::Due;
             match signals
-                .wait(TICK)
+                .wait(if due { Duration::ZERO } else { TICK })
                 .map_err(|error| DaemonError::Os { doing: "waiting for signals", error })?
             {
                 Some(Wish::End) => return Ok(()),
@@ -392,7 +393,12 @@ impl Lbd {
                 checked = now;
                 self.workers.check()?;
             }
-            self.look_at_conntrack(now, check);
+            // However fast changes come, once a second all of them are there.
+            self.copy_tables(check);
+            // By these all packets may have to go.
+            if self.kernel.copies() != Copies::Due {
+                self.look_at_conntrack(now, check);
+            }
             self.look_at_region(check);
         }
     }
@@ -485,12 +491,6 @@ impl Lbd {
         tell(&left?);
         self.adopted(generation);
         info!(%generation, targets = state.targets_used().count(), "adopted");
-        // What waits for the change does not wait for this.
-        if self.kernel.copies() == Copies::Due {
-            let is_live = || slots::generation(&mut self.region).is_ok_and(|live| live == generation);
-            tell(self.kernel.copy_tables(is_live).err().as_slice());
-            self.adopted(generation);
-        }
         self.host.judge_by(&state);
         self.look_at_host();
         allocator::give_back();
@@ -500,19 +500,34 @@ impl Lbd {
     /// The kernel, and the device by which held fragments come back.
     fn repair(&mut self) -> Result<(), DaemonError> {
         let kernel = self.kernel.repair();
-        if self.kernel.copies() == Copies::Right && self.daemon.in_kernel != self.daemon.adopted {
-            self.adopted(self.daemon.adopted);
-        }
         kernel.and(mend_tun(&self.tun, &mut self.kernel))
     }
 
     fn adopted(&mut self, generation: Generation) {
         self.daemon.adopted = generation;
-        if self.kernel.copies() == Copies::Right {
-            self.daemon.in_kernel = generation;
+        self.show_daemon();
+    }
+
+    fn show_daemon(&mut self) {
+        // That the kernel refuses some is logged, and tried again.
+        if self.kernel.copies() != Copies::Due {
+            self.daemon.in_kernel = self.daemon.adopted;
         }
         // A region that is gone is noticed at the next look.
         let _ = self.daemon.write(&mut self.region.mapping());
+    }
+
+    /// The kernel's copies of the tables follow a change: some of them, or `all`.
+    fn copy_tables(&mut self, all: bool) {
+        while self.kernel.copies() == Copies::Due {
+            tell(self.kernel.copy_some().err().as_slice());
+            if !all {
+                break;
+            }
+        }
+        if self.kernel.copies() != Copies::Due && self.daemon.in_kernel != self.daemon.adopted {
+            self.show_daemon();
+        }
     }
 
     /// The region's name names another file now.
@@ -579,6 +594,7 @@ impl Lbd {
     /// Ends the workers; the kernel keeps what it has, but for the way of packets while connection tracking is nearly full:
     /// nothing would set that back when there is room again.
     fn end(mut self) {
+        self.copy_tables(true);
         self.workers.end(&self.kernel.shared);
         if let Err(error) = self.kernel.ways.lock().set_nearly_full(false) {
             warn!(%error, "packets to VIPs go untracked until lbd starts again");

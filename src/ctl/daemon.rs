@@ -26,9 +26,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct DaemonView {
     pub pid: u64,
-    /// The generation that is in force: its workers decide by it, or, when it does not live, the kernel's copies of the tables.
+    /// The generation that is in force: its workers decide by it, or, when it does not live, the kernel by its copies of the
+    /// tables.
     pub adopted: u64,
-    /// The generation of those copies.
+    /// The last generation of which the kernel had all copies.
     pub in_kernel: u64,
     pub started_unix_seconds: u64,
     pub workers: u64,

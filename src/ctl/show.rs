@@ -47,7 +47,7 @@ struct RegionView {
     name: String,
     path: String,
     generation: u64,
-    /// The one that an lbd has put in force last, whether it still runs or not; 0: none yet.
+    /// The one that an lbd has put in force last; when it does not run, of those that the kernel has by itself. 0: none yet.
     in_force: u64,
     layout_version: u32,
 }

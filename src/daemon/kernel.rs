@@ -2,7 +2,7 @@
 //!
 //! Order of a change: new routes, rules and elements; then the workers' tables, then the kernel's copies of them; then
 //! routes that nobody needs any more. Copies that no packet goes by as long as lbd lives, and no route waits for, are due: the
-//! change is in force without them, and they follow ([`Kernel::copy_tables`]) within a second, since a backend of hundreds of services changes
+//! change is in force without them, and they follow in small parts ([`Kernel::copy_some`]), since a backend of hundreds of services changes
 //! hundreds of thousands of their entries. Devices by which routers send packets in GRE are removed before all this, and set up
 //! after it. Tunnels to backends and the tier are up before the rules that drop what they bring for no VIP: their routes
 //! need them up. At a first start they are so for as long as one run of nft takes; they take packets of those ends alone.
@@ -67,10 +67,17 @@ pub(super) enum Copies {
     /// They are of what is wanted.
     #[default]
     Right,
-    /// They are of the state before, and [`Kernel::copy_tables`] is to follow.
+    /// They are of states before, or some of them; [`Kernel::copy_some`] is to follow.
     Due,
     /// They could not be changed; a repair tries again.
     Failed,
+}
+
+impl Copies {
+    /// How they are after all of them were to be changed.
+    fn after<T, E>(result: &Result<T, E>) -> Self {
+        if result.is_ok() { Self::Right } else { Self::Failed }
+    }
 }
 
 /// Settings that hold as long as the workers.
@@ -149,7 +156,8 @@ impl Kernel {
         })
     }
 
-    /// Kernel and workers shall do what `state` says. Returns what is left to a repair and held up nothing else: targets whose
+    /// Kernel and workers shall do what `state` says, but for the kernel's copies of the tables, which may be [`Copies::Due`] then
+    /// where there are workers. Returns what is left to a repair and held up nothing else: targets whose
     /// next hops are out of reach now, and the kernel's copies of the tables, as long as workers decide for all services.
     pub(super) fn put_in_force(
         &mut self,
@@ -208,16 +216,20 @@ impl Kernel {
         let may_follow =
             only_without_lbd && ways.way() != Way::Untracked && after.is_empty() && self.wanted.is_some();
         // Else before routes go that they lead to.
+        let mut entries_changed = 0;
         self.copies = if may_follow {
             Copies::Due
         } else {
-            match copy_tables(&mut self.tables, &wanted.ruleset) {
-                Ok(()) => Copies::Right,
+            match self.tables.apply(&wanted.ruleset.tables) {
+                Ok(changed) => {
+                    entries_changed = changed;
+                    Copies::Right
+                }
                 Err(error) if only_without_lbd => {
-                    left.push(error);
+                    left.push(error.into());
                     Copies::Failed
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         };
         self.routing.apply(&after)?;
@@ -243,7 +255,7 @@ impl Kernel {
         self.wanted = Some(wanted);
         info!(
             routing_changes = before.len() + after.len(), rules = ?applied.structure, elements_added = applied.elements_added,
-            elements_deleted = applied.elements_deleted, "in force"
+            elements_deleted = applied.elements_deleted, entries_changed, "in force"
         );
         Ok(left)
     }
@@ -253,26 +265,29 @@ impl Kernel {
         self.copies
     }
 
-    /// Brings them up to date, one after the other as long as `go_on` says so: a newer state need not wait for all of them.
+    /// Brings a part of those that are [`Copies::Due`] up to date.
     ///
     /// # Errors
-    /// When the kernel refuses; a repair tries again.
-    pub(super) fn copy_tables(&mut self, mut go_on: impl FnMut() -> bool) -> Result<(), DaemonError> {
+    /// When the kernel refuses; what it does not refuse is done, and a repair tries the rest again.
+    pub(super) fn copy_some(&mut self) -> Result<(), DaemonError> {
         let Some(wanted) = &self.wanted else { return Ok(()) };
-        self.copies = Copies::Failed;
-        for table in &wanted.ruleset.tables {
-            let _lock = self.ways.lock();
-            self.tables.fill([table])?;
-            if !go_on() {
-                self.copies = Copies::Due;
-                return Ok(());
-            }
-        }
-        // Others may have been removed from the ruleset.
+        let wanted = &wanted.ruleset.tables;
         let _lock = self.ways.lock();
-        copy_tables(&mut self.tables, &wanted.ruleset)?;
-        self.copies = Copies::Right;
-        Ok(())
+        let some = self.tables.apply_some(wanted);
+        self.copies = match some {
+            Ok(false) => Copies::Due,
+            Ok(true) => Copies::Right,
+            Err(_) => Copies::Failed,
+        };
+        match some {
+            Ok(all) => {
+                if all {
+                    info!(tables = wanted.len(), "the kernel has copies of the tables");
+                }
+                Ok(())
+            }
+            Err(error) => self.tables.apply(wanted).and(Err(error)).map_err(Into::into),
+        }
     }
 
     /// After a change that failed half-way: kernel and workers as they were for the last good state. What that needs and
@@ -295,7 +310,7 @@ impl Kernel {
         if let Err(error) = ruleset {
             error!(%error, "ruleset of the last good state");
         }
-        self.copies = if tables.is_ok() { Copies::Right } else { Copies::Failed };
+        self.copies = Copies::after(&tables);
         if let Err(error) = tables {
             error!(%error, "the kernel's copies of the tables of the last good state");
         }
@@ -339,18 +354,15 @@ impl Kernel {
         let ruleset = ways.with(&mut wanted.ruleset, |ruleset, _| mend_ruleset(ruleset, tables));
         let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok(), &mut self.told);
         self.routing_right = ruleset.is_ok() && routing.is_ok();
-        let tables = mend_tables(&mut self.tables, &wanted.ruleset);
-        self.copies = if tables.is_ok() { Copies::Right } else { Copies::Failed };
+        // What follows a change is not somebody else's doing.
+        let mut tables = Ok(());
+        if self.copies != Copies::Due {
+            tables = mend_tables(&mut self.tables, &wanted.ruleset);
+            self.copies = Copies::after(&tables);
+        }
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         ruleset.map_err(DaemonError::from).and(tables).and(routing)
     }
-}
-
-/// The kernel's copies of the tables of `ruleset`.
-fn copy_tables(tables: &mut nft::Tables, ruleset: &Ruleset) -> Result<(), DaemonError> {
-    tables.apply(&ruleset.tables)?;
-    info!(tables = ruleset.tables.len(), "the kernel has copies of the tables");
-    Ok(())
 }
 
 /// Packets are about to go by the kernel's tables of `next`, so flows that these do not name where they are must be known

@@ -8,6 +8,7 @@ use crate::{
     sys::{
         clock::wait_for,
         namespace::{in_namespace, shell},
+        nft::differing,
     },
     worker::Links,
 };
@@ -196,9 +197,10 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
 fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
     in_namespace(|| {
         let name = Name(format!("synrail-follow-{}", std::process::id()).parse().unwrap());
+        // Of such tables one is changed at a time.
         let service = |name, vip| {
             format!(
-                "[[service]]\nname = '{name}'\nvips = '{vip}'\ntable_size = 97\nbackend = [\
+                "[[service]]\nname = '{name}'\nvips = '{vip}'\ntable_size = 131071\nbackend = [\
                  {{ name = 'a', encap = 'mark' }}, {{ name = 'b', encap = 'mark' }}, {{ name = '{name}', encap = 'mark' }}]\n"
             )
         };
@@ -207,6 +209,7 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         let state = State::new(&Config::parse("a test", &text).unwrap()).unwrap();
         let mut lbd = lbd(&name.0, &state);
         lbd.repair().unwrap();
+        lbd.adopted(Generation(1));
         let told = |lbd: &mut Lbd| {
             let daemon = Daemon::read(&mut lbd.region).unwrap();
             (daemon.adopted.0, daemon.in_kernel.0)
@@ -221,20 +224,31 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         let (generation, state) = without(&mut lbd, "a");
         assert!(lbd.kernel.put_in_force(&state, generation).unwrap().is_empty());
         assert_eq!(lbd.kernel.shared.forwarding.load().generation(), generation);
-        assert_eq!(lbd.kernel.copies(), Copies::Due);
-        lbd.kernel.copy_tables(|| false).unwrap();
-        assert_eq!(lbd.kernel.copies(), Copies::Due);
         lbd.adopted(generation);
-        assert_eq!(told(&mut lbd), (2, 1));
-        let wanted = lbd.kernel.wanted.as_ref().unwrap().ruleset.tables.clone();
-        let differ = |copies| nft::Tables::default().fill(copies).unwrap();
-        assert_eq!((differ(&wanted[..1]), differ(&wanted[1..]) > 20), (0, true), "one of two was copied");
+        assert_eq!((lbd.kernel.copies(), told(&mut lbd)), (Copies::Due, (2, 1)));
+        lbd.copy_tables(false);
+        assert_eq!((lbd.kernel.copies(), told(&mut lbd)), (Copies::Due, (2, 1)));
+        // A repair does not take it for somebody else's doing.
+        lbd.repair().unwrap();
+        let tables = |lbd: &Lbd| lbd.kernel.wanted.as_ref().unwrap().ruleset.tables.clone();
+        let wanted = tables(&lbd);
+        let differ = wanted.iter().map(|table| differing(std::slice::from_ref(table)) > 0);
+        assert_eq!(differ.collect::<Vec<_>>(), [false, true], "one of two was copied");
 
         let (generation, _) = without(&mut lbd, "b");
         lbd.adopt().unwrap();
-        assert_eq!((generation.0, told(&mut lbd), lbd.kernel.copies()), (3, (3, 3), Copies::Right));
-        let wanted = &lbd.kernel.wanted.as_ref().unwrap().ruleset.tables;
-        assert_eq!((wanted.len(), differ(wanted)), (2, 0));
+        assert_eq!((generation.0, lbd.kernel.copies(), told(&mut lbd)), (3, Copies::Due, (3, 1)));
+        lbd.copy_tables(true);
+        assert_eq!((lbd.kernel.copies(), told(&mut lbd)), (Copies::Right, (3, 3)));
+        assert_eq!((tables(&lbd).len(), differing(&tables(&lbd))), (2, 0));
+
+        // Who is told to end leaves the kernel what is in force.
+        let (_, _) = without(&mut lbd, "web");
+        lbd.adopt().unwrap();
+        let last = tables(&lbd);
+        assert!(differing(&last) > 20_000);
+        lbd.end();
+        assert_eq!(differing(&last), 0);
     });
 }
 

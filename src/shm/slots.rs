@@ -3,7 +3,7 @@
 //! A slot's records lie where its description says, tables where the records say. What the live state has stays where it is,
 //! so a writer writes the records and the tables that are new, each into the first gap that is long enough
 //! (`space.rs`). A reader that is slower than two publications finds other bytes where its tables were, sees it by their
-//! checksums, and begins again. The region grows at its end; it never shrinks while it lives, since that would pull the memory
+//! checksums, and begins again. What a change leaves where it is it does not check; who reads it does. The region grows at its end; it never shrinks while it lives, since that would pull the memory
 //! from under its readers.
 
 use std::{collections::HashMap, ops::Range};
@@ -26,10 +26,8 @@ pub const LAYOUT_VERSION: u32 = 7;
 const BYTE_ORDER: u32 = 0x0102_0304;
 const GENERATION_AT: usize = 64;
 const SLOTS_AT: [usize; 2] = [128, 192];
-/// Slots begin on a page of their own.
-const PAGE: usize = 4096;
 /// A file must have this many bytes before [`format()`] can be called on it.
-pub const HEADER_BYTES: u64 = PAGE as u64;
+pub const HEADER_BYTES: u64 = 4096;
 /// A region is never larger: two states with all tables at their limit, and as much in gaps.
 pub(super) const REGION_BYTES_MAX: usize = 2 << 30;
 /// A reader that lost this many races gives up for now; each lost race is a publication.
@@ -253,14 +251,15 @@ pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Res
     let next = Generation(live.0.checked_add(1).ok_or(RegionError::Corrupt("its generation"))?);
     // Generation 0 has no slot: the region is being made.
     let live = if live == Generation(0) { None } else { Some(records(memory, live)?) };
-    let there = live.iter().flat_map(|live| live.state.services.iter().zip(&live.places));
-    let there: HashMap<_, _> = there
+    let of_live = live.iter().flat_map(|live| live.state.services.iter().zip(&live.places));
+    let there: HashMap<_, _> = of_live
         .filter_map(|(service, place)| {
             Some(((service.table.digest(), service.table.len()), place.as_ref()?.bytes()))
         })
         .collect();
-    let taken = there.values().cloned().chain(live.map(|live| live.at));
-    let mut space = Space::new(stats::END, taken.collect());
+    let tables = live.iter().flat_map(|live| live.places.iter().flatten().map(TablePlace::bytes));
+    let taken = tables.chain(live.iter().map(|live| live.at.clone())).collect();
+    let mut space = Space::new(stats::END, taken);
     let mut new = Vec::new();
     let records = layout::encode(state, next, |table| {
         if let Some(place) = there.get(&(table.digest(), table.len())) {
@@ -273,6 +272,9 @@ pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Res
     let at = space.take(records.len());
     if space.end() > REGION_BYTES_MAX {
         return Err(RegionError::TooLarge { needed: space.end(), allowed: REGION_BYTES_MAX });
+    }
+    if new.iter().any(|(_, table)| !table.is_read()) {
+        return Err(RegionError::Corrupt("a table that was read from nowhere"));
     }
     memory.grow(space.end())?;
     memory.write(at, &records)?;
@@ -292,9 +294,6 @@ pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Res
 }
 
 fn write_table(memory: &mut impl Memory, at: usize, table: &Table) -> Result<(), RegionError> {
-    if !table.is_read() {
-        return Err(RegionError::Corrupt("a table that was read from nowhere"));
-    }
     let (words, rest) = table.as_bytes().as_chunks::<8>();
     memory.write(at, words.as_flattened())?;
     if !rest.is_empty() {

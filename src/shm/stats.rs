@@ -27,6 +27,8 @@ pub(crate) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
 
 /// When a thread of the daemon looked last at its workers.
 const LOOKED_AT: usize = DAEMON_AT + 32;
+/// The generation of the kernel's copies of the tables.
+const IN_KERNEL_AT: usize = DAEMON_AT + 40;
 /// What its kernel can do with long flows: 0 is not known, 1 a flowtable, 2 none.
 const OFFLOAD_AT: usize = DAEMON_AT + 80;
 /// How many errors, and behind it how many warnings, the last look at the host has found.
@@ -46,8 +48,8 @@ pub struct Daemon {
     pub pid: u64,
     /// The generation that its workers decide by.
     pub adopted: Generation,
-    /// The generation of which the kernel's copies of the tables are: new flows go by them when lbd does not live. They follow
-    /// the workers' within a second.
+    /// The last generation of which the kernel had all copies of tables: new flows go by them when lbd does not live. They
+    /// follow the workers' tables, one after the other.
     pub in_kernel: Generation,
     /// When it started, in seconds since 1970.
     pub started_unix_seconds: u64,
@@ -66,7 +68,7 @@ impl Daemon {
             adopted: Generation(memory.load(DAEMON_AT + 8)?),
             started_unix_seconds: memory.load(DAEMON_AT + 16)?,
             workers: memory.load(DAEMON_AT + 24)?,
-            in_kernel: Generation(memory.load(DAEMON_AT + 40)?),
+            in_kernel: Generation(memory.load(IN_KERNEL_AT)?),
         })
     }
 
@@ -75,7 +77,7 @@ impl Daemon {
     /// # Errors
     /// When the region is gone.
     pub fn write(&self, memory: &mut impl Memory) -> Result<(), RegionError> {
-        memory.store(DAEMON_AT + 40, self.in_kernel.0)?;
+        memory.store(IN_KERNEL_AT, self.in_kernel.0)?;
         memory.store(DAEMON_AT + 24, self.workers)?;
         memory.store(DAEMON_AT + 16, self.started_unix_seconds)?;
         memory.store(DAEMON_AT + 8, self.adopted.0)?;

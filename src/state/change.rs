@@ -353,15 +353,16 @@ impl Tables {
         let made_of: Vec<MadeOf> = services.iter().map(|service| Self::made_of(service, seed)).collect();
         let missing: HashSet<&MadeOf> =
             made_of.iter().filter(|made_of| !self.0.contains_key(made_of)).collect();
-        let made = on_all_cpus(&missing.into_iter().collect::<Vec<_>>(), |made_of| {
-            let (seed, size, backends) = made_of;
-            let backends = backends.iter().map(|(name, weight)| (name.as_str(), *weight));
-            ((*made_of).clone(), Table::new(maglev::build(*seed, *size, backends)))
-        });
-        self.0.extend(made);
-        for (service, made_of) in services.iter_mut().zip(&made_of) {
-            service.table = self.0.get(made_of).cloned().unwrap_or_default();
+        let missing: Vec<&MadeOf> = missing.into_iter().collect();
+        self.0.extend(on_all_cpus(&missing, |&made_of| (made_of.clone(), Self::make(made_of))));
+        for (service, made_of) in services.iter_mut().zip(made_of) {
+            service.table = self.0.entry(made_of).or_insert_with_key(Self::make).clone();
         }
+    }
+
+    fn make((seed, size, backends): &MadeOf) -> Table {
+        let backends = backends.iter().map(|(name, weight)| (name.as_str(), *weight));
+        Table::new(maglev::build(*seed, *size, backends))
     }
 
     fn made_of(service: &Service, seed: u32) -> MadeOf {
@@ -378,12 +379,16 @@ fn on_all_cpus<T: Sync, U: Send>(items: &[T], of: impl Fn(&T) -> U + Sync) -> Ve
     }
     let of = &of;
     thread::scope(|scope| {
-        let parts = items.chunks(items.len().div_ceil(cpus));
-        let workers: Vec<_> =
-            parts.map(|part| scope.spawn(move || part.iter().map(of).collect::<Vec<_>>())).collect();
-        let made =
-            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        made.flatten().collect()
+        let workers = items.chunks(items.len().div_ceil(cpus)).map(|part| {
+            let work = move || part.iter().map(of).collect::<Vec<_>>();
+            // Where no more threads are allowed, this one does it.
+            thread::Builder::new().spawn_scoped(scope, work).map_err(|_| part)
+        });
+        let made = workers.collect::<Vec<_>>().into_iter().flat_map(|worker| match worker {
+            Ok(worker) => worker.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(part) => part.iter().map(of).collect(),
+        });
+        made.collect()
     })
 }
 

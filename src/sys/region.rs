@@ -335,8 +335,8 @@ impl Region {
 
     /// A state that is read later shares the tables of this one.
     pub fn share(&mut self, state: &State) {
-        let tables = state.services.iter().map(|service| (service.table.digest(), service.table.clone()));
-        self.tables = tables.collect();
+        let tables = state.services.iter().map(|service| &service.table).filter(|table| table.is_read());
+        self.tables = tables.map(|table| (table.digest(), table.clone())).collect();
     }
 
     /// Publishes what `change` makes of the live state, whose tables are not read, alone among all writers. Returns the new

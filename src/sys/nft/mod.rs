@@ -40,6 +40,8 @@ pub(crate) use command::nft;
 pub(crate) use compiler::check;
 pub use foreign::{Foreign, foreign};
 pub use tables::Tables;
+#[cfg(test)]
+pub(crate) use tables::differing;
 
 use crate::{
     plan::{

@@ -2,8 +2,8 @@
 //!
 //! What the kernel has is read once for each map, then known by its contents' digest, so a copy that is as it
 //! should be costs nothing. Only entries that differ are sent, those of all copies in one transaction, as far
-//! as [`ENTRIES_PER_BATCH`] goes, and the kernel does it wholly or not at all: it waits for all of its
-//! processors between two transactions. It is not read back whole, since that takes longer than to change it;
+//! as [`ENTRIES_PER_BATCH`] goes (or [`ENTRIES_AT_ONCE`], where nothing waits for all of them), and the kernel does it wholly or not
+//! at all: it waits for all of its processors between two transactions. It is not read back whole, since that takes longer than to change it;
 //! instead [`Tables::sample`] asks for some entries now and then, other ones each time: a map that was
 //! emptied is found at once, a single entry within M / 16 looks.
 //!
@@ -31,6 +31,8 @@ use crate::{
 
 /// The largest transaction, 12 MB when all of them change.
 const ENTRIES_PER_BATCH: usize = 4 * 65_537;
+/// What [`Tables::apply_some`] changes: the entries of so many, or of one larger copy.
+const ENTRIES_AT_ONCE: usize = 2 * 65_537;
 /// An element takes 28 bytes, and all of a message's are in one attribute of 65531 bytes at most.
 const ELEMENTS_PER_MESSAGE: usize = 2_000;
 /// How many entries of each map are asked for at a time.
@@ -50,6 +52,7 @@ pub struct Tables {
     /// The flowtable's devices, as far as they existed when it got them.
     devices: Option<Present>,
     next_sample: u64,
+    next_copy: usize,
 }
 
 /// A copy and what of it is to be changed.
@@ -67,6 +70,32 @@ impl Tables {
         changed.and_then(|changed| swept.map(|()| changed))
     }
 
+    /// As [`Tables::apply`], but of the copies that are known to differ not more than some, other ones each time: about 50 ms of
+    /// work. Says whether all is done.
+    ///
+    /// # Errors
+    /// As [`Tables::apply`], of these.
+    pub fn apply_some(&mut self, wanted: &[KernelTable]) -> Result<bool, NftError> {
+        let differs = |table: &&KernelTable| self.known.get(&table.map) != Some(table.contents());
+        let mut differing: Vec<&KernelTable> = wanted.iter().filter(differs).collect();
+        let count = differing.len().max(1);
+        differing.rotate_left(self.next_copy % count);
+        let mut entries = 0;
+        let some = differing.iter().take_while(|table| {
+            let fits = entries == 0 || entries + table.size() <= ENTRIES_AT_ONCE;
+            entries += table.size();
+            fits
+        });
+        let some: Vec<&KernelTable> = some.copied().collect();
+        self.next_copy = self.next_copy.wrapping_add(some.len());
+        let all = some.len() == differing.len();
+        self.fill(some)?;
+        if all {
+            self.sweep(wanted)?;
+        }
+        Ok(all)
+    }
+
     /// Fills these copies, which were just made.
     pub(super) fn fill_new<'a>(
         &mut self,
@@ -77,10 +106,10 @@ impl Tables {
     }
 
     /// As [`Tables::apply`], but leaves other copies alone.
-    ///
-    /// # Errors
-    /// As [`Tables::apply`].
-    pub fn fill<'a>(&mut self, wanted: impl IntoIterator<Item = &'a KernelTable>) -> Result<usize, NftError> {
+    pub(super) fn fill<'a>(
+        &mut self,
+        wanted: impl IntoIterator<Item = &'a KernelTable>,
+    ) -> Result<usize, NftError> {
         let (mut reader, mut waiting, mut entries) = (None, Vec::new(), 0);
         let mut result = Ok(0);
         let mut done = |with: Result<usize, NftError>| {
@@ -258,6 +287,16 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// How many entries of these copies are not what they should be. Changes nothing.
+#[cfg(test)]
+pub(crate) fn differing(wanted: &[KernelTable]) -> usize {
+    let changes = |table: &KernelTable| {
+        let marks = read(&mut None, table).unwrap();
+        kernel_tables::changes(marks.into_iter(), table.contents()).count()
+    };
+    wanted.iter().map(changes).sum()
 }
 
 /// A connection that is opened when it is needed.
