@@ -14,10 +14,9 @@ use synrail::{
     sys::{clock, nft, output, probe, tracer::Probes},
 };
 
-/// `None` without rights, without nft, or without a ruleset.
+/// `None` without rights, or without nftables; none of them without a ruleset.
 fn ruleset_counters() -> Option<BTreeMap<String, u64>> {
-    let counters = nft::counters().ok().filter(|counters| !counters.is_empty())?;
-    Some(counters.into_iter().map(|counter| (counter.name, counter.packets)).collect())
+    Some(nft::counters().ok()?.into_iter().map(|counter| (counter.name, counter.packets)).collect())
 }
 
 fn main() -> ExitCode {

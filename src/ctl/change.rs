@@ -269,11 +269,15 @@ fn finish(
         env.json(&Outcome { lbd: Some(adoption), ..outcome })?;
     }
     match adoption {
-        Adoption::InForce if !json => env.print(format_args!("in force: generation {generation}"))?,
+        Adoption::InForce if !json => {
+            let behind = daemon::last(region)?.in_kernel < generation.0;
+            let follow =
+                if behind { "; the kernel's tables, for when lbd does not decide, follow" } else { "" };
+            env.print(format_args!("in force: generation {generation}{follow}"))?;
+        }
         Adoption::NoDaemon if !json => {
             // With a ruleset in place that is of this region the kernel goes on, by what it was given last.
-            let ruleset = || (env.ruleset_counters)().is_some_and(|counters| !counters.is_empty());
-            let kernel = if daemon::last(region)?.adopted > 0 && ruleset() {
+            let kernel = if daemon::last(region)?.adopted > 0 && daemon::has_ruleset(env) == Some(true) {
                 let once = daemon::once_command(region.name());
                 format!(
                     "; the kernel goes by the tables that it was given last, until one does or `{once}` is run"

@@ -77,16 +77,35 @@ fn region(env: &Env<'_>, name: &RegionName) -> Result<(State, Vec<Finding>), Ctl
         found(Severity::Error, "interfaces", "empty", "where packets to VIPs come in", advice);
     }
     let (followed, adopted) = (region.is_followed()?, daemon::last(&mut region)?.adopted);
+    let gone = adopted != 0 && daemon::has_ruleset(env) == Some(false);
     let once = daemon::once_command(name);
     if !followed && adopted == 0 {
         let advice =
             format!("the kernel steers nothing yet: start lbd, or put it in force without one: {once}");
         found(Severity::Error, "lbd", "not running", "following this region", advice);
-    } else if !followed {
+    } else if !followed && !gone {
         let advice =
             "the kernel goes on by itself; what others change in ruleset and routes is not mended: start lbd"
                 .to_owned();
         found(Severity::Warning, "lbd", "not running", "following this region", advice);
+    }
+    if gone {
+        let advice = if followed {
+            "nothing is steered; lbd puts it back within ten seconds, or its log says why not".to_owned()
+        } else {
+            format!("nothing is steered: start lbd, or put it in force without one: {once}")
+        };
+        found(Severity::Error, "the ruleset", "missing", "table inet synrail", advice);
+    }
+    for service in state.services.iter().filter(|service| service.active().next().is_none()) {
+        let advice = format!("its new flows are dropped: lbctl activate --service {} BACKEND", service.name);
+        found(
+            Severity::Warning,
+            &format!("service {}", service.name),
+            "without an active backend",
+            "with one",
+            advice,
+        );
     }
     if let Some(hangs) = daemon::hangs(env, &mut region)? {
         let advice =

@@ -64,13 +64,12 @@ pub(super) fn line(env: &Env<'_>, region: &mut Region, live: Generation) -> Resu
     let last = last(region)?;
     if region.is_followed()? {
         let hangs = hangs(env, region)?.map_or_else(String::new, |hangs| hangs.text());
-        return Ok(last.line(live, env.unix_seconds) + &hangs);
+        let gone = if last.adopted > 0 && has_ruleset(env) == Some(false) { NO_RULESET } else { "" };
+        return Ok(last.line(live, env.unix_seconds) + gone + &hangs);
     }
     let left = match last.adopted {
         0 => String::new(),
-        _ if (env.ruleset_counters)().is_some_and(|counters| counters.is_empty()) => {
-            "; the kernel has no ruleset of synrail".to_owned()
-        }
+        _ if has_ruleset(env) == Some(false) => NO_RULESET.to_owned(),
         adopted if adopted >= live.0 => format!("; generation {adopted} was put in force last"),
         adopted => {
             let once = once_command(region.name());
@@ -78,6 +77,13 @@ pub(super) fn line(env: &Env<'_>, region: &mut Region, live: Generation) -> Resu
         }
     };
     Ok(format!("none follows this region{left}"))
+}
+
+const NO_RULESET: &str = "; the kernel has NO RULESET of synrail in this network namespace";
+
+/// Whether the kernel has a ruleset of synrail here; `None` where that cannot be told.
+pub(super) fn has_ruleset(env: &Env<'_>) -> Option<bool> {
+    (env.ruleset_counters)().map(|counters| !counters.is_empty())
 }
 
 /// An lbd that follows the region and does not answer, or not on all queues.

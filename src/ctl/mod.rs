@@ -63,7 +63,7 @@ pub struct Env<'a> {
     pub monotonic: Duration,
     /// Where procfs is.
     pub proc: PathBuf,
-    /// The ruleset's counters in packets, by name; `None` where they cannot be read.
+    /// The ruleset's counters in packets, by name; none of them where there is no ruleset, `None` where they cannot be read.
     pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
     /// How many packets the kernel's tables have steered, by mark; none where that cannot be read.
     pub given: fn() -> BTreeMap<u32, u64>,

@@ -137,8 +137,12 @@ fn show_text(
     let interfaces: Vec<&str> = balancer.interfaces.iter().map(|interface| interface.as_str()).collect();
     let interfaces =
         if interfaces.is_empty() { String::new() } else { format!(", from {}", interfaces.join(" ")) };
+    let polled = match balancer.busy_poll_us {
+        0 => String::new(),
+        us => format!(" (polled for {us} us)"),
+    };
     env.print(format_args!(
-        "balancer  {}{interfaces}, queues {}, hash seed {}, mark mask {}",
+        "balancer  {}{interfaces}, queues {}{polled}, hash seed {}, mark mask {}",
         balancer.name,
         balancer.queues,
         balancer.hash_seed,

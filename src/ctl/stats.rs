@@ -184,7 +184,7 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
         queues,
         conntrack: Conntrack::read(env),
         flows: PinsView::read(&mut region)?,
-        ruleset: (env.ruleset_counters)(),
+        ruleset: (env.ruleset_counters)().filter(|counters| !counters.is_empty()),
     };
     if json {
         return env.json(&stats);

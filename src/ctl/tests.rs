@@ -29,6 +29,7 @@ struct Lb {
     look: fn(&State) -> Snapshot,
     given: fn() -> BTreeMap<u32, u64>,
     off_table: fn() -> Result<OffTable, NftError>,
+    ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
 }
 
 /// How a command ended, and what it printed.
@@ -49,6 +50,7 @@ impl Lb {
             look: |_| Snapshot::default(),
             given: BTreeMap::new,
             off_table: flows::off_table,
+            ruleset_counters: || None,
         }
     }
 
@@ -68,7 +70,7 @@ impl Lb {
             unix_seconds: 1000,
             monotonic: Duration::from_secs(5000),
             proc: self.proc.path().to_owned(),
-            ruleset_counters: || None,
+            ruleset_counters: self.ruleset_counters,
             given: self.given,
             off_table: self.off_table,
             numbers_in_kernel: BTreeMap::new,
@@ -315,13 +317,20 @@ fn a_change_is_in_force_when_lbd_has_taken_it_over() {
     Daemon {
         pid: 42,
         adopted: Generation(9),
-        in_kernel: Generation(9),
+        in_kernel: Generation(2),
         started_unix_seconds: 900,
         workers: 2,
     }
     .write(&mut daemon)
     .unwrap();
-    assert_eq!(lb.done("activate 1"), "default/1: now active\nin force: generation 3\n");
+    let ahead = lb.done("activate 1");
+    assert!(
+        ahead
+            .ends_with("in force: generation 3; the kernel's tables, for when lbd does not decide, follow\n")
+    );
+    let all = Daemon { in_kernel: Generation(9), ..Daemon::read(&mut daemon).unwrap() };
+    all.write(&mut daemon).unwrap();
+    assert_eq!(lb.done("deactivate 1"), "default/1: now inactive\nin force: generation 4\n");
     assert_eq!(lb.json("deactivate 2 --json")["lbd"], "in_force");
     assert_eq!(lb.json("--json show")["lbd"]["pid"], 42);
 }

@@ -1,7 +1,7 @@
 //! The kernel's side of lbd: what a state asks of it is put there, kept there, and put back when a newer state fails.
 //!
 //! Order of a change: new routes, rules and elements; then the workers' tables, then the kernel's copies of them; then
-//! routes that nobody needs any more. Copies that no packet goes by as long as lbd lives, and no route waits for, are due: the
+//! routes that nobody needs any more. Many copies that no packet goes by as long as lbd lives, and no route waits for, are due: the
 //! change is in force without them, and they follow in small parts ([`Kernel::copy_some`]), since a backend of hundreds of services changes
 //! hundreds of thousands of their entries. Devices by which routers send packets in GRE are removed before all this, and set up
 //! after it. Tunnels to backends and the tier are up before the rules that drop what they bring for no VIP: their routes
@@ -213,8 +213,11 @@ impl Kernel {
         ways.adopt(&self.shared, &wanted.forwarding);
         let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::OutOfReach).collect();
         let only_without_lbd = self.of_start.is_some() && !wanted.ruleset.kernel_decides();
-        let may_follow =
-            only_without_lbd && ways.way() != Way::Untracked && after.is_empty() && self.wanted.is_some();
+        let may_follow = only_without_lbd
+            && ways.way() != Way::Untracked
+            && after.is_empty()
+            && self.wanted.is_some()
+            && !self.tables.is_little(&wanted.ruleset.tables);
         // Else before routes go that they lead to.
         let mut entries_changed = 0;
         self.copies = if may_follow {

@@ -215,13 +215,13 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
             (daemon.adopted.0, daemon.in_kernel.0)
         };
         assert_eq!(told(&mut lbd), (1, 1));
-        let without = |lbd: &mut Lbd, backend: &str| {
-            let change = |state: &State| state.set_active(None, &[backend.to_owned()], false);
+        let set = |lbd: &mut Lbd, backend: &str, active| {
+            let change = |state: &State| state.set_active(None, &[backend.to_owned()], active);
             lbd.region.update(|state| Ok::<_, DaemonError>((Some(change(state)?), ()))).unwrap();
             lbd.region.state().unwrap()
         };
 
-        let (generation, state) = without(&mut lbd, "a");
+        let (generation, state) = set(&mut lbd, "a", false);
         assert!(lbd.kernel.put_in_force(&state, generation).unwrap().is_empty());
         assert_eq!(lbd.kernel.shared.forwarding.load().generation(), generation);
         lbd.adopted(generation);
@@ -235,7 +235,7 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         let differ = wanted.iter().map(|table| differing(std::slice::from_ref(table)) > 0);
         assert_eq!(differ.collect::<Vec<_>>(), [false, true], "one of two was copied");
 
-        let (generation, _) = without(&mut lbd, "b");
+        let (generation, _) = set(&mut lbd, "b", false);
         lbd.adopt().unwrap();
         assert_eq!((generation.0, lbd.kernel.copies(), told(&mut lbd)), (3, Copies::Due, (3, 1)));
         lbd.copy_tables(true);
@@ -243,7 +243,7 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         assert_eq!((tables(&lbd).len(), differing(&tables(&lbd))), (2, 0));
 
         // Who is told to end leaves the kernel what is in force.
-        let (_, _) = without(&mut lbd, "web");
+        set(&mut lbd, "a", true);
         lbd.adopt().unwrap();
         let last = tables(&lbd);
         assert!(differing(&last) > 20_000);

@@ -58,6 +58,47 @@ fn check_tells_by_its_status_how_bad_it_is() {
 }
 
 #[test]
+fn a_ruleset_that_is_gone_is_an_error_for_who_may_see_it() {
+    let mut lb = Lb::new("gone");
+    lb.with(FILE, "apply -");
+    // Nothing was in force yet.
+    lb.ruleset_counters = || Some(BTreeMap::new());
+    assert!(!lb.run("check").out.contains("ruleset"));
+    let daemon = lb.daemon(1);
+    let says = |lb: &Lb, advice: &str| {
+        let Ended { status, out, .. } = lb.run("check");
+        assert_eq!(status.code(), 2, "{out}");
+        assert!(
+            out.contains("error: the ruleset is missing, wanted table inet synrail") && out.contains(advice),
+            "{out}"
+        );
+        assert!(lb.done("show").contains("; the kernel has NO RULESET of synrail"));
+    };
+    says(&lb, "lbd puts it back within ten seconds");
+    drop(daemon);
+    says(&lb, "lbd --once --shm");
+    assert!(!lb.run("check").out.contains("goes on by itself"));
+    lb.ruleset_counters = || Some([("steered".to_owned(), 0)].into());
+    assert!(!lb.run("check").out.contains("the ruleset is") && !lb.done("show").contains("RULESET"));
+}
+
+#[test]
+fn a_service_that_drops_its_new_flows_is_a_warning() {
+    let lb = Lb::new("nobody");
+    lb.with(FILE, "apply -");
+    let _daemon = lb.daemon(9);
+    assert_eq!(lb.run("check").status.code(), 0);
+    lb.run("deactivate s1");
+    let Ended { status, out, .. } = lb.run("check");
+    assert!(
+        status.code() == 1
+            && out.contains("warning: service all is without an active backend, wanted with one"),
+        "{out}"
+    );
+    assert!(out.contains("lbctl activate --service all BACKEND"), "{out}");
+}
+
+#[test]
 fn other_commands_tell_that_the_host_keeps_packets() {
     let mut lb = Lb::new("kept");
     lb.with(FILE, "apply -");

@@ -70,14 +70,23 @@ impl Tables {
         changed.and_then(|changed| swept.map(|()| changed))
     }
 
+    /// Whether [`Tables::apply_some`] does all of it at once.
+    #[must_use]
+    pub fn is_little(&self, wanted: &[KernelTable]) -> bool {
+        self.differing(wanted).map(KernelTable::size).sum::<usize>() <= ENTRIES_AT_ONCE
+    }
+
+    fn differing<'a>(&self, wanted: &'a [KernelTable]) -> impl Iterator<Item = &'a KernelTable> {
+        wanted.iter().filter(|table| self.known.get(&table.map) != Some(table.contents()))
+    }
+
     /// As [`Tables::apply`], but of the copies that are known to differ not more than some, other ones each time: about 50 ms of
     /// work. Says whether all is done.
     ///
     /// # Errors
     /// As [`Tables::apply`], of these.
     pub fn apply_some(&mut self, wanted: &[KernelTable]) -> Result<bool, NftError> {
-        let differs = |table: &&KernelTable| self.known.get(&table.map) != Some(table.contents());
-        let mut differing: Vec<&KernelTable> = wanted.iter().filter(differs).collect();
+        let mut differing: Vec<&KernelTable> = self.differing(wanted).collect();
         let count = differing.len().max(1);
         differing.rotate_left(self.next_copy % count);
         let mut entries = 0;
