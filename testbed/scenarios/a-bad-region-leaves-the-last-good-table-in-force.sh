@@ -17,7 +17,7 @@ cp "$region" good
 damage() {
     case $1 in
         corrupt) # noise, but for the first page, which describes the rest
-            dd if=/dev/urandom of="$region" bs=4096 seek=1 count=$((size / 4096 - 1)) conv=notrunc status=none ;;
+            head -c $((size - 4096)) /dev/urandom | dd of="$region" bs=4096 seek=1 conv=notrunc status=none ;;
         foreign) # not our magic
             printf 'FOREIGN!' | dd of="$region" bs=1 conv=notrunc status=none ;;
         version) # our magic, a layout that nobody knows
@@ -26,10 +26,11 @@ damage() {
         empty) truncate -s 0 "$region" ;;
     esac
 }
-# What lbctl writes of the region: its head and the slots. What is between them lbd and its workers write at any time.
-slots_at=$(for at in 128 192; do od -An -tu8 -j "$at" -N 8 good; done | awk '$1 && (!least || $1 < least) { least = $1 } END { print least }')
-expect_ge "the first slot begins behind what lbd writes" "$slots_at" 4096
-written_by_lbctl() { head -c 256 "$region"; tail -c "+$((slots_at + 1))" "$region"; }
+# What lbctl writes of the region: its head, and records and tables from where the head says. What is between them lbd and its
+# workers write at any time.
+content_at=$(od -An -tu4 -j 28 -N 4 good | tr -d ' ')
+expect_ge "records and tables begin behind what lbd writes" "$content_at" 4096
+written_by_lbctl() { head -c 256 "$region"; tail -c "+$((content_at + 1))" "$region"; }
 repair() { truncate -s "$size" "$region"; dd if=good of="$region" conv=notrunc status=none bs=1M; }
 
 # refused KIND [WORD]: damage the region, see it refused by lbctl and survived by lbd, which looks at the region's head every
@@ -57,7 +58,12 @@ for kind in corrupt "foreign magic" "version 2147483647" "truncated truncated" "
     repair
     expect_ok "$kind: the repaired region is good" lbctl_in lb201 show > /dev/null
 done
+# A table alone: who reads it refuses it, and a change of its service writes another one.
+dd if=/dev/urandom of="$region" bs=1 seek="$content_at" count=64 conv=notrunc status=none
+expect_refused "a damaged table: lbctl show" "it is corrupt: a table's checksum" lbctl_in lb201 show
+connect_all 10
 change lb201 deactivate --service web s1
+expect_ok "the region is whole with another table" lbctl_in lb201 show > /dev/null
 wait_until 20 "lbd has taken over what was changed" taken_over lb201
 connect_all 20
 expect_eq "lbd follows the repaired region: connections to s1, inactive" "$(gojq '.servers.s1 // 0' "$REPLY")" 0
