@@ -1,6 +1,6 @@
 //! One worker per queue: receive a batch, decide, answer, and show what was counted. It owns its queue and
-//! its counters and shares nothing but the configuration in force, which it looks at once per batch, when the
-//! packets are there.
+//! its counters and shares nothing but the configuration in force: how long to look for packets is asked of it before they
+//! come, and everything about them when they are there.
 //!
 //! No packet and no error of the socket ends a worker: they are counted. Only a queue that is gone does.
 

@@ -76,7 +76,8 @@ fn region(env: &Env<'_>, name: &RegionName) -> Result<(State, Vec<Finding>), Ctl
         let advice = "nothing is steered: give the region a configuration (lbctl apply FILE)".to_owned();
         found(Severity::Error, "interfaces", "empty", "where packets to VIPs come in", advice);
     }
-    let (followed, adopted) = (region.is_followed()?, daemon::last(&mut region)?.adopted);
+    let followed = region.is_followed()?;
+    let daemon::DaemonView { adopted, in_kernel, .. } = daemon::last(&mut region)?;
     let gone = adopted != 0 && daemon::has_ruleset(env) == Some(false);
     let once = daemon::once_command(name);
     if !followed && adopted == 0 {
@@ -117,6 +118,11 @@ fn region(env: &Env<'_>, name: &RegionName) -> Result<(State, Vec<Finding>), Ctl
     if Offload::of(&mut region, &state.balancer)? == Offload::NotInKernel {
         let advice = "long flows go by the ruleset as others do".to_owned();
         found(Severity::Note, "offload", "not in this kernel", "a flowtable", advice);
+    }
+    if in_kernel < adopted {
+        let advice = "it follows; should lbd end by force now, new flows go by the tables before".to_owned();
+        let value = format!("of generation {in_kernel}, and {adopted} is in force");
+        found(Severity::Note, "what the kernel has of the tables", &value, "the same", advice);
     }
     if adopted != 0 && adopted < live.0 {
         let advice = if followed {

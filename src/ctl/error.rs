@@ -6,15 +6,15 @@ use thiserror::Error;
 
 use crate::{
     balance::service::Conflict, config::ConfigErrors, host::Finding, ids::Generation,
-    plan::routing::PlanError, shm::RegionError, state::StateError, sys::nft::NftError,
-    sys::region::AccessError, sys::region::RegionName,
+    plan::routing::PlanError, state::StateError, sys::nft::NftError, sys::region::AccessError,
+    sys::region::RegionName,
 };
 
 /// Why a command failed. Nothing was changed, unless it says so.
 #[derive(Debug, Error)]
 pub(super) enum CtlError {
     /// The region cannot be used.
-    #[error("{}", explain(.0))]
+    #[error(transparent)]
     Access(AccessError),
     /// The configuration file is wrong.
     #[error(transparent)]
@@ -129,22 +129,6 @@ impl From<AccessError> for CtlError {
     fn from(error: AccessError) -> Self {
         Self::Access(error)
     }
-}
-
-/// What is wrong with a region, and the way out where the error does not name it.
-fn explain(error: &AccessError) -> String {
-    let AccessError::Unusable { name, error: reason } = error else { return error.to_string() };
-    let next = match reason {
-        RegionError::NotARegion => "; choose another --shm",
-        RegionError::ForeignByteOrder | RegionError::Truncated { .. } | RegionError::Corrupt(_) => {
-            return format!(
-                "{error}; nothing was changed; make it anew with `lbctl clean --shm {name}` and `lbctl apply FILE --shm {name}`"
-            );
-        }
-        RegionError::Unstable => "; try again",
-        RegionError::ForeignVersion { .. } | RegionError::TooLarge { .. } | RegionError::Os(_) => "",
-    };
-    format!("{error}{next}")
 }
 
 /// Why a socket does not do what a tracer needs.

@@ -370,7 +370,7 @@ fn what_somebody_needs_is_not_removed() {
     fs::write(lb.name.path(), "mine").unwrap();
     lb.done("clean --force");
     fs::write(lb.name.path(), [b'x'; 5000]).unwrap();
-    lb.refused("clean", Status::Failed, "no region of synrail (wrong magic); --force removes it");
+    lb.refused("clean", Status::Failed, "else see `lbctl clean`; --force removes it all the same");
     lb.done("clean --force");
     lb.done("create 100 10");
     lb.daemon(1).store(64, 77).unwrap();

@@ -276,21 +276,17 @@ impl Kernel {
         let Some(wanted) = &self.wanted else { return Ok(()) };
         let wanted = &wanted.ruleset.tables;
         let _lock = self.ways.lock();
-        let some = self.tables.apply_some(wanted);
-        self.copies = match some {
+        // One that is refused does not hold up the others.
+        let all = self.tables.apply_some(wanted).or_else(|_| self.tables.apply(wanted).map(|_| true));
+        self.copies = match all {
             Ok(false) => Copies::Due,
             Ok(true) => Copies::Right,
             Err(_) => Copies::Failed,
         };
-        match some {
-            Ok(all) => {
-                if all {
-                    info!(tables = wanted.len(), "the kernel has copies of the tables");
-                }
-                Ok(())
-            }
-            Err(error) => self.tables.apply(wanted).and(Err(error)).map_err(Into::into),
+        if all? {
+            info!(tables = wanted.len(), "the kernel has copies of the tables");
         }
+        Ok(())
     }
 
     /// After a change that failed half-way: kernel and workers as they were for the last good state. What that needs and

@@ -128,7 +128,7 @@ pub enum AccessError {
         holder: String,
     },
     /// What it holds cannot be used.
-    #[error("region \"{name}\": {error}")]
+    #[error("region \"{name}\": {error}{}", way_out(name, error))]
     Unusable {
         /// The region.
         name: RegionName,
@@ -145,6 +145,24 @@ pub enum AccessError {
         /// What it said.
         error: io::Error,
     },
+}
+
+/// What to do about a region that cannot be used, where the error does not say it.
+fn way_out(name: &RegionName, error: &RegionError) -> String {
+    match error {
+        RegionError::NotARegion => {
+            "; if it is another program's file, choose another --shm, else see `lbctl clean`".to_owned()
+        }
+        RegionError::Unstable => "; try again".to_owned(),
+        RegionError::ForeignVersion { .. } | RegionError::TooLarge { .. } => String::new(),
+        RegionError::Os(error) if error.kind() != io::ErrorKind::UnexpectedEof => String::new(),
+        RegionError::ForeignByteOrder
+        | RegionError::Truncated { .. }
+        | RegionError::Corrupt(_)
+        | RegionError::Os(_) => format!(
+            "; make it anew with `lbctl clean --shm {name}` (and --force while an lbd follows it), then `lbctl apply FILE --shm {name}`"
+        ),
+    }
 }
 
 /// A mapping of a region's file. Shared by those who only touch words of their own.

@@ -83,6 +83,19 @@ fn a_ruleset_that_is_gone_is_an_error_for_who_may_see_it() {
 }
 
 #[test]
+fn tables_that_the_kernel_has_not_yet_are_noted() {
+    let lb = Lb::new("behind");
+    lb.with(FILE, "apply -");
+    let mut daemon = lb.daemon(1);
+    assert!(!lb.run("check").out.contains("of the tables"));
+    Daemon { in_kernel: Generation(0), ..Daemon::read(&mut daemon).unwrap() }.write(&mut daemon).unwrap();
+    let Ended { status, out, .. } = lb.run("check");
+    let note =
+        "note: what the kernel has of the tables is of generation 0, and 1 is in force, wanted the same";
+    assert!(status.code() == 0 && out.contains(note), "{out}");
+}
+
+#[test]
 fn a_service_that_drops_its_new_flows_is_a_warning() {
     let lb = Lb::new("nobody");
     lb.with(FILE, "apply -");
