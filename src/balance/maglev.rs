@@ -50,6 +50,12 @@ impl Table {
         Self { entries: Arc::default(), len, digest, ranks }
     }
 
+    /// What tells it from others, read or not: its digest and how many entries it has.
+    #[must_use]
+    pub fn identity(&self) -> (u64, usize) {
+        (self.digest, self.len)
+    }
+
     /// Whether its entries are here.
     #[must_use]
     pub fn is_read(&self) -> bool {
@@ -98,7 +104,7 @@ impl Deref for Table {
 
 impl PartialEq for Table {
     fn eq(&self, other: &Self) -> bool {
-        (self.digest, self.len) == (other.digest, other.len)
+        self.identity() == other.identity()
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct DaemonView {
 impl DaemonView {
     /// The lbd that follows the region now.
     pub(super) fn of(region: &mut Region) -> Result<Option<Self>, CtlError> {
-        if region.is_followed()? { Ok(Some(last(region)?)) } else { Ok(None) }
+        if region.is_followed()? { Ok(Some(view(region, true)?)) } else { Ok(None) }
     }
 
     /// One line about it.
@@ -61,8 +61,9 @@ impl DaemonView {
 
 /// One line about the lbd that follows the region, or what the last one has left.
 pub(super) fn line(env: &Env<'_>, region: &mut Region, live: Generation) -> Result<String, CtlError> {
-    let last = last(region)?;
-    if region.is_followed()? {
+    let followed = region.is_followed()?;
+    let last = view(region, followed)?;
+    if followed {
         let hangs = hangs(env, region)?.map_or_else(String::new, |hangs| hangs.text());
         let gone = if last.adopted > 0 && has_ruleset(env) == Some(false) { NO_RULESET } else { "" };
         return Ok(last.line(live, env.unix_seconds) + gone + &hangs);
@@ -147,11 +148,16 @@ pub(super) fn once_command(region: &RegionName) -> String {
 
 /// What the last lbd left, whether it lives or not.
 pub(super) fn last(region: &mut Region) -> Result<DaemonView, CtlError> {
+    let followed = region.is_followed()?;
+    view(region, followed)
+}
+
+fn view(region: &mut Region, followed: bool) -> Result<DaemonView, CtlError> {
     let name = region.name().clone();
     let daemon = Daemon::read(region).map_err(|error| unusable(&name, error))?;
     Ok(DaemonView {
         pid: daemon.pid,
-        adopted: if region.is_followed()? { daemon.adopted.0 } else { daemon.in_kernel.0 },
+        adopted: if followed { daemon.adopted.0 } else { daemon.in_kernel.0 },
         in_kernel: daemon.in_kernel.0,
         started_unix_seconds: daemon.started_unix_seconds,
         workers: daemon.workers,

@@ -1,9 +1,9 @@
 //! The kernel's side of lbd: what a state asks of it is put there, kept there, and put back when a newer state fails.
 //!
 //! Order of a change: new routes, rules and elements; then the workers' tables, then the kernel's copies of them; then
-//! routes that nobody needs any more. Many copies that no packet goes by as long as lbd lives, and no route waits for, are due: the
-//! change is in force without them, and they follow in small parts ([`Kernel::copy_some`]), since a backend of hundreds of services changes
-//! hundreds of thousands of their entries. Devices by which routers send packets in GRE are removed before all this, and set up
+//! routes that nobody needs any more. Many copies that no packet goes by as long as lbd lives, and no route waits for, are due:
+//! the change is in force without them, and they follow in small parts ([`Kernel::copy_some`]), since a backend of hundreds of
+//! services changes hundreds of thousands of their entries. Devices by which routers send packets in GRE are removed before all this, and set up
 //! after it. Tunnels to backends and the tier are up before the rules that drop what they bring for no VIP: their routes
 //! need them up. At a first start they are so for as long as one run of nft takes; they take packets of those ends alone.
 
@@ -156,9 +156,9 @@ impl Kernel {
         })
     }
 
-    /// Kernel and workers shall do what `state` says, but for the kernel's copies of the tables, which may be [`Copies::Due`] then
-    /// where there are workers. Returns what is left to a repair and held up nothing else: targets whose
-    /// next hops are out of reach now, and the kernel's copies of the tables, as long as workers decide for all services.
+    /// Kernel and workers shall do what `state` says, but for the kernel's copies of the tables, which may be [`Copies::Due`]
+    /// then where there are workers. Returns what is left to a repair and held up nothing else: targets whose next hops are
+    /// out of reach now, and those copies, as long as workers decide for all services.
     pub(super) fn put_in_force(
         &mut self,
         state: &State,
@@ -212,29 +212,9 @@ impl Kernel {
             ways.with(&mut wanted.ruleset, |ruleset, in_force| nft::change(ruleset, in_force, tables))?;
         ways.adopt(&self.shared, &wanted.forwarding);
         let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::OutOfReach).collect();
-        let only_without_lbd = self.of_start.is_some() && !wanted.ruleset.kernel_decides();
-        let may_follow = only_without_lbd
-            && ways.way() != Way::Untracked
-            && after.is_empty()
-            && self.wanted.is_some()
-            && !self.tables.is_little(&wanted.ruleset.tables);
-        // Else before routes go that they lead to.
-        let mut entries_changed = 0;
-        self.copies = if may_follow {
-            Copies::Due
-        } else {
-            match self.tables.apply(&wanted.ruleset.tables) {
-                Ok(changed) => {
-                    entries_changed = changed;
-                    Copies::Right
-                }
-                Err(error) if only_without_lbd => {
-                    left.push(error.into());
-                    Copies::Failed
-                }
-                Err(error) => return Err(error.into()),
-            }
-        };
+        // Before routes go that they lead to.
+        let may_follow = after.is_empty() && ways.way() != Way::Untracked;
+        let entries_changed = self.copy_or_postpone(&wanted.ruleset, may_follow, &mut left)?;
         self.routing.apply(&after)?;
         let in_reach = !left.iter().any(|problem| matches!(problem, DaemonError::OutOfReach(_)));
         if in_reach && !routing_right {
@@ -261,6 +241,32 @@ impl Kernel {
             elements_deleted = applied.elements_deleted, entries_changed, "in force"
         );
         Ok(left)
+    }
+
+    /// Brings the kernel's copies of the tables up to date, or leaves them due: many of them, where they `may_follow` and nobody
+    /// goes by them as long as lbd lives. Says how many entries were changed. That they cannot be is `left` to a repair where
+    /// workers decide.
+    fn copy_or_postpone(
+        &mut self,
+        ruleset: &Ruleset,
+        may_follow: bool,
+        left: &mut Vec<DaemonError>,
+    ) -> Result<usize, DaemonError> {
+        let only_without_lbd = self.of_start.is_some() && !ruleset.kernel_decides();
+        let changes = self.wanted.is_some();
+        if may_follow && only_without_lbd && changes && !self.tables.is_little(&ruleset.tables) {
+            self.copies = Copies::Due;
+            return Ok(0);
+        }
+        let applied = self.tables.apply(&ruleset.tables);
+        self.copies = Copies::after(&applied);
+        match applied {
+            Err(error) if only_without_lbd => {
+                left.push(error.into());
+                Ok(0)
+            }
+            applied => Ok(applied?),
+        }
     }
 
     /// How the kernel's copies of the tables are.

@@ -263,7 +263,7 @@ pub fn encode(state: &State, generation: Generation, mut place: impl FnMut(&Tabl
         let table = &service.table;
         let mut record = service_record(service);
         if !table.is_empty() {
-            let at = places.entry((table.digest(), table.len())).or_insert_with(|| place(table));
+            let at = places.entry(table.identity()).or_insert_with(|| place(table));
             (record.table_at, record.table_checksum) = (*at as u64, table.digest());
         }
         bytes.extend(record.as_bytes());

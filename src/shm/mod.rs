@@ -17,8 +17,7 @@
 //! ```
 //!
 //! `layout.rs` says what a state looks like, `slots.rs` how one is published and read, `space.rs` where there is room,
-//! `stats.rs` what workers and the
-//! daemon leave for `lbctl`.
+//! `stats.rs` what workers and the daemon leave for `lbctl`.
 
 pub mod layout;
 pub mod slots;

@@ -3,8 +3,9 @@
 //! A slot's records lie where its description says, tables where the records say. What the live state has stays where it is,
 //! so a writer writes the records and the tables that are new, each into the first gap that is long enough
 //! (`space.rs`). A reader that is slower than two publications finds other bytes where its tables were, sees it by their
-//! checksums, and begins again. What a change leaves where it is it does not check; who reads it does. The region grows at its end; it never shrinks while it lives, since that would pull the memory
-//! from under its readers.
+//! checksums, and begins again. What a change leaves where it is it does not check; who reads it does.
+//!
+//! The region grows at its end; it never shrinks while it lives, since that would pull the memory from under its readers.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -253,16 +254,14 @@ pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Res
     let live = if live == Generation(0) { None } else { Some(records(memory, live)?) };
     let of_live = live.iter().flat_map(|live| live.state.services.iter().zip(&live.places));
     let there: HashMap<_, _> = of_live
-        .filter_map(|(service, place)| {
-            Some(((service.table.digest(), service.table.len()), place.as_ref()?.bytes()))
-        })
+        .filter_map(|(service, place)| Some((service.table.identity(), place.as_ref()?.bytes())))
         .collect();
     let tables = live.iter().flat_map(|live| live.places.iter().flatten().map(TablePlace::bytes));
     let taken = tables.chain(live.iter().map(|live| live.at.clone())).collect();
     let mut space = Space::new(stats::END, taken);
     let mut new = Vec::new();
     let records = layout::encode(state, next, |table| {
-        if let Some(place) = there.get(&(table.digest(), table.len())) {
+        if let Some(place) = there.get(&table.identity()) {
             return place.start;
         }
         let place = space.take(table_bytes(table.len()));

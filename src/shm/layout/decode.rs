@@ -63,7 +63,7 @@ impl TablePlace {
     /// # Errors
     /// As [`TablePlace::table`].
     pub fn checked(&self, table: &Table) -> Result<Table, RegionError> {
-        if !table.is_read() || (table.digest(), table.len()) != (self.checksum, self.entries) {
+        if !table.is_read() || table.identity() != (self.checksum, self.entries) {
             return Err(RegionError::Corrupt("a table's checksum"));
         }
         if table.ranks() > self.ranks {

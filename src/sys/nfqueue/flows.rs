@@ -87,18 +87,15 @@ impl BatchQueue for FlowQueue {
     fn receive(&mut self, busy_poll: Duration) -> Result<usize, QueueError> {
         self.received.clear();
         let may_wait = !self.flags.contains(MsgFlags::MSG_DONTWAIT);
-        let wakeful = (may_wait && !busy_poll.is_zero()).then(clock::now);
-        while wakeful.is_some_and(|since| since.elapsed() < busy_poll) {
-            let flags = self.flags | MsgFlags::MSG_DONTWAIT;
+        let since = (may_wait && !busy_poll.is_zero()).then(clock::now);
+        loop {
+            let polls = since.is_some_and(|since| since.elapsed() < busy_poll);
+            let flags = if polls { self.flags | MsgFlags::MSG_DONTWAIT } else { self.flags };
             match receive(&self.socket, &mut self.buffers, &mut self.received, flags) {
-                Ok(()) => return Ok(self.received.len()),
-                Err(Errno::EAGAIN | Errno::EINTR) => std::hint::spin_loop(),
+                Err(Errno::EAGAIN | Errno::EINTR) if polls => std::hint::spin_loop(),
+                Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => return Ok(self.received.len()),
                 Err(error) => return Err(classify(error.into())),
             }
-        }
-        match receive(&self.socket, &mut self.buffers, &mut self.received, self.flags) {
-            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(self.received.len()),
-            Err(error) => Err(classify(error.into())),
         }
     }
 
