@@ -1,5 +1,5 @@
 //! What lbd does besides deciding: it takes over what there is, puts the state in force, starts the workers, and then
-//! follows the region until somebody ends it.
+//! waits for events, and does what `control.rs` says, until somebody ends it.
 //!
 //! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
 //! rules send packets to them, and routes are there before marks that need them. What a change needs is in `kernel.rs`.
@@ -33,7 +33,7 @@ use audit::{Auditing, Auditor};
 pub use error::DaemonError;
 use host::{HostSeen, HostWatch, look_at_host};
 use kernel::{Copies, Kernel, OfStart};
-use mend::{mend_tun, tend_tun};
+use mend::{Mended, mend_tun, tend_tun};
 pub use once::once;
 use tracing::{error, info, warn};
 use watch::FillWatch;
@@ -42,6 +42,7 @@ use workers::{Opened, Workers};
 use crate::{
     balance::Forwarding,
     config::{self, Config, FILE_BYTES_MAX},
+    control::{Cause, Controller, Effect, Event},
     host::{Finding, new_own_vips},
     ids::{Generation, TargetId},
     plan::routing,
@@ -53,7 +54,9 @@ use crate::{
     sys::{
         allocator,
         alone::Alone,
-        capability, clock, nft, probe,
+        capability, clock,
+        events::{Events, Seen},
+        nft, probe,
         region::{AccessError, Mapping, NAME_DEFAULT, Region, RegionName},
         rtnetlink::Routing,
         signal::{Signals, Wish},
@@ -61,13 +64,6 @@ use crate::{
     },
     worker::Shared,
 };
-
-/// How often the region's generation is looked at.
-const TICK: Duration = Duration::from_millis(20);
-/// How often it is made sure that the region is still the one of its name, and a failed adoption is tried again.
-const CHECK: Duration = Duration::from_secs(1);
-/// Every how many checks the kernel is compared with what it should have.
-const CHECKS_PER_REPAIR: u32 = 10;
 
 /// Reads and checks a configuration file, as far as that goes without the kernel.
 ///
@@ -290,7 +286,6 @@ struct Lbd {
     nearly_full: bool,
     started: Instant,
     daemon: Daemon,
-    checks: u32,
     /// With the region and what it says.
     trouble: Trouble,
     /// With mending the kernel.
@@ -359,13 +354,12 @@ impl Lbd {
             nearly_full: false,
             started: clock::now(),
             daemon,
-            checks: 0,
             trouble: Trouble::default(),
             mending: Trouble::default(),
             host,
         };
         tend_tun(&lbd.tun, &mut lbd.kernel)?;
-        lbd.watch_conntrack(clock::now());
+        lbd.watch_conntrack();
         tell(&lbd.kernel.put_in_force(state, generation)?);
         lbd.workers.start(opened, &shared, &lbd.shown)?;
         lbd.auditing = Auditing::start(auditor, &lbd.shown)?;
@@ -374,49 +368,101 @@ impl Lbd {
         Ok(lbd)
     }
 
-    /// Follows the region until told to end.
-    fn follow(&mut self, mut signals: Signals) -> Result<(), DaemonError> {
-        let mut checked = clock::now();
+    /// Time since it was started.
+    fn now(&self) -> Duration {
+        clock::now().duration_since(self.started)
+    }
+
+    /// Does what events and time ask for ([`Controller`]), until told to end.
+    fn follow(&mut self, signals: Signals) -> Result<(), DaemonError> {
+        let os = |doing| move |error| DaemonError::Os { doing, error };
+        let port = self.kernel.routing.port();
+        let events = port.and_then(|port| Events::open(signals, port));
+        let mut events = events.map_err(os("asking the kernel to tell what others change"))?;
+        let mut controller = Controller::new(self.now());
         loop {
-            let due = self.kernel.copies() == Copies::Due;
-            match signals
-                .wait(if due { Duration::ZERO } else { TICK })
-                .map_err(|error| DaemonError::Os { doing: "waiting for signals", error })?
-            {
-                Some(Wish::End) => return Ok(()),
-                Some(Wish::Reload) => self.reload(),
+            match controller.next(self.now()) {
+                Some(Effect::Shutdown) => return Ok(()),
+                Some(effect) => self.act(effect, &mut controller)?,
                 None => {}
             }
-            let now = clock::now();
-            let check = now.duration_since(checked) >= CHECK;
-            if check {
-                checked = now;
-                self.workers.check()?;
+            controller.copying(self.kernel.copies() == Copies::Due);
+            let seen = events.wait(controller.timeout(self.now()), &self.region);
+            let Seen { signal, region, routing } = seen.map_err(os("waiting for events"))?;
+            let signal = signal.map(|wish| match wish {
+                Wish::End => Event::Shutdown,
+                Wish::Reload => Event::Reload,
+            });
+            let (region, routing) = (region.then_some(Event::Region), routing.then_some(Event::Changed));
+            for event in [signal, region, routing].into_iter().flatten() {
+                controller.handle(event, self.now());
             }
-            // However fast changes come, once a second all of them are there.
-            self.copy_tables(check);
-            // By these all packets may have to go.
-            if self.kernel.copies() != Copies::Due {
-                self.look_at_conntrack(now, check);
-            }
-            self.look_at_region(check);
         }
+    }
+
+    fn act(&mut self, effect: Effect, controller: &mut Controller) -> Result<(), DaemonError> {
+        match effect {
+            Effect::Shutdown => {}
+            Effect::Reload => {
+                self.reload();
+                controller.handle(Event::Changed, self.now());
+            }
+            Effect::Check => self.check()?,
+            Effect::Adopt => self.look_at_region(false),
+            Effect::Copy => self.copy_tables(false),
+            Effect::Fill => {
+                // By these all packets may have to go.
+                if self.kernel.copies() != Copies::Due && self.watch_conntrack() {
+                    self.show_nearly_full();
+                }
+                controller.next_fill(self.now() + self.watch.next_look());
+            }
+            Effect::Generation => {
+                // Why the kernel does not answer is told by the repair.
+                if self.kernel.changed_by_others().unwrap_or(true) {
+                    controller.handle(Event::Changed, self.now());
+                }
+            }
+            Effect::Repair(cause) => {
+                let began = self.now();
+                let found = self.repair_and_tell();
+                let ended = self.now();
+                if let (true, Cause::Event(noticed)) = (found, cause) {
+                    let after_ms = ended.saturating_sub(noticed).as_millis();
+                    info!(after_ms, "mended, counted from its first event");
+                }
+                controller.repaired(began, ended, found);
+                self.look_at_host();
+                allocator::give_back();
+            }
+        }
+        Ok(())
+    }
+
+    /// What is checked once a second, whatever the events say.
+    fn check(&mut self) -> Result<(), DaemonError> {
+        self.workers.check()?;
+        // However fast changes come, once a second all of them are there.
+        self.copy_tables(true);
+        self.look_at_region(true);
+        self.show_nearly_full();
+        self.keep_auditing();
+        Ok(())
     }
 
     /// Chooses the way of packets by how full connection tracking is. Says whether that is to be shown.
-    fn watch_conntrack(&mut self, now: Instant) -> bool {
+    fn watch_conntrack(&mut self) -> bool {
         let Kernel { shared, ways, .. } = &self.kernel;
-        let nearly_full = self.watch.look(now.duration_since(self.started), shared, ways);
+        let nearly_full = self.watch.look(self.now(), shared, ways);
         std::mem::replace(&mut self.nearly_full, nearly_full) != nearly_full
     }
 
-    /// The same; and makes sure, at each `check`, that it is shown and that pins are audited.
-    fn look_at_conntrack(&mut self, now: Instant, check: bool) {
-        if !self.watch_conntrack(now) && !check {
-            return;
-        }
+    fn show_nearly_full(&self) {
         // A region that is gone is noticed at the next look.
         let _ = stats::set_nearly_full(&mut self.region.mapping(), self.nearly_full);
+    }
+
+    fn keep_auditing(&mut self) {
         if self.auditing.lives() {
             return;
         }
@@ -428,8 +474,8 @@ impl Lbd {
         }
     }
 
-    /// Adopts what is new. What is wrong is logged once, and tried again at every `check`. Whatever it is, the kernel is
-    /// kept as it should be.
+    /// Adopts what is new; with `check`, makes sure before that it is still the region of its name, and whole. What is wrong is logged
+    /// once, and tried again at every check.
     fn look_at_region(&mut self, check: bool) {
         match self.adopt_what_is_new(check) {
             Ok(()) if check => self.trouble.over(),
@@ -438,21 +484,18 @@ impl Lbd {
                 self.trouble.with("not all is as it should be; the last good state stays in force", &error);
             }
         }
-        if !check {
-            return;
-        }
-        self.checks = self.checks.wrapping_add(1);
-        if self.checks.is_multiple_of(CHECKS_PER_REPAIR) {
-            match self.repair() {
-                Ok(()) => self.mending.over(),
-                Err(error) => {
-                    self.mending
-                        .with("not all of the kernel's side can be mended; it is tried again", &error);
-                }
+    }
+
+    /// Repairs the kernel's side; what cannot be repaired is logged once. Says whether anything was to do.
+    fn repair_and_tell(&mut self) -> bool {
+        let Mended { any, left } = self.repair();
+        match left {
+            Ok(()) => self.mending.over(),
+            Err(error) => {
+                self.mending.with("not all of the kernel's side can be mended; it is tried again", &error);
             }
-            self.look_at_host();
-            allocator::give_back();
         }
+        any
     }
 
     /// What differs on the host since the last look is logged.
@@ -465,9 +508,6 @@ impl Lbd {
 
     fn adopt_what_is_new(&mut self, check: bool) -> Result<(), DaemonError> {
         let unusable = |region: &Region, error| AccessError::Unusable { name: region.name().clone(), error };
-        if !check && !self.trouble.0.is_empty() {
-            return Ok(());
-        }
         if check {
             if self.region.is_current().is_ok_and(|current| !current) {
                 self.reopen()?;
@@ -498,9 +538,9 @@ impl Lbd {
     }
 
     /// The kernel, and the device by which held fragments come back.
-    fn repair(&mut self) -> Result<(), DaemonError> {
+    fn repair(&mut self) -> Mended {
         let kernel = self.kernel.repair();
-        kernel.and(mend_tun(&self.tun, &mut self.kernel))
+        kernel.and(Mended::of(mend_tun(&self.tun, &mut self.kernel)))
     }
 
     fn adopted(&mut self, generation: Generation) {
@@ -548,7 +588,7 @@ impl Lbd {
         Ok(())
     }
 
-    /// SIGHUP: as `lbctl apply FILE`, and the kernel is looked at now. What a file takes away of that which is in use is
+    /// SIGHUP: as `lbctl apply FILE`. What a file takes away of that which is in use is
     /// for a person to allow.
     fn reload(&mut self) {
         let Some(file) = self.config.clone() else {
@@ -585,9 +625,6 @@ impl Lbd {
                 info!(changes = changes.len(), file = %file.display(), "read again");
             }
             Err(error) => error!("SIGHUP: {error}; nothing was changed"),
-        }
-        if let Err(error) = self.repair() {
-            error!("SIGHUP: mending: {error}; it is tried again every ten seconds");
         }
     }
 

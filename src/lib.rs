@@ -12,11 +12,12 @@
 //!
 //! # Walls
 //!
-//! `packet`, `balance`, `config`, `state`, `plan`, `host`, `lease` and `shm` are pure: bytes, time and configuration in, values out.
+//! `packet`, `balance`, `config`, `control`, `state`, `plan`, `host`, `lease` and `shm` are pure: bytes, time and configuration in, values out.
 //! `sys` alone touches the operating system and holds all unsafe code. `worker`, `fragment_worker` and `daemon` join the two.
 
 pub mod balance;
 pub mod config;
+pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod fragment_worker;

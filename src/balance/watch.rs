@@ -17,6 +17,11 @@ const FULL_WITHIN: Duration = Duration::from_secs(1);
 /// Growth is measured over this time at least, and about that.
 const GROWTH_OVER: Duration = Duration::from_millis(200);
 
+/// How often it is looked at: where it grows fast, or a quarter is used, ...
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// ... and where not.
+const LOOK_EVERY_QUIET: Duration = Duration::from_millis(100);
+
 /// Follows how full it is.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
@@ -25,6 +30,8 @@ pub struct Watch {
     room_since: Option<Duration>,
     /// What was seen, and when: the first one is older than [`GROWTH_OVER`], if there is such a one.
     seen: VecDeque<(Duration, u64)>,
+    /// Far from full, at the present rate as well.
+    quiet: bool,
 }
 
 impl Watch {
@@ -42,7 +49,15 @@ impl Watch {
             let since = *self.room_since.get_or_insert(now);
             self.nearly_full &= now.saturating_sub(since) < ROOM_FOR;
         }
+        let soon = entries.saturating_add(growth).saturating_mul(4) >= max;
+        self.quiet = !self.nearly_full && (max == 0 || !soon);
         self.nearly_full
+    }
+
+    /// How long until the next look.
+    #[must_use]
+    pub fn next_look(&self) -> Duration {
+        if self.quiet { LOOK_EVERY_QUIET } else { LOOK_EVERY }
     }
 
     /// How many entries come within [`FULL_WITHIN`] at the present rate.
@@ -102,6 +117,27 @@ mod tests {
     #[test]
     fn without_a_limit_it_is_never_full() {
         assert!(!Watch::default().look(TICK, 800, 0));
+    }
+
+    #[test]
+    fn it_is_looked_at_seldom_where_it_is_far_from_full() {
+        let mut watch = Watch::default();
+        let second = Duration::from_secs(1);
+        assert_eq!(watch.next_look(), LOOK_EVERY, "nothing is known");
+        for (entries, max, next) in [
+            (0, 1000, LOOK_EVERY_QUIET),
+            (249, 1000, LOOK_EVERY_QUIET),
+            (250, 1000, LOOK_EVERY),
+            (900, 1000, LOOK_EVERY),
+            (0, 1000, LOOK_EVERY),
+            (u64::MAX, 0, LOOK_EVERY),
+        ] {
+            watch.look(second * 2, entries, max);
+            assert_eq!(watch.next_look(), next, "{entries} of {max}");
+        }
+        let steady = course(&mut watch, 10 * second, [249; 500]);
+        assert!(!steady[499]);
+        assert_eq!(watch.next_look(), LOOK_EVERY_QUIET);
     }
 
     proptest! {

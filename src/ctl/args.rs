@@ -108,8 +108,8 @@ Examples:
                                       how many flows still keep a drained backend busy";
 const CHECK: &str = "\
 Looks at the region, at the lbd that follows it, and at this host: settings, devices,
-addresses, filters of other programs. Every line says what to do. lbd looks at its start
-and every ten seconds, and logs what differs.
+addresses, filters of other programs. Every line says what to do. lbd looks at its start,
+when the host changes, and every ten seconds, and logs what differs.
 
 Examples:
   lbctl check

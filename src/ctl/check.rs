@@ -92,7 +92,7 @@ fn region(env: &Env<'_>, name: &RegionName) -> Result<(State, Vec<Finding>), Ctl
     }
     if gone {
         let advice = if followed {
-            "nothing is steered; lbd puts it back within ten seconds, or its log says why not".to_owned()
+            "nothing is steered; lbd puts it back at once, or its log says why not".to_owned()
         } else {
             format!("nothing is steered: start lbd, or put it in force without one: {once}")
         };

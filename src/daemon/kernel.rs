@@ -16,7 +16,7 @@ use super::{
     DaemonError,
     audit::Auditor,
     links,
-    mend::{mend_routing, mend_ruleset, mend_tables, restore_before_ruleset, tell},
+    mend::{Mended, mend_routing, mend_ruleset, mend_tables, restore_before_ruleset, tell},
     ways::{Chosen, Ways},
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     state::State,
     sys::{
         conntrack::Conntrack,
-        nft,
+        nft::{self, NftError},
         rtnetlink::{Routing, RoutingError},
     },
     worker::Shared,
@@ -43,6 +43,7 @@ pub(super) struct Kernel {
     pub(super) shared: Arc<Shared>,
     pub(super) routing: Routing,
     pub(super) tables: nft::Tables,
+    others: nft::OthersWatch,
     /// Its lock is held while the kernel is changed.
     pub(super) ways: Arc<Ways>,
     pub(super) means: Means,
@@ -144,6 +145,7 @@ impl Kernel {
             shared: Arc::clone(shared),
             routing: Routing::open_telling(move |inbound| links::add_tier(&told, &[inbound]))?,
             tables: nft::Tables::default(),
+            others: nft::OthersWatch::default(),
             ways: Arc::default(),
             means,
             of_start,
@@ -345,28 +347,36 @@ impl Kernel {
         Ok(true)
     }
 
-    /// Mends what somebody else has changed: a link that went down takes its routes along, a service that reloads the
-    /// host's own rules may flush ours. What cannot be mended holds up nothing else.
+    /// Whether others have changed nf_tables since this was last asked.
     ///
     /// # Errors
-    /// The first thing that cannot be mended.
-    pub(super) fn repair(&mut self) -> Result<(), DaemonError> {
-        let Some(wanted) = &mut self.wanted else { return Ok(()) };
+    /// When the kernel does not answer.
+    pub(super) fn changed_by_others(&mut self) -> Result<bool, NftError> {
+        // The audit changes nothing meanwhile.
+        let _lock = self.ways.lock();
+        self.others.look()
+    }
+
+    /// Mends what somebody else has changed: a link that went down takes its routes along, a service that reloads the
+    /// host's own rules may flush ours. What cannot be mended holds up nothing else.
+    pub(super) fn repair(&mut self) -> Mended {
+        let Some(wanted) = &mut self.wanted else { return Mended { any: false, left: Ok(()) } };
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();
         // First, since an entrance must not open without it.
         let tables = &mut self.tables;
         let ruleset = ways.with(&mut wanted.ruleset, |ruleset, _| mend_ruleset(ruleset, tables));
         let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok(), &mut self.told);
-        self.routing_right = ruleset.is_ok() && routing.is_ok();
+        let routing = routing.unwrap_or_else(Mended::failed);
+        self.routing_right = ruleset.is_ok() && routing.left.is_ok();
         // What follows a change is not somebody else's doing.
-        let mut tables = Ok(());
+        let mut tables = Ok(false);
         if self.copies != Copies::Due {
             tables = mend_tables(&mut self.tables, &wanted.ruleset);
             self.copies = Copies::after(&tables);
         }
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        ruleset.map_err(DaemonError::from).and(tables).and(routing)
+        Mended::of(ruleset).and(Mended::of(tables)).and(routing)
     }
 }
 

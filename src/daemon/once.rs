@@ -65,7 +65,7 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
                 Err(DaemonError::NotAll { generation, left })
             };
         }
-        let wish = signals.wait(Duration::ZERO);
+        let wish = signals.read();
         if wish.map_err(|error| DaemonError::Os { doing: "looking for signals", error })? == Some(Wish::End) {
             break;
         }

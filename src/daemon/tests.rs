@@ -67,7 +67,6 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
         nearly_full: false,
         started: clock::now(),
         daemon: Daemon { adopted: generation, ..Daemon::default() },
-        checks: 0,
         trouble: Trouble::default(),
         mending: Trouble::default(),
         host: HostWatch::new(state, Vec::new()),
@@ -84,7 +83,7 @@ fn what_cannot_be_mended_holds_up_nothing_else() {
         // Somebody else's, where the tier's tunnel should be.
         shell("ip tuntap add dev sr-1 mode tun");
         let in_the_way = |lbd: &mut Lbd| {
-            let error = lbd.repair().unwrap_err().to_string();
+            let error = lbd.repair().left.unwrap_err().to_string();
             assert!(error.contains("sr-1") && error.contains("not synrail's"), "{error}");
         };
         in_the_way(&mut lbd);
@@ -107,7 +106,7 @@ fn packets_do_not_stay_untracked_when_it_ends() {
         let name = Name(format!("synrail-ends-{}", std::process::id()).parse().unwrap());
         let state = State::empty(Config::parse("a test", FILE).unwrap().balancer);
         let mut lbd = lbd(&name.0, &state);
-        lbd.repair().unwrap();
+        lbd.repair().left.unwrap();
         let tracked = lbd.kernel.wanted.as_ref().unwrap().ruleset.clone();
         lbd.kernel.ways.lock().set_nearly_full(true).unwrap();
         assert!(!nft::in_force(&tracked).unwrap());
@@ -124,9 +123,8 @@ fn the_kernel_is_mended_whatever_is_wrong_with_the_region() {
         let state = State::empty(Config::parse("a test", FILE).unwrap().balancer);
         let mut lbd = lbd(&name.0, &state);
         std::fs::OpenOptions::new().write(true).open(name.0.path()).unwrap().set_len(0).unwrap();
-        for _ in 0..CHECKS_PER_REPAIR {
-            lbd.look_at_region(true);
-        }
+        lbd.look_at_region(true);
+        lbd.repair_and_tell();
         assert!(!lbd.trouble.0.is_empty());
         assert_eq!(lbd.mending.0, "");
         assert!(nft::in_force(&lbd.kernel.wanted.as_ref().unwrap().ruleset).unwrap());
@@ -173,7 +171,7 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         let good = lbd.kernel.wanted.as_ref().unwrap().ruleset.clone();
         // What it finds by itself, whatever lbd thinks that it knows.
         let differ = || nft::Tables::default().apply(&good.tables).unwrap();
-        lbd.repair().unwrap();
+        lbd.repair().left.unwrap();
         assert_eq!((good.tables[0].contents().entries().len(), differ()), (97, 0));
         // A change that fails when the kernel has the new tables already.
         let other = state.set_active(None, &["a".to_owned()], false).unwrap();
@@ -185,7 +183,7 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         let flush = format!("nft flush map inet synrail {}", good.tables[0].map);
         for spoil in ["nft flush ruleset", &flush] {
             shell(spoil);
-            lbd.repair().unwrap();
+            lbd.repair().left.unwrap();
             assert_eq!(differ(), 0, "{spoil}");
         }
     });
@@ -208,7 +206,7 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         let text = head.to_owned() + &service("web", "10.0.0.0") + &service("dns", "10.0.0.1");
         let state = State::new(&Config::parse("a test", &text).unwrap()).unwrap();
         let mut lbd = lbd(&name.0, &state);
-        lbd.repair().unwrap();
+        lbd.repair().left.unwrap();
         lbd.adopted(Generation(1));
         let told = |lbd: &mut Lbd| {
             let daemon = Daemon::read(&mut lbd.region).unwrap();
@@ -229,7 +227,7 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         lbd.copy_tables(false);
         assert_eq!((lbd.kernel.copies(), told(&mut lbd)), (Copies::Due, (2, 1)));
         // A repair does not take it for somebody else's doing.
-        lbd.repair().unwrap();
+        lbd.repair().left.unwrap();
         let tables = |lbd: &Lbd| lbd.kernel.wanted.as_ref().unwrap().ruleset.tables.clone();
         let wanted = tables(&lbd);
         let differ = wanted.iter().map(|table| differing(std::slice::from_ref(table)) > 0);
@@ -319,7 +317,7 @@ fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
             "ip link set lo up; ip link add in0 type veth peer name out0; ip link set out0 up; ip link set in0 up; ip addr add 192.168.2.201/24 dev in0
              echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
         );
-        lbd.repair().unwrap();
+        lbd.repair().left.unwrap();
         let mut found = || {
             lbd.look_at_host();
             let findings = lbd.host.findings().iter();

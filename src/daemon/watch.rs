@@ -68,6 +68,11 @@ impl FillWatch {
         nearly_full
     }
 
+    /// How long until the next look.
+    pub(super) fn next_look(&self) -> Duration {
+        self.watch.next_look()
+    }
+
     fn tell(&mut self, nearly_full: bool, Fill { entries, max }: Fill) {
         if nearly_full == self.told {
             return;

@@ -85,7 +85,8 @@ pub fn target_of_device(name: &str) -> Option<TargetId> {
 }
 
 /// The target whose table has this number.
-fn target_of_table(number: u32) -> Option<TargetId> {
+#[must_use]
+pub fn target_of_table(number: u32) -> Option<TargetId> {
     number.checked_sub(TABLE_BASE).and_then(TargetId::from_number)
 }
 

@@ -7,6 +7,7 @@ pub mod capability;
 pub mod clock;
 pub mod conntrack;
 mod empty_namespace;
+pub mod events;
 #[cfg(test)]
 pub(crate) mod namespace;
 mod netlink;

@@ -4,6 +4,7 @@
 //!   truncated.
 //! - Mode 0600; a file that another user owns or may write is refused, since anybody may make files in `/dev/shm`.
 //! - Writers hold `flock`; lbd holds an open-file-description lock on the first byte. Both end with their holder.
+//! - Whoever publishes a state touches the file, which wakes lbd (`events.rs`).
 //! - Other processes write the mapping, so it is only touched by atomic words. A truncated file is noticed
 //!   (`sigbus.rs`), not died of.
 //! - Tables may be large. They are read from the file and written to it, and never touched where they are mapped, so no page of
@@ -31,6 +32,11 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, FcntlArg, Flock, FlockArg, fcntl},
+    sys::{
+        inotify::{AddWatchFlags, InitFlags, Inotify},
+        stat::futimens,
+        time::TimeSpec,
+    },
     unistd::linkat,
 };
 use thiserror::Error;
@@ -248,6 +254,8 @@ pub struct Region {
     map: Arc<Mapping>,
     /// Those of the state that was read last.
     tables: KnownTables,
+    /// Of who follows it.
+    watch: Option<Inotify>,
 }
 
 /// Writers' lock on a region; ends when it is dropped, or with the process.
@@ -267,7 +275,7 @@ impl Region {
         let file = options.open(DIRECTORY).map_err(os("making it"))?;
         file.set_len(slots::HEADER_BYTES).map_err(os("sizing it"))?;
         let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
-        let mut region = Self { name: name.clone(), file, map, tables: KnownTables::new() };
+        let mut region = Self { name: name.clone(), file, map, tables: KnownTables::new(), watch: None };
         slots::format(&mut region, state).map_err(unusable)?;
         let nameless = format!("/proc/self/fd/{}", region.file.as_raw_fd());
         let here = nix::fcntl::AT_FDCWD;
@@ -305,7 +313,7 @@ impl Region {
             return Err(not_a_region());
         }
         let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
-        Ok(Self { name: name.clone(), file, map, tables: KnownTables::new() })
+        Ok(Self { name: name.clone(), file, map, tables: KnownTables::new(), watch: None })
     }
 
     /// Removes a region's name; who has it open keeps it.
@@ -371,7 +379,19 @@ impl Region {
         let (next, result) = change(&state)?;
         let Some(next) = next else { return Ok((live, result)) };
         let generation = slots::publish(self, &next, live).map_err(|error| self.unusable(error))?;
+        self.touch();
         Ok((generation, result))
+    }
+
+    /// Wakes whoever waits for a change of the region ([`super::events`]).
+    fn touch(&self) {
+        // The state is published; lbd looks by itself, if later.
+        let _ = futimens(&self.file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW);
+    }
+
+    /// Readable when somebody has published a state, or the file has lost its name; `None` where that cannot be watched.
+    pub(super) fn watch(&self) -> Option<&Inotify> {
+        self.watch.as_ref()
     }
 
     /// Waits at most [`LOCK_WAIT`] for the writers' lock.
@@ -393,14 +413,18 @@ impl Region {
         })
     }
 
-    /// Makes this process the lbd of the region, until the region is dropped.
+    /// Makes this process the lbd of the region, until the region is dropped. It is watched for changes from then on.
     ///
     /// # Errors
     /// When there is one already, and which.
     pub fn follow(&mut self) -> Result<(), AccessError> {
         let lock = first_byte(libc::F_WRLCK);
         match fcntl(self.file.as_fd(), FcntlArg::F_OFD_SETLK(&lock)) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                // Without it changes are found by looking.
+                self.watch = watch(&self.file).ok();
+                Ok(())
+            }
             Err(Errno::EAGAIN | Errno::EACCES) => {
                 let pid = stats::Daemon::read(self).map_or(0, |daemon| daemon.pid);
                 Err(AccessError::Followed { name: self.name.clone(), holder: holder(pid) })
@@ -526,6 +550,13 @@ impl Memory for Region {
         }
         Ok(())
     }
+}
+
+/// Tells when this file is touched, or loses its name.
+fn watch(file: &File) -> nix::Result<Inotify> {
+    let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    watch.add_watch(&format!("/proc/self/fd/{}", file.as_raw_fd())[..], AddWatchFlags::IN_ATTRIB)?;
+    Ok(watch)
 }
 
 /// A lock of that kind on a region's first byte.

@@ -1,13 +1,13 @@
-//! Signals as something to wait for, with a time limit; no code runs in a handler.
+//! Signals as something to wait for; no code runs in a handler.
 
-use std::{io, os::fd::AsFd, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        signal::{SigSet, Signal},
-        signalfd::{SfdFlags, SignalFd},
-    },
+use nix::sys::{
+    signal::{SigSet, Signal},
+    signalfd::{SfdFlags, SignalFd},
 };
 
 /// What somebody wants of the daemon.
@@ -33,18 +33,20 @@ impl Signals {
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
-    /// Waits for a signal, at most `limit`.
+    /// The next signal that has come, if any has.
     ///
     /// # Errors
     /// When the operating system says no.
-    pub fn wait(&mut self, limit: Duration) -> io::Result<Option<Wish>> {
-        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], limit) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+    pub fn read(&mut self) -> io::Result<Option<Wish>> {
         let Some(signal) = self.0.read_signal()? else { return Ok(None) };
         let hang_up = i32::try_from(signal.ssi_signo) == Ok(Signal::SIGHUP as i32);
         Ok(Some(if hang_up { Wish::Reload } else { Wish::End }))
+    }
+}
+
+impl AsFd for Signals {
+    /// Readable when a signal has come.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

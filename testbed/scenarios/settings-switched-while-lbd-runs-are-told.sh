@@ -2,7 +2,7 @@
 # proves: what others switch on the host while lbd runs is told within a repair, by lbctl check and show at once, and so is its end
 #
 # Settings, an interface that is set down, an address that is gone, a filter as docker makes it: each stops traffic, and none
-# of it is lbd's to mend. A look costs nothing but a few milliseconds, every ten seconds.
+# of it is lbd's to mend. A look costs nothing but a few milliseconds, every ten seconds at least.
 # topology: dsr:servers=1
 # needs: queue conntrack gre traffic
 # limit_s: 300

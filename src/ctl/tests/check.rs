@@ -74,7 +74,7 @@ fn a_ruleset_that_is_gone_is_an_error_for_who_may_see_it() {
         );
         assert!(lb.done("show").contains("; the kernel has NO RULESET of synrail"));
     };
-    says(&lb, "lbd puts it back within ten seconds");
+    says(&lb, "lbd puts it back at once");
     drop(daemon);
     says(&lb, "lbd --once --shm");
     assert!(!lb.run("check").out.contains("goes on by itself"));

@@ -30,6 +30,7 @@ mod messages;
 mod reader;
 mod tables;
 mod transaction;
+mod watch;
 
 use std::{collections::BTreeMap, fmt, io};
 
@@ -42,6 +43,7 @@ pub use foreign::{Foreign, foreign};
 pub use tables::Tables;
 #[cfg(test)]
 pub(crate) use tables::differing;
+pub use watch::OthersWatch;
 
 use crate::{
     plan::{

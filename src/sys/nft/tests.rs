@@ -10,6 +10,7 @@ mod kernel_tables;
 mod lease;
 mod mended;
 mod off_table;
+mod others;
 mod packets;
 mod pins;
 mod price;

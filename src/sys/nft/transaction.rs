@@ -1,7 +1,11 @@
 //! Changes the ruleset, wholly or not at all. A transaction must be one message to the kernel (`nfnetlink_rcv_batch`), so the
 //! socket's buffers are as large as that.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::{
+    io,
+    os::fd::AsRawFd as _,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use nix::sys::socket::{
     MsgFlags, recv, send, setsockopt,
@@ -19,6 +23,9 @@ const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
 /// A batch is for `NFNL_SUBSYS_NFTABLES`, of no family.
 const BATCH_HEADER: [u8; 4] = [0, 0, 0, 10];
+
+/// How many transactions of this process the kernel has taken, each of which has made one generation.
+pub(super) static TAKEN: AtomicU32 = AtomicU32::new(0);
 
 #[cfg(test)]
 thread_local! {
@@ -78,7 +85,9 @@ impl Transaction {
             let what = index.and_then(|index| self.what.get(index));
             let what = what.map_or_else(|| "the whole transaction".to_owned(), Clone::clone);
             NftError::Netlink { what, error }
-        })
+        })?;
+        TAKEN.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }
 

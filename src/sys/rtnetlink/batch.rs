@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, SockProtocol, recv, send};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, getsockname, recv, send};
 use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage},
     packet_route::RouteNetlinkMessage,
@@ -48,6 +48,11 @@ impl Batch {
             #[cfg(test)]
             sent: (0, 0),
         })
+    }
+
+    /// The socket's address.
+    pub(super) fn port(&self) -> io::Result<u32> {
+        Ok(getsockname::<NetlinkAddr>(self.socket.as_raw_fd())?.pid())
     }
 
     /// Has the kernel make these changes, [`MESSAGES_MAX`] at most, in this order. Returns which are refused,

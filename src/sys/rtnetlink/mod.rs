@@ -149,6 +149,14 @@ impl Routing {
         Ok(Self { runtime, handle, batch, indexes: BTreeMap::new(), tell: Box::new(tell) })
     }
 
+    /// The netlink port by which it changes routes and rules: the kernel tells others of it.
+    ///
+    /// # Errors
+    /// When the operating system says no.
+    pub fn port(&self) -> io::Result<u32> {
+        self.batch.port()
+    }
+
     /// What there is now, with what the tunnels of `wanted` depend on.
     ///
     /// # Errors

@@ -1,0 +1,202 @@
+//! What lbd does when: events and the time in, effects out. PURE.
+//!
+//! lbd waits for events (`sys/events.rs`) until [`Controller::timeout`], and then does what [`Controller::next`] says, one
+//! effect after the other, the most urgent first. Where an event could be missed, a timer asks again: the region once a second,
+//! all of the kernel's side every ten. Two things announce nothing and are looked at instead: how full connection tracking is, and
+//! the generation of nf_tables ([`GENERATION_EVERY`] says why).
+//!
+//! What others change in the kernel is repaired at once. Repairs may not take the processor from the workers, and lbd may be at odds
+//! with a program that takes back each repair: so a repair is followed by a pause, of some times what it took and, as long as each repair
+//! finds something to do again, twice as long as the last one.
+
+use std::time::Duration;
+
+/// How often the region, the workers and the audit are checked, and a failed adoption is tried again.
+pub const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How often all of the kernel's side is compared with what it should be, whatever the events say.
+pub const REPAIR_EVERY: Duration = Duration::from_secs(10);
+/// How often the generation of nf_tables is asked for. As long as anybody listens to the changes of nf_tables, the kernel makes a message
+/// of a page for each element that anybody adds: 540 MB for a set of 65537 elements (`nft_notify_enqueue` in
+/// `net/netfilter/nf_tables_api.c`). To ask takes a few microseconds.
+pub const GENERATION_EVERY: Duration = Duration::from_millis(50);
+/// How long lbd waits for further events of the same change: a link that goes down takes its routes along.
+pub const SETTLE: Duration = Duration::from_millis(10);
+/// The shortest pause after a repair, ...
+pub const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// ... the longest, ...
+pub const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// ... and how many times as long as the repair it is.
+const PAUSE_SHARE: u32 = 4;
+/// A repair that comes so many pauses after the last one is none of a series.
+const SERIES: u32 = 16;
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// SIGTERM or SIGINT.
+    Shutdown,
+    /// SIGHUP.
+    Reload,
+    /// Somebody has published a state, or removed the region.
+    Region,
+    /// Somebody else has changed links, addresses, routes, rules or nf_tables.
+    Changed,
+}
+
+/// What is to be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// End.
+    Shutdown,
+    /// Read the configuration file again.
+    Reload,
+    /// Check that the workers live, and that the region is whole and still the one of its name; adopt what is new there; copy all
+    /// tables that the kernel lacks.
+    Check,
+    /// Adopt what is new in the region.
+    Adopt,
+    /// Copy some of the tables that the kernel lacks ([`Controller::copying`]).
+    Copy,
+    /// Look how full connection tracking is ([`Controller::next_fill`]).
+    Fill,
+    /// Ask for the generation of nf_tables.
+    Generation,
+    /// Compare the kernel's side with what it should be, and repair it ([`Controller::repaired`]).
+    Repair(Cause),
+}
+
+/// Why a repair comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It was time for one.
+    Timer,
+    /// Something has changed; the first event of it came then.
+    Event(Duration),
+}
+
+/// Knows what is due. All times are since one fixed moment.
+#[derive(Debug)]
+pub struct Controller {
+    shutdown: bool,
+    reload: bool,
+    region: bool,
+    copying: bool,
+    check: Duration,
+    fill: Duration,
+    generation: Duration,
+    /// The next repair by the timer.
+    repair: Duration,
+    /// The first event since the last repair began.
+    changed: Option<Duration>,
+    /// When the last repair ended, and the pause after it.
+    repaired: Duration,
+    pause: Duration,
+    /// The longest pause of the present series of repairs that found something to do.
+    series: Option<Duration>,
+}
+
+impl Controller {
+    /// lbd begins to hear events now; what came before is looked at first.
+    #[must_use]
+    pub fn new(now: Duration) -> Self {
+        Self {
+            shutdown: false,
+            reload: false,
+            region: true,
+            copying: false,
+            check: now + CHECK_EVERY,
+            fill: now,
+            generation: now,
+            repair: now + REPAIR_EVERY,
+            changed: Some(now),
+            repaired: now,
+            pause: Duration::ZERO,
+            series: None,
+        }
+    }
+
+    /// Takes note of an event.
+    pub fn handle(&mut self, event: Event, now: Duration) {
+        match event {
+            Event::Shutdown => self.shutdown = true,
+            Event::Reload => self.reload = true,
+            Event::Region => self.region = true,
+            Event::Changed => _ = self.changed.get_or_insert(now),
+        }
+    }
+
+    /// What is due; each effect is said once.
+    pub fn next(&mut self, now: Duration) -> Option<Effect> {
+        let flag = |flag: &mut bool, effect| std::mem::take(flag).then_some(effect);
+        let timer = |at: &mut Duration, every, effect| {
+            let due = *at <= now;
+            if due {
+                *at = now + every;
+            }
+            due.then_some(effect)
+        };
+        flag(&mut self.shutdown, Effect::Shutdown)
+            .or_else(|| flag(&mut self.reload, Effect::Reload))
+            .or_else(|| timer(&mut self.check, CHECK_EVERY, Effect::Check))
+            .or_else(|| flag(&mut self.region, Effect::Adopt))
+            .or_else(|| timer(&mut self.fill, CHECK_EVERY, Effect::Fill))
+            .or_else(|| timer(&mut self.generation, GENERATION_EVERY, Effect::Generation))
+            .or_else(|| self.due_repair(now))
+            .or_else(|| flag(&mut self.copying, Effect::Copy))
+    }
+
+    fn due_repair(&mut self, now: Duration) -> Option<Effect> {
+        let (by_event, by_timer) = self.repair_times();
+        let cause = match self.changed {
+            Some(changed) if by_event <= now => Cause::Event(changed),
+            Some(_) | None if by_timer <= now => Cause::Timer,
+            Some(_) | None => return None,
+        };
+        self.changed = None;
+        self.repair = now + REPAIR_EVERY;
+        Some(Effect::Repair(cause))
+    }
+
+    fn repair_times(&self) -> (Duration, Duration) {
+        let by_event =
+            self.changed.map_or(Duration::MAX, |changed| (changed + SETTLE).max(self.repaired + self.pause));
+        (by_event, self.repair)
+    }
+
+    /// How long there is nothing to do.
+    #[must_use]
+    pub fn timeout(&self, now: Duration) -> Duration {
+        if self.shutdown || self.reload || self.region || self.copying {
+            return Duration::ZERO;
+        }
+        let (by_event, by_timer) = self.repair_times();
+        let next = [self.check, self.fill, self.generation, by_event, by_timer].into_iter().min();
+        next.unwrap_or(now).saturating_sub(now)
+    }
+
+    /// Whether the kernel still lacks tables, after an adoption or [`Effect::Copy`].
+    pub fn copying(&mut self, copying: bool) {
+        self.copying = copying;
+    }
+
+    /// After [`Effect::Fill`]: when to look again.
+    pub fn next_fill(&mut self, at: Duration) {
+        self.fill = at;
+    }
+
+    /// After a repair: when it began and ended, and whether it found something to do.
+    pub fn repaired(&mut self, began: Duration, ended: Duration, found: bool) {
+        let mut pause = PAUSE_MIN;
+        if found {
+            let last = self.series.filter(|last| began <= self.repaired + *last * SERIES);
+            pause = last.map_or(PAUSE_MIN, |last| (2 * last).min(PAUSE_MAX));
+            self.series = Some(pause);
+        }
+        self.pause = pause.max(PAUSE_SHARE * ended.saturating_sub(began)).min(PAUSE_MAX);
+        self.repaired = ended;
+        self.repair = ended + REPAIR_EVERY;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const S: Duration = Duration::from_secs(1);
+
+/// lbd with a clock of its own, which does at once what it is told.
+struct Run {
+    controller: Controller,
+    now: Duration,
+    /// What was done, and when.
+    done: Vec<(Duration, Effect)>,
+    /// How long a repair takes, ...
+    takes: Duration,
+    /// ... and how many of the next ones find something to do.
+    found: usize,
+    /// So long after such a repair another program takes it back.
+    taken_back: Option<Duration>,
+    /// When the next events come.
+    events: Vec<(Duration, Event)>,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self {
+            controller: Controller::new(Duration::ZERO),
+            now: Duration::ZERO,
+            done: Vec::new(),
+            takes: MS,
+            found: 0,
+            taken_back: None,
+            events: Vec::new(),
+        }
+    }
+
+    /// Of an lbd that has begun long ago.
+    fn settled() -> Self {
+        let mut run = Self::new();
+        // Between two looks.
+        run.until(31 * S + 5 * MS);
+        run.done.clear();
+        run
+    }
+
+    fn at(mut self, at: Duration, event: Event) -> Self {
+        self.events.push((at, event));
+        self
+    }
+
+    fn until(&mut self, end: Duration) {
+        // Turns are bounded: a loop that does not wait fails.
+        for _ in 0..1_000_000 {
+            let (come, later): (Vec<_>, Vec<_>) = self.events.iter().partition(|(at, _)| *at <= self.now);
+            self.events = later;
+            for (_, event) in come {
+                self.controller.handle(event, self.now);
+            }
+            if let Some(effect) = self.controller.next(self.now) {
+                self.act(effect);
+                continue;
+            }
+            let next = self.events.iter().map(|(at, _)| *at).min().unwrap_or(Duration::MAX);
+            let wait = self.controller.timeout(self.now);
+            assert!(!wait.is_zero(), "nothing to do, and yet it does not wait");
+            self.now = next.min(self.now + wait);
+            if self.now >= end {
+                self.now = end;
+                return;
+            }
+        }
+        panic!("it turns and turns");
+    }
+
+    fn act(&mut self, effect: Effect) {
+        self.done.push((self.now, effect));
+        match effect {
+            Effect::Fill => self.controller.next_fill(self.now + 100 * MS),
+            Effect::Repair(_) => {
+                let began = self.now;
+                self.now += self.takes;
+                let found = self.found > 0;
+                self.found = self.found.saturating_sub(1);
+                self.controller.repaired(began, self.now, found);
+                if let (true, Some(after)) = (found, self.taken_back) {
+                    self.events.push((self.now + after, Event::Changed));
+                }
+            }
+            Effect::Shutdown
+            | Effect::Reload
+            | Effect::Check
+            | Effect::Adopt
+            | Effect::Copy
+            | Effect::Generation => {}
+        }
+    }
+
+    fn times(&self, of: impl Fn(Effect) -> bool) -> Vec<Duration> {
+        self.done.iter().filter(|(_, effect)| of(*effect)).map(|(at, _)| *at).collect()
+    }
+
+    fn repairs(&self) -> Vec<Duration> {
+        self.times(|effect| matches!(effect, Effect::Repair(_)))
+    }
+}
+
+#[test]
+fn what_happened_before_events_were_heard_is_looked_at_first() {
+    let mut run = Run::new();
+    run.until(S / 2);
+    assert_eq!(run.times(|effect| effect == Effect::Adopt), [Duration::ZERO]);
+    assert_eq!(run.repairs(), [SETTLE]);
+}
+
+#[test]
+fn a_change_by_others_is_repaired_at_once_and_only_once() {
+    let mut run = Run::settled().at(32 * S, Event::Changed).at(32 * S + 5 * MS, Event::Changed);
+    run.until(35 * S);
+    assert_eq!(run.repairs(), [32 * S + SETTLE]);
+    assert!(
+        run.done.contains(&(32 * S + SETTLE, Effect::Repair(Cause::Event(32 * S)))),
+        "by the first event"
+    );
+}
+
+#[test]
+fn separate_changes_are_each_repaired_at_once() {
+    let mut run = Run::settled();
+    run.found = usize::MAX;
+    for second in 32..40 {
+        run = run.at(second * S, Event::Changed);
+    }
+    run.until(40 * S);
+    let wanted: Vec<Duration> = (32..40).map(|second| second * S + SETTLE).collect();
+    assert_eq!(run.repairs(), wanted);
+}
+
+#[test]
+fn without_events_all_is_looked_at_now_and_then() {
+    let mut run = Run::settled();
+    let last = run.controller.repaired;
+    run.until(63 * S);
+    let between: Vec<Duration> = run.repairs().windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(between.len() >= 2 && between.iter().all(|time| *time == REPAIR_EVERY + MS), "{between:?}");
+    assert_eq!(run.repairs()[0] - last, REPAIR_EVERY);
+    let checks = run.times(|effect| effect == Effect::Check).len();
+    assert!((31..=32).contains(&checks), "{checks}");
+    assert_eq!(run.times(|effect| effect == Effect::Adopt), [], "at each check, but not besides");
+    let asked = run.times(|effect| effect == Effect::Generation).len();
+    assert!((600..=641).contains(&asked), "{asked}");
+}
+
+#[test]
+fn a_program_that_takes_back_each_repair_does_not_keep_lbd_busy() {
+    for back in [Duration::ZERO, MS, 20 * MS] {
+        let mut run = Run::settled().at(32 * S, Event::Changed);
+        (run.found, run.taken_back) = (usize::MAX, Some(back));
+        run.until(92 * S);
+        let repairs = run.repairs();
+        assert!((8..=20).contains(&repairs.len()), "{back:?}: {repairs:?}");
+        let pauses: Vec<Duration> = repairs.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(pauses.iter().all(|pause| *pause <= PAUSE_MAX + SETTLE + MS), "{pauses:?}");
+        // Once that is over, the next change is repaired at once.
+        (run.taken_back, run.found) = (None, 1);
+        run.until(400 * S);
+        run.done.clear();
+        run = run.at(401 * S, Event::Changed);
+        run.until(402 * S);
+        assert_eq!(run.repairs(), [401 * S + SETTLE], "{back:?}");
+    }
+}
+
+#[test]
+fn events_without_end_take_a_fifth_of_the_time_at_most() {
+    let mut run = Run::settled();
+    run.takes = 300 * MS;
+    for ms in 0..20_000 {
+        run = run.at(32 * S + ms * MS, Event::Changed);
+    }
+    run.until(52 * S);
+    let repairs = run.repairs();
+    assert!((10..=14).contains(&repairs.len()), "{repairs:?}");
+}
+
+#[test]
+fn a_signal_is_heard_between_two_of_many_copies() {
+    let mut run = Run::settled();
+    run.controller.copying(true);
+    assert_eq!(run.controller.timeout(run.now), Duration::ZERO);
+    run.controller.handle(Event::Shutdown, run.now);
+    assert_eq!(run.controller.next(run.now), Some(Effect::Shutdown));
+    assert_eq!(run.controller.next(run.now), Some(Effect::Copy));
+    assert_eq!(run.controller.next(run.now), None, "it is told whether there are more");
+}
+
+#[test]
+fn what_is_urgent_comes_first() {
+    let mut run = Run::settled();
+    let (controller, now) = (&mut run.controller, run.now + S);
+    for event in [Event::Changed, Event::Region, Event::Reload, Event::Shutdown] {
+        controller.handle(event, now);
+    }
+    controller.copying(true);
+    let done: Vec<Effect> = std::iter::from_fn(|| controller.next(now + SETTLE)).collect();
+    let repair = Effect::Repair(Cause::Event(now));
+    let (shutdown, reload, check, adopt) = (Effect::Shutdown, Effect::Reload, Effect::Check, Effect::Adopt);
+    assert_eq!(
+        done,
+        [shutdown, reload, check, adopt, Effect::Fill, Effect::Generation, repair, Effect::Copy]
+    );
+}
+
+/// A machine that slept, or a process that was stopped.
+#[test]
+fn a_clock_that_jumps_brings_each_thing_once() {
+    let mut run = Run::settled();
+    run.now += 3600 * S;
+    let begun = run.now;
+    run.until(begun + S / 100);
+    let repairs = run.repairs();
+    assert_eq!(repairs, [begun]);
+    assert_eq!(run.times(|effect| effect == Effect::Check), [begun]);
+}

@@ -1,0 +1,128 @@
+use super::*;
+use crate::{
+    config::Config,
+    state::State,
+    sys::namespace::{in_namespace, shell},
+};
+
+const OURS: u32 = 4711;
+
+/// A message of this type and sender about a route of this table and protocol.
+fn route(kind: u16, port: u32, table: u8, wide: Option<u32>, protocol: u8) -> Vec<u8> {
+    let mut message = vec![0; HEADER_BYTES + ROUTE_HEADER_BYTES];
+    message[4..6].copy_from_slice(&kind.to_ne_bytes());
+    message[12..16].copy_from_slice(&port.to_ne_bytes());
+    (message[TABLE_AT], message[PROTOCOL_AT]) = (table, protocol);
+    if let Some(wide) = wide {
+        message.extend([8u16.to_ne_bytes(), libc::RTA_TABLE.to_ne_bytes()].concat());
+        message.extend(wide.to_ne_bytes());
+    }
+    let length = u32::try_from(message.len()).unwrap();
+    message[..4].copy_from_slice(&length.to_ne_bytes());
+    message
+}
+
+#[test]
+fn of_routes_those_concern_lbd_that_are_its_own_or_in_its_tables_and_that_others_change() {
+    let concern = |message: &[u8]| is_concern(message, OURS);
+    for kind in [libc::RTM_NEWROUTE, libc::RTM_DELROUTE] {
+        assert!(concern(&route(kind, 1, 254, None, routing::PROTOCOL)), "one of ours is gone");
+        assert!(concern(&route(kind, 0, 252, Some(20_001), 3)), "another one in our table");
+        assert!(!concern(&route(kind, 1, 254, Some(254), 186)), "BGP");
+        assert!(!concern(&route(kind, OURS, 254, None, routing::PROTOCOL)), "our own change");
+    }
+    for kind in [libc::RTM_NEWRULE, libc::RTM_DELRULE] {
+        assert!(concern(&route(kind, 0, 254, None, 0)));
+        assert!(!concern(&route(kind, OURS, 254, None, 0)));
+    }
+    for kind in [libc::RTM_NEWLINK, libc::RTM_DELLINK, libc::RTM_NEWADDR, libc::RTM_DELADDR] {
+        assert!(concern(&route(kind, OURS, 0, None, 0)));
+    }
+    assert!(!concern(&route(libc::RTM_NEWNEIGH, 0, 0, None, 0)));
+    let whole = route(libc::RTM_DELROUTE, 1, 252, Some(20_001), 3);
+    for cut in 0..whole.len() {
+        assert!(!concern(&whole[..cut]), "{cut} bytes");
+    }
+}
+
+/// A region of this test alone, removed when it ends.
+struct Of(Region);
+
+impl Of {
+    fn test(name: &str) -> Self {
+        let name = format!("synrail-{name}-{}", std::process::id()).parse().unwrap();
+        let file = "[balancer]\nname = 'lb'\ninterfaces = 'lo'\n";
+        let state = State::empty(Config::parse("a test", file).unwrap().balancer);
+        let mut region = Region::create(&name, &state).unwrap();
+        region.follow().unwrap();
+        Self(region)
+    }
+}
+
+impl Drop for Of {
+    fn drop(&mut self) {
+        let _ = Region::remove(self.0.name());
+    }
+}
+
+const LONG: Duration = Duration::from_secs(5);
+
+fn seen(events: &mut Events, region: &Region) -> (bool, bool) {
+    let Seen { signal, region, routing } = events.wait(LONG, region).unwrap();
+    assert_eq!(signal, None);
+    (region, routing)
+}
+
+fn nothing(events: &mut Events, region: &Region) -> bool {
+    events.wait(Duration::ZERO, region).unwrap() == Seen::default()
+}
+
+#[test]
+fn who_publishes_a_state_or_removes_the_region_wakes_lbd() {
+    let of = Of::test("events");
+    let mut events = Events::open(Signals::take().unwrap(), OURS).unwrap();
+    assert!(nothing(&mut events, &of.0), "nothing has happened");
+    let mut other = Region::open(of.0.name()).unwrap();
+    let published = other.update(|state| Ok::<_, crate::sys::region::AccessError>((Some(state.clone()), ())));
+    published.unwrap();
+    assert_eq!(seen(&mut events, &of.0), (true, false));
+    assert!(nothing(&mut events, &of.0), "once");
+    let mut mapping = of.0.mapping();
+    crate::shm::stats::set_nearly_full(&mut mapping, true).unwrap();
+    assert!(nothing(&mut events, &of.0), "statistics wake nobody");
+    Region::remove(of.0.name()).unwrap();
+    assert_eq!(seen(&mut events, &of.0), (true, false));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_others_change_of_links_addresses_routes_and_rules_wakes_lbd() {
+    in_namespace(|| {
+        let of = Of::test("others");
+        let mut events = Events::open(Signals::take().unwrap(), OURS).unwrap();
+        for change in [
+            "ip link set lo up",
+            "ip tuntap add dev sr-1 mode tun",
+            "ip addr add 192.0.2.1/24 dev sr-1",
+            "ip link set sr-1 up",
+            "ip -6 addr add 2001:db8::1/64 dev sr-1 nodad",
+            "ip route add default dev sr-1 table 20001",
+            "ip -6 route add default dev sr-1 table 20001",
+            "ip route add blackhole 10.0.0.0/24 proto 201",
+            "ip rule add priority 100 fwmark 1 lookup 20001",
+            "ip -6 rule add priority 100 fwmark 1 lookup 20001",
+            "ip rule flush",
+            "ip link set sr-1 down",
+            "ip link del sr-1",
+        ] {
+            shell(change);
+            assert_eq!(seen(&mut events, &of.0), (false, true), "{change}");
+            // The kernel tells some of it a moment later.
+            while events.wait(Duration::from_millis(20), &of.0).unwrap().routing {}
+        }
+        shell("ip tuntap add dev other mode tun; ip link set other up; ip addr add 192.0.2.1/24 dev other");
+        while events.wait(Duration::from_millis(200), &of.0).unwrap().routing {}
+        shell("ip route add 198.51.100.0/24 dev other; ip route del 198.51.100.0/24");
+        assert!(nothing(&mut events, &of.0), "routes that are not ours");
+    });
+}

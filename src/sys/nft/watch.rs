@@ -1,0 +1,29 @@
+//! Notices that others have changed nf_tables, without reading what: the kernel counts the transactions of all, lbd its own.
+
+use std::sync::atomic::Ordering;
+
+use super::{NftError, reader::Reader, transaction::TAKEN};
+
+/// Notices changes of others.
+#[derive(Default)]
+pub struct OthersWatch {
+    reader: Option<Reader>,
+    /// How many generations were not made by this process, up to some number.
+    others: Option<u32>,
+}
+
+impl OthersWatch {
+    /// Whether others have changed rules or sets of any table since the last look; the first one says no. What packets put into sets
+    /// is no such change. Exact as long as no other thread of this process changes anything meanwhile.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn look(&mut self) -> Result<bool, NftError> {
+        let failed = |error| NftError::Table { what: "the generation", error };
+        let mut reader = self.reader.take().map_or_else(Reader::open, Ok).map_err(failed)?;
+        let generation = reader.generation().map_err(failed)?;
+        self.reader = Some(reader);
+        let others = generation.wrapping_sub(TAKEN.load(Ordering::Relaxed));
+        Ok(self.others.replace(others).is_some_and(|last| last != others))
+    }
+}
