@@ -8,6 +8,7 @@
 //! kernel as it is, so that flows go on, and new ones begin by its copies of the tables; [`once`] brings these up to date
 //! without staying; [`cleanup`] removes everything.
 
+mod args;
 mod audit;
 mod error;
 mod host;
@@ -29,6 +30,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+pub use args::{Arguments, command};
 use audit::{Auditing, Auditor};
 pub use error::DaemonError;
 use host::{HostSeen, HostWatch, look_at_host};

@@ -6,6 +6,7 @@
 //! reach every other.
 
 mod balancer;
+pub mod keys;
 mod parse;
 mod prime;
 mod reader;

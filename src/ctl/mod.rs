@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
 use crate::{
@@ -175,6 +175,12 @@ fn read_all(from: &mut dyn Read, text: &mut String) -> io::Result<()> {
         return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
     Ok(())
+}
+
+/// The command line, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Does what the arguments say; the first is the program's name.

@@ -5,11 +5,10 @@ use std::collections::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::{Item, NAME, Reader, Table, unicast};
-use crate::config::{Backend, Balancer, Encap, Name, Path, Pmtu, Weight};
+use crate::config::{Backend, Balancer, Encap, Name, Path, Pmtu, Weight, keys};
 
 const ENCAP: &str =
     "\"gre\", \"ipip\", \"gue\", \"direct\", \"ip6gre\" or \"ip6tnl\" (IPv6 only), or \"mark\" (no address)";
-const KEYS: &[&str] = &["name", "address", "weight", "encap", "active"];
 
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -33,7 +32,7 @@ pub(super) fn read(
     };
     let active = table.take("active").and_then(|item| item.bool(reader));
     let (at, key) = (table.at.clone(), table.key("address"));
-    table.finish(reader, KEYS);
+    table.finish(reader, &keys::BACKEND.names());
     let backend = Backend { name: name?, path: path?, weight: weight?, active };
     if backend.path != Path::MarkOnly
         && let Some(other) = seen.1.insert(backend.path, backend.name.clone())

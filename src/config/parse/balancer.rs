@@ -7,7 +7,7 @@ use crate::{
     config::{
         BLACKHOLE_MAX, BUSY_POLL_US, Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES,
         KERNEL_ENTRIES_DEFAULT, Name, PMTU_FLOOR, PMTU_FLOOR_DEFAULT, QueueRange, RULE_PRIORITY, Steering,
-        Timeouts,
+        Timeouts, keys,
     },
     ids::{MarkMask, QUEUES_MAX, QueueNum},
 };
@@ -16,24 +16,6 @@ const BLACKHOLE: &str = "unicast addresses or prefixes, such as \"10.0.0.0/24\" 
 const INTERFACE: &str = "names of network devices, 1 to 15 bytes each";
 /// RFC 5382 asks for 7440 s at least; conntrack takes 31 bits. A day is as long as anybody should want.
 const TIMEOUT_SECONDS_MAX: u32 = 864_000;
-const KEYS: &[&str] = &[
-    "name",
-    "address",
-    "interfaces",
-    "queues",
-    "fragment_queue",
-    "hash_seed",
-    "mark_mask",
-    "steering",
-    "gre_in",
-    "rule_priority",
-    "blackhole",
-    "allow_own_addresses",
-    "kernel_entries",
-    "pmtu_floor",
-    "busy_poll_us",
-    "offload",
-];
 
 pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {
     let mut balancer = Balancer::unconfigured();
@@ -118,7 +100,7 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     if let Some(item) = table.take("offload") {
         balancer.offload = item.bool(reader).unwrap_or(true);
     }
-    table.finish(reader, KEYS);
+    table.finish(reader, &keys::BALANCER.names());
     balancer.name = name?;
     Some(balancer)
 }
@@ -167,6 +149,6 @@ pub(super) fn read_timeouts(reader: &mut Reader<'_>, item: Item<'_>) -> Option<T
             *value = item.integer(reader, 1..=TIMEOUT_SECONDS_MAX).unwrap_or(*value);
         }
     }
-    table.finish(reader, &["tcp_established_seconds", "tcp_closing_seconds", "udp_seconds"]);
+    table.finish(reader, &keys::TIMEOUTS.names());
     Some(timeouts)
 }

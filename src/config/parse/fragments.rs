@@ -2,10 +2,7 @@
 //! name follows the whole down.
 
 use super::{Item, Reader};
-use crate::config::FragmentLimits;
-
-const KEYS: &[&str] =
-    &["ttl_ms", "entries", "entries_per_source", "held_packets", "held_bytes", "held_bytes_per_source"];
+use crate::config::{FragmentLimits, keys};
 
 pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>) -> Option<FragmentLimits> {
     let mut table = item.table(reader)?;
@@ -53,6 +50,6 @@ pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>) -> Option<FragmentLi
             }
         }
     }
-    table.finish(reader, KEYS);
+    table.finish(reader, &keys::FRAGMENTS.names());
     Some(limits)
 }

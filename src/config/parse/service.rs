@@ -8,7 +8,7 @@ use super::{Item, NAME, Origin, Reader, Table, backend, port_range, prefix};
 use crate::{
     config::{
         Backend, Balancer, Decider, HashMode, Name, Pmtu, PortRange, Protocol, Protocols, Service, Steering,
-        TableSize,
+        TableSize, keys,
     },
     ids::TARGETS_MAX,
 };
@@ -18,18 +18,6 @@ const PORTS: &str = "ports from 0 to 65535 or ranges of them, such as \"80\" or 
 /// More virtual addresses of one service than this would be a prefix.
 const VIPS_MAX: usize = 256;
 const KERNEL_DECIDES: &str = "kernel";
-const KEYS: &[&str] = &[
-    "name",
-    "renamed_from",
-    "vips",
-    "protocols",
-    "ports",
-    "hash",
-    "pmtu",
-    "steering",
-    "table_size",
-    "backend",
-];
 
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -54,7 +42,7 @@ pub(super) fn read(
     {
         item.complain(reader, format_args!("a prime not below the number of backends, {}", items.len()));
     }
-    table.finish(reader, KEYS);
+    table.finish(reader, &keys::SERVICE.names());
     if let Some(item) = items.get(TARGETS_MAX) {
         item.complain(reader, format_args!("at most {TARGETS_MAX} backends"));
         return None;

@@ -8,10 +8,9 @@ use std::{
 };
 
 use super::{ADDRESS, Item, NAME, Reader, Table, read_addresses};
-use crate::config::{Balancer, Name, Service, TIER_MAX, TierMember};
+use crate::config::{Balancer, Name, Service, TIER_MAX, TierMember, keys};
 
 const MEMBERS: &str = "a [[tier.balancer]] for each balancer of the tier, this one among them";
-const KEYS: &[&str] = &["name", "address", "active"];
 
 /// What members are compared with.
 struct Surroundings<'a> {
@@ -87,7 +86,7 @@ fn read_member(
         check_address(reader, item, address, (own, table.place.as_str()), around);
     });
     let active = table.take("active").and_then(|item| item.bool(reader));
-    table.finish(reader, KEYS);
+    table.finish(reader, &keys::TIER.names());
     let member = TierMember { name: name?, address4, address6, active };
     // With an address that was refused its families are not known.
     let known = all > 0 && member.addresses().count() == all;

@@ -1,7 +1,7 @@
 //! `[tracer]`: who may have decisions about probes reported to him, and how many probes are looked at.
 
 use super::{Item, Reader, prefix};
-use crate::config::TracerSettings;
+use crate::config::{TracerSettings, keys};
 
 const RECEIVERS: &str = "unicast addresses or prefixes, such as \"192.168.2.0/24\" or \"fd00::/64\"";
 
@@ -23,6 +23,6 @@ pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>) -> Option<TracerSett
     if let Some(item) = table.take("per_second") {
         settings.per_second = item.integer(reader, TracerSettings::PER_SECOND).unwrap_or(settings.per_second);
     }
-    table.finish(reader, &["receivers", "per_second"]);
+    table.finish(reader, &keys::TRACER.names());
     Some(settings)
 }

@@ -1,0 +1,42 @@
+#compdef lbd
+
+autoload -U is-at-least
+
+_lbd() {
+    typeset -A opt_args
+    typeset -a _arguments_options
+    local ret=1
+
+    if is-at-least 5.2; then
+        _arguments_options=(-s -S -C)
+    else
+        _arguments_options=(-s -C)
+    fi
+
+    local context curcontext="$curcontext" state line
+    _arguments "${_arguments_options[@]}" : \
+'--config=[The configuration file. The region is made from it if there is none]:FILE:_files' \
+'--shm=[The region in shared memory to follow]:NAME:_default' \
+'--log=[How much to log\: error, warn, info, debug or trace]:LEVEL:_default' \
+'(--cleanup)--check[Only check the configuration file]' \
+'--host[With --check\: look at this host as well, and say what there keeps packets from backends]' \
+'(--check --cleanup)--once[Put what the region says in force in the kernel, and end\: the kernel decides by its own tables while no lbd runs]' \
+'--cleanup[Remove everything that lbd has set up\: ruleset, rules, routes, devices and the region]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+'-V[Print version]' \
+'--version[Print version]' \
+&& ret=0
+}
+
+(( $+functions[_lbd_commands] )) ||
+_lbd_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbd commands' commands "$@"
+}
+
+if [ "$funcstack[1]" = "_lbd" ]; then
+    _lbd "$@"
+else
+    compdef _lbd lbd
+fi
