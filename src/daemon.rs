@@ -34,7 +34,7 @@ pub use args::{Arguments, command};
 use audit::{Auditing, Auditor};
 pub use error::DaemonError;
 use host::{HostSeen, HostWatch, look_at_host};
-use kernel::{Copies, Kernel, OfStart};
+use kernel::{Copies, Kernel, StartupSettings};
 use mend::{Mended, mend_tun, tend_tun};
 pub use once::once;
 use tracing::{error, info, warn};
@@ -43,10 +43,13 @@ use workers::{Opened, Workers};
 
 use crate::{
     balance::Forwarding,
-    config::{self, Config, FILE_BYTES_MAX},
+    config::{Config, FILE_BYTES_MAX},
     control::{Cause, Controller, Effect, Event},
     host::{Finding, new_own_vips},
-    ids::{Generation, TargetId},
+    model::{
+        self,
+        ids::{Generation, TargetId},
+    },
     plan::routing,
     shm::{
         RegionError, slots,
@@ -54,14 +57,13 @@ use crate::{
     },
     state::{Losses, Plan, State},
     sys::{
-        allocator,
-        alone::Alone,
-        capability, clock,
+        allocator, capability, clock,
         events::{Events, Seen},
+        instance_lock::InstanceLock,
         nft, probe,
         region::{AccessError, Mapping, NAME_DEFAULT, Region, RegionName},
         rtnetlink::Routing,
-        signal::{Signals, Wish},
+        signal::{Request, Signals},
         tun::Tun,
     },
     worker::Shared,
@@ -105,7 +107,7 @@ fn read(file: &Path) -> io::Result<String> {
 /// # Errors
 /// When an lbd is at work, or the kernel refuses.
 pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
-    let _alone = Alone::take()?;
+    let _lock = InstanceLock::acquire()?;
     let mut removed = Vec::new();
     let mut region = match Region::open(name) {
         Ok(region) => Some(region),
@@ -147,7 +149,7 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
 pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError> {
     // Before any thread starts, so that all of them leave signals to this one.
     let signals = take_signals()?;
-    let (_alone, given) = take_place(config.as_deref())?;
+    let (_lock, given) = read_and_lock(config.as_deref())?;
     let mut lbd = with_region(name, given.as_ref(), |region, generation, state| {
         let lbd = Lbd::start(region, generation, &state, config)?;
         info!(
@@ -168,25 +170,25 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
 }
 
 /// A file that was read and checked, with the state that it asks for.
-type Given = (Config, State);
+type ParsedConfig = (Config, State);
 
 fn take_signals() -> Result<Signals, DaemonError> {
     Signals::take().map_err(|error| DaemonError::Os { doing: "taking signals", error })
 }
 
-/// Makes sure that this process may do it, that the file is valid, and that nobody else is at work.
-fn take_place(config: Option<&Path>) -> Result<(Alone, Option<Given>), DaemonError> {
+/// Makes sure that this process may do it, that the file is valid, and that no other lbd runs.
+fn read_and_lock(config: Option<&Path>) -> Result<(InstanceLock, Option<ParsedConfig>), DaemonError> {
     if !capability::may_administer_network() {
         return Err(DaemonError::NotAllowed);
     }
     let given = config.map(check).transpose()?;
-    Ok((Alone::take()?, given))
+    Ok((InstanceLock::acquire()?, given))
 }
 
 /// Does something with the region and its state. One that was made for it does not outlive an error.
 fn with_region<T>(
     name: &RegionName,
-    given: Option<&Given>,
+    given: Option<&ParsedConfig>,
     with: impl FnOnce(Region, Generation, State) -> Result<T, DaemonError>,
 ) -> Result<T, DaemonError> {
     let (region, generation, state, made) = open_region(name, given)?;
@@ -201,7 +203,7 @@ fn with_region<T>(
 /// The region with its state: made from the file if there is none, and whether it was.
 fn open_region(
     name: &RegionName,
-    given: Option<&Given>,
+    given: Option<&ParsedConfig>,
 ) -> Result<(Region, Generation, State, bool), DaemonError> {
     let (mut region, made) = match Region::open(name) {
         Ok(region) => (region, false),
@@ -249,7 +251,7 @@ fn open_region(
 ///
 /// # Errors
 /// When the kernel's routing cannot be read.
-pub fn numbers_in_kernel() -> Result<BTreeMap<TargetId, config::Path>, DaemonError> {
+pub fn numbers_in_kernel() -> Result<BTreeMap<TargetId, model::Path>, DaemonError> {
     Ok(routing::numbers(&Routing::open()?.current(&routing::Desired::default())?))
 }
 
@@ -289,19 +291,19 @@ struct Lbd {
     started: Instant,
     daemon: Daemon,
     /// With the region and what it says.
-    trouble: Trouble,
+    region_error: ErrorLatch,
     /// With mending the kernel.
-    mending: Trouble,
+    repair_error: ErrorLatch,
     host: HostWatch,
 }
 
 /// What was last complained about, so that it is not said every second.
 #[derive(Default)]
-struct Trouble(String);
+struct ErrorLatch(String);
 
-impl Trouble {
-    /// `effect` is what it means, and what becomes of it.
-    fn with(&mut self, effect: &str, problem: &dyn std::fmt::Display) {
+impl ErrorLatch {
+    /// Logs a problem that was not the last one; `effect` is what it means and what becomes of it.
+    fn raise(&mut self, effect: &str, problem: &dyn std::fmt::Display) {
         let message = problem.to_string();
         if self.0 != message {
             error!(problem = %message, "{effect}");
@@ -309,7 +311,7 @@ impl Trouble {
         }
     }
 
-    fn over(&mut self) {
+    fn clear(&mut self) {
         if !self.0.is_empty() {
             info!("all is well again");
             self.0.clear();
@@ -341,7 +343,7 @@ impl Lbd {
         stats::write_flowtable(&mut mapping, means.flowtable).map_err(unusable)?;
         let shown = Arc::new(ArcSwap::new(mapping));
         let shared = Arc::new(Shared::new(Forwarding::new(state, generation)?));
-        let kernel = Kernel::open(means, own, &shared, Some(OfStart::of(&state.balancer)))?;
+        let kernel = Kernel::open(means, own, &shared, Some(StartupSettings::of(&state.balancer)))?;
         let mut auditor = Auditor::open(&shared, &kernel.ways)?;
         auditor.take_over()?;
         let mut lbd = Self {
@@ -356,13 +358,13 @@ impl Lbd {
             nearly_full: false,
             started: clock::now(),
             daemon,
-            trouble: Trouble::default(),
-            mending: Trouble::default(),
+            region_error: ErrorLatch::default(),
+            repair_error: ErrorLatch::default(),
             host,
         };
         tend_tun(&lbd.tun, &mut lbd.kernel)?;
         lbd.watch_conntrack();
-        tell(&lbd.kernel.put_in_force(state, generation)?);
+        tell(&lbd.kernel.apply(state, generation)?);
         lbd.workers.start(opened, &shared, &lbd.shown)?;
         lbd.auditing = Auditing::start(auditor, &lbd.shown)?;
         lbd.adopted(generation);
@@ -391,9 +393,9 @@ impl Lbd {
             controller.copying(self.kernel.copies() == Copies::Due);
             let seen = events.wait(controller.timeout(self.now()), &self.region);
             let Seen { signal, region, routing } = seen.map_err(os("waiting for events"))?;
-            let signal = signal.map(|wish| match wish {
-                Wish::End => Event::Shutdown,
-                Wish::Reload => Event::Reload,
+            let signal = signal.map(|request| match request {
+                Request::Shutdown => Event::Shutdown,
+                Request::Reload => Event::Reload,
             });
             let (region, routing) = (region.then_some(Event::Region), routing.then_some(Event::Changed));
             for event in [signal, region, routing].into_iter().flatten() {
@@ -480,10 +482,11 @@ impl Lbd {
     /// once, and tried again at every check.
     fn look_at_region(&mut self, check: bool) {
         match self.adopt_what_is_new(check) {
-            Ok(()) if check => self.trouble.over(),
+            Ok(()) if check => self.region_error.clear(),
             Ok(()) => {}
             Err(error) => {
-                self.trouble.with("not all is as it should be; the last good state stays in force", &error);
+                self.region_error
+                    .raise("not all is as it should be; the last good state stays in force", &error);
             }
         }
     }
@@ -492,9 +495,10 @@ impl Lbd {
     fn repair_and_tell(&mut self) -> bool {
         let Mended { any, left } = self.repair();
         match left {
-            Ok(()) => self.mending.over(),
+            Ok(()) => self.repair_error.clear(),
             Err(error) => {
-                self.mending.with("not all of the kernel's side can be mended; it is tried again", &error);
+                self.repair_error
+                    .raise("not all of the kernel's side can be mended; it is tried again", &error);
             }
         }
         any
@@ -503,7 +507,7 @@ impl Lbd {
     /// What differs on the host since the last look is logged.
     fn look_at_host(&mut self) {
         if let Err(error) = self.host.look(&mut self.kernel) {
-            self.mending.with("the host cannot be looked at; it is tried again", &error);
+            self.repair_error.raise("the host cannot be looked at; it is tried again", &error);
         }
         self.host.show(&self.region);
     }
@@ -528,7 +532,7 @@ impl Lbd {
         if generation == self.daemon.adopted {
             return Ok(());
         }
-        let left = self.kernel.put_in_force(&state, generation).inspect_err(|_| self.kernel.go_back());
+        let left = self.kernel.apply(&state, generation).inspect_err(|_| self.kernel.roll_back());
         self.auditing.tell();
         tell(&left?);
         self.adopted(generation);

@@ -19,25 +19,26 @@ use crate::{
     balance::{
         Forwarding, Verdict,
         counters::Counter,
+        flow_table::FlowTable,
         fragments::{FragmentBalancer, Origin},
         pins::{OffTable, WithOffTable},
         tracer::{self, Trace},
     },
-    io::{Inject, Message, Pins, Queue, QueueError, Report, Tell},
+    io::{CounterSink, Inject, Message, Queue, QueueError, ReportSink},
     packet::{Probe, Unreadable},
     worker::{self, Beat, Links, Shared},
 };
 
 /// How long it may take to stop: new fragments may come for ever, and connection tracking may not answer.
-const REST: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The fragment queue's worker.
 pub struct FragmentWorker<Q, P, I, T, R, C> {
     queue: Q,
-    pins: P,
+    flows: P,
     inject: I,
-    tell: T,
-    report: R,
+    reports: T,
+    sink: R,
     shared: Arc<Shared>,
     forwarding: Cache<Arc<ArcSwap<Forwarding>>, Arc<Forwarding>>,
     off_table: Cache<Arc<ArcSwap<OffTable>>, Arc<OffTable>>,
@@ -47,25 +48,25 @@ pub struct FragmentWorker<Q, P, I, T, R, C> {
     released: Vec<Box<[u8]>>,
     backlog: Backlog,
     /// Whether what was shown last will hold as long as nothing comes.
-    settled: bool,
+    idle: bool,
 }
 
-impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
+impl<Q: Queue, P: FlowTable, I: Inject, T: ReportSink, R: CounterSink, C: FnMut() -> Duration>
     FragmentWorker<Q, P, I, T, R, C>
 {
     /// A worker for `queue`. `clock` says how much time has passed since some fixed moment.
-    pub fn new(queue: Q, pins: P, inject: I, tell: T, report: R, shared: Arc<Shared>, clock: C) -> Self {
+    pub fn new(queue: Q, flows: P, inject: I, reports: T, sink: R, shared: Arc<Shared>, clock: C) -> Self {
         let mut forwarding = Cache::new(Arc::clone(&shared.forwarding));
         let off_table = Cache::new(Arc::clone(&shared.off_table));
         let balancer = FragmentBalancer::new(forwarding.load().fragments());
         let (released, backlog) = (Vec::new(), Backlog::default());
-        let settled = false;
+        let idle = false;
         Self {
             queue,
-            pins,
+            flows,
             inject,
-            tell,
-            report,
+            reports,
+            sink,
             shared,
             forwarding,
             off_table,
@@ -73,7 +74,7 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
             balancer,
             released,
             backlog,
-            settled,
+            idle,
         }
     }
 
@@ -82,10 +83,10 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
     ///
     /// # Errors
     /// When the queue is gone.
-    pub fn run(mut self, rest_max: u32, beat: &Beat) -> io::Result<()> {
+    pub fn run(mut self, drain_max: u32, beat: &Beat) -> io::Result<()> {
         worker::run(&Arc::clone(&self.shared), beat, || self.turn())?;
-        let end = (self.clock)() + REST;
-        worker::rest(rest_max, || Ok(usize::from((self.clock)() < end && self.turn()?)))
+        let end = (self.clock)() + DRAIN_TIMEOUT;
+        worker::drain(drain_max, || Ok(usize::from((self.clock)() < end && self.turn()?)))
     }
 
     /// Handles at most one fragment or probe, or else forgets what is too old; sends in what may go. Says whether anything came, or
@@ -106,12 +107,12 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
             }
             Err(error) => Err(error),
         };
-        worker::settle(result.err(), self.queue.number(), &mut self.balancer.counters)?;
+        worker::count_errors(result.err(), self.queue.number(), &mut self.balancer.counters)?;
         self.send_in(now);
         // An idle worker leaves the region alone, once its levels have come to rest.
-        if !(idle && self.settled) {
-            self.report.counters(&mut self.balancer.counters);
-            self.settled = idle && self.balancer.counters.get(Counter::FragmentEntriesNow) == 0;
+        if !(idle && self.idle) {
+            self.sink.counters(&mut self.balancer.counters);
+            self.idle = idle && self.balancer.counters.get(Counter::FragmentEntriesNow) == 0;
         }
         Ok(!idle || self.backlog.is_under_way())
     }
@@ -121,13 +122,13 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
         if let Some(probe) = Probe::parse(message.bytes()).transpose().filter(|_| for_vip) {
             return self.trace(probe, message);
         }
-        let Self { pins, balancer, released, backlog, .. } = self;
+        let Self { flows, balancer, released, backlog, .. } = self;
         let forwarding = self.forwarding.load();
         let origin = origin(message.arrived_by(), &self.shared.links.load());
         if origin == Origin::Held {
             backlog.came_back(now);
         }
-        let pins = &mut WithOffTable { off_table: self.off_table.load(), pins };
+        let pins = &mut WithOffTable { off_table: self.off_table.load(), pins: flows };
         let verdict = balancer.handle(now, forwarding, origin, message.bytes(), pins, released);
         let result = self.queue.answer(message, verdict);
         for fragment in released.drain(..) {
@@ -142,13 +143,13 @@ impl<Q: Queue, P: Pins, I: Inject, T: Tell, R: Report, C: FnMut() -> Duration>
     fn trace(&mut self, probe: Result<Probe, Unreadable>, message: Q::Message) -> Result<(), QueueError> {
         let device = message.arrived_by();
         let counters = &mut self.balancer.counters;
-        let pins = &mut WithOffTable { off_table: self.off_table.load(), pins: &mut self.pins };
+        let pins = &mut WithOffTable { off_table: self.off_table.load(), pins: &mut self.flows };
         let answer = tracer::answer(counters, self.forwarding.load(), pins, probe);
         let result = self.queue.answer(message, Verdict::Drop);
         if let Some((receiver, trace)) = answer {
-            let trace = Trace { device: self.tell.device(device), ..trace };
+            let trace = Trace { device: self.reports.device(device), ..trace };
             let told = serde_json::to_vec(&trace).map_err(io::Error::from);
-            counters.count(match told.and_then(|report| self.tell.tell(receiver, &report)) {
+            counters.count(match told.and_then(|report| self.reports.send_report(receiver, &report)) {
                 Ok(()) => Counter::ProbesReported,
                 Err(error) => {
                     tracing::debug!(%receiver, %error, "a report of the packet tracer cannot be sent");

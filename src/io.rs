@@ -9,9 +9,7 @@ use std::{
 
 use crate::{
     balance::{Verdict, counters::Counters},
-    config::InterfaceName,
-    ids::{Mark, MarkMask, QueueNum},
-    packet::Packet,
+    model::{InterfaceName, ids::QueueNum},
 };
 
 /// A queue of packets that wait for a verdict, which are taken and answered in batches.
@@ -66,31 +64,6 @@ pub trait Message {
     fn arrived_by(&self) -> u32;
 }
 
-/// What connection tracking knows of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pin {
-    /// The connection mark; 0 when there is none.
-    pub mark: Mark,
-    /// How long it is kept if nothing more comes; `None` when that is up to somebody else (a flow that is offloaded).
-    pub left_seconds: Option<u32>,
-}
-
-/// What connection tracking knows of flows, and is told about them.
-pub trait Pins {
-    /// What is known of the flow that `packet` belongs to; `None` when it has no entry.
-    ///
-    /// # Errors
-    /// When the kernel cannot be asked.
-    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>>;
-
-    /// Gives the flow that `packet` belongs to, which is UDP, these bits of a mark and so much time from now: in its entry,
-    /// or a new one.
-    ///
-    /// # Errors
-    /// When the kernel does not do it: most likely, there is no room for one more.
-    fn pin(&mut self, packet: &Packet, mark: Mark, mask: MarkMask, seconds: u32) -> io::Result<()>;
-}
-
 /// A way back into the kernel for packets that were held.
 pub trait Inject {
     /// Lets the kernel receive a packet, which begins with its IP header, as if it had just come in.
@@ -114,13 +87,13 @@ pub enum QueueError {
 }
 
 /// Where a worker's counters are shown.
-pub trait Report {
+pub trait CounterSink {
     /// Shows them. Failing to is no reason to stop deciding, so there is no error.
     fn counters(&mut self, counters: &mut Counters);
 }
 
 /// The way of the packet tracer's reports.
-pub trait Tell {
+pub trait ReportSink {
     /// The name of the device of this index, if there is one.
     fn device(&self, index: u32) -> Option<InterfaceName>;
 
@@ -128,7 +101,7 @@ pub trait Tell {
     ///
     /// # Errors
     /// When it cannot be sent now.
-    fn tell(&mut self, receiver: SocketAddr, report: &[u8]) -> io::Result<()>;
+    fn send_report(&mut self, receiver: SocketAddr, report: &[u8]) -> io::Result<()>;
 }
 
 /// What `lbctl` needs to trace packets.

@@ -2,18 +2,38 @@
 //!
 //! The client's SYN to a virtual address reaches the kernel, where the ruleset ([`plan::ruleset`], `nft/synrail.nft`)
 //! leaves it untracked and queues it. A [`worker`] receives it ([`sys::nfqueue`], through the seam [`io`]), the bytes
-//! become facts ([`packet`]), the facts a decision ([`balance`]): which service, which entry of its Maglev table,
-//! which mark. The kernel remembers the mark, and policy routing ([`plan::routing`]) sends the packet through the
+//! become facts ([`packet`]), the facts a decision ([`balance`]): which service, which entry of its Maglev table
+//! ([`lookup`]), which mark. The kernel remembers the mark, and policy routing ([`plan::routing`]) sends the packet through the
 //! tunnel of that backend, which answers the client directly. The client's next packet finds the mark and pins it to
 //! the connection; no later one is queued.
 //!
 //! What the balancer decides by is a [`state`]: made from a configuration file ([`config`]), kept in shared memory
-//! ([`shm`]), changed by `lbctl` ([`ctl`]), followed by lbd ([`daemon`]).
+//! ([`shm`]), changed by `lbctl` ([`ctl`]), followed by lbd ([`daemon`]), which does what [`control`] says is due.
 //!
-//! # Walls
+//! # Layers
 //!
-//! `packet`, `balance`, `config`, `control`, `state`, `plan`, `host`, `lease` and `shm` are pure: bytes, time and configuration in, values out.
-//! `sys` alone touches the operating system and holds all unsafe code. `worker`, `fragment_worker` and `daemon` join the two.
+//! Each module uses only those above it in this list; `tools/lib/layers` checks that.
+//!
+//! - [`model`]: numbers, names and other values that cannot be invalid
+//! - [`packet`]: bytes to facts
+//! - [`lookup`]: which service, which entry of its table
+//! - [`config`]: the file to values
+//! - [`state`]: what is in force
+//! - [`balance`]: facts to a verdict
+//! - [`lease`]: whether lbd answers
+//! - [`plan`]: a state to ruleset, routing and commands, as values
+//! - [`host`]: what is wrong on a host
+//! - [`control`]: what is due when
+//! - [`shm`]: the region's layout
+//! - [`io`]: what a worker needs of the operating system
+//! - [`sys`]: the operating system
+//! - [`worker`]: a thread that decides about new flows
+//! - [`fragment_worker`]: the thread that decides about fragments, and answers the tracer
+//! - [`daemon`]: lbd
+//! - [`ctl`]: lbctl
+//!
+//! All above [`io`] are pure: bytes, time and configuration in, values out. [`sys`] alone touches the operating system and
+//! holds all unsafe code.
 
 pub mod balance;
 pub mod config;
@@ -22,9 +42,10 @@ pub mod ctl;
 pub mod daemon;
 pub mod fragment_worker;
 pub mod host;
-pub mod ids;
 pub mod io;
 pub mod lease;
+pub mod lookup;
+pub mod model;
 pub mod packet;
 pub mod plan;
 pub mod shm;

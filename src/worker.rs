@@ -20,8 +20,8 @@ use crate::{
         counters::{Counter, Counters},
         pins::OffTable,
     },
-    ids::QueueNum,
-    io::{BatchQueue, QueueError, Report},
+    io::{BatchQueue, CounterSink, QueueError},
+    model::ids::QueueNum,
 };
 
 /// What all workers look at.
@@ -77,31 +77,31 @@ impl Beat {
 /// One queue's worker.
 pub struct Worker<Q, R> {
     queue: Q,
-    report: R,
+    sink: R,
     shared: Arc<Shared>,
     forwarding: Cache<Arc<ArcSwap<Forwarding>>, Arc<Forwarding>>,
     off_table: Cache<Arc<ArcSwap<OffTable>>, Arc<OffTable>>,
     balancer: Balancer,
 }
 
-impl<Q: BatchQueue, R: Report> Worker<Q, R> {
+impl<Q: BatchQueue, R: CounterSink> Worker<Q, R> {
     /// A worker for `queue`.
-    pub fn new(queue: Q, report: R, shared: Arc<Shared>) -> Self {
+    pub fn new(queue: Q, sink: R, shared: Arc<Shared>) -> Self {
         let forwarding = Cache::new(Arc::clone(&shared.forwarding));
         let off_table = Cache::new(Arc::clone(&shared.off_table));
-        Self { queue, report, shared, forwarding, off_table, balancer: Balancer::default() }
+        Self { queue, sink, shared, forwarding, off_table, balancer: Balancer::default() }
     }
 
     /// Works until told to stop, and then until nothing waits any more: closing the queue would drop it. That
-    /// is not waited for, and it ends with the batch in which `rest_max` packets are reached, since new ones
+    /// is not waited for, and it ends with the batch in which `drain_max` packets are reached, since new ones
     /// may come for ever.
     ///
     /// # Errors
     /// When the queue is gone.
-    pub fn run(mut self, rest_max: u32, beat: &Beat) -> io::Result<()> {
+    pub fn run(mut self, drain_max: u32, beat: &Beat) -> io::Result<()> {
         run(&Arc::clone(&self.shared), beat, || self.turn())?;
         self.queue.wait_no_more();
-        rest(rest_max, || self.turn())
+        drain(drain_max, || self.turn())
     }
 
     /// Handles the packets that wait, at most a batch; says how many messages came, an error being one.
@@ -118,15 +118,15 @@ impl<Q: BatchQueue, R: Report> Worker<Q, R> {
             }
             Err(error) => (1, vec![error]),
         };
-        settle(errors, self.queue.number(), &mut self.balancer.counters)?;
-        self.report.counters(&mut self.balancer.counters);
+        count_errors(errors, self.queue.number(), &mut self.balancer.counters)?;
+        self.sink.counters(&mut self.balancer.counters);
         Ok(came)
     }
 
     /// What it decided, for tests.
     #[cfg(test)]
     pub(crate) fn parts(&mut self) -> (&mut Q, &mut R, &mut Balancer) {
-        (&mut self.queue, &mut self.report, &mut self.balancer)
+        (&mut self.queue, &mut self.sink, &mut self.balancer)
     }
 }
 
@@ -143,9 +143,9 @@ pub(crate) fn run<T>(
     Ok(())
 }
 
-/// Takes turns until one finds nothing, or all of them have found as much as `rest_max`.
-pub(crate) fn rest(rest_max: u32, mut turn: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
-    let mut left = rest_max as usize;
+/// Takes turns until one finds nothing, or all of them have found as much as `drain_max`.
+pub(crate) fn drain(drain_max: u32, mut turn: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
+    let mut left = drain_max as usize;
     while left > 0 {
         match turn()? {
             0 => break,
@@ -156,7 +156,7 @@ pub(crate) fn rest(rest_max: u32, mut turn: impl FnMut() -> io::Result<usize>) -
 }
 
 /// Counts what a queue reported; only its end is an error.
-pub(crate) fn settle(
+pub(crate) fn count_errors(
     errors: impl IntoIterator<Item = QueueError>,
     queue: QueueNum,
     counters: &mut Counters,

@@ -2,7 +2,7 @@
 //! `lbctl stats`. PURE.
 
 use crate::{
-    ids::{TARGETS_MAX, TargetId},
+    model::ids::{TARGETS_MAX, TargetId},
     packet::Malformed,
 };
 

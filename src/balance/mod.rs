@@ -5,10 +5,9 @@
 //! kernel's `jhash`), look up (the Maglev table), and the backend's mark is the answer.
 
 pub mod counters;
+pub mod flow_table;
 pub mod fragments;
-pub mod maglev;
 pub mod pins;
-pub mod service;
 pub mod tier;
 pub mod tracer;
 pub mod watch;
@@ -16,15 +15,20 @@ pub mod watch;
 use std::time::Duration;
 
 use crate::{
-    config::{FragmentLimits, HashMode, Name, Steering, Timeouts, TracerSettings},
-    ids::{Generation, Mark, MarkMask, TargetId},
+    config::{FragmentLimits, Timeouts, TracerSettings},
+    lookup::{
+        classifier::{Classifier, Conflict, Scope},
+        maglev::Table,
+    },
+    model::{
+        HashMode, Name, Steering,
+        ids::{Generation, Mark, MarkMask, TargetId},
+    },
     packet::{self, L4, Packet, jhash, key},
     state::State,
 };
 use counters::{Counter, Counters};
-use maglev::Table;
 use pins::OffTable;
-use service::{Classifier, Conflict, Scope};
 use tier::Tier;
 
 /// What becomes of a queued packet. The caller must do it.

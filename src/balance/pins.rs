@@ -28,8 +28,8 @@ use strangers::Strangers;
 
 use super::{Decision, Forwarding};
 use crate::{
-    ids::{Mark, MarkMask, TargetId},
-    io::{Pin, Pins},
+    balance::flow_table::{FlowMark, FlowTable},
+    model::ids::{Mark, MarkMask, TargetId},
     packet::{Addresses, L4, Packet, Ports, TCP, UDP},
 };
 
@@ -182,15 +182,15 @@ pub struct WithOffTable<'a> {
     /// Asked first.
     pub off_table: &'a OffTable,
     /// Asked about all others.
-    pub pins: &'a mut dyn Pins,
+    pub pins: &'a mut dyn FlowTable,
 }
 
-impl Pins for WithOffTable<'_> {
+impl FlowTable for WithOffTable<'_> {
     /// About the flow that is in place, also where a SYN asks: of the packet tracer.
-    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>> {
+    fn lookup(&mut self, packet: &Packet) -> io::Result<Option<FlowMark>> {
         match Flow::of(packet).and_then(|flow| self.off_table.get(&flow)) {
-            Some(held) => Ok(Some(Pin { mark: held.mark, left_seconds: Some(held.left_seconds) })),
-            None => self.pins.mark_of(packet),
+            Some(held) => Ok(Some(FlowMark { mark: held.mark, left_seconds: Some(held.left_seconds) })),
+            None => self.pins.lookup(packet),
         }
     }
 
@@ -496,7 +496,7 @@ impl<N> Plan<N> {
 
     /// All entries were added: who gets what there is. `known` is what the maps hold: a flow that has its place there keeps it.
     /// Flows that are kept come first, so that strangers do not take their place, now or later.
-    pub fn settle(&mut self, limits: Limits, known: &OffTable) {
+    pub fn limit(&mut self, limits: Limits, known: &OffTable) {
         let Limits { mut room, mut strangers, .. } = limits;
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.sort_by_key(|(_, _, held, keep)| Reverse((keep.kept, held.left_seconds)));

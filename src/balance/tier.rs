@@ -8,9 +8,11 @@
 //! fragments of one packet differ in it.
 
 use crate::{
-    balance::maglev,
-    config::{TableSize, Weight},
-    ids::{Mark, TargetId},
+    lookup::maglev,
+    model::{
+        TableSize, Weight,
+        ids::{Mark, TargetId},
+    },
     packet::{Addresses, jhash, key},
     state::State,
 };

@@ -23,9 +23,11 @@ use super::{
     counters::{Counter, Counters},
 };
 use crate::{
-    config::{HashMode, InterfaceName, Name, Protocol, Steering},
-    ids::{Mark, TargetId},
-    io::Pins,
+    balance::flow_table::FlowTable,
+    model::{
+        HashMode, InterfaceName, Name, Protocol, Steering,
+        ids::{Mark, TargetId},
+    },
     packet::{Probe, Unreadable},
 };
 
@@ -142,7 +144,7 @@ impl Trace {
 pub fn answer(
     counters: &mut Counters,
     forwarding: &Forwarding,
-    pins: &mut dyn Pins,
+    pins: &mut dyn FlowTable,
     probe: Result<Probe, Unreadable>,
 ) -> Option<(SocketAddr, Trace)> {
     counters.count(Counter::Packets);
@@ -166,7 +168,7 @@ pub fn answer(
 
 impl Forwarding {
     /// What becomes of packets with the header of `probe`.
-    fn trace(&self, pins: &mut dyn Pins, probe: &Probe) -> Trace {
+    fn trace(&self, pins: &mut dyn FlowTable, probe: &Probe) -> Trace {
         let packet = probe.packet();
         let decision = self.decide(&packet);
         let (service, table) = match decision {
@@ -191,7 +193,7 @@ impl Forwarding {
         };
         let (pinned, conntrack) = match self.steering {
             Steering::EveryPacket => (None, true),
-            Steering::SynOnly => match pins.mark_of(&packet) {
+            Steering::SynOnly => match pins.lookup(&packet) {
                 Ok(pin) => {
                     let pinned = pin.and_then(|pin| Some((self.pinned(pin.mark)?, pin.left_seconds)));
                     (pinned.map(|(to, left_seconds)| self.pinned_to(service, to, left_seconds)), true)

@@ -8,11 +8,10 @@ use std::{
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{
-    Encap, InterfaceName, Name, Path, QueueRange,
-    values::{as_text, named},
+use crate::model::{
+    Encap, InterfaceName, Name, Path, QueueRange, Steering,
+    ids::{MarkMask, QueueNum},
 };
-use crate::ids::{MarkMask, QueueNum};
 
 /// Settings of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,19 +57,6 @@ pub struct Balancer {
     /// Who may trace packets.
     pub tracer: TracerSettings,
 }
-
-/// Which packets to a virtual address are queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Steering {
-    /// The first of a flow; the others stay in the kernel with connection tracking.
-    SynOnly,
-    /// Every one, without any state: a flow follows the table, wherever that goes.
-    EveryPacket,
-}
-
-named!(Steering { SynOnly = "syn-only", EveryPacket = "every-packet" });
-
-as_text!(Steering, Steering::named, |steering: &Steering| steering.name(), "way of steering");
 
 /// Who may have the decisions about probes reported to him (Eisenbud et al., NSDI 2016, section 4.4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -15,12 +15,12 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Config, PortRange, Service,
+    Config, Service,
     reader::{ConfigErrors, Item, Reader, Table},
 };
 use crate::{
-    balance::service::{Classifier, Scope},
-    ids::SERVICES_MAX,
+    lookup::classifier::{Classifier, Scope},
+    model::{PortRange, ids::SERVICES_MAX},
 };
 
 const NAME: &str = "1 to 48 of A-Z a-z 0-9 . _ -, not starting with -";

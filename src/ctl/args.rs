@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::{TableSize, TracerSettings},
-    ids::TARGETS_MAX,
+    config::TracerSettings,
+    model::{TableSize, ids::TARGETS_MAX},
     sys::region::{NAME_DEFAULT, RegionName},
 };
 

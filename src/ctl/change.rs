@@ -11,9 +11,9 @@ use super::{
     text::count,
 };
 use crate::{
-    config::{Balancer, Config, Name, Steering, TableSize},
+    config::{Balancer, Config},
     host,
-    ids::Generation,
+    model::{Name, Steering, TableSize, ids::Generation},
     plan::routing,
     state::{Change, Losses, Plan, Service, State, StateError, TierMember},
     sys::region::{AccessError, NAME_DEFAULT, Region, RegionName},

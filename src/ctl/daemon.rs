@@ -8,10 +8,10 @@ use super::Env;
 use super::error::CtlError;
 use super::text::{count, duration};
 use crate::{
-    config::{Balancer, Steering},
+    config::Balancer,
     host::Tally,
-    ids::Generation,
     lease,
+    model::{Steering, ids::Generation},
     shm::{
         RegionError,
         stats::{self, Daemon, Pins, nearly_full},

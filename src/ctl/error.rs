@@ -5,9 +5,16 @@ use std::io;
 use thiserror::Error;
 
 use crate::{
-    balance::service::Conflict, config::ConfigErrors, host::Finding, ids::Generation,
-    plan::routing::PlanError, state::StateError, sys::nft::NftError, sys::region::AccessError,
-    sys::region::RegionName,
+    config::ConfigErrors,
+    host::Finding,
+    lookup::classifier::Conflict,
+    model::ids::Generation,
+    plan::routing::PlanError,
+    state::StateError,
+    sys::{
+        nft::NftError,
+        region::{AccessError, RegionName},
+    },
 };
 
 /// Why a command failed. Nothing was changed, unless it says so.

@@ -13,8 +13,7 @@ use crate::{
         Forwarding,
         pins::{Flow, Held, OffTable},
     },
-    config::{Protocol, Steering},
-    ids::MarkMask,
+    model::{Protocol, Steering, ids::MarkMask},
     state::State,
     sys::region::{Region, RegionName},
 };

@@ -38,13 +38,12 @@ use serde::Serialize;
 
 use crate::{
     balance::pins::OffTable,
-    config::{self, FILE_BYTES_MAX},
+    config::FILE_BYTES_MAX,
     host::Snapshot,
-    ids::TargetId,
     io::Prober,
+    model::{self, ids::TargetId},
     state::State,
-    sys::nft::NftError,
-    sys::output::READER_GONE,
+    sys::{nft::NftError, output::READER_GONE},
 };
 use args::{Arguments, Command, FlowsArguments, TierCommand, TracerCommand};
 use error::CtlError;
@@ -70,7 +69,7 @@ pub struct Env<'a> {
     /// What the off-table maps hold.
     pub off_table: fn() -> Result<OffTable, NftError>,
     /// The numbers that targets had, as the kernel still knows them; none where it cannot be asked.
-    pub numbers_in_kernel: fn() -> BTreeMap<TargetId, config::Path>,
+    pub numbers_in_kernel: fn() -> BTreeMap<TargetId, model::Path>,
     /// What this host does to packets, as far as a state is concerned.
     pub look: fn(&State) -> Snapshot,
     /// How long to wait until lbd has taken over a change.

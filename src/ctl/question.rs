@@ -8,7 +8,7 @@ use std::{
 
 use super::error::CtlError;
 use crate::{
-    config::{HashMode, Protocol},
+    model::{HashMode, Protocol},
     packet::{ICMP, ICMPV6, Packet, Ports},
 };
 

@@ -15,9 +15,9 @@ use super::{
     },
 };
 use crate::{
-    config::{Balancer, Decider},
+    config::Balancer,
     host::Tally,
-    ids::Generation,
+    model::{Decider, ids::Generation},
     plan::kernel_tables::Shortage,
     shm::slots::LAYOUT_VERSION,
     state::{State, StateError, TierMember},

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     balance::counters::Counter,
     config::FragmentLimits,
-    ids::TargetId,
+    model::ids::TargetId,
     shm::stats::{self, Block},
     state::State,
     sys::{
@@ -232,7 +232,7 @@ fn sum<'a>(of: impl Iterator<Item = &'a [u64]>, len: usize) -> Vec<u64> {
 /// Packets by target: all that are in use, and those that got some while they were.
 fn by_target(state: &State, blocks: &[Block], given: &BTreeMap<u32, u64>) -> Vec<Packets> {
     let mask = state.balancer.mark_mask;
-    let by_lbd = sum(blocks.iter().map(|block| &block.targets[..]), crate::ids::TARGETS_MAX);
+    let by_lbd = sum(blocks.iter().map(|block| &block.targets[..]), crate::model::ids::TARGETS_MAX);
     let names = names_by_target(state);
     let targets = by_lbd.iter().enumerate().filter_map(|(index, &packets)| {
         let target = TargetId::new(index)?;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    ids::{Generation, QueueNum},
+    model::ids::{Generation, QueueNum},
     plan::kernel_tables::COPIES_MAX,
     shm::{
         Memory,

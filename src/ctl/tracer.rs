@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     balance::tracer::{By, Entry, Nonce, Pinned, Trace},
-    config::{Protocol, Steering},
+    model::{Protocol, Steering},
     packet::Probe,
 };
 

@@ -7,14 +7,13 @@ use serde::Serialize;
 use twox_hash::XxHash3_64;
 
 use crate::{
-    balance::{
-        service::Scope,
-        tier::{TABLE_SIZE, Tier},
+    balance::tier::{TABLE_SIZE, Tier},
+    config::{Balancer, FragmentLimits, TracerSettings},
+    lookup::classifier::Scope,
+    model::{
+        Decider, Encap, Name, Path, PortRange, Protocols, Steering,
+        ids::{MarkMask, TargetId},
     },
-    config::{
-        Balancer, Decider, Encap, FragmentLimits, Name, Path, PortRange, Protocols, Steering, TracerSettings,
-    },
-    ids::{MarkMask, TargetId},
     plan::kernel_tables::{self, Shortage},
     state::{Backend, Service, State, TierMember},
 };

@@ -18,10 +18,10 @@ use crate::{
     balance::{
         Decision, Forwarding,
         pins::{Flow, OffTable},
-        service::{Classifier, Scope},
     },
-    config::{Decider, PortRange, Protocols, Steering},
     host::{Local, Snapshot},
+    lookup::classifier::{Classifier, Scope},
+    model::{Decider, PortRange, Protocols, Steering},
     plan::kernel_tables,
     state::{Service, State},
     sys::region::{Region, RegionName},

@@ -29,19 +29,18 @@ pub(super) use cadence::Scope;
 use tracing::{error, info, warn};
 
 use super::{
-    DaemonError, Trouble,
+    DaemonError, ErrorLatch,
     ways::{Chosen, Ways},
 };
 use crate::{
     balance::{
         Forwarding,
+        flow_table::FlowTable as _,
         pins::{
             Flow, Held, Keep, Limits, OFF_TABLE_FLOWS_MAX, OffTable, Plan, Promotion, STRANGERS_MAX, lost,
         },
     },
-    config::Steering,
-    ids::Mark,
-    io::Pins as _,
+    model::{Steering, ids::Mark},
     shm::stats::Pins,
     sys::{
         clock,
@@ -202,7 +201,7 @@ impl Auditor {
         if forwarding.steering() == Steering::EveryPacket {
             let all: Vec<Flow> = read.iter().map(|(flow, _)| flow).collect();
             self.steps(&forwarding, &all, |_, _, some| Ok(flow_maps::delete_off_table(some, &read)?))?;
-            self.settle(&forwarding, OffTable::default(), scope)?;
+            self.finish(&forwarding, OffTable::default(), scope)?;
             return Ok(Done::default());
         }
         let passed = self.seen.map_or(u64::MAX, |seen| clock::now().duration_since(seen).as_secs() + 1);
@@ -271,7 +270,7 @@ impl Auditor {
         refused(self.conntrack.change(&keep)?.refused)?;
         self.promoted = promoted;
         done.off_table = copy.iter().filter(|(flow, held)| forwarding.is_off_table(*flow, held.mark)).count();
-        self.settle(&forwarding, copy, scope)?;
+        self.finish(&forwarding, copy, scope)?;
         Ok(done)
     }
 
@@ -289,7 +288,7 @@ impl Auditor {
         let mut newer: HashMap<Flow, Mark> =
             flow_maps::pending(forwarding.mark_mask())?.into_iter().collect();
         for (flow, _) in &lost {
-            let pin = flow.packet().map(|packet| self.conntrack.mark_of(&packet)).transpose()?.flatten();
+            let pin = flow.packet().map(|packet| self.conntrack.lookup(&packet)).transpose()?.flatten();
             newer.extend(pin.map(|pin| (*flow, pin.mark)));
         }
         let target = |mark| forwarding.mark_mask().target(mark);
@@ -324,7 +323,7 @@ impl Auditor {
         // Without a limit of the kernel's (0) there is one of ours.
         let max = conntrack::fill(Path::new(PROC)).map_or(0, |fill| fill.max);
         let protected = if max == 0 { PROTECTED_MAX } else { usize::try_from(max / 2).unwrap_or(usize::MAX) };
-        plan.settle(
+        plan.limit(
             Limits {
                 room: known
                     .counts()
@@ -394,7 +393,7 @@ impl Auditor {
     }
 
     /// The end of an audit: these are the off-table flows.
-    fn settle(&mut self, forwarding: &Arc<Forwarding>, held: OffTable, scope: Scope) -> Result<(), Ended> {
+    fn finish(&mut self, forwarding: &Arc<Forwarding>, held: OffTable, scope: Scope) -> Result<(), Ended> {
         let off_table = !held.is_empty();
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();
@@ -481,7 +480,7 @@ fn run(mut auditor: Auditor, changed: &Receiver<()>, shown: &ArcSwap<Mapping>) {
     let started = clock::now();
     let now = || clock::now().duration_since(started);
     let mut cadence = Cadence::new(auditor.shared.forwarding.load().udp_seconds());
-    let mut trouble = Trouble::default();
+    let mut last_error = ErrorLatch::default();
     loop {
         match changed.recv_timeout(cadence.wait(now())) {
             Ok(()) => {
@@ -498,11 +497,11 @@ fn run(mut auditor: Auditor, changed: &Receiver<()>, shown: &ArcSwap<Mapping>) {
         let ok = audited.is_ok();
         match audited {
             Ok(pins) => {
-                trouble.over();
+                last_error.clear();
                 // A region that is gone is noticed by who follows it.
                 let _ = pins.write(&mut shown.load_full());
             }
-            Err(error) => trouble.with("the audit of pins failed; it is tried again", &error),
+            Err(error) => last_error.raise("the audit of pins failed; it is tried again", &error),
         }
         cadence.done(begun, now(), clock::thread_cpu().saturating_sub(cpu), ok);
     }

@@ -5,14 +5,14 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 
 use crate::{
-    balance::service::Conflict,
     config::ConfigErrors,
     host::Finding,
-    ids::{Generation, QueueNum},
+    lookup::classifier::Conflict,
+    model::ids::{Generation, QueueNum},
     plan::{routing::PlanError, ruleset::TemplateError},
     state::StateError,
     sys::{
-        alone::NotAlone,
+        instance_lock::AlreadyRunning,
         nfqueue::OpenError,
         nft::NftError,
         region::{AccessError, RegionName},
@@ -87,7 +87,7 @@ pub enum DaemonError {
     HostErrors(u64),
     /// Another lbd is at work here.
     #[error(transparent)]
-    NotAlone(#[from] NotAlone),
+    AlreadyRunning(#[from] AlreadyRunning),
     /// A queue cannot be opened.
     #[error(transparent)]
     Queue(#[from] OpenError),

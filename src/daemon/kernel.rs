@@ -21,8 +21,11 @@ use super::{
 };
 use crate::{
     balance::Forwarding,
-    config::{Balancer, Name, QueueRange, Steering},
-    ids::{Generation, MarkMask, QueueNum},
+    config::Balancer,
+    model::{
+        Name, QueueRange, Steering,
+        ids::{Generation, MarkMask, QueueNum},
+    },
     plan::{
         elements::{Claims, Elements, Way},
         kernel_tables::{self, Shortage},
@@ -48,9 +51,9 @@ pub(super) struct Kernel {
     pub(super) ways: Arc<Ways>,
     pub(super) means: Means,
     /// What the workers were started with; `None` where the kernel alone decides.
-    of_start: Option<OfStart>,
+    startup: Option<StartupSettings>,
     /// What the kernel should have.
-    pub(super) wanted: Option<Wanted>,
+    pub(super) wanted: Option<Desired>,
     /// Whether it had all of that routing when it was last looked at.
     routing_right: bool,
     /// What was last said about its routing.
@@ -83,14 +86,14 @@ impl Copies {
 
 /// Settings that hold as long as the workers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct OfStart {
+pub(super) struct StartupSettings {
     queues: QueueRange,
     fragment_queue: QueueNum,
     mark_mask: MarkMask,
 }
 
 /// What one state asks of the kernel, and the workers' side of it.
-pub(super) struct Wanted {
+pub(super) struct Desired {
     pub(super) forwarding: Arc<Forwarding>,
     pub(super) routing: routing::Desired,
     pub(super) ruleset: Ruleset,
@@ -100,7 +103,7 @@ pub(super) struct Wanted {
     pub(super) tier_devices: Vec<String>,
 }
 
-impl OfStart {
+impl StartupSettings {
     pub(super) fn of(balancer: &Balancer) -> Self {
         Self {
             queues: balancer.queues,
@@ -110,7 +113,7 @@ impl OfStart {
     }
 }
 
-impl Wanted {
+impl Desired {
     pub(super) fn by(
         state: &State,
         generation: Generation,
@@ -137,7 +140,7 @@ impl Kernel {
         means: Means,
         own: Vec<IpNet>,
         shared: &Arc<Shared>,
-        of_start: Option<OfStart>,
+        startup: Option<StartupSettings>,
     ) -> Result<Self, DaemonError> {
         // The worker of fragments is told about the tier's tunnels before fragments can come by them.
         let told = Arc::clone(shared);
@@ -148,7 +151,7 @@ impl Kernel {
             others: nft::OthersWatch::default(),
             ways: Arc::default(),
             means,
-            of_start,
+            startup,
             wanted: None,
             routing_right: false,
             told: Vec::new(),
@@ -161,29 +164,28 @@ impl Kernel {
     /// Kernel and workers shall do what `state` says, but for the kernel's copies of the tables, which may be [`Copies::Due`]
     /// then where there are workers. Returns what is left to a repair and held up nothing else: targets whose next hops are
     /// out of reach now, and those copies, as long as workers decide for all services.
-    pub(super) fn put_in_force(
+    pub(super) fn apply(
         &mut self,
         state: &State,
         generation: Generation,
     ) -> Result<Vec<DaemonError>, DaemonError> {
         let mut state = state.clone();
         let balancer = &mut state.balancer;
-        if let Some(of_start) = self.of_start.filter(|of_start| *of_start != OfStart::of(balancer)) {
+        if let Some(startup) = self.startup.filter(|startup| *startup != StartupSettings::of(balancer)) {
             let mask = format!("{:#x}", balancer.mark_mask.bits());
             warn!(
                 queues = %balancer.queues, fragment_queue = balancer.fragment_queue.0, mark_mask = mask,
                 "other queues or marks are used from the next start on"
             );
-            let OfStart { queues, fragment_queue, mark_mask } = of_start;
+            let StartupSettings { queues, fragment_queue, mark_mask } = startup;
             (balancer.queues, balancer.fragment_queue, balancer.mark_mask) =
                 (queues, fragment_queue, mark_mask);
         }
-        let mut wanted = Wanted::by(&state, generation, self.means, &self.own)?;
+        let mut wanted = Desired::by(&state, generation, self.means, &self.own)?;
         let left = kernel_tables::left_to_lbd(&state).map(|(service, why)| (service.name.clone(), why));
         let left: Vec<(Name, Shortage)> = left.collect();
         // Without lbd other words are said about them (once.rs).
-        for (name, why) in
-            left.iter().filter(|one| self.of_start.is_some() && !self.left_to_lbd.contains(one))
+        for (name, why) in left.iter().filter(|one| self.startup.is_some() && !self.left_to_lbd.contains(one))
         {
             warn!(
                 service = name.as_str(),
@@ -224,7 +226,7 @@ impl Kernel {
         }
         self.routing_right = in_reach;
         links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        let pinned = |last: &Wanted| last.forwarding.steering() == Steering::SynOnly;
+        let pinned = |last: &Desired| last.forwarding.steering() == Steering::SynOnly;
         if wanted.forwarding.steering() == Steering::EveryPacket && self.wanted.as_ref().is_none_or(pinned) {
             forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
         }
@@ -254,7 +256,7 @@ impl Kernel {
         may_follow: bool,
         left: &mut Vec<DaemonError>,
     ) -> Result<usize, DaemonError> {
-        let only_without_lbd = self.of_start.is_some() && !ruleset.kernel_decides();
+        let only_without_lbd = self.startup.is_some() && !ruleset.kernel_decides();
         let changes = self.wanted.is_some();
         if may_follow && only_without_lbd && changes && !self.tables.is_little(&ruleset.tables) {
             self.copies = Copies::Due;
@@ -299,7 +301,7 @@ impl Kernel {
 
     /// After a change that failed half-way: kernel and workers as they were for the last good state. What that needs and
     /// cannot have now comes with a repair.
-    pub(super) fn go_back(&mut self) {
+    pub(super) fn roll_back(&mut self) {
         let Some(wanted) = &mut self.wanted else { return };
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();

@@ -44,7 +44,7 @@ fn change(shared: &Shared, change: impl Fn(&mut Links)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{balance::Forwarding, config::Balancer, ids::Generation, state::State};
+    use crate::{balance::Forwarding, config::Balancer, model::ids::Generation, state::State};
 
     #[test]
     fn a_tunnel_counts_from_before_a_change_until_after_it() {

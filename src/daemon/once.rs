@@ -8,19 +8,19 @@ use super::{
     audit::{Auditor, Scope},
     host::{HostSeen, look_at_host},
     kernel::Kernel,
-    show, take_place, take_signals,
+    read_and_lock, show, take_signals,
     watch::FillWatch,
     with_region,
 };
 use crate::{
     balance::Forwarding,
-    ids::Generation,
+    model::ids::Generation,
     plan::kernel_tables,
     shm::stats::{self, Daemon},
     state::State,
     sys::{
         region::{AccessError, Region, RegionName},
-        signal::Wish,
+        signal::Request,
     },
     worker::Shared,
 };
@@ -35,7 +35,7 @@ const TRIES: usize = 16;
 /// When it is not all in force, or changed all the time.
 pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, DaemonError> {
     let mut signals = take_signals()?;
-    let (_alone, given) = take_place(config)?;
+    let (_lock, given) = read_and_lock(config)?;
     let (mut region, mut generation, mut kernel, mut left) =
         with_region(name, given.as_ref(), |region, generation, state| {
             let shared = Arc::new(Shared::new(Forwarding::new(&state, generation)?));
@@ -46,7 +46,7 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
             // A region that is gone is noticed below.
             let _ = stats::set_nearly_full(&mut region.mapping(), nearly_full);
             let _ = stats::write_flowtable(&mut region.mapping(), means.flowtable);
-            let left = kernel.put_in_force(&state, generation)?;
+            let left = kernel.apply(&state, generation)?;
             Ok((region, generation, kernel, left))
         })?;
     for _ in 0..TRIES {
@@ -65,11 +65,13 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
                 Err(DaemonError::NotAll { generation, left })
             };
         }
-        let wish = signals.read();
-        if wish.map_err(|error| DaemonError::Os { doing: "looking for signals", error })? == Some(Wish::End) {
+        let request = signals.read();
+        if request.map_err(|error| DaemonError::Os { doing: "looking for signals", error })?
+            == Some(Request::Shutdown)
+        {
             break;
         }
-        left = kernel.put_in_force(&state, live).inspect_err(|_| kernel.go_back())?;
+        left = kernel.apply(&state, live).inspect_err(|_| kernel.roll_back())?;
         generation = live;
     }
     show(&region, |last| Daemon { pid: 0, adopted: generation, in_kernel: generation, ..last })?;

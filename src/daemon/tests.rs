@@ -1,7 +1,7 @@
 //! Against the kernel that runs. Run as root: `cargo test daemon -- --ignored`.
 
 use super::{
-    kernel::{Copies, Wanted},
+    kernel::{Copies, Desired},
     *,
 };
 use crate::{
@@ -53,8 +53,9 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
     let generation = Generation(1);
     let shared = Arc::new(Shared::new(Forwarding::new(state, generation).unwrap()));
     let mut kernel =
-        Kernel::open(nft::means().unwrap(), Vec::new(), &shared, Some(OfStart::of(&state.balancer))).unwrap();
-    kernel.wanted = Some(Wanted::by(state, generation, kernel.means, &[]).unwrap());
+        Kernel::open(nft::means().unwrap(), Vec::new(), &shared, Some(StartupSettings::of(&state.balancer)))
+            .unwrap();
+    kernel.wanted = Some(Desired::by(state, generation, kernel.means, &[]).unwrap());
     Lbd {
         config: None,
         shown: Arc::new(ArcSwap::new(region.mapping())),
@@ -67,8 +68,8 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
         nearly_full: false,
         started: clock::now(),
         daemon: Daemon { adopted: generation, ..Daemon::default() },
-        trouble: Trouble::default(),
-        mending: Trouble::default(),
+        region_error: ErrorLatch::default(),
+        repair_error: ErrorLatch::default(),
         host: HostWatch::new(state, Vec::new()),
     }
 }
@@ -125,8 +126,8 @@ fn the_kernel_is_mended_whatever_is_wrong_with_the_region() {
         std::fs::OpenOptions::new().write(true).open(name.0.path()).unwrap().set_len(0).unwrap();
         lbd.look_at_region(true);
         lbd.repair_and_tell();
-        assert!(!lbd.trouble.0.is_empty());
-        assert_eq!(lbd.mending.0, "");
+        assert!(!lbd.region_error.0.is_empty());
+        assert_eq!(lbd.repair_error.0, "");
         assert!(nft::in_force(&lbd.kernel.wanted.as_ref().unwrap().ruleset).unwrap());
     });
 }
@@ -144,7 +145,7 @@ fn what_must_wait_for_the_ruleset_does_so_when_that_cannot_be_had() {
             ruleset.structure.text = "no ruleset at all".to_owned();
             ruleset
         };
-        for mend in [|lbd: &mut Lbd| _ = lbd.repair(), |lbd: &mut Lbd| lbd.kernel.go_back()] {
+        for mend in [|lbd: &mut Lbd| _ = lbd.repair(), |lbd: &mut Lbd| lbd.kernel.roll_back()] {
             // A rule that nobody wants any more: pure removals wait as entrances do.
             shell("nft flush ruleset; ip rule add priority 12000 fwmark 5 lookup 20005 protocol 201");
             lbd.kernel.wanted.as_mut().unwrap().ruleset = refused();
@@ -175,10 +176,10 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         assert_eq!((good.tables[0].contents().entries().len(), differ()), (97, 0));
         // A change that fails when the kernel has the new tables already.
         let other = state.set_active(None, &["a".to_owned()], false).unwrap();
-        let other = Wanted::by(&other, Generation(2), lbd.kernel.means, &[]).unwrap().ruleset;
+        let other = Desired::by(&other, Generation(2), lbd.kernel.means, &[]).unwrap().ruleset;
         nft::apply(&other, &mut lbd.kernel.tables).unwrap();
         assert!(lbd.kernel.tables.apply(&other.tables).unwrap() > 40);
-        lbd.kernel.go_back();
+        lbd.kernel.roll_back();
         assert_eq!(differ(), 0);
         let flush = format!("nft flush map inet synrail {}", good.tables[0].map);
         for spoil in ["nft flush ruleset", &flush] {
@@ -220,7 +221,7 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         };
 
         let (generation, state) = set(&mut lbd, "a", false);
-        assert!(lbd.kernel.put_in_force(&state, generation).unwrap().is_empty());
+        assert!(lbd.kernel.apply(&state, generation).unwrap().is_empty());
         assert_eq!(lbd.kernel.shared.forwarding.load().generation(), generation);
         lbd.adopted(generation);
         assert_eq!((lbd.kernel.copies(), told(&mut lbd)), (Copies::Due, (2, 1)));
@@ -293,12 +294,12 @@ fn once_tells_what_is_in_force_and_what_is_not() {
         assert_eq!(once(None, &name.0).unwrap(), Generation(2));
         assert_eq!(told(&mut region), (0, Generation(2)));
         let (_, state) = region.state().unwrap();
-        let wanted = Wanted::by(&state, Generation(2), nft::means().unwrap(), &[]).unwrap().ruleset;
+        let wanted = Desired::by(&state, Generation(2), nft::means().unwrap(), &[]).unwrap().ruleset;
         assert!(nft::in_force(&wanted).unwrap());
         assert_eq!((wanted.tables.len(), nft::Tables::default().apply(&wanted.tables).unwrap()), (2, 0));
 
-        let _other = Alone::take().unwrap();
-        assert!(matches!(once(None, &name.0), Err(DaemonError::NotAlone(_))));
+        let _other = InstanceLock::acquire().unwrap();
+        assert!(matches!(once(None, &name.0), Err(DaemonError::AlreadyRunning(_))));
     });
 }
 

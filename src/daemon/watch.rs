@@ -4,10 +4,10 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tracing::{error, info, warn};
 
-use super::{Trouble, kernel::place_before, ways::Ways};
+use super::{ErrorLatch, kernel::place_before, ways::Ways};
 use crate::{
     balance::watch::Watch,
-    config::Steering,
+    model::Steering,
     sys::{
         conntrack::{Fill, fill},
         nft::NftError,
@@ -31,7 +31,7 @@ pub(super) struct FillWatch {
     /// Since when it cannot be read.
     unreadable_since: Option<Duration>,
     unreadable_told: bool,
-    trouble: Trouble,
+    last_error: ErrorLatch,
 }
 
 impl FillWatch {
@@ -56,13 +56,13 @@ impl FillWatch {
             self.said = match turn(shared, ways, nearly_full) {
                 Ok(()) => Some(nearly_full),
                 Err(error) => {
-                    self.trouble
-                        .with("the way of packets to VIPs cannot be changed; it is tried again", &error);
+                    self.last_error
+                        .raise("the way of packets to VIPs cannot be changed; it is tried again", &error);
                     None
                 }
             };
             if self.said.is_some() {
-                self.trouble.over();
+                self.last_error.clear();
             }
         }
         nearly_full

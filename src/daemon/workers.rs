@@ -17,7 +17,7 @@ use crate::{
     balance::counters::Counters,
     config::Balancer,
     fragment_worker::FragmentWorker,
-    io::{BatchQueue as _, Queue as _, Report},
+    io::{BatchQueue as _, CounterSink, Queue as _},
     shm::{
         RegionError,
         stats::{self, Identity},
@@ -27,7 +27,7 @@ use crate::{
         conntrack::Conntrack,
         nfqueue::{Capacity, FlowQueue, FragmentQueue},
         region::Mapping,
-        tracer::Teller,
+        tracer::ReportSender,
         tun::Tun,
     },
     worker::{Beat, Shared, Worker},
@@ -38,7 +38,7 @@ pub(super) struct Opened {
     queues: Vec<FlowQueue>,
     fragments: FragmentQueue,
     conntrack: Conntrack,
-    teller: Teller,
+    reports: ReportSender,
     tun: Arc<Tun>,
 }
 
@@ -53,7 +53,7 @@ impl Opened {
                 let doing = "opening a socket to connection tracking";
                 DaemonError::Os { doing, error }
             })?,
-            teller: Teller::open().map_err(|error| {
+            reports: ReportSender::open().map_err(|error| {
                 let doing = "opening sockets for the packet tracer's reports";
                 DaemonError::Os { doing, error }
             })?,
@@ -78,7 +78,7 @@ struct Show {
     identity: Identity,
 }
 
-impl Report for Show {
+impl CounterSink for Show {
     fn counters(&mut self, counters: &mut Counters) {
         // A region that was truncated shows nothing; its follower notices and says so.
         let _ = stats::write(&mut self.region.load_full(), self.worker, self.identity, counters);
@@ -100,7 +100,7 @@ impl Workers {
         shared: &Arc<Shared>,
         shown: &Arc<ArcSwap<Mapping>>,
     ) -> Result<(), DaemonError> {
-        let Opened { queues, fragments, conntrack, teller, tun } = opened;
+        let Opened { queues, fragments, conntrack, reports, tun } = opened;
         let mut beats = Beats::new();
         let mut beat_of = |identity| {
             let beat = Arc::new(Beat::default());
@@ -120,7 +120,7 @@ impl Workers {
         let show = self.show(identity, shown);
         let sent_in = Arc::clone(&tun);
         let worker =
-            FragmentWorker::new(fragments, conntrack, sent_in, teller, show, Arc::clone(shared), clock);
+            FragmentWorker::new(fragments, conntrack, sent_in, reports, show, Arc::clone(shared), clock);
         let beat = beat_of(identity);
         self.spawn(identity, move || worker.run(Capacity::FRAGMENTS.packets_max, &beat))?;
         self.lease = Some(lease::hold(beats, tun, shared, shown)?);

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::{Finding, Severity, Snapshot, nat::translated, own::own_vips, ways::unreachable};
 use crate::{
-    config::{Balancer, Encap, InterfaceName, Path, Steering},
+    config::Balancer,
+    model::{Encap, InterfaceName, Path, Steering},
     state::State,
 };
 

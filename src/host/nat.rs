@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{Finding, ForeignChain, Severity, Snapshot, is_everything};
 use crate::{
-    config::{Encap, Path, PortRange, Protocols, Steering},
+    model::{Encap, Path, PortRange, Protocols, Steering},
     plan::routing::inbound::is_our_name,
     state::{Service, State},
 };

@@ -273,7 +273,7 @@ fn vips_that_are_addresses_of_the_host_are_found() {
     assert_eq!(told(&new_own_vips(&none, &state, &host)).len(), 2);
     assert_eq!(told(&new_own_vips(&none, &allowed, &host)).len(), 1);
     // A region without a file claims every address.
-    let made = State::unconfigured(crate::config::TableSize::DEFAULT, 2, 1).unwrap();
+    let made = State::unconfigured(crate::model::TableSize::DEFAULT, 2, 1).unwrap();
     assert_eq!(own_vips(&made, &host), []);
 }
 

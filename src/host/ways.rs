@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Finding, Severity, Snapshot};
 use crate::{
-    config::{Encap, Path},
+    model::{Encap, Path},
     state::State,
 };
 

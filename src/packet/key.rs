@@ -10,7 +10,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Addresses, Packet, jhash::jhash};
-use crate::config::HashMode;
+use crate::model::HashMode;
 
 /// The flow hash of a packet. A packet without ports hashes as if both were 0.
 #[must_use]

@@ -33,7 +33,7 @@ use std::{
 use thiserror::Error;
 
 use super::{Addresses, L4, Packet, Ports, bytes_at, ip, l4};
-use crate::config::Protocol;
+use crate::model::Protocol;
 
 /// A probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

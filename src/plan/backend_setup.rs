@@ -31,8 +31,7 @@ use super::{
     tunnel::{Kind, Wrap, fit, fragmenting, overhead_bytes, wrap},
 };
 use crate::{
-    config::{GUE_PORT, Path},
-    ids::TargetId,
+    model::{GUE_PORT, Path, ids::TargetId},
     state::{Service, State},
 };
 

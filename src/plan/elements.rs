@@ -20,9 +20,9 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    balance::service::{AddressRange, Claim, Classifier, EchoClaim},
-    config::{Balancer, Encap, Path, PortRange},
-    ids::Mark,
+    config::Balancer,
+    lookup::classifier::{AddressRange, Claim, Classifier, EchoClaim},
+    model::{Encap, Path, PortRange, ids::Mark},
     state::State,
 };
 
@@ -489,7 +489,7 @@ pub(super) fn promoted_devices(balancer: &Balancer) -> BTreeSet<String> {
     interfaces.chain(inbound::device_names(balancer).map(str::to_owned)).collect()
 }
 
-/// What of all traffic services claim, as [`crate::balance::service::Classifier`] says it.
+/// What of all traffic services claim, as [`crate::lookup::classifier::Classifier`] says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Every box.

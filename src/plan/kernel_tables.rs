@@ -16,8 +16,8 @@ use twox_hash::XxHash3_64;
 
 use super::ruleset::{TemplateError, chains_of_text, fill};
 use crate::{
-    balance::maglev::Table,
-    config::{Decider, HashMode},
+    lookup::maglev::Table,
+    model::{Decider, HashMode},
     state::{Service, State},
 };
 
@@ -222,7 +222,7 @@ pub fn changes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, TableSize};
+    use crate::{config::Config, model::TableSize};
 
     fn state(balancer: &str, services: &str) -> State {
         let text = format!(

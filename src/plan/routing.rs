@@ -35,8 +35,10 @@ pub use numbers::numbers;
 use thiserror::Error;
 
 use crate::{
-    config::{Encap, Path},
-    ids::{MarkMask, TargetId},
+    model::{
+        Encap, Path,
+        ids::{MarkMask, TargetId},
+    },
     plan::{
         elements::FRAGMENTS_DEVICE,
         rule_tree::{self, DeviceName, Rule},

@@ -44,8 +44,8 @@
 
 use std::{cmp::Reverse, collections::BTreeSet, fmt};
 
-use crate::{
-    config::InterfaceName,
+use crate::model::{
+    InterfaceName,
     ids::{MarkMask, TARGETS_MAX, TargetId},
 };
 

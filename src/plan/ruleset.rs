@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     balance::pins::{PROBATION_SECONDS, UDP_PROBATION_SECONDS},
-    config::{Balancer, GUE_PORT, QueueRange, Steering, Timeouts},
+    config::{Balancer, Timeouts},
     lease,
+    model::{GUE_PORT, QueueRange, Steering},
     packet::Probe,
     state::State,
 };

@@ -27,8 +27,7 @@ use std::{
 };
 
 use crate::{
-    config::{Encap, Path, Pmtu},
-    ids::TargetId,
+    model::{Encap, Path, Pmtu, ids::TargetId},
     state::State,
 };
 

@@ -36,9 +36,11 @@ use ipnet::IpNet;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    balance::maglev::Table,
-    config::{Decider, Encap, HashMode, InterfaceName, Name, Path, Pmtu, Protocols, Steering},
-    ids::{Generation, TargetId},
+    lookup::maglev::Table,
+    model::{
+        Decider, Encap, HashMode, InterfaceName, Name, Path, Pmtu, Protocols, Steering,
+        ids::{Generation, TargetId},
+    },
     state::{Service, State, TierMember},
 };
 

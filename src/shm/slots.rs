@@ -18,7 +18,7 @@ use super::{
     space::Space,
     stats,
 };
-use crate::{balance::maglev::Table, ids::Generation, state::State};
+use crate::{lookup::maglev::Table, model::ids::Generation, state::State};
 
 /// "synrail\0" as a word of this machine's order.
 const MAGIC: u64 = u64::from_ne_bytes(*b"synrail\0");

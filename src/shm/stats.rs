@@ -9,7 +9,7 @@ use super::{Memory, RegionError};
 use crate::{
     balance::counters::{Counter, Counters},
     host::Tally,
-    ids::{Generation, QUEUES_MAX, QueueNum, TARGETS_MAX},
+    model::ids::{Generation, QUEUES_MAX, QueueNum, TARGETS_MAX},
 };
 
 /// Where the daemon's words are.
@@ -202,7 +202,7 @@ pub struct Block {
     pub identity: Identity,
     /// By [`Counter::ALL`].
     pub counters: Vec<u64>,
-    /// Packets steered to each target, by [`crate::ids::TargetId::index`].
+    /// Packets steered to each target, by [`crate::model::ids::TargetId::index`].
     pub targets: Vec<u64>,
 }
 

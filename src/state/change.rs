@@ -12,11 +12,12 @@ use thiserror::Error;
 
 use super::{Backend, Service, State, TierMember};
 use crate::{
-    balance::maglev::{self, Table},
-    config::{
-        self, Balancer, Config, Decider, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight,
+    config::{self, Balancer, Config},
+    lookup::maglev::{self, Table},
+    model::{
+        Decider, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight,
+        ids::{TARGETS_MAX, TargetId},
     },
-    ids::{TARGETS_MAX, TargetId},
 };
 
 /// The entries of all tables together, at most: 256 MiB of a region for each of its slots.

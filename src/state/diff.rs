@@ -5,7 +5,10 @@ use std::{collections::HashMap, fmt};
 use serde::Serialize;
 
 use super::{Backend, Service, State, TierMember};
-use crate::config::{Balancer, FragmentLimits, Name, Path, PortRange, Protocols, TracerSettings};
+use crate::{
+    config::{Balancer, FragmentLimits, TracerSettings},
+    model::{Name, Path, PortRange, Protocols},
+};
 
 /// One difference between two states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

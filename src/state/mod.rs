@@ -18,9 +18,9 @@ pub use diff::Change;
 pub use plan::{Losses, Plan};
 
 use crate::{
-    balance::maglev::Table,
-    config::{Balancer, Decider, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight},
-    ids::TargetId,
+    config::Balancer,
+    lookup::maglev::Table,
+    model::{Decider, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight, ids::TargetId},
 };
 use ipnet::IpNet;
 
@@ -150,8 +150,8 @@ impl State {
 impl Service {
     /// What of all traffic it claims.
     #[must_use]
-    pub fn scope(&self) -> crate::balance::service::Scope<'_> {
-        crate::balance::service::Scope {
+    pub fn scope(&self) -> crate::lookup::classifier::Scope<'_> {
+        crate::lookup::classifier::Scope {
             name: &self.name,
             vips: &self.vips,
             protocols: &self.protocols,

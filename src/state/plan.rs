@@ -7,7 +7,10 @@
 use serde::Serialize;
 
 use super::{Backend, Change, Service, State, StateError, TierMember, change::Tables};
-use crate::config::{Config, Name, Path};
+use crate::{
+    config::Config,
+    model::{Name, Path},
+};
 
 /// What a file makes of a state.
 #[derive(Clone, Debug, PartialEq, Eq)]

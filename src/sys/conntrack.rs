@@ -36,8 +36,8 @@ use super::netlink::{
     HEADERS_BYTES, NLM_F_ACK, NLM_F_CREATE, NLMSG_ERROR, Writer, attribute, done, kind, netfilter, sequence,
 };
 use crate::{
-    ids::{Mark, MarkMask},
-    io::{Pin, Pins},
+    balance::flow_table::{FlowMark, FlowTable},
+    model::ids::{Mark, MarkMask},
     packet::{Addresses, ICMP, ICMPV6, L4, Packet, Ports},
 };
 
@@ -108,7 +108,7 @@ impl Conntrack {
         self.missing.map(io::Error::from_raw_os_error)
     }
 
-    fn pin_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>> {
+    fn pin_of(&mut self, packet: &Packet) -> io::Result<Option<FlowMark>> {
         if !can_be_found(packet) {
             return Ok(None);
         }
@@ -145,8 +145,8 @@ impl Conntrack {
     }
 }
 
-impl Pins for Conntrack {
-    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>> {
+impl FlowTable for Conntrack {
+    fn lookup(&mut self, packet: &Packet) -> io::Result<Option<FlowMark>> {
         self.pin_of(packet).inspect_err(|error| {
             tracing::debug!(%error, "connection tracking cannot be asked");
         })
@@ -169,7 +169,7 @@ impl Pins for Conntrack {
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     /// What it knows of a flow.
-    Entry(Pin),
+    Entry(FlowMark),
     /// It has done what it was told.
     Done,
 }
@@ -190,7 +190,7 @@ fn read_answer(bytes: &[u8], asked: u32) -> Option<io::Result<Answer>> {
             // The kernel leaves out a mark of 0.
             let mark = Mark(number(attributes, CTA_MARK).map_or(0, u32::from_be_bytes));
             let left_seconds = number(attributes, CTA_TIMEOUT).map(u32::from_be_bytes);
-            Some(Ok(Answer::Entry(Pin { mark, left_seconds })))
+            Some(Ok(Answer::Entry(FlowMark { mark, left_seconds })))
         }
         _ => unreadable(),
     }

@@ -29,7 +29,7 @@ use nix::{
 use super::{
     netlink::{DUMP_BYTES_MAX, HEADER_BYTES, attribute, kind, messages, word},
     region::Region,
-    signal::{Signals, Wish},
+    signal::{Request, Signals},
 };
 use crate::plan::routing;
 
@@ -51,7 +51,7 @@ const PROTOCOL_AT: usize = HEADER_BYTES + 5;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// A signal has come.
-    pub signal: Option<Wish>,
+    pub signal: Option<Request>,
     /// Somebody has published a state, or the region has lost its name.
     pub region: bool,
     /// Somebody else has changed links, addresses, routes or rules.

@@ -2,12 +2,12 @@
 //! is safe from outside and owns its descriptors.
 
 pub mod allocator;
-pub mod alone;
 pub mod capability;
 pub mod clock;
 pub mod conntrack;
 mod empty_namespace;
 pub mod events;
+pub mod instance_lock;
 #[cfg(test)]
 pub(crate) mod namespace;
 mod netlink;

@@ -50,7 +50,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{netlink::Writer, process};
-use crate::{ids::QueueNum, io::QueueError, packet::HEADER_BYTES_MAX};
+use crate::{io::QueueError, model::ids::QueueNum, packet::HEADER_BYTES_MAX};
 
 /// How much of what a queue takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

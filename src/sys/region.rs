@@ -43,7 +43,7 @@ use thiserror::Error;
 
 use super::{clock, process, sigbus};
 use crate::{
-    ids::Generation,
+    model::ids::Generation,
     shm::{
         Memory, RegionError,
         slots::{self, KnownTables},

@@ -10,11 +10,11 @@ use nix::sys::{
     signalfd::{SfdFlags, SignalFd},
 };
 
-/// What somebody wants of the daemon.
+/// What a signal asks of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum Request {
     /// SIGTERM or SIGINT: end.
-    End,
+    Shutdown,
     /// SIGHUP: read the configuration file again.
     Reload,
 }
@@ -37,10 +37,10 @@ impl Signals {
     ///
     /// # Errors
     /// When the operating system says no.
-    pub fn read(&mut self) -> io::Result<Option<Wish>> {
+    pub fn read(&mut self) -> io::Result<Option<Request>> {
         let Some(signal) = self.0.read_signal()? else { return Ok(None) };
         let hang_up = i32::try_from(signal.ssi_signo) == Ok(Signal::SIGHUP as i32);
-        Ok(Some(if hang_up { Wish::Reload } else { Wish::End }))
+        Ok(Some(if hang_up { Request::Reload } else { Request::Shutdown }))
     }
 }
 

@@ -21,8 +21,8 @@ use nix::{
 
 use super::clock;
 use crate::{
-    config::InterfaceName,
-    io::{Prober, Tell},
+    io::{Prober, ReportSink},
+    model::InterfaceName,
 };
 
 /// Any port: an address is asked for by a connection, which sends nothing.
@@ -31,13 +31,13 @@ const DISCARD_PORT: u16 = 9;
 const DATAGRAM_BYTES_MAX: usize = 2048;
 
 /// The sockets that lbd reports by. What comes back to them is never read.
-pub struct Teller {
+pub struct ReportSender {
     four: UdpSocket,
     /// None where there is no IPv6.
     six: Option<UdpSocket>,
 }
 
-impl Teller {
+impl ReportSender {
     /// Opens them in the network namespace of the calling thread.
     ///
     /// # Errors
@@ -61,12 +61,12 @@ impl Teller {
     }
 }
 
-impl Tell for Teller {
+impl ReportSink for ReportSender {
     fn device(&self, index: u32) -> Option<InterfaceName> {
         InterfaceName::new(if_indextoname(index).ok()?.to_str().ok()?)
     }
 
-    fn tell(&mut self, receiver: SocketAddr, report: &[u8]) -> io::Result<()> {
+    fn send_report(&mut self, receiver: SocketAddr, report: &[u8]) -> io::Result<()> {
         let socket = if receiver.is_ipv4() { Some(&self.four) } else { self.six.as_ref() };
         let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
         match socket.send_to(report, receiver)? {
@@ -166,7 +166,7 @@ fn unspecified(family_of: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
     use crate::{
-        config::Protocol,
+        model::Protocol,
         packet::Probe,
         sys::namespace::{in_namespace, shell},
     };
@@ -176,21 +176,21 @@ mod tests {
     fn a_report_is_heard_where_it_is_listened_for() {
         in_namespace(|| {
             shell("ip link set lo up");
-            let (mut probes, mut teller) = (Probes::default(), Teller::open().unwrap());
+            let (mut probes, mut reports) = (Probes::default(), ReportSender::open().unwrap());
             for address in ["127.0.0.1", "::1"] {
                 let address: IpAddr = address.parse().unwrap();
                 assert_eq!(probes.address_towards(address).unwrap(), address);
                 let receiver = probes.listen(address).unwrap();
                 assert_eq!(probes.listen(address).unwrap(), receiver);
-                teller.tell(receiver, b"a report").unwrap();
+                reports.send_report(receiver, b"a report").unwrap();
                 let heard = probes.receive(Duration::from_secs(10)).unwrap();
                 assert_eq!(heard.as_deref(), Some(&b"a report"[..]));
             }
             assert_eq!(probes.receive(Duration::from_millis(1)).unwrap(), None);
-            assert_eq!(teller.device(1).unwrap().as_str(), "lo");
-            assert_eq!(teller.device(4711), None);
+            assert_eq!(reports.device(1).unwrap().as_str(), "lo");
+            assert_eq!(reports.device(4711), None);
             assert!(probes.listen("192.0.2.1".parse().unwrap()).is_err());
-            assert!(teller.tell("192.0.2.1:5000".parse().unwrap(), b"nowhere").is_err());
+            assert!(reports.send_report("192.0.2.1:5000".parse().unwrap(), b"nowhere").is_err());
         });
     }
 

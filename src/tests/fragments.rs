@@ -11,12 +11,16 @@ use super::{
 use crate::{
     balance::{
         Balancer, Forwarding, Verdict,
+        flow_table::FlowMark,
         fragments::tests::with_tier,
         pins::{Flow, Held, OffTable},
     },
-    config::{Config, Path},
-    ids::{Generation, Mark},
-    io::{Pin, QueueError},
+    config::Config,
+    io::QueueError,
+    model::{
+        Path,
+        ids::{Generation, Mark},
+    },
     packet::Packet,
     state::State,
 };
@@ -157,7 +161,7 @@ fn connection_tracking_is_asked_about_first_fragments_only() {
     let other = marks.into_iter().find(|mark| *mark != by_table).unwrap();
     let [first, middle, last] = three("50.0.0.1");
     let flow = Packet::parse(&packet(17, "50.0.0.1", 4000, "10.0.0.0", 80, 0)).unwrap();
-    lb.pins.known().set(&flow, Pin { mark: other, left_seconds: Some(100) });
+    lb.pins.known().set(&flow, FlowMark { mark: other, left_seconds: Some(100) });
     for piece in [first.clone(), middle, last] {
         assert_eq!(lb.turn(Event::By(ETH, piece)).unwrap(), [Act::Verdict(Verdict::Steer(other))]);
     }
@@ -213,7 +217,7 @@ fn whole_datagram(lb: &FragmentLb, bytes: &[u8], policy: &mut bool) -> (Mark, u3
     *policy |= known.is_none();
     let seconds = if *policy { 120 } else { 30 };
     let mark = known.map_or_else(|| steered(&forwarding, bytes), |pin| pin.mark);
-    lb.pins.known().set(&flow, Pin { mark, left_seconds: Some(seconds) });
+    lb.pins.known().set(&flow, FlowMark { mark, left_seconds: Some(seconds) });
     (mark, seconds)
 }
 

@@ -16,8 +16,7 @@ mod tests {
     };
 
     use synrail::{
-        config::TableSize,
-        ids::Generation,
+        model::{TableSize, ids::Generation},
         state::State,
         sys::{
             clock,

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    ids::{Mark, MarkMask},
-    io::{Pin, Pins},
+    balance::flow_table::{FlowMark, FlowTable},
+    model::ids::{Mark, MarkMask},
     packet::{Addresses, Packet},
 };
 
@@ -22,7 +22,7 @@ fn flow_of(packet: &Packet) -> Flow {
 /// What it knows, and what it was asked.
 #[derive(Default)]
 pub(crate) struct Known {
-    flows: HashMap<Flow, Pin>,
+    flows: HashMap<Flow, FlowMark>,
     pub(crate) asked: Vec<Packet>,
     /// Whether nothing can be asked or told.
     pub(crate) broken: bool,
@@ -31,11 +31,11 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    pub(crate) fn get(&self, packet: &Packet) -> Option<Pin> {
+    pub(crate) fn get(&self, packet: &Packet) -> Option<FlowMark> {
         self.flows.get(&flow_of(packet)).copied()
     }
 
-    pub(crate) fn set(&mut self, packet: &Packet, pin: Pin) {
+    pub(crate) fn set(&mut self, packet: &Packet, pin: FlowMark) {
         self.flows.insert(flow_of(packet), pin);
     }
 
@@ -62,8 +62,8 @@ impl FakePins {
     }
 }
 
-impl Pins for FakePins {
-    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>> {
+impl FlowTable for FakePins {
+    fn lookup(&mut self, packet: &Packet) -> io::Result<Option<FlowMark>> {
         let mut known = self.known();
         known.asked.push(*packet);
         if known.broken { Err(io::ErrorKind::Unsupported.into()) } else { Ok(known.get(packet)) }
@@ -76,7 +76,7 @@ impl Pins for FakePins {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let theirs = before.map_or(0, |pin| pin.mark.0 & !mask.bits());
-        known.set(packet, Pin { mark: Mark(theirs | mark.0), left_seconds: Some(seconds) });
+        known.set(packet, FlowMark { mark: Mark(theirs | mark.0), left_seconds: Some(seconds) });
         Ok(())
     }
 }

@@ -9,11 +9,14 @@ use super::{
 use crate::{
     balance::{
         Decision, Forwarding, Verdict,
+        flow_table::FlowMark,
         tracer::{By, Trace},
     },
-    config::{Protocol, Steering, TracerSettings},
-    ids::{Generation, Mark},
-    io::Pin,
+    config::TracerSettings,
+    model::{
+        Protocol, Steering,
+        ids::{Generation, Mark},
+    },
     packet::{Ports, Probe},
     state::State,
 };
@@ -90,7 +93,7 @@ fn a_probe_is_dropped_and_reported_about() {
 fn pin_elsewhere(lb: &FragmentLb, probe: &Probe) -> u32 {
     let (_, target, _) = by_table(&lb.state, probe);
     let other = if target == 1 { 2 } else { 1 };
-    let pin = Pin { mark: Mark(0x5_0000 | other), left_seconds: Some(99) };
+    let pin = FlowMark { mark: Mark(0x5_0000 | other), left_seconds: Some(99) };
     lb.pins.known().set(&probe.packet(), pin);
     other
 }
@@ -98,7 +101,7 @@ fn pin_elsewhere(lb: &FragmentLb, probe: &Probe) -> u32 {
 #[test]
 fn a_datagram_follows_its_pin_and_a_syn_the_table() {
     let mut state = state();
-    state.services[0].protocols = crate::config::Protocols::Named(Protocol::ALL.to_vec());
+    state.services[0].protocols = crate::model::Protocols::Named(Protocol::ALL.to_vec());
     let mut lb = lb_of(state);
     for protocol in Protocol::ALL {
         let probe = probe(protocol, "50.0.0.1", "10.0.0.0", 80);
@@ -208,16 +211,16 @@ fn a_fragment_that_ends_like_a_probe_is_a_fragment() {
 
 #[test]
 fn the_longest_report_fits_its_datagram() {
-    let longest = "n".repeat(crate::config::Name::BYTES_MAX);
+    let longest = "n".repeat(crate::model::Name::BYTES_MAX);
     let mut state = state();
-    let name = |end: &str| crate::config::Name::new(&format!("{}{end}", &longest[end.len()..])).unwrap();
+    let name = |end: &str| crate::model::Name::new(&format!("{}{end}", &longest[end.len()..])).unwrap();
     state.balancer.name = name("b");
     state.services[0].name = name("s");
     for (number, backend) in state.services[0].backends.iter_mut().enumerate() {
         backend.name = name(&number.to_string());
     }
     let mut lb = lb_of(state);
-    let pin = Pin { mark: Mark(1), left_seconds: Some(u32::MAX) };
+    let pin = FlowMark { mark: Mark(1), left_seconds: Some(u32::MAX) };
     lb.pins.known().set(&datagram().packet(), pin);
     let mut acts = lb.turn(Event::By(OUTSIDE, datagram().bytes())).unwrap();
     let Some(Act::Told(_, report)) = acts.pop() else { panic!("{acts:?}") };

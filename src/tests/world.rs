@@ -15,10 +15,13 @@ use crate::{
         counters::{Counter, Counters},
         pins::OffTable,
     },
-    config::{Config, InterfaceName},
+    config::Config,
     fragment_worker::FragmentWorker,
-    ids::{Generation, QueueNum},
-    io::{BatchQueue, Inject, Message, Queue, QueueError, Report, Tell},
+    io::{BatchQueue, CounterSink, Inject, Message, Queue, QueueError, ReportSink},
+    model::{
+        InterfaceName,
+        ids::{Generation, QueueNum},
+    },
     state::State,
     worker::{Beat, Links, Shared, Worker},
 };
@@ -123,9 +126,9 @@ impl BatchQueue for FakeQueue {
 
 /// Where a worker's counters were last shown, and what a test has seen of them.
 #[derive(Clone, Default)]
-pub(super) struct FakeReport(Arc<Mutex<Vec<u64>>>, Vec<u64>);
+pub(super) struct FakeCounterSink(Arc<Mutex<Vec<u64>>>, Vec<u64>);
 
-impl FakeReport {
+impl FakeCounterSink {
     /// Exactly which counters have moved since the last call, as shown outside.
     pub(super) fn moved(&mut self) -> Vec<(&'static str, i64)> {
         let shown = self.0.lock().unwrap().clone();
@@ -139,7 +142,7 @@ impl FakeReport {
     }
 }
 
-impl Report for FakeReport {
+impl CounterSink for FakeCounterSink {
     fn counters(&mut self, counters: &mut Counters) {
         *self.0.lock().unwrap() = counters.values().to_vec();
     }
@@ -149,8 +152,8 @@ impl Report for FakeReport {
 pub(super) struct Lb {
     pub state: State,
     shared: Arc<Shared>,
-    worker: Worker<FakeQueue, FakeReport>,
-    report: FakeReport,
+    worker: Worker<FakeQueue, FakeCounterSink>,
+    report: FakeCounterSink,
     generation: Generation,
 }
 
@@ -158,7 +161,7 @@ impl Lb {
     pub(super) fn new(config: &str) -> Self {
         let state = State::new(&Config::parse("world", config).unwrap()).unwrap();
         let shared = Arc::new(Shared::new(Forwarding::new(&state, Generation(1)).unwrap()));
-        let report = FakeReport::default();
+        let report = FakeCounterSink::default();
         let worker = Worker::new(FakeQueue::default(), report.clone(), Arc::clone(&shared));
         Self { state, shared, worker, report, generation: Generation(1) }
     }
@@ -202,12 +205,12 @@ impl Lb {
     }
 
     /// How many packets the worker decides about when it is told to stop while these wait, and then this comes for ever, or nothing.
-    pub(super) fn stop(mut self, waiting: Vec<Vec<u8>>, stream: Option<Vec<u8>>, rest_max: u32) -> u64 {
+    pub(super) fn stop(mut self, waiting: Vec<Vec<u8>>, stream: Option<Vec<u8>>, drain_max: u32) -> u64 {
         let events = waiting.into_iter().map(Event::Packet).collect();
         *self.worker.parts().0 =
             FakeQueue { events, stream, waits: Waits::Forbidden, ..FakeQueue::default() };
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.worker.run(rest_max, &Beat::default()).unwrap();
+        self.worker.run(drain_max, &Beat::default()).unwrap();
         let packets = self.report.moved().into_iter().find(|&(name, _)| name == "packets");
         packets.map_or(0, |(_, by)| by.unsigned_abs())
     }
@@ -226,7 +229,7 @@ impl Lb {
         self.worker.parts().0.answer_errors = errors.into();
     }
 
-    /// See [`FakeReport::moved`].
+    /// See [`FakeCounterSink::moved`].
     pub(super) fn moved(&mut self) -> Vec<(&'static str, i64)> {
         self.report.moved()
     }
@@ -260,7 +263,7 @@ type SharedOutside = Arc<Mutex<Outside>>;
 
 pub(super) struct FragmentQueue(FakeQueue, SharedOutside);
 pub(super) struct FakeInject(SharedOutside);
-pub(super) struct FakeTell(SharedOutside);
+pub(super) struct FakeReportSink(SharedOutside);
 
 impl Queue for FragmentQueue {
     type Message = FakeMessage;
@@ -290,12 +293,12 @@ impl Inject for FakeInject {
     }
 }
 
-impl Tell for FakeTell {
+impl ReportSink for FakeReportSink {
     fn device(&self, index: u32) -> Option<InterfaceName> {
         (index == OUTSIDE).then(|| InterfaceName::new("eth2").unwrap())
     }
 
-    fn tell(&mut self, receiver: SocketAddr, report: &[u8]) -> io::Result<()> {
+    fn send_report(&mut self, receiver: SocketAddr, report: &[u8]) -> io::Result<()> {
         let mut outside = self.0.lock().unwrap();
         if outside.mute {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -305,15 +308,21 @@ impl Tell for FakeTell {
     }
 }
 
-type FakeFragmentWorker =
-    FragmentWorker<FragmentQueue, FakePins, FakeInject, FakeTell, FakeReport, Box<dyn FnMut() -> Duration>>;
+type FakeFragmentWorker = FragmentWorker<
+    FragmentQueue,
+    FakePins,
+    FakeInject,
+    FakeReportSink,
+    FakeCounterSink,
+    Box<dyn FnMut() -> Duration>,
+>;
 
 /// A balancer with the worker of fragments alone.
 pub(super) struct FragmentLb {
     pub state: State,
     pub outside: SharedOutside,
     pub pins: FakePins,
-    pub report: FakeReport,
+    pub report: FakeCounterSink,
     shared: Arc<Shared>,
     worker: FakeFragmentWorker,
 }
@@ -325,13 +334,13 @@ impl FragmentLb {
         shared.links.store(Arc::new(Links { tun: TUN, tier: TIER.to_vec() }));
         let outside = SharedOutside::default();
         let pins = FakePins::default();
-        let report = FakeReport::default();
+        let report = FakeCounterSink::default();
         let clock = Arc::clone(&outside);
         let worker = FragmentWorker::new(
             FragmentQueue(FakeQueue::default(), Arc::clone(&outside)),
             pins.clone(),
             FakeInject(Arc::clone(&outside)),
-            FakeTell(Arc::clone(&outside)),
+            FakeReportSink(Arc::clone(&outside)),
             report.clone(),
             Arc::clone(&shared),
             Box::new(move || clock.lock().unwrap().now) as Box<dyn FnMut() -> Duration>,
@@ -359,10 +368,10 @@ impl FragmentLb {
     }
 
     /// What the worker does when it is told to stop, and this comes for ever, or nothing more.
-    pub(super) fn stop(mut self, stream: Option<Vec<u8>>, rest_max: u32) -> Vec<Act> {
+    pub(super) fn stop(mut self, stream: Option<Vec<u8>>, drain_max: u32) -> Vec<Act> {
         self.worker.queue().0.stream = stream;
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.worker.run(rest_max, &Beat::default()).unwrap();
+        self.worker.run(drain_max, &Beat::default()).unwrap();
         std::mem::take(&mut self.outside.lock().unwrap().acts)
     }
 

@@ -12,13 +12,16 @@ use synrail::{
     balance::{
         Balancer, Forwarding, Verdict,
         counters::Counter,
+        flow_table::{FlowMark, FlowTable},
         fragments::{FragmentBalancer, Origin},
-        maglev,
         pins::{OffTable, WithOffTable},
     },
-    config::{Config, TableSize, Weight},
-    ids::{Generation, Mark, MarkMask},
-    io::{Pin, Pins},
+    config::Config,
+    lookup::maglev,
+    model::{
+        TableSize, Weight,
+        ids::{Generation, Mark, MarkMask},
+    },
     packet::Packet,
     state::State,
     sys::region::{AccessError, Region, RegionName},
@@ -148,8 +151,8 @@ fn fragment(client: u32, id: u16, index: u16, last: u16) -> Vec<u8> {
 /// Connection tracking that knows no flow: what the kernel takes to answer is not measured here.
 struct NoPins;
 
-impl Pins for NoPins {
-    fn mark_of(&mut self, _packet: &Packet) -> io::Result<Option<Pin>> {
+impl FlowTable for NoPins {
+    fn lookup(&mut self, _packet: &Packet) -> io::Result<Option<FlowMark>> {
         Ok(None)
     }
 

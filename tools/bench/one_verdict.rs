@@ -15,8 +15,8 @@ use std::{error::Error, io::Write as _};
 
 use synrail::{
     balance::Verdict,
-    ids::{Mark, MarkMask, QueueNum},
     io::{Message as _, Queue as _, QueueError},
+    model::ids::{Mark, MarkMask, QueueNum},
     sys::nfqueue::FragmentQueue,
 };
 

@@ -72,9 +72,12 @@ use super::{
     tier::Owner,
 };
 use crate::{
-    config::{FragmentLimits, Steering},
-    ids::{Mark, TargetId},
-    io::Pins,
+    balance::flow_table::FlowTable,
+    config::FragmentLimits,
+    model::{
+        Steering,
+        ids::{Mark, TargetId},
+    },
     packet::{Fragment, FragmentKey, L4, Malformed, Packet},
 };
 use parts::Fit;
@@ -106,7 +109,7 @@ pub struct FragmentBalancer {
 /// What every fragment is decided by.
 struct Context<'a> {
     forwarding: &'a Forwarding,
-    pins: &'a mut dyn Pins,
+    pins: &'a mut dyn FlowTable,
     released: &'a mut Vec<Box<[u8]>>,
 }
 
@@ -252,7 +255,7 @@ impl FragmentBalancer {
                     Err(reason) => return Err(self.poison(slot, reason)),
                 };
                 self.counters.count_target(target);
-                let held = self.table.settle(slot, State::Known(mark), self.passed);
+                let held = self.table.transition(slot, State::Known(mark), self.passed);
                 self.table.entry_mut(slot).outstanding = held.len();
                 context.released.extend(held);
                 self.accept(slot, fragment);
@@ -273,7 +276,7 @@ impl FragmentBalancer {
     fn decide(
         &mut self,
         forwarding: &Forwarding,
-        pins: &mut dyn Pins,
+        pins: &mut dyn FlowTable,
         packet: Result<Packet, Malformed>,
     ) -> Result<(TargetId, Mark), Counter> {
         let packet = packet.map_err(|reason| {
@@ -283,7 +286,7 @@ impl FragmentBalancer {
         if forwarding.steering() == Steering::EveryPacket {
             return forwarding.decide(&packet).outcome();
         }
-        let Ok(pin) = pins.mark_of(&packet) else {
+        let Ok(pin) = pins.lookup(&packet) else {
             self.counters.count(Counter::ConntrackError);
             return forwarding.decide(&packet).outcome();
         };
@@ -369,7 +372,7 @@ impl FragmentBalancer {
 
     /// Lets nothing more of a packet pass, and hands back the reason.
     fn poison(&mut self, slot: Slot, reason: Counter) -> Counter {
-        let held = self.table.settle(slot, State::Poisoned, self.passed);
+        let held = self.table.transition(slot, State::Poisoned, self.passed);
         self.counters.add(Counter::DropFragmentPoisoned, held.len() as u64);
         reason
     }

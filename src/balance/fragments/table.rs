@@ -17,7 +17,7 @@ use std::{
 use super::parts::Parts;
 use crate::{
     config::FragmentLimits,
-    ids::Mark,
+    model::ids::Mark,
     packet::{Addresses, FragmentKey},
 };
 
@@ -247,7 +247,7 @@ impl Table {
     }
 
     /// Makes an entry the most recently used and gives it another state than holding; what it held is returned.
-    pub(super) fn settle(&mut self, slot: Slot, state: State, now: Duration) -> Vec<Box<[u8]>> {
+    pub(super) fn transition(&mut self, slot: Slot, state: State, now: Duration) -> Vec<Box<[u8]>> {
         let held = self.let_go(slot);
         self.relink(slot, state, now);
         held

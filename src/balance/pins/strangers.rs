@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 
 use super::{Flow, Held, OFF_TABLE_FLOWS_MAX, OffTable, PROBATION_SECONDS, UDP_PROBATION_SECONDS, map_of};
-use crate::{ids::Mark, packet::UDP};
+use crate::{model::ids::Mark, packet::UDP};
 
 /// How many there may be of IPv4, and of IPv6.
 pub const STRANGERS_MAX: usize = OFF_TABLE_FLOWS_MAX / 8;

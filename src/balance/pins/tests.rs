@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::Config, ids::Generation, packet::SCTP, state::State};
+use crate::{config::Config, model::ids::Generation, packet::SCTP, state::State};
 
 /// Two services of one VIP whose backends differ, s3 drained, and one that has none in use.
 const CONFIG: &str = r#"
@@ -233,8 +233,8 @@ fn a_packet_amid_an_off_table_flow_follows_it() {
     assert_eq!(to(&Packet { quoted: true, ..syn }), Some(0), "an ICMP error about it");
     assert_eq!(to(&Packet { l4: L4::LaterFragment, ..off }), None);
     struct Nothing;
-    impl Pins for Nothing {
-        fn mark_of(&mut self, _: &Packet) -> io::Result<Option<Pin>> {
+    impl FlowTable for Nothing {
+        fn lookup(&mut self, _: &Packet) -> io::Result<Option<FlowMark>> {
             Ok(None)
         }
         fn pin(&mut self, _: &Packet, _: Mark, _: MarkMask, _: u32) -> io::Result<()> {
@@ -242,9 +242,9 @@ fn a_packet_amid_an_off_table_flow_follows_it() {
         }
     }
     let mut pins = WithOffTable { off_table: &table, pins: &mut Nothing };
-    let found = pins.mark_of(&syn).unwrap().map(|pin| pin.mark);
+    let found = pins.lookup(&syn).unwrap().map(|pin| pin.mark);
     assert_eq!(found, Some(held.mark), "a probe asks what is in place, with a SYN");
-    assert_eq!(pins.mark_of(&on).unwrap(), None);
+    assert_eq!(pins.lookup(&on).unwrap(), None);
     let gone: OffTable = [(Flow::of(&off).unwrap(), Held { mark: mark(9), ..held })].into_iter().collect();
     assert_eq!(gone.pinned(&forwarding, &off), None, "no such target is in use");
 }
@@ -315,7 +315,7 @@ proptest! {
         for (n, tracked) in entries.iter().enumerate() {
             plan.add(forwarding.judge(tracked), || n);
         }
-        plan.settle(limits, &OffTable::default());
+        plan.limit(limits, &OffTable::default());
 
         let judged: Vec<Judgement> = entries.iter().map(|tracked| forwarding.judge(tracked)).collect();
         let off: BTreeSet<usize> = (0..judged.len()).filter(|&n| matches!(judged[n], Judgement::Move(..))).collect();

@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::{Item, NAME, Reader, Table, unicast};
-use crate::config::{Backend, Balancer, Encap, Name, Path, Pmtu, Weight, keys};
+use crate::{
+    config::{Backend, Balancer, keys},
+    model::{Encap, Name, Path, Pmtu, Weight},
+};
 
 const ENCAP: &str =
     "\"gre\", \"ipip\", \"gue\", \"direct\", \"ip6gre\" or \"ip6tnl\" (IPv6 only), or \"mark\" (no address)";

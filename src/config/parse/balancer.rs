@@ -5,11 +5,13 @@ use ipnet::IpNet;
 use super::{Item, NAME, Reader, Table, port_range, prefix, read_addresses};
 use crate::{
     config::{
-        BLACKHOLE_MAX, BUSY_POLL_US, Balancer, HASH_SEED_DEFAULT, InterfaceName, KERNEL_ENTRIES,
-        KERNEL_ENTRIES_DEFAULT, Name, PMTU_FLOOR, PMTU_FLOOR_DEFAULT, QueueRange, RULE_PRIORITY, Steering,
-        Timeouts, keys,
+        BLACKHOLE_MAX, BUSY_POLL_US, Balancer, HASH_SEED_DEFAULT, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT,
+        PMTU_FLOOR, PMTU_FLOOR_DEFAULT, RULE_PRIORITY, Timeouts, keys,
     },
-    ids::{MarkMask, QUEUES_MAX, QueueNum},
+    model::{
+        InterfaceName, Name, QueueRange, Steering,
+        ids::{MarkMask, QUEUES_MAX, QueueNum},
+    },
 };
 
 const BLACKHOLE: &str = "unicast addresses or prefixes, such as \"10.0.0.0/24\" or \"1000::/112\"";

@@ -6,11 +6,10 @@ use ipnet::IpNet;
 
 use super::{Item, NAME, Origin, Reader, Table, backend, port_range, prefix};
 use crate::{
-    config::{
-        Backend, Balancer, Decider, HashMode, Name, Pmtu, PortRange, Protocol, Protocols, Service, Steering,
-        TableSize, keys,
+    config::{Backend, Balancer, Service, keys},
+    model::{
+        Decider, HashMode, Name, Pmtu, PortRange, Protocol, Protocols, Steering, TableSize, ids::TARGETS_MAX,
     },
-    ids::TARGETS_MAX,
 };
 
 const VIP: &str = "unicast addresses or prefixes, such as \"10.0.0.1\", \"10.0.0.0/24\" or \"1000::/112\"";

@@ -1,10 +1,10 @@
 use super::*;
 use crate::{
-    config::{
-        Balancer, Decider, Encap, FragmentLimits, HashMode, Path, Pmtu, Protocol, Protocols, QueueRange,
-        Steering, TableSize, Timeouts, TracerSettings,
+    config::{Balancer, FragmentLimits, Timeouts, TracerSettings},
+    model::{
+        Decider, Encap, HashMode, Path, Pmtu, Protocol, Protocols, QueueRange, Steering, TableSize,
+        ids::MarkMask,
     },
-    ids::MarkMask,
 };
 
 const WHOLE: &str = r#"

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{ADDRESS, Item, NAME, Reader, Table, read_addresses};
-use crate::config::{Balancer, Name, Service, TIER_MAX, TierMember, keys};
+use crate::{
+    config::{Balancer, Service, TIER_MAX, TierMember, keys},
+    model::Name,
+};
 
 const MEMBERS: &str = "a [[tier.balancer]] for each balancer of the tier, this one among them";
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     balance::pins::{Flow, Held, OffTable},
-    ids::Mark,
+    model::ids::Mark,
     packet::{Packet, Ports},
     shm::stats::{self as words, Pins},
     sys::nft::NftError,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     balance::counters::{Counter, Counters},
-    ids::{QueueNum, TargetId},
+    model::ids::{QueueNum, TargetId},
     shm::stats::{self as blocks, Identity},
 };
 

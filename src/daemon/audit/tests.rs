@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     balance::{Decision, pins::UDP_PROBATION_SECONDS},
     config::Config,
-    daemon::{kernel::Wanted, watch},
-    ids::{Generation, Mark, MarkMask},
+    daemon::{kernel::Desired, watch},
+    model::ids::{Generation, Mark, MarkMask},
     packet::{Packet, Ports, UDP},
     plan::elements::Way,
     state::State,
@@ -59,18 +59,18 @@ impl World {
         let auditor = Auditor::open(&shared, &ways).unwrap();
         let conntrack = Conntrack::open().unwrap();
         let mut world = Self { state, shared, ways, auditor, conntrack };
-        world.put_in_force();
+        world.apply();
         world
     }
 
     /// Something else is in force from now on.
     fn change(&mut self, steering: &str, services: Services<'_>) {
         self.state = self.state.merge(&config(steering, services)).unwrap();
-        self.put_in_force();
+        self.apply();
     }
 
-    fn put_in_force(&mut self) {
-        let mut wanted = Wanted::by(&self.state, Generation(2), nft::means().unwrap(), &[]).unwrap();
+    fn apply(&mut self) {
+        let mut wanted = Desired::by(&self.state, Generation(2), nft::means().unwrap(), &[]).unwrap();
         let mut tables = nft::Tables::default();
         let mut ways = self.ways.lock();
         ways.with(&mut wanted.ruleset, |ruleset, _| nft::apply(ruleset, &mut tables)).unwrap();
@@ -96,14 +96,14 @@ impl World {
     fn found(&mut self, packet: &Packet) -> [Option<Mark>; 3] {
         let held = flow_maps::off_table().unwrap().held(packet);
         let told = self.shared.off_table.load().held(packet);
-        let pinned = self.conntrack.mark_of(packet).unwrap();
+        let pinned = self.conntrack.lookup(packet).unwrap();
         [pinned.map(|pin| pin.mark), held.map(|held| held.mark), told.map(|held| held.mark)]
     }
 
     /// Whether the kernel has the way that is chosen, and which that is.
     fn way(&self) -> Way {
         let way = self.ways.lock().way();
-        let mut wanted = Wanted::by(&self.state, Generation(2), nft::means().unwrap(), &[]).unwrap();
+        let mut wanted = Desired::by(&self.state, Generation(2), nft::means().unwrap(), &[]).unwrap();
         wanted.ruleset.elements.set_way(way);
         assert!(nft::in_force(&wanted.ruleset).unwrap(), "{way:?}");
         way
@@ -157,7 +157,7 @@ fn a_drained_backend_keeps_its_flows_in_the_maps() {
         assert_eq!(flow_maps::off_table().unwrap().len(), before);
         // It deletes the whole table, and lbd makes it anew.
         shell("nft delete table inet synrail");
-        world.put_in_force();
+        world.apply();
         assert_eq!(world.way(), Way::OffTable);
         assert_eq!(usize::try_from(world.audit().off_table).unwrap(), before);
         assert_eq!(flow_maps::off_table().unwrap().len(), before);
@@ -269,7 +269,7 @@ fn what_was_judged_by_another_table_is_thrown_away() {
         });
         assert!(matches!(ended, Err(Ended::Superseded)) && steps == 0);
         assert!(matches!(
-            world.auditor.settle(&old, OffTable::default(), Scope::All),
+            world.auditor.finish(&old, OffTable::default(), Scope::All),
             Err(Ended::Superseded)
         ));
         assert_eq!(flow_maps::off_table().unwrap().len() as u64, off_table);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Config, Pmtu};
+use crate::{config::Config, model::Pmtu};
 
 fn state() -> State {
     let text = r#"

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use ipnet::IpNet;
 
 use super::{Element, Elements, SetName, outermost, range_of};
-use crate::balance::service::AddressRange;
+use crate::lookup::classifier::AddressRange;
 
 impl Elements {
     /// The same, but packets to these addresses of the host are not taken for a VIP's, where the VIP is a larger prefix. One

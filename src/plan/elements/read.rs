@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use super::{Element, Elements, Fields, SetName};
 use crate::{
-    balance::service::AddressRange,
-    config::{InterfaceName, PortRange},
+    lookup::classifier::AddressRange,
+    model::{InterfaceName, PortRange},
 };
 
 /// What a device's name takes in a set (`IFNAMSIZ`).

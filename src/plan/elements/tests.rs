@@ -94,7 +94,7 @@ fn pings_lead_to_their_own_services_table_or_nowhere() {
 #[test]
 fn the_device_of_fragments_is_no_targets() {
     assert_eq!(routing::target_of_device(FRAGMENTS_DEVICE), None);
-    assert!(crate::config::InterfaceName::new(FRAGMENTS_DEVICE).is_some());
+    assert!(crate::model::InterfaceName::new(FRAGMENTS_DEVICE).is_some());
 }
 
 #[test]

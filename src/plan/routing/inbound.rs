@@ -115,7 +115,7 @@ mod tests {
         *,
     };
     use crate::{
-        ids::MarkMask,
+        model::ids::MarkMask,
         plan::{
             elements::{Claims, Elements, FRAGMENTS_DEVICE, SetName},
             routing::{Desired, DeviceNow, RoutingNow, desired, diff},

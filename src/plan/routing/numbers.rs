@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{RoutingNow, Via, target_of_device, target_of_table};
 use crate::{
-    config::{Encap, Path},
-    ids::TargetId,
+    model::{Encap, Path, ids::TargetId},
     plan::tunnel::{Tunnel, Wrap},
 };
 

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    config::{Config, Name, Pmtu},
+    config::Config,
+    model::{Name, Pmtu},
     plan::rule_tree::Action,
     state::TierMember,
 };

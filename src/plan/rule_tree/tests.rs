@@ -74,7 +74,7 @@ proptest! {
         }
         for mark in others {
             let (found, comparisons) = walk(&rules, mark);
-            prop_assert_eq!(found, mask.target(crate::ids::Mark(mark)).filter(|t| targets.contains(t)).map(table));
+            prop_assert_eq!(found, mask.target(crate::model::ids::Mark(mark)).filter(|t| targets.contains(t)).map(table));
             prop_assert!(comparisons <= COMPARISONS_MAX);
         }
         if !targets.is_empty() {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     config::{Timeouts, TracerSettings},
-    ids::{MarkMask, QueueNum},
+    model::ids::{MarkMask, QueueNum},
     plan::elements::{BY_LBD, FRAGMENTS_DEVICE, SetName, Way},
 };
 

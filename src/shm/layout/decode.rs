@@ -14,13 +14,16 @@ use super::{
     PortRecord, PrefixRecord, ServiceRecord, TargetRecord, TierRecord, table_bytes,
 };
 use crate::{
-    balance::maglev::Table,
     config::{
-        BLACKHOLE_MAX, BUSY_POLL_US, Balancer, Decider, Encap, FragmentLimits, HashMode, InterfaceName,
-        KERNEL_ENTRIES, Name, PMTU_FLOOR, Path, Pmtu, PortRange, Protocol, Protocols, QueueRange,
-        RULE_PRIORITY, Steering, TIER_MAX, TableSize, Timeouts, TracerSettings, Weight,
+        BLACKHOLE_MAX, BUSY_POLL_US, Balancer, FragmentLimits, KERNEL_ENTRIES, PMTU_FLOOR, RULE_PRIORITY,
+        TIER_MAX, Timeouts, TracerSettings,
     },
-    ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
+    lookup::maglev::Table,
+    model::{
+        Decider, Encap, HashMode, InterfaceName, Name, Path, Pmtu, PortRange, Protocol, Protocols,
+        QueueRange, Steering, TableSize, Weight,
+        ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
+    },
     shm::{RegionError, slots::REGION_BYTES_MAX},
     state::{Backend, ENTRIES_MAX, Service, State, TierMember},
 };

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    config::{Balancer, Config, FragmentLimits, KERNEL_ENTRIES, TableSize},
+    config::{Balancer, Config, FragmentLimits, KERNEL_ENTRIES},
+    model::TableSize,
     shm::RegionError,
 };
 

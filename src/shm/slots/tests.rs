@@ -3,7 +3,7 @@ use std::io;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::TableSize;
+use crate::model::TableSize;
 
 /// A memory in which the writer dies after some words were written.
 #[derive(Clone, Default)]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::Encap;
 
 fn config(services: &[(&str, &[(&str, &str)])]) -> Config {
     config_and(services, "")
@@ -111,7 +112,7 @@ fn target(state: &State, member: &str) -> Option<(u32, Path)> {
 }
 
 fn gre(address: &str) -> Path {
-    Path::Via(config::Encap::Gre, address.parse().unwrap())
+    Path::Via(Encap::Gre, address.parse().unwrap())
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn what_is_in_use_is_not_taken_away_unasked() {
     let moved = format!("{HEAD}{dns}{}", web.replace("10.0.0.1", "10.0.0.9").replace("97", "101"));
     assert!(in_use(&state, &moved).is_empty());
     // A region without a file steers nothing.
-    let made = State::unconfigured(crate::config::TableSize::new(97).unwrap(), 4, 4).unwrap();
+    let made = State::unconfigured(crate::model::TableSize::new(97).unwrap(), 4, 4).unwrap();
     assert!(in_use(&made, HEAD).is_empty());
 }
 

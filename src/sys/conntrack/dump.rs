@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     balance::pins::{PROBATION_SECONDS, Phase, Promotion, Tracked},
-    ids::Mark,
+    model::ids::Mark,
     packet::{Addresses, ICMP, ICMPV6, L4, Packet, Ports, SCTP, TCP, UDP},
     sys::netlink::{
         DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, NLMSG_ERROR, Writer, attribute,

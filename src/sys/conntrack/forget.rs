@@ -4,7 +4,7 @@
 use std::{io, net::IpAddr};
 
 use super::{Conntrack, dump::Request};
-use crate::ids::MarkMask;
+use crate::model::ids::MarkMask;
 
 impl Conntrack {
     /// Deletes the entries that have some of these bits in their mark and go to such an address. Says how many.
@@ -30,7 +30,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        io::Pins as _,
+        balance::flow_table::FlowTable as _,
         sys::{
             conntrack::tests::packet,
             namespace::{in_namespace, shell},
@@ -69,7 +69,7 @@ mod tests {
             assert_eq!(forgotten.unwrap(), 2 * 501);
             for (flow, port, address) in flows {
                 let kept = address == "127.0.0.2" || matches!(port, 10 | 11);
-                assert_eq!(conntrack.mark_of(&flow).unwrap().is_some(), kept, "{address} {port}");
+                assert_eq!(conntrack.lookup(&flow).unwrap().is_some(), kept, "{address} {port}");
             }
             assert_eq!(conntrack.forget(MarkMask::DEFAULT, |to| to.is_ipv6()).unwrap(), 0);
         });

@@ -100,7 +100,7 @@ fn answers_are_read_whatever_they_hold() {
     let other = attribute(6, CTA_TUPLE_ORIG | 0x8000, &[1, 1, 0, 0]);
     let (left, mark) = (attribute(8, CTA_TIMEOUT, &[0, 0, 1, 4]), attribute(8, CTA_MARK, &[0, 0, 1, 2]));
     let read = |answer: &[u8]| read_answer(answer, 5).unwrap().unwrap();
-    let entry = |mark, left_seconds| Answer::Entry(Pin { mark: Mark(mark), left_seconds });
+    let entry = |mark, left_seconds| Answer::Entry(FlowMark { mark: Mark(mark), left_seconds });
     assert_eq!(read(&flow(&[other.clone(), left.clone(), mark.clone()])), entry(0x0102, Some(260)));
     assert_eq!(read(&flow(&[other.clone(), mark])), entry(0x0102, None));
     assert_eq!(read(&flow(&[other.clone(), left])), entry(0, Some(260)));
@@ -122,30 +122,30 @@ fn the_kernel_tells_marks_of_flows() {
             let socket = UdpSocket::bind((address, 0)).unwrap();
             let from = socket.local_addr().unwrap().port();
             let flow = packet(17, address, address, (from, 9));
-            assert_eq!(conntrack.mark_of(&flow).unwrap(), None);
+            assert_eq!(conntrack.lookup(&flow).unwrap(), None);
             socket.send_to(b"x", (address, 9)).unwrap();
             assert_eq!(mark_of(&mut conntrack, &flow), Some(Mark(0x17)), "{address}");
             let other = packet(17, address, address, (from, 10));
-            assert_eq!(conntrack.mark_of(&other).unwrap(), None);
+            assert_eq!(conntrack.lookup(&other).unwrap(), None);
             let other = packet(6, address, address, (from, 9));
-            assert_eq!(conntrack.mark_of(&other).unwrap(), None);
+            assert_eq!(conntrack.lookup(&other).unwrap(), None);
         }
         for (protocol, address) in [(1, "127.0.0.1"), (58, "::1")] {
             let echo = |id| packet(protocol, address, address, (id, 0));
-            assert_eq!(conntrack.mark_of(&echo(77)).unwrap(), None);
+            assert_eq!(conntrack.lookup(&echo(77)).unwrap(), None);
             send_echo_request(address);
             assert_eq!(mark_of(&mut conntrack, &echo(77)), Some(Mark(0x17)), "{address}");
-            assert_eq!(conntrack.mark_of(&echo(78)).unwrap(), None);
+            assert_eq!(conntrack.lookup(&echo(78)).unwrap(), None);
         }
         // Protocols without ports, and SCTP, are requests that the kernel understands.
         for protocol in [50, 132] {
-            assert_eq!(conntrack.mark_of(&packet(protocol, "10.0.0.1", "10.0.0.2", (1, 2))).unwrap(), None);
+            assert_eq!(conntrack.lookup(&packet(protocol, "10.0.0.1", "10.0.0.2", (1, 2))).unwrap(), None);
         }
     });
 }
 
 fn mark_of(conntrack: &mut Conntrack, packet: &Packet) -> Option<Mark> {
-    conntrack.mark_of(packet).unwrap().map(|pin| pin.mark)
+    conntrack.lookup(packet).unwrap().map(|pin| pin.mark)
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn the_kernel_pins_flows() {
             let flow = |port| packet(17, address, address, (socket.local_addr().unwrap().port(), port));
             // `seconds` have begun to pass.
             let expect = |conntrack: &mut Conntrack, port, mark, seconds: u32| {
-                let pin = conntrack.mark_of(&flow(port)).unwrap().unwrap();
+                let pin = conntrack.lookup(&flow(port)).unwrap().unwrap();
                 assert_eq!(pin.mark, Mark(mark), "{address}");
                 let left = pin.left_seconds.unwrap();
                 assert!((seconds - 5..=seconds).contains(&left), "{address}: {left} of {seconds}");
@@ -201,7 +201,7 @@ fn the_kernel_pins_flows() {
             expect(&mut conntrack, 10, theirs | 0x22, 600);
             socket.send_to(b"x", (address, 10)).unwrap();
             expect(&mut conntrack, 10, theirs | 0x22, 100);
-            assert_eq!(conntrack.mark_of(&flow(11)).unwrap(), None);
+            assert_eq!(conntrack.lookup(&flow(11)).unwrap(), None);
         }
         for protocol in [1, 6, 50, 132] {
             let packet = packet(protocol, "10.0.0.1", "10.0.0.2", (1, 2));

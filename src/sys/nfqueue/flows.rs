@@ -22,8 +22,8 @@ use nix::{
 use super::{Capacity, OpenError, classify, listen, message};
 use crate::{
     balance::Verdict,
-    ids::{MarkMask, QueueNum},
     io::{BatchQueue, QueueError},
+    model::ids::{MarkMask, QueueNum},
     sys::{clock, netlink::Writer},
 };
 

@@ -3,8 +3,8 @@
 use super::{Capacity, OpenError, classify, listen};
 use crate::{
     balance::Verdict,
-    ids::{Mark, MarkMask, QueueNum},
     io::{Message, Queue, QueueError},
+    model::ids::{Mark, MarkMask, QueueNum},
 };
 
 /// A queue of fragments that this process listens to.

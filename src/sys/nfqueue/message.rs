@@ -9,8 +9,8 @@ use std::io;
 use super::{QUEUE, classify};
 use crate::{
     balance::Verdict,
-    ids::{Mark, MarkMask, QueueNum},
     io::QueueError,
+    model::ids::{Mark, MarkMask, QueueNum},
     sys::netlink::{HEADERS_BYTES, NLMSG_ERROR, Writer, attributes, done, kind, messages},
 };
 

@@ -18,7 +18,7 @@ use nftnl::{
 };
 
 use crate::{
-    config::QueueRange,
+    model::QueueRange,
     plan::{
         elements::TABLE,
         ruleset::{Family, NativeChain, NativeRule, OffMap, QuotedFields, QuotedIn},

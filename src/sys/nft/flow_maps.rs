@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     balance::pins::{Flow, Held, OffTable},
-    ids::{Mark, MarkMask},
+    model::ids::{Mark, MarkMask},
     packet::{Addresses, Ports, TCP},
     plan::elements::TABLE,
     sys::netlink::{NLM_F_CREATE, Writer, attribute},

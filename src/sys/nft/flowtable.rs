@@ -39,7 +39,7 @@ pub(super) fn difference(present: &Present) -> Result<(Vec<String>, Vec<String>)
 }
 
 /// Makes the flowtable's devices those that are wanted and exist. One that the kernel refuses keeps out no other.
-pub(super) fn settle(present: &Present) -> Result<(), NftError> {
+pub(super) fn set_devices(present: &Present) -> Result<(), NftError> {
     let (add, delete) = difference(present)?;
     let delete = delete.iter().map(|device| (NFT_MSG_DELFLOWTABLE, device));
     let add = add.iter().map(|device| (NFT_MSG_NEWFLOWTABLE, device));

@@ -291,7 +291,7 @@ impl Tables {
         let present = flowtable::present(ruleset.promoted.as_ref());
         if self.devices.as_ref() != Some(&present) {
             self.devices = None;
-            flowtable::settle(&present)?;
+            flowtable::set_devices(&present)?;
             self.devices = Some(present);
         }
         Ok(())

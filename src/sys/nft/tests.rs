@@ -18,9 +18,9 @@ mod steering;
 
 use super::*;
 use crate::{
-    balance::service::{AddressRange, Claim},
-    config::{Balancer, Encap, InterfaceName, Path, PortRange, QueueRange, Timeouts},
-    ids::MarkMask,
+    config::{Balancer, Timeouts},
+    lookup::classifier::{AddressRange, Claim},
+    model::{Encap, InterfaceName, Path, PortRange, QueueRange, ids::MarkMask},
     plan::elements::{Claims, SetName},
     state::State,
     sys::namespace::in_namespace,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{config::TableSize, shm::stats::Daemon};
+use crate::{model::TableSize, shm::stats::Daemon};
 
 /// A region of this test alone, removed when it ends.
 struct Private(RegionName);

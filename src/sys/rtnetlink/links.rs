@@ -31,7 +31,7 @@ use super::{
     inner, request,
 };
 use crate::{
-    config::GUE_PORT,
+    model::GUE_PORT,
     plan::{
         routing::{Device, DeviceNow, inbound::is_our_name},
         rule_tree::DeviceName,

@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     config::Config,
     host::{LocalKind, Snapshot, own_vips},
-    ids::MarkMask,
+    model::ids::MarkMask,
     plan::{
         routing::{ALIAS_BYTES_MAX, Family, ForeignRule, Route, Via},
         rule_tree::{DeviceName, guard},

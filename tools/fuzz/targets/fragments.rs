@@ -10,12 +10,15 @@ use synrail::{
     balance::{
         Forwarding, Verdict,
         counters::{Counter, Counters},
+        flow_table::{FlowMark, FlowTable},
         fragments::{FragmentBalancer, Origin},
         pins::{OffTable, WithOffTable},
     },
-    config::{FragmentLimits, TableSize},
-    ids::{Generation, Mark, MarkMask},
-    io::{Pin, Pins},
+    config::FragmentLimits,
+    model::{
+        TableSize,
+        ids::{Generation, Mark, MarkMask},
+    },
     packet::{L4, Packet},
     state::State,
 };
@@ -104,15 +107,15 @@ fn fragment(rest: &mut &[u8]) -> Option<Vec<u8>> {
 /// Connection tracking that gives any answer: a byte says which.
 struct AnyPins(u8);
 
-impl Pins for AnyPins {
-    fn mark_of(&mut self, _packet: &Packet) -> io::Result<Option<Pin>> {
+impl FlowTable for AnyPins {
+    fn lookup(&mut self, _packet: &Packet) -> io::Result<Option<FlowMark>> {
         let left = u32::from(self.0);
         match self.0 >> 5 {
             0 | 1 => Ok(None),
             2 => Err(io::ErrorKind::Unsupported.into()),
-            3 => Ok(Some(Pin { mark: Mark(left), left_seconds: None })),
-            4 => Ok(Some(Pin { mark: Mark(left), left_seconds: Some(u32::MAX) })),
-            _ => Ok(Some(Pin { mark: Mark(left & 0xf), left_seconds: Some(left) })),
+            3 => Ok(Some(FlowMark { mark: Mark(left), left_seconds: None })),
+            4 => Ok(Some(FlowMark { mark: Mark(left), left_seconds: Some(u32::MAX) })),
+            _ => Ok(Some(FlowMark { mark: Mark(left & 0xf), left_seconds: Some(left) })),
         }
     }
 

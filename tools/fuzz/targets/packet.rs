@@ -7,8 +7,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use synrail::{
     balance::{Balancer, Forwarding, counters::Counter, pins::OffTable},
-    config::TableSize,
-    ids::Generation,
+    model::{TableSize, ids::Generation},
     state::State,
 };
 

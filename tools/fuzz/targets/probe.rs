@@ -14,11 +14,13 @@ use synrail::{
     balance::{
         Forwarding,
         counters::{Counter, Counters},
+        flow_table::{FlowMark, FlowTable},
         tracer::{RECEIVER_PORT_MIN, Trace, answer},
     },
-    config::{Protocol, TableSize},
-    ids::{Generation, Mark, MarkMask},
-    io::{Pin, Pins},
+    model::{
+        Protocol, TableSize,
+        ids::{Generation, Mark, MarkMask},
+    },
     packet::{Addresses, Packet, Ports, Probe},
     state::State,
 };
@@ -33,13 +35,13 @@ static FORWARDING: LazyLock<Forwarding> = LazyLock::new(|| {
 /// Flows are pinned by their source port.
 struct ByPort;
 
-impl Pins for ByPort {
-    fn mark_of(&mut self, packet: &Packet) -> io::Result<Option<Pin>> {
+impl FlowTable for ByPort {
+    fn lookup(&mut self, packet: &Packet) -> io::Result<Option<FlowMark>> {
         let port = packet.l4.ports().map_or(0, |ports| ports.src);
         match port & 3 {
             0 => Err(io::ErrorKind::Unsupported.into()),
             1 => Ok(None),
-            _ => Ok(Some(Pin { mark: Mark(port.into()), left_seconds: Some(1) })),
+            _ => Ok(Some(FlowMark { mark: Mark(port.into()), left_seconds: Some(1) })),
         }
     }
 

@@ -6,7 +6,8 @@ use std::io;
 
 use libfuzzer_sys::fuzz_target;
 use synrail::{
-    balance::{Forwarding, maglev::Table},
+    balance::Forwarding,
+    lookup::maglev::Table,
     shm::{Memory, layout, slots},
 };
 

@@ -10,11 +10,11 @@ use super::*;
 use crate::{
     balance::{
         Balancer,
+        flow_table::FlowMark,
         pins::{Flow, Held, OffTable},
     },
-    config::{Config, Encap, Name, Path, Steering},
-    ids::Generation,
-    io::Pin,
+    config::Config,
+    model::{Encap, Name, Path, Steering, ids::Generation},
     state::{State as WholeState, TierMember},
     tests::{
         bytes::{Piece, cut, ip, packet},
@@ -250,7 +250,7 @@ fn a_first_fragment_follows_its_connection_mark_and_keeps_it() {
     let other = other.into_iter().find(|mark| *mark != table).unwrap();
     let (gone, theirs) = (mask.mark(TargetId::new(4000).unwrap()), 0x5_0000);
     let flow = Packet::parse(&first(1)).unwrap();
-    let pin = |mark: Mark, left| Some(Pin { mark, left_seconds: left });
+    let pin = |mark: Mark, left| Some(FlowMark { mark, left_seconds: left });
     let with_theirs = |mark: Mark| Mark(mark.0 | theirs);
     let (pinned, pins) = (("fragment_pinned", 1), ("fragment_pins", 1));
     for (before, goes, counts, after) in [
@@ -296,7 +296,7 @@ fn with_every_packet_the_table_alone_decides() {
     let others = (1..=4).map(|number| mask.mark(TargetId::from_number(number).unwrap()));
     let other = others.into_iter().find(|mark| *mark != table).unwrap();
     let flow = Packet::parse(&first(1)).unwrap();
-    let pin = Pin { mark: other, left_seconds: Some(1) };
+    let pin = FlowMark { mark: other, left_seconds: Some(1) };
     lb.pins.known().set(&flow, pin);
     assert_eq!(lb.give(&first(1)), Some(table));
     assert_eq!(lb.give(&later(1, 24, true)), Some(table));
@@ -316,7 +316,7 @@ fn connection_tracking_that_fails_changes_no_verdict() {
         (lb.pins.known().broken, lb.pins.known().full) = (broken, true);
         let flow = Packet::parse(&first(1)).unwrap();
         if known {
-            lb.pins.known().set(&flow, Pin { mark: table.unwrap(), left_seconds: Some(1) });
+            lb.pins.known().set(&flow, FlowMark { mark: table.unwrap(), left_seconds: Some(1) });
         }
         assert_eq!(lb.give(&first(1)), table);
         let failed = ("conntrack_error", 1);
@@ -326,7 +326,7 @@ fn connection_tracking_that_fails_changes_no_verdict() {
         lb.moved();
         // No entry is needed to be kept.
         lb.pins.known().broken = false;
-        lb.pins.known().set(&flow, Pin { mark: table.unwrap(), left_seconds: Some(1) });
+        lb.pins.known().set(&flow, FlowMark { mark: table.unwrap(), left_seconds: Some(1) });
         assert_eq!(lb.give(&first(2)), table);
         let kept = [("fragment_pinned", 1), ("fragment_pins", 1), ("fragment_entries_now", 1)];
         assert_eq!(lb.moved(), [&steered[..], &kept].concat());

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::{
-    ids::MarkMask,
-    io::Pins as _,
+    balance::flow_table::FlowTable as _,
+    model::ids::MarkMask,
     sys::{
         conntrack::tests::packet,
         namespace::{in_namespace, shell},
@@ -143,7 +143,7 @@ fn the_kernel_dumps_protects_extends_and_deletes() {
         assert_eq!(all(&mut conntrack, None).len(), 800);
         // Other requests are answered as before. The dump's order differs from run to run: both flows come from it.
         let mark_of = |conntrack: &mut Conntrack, at: usize| {
-            conntrack.mark_of(&before[at].1.packet).unwrap().map(|pin| pin.mark)
+            conntrack.lookup(&before[at].1.packet).unwrap().map(|pin| pin.mark)
         };
         assert_eq!(mark_of(&mut conntrack, 500), Some(Mark(0x1_0007)));
         assert_eq!(mark_of(&mut conntrack, 300), None);

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     balance::{Balancer as Decides, pins::OffTable},
     ctl,
-    ids::QueueNum,
     io::BatchQueue as _,
+    model::ids::QueueNum,
     sys::nfqueue::FlowQueue,
     tests::bytes::packet,
 };

@@ -7,9 +7,9 @@ use super::{
     *,
 };
 use crate::{
-    config::{Steering, Timeouts},
-    ids::Mark,
-    io::Pins as _,
+    balance::flow_table::FlowTable as _,
+    config::Timeouts,
+    model::{Steering, ids::Mark},
     packet::Packet,
     sys::{conntrack::Conntrack, namespace::shell},
     tests::bytes::ip,
@@ -111,7 +111,7 @@ fn the_end_of_a_connection_in_one_batch_with_its_ack_is_tracked() {
                 if flag == FIN {
                     lb.send(&ack);
                 }
-                let pin = conntrack.mark_of(&Packet::parse(&ack).unwrap()).unwrap();
+                let pin = conntrack.lookup(&Packet::parse(&ack).unwrap()).unwrap();
                 let left = pin.map_or(0, |pin| pin.left_seconds.unwrap());
                 assert!(left <= closing, "{vip} {port}: {left} s");
             }
@@ -162,7 +162,7 @@ fn the_end_of_a_connection_in_a_burst_of_it_is_tracked() {
             answer_grows_old();
             lb.send(&ack);
             assert_eq!((left(), conntrack_entries(), dropped()), ([5 * flows, 0, 0], flows, 0), "{vip}");
-            let pin = Conntrack::open().unwrap().mark_of(&Packet::parse(&ack).unwrap()).unwrap();
+            let pin = Conntrack::open().unwrap().lookup(&Packet::parse(&ack).unwrap()).unwrap();
             let left = pin.unwrap().left_seconds.unwrap();
             assert!(left <= closing, "{vip}: {left} s");
         }

@@ -100,7 +100,7 @@ fn errors_about_tunnels_do_not_reach_them() {
     in_namespace(|| {
         let client = balancer(1280);
         let gue = [0, 7, 0x17, 0xc0, 0, 0];
-        assert_eq!(u16::from_be_bytes([gue[2], gue[3]]), crate::config::GUE_PORT);
+        assert_eq!(u16::from_be_bytes([gue[2], gue[3]]), crate::model::GUE_PORT);
         let tunnels = [(GRE, &[][..]), (4, &[]), (41, &[]), (17, &gue)];
         let mut ours: Vec<Vec<u8>> =
             tunnels.into_iter().flat_map(|(protocol, begin)| outer(protocol, 1400, begin)).collect();

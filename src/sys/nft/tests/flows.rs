@@ -10,9 +10,8 @@ use super::{
 };
 use crate::{
     balance::Verdict,
-    config::Steering,
-    ids::Mark,
     io::{BatchQueue as _, QueueError},
+    model::{Steering, ids::Mark},
     sys::{clock::now, namespace::shell},
 };
 

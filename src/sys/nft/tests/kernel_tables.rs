@@ -8,7 +8,7 @@ use super::{
 use crate::{
     balance::{Decision, Forwarding},
     config::Config,
-    ids::{Generation, Mark},
+    model::ids::{Generation, Mark},
     packet::Packet,
     plan::{elements::Way, kernel_tables::KernelTable},
     tests::bytes::{ip, packet},

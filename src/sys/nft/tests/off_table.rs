@@ -6,7 +6,7 @@ use super::{
     *,
 };
 use crate::{
-    ids::Mark,
+    model::ids::Mark,
     plan::elements::{Element, Way},
 };
 

@@ -13,9 +13,11 @@ use super::{
 };
 use crate::{
     balance::Verdict,
-    config::{Protocol, Steering},
-    ids::{Mark, QueueNum},
     io::{Message as _, Queue as _},
+    model::{
+        Protocol, Steering,
+        ids::{Mark, QueueNum},
+    },
     packet::{Addresses, L4, Packet, Probe},
     plan::elements::{BY_LBD, Element, Way},
     sys::{clock::wait_for, namespace::shell, nfqueue::FragmentQueue},

@@ -8,9 +8,8 @@ use super::{
     *,
 };
 use crate::{
-    config::Steering,
-    ids::Mark,
-    io::{Pin, Pins as _},
+    balance::flow_table::{FlowMark, FlowTable as _},
+    model::{Steering, ids::Mark},
     packet::Packet,
     plan::elements::Element,
     sys::{clock::wait_for, conntrack::Conntrack},
@@ -24,8 +23,8 @@ const PLAIN: &str = "table inet plain { counter three { }
     }";
 
 /// The entry of this packet's flow.
-fn entry(bytes: &[u8]) -> Pin {
-    Conntrack::open().unwrap().mark_of(&Packet::parse(bytes).unwrap()).unwrap().expect("an entry")
+fn entry(bytes: &[u8]) -> FlowMark {
+    Conntrack::open().unwrap().lookup(&Packet::parse(bytes).unwrap()).unwrap().expect("an entry")
 }
 
 /// An RST may be forged, and the kernel ends an entry at once that is not protected yet.

@@ -21,8 +21,7 @@ use super::{
     *,
 };
 use crate::{
-    config::{GUE_PORT, Steering},
-    ids::Mark,
+    model::{GUE_PORT, Steering, ids::Mark},
     sys::clock::{self, wait_for},
 };
 

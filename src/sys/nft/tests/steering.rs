@@ -10,9 +10,11 @@ use super::{
 };
 use crate::{
     balance::Verdict,
-    config::Steering,
-    ids::{Mark, QueueNum},
     io::BatchQueue as _,
+    model::{
+        Steering,
+        ids::{Mark, QueueNum},
+    },
     sys::{clock::wait_for, conntrack::Conntrack, nfqueue::FlowQueue},
     tests::bytes::{ip, packet},
 };

@@ -17,9 +17,9 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use twox_hash::XxHash3_64;
 use zerocopy::IntoBytes as _;
 
-use crate::config::{TableSize, Weight};
+use crate::model::{TableSize, Weight};
 
-/// No backend has this rank: [`crate::ids::TARGETS_MAX`] is far below.
+/// No backend has this rank: [`crate::model::ids::TARGETS_MAX`] is far below.
 const FREE: u16 = u16::MAX;
 /// The second half of the SipHash key; the first is the configured seed.
 const KEY: u64 = u64::from_le_bytes(*b"synrail1");

@@ -17,11 +17,11 @@ use super::process;
 const NAME: &str = "synrail";
 
 /// While it lives, this process is the only one that sets up the kernel for synrail in its network namespace.
-pub struct Alone(#[expect(dead_code, reason = "held, not used")] UnixListener);
+pub struct InstanceLock(#[expect(dead_code, reason = "held, not used")] UnixListener);
 
-/// Why this process is not alone.
+/// Why the lock cannot be had.
 #[derive(Debug, Error)]
-pub enum NotAlone {
+pub enum AlreadyRunning {
     /// There is another.
     #[error(
         "another lbd, {0}, has the queues, ruleset and routes of this network namespace; end that one first"
@@ -32,16 +32,18 @@ pub enum NotAlone {
     Os(#[from] io::Error),
 }
 
-impl Alone {
-    /// Takes the place.
+impl InstanceLock {
+    /// Takes the lock.
     ///
     /// # Errors
     /// When another process has it, and which.
-    pub fn take() -> Result<Self, NotAlone> {
+    pub fn acquire() -> Result<Self, AlreadyRunning> {
         let address = SocketAddr::from_abstract_name(NAME)?;
         match UnixListener::bind_addr(&address) {
             Ok(listener) => Ok(Self(listener)),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(NotAlone::Other(holder(&address))),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                Err(AlreadyRunning::Other(holder(&address)))
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::ids::{QUEUES_MAX, QueueNum};
+use crate::model::ids::{QUEUES_MAX, QueueNum};
 
 /// Ports `first..=last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::{
-    config::{Name, PortRange, Protocol, Protocols},
+    model::{Name, PortRange, Protocol, Protocols},
     packet::{L4, Packet},
 };
 
@@ -422,7 +422,7 @@ impl Body {
                     Protocols::Named(_) => {}
                 }
             }
-            *claimed = settle(wishes, protocol)?;
+            *claimed = resolve(wishes, protocol)?;
         }
         let mut any: Vec<(u8, usize)> = open
             .iter()
@@ -491,7 +491,7 @@ impl Body {
 }
 
 /// Gives every port to the most specific wish; neighbouring ports of one service become one range.
-fn settle(
+fn resolve(
     mut wishes: Vec<(Rank, PortRange, usize)>,
     protocol: Protocol,
 ) -> Result<Vec<(PortRange, usize)>, Clash> {

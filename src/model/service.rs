@@ -1,0 +1,137 @@
+//! What can be said of a service and of the way to a backend.
+
+use std::net::IpAddr;
+
+use super::values::{as_text, named};
+
+/// How packets reach a backend: the identity of a target. Backends of several services may share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Path {
+    /// In a tunnel, or through a next hop, to this address.
+    Via(Encap, IpAddr),
+    /// Only the mark is set; the operator's own rules carry the packet.
+    MarkOnly,
+}
+
+impl Path {
+    /// Whether [`Pmtu::FragmentOuter`] is possible: only GRE over IPv4 lets the kernel fragment its outer packets.
+    #[must_use]
+    pub fn can_fragment_outer(self) -> bool {
+        matches!(self, Self::Via(Encap::Gre, IpAddr::V4(_)))
+    }
+}
+
+/// What is put around a packet on its way to the backend. The underlay's family follows from the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encap {
+    /// GRE (RFC 2784): device kind `gre`, or `ip6gre` over IPv6.
+    Gre,
+    /// IP in IP (RFC 2003, 4213, 2473): device kind `sit` with mode `any`, or `ip6tnl` over IPv6.
+    Ipip,
+    /// Generic UDP Encapsulation, as `Ipip` inside UDP port 6080.
+    Gue,
+    /// Nothing: the backend is the next hop on a shared segment.
+    Direct,
+}
+
+impl Encap {
+    /// The name in the configuration file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gre => "gre",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// What becomes of a packet that is too large for its backend's tunnel and must not be fragmented itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pmtu {
+    /// The sender is told the size that fits (RFC 1191, RFC 8201), in the name of the virtual address.
+    Icmp,
+    /// The tunnel's outer packet is sent in fragments, which the backend puts together. Only GRE over IPv4 can.
+    FragmentOuter,
+}
+
+named!(Pmtu { Icmp = "icmp", FragmentOuter = "fragment-outer" });
+
+/// Who decides about new flows of a service; with [`Steering::EveryPacket`] about each packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decider {
+    /// lbd, which is asked by a queue.
+    Lbd,
+    /// The kernel, by its copy of the service's table. What it cannot decide is lbd's still.
+    Kernel,
+}
+
+named!(Decider { Lbd = "lbd", Kernel = "kernel" });
+
+as_text!(Decider, Decider::named, |decider: &Decider| decider.name(), "decider");
+
+/// The UDP port of GUE (IANA).
+pub const GUE_PORT: u16 = 6080;
+
+/// What of a packet decides its entry in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashMode {
+    /// Addresses, ports and protocol.
+    FiveTuple,
+    /// The client's address alone: all its flows reach one backend.
+    Source,
+    /// Both addresses: of services that name no protocol, where there may be no ports. Omitting the protocols gives it.
+    Addresses,
+}
+
+named!(HashMode { FiveTuple = "5-tuple", Source = "source", Addresses = "addresses" });
+
+as_text!(HashMode, HashMode::named, |mode: &HashMode| mode.name(), "kind of hash");
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// IANA protocol number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+named!(Protocol { Tcp = "tcp", Udp = "udp", Sctp = "sctp" });
+
+/// The protocols of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// Every IP protocol.
+    Any,
+    /// These: ascending, never empty.
+    Named(Vec<Protocol>),
+}
+
+/// Which packets to a virtual address are queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// The first of a flow; the others stay in the kernel with connection tracking.
+    SynOnly,
+    /// Every one, without any state: a flow follows the table, wherever that goes.
+    EveryPacket,
+}
+
+named!(Steering { SynOnly = "syn-only", EveryPacket = "every-packet" });
+
+as_text!(Steering, Steering::named, |steering: &Steering| steering.name(), "way of steering");
