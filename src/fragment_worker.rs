@@ -25,7 +25,7 @@ use crate::{
         tracer::{self, Trace},
     },
     io::{CounterSink, Inject, Message, Queue, QueueError, ReportSink},
-    packet::{Probe, Unreadable},
+    packet::{Probe, ProbeError},
     worker::{self, Beat, Links, Shared},
 };
 
@@ -140,7 +140,7 @@ impl<Q: Queue, P: FlowTable, I: Inject, T: ReportSink, R: CounterSink, C: FnMut(
     }
 
     /// Drops a probe, and tells whom it names what becomes of packets like it.
-    fn trace(&mut self, probe: Result<Probe, Unreadable>, message: Q::Message) -> Result<(), QueueError> {
+    fn trace(&mut self, probe: Result<Probe, ProbeError>, message: Q::Message) -> Result<(), QueueError> {
         let device = message.arrived_by();
         let counters = &mut self.balancer.counters;
         let pins = &mut WithOffTable { off_table: self.off_table.load(), pins: &mut self.flows };

@@ -28,7 +28,7 @@ use crate::{
         HashMode, InterfaceName, Name, Protocol, Steering,
         ids::{Mark, TargetId},
     },
-    packet::{Probe, Unreadable},
+    packet::{Probe, ProbeError},
 };
 
 /// Ports below this are services that anybody knows; no report goes there.
@@ -145,7 +145,7 @@ pub fn answer(
     counters: &mut Counters,
     forwarding: &Forwarding,
     pins: &mut dyn FlowTable,
-    probe: Result<Probe, Unreadable>,
+    probe: Result<Probe, ProbeError>,
 ) -> Option<(SocketAddr, Trace)> {
     counters.count(Counter::Packets);
     counters.count(Counter::Probes);

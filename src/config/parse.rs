@@ -39,7 +39,7 @@ impl Config {
 }
 
 fn read_config(reader: &mut Reader<'_>, mut document: Table<'_>) -> Option<Config> {
-    let balancer = document.need(reader, "balancer", "the table [balancer]");
+    let balancer = document.require(reader, "balancer", "the table [balancer]");
     let balancer = balancer.and_then(|item| item.table(reader));
     let mut balancer = balancer.and_then(|table| balancer::read(reader, table));
     if let Some(item) = document.take("timeouts")
@@ -64,7 +64,7 @@ fn read_config(reader: &mut Reader<'_>, mut document: Table<'_>) -> Option<Confi
     let items = document.take("service").map(Item::list).unwrap_or_default();
     document.finish(reader, &["balancer", "timeouts", "fragments", "tracer", "tier", "service"]);
     if let Some(item) = items.get(SERVICES_MAX) {
-        item.complain(reader, format_args!("at most {SERVICES_MAX} services"));
+        item.diagnose(reader, format_args!("at most {SERVICES_MAX} services"));
         return None;
     }
     let mut services: Vec<(Service, Origin)> = Vec::new();
@@ -99,7 +99,7 @@ fn read_addresses(
             IpAddr::V6(address) => address6.replace(address).is_some(),
         };
         if another {
-            item.complain(reader, ADDRESS);
+            item.diagnose(reader, ADDRESS);
         } else {
             check(reader, &item, address);
         }
@@ -112,7 +112,7 @@ fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
     let mut names = HashSet::new();
     for (service, origin) in services {
         if !names.insert(&service.name) {
-            reader.complain(&origin.at, &origin.place, "its name again", "each name once");
+            reader.diagnose(&origin.at, &origin.place, "its name again", "each name once");
         }
     }
     let mut before = HashSet::new();
@@ -120,9 +120,9 @@ fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
         let Some(old) = &service.renamed_from else { continue };
         let (key, found) = (format!("{}: renamed_from", origin.place), format!("\"{old}\""));
         if names.contains(old) {
-            reader.complain(&origin.at, &key, found, "the name of a service that the file no longer has");
+            reader.diagnose(&origin.at, &key, found, "the name of a service that the file no longer has");
         } else if !before.insert(old) {
-            reader.complain(&origin.at, &key, found, "each name once");
+            reader.diagnose(&origin.at, &key, found, "each name once");
         }
     }
     let scopes: Vec<Scope<'_>> = services
@@ -135,7 +135,7 @@ fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
         let found = format!("{}, which service \"{}\" claims too", conflict.what, conflict.first);
         let allowed =
             "no two services that claim the same thing; one must be more specific (port, then prefix)";
-        reader.complain(&origin.at, &origin.place, found, allowed);
+        reader.diagnose(&origin.at, &origin.place, found, allowed);
     }
 }
 

@@ -74,13 +74,13 @@ impl<'a> Reader<'a> {
                 let found = text.get(at.clone()).map(str::trim).filter(|found| !found.is_empty());
                 let found = found.map_or_else(String::new, |found| format!(" at `{found}`"));
                 let fault = error.message().replace('\n', ", ");
-                reader.complain(&at, "TOML", format_args!("a fault{found}: {fault}"), "TOML 1.0");
+                reader.diagnose(&at, "TOML", format_args!("a fault{found}: {fault}"), "TOML 1.0");
                 (reader, None)
             }
         }
     }
 
-    pub(super) fn complain(
+    pub(super) fn diagnose(
         &mut self,
         at: &Range<usize>,
         key: &str,
@@ -136,10 +136,10 @@ impl<'a> Table<'a> {
     }
 
     /// Takes a key that must be there.
-    pub(super) fn need(&mut self, reader: &mut Reader<'_>, key: &str, allowed: &str) -> Option<Item<'a>> {
+    pub(super) fn require(&mut self, reader: &mut Reader<'_>, key: &str, allowed: &str) -> Option<Item<'a>> {
         let item = self.take(key);
         if item.is_none() {
-            reader.complain(&self.at, &self.key(key), "nothing", allowed);
+            reader.diagnose(&self.at, &self.key(key), "nothing", allowed);
         }
         item
     }
@@ -147,14 +147,14 @@ impl<'a> Table<'a> {
     /// Complains about every key that nobody took.
     pub(super) fn finish(self, reader: &mut Reader<'_>, known: &[&str]) {
         for key in self.entries.keys() {
-            reader.complain(&key.span(), &self.key(key.get_ref()), "an unknown key", known.join(", "));
+            reader.diagnose(&key.span(), &self.key(key.get_ref()), "an unknown key", known.join(", "));
         }
     }
 }
 
 impl<'a> Item<'a> {
-    pub(super) fn complain(&self, reader: &mut Reader<'_>, allowed: impl fmt::Display) {
-        reader.complain(&self.at, &self.key, describe(&self.value), allowed);
+    pub(super) fn diagnose(&self, reader: &mut Reader<'_>, allowed: impl fmt::Display) {
+        reader.diagnose(&self.at, &self.key, describe(&self.value), allowed);
     }
 
     /// The table that the value is.
@@ -162,7 +162,7 @@ impl<'a> Item<'a> {
         match self.value {
             DeValue::Table(entries) => Some(Table { place: self.key, at: self.at, entries }),
             _ => {
-                self.complain(reader, "a table");
+                self.diagnose(reader, "a table");
                 None
             }
         }
@@ -180,9 +180,9 @@ impl<'a> Item<'a> {
     }
 
     /// The same, where none is a complaint.
-    pub(super) fn list_of_some(self, reader: &mut Reader<'_>, allowed: &str) -> Vec<Item<'a>> {
+    pub(super) fn non_empty_list(self, reader: &mut Reader<'_>, allowed: &str) -> Vec<Item<'a>> {
         if self.value.as_array().is_some_and(|array| array.is_empty()) {
-            reader.complain(&self.at, &self.key, "an empty array", allowed);
+            reader.diagnose(&self.at, &self.key, "an empty array", allowed);
         }
         self.list()
     }
@@ -190,7 +190,7 @@ impl<'a> Item<'a> {
     pub(super) fn bool(&self, reader: &mut Reader<'_>) -> Option<bool> {
         let value = self.value.as_bool();
         if value.is_none() {
-            self.complain(reader, "true or false");
+            self.diagnose(reader, "true or false");
         }
         value
     }
@@ -203,7 +203,7 @@ impl<'a> Item<'a> {
         let value =
             self.as_i128().and_then(|value| T::try_from(value).ok()).filter(|value| range.contains(value));
         if value.is_none() {
-            self.complain(reader, format_args!("a number from {} to {}", range.start(), range.end()));
+            self.diagnose(reader, format_args!("a number from {} to {}", range.start(), range.end()));
         }
         value
     }
@@ -222,7 +222,7 @@ impl<'a> Item<'a> {
     ) -> Option<T> {
         let value = self.value.as_str().and_then(read);
         if value.is_none() {
-            self.complain(reader, allowed);
+            self.diagnose(reader, allowed);
         }
         value
     }

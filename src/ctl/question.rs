@@ -47,7 +47,7 @@ impl Question {
             text => text.parse::<u16>().map_err(|_| format!("{text}: a port is a number to 65535")),
         };
         let ports = Ports { src: port(sport)?, dst: port(dport)? };
-        let packet = Packet::described(protocol, src, dst, ports)
+        let packet = Packet::synthetic(protocol, src, dst, ports)
             .ok_or_else(|| format!("{src} and {dst} are not of one address family"))?;
         Ok(Self { protocol, src, dst, ports, packet })
     }

@@ -72,5 +72,5 @@ fn first(bytes: &[u8]) -> Result<Packet, Malformed> {
     if header.payload.len() < l4::header_bytes(header.protocol) {
         return Err(Malformed::L4Header);
     }
-    Packet::behind(&header)
+    Packet::from_ip_header(&header)
 }

@@ -20,7 +20,7 @@ pub use fragment::{Fragment, FragmentKey};
 use icmp::Icmp;
 pub(crate) use icmp::{ICMP, ICMPV6};
 pub(crate) use l4::{SCTP, TCP, UDP};
-pub use probe::{Probe, Unreadable};
+pub use probe::{Probe, ProbeError};
 use thiserror::Error;
 
 /// The facts that decide where a packet goes.
@@ -197,11 +197,11 @@ impl Packet {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        Self::behind(&ip::parse(bytes)?)
+        Self::from_ip_header(&ip::parse(bytes)?)
     }
 
     /// Reads what is behind the IP header.
-    fn behind(header: &ip::IpHeader<'_>) -> Result<Self, Malformed> {
+    fn from_ip_header(header: &ip::IpHeader<'_>) -> Result<Self, Malformed> {
         let l4 = if header.later_fragment {
             L4::LaterFragment
         } else {
@@ -218,7 +218,7 @@ impl Packet {
     /// echo request whose identifier is the source port. `None` when the
     /// addresses are of two families.
     #[must_use]
-    pub fn described(protocol: u8, src: IpAddr, dst: IpAddr, ports: Ports) -> Option<Self> {
+    pub fn synthetic(protocol: u8, src: IpAddr, dst: IpAddr, ports: Ports) -> Option<Self> {
         let l4 = match protocol {
             TCP => L4::Tcp { ports, syn: true },
             UDP => L4::Udp(ports),

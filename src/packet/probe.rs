@@ -54,7 +54,7 @@ pub struct Probe {
 
 /// Why a probe cannot be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Unreadable {
+pub enum ProbeError {
     /// The transport checksum is wrong.
     #[error("the checksum is wrong")]
     Checksum,
@@ -97,7 +97,7 @@ impl Probe {
     ///
     /// # Errors
     /// When it is a probe, and cannot be answered.
-    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Unreadable> {
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, ProbeError> {
         let bytes = match bytes.first().map(|first| first >> 4) {
             Some(4) if length_field(bytes, 2) == Some(Self::BYTES4) => bytes.get(..Self::BYTES4),
             Some(6) if length_field(bytes, 4) == Some(PAYLOAD_BYTES) => bytes.get(..Self::BYTES6),
@@ -107,25 +107,25 @@ impl Probe {
         marked.and_then(Header::read).map(Self::read).transpose()
     }
 
-    fn read(header: Header<'_>) -> Result<Self, Unreadable> {
+    fn read(header: Header<'_>) -> Result<Self, ProbeError> {
         let Header { addresses, protocol, ports, ttl, payload } = header;
         if !checksum_is_right(addresses, protocol, payload) {
-            return Err(Unreadable::Checksum);
+            return Err(ProbeError::Checksum);
         }
         let [version, family, p0, p1, n0, n1, n2, n3, n4, n5, n6, n7, address @ ..] =
             body_of(protocol, payload);
         if version != VERSION {
-            return Err(Unreadable::Version);
+            return Err(ProbeError::Version);
         }
         let [a0, a1, a2, a3, ..] = address;
         let address: IpAddr = match family {
             4 => Ipv4Addr::new(a0, a1, a2, a3).into(),
             6 => Ipv6Addr::from(address).to_canonical(),
-            _ => return Err(Unreadable::Receiver),
+            _ => return Err(ProbeError::Receiver),
         };
         let port = u16::from_be_bytes([p0, p1]);
         if port == 0 {
-            return Err(Unreadable::Receiver);
+            return Err(ProbeError::Receiver);
         }
         Ok(Self {
             addresses,
@@ -383,7 +383,7 @@ mod tests {
             // The offset, and FIN, SYN, RST and ACK.
             let no_syn = probe.protocol == Protocol::Tcp
                 && (at == payload_at + 12 && flip & 0xf0 != 0 || at == payload_at + 13 && flip & 0x17 != 0);
-            let expected = if in_magic || no_syn { Ok(None) } else { Err(Unreadable::Checksum) };
+            let expected = if in_magic || no_syn { Ok(None) } else { Err(ProbeError::Checksum) };
             prop_assert_eq!(Probe::parse(&bytes), expected);
         }
 
@@ -424,10 +424,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_answered_is_told_apart() {
-        assert_eq!(Probe::parse(&with(probe(), 8, 2)), Err(Unreadable::Version));
-        assert_eq!(Probe::parse(&with(probe(), 9, 5)), Err(Unreadable::Receiver));
+        assert_eq!(Probe::parse(&with(probe(), 8, 2)), Err(ProbeError::Version));
+        assert_eq!(Probe::parse(&with(probe(), 9, 5)), Err(ProbeError::Receiver));
         let no_port = Probe { receiver: SocketAddr::new(probe().receiver.ip(), 0), ..probe() };
-        assert_eq!(Probe::parse(&no_port.bytes()), Err(Unreadable::Receiver));
+        assert_eq!(Probe::parse(&no_port.bytes()), Err(ProbeError::Receiver));
         let mapped = Probe { receiver: "[::ffff:192.168.2.221]:5000".parse().unwrap(), ..probe() };
         assert_eq!(Probe::parse(&mapped.bytes()), Ok(Some(probe())));
     }

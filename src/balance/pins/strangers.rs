@@ -112,7 +112,7 @@ mod tests {
     fn flow(protocol: u8, six: bool) -> Flow {
         let (client, vip) = if six { ("2000::1", "1000::1") } else { ("50.0.0.1", "10.0.0.1") };
         let ports = Ports { src: 1, dst: 80 };
-        Flow::of(&Packet::described(protocol, client.parse().unwrap(), vip.parse().unwrap(), ports).unwrap())
+        Flow::of(&Packet::synthetic(protocol, client.parse().unwrap(), vip.parse().unwrap(), ports).unwrap())
             .unwrap()
     }
 

@@ -65,7 +65,7 @@ fn targets(service: &str) -> &'static [usize] {
 fn amid(protocol: u8, client: &str, vip: &str, ports: (u16, u16)) -> Packet {
     let ports = Ports { src: ports.0, dst: ports.1 };
     let mut packet =
-        Packet::described(protocol, client.parse().unwrap(), vip.parse().unwrap(), ports).unwrap();
+        Packet::synthetic(protocol, client.parse().unwrap(), vip.parse().unwrap(), ports).unwrap();
     if let L4::Tcp { syn, .. } = &mut packet.l4 {
         *syn = false;
     }

@@ -20,12 +20,12 @@ pub(super) fn read(
     (vips, pmtu): (&[IpNet], Pmtu),
     seen: &mut (HashSet<Name>, HashMap<Path, Name>),
 ) -> Option<Backend> {
-    let item = table.need(reader, "name", NAME);
+    let item = table.require(reader, "name", NAME);
     let name = item.as_ref().and_then(|item| item.string(reader, NAME, Name::new));
     if let (Some(name), Some(item)) = (&name, &item) {
         table.place = format!("{} \"{name}\"", table.place);
         if !seen.0.insert(name.clone()) {
-            item.complain(reader, "each name once in a service");
+            item.diagnose(reader, "each name once in a service");
         }
     }
     let path = read_path(reader, &mut table, balancer, (vips, pmtu));
@@ -40,7 +40,7 @@ pub(super) fn read(
     if backend.path != Path::MarkOnly
         && let Some(other) = seen.1.insert(backend.path, backend.name.clone())
     {
-        reader.complain(
+        reader.diagnose(
             &at,
             &key,
             format_args!("the target of backend \"{other}\""),
@@ -60,7 +60,7 @@ fn read_path(
     let encap = item.as_ref().map_or(Some("gre"), |item| item.value.as_str()).unwrap_or_default().to_owned();
     if encap == "mark" {
         if let Some(item) = table.take("address") {
-            item.complain(
+            item.diagnose(
                 reader,
                 "no address with encap = \"mark\": the operator's own rules route the mark",
             );
@@ -71,7 +71,7 @@ fn read_path(
         return Some(Path::MarkOnly);
     }
     let allowed = "a unicast address";
-    let address_item = table.need(reader, "address", allowed);
+    let address_item = table.require(reader, "address", allowed);
     let address = address_item.as_ref().and_then(|item| item.string(reader, allowed, unicast));
     let (kind, six_only) = match encap.as_str() {
         "gre" => (Encap::Gre, false),
@@ -81,7 +81,7 @@ fn read_path(
         "gue" => (Encap::Gue, false),
         "direct" => (Encap::Direct, false),
         _ => {
-            item?.complain(reader, ENCAP);
+            item?.diagnose(reader, ENCAP);
             return None;
         }
     };
@@ -89,19 +89,19 @@ fn read_path(
     let blamed = item.as_ref().filter(|_| encap != "gre").unwrap_or(&at);
     check_fragment_outer(reader, blamed, Path::Via(kind, address), pmtu);
     if six_only && address.is_ipv4() {
-        at.complain(reader, format_args!("an IPv6 address, as encap is \"{encap}\""));
+        at.diagnose(reader, format_args!("an IPv6 address, as encap is \"{encap}\""));
     }
     if balancer.is_some_and(|balancer| balancer.source_for(address) == Some(address)) {
-        at.complain(reader, "another host's address; this one is the balancer's own");
+        at.diagnose(reader, "another host's address; this one is the balancer's own");
     }
     if let Some(vip) = vips.iter().find(|vip| vip.contains(&address)) {
-        at.complain(reader, format_args!("an address outside of the service's own VIPs ({vip})"));
+        at.diagnose(reader, format_args!("an address outside of the service's own VIPs ({vip})"));
     }
     if kind == Encap::Direct
         && address.is_ipv4()
         && let Some(vip) = vips.iter().find(|vip| vip.addr().is_ipv6())
     {
-        at.complain(
+        at.diagnose(
             reader,
             format_args!(
                 "an IPv6 address, which can be the next hop of both families (VIP {vip} has no IPv4 one)"
@@ -110,7 +110,7 @@ fn read_path(
     }
     if kind != Encap::Direct && balancer.is_some_and(|balancer| balancer.source_for(address).is_none()) {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        at.complain(
+        at.diagnose(
             reader,
             format_args!("an address of a family that [balancer] address has; it has no {family} one"),
         );
@@ -126,7 +126,7 @@ fn check_fragment_outer(reader: &mut Reader<'_>, blamed: &Item<'_>, path: Path, 
         Path::MarkOnly | Path::Via(Encap::Direct, _) => "without a tunnel there is no outer packet",
         Path::Via(Encap::Gre | Encap::Ipip | Encap::Gue, _) => "of tunnels, only that can do it",
     };
-    blamed.complain(
+    blamed.diagnose(
         reader,
         format_args!("encap \"gre\" to an IPv4 address, as pmtu is \"fragment-outer\": {why}"),
     );

@@ -21,16 +21,16 @@ const TIMEOUT_SECONDS_MAX: u32 = 864_000;
 
 pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {
     let mut balancer = Balancer::unconfigured();
-    let name = table.need(reader, "name", NAME);
+    let name = table.require(reader, "name", NAME);
     let name = name.and_then(|item| item.string(reader, NAME, Name::new));
     let addresses = table.take("address").map(Item::list).unwrap_or_default();
     let addresses_named = addresses.len();
     (balancer.address4, balancer.address6) = read_addresses(reader, addresses, |_, _, _| {});
-    if let Some(item) = table.need(reader, "interfaces", INTERFACE) {
-        for item in item.list_of_some(reader, INTERFACE) {
+    if let Some(item) = table.require(reader, "interfaces", INTERFACE) {
+        for item in item.non_empty_list(reader, INTERFACE) {
             match item.string(reader, INTERFACE, InterfaceName::new) {
                 Some(interface) if balancer.interfaces.contains(&interface) => {
-                    item.complain(reader, "each once");
+                    item.diagnose(reader, "each once");
                 }
                 interface => balancer.interfaces.extend(interface),
             }
@@ -43,12 +43,12 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
         let number = item.integer(reader, 0..=u16::MAX);
         balancer.fragment_queue = number.map_or(balancer.fragment_queue, QueueNum);
         if number.is_some() && balancer.queues.contains(balancer.fragment_queue) {
-            item.complain(reader, format_args!("a number outside of queues, {}", balancer.queues));
+            item.diagnose(reader, format_args!("a number outside of queues, {}", balancer.queues));
         }
     } else if balancer.queues.contains(balancer.fragment_queue) {
         let key = table.key("fragment_queue");
         let allowed = format_args!("a number outside of queues, {}", balancer.queues);
-        reader.complain(
+        reader.diagnose(
             &table.at,
             &key,
             format_args!("nothing, which means {}", balancer.fragment_queue.0),
@@ -63,7 +63,7 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     {
         match MarkMask::new(bits) {
             Ok(mask) => balancer.mark_mask = mask,
-            Err(error) => reader.complain(
+            Err(error) => reader.diagnose(
                 &item.at,
                 &item.key,
                 format_args!("{bits:#010x}"),
@@ -78,7 +78,7 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     if let Some(item) = table.take("gre_in") {
         balancer.gre_in = item.bool(reader).unwrap_or(false);
         if balancer.gre_in && addresses_named == 0 {
-            item.complain(reader, "false, or an address in [balancer] address: it is the tunnel's end");
+            item.diagnose(reader, "false, or an address in [balancer] address: it is the tunnel's end");
         }
     }
     if let Some(item) = table.take("rule_priority") {
@@ -110,16 +110,16 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
 fn read_blackhole(reader: &mut Reader<'_>, item: Item<'_>) -> Vec<IpNet> {
     let items = item.list();
     if let Some(item) = items.get(BLACKHOLE_MAX) {
-        item.complain(reader, format_args!("at most {BLACKHOLE_MAX} prefixes"));
+        item.diagnose(reader, format_args!("at most {BLACKHOLE_MAX} prefixes"));
         return Vec::new();
     }
     let mut prefixes = Vec::new();
     for item in items {
         match item.string(reader, BLACKHOLE, prefix) {
             Some(prefix) if prefix.trunc() != prefix => {
-                item.complain(reader, format_args!("a prefix without host bits, such as {}", prefix.trunc()));
+                item.diagnose(reader, format_args!("a prefix without host bits, such as {}", prefix.trunc()));
             }
-            Some(prefix) if prefixes.contains(&prefix) => item.complain(reader, "each once"),
+            Some(prefix) if prefixes.contains(&prefix) => item.diagnose(reader, "each once"),
             prefix => prefixes.extend(prefix),
         }
     }
@@ -131,7 +131,7 @@ fn read_queues(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<QueueRange> {
     let range = text.as_deref().or(item.value.as_str()).and_then(port_range);
     let queues = range.and_then(|range| QueueRange::new(range.first, range.last));
     if queues.is_none() {
-        item.complain(
+        item.diagnose(
             reader,
             format_args!("a number from 0 to 65535 or a range of at most {QUEUES_MAX}, such as \"0-1\""),
         );

@@ -43,10 +43,10 @@ pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>) -> Option<FragmentLi
         match item.as_i128().and_then(|value| u32::try_from(value).ok()) {
             Some(value) if (min..=whole).contains(&value) => *share = value,
             _ if refused.contains(&whole_key) => {
-                item.complain(reader, format_args!("a number from {min} to {whole_key}, at most {whole}"));
+                item.diagnose(reader, format_args!("a number from {min} to {whole_key}, at most {whole}"));
             }
             _ => {
-                item.complain(reader, format_args!("a number from {min} to {whole}, which is {whole_key}"));
+                item.diagnose(reader, format_args!("a number from {min} to {whole}, which is {whole_key}"));
             }
         }
     }

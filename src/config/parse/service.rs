@@ -23,7 +23,7 @@ pub(super) fn read(
     mut table: Table<'_>,
     balancer: Option<&Balancer>,
 ) -> Option<(Service, Origin)> {
-    let name = table.need(reader, "name", NAME).and_then(|item| item.string(reader, NAME, Name::new));
+    let name = table.require(reader, "name", NAME).and_then(|item| item.string(reader, NAME, Name::new));
     table.place = name.as_ref().map_or_else(|| "service".to_owned(), |name| format!("service \"{name}\""));
     let renamed_from = table.take("renamed_from").and_then(|item| item.string(reader, NAME, Name::new));
     let vips = read_vips(reader, &mut table, balancer);
@@ -39,11 +39,11 @@ pub(super) fn read(
     if let (Some(size), Some(item)) = (table_size, size)
         && size.entries() < items.len()
     {
-        item.complain(reader, format_args!("a prime not below the number of backends, {}", items.len()));
+        item.diagnose(reader, format_args!("a prime not below the number of backends, {}", items.len()));
     }
     table.finish(reader, &keys::SERVICE.names());
     if let Some(item) = items.get(TARGETS_MAX) {
-        item.complain(reader, format_args!("at most {TARGETS_MAX} backends"));
+        item.diagnose(reader, format_args!("at most {TARGETS_MAX} backends"));
         return None;
     }
     let mut backends: Vec<Backend> = Vec::new();
@@ -65,9 +65,9 @@ pub(super) fn read(
 
 fn read_vips(reader: &mut Reader<'_>, table: &mut Table<'_>, balancer: Option<&Balancer>) -> Vec<IpNet> {
     let items =
-        table.need(reader, "vips", VIP).map(|item| item.list_of_some(reader, VIP)).unwrap_or_default();
+        table.require(reader, "vips", VIP).map(|item| item.non_empty_list(reader, VIP)).unwrap_or_default();
     if let Some(item) = items.get(VIPS_MAX) {
-        item.complain(reader, format_args!("at most {VIPS_MAX}"));
+        item.diagnose(reader, format_args!("at most {VIPS_MAX}"));
         return Vec::new();
     }
     let mut vips = Vec::new();
@@ -75,16 +75,16 @@ fn read_vips(reader: &mut Reader<'_>, table: &mut Table<'_>, balancer: Option<&B
         let Some(vip) = item.string(reader, VIP, prefix) else { continue };
         if vip.trunc() != vip {
             let host = IpNet::from(vip.addr());
-            item.complain(
+            item.diagnose(
                 reader,
                 format_args!("no bits behind the prefix: \"{}\" or \"{host}\"", vip.trunc()),
             );
         } else if vips.contains(&vip) {
-            item.complain(reader, "each once");
+            item.diagnose(reader, "each once");
         } else if let Some(own) = balancer.and_then(|balancer| balancer.source_for(vip.addr()))
             && vip.contains(&own)
         {
-            item.complain(reader, format_args!("prefixes without the balancer's own address, {own}"));
+            item.diagnose(reader, format_args!("prefixes without the balancer's own address, {own}"));
         } else {
             vips.push(vip);
         }
@@ -96,9 +96,9 @@ fn read_protocols(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Protocols {
     let allowed = "\"tcp\", \"udp\", \"sctp\", each once; without the key every protocol";
     let Some(item) = table.take("protocols") else { return Protocols::Any };
     let mut protocols = Vec::new();
-    for item in item.list_of_some(reader, allowed) {
+    for item in item.non_empty_list(reader, allowed) {
         match item.string(reader, allowed, Protocol::named) {
-            Some(protocol) if protocols.contains(&protocol) => item.complain(reader, allowed),
+            Some(protocol) if protocols.contains(&protocol) => item.diagnose(reader, allowed),
             protocol => protocols.extend(protocol),
         }
     }
@@ -109,19 +109,19 @@ fn read_protocols(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Protocols {
 fn read_ports(reader: &mut Reader<'_>, table: &mut Table<'_>, protocols: &Protocols) -> Vec<PortRange> {
     let Some(item) = table.take("ports") else { return vec![PortRange::ALL] };
     if *protocols == Protocols::Any {
-        item.complain(reader, "no ports without protocols, since not every protocol has them");
+        item.diagnose(reader, "no ports without protocols, since not every protocol has them");
     }
     let mut ports: Vec<PortRange> = Vec::new();
-    for item in item.list_of_some(reader, PORTS) {
+    for item in item.non_empty_list(reader, PORTS) {
         let text = item.as_i128().map(|number| number.to_string());
         match text.as_deref().or(item.value.as_str()).and_then(port_range) {
             Some(range)
                 if ports.iter().any(|other| range.first <= other.last && other.first <= range.last) =>
             {
-                item.complain(reader, "each port once");
+                item.diagnose(reader, "each port once");
             }
             Some(range) => ports.push(range),
-            None => item.complain(reader, PORTS),
+            None => item.diagnose(reader, PORTS),
         }
     }
     ports.sort_unstable();
@@ -162,5 +162,5 @@ fn read_decider(reader: &mut Reader<'_>, table: &mut Table<'_>, balancer: Option
 
 fn read_table_size(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<TableSize> {
     let size: u64 = item.integer(reader, 0..=u64::MAX)?;
-    TableSize::new(size).map_err(|error| item.complain(reader, error.allowed())).ok()
+    TableSize::new(size).map_err(|error| item.diagnose(reader, error.allowed())).ok()
 }

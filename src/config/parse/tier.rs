@@ -37,11 +37,11 @@ pub(super) fn read(
 ) -> Vec<TierMember> {
     let Some(mut table) = item.table(reader) else { return Vec::new() };
     let (at, key) = (table.at.clone(), table.key("balancer"));
-    let items = table.need(reader, "balancer", MEMBERS);
-    let items = items.map(|item| item.list_of_some(reader, MEMBERS)).unwrap_or_default();
+    let items = table.require(reader, "balancer", MEMBERS);
+    let items = items.map(|item| item.non_empty_list(reader, MEMBERS)).unwrap_or_default();
     table.finish(reader, &["balancer"]);
     if let Some(item) = items.get(TIER_MAX) {
-        item.complain(reader, format_args!("at most {TIER_MAX} balancers"));
+        item.diagnose(reader, format_args!("at most {TIER_MAX} balancers"));
         return Vec::new();
     }
     let (mut around, mut members, all) = (
@@ -68,22 +68,22 @@ fn read_member(
     mut table: Table<'_>,
     around: &mut Surroundings<'_>,
 ) -> Option<(TierMember, Place)> {
-    let item = table.need(reader, "name", NAME);
+    let item = table.require(reader, "name", NAME);
     let name = item.as_ref().and_then(|item| item.string(reader, NAME, Name::new));
     if let (Some(name), Some(item)) = (&name, &item) {
         table.place = format!("{} \"{name}\"", table.place);
         if !around.names.insert(name.clone()) {
-            item.complain(reader, "each name once in the tier");
+            item.diagnose(reader, "each name once in the tier");
         }
     }
     // Not known where either name is wrong, which has been complained about.
     let own = around.balancer.zip(name.as_ref()).map(|(balancer, name)| balancer.name == *name);
-    let item = table.need(reader, "address", ADDRESS);
+    let item = table.require(reader, "address", ADDRESS);
     let place = Place {
         at: item.as_ref().map_or(table.at.clone(), |item| item.at.clone()),
         key: table.key("address"),
     };
-    let items = item.map(|item| item.list_of_some(reader, ADDRESS)).unwrap_or_default();
+    let items = item.map(|item| item.non_empty_list(reader, ADDRESS)).unwrap_or_default();
     let all = items.len();
     let (address4, address6) = read_addresses(reader, items, |reader, item, address| {
         check_address(reader, item, address, (own, table.place.as_str()), around);
@@ -113,20 +113,20 @@ fn check_address(
                      take it out here"
                 .to_owned(),
         };
-        item.complain(reader, allowed);
+        item.diagnose(reader, allowed);
     } else if let Some(balancer) = around.balancer.filter(|_| own == Some(false) && here) {
         let allowed = format_args!(
             "another host's address; this one is that of this balancer, whose [balancer] name is \"{}\"",
             balancer.name
         );
-        item.complain(reader, allowed);
+        item.diagnose(reader, allowed);
     } else if let Some(other) = other {
-        item.complain(
+        item.diagnose(
             reader,
             format_args!("each address once; {} has this one", other.trim_start_matches("tier: ")),
         );
     } else if let Some(vip) = vip {
-        item.complain(reader, format_args!("an address outside of all VIPs ({vip})"));
+        item.diagnose(reader, format_args!("an address outside of all VIPs ({vip})"));
     }
 }
 
@@ -144,7 +144,7 @@ fn check_own(
     };
     if !members.iter().any(own) && !members.iter().any(named_wrong) {
         let found = format_args!("no \"{}\", which is this balancer's [balancer] name", balancer.name);
-        reader.complain(at, key, found, MEMBERS);
+        reader.diagnose(at, key, found, MEMBERS);
     }
 }
 
@@ -158,6 +158,6 @@ fn check_families(reader: &mut Reader<'_>, members: &[(TierMember, Place)]) {
             "an address of a family that balancer \"{}\" has too, as each sends fragments to every other",
             first.name
         );
-        reader.complain(&place.at, &place.key, found, allowed);
+        reader.diagnose(&place.at, &place.key, found, allowed);
     }
 }

@@ -10,12 +10,12 @@ pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>) -> Option<TracerSett
     let mut settings = TracerSettings::default();
     let items = table.take("receivers").map(Item::list).unwrap_or_default();
     if let Some(item) = items.get(TracerSettings::RECEIVERS_MAX) {
-        item.complain(reader, format_args!("at most {} prefixes", TracerSettings::RECEIVERS_MAX));
+        item.diagnose(reader, format_args!("at most {} prefixes", TracerSettings::RECEIVERS_MAX));
     }
     for item in items {
         let Some(receiver) = item.string(reader, RECEIVERS, prefix) else { continue };
         if receiver.trunc() != receiver {
-            item.complain(reader, format_args!("a prefix without host bits, such as {}", receiver.trunc()));
+            item.diagnose(reader, format_args!("a prefix without host bits, such as {}", receiver.trunc()));
         } else {
             settings.receivers.push(receiver);
         }

@@ -13,7 +13,7 @@ use crate::{
 pub(super) fn off_table() -> Result<OffTable, NftError> {
     let flow = |client: &str, vip: &str| {
         let ports = Ports { src: 40_000, dst: 80 };
-        let packet = Packet::described(6, client.parse().unwrap(), vip.parse().unwrap(), ports);
+        let packet = Packet::synthetic(6, client.parse().unwrap(), vip.parse().unwrap(), ports);
         Flow::of(&packet.unwrap()).unwrap()
     };
     let held = |mark, closing| Held { mark: Mark(mark), closing, left_seconds: 61 };

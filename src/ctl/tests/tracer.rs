@@ -101,7 +101,7 @@ fn one_header_is_traced_through_two_balancers() {
     let other = if backend == "s1" { 2 } else { 1 };
     // A connection in place at the second one.
     let ports = Ports { src: 4000, dst: 80 };
-    let packet = Packet::described(6, [50, 0, 0, 1].into(), [10, 0, 0, 0].into(), ports).unwrap();
+    let packet = Packet::synthetic(6, [50, 0, 0, 1].into(), [10, 0, 0, 0].into(), ports).unwrap();
     prober.balancers[1].1.known().set(&packet, FlowMark { mark: Mark(other), left_seconds: Some(90) });
     // There is no region here, and none is needed.
     let ended = Lb::new("none").with_prober(&mut prober, "", "tracer send tcp 50.0.0.1 4000 10.0.0.0 80");
@@ -171,7 +171,7 @@ fn what_is_dropped_or_pinned_is_said() {
         &format!("lb201  -  -  a new connection is dropped: {unclaimed}; none is in place here"),
     );
     let ports = Ports { src: 1, dst: 81 };
-    let packet = Packet::described(17, "2000::1".parse().unwrap(), "1000::".parse().unwrap(), ports).unwrap();
+    let packet = Packet::synthetic(17, "2000::1".parse().unwrap(), "1000::".parse().unwrap(), ports).unwrap();
     let pins = prober.balancers[0].1.clone();
     pins.known().set(&packet, FlowMark { mark: Mark(0xf_0001), left_seconds: None });
     says(

@@ -116,7 +116,7 @@ impl World {
 
 fn packet(client: &str, vip: &str, (src, dst): (u16, u16)) -> Packet {
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
-    Packet::described(UDP, address(client), address(vip), Ports { src, dst }).unwrap()
+    Packet::synthetic(UDP, address(client), address(vip), Ports { src, dst }).unwrap()
 }
 
 const ALL: &[&str] = &["s1", "s2", "s3"];

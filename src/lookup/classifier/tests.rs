@@ -33,7 +33,7 @@ fn classifier(services: &[Given]) -> Result<Classifier, Conflict> {
 fn packet(dst: &str, protocol: u8, port: u16) -> Packet {
     let dst: IpAddr = dst.parse().unwrap();
     let src = if dst.is_ipv4() { "50.0.0.1" } else { "2000::1" };
-    Packet::described(protocol, src.parse().unwrap(), dst, Ports { src: 1, dst: port }).unwrap()
+    Packet::synthetic(protocol, src.parse().unwrap(), dst, Ports { src: 1, dst: port }).unwrap()
 }
 
 use Protocol::{Sctp, Tcp, Udp};

@@ -13,7 +13,7 @@ use crate::sys::{
 
 pub(super) fn packet(protocol: u8, src: &str, dst: &str, ports: (u16, u16)) -> Packet {
     let ports = Ports { src: ports.0, dst: ports.1 };
-    Packet::described(protocol, src.parse().unwrap(), dst.parse().unwrap(), ports).unwrap()
+    Packet::synthetic(protocol, src.parse().unwrap(), dst.parse().unwrap(), ports).unwrap()
 }
 
 #[test]

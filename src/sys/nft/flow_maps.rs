@@ -371,7 +371,7 @@ mod tests {
     fn flow(protocol: u8, six: bool, sport: u16) -> Flow {
         let (client, vip) = if six { ("2000::1", "1000::2") } else { ("50.0.0.1", "10.0.0.2") };
         let ports = Ports { src: sport, dst: 80 };
-        Flow::of(&Packet::described(protocol, client.parse().unwrap(), vip.parse().unwrap(), ports).unwrap())
+        Flow::of(&Packet::synthetic(protocol, client.parse().unwrap(), vip.parse().unwrap(), ports).unwrap())
             .unwrap()
     }
 

@@ -112,7 +112,7 @@ pub enum NftError {
     },
     /// What nft printed cannot be read.
     #[error("cannot read what nft prints: {0}")]
-    Unreadable(String),
+    ProbeError(String),
     /// Everything was accepted, but is not there: another program changes the table.
     #[error("table inet synrail is not as it was set ({0}): does another program change it?")]
     NotInForce(String),
