@@ -1,5 +1,5 @@
 //! What lbd does besides deciding: it takes over what there is, puts the state in force, starts the workers, and then
-//! waits for events, and does what `control.rs` says, until somebody ends it.
+//! waits for events, and does what `control.rs` says, until a signal ends it.
 //!
 //! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
 //! rules send packets to them, and routes are there before marks that need them. What a change needs is in `kernel.rs`.
@@ -37,7 +37,7 @@ use host::{HostSeen, HostWatch, look_at_host};
 use kernel::{Copies, Kernel, StartupSettings};
 use mend::{Mended, mend_tun, tend_tun};
 pub use once::once;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use watch::FillWatch;
 use workers::{Opened, Workers};
 
@@ -150,13 +150,14 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
     // Before any thread starts, so that all of them leave signals to this one.
     let signals = take_signals()?;
     let (_lock, given) = read_and_lock(config.as_deref())?;
-    let mut lbd = with_region(name, given.as_ref(), |region, generation, state| {
+    let (mut lbd, events) = with_region(name, given.as_ref(), |region, generation, state| {
         let lbd = Lbd::start(region, generation, &state, config)?;
+        let events = lbd.listen(signals)?;
         info!(
             region = %name, %generation, services = state.services.len(), targets = state.targets_used().count(),
             queues = %state.balancer.queues, "ready"
         );
-        Ok(lbd)
+        Ok((lbd, events))
     })?;
     // With its tables.
     drop(given);
@@ -164,7 +165,7 @@ pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "the service manager cannot be told");
     }
-    let result = lbd.follow(signals);
+    let result = lbd.follow(events);
     lbd.end();
     result
 }
@@ -377,12 +378,15 @@ impl Lbd {
         clock::now().duration_since(self.started)
     }
 
+    /// Everything that it waits for. What came before is looked at first ([`Controller::new`]).
+    fn listen(&self, signals: Signals) -> Result<Events, DaemonError> {
+        let events = self.kernel.routing.port().and_then(|port| Events::open(signals, port));
+        let doing = "asking the kernel to report changes of links, addresses, routes and rules";
+        events.map_err(|error| DaemonError::Os { doing, error })
+    }
+
     /// Does what events and time ask for ([`Controller`]), until told to end.
-    fn follow(&mut self, signals: Signals) -> Result<(), DaemonError> {
-        let os = |doing| move |error| DaemonError::Os { doing, error };
-        let port = self.kernel.routing.port();
-        let events = port.and_then(|port| Events::open(signals, port));
-        let mut events = events.map_err(os("asking the kernel to tell what others change"))?;
+    fn follow(&mut self, mut events: Events) -> Result<(), DaemonError> {
         let mut controller = Controller::new(self.now());
         loop {
             match controller.next(self.now()) {
@@ -392,7 +396,8 @@ impl Lbd {
             }
             controller.copying(self.kernel.copies() == Copies::Due);
             let seen = events.wait(controller.timeout(self.now()), &self.region);
-            let Seen { signal, region, routing } = seen.map_err(os("waiting for events"))?;
+            let failed = |error| DaemonError::Os { doing: "waiting for events", error };
+            let Seen { signal, region, routing } = seen.map_err(failed)?;
             let signal = signal.map(|request| match request {
                 Request::Shutdown => Event::Shutdown,
                 Request::Reload => Event::Reload,
@@ -422,8 +427,8 @@ impl Lbd {
                 controller.next_fill(self.now() + self.watch.next_look());
             }
             Effect::Generation => {
-                // Why the kernel does not answer is told by the repair.
-                if self.kernel.changed_by_others().unwrap_or(true) {
+                // If the kernel does not answer, the next repair by the timer logs why.
+                if self.kernel.changed_by_others().unwrap_or(false) {
                     controller.handle(Event::Changed, self.now());
                 }
             }
@@ -431,6 +436,7 @@ impl Lbd {
                 let began = self.now();
                 let found = self.repair_and_tell();
                 let ended = self.now();
+                debug!(?cause, found, "the kernel's side was compared with what it should be");
                 if let (true, Cause::Event(noticed)) = (found, cause) {
                     let after_ms = ended.saturating_sub(noticed).as_millis();
                     info!(after_ms, "mended, counted from its first event");

@@ -120,7 +120,7 @@ impl TargetView {
     }
 }
 
-/// Every target that anybody uses, with its names.
+/// Every target in use, with its names.
 pub(super) fn names_by_target(state: &State) -> BTreeMap<TargetId, Vec<String>> {
     let mut names: BTreeMap<TargetId, Vec<String>> =
         state.targets_used().map(|(target, _)| (target, Vec::new())).collect();

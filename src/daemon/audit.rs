@@ -455,7 +455,7 @@ impl Auditing {
 
     /// The tables have changed.
     pub(super) fn tell(&self) {
-        // An audit that has ended is started again by whoever looks after it.
+        // An audit that has ended is started again by the main loop.
         let _ = self.changed.as_ref().map(|changed| changed.send(()));
     }
 

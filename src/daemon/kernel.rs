@@ -359,7 +359,7 @@ impl Kernel {
         self.others.look()
     }
 
-    /// Mends what somebody else has changed: a link that went down takes its routes along, a service that reloads the
+    /// Mends what other programs have changed: a link that went down takes its routes along, a service that reloads the
     /// host's own rules may flush ours. What cannot be mended holds up nothing else.
     pub(super) fn repair(&mut self) -> Mended {
         let Some(wanted) = &mut self.wanted else { return Mended { any: false, left: Ok(()) } };
@@ -371,7 +371,7 @@ impl Kernel {
         let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok(), &mut self.told);
         let routing = routing.unwrap_or_else(Mended::failed);
         self.routing_right = ruleset.is_ok() && routing.left.is_ok();
-        // What follows a change is not somebody else's doing.
+        // Tables that still follow a change of lbd's own are not repaired.
         let mut tables = Ok(false);
         if self.copies != Copies::Due {
             tables = mend_tables(&mut self.tables, &wanted.ruleset);

@@ -48,7 +48,7 @@ pub(super) fn tend_tun(tun: &Tun, kernel: &mut Kernel) -> Result<bool, DaemonErr
     Ok(kernel.routing.set_up_fragments_device()? || new)
 }
 
-/// As [`tend_tun`], for what somebody else has changed.
+/// As [`tend_tun`], for what another program has changed; logs it.
 pub(super) fn mend_tun(tun: &Tun, kernel: &mut Kernel) -> Result<bool, DaemonError> {
     let mended = tend_tun(tun, kernel)?;
     if mended {

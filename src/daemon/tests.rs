@@ -227,7 +227,7 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         assert_eq!((lbd.kernel.copies(), told(&mut lbd)), (Copies::Due, (2, 1)));
         lbd.copy_tables(false);
         assert_eq!((lbd.kernel.copies(), told(&mut lbd)), (Copies::Due, (2, 1)));
-        // A repair does not take it for somebody else's doing.
+        // A repair does not take it for a change by another program.
         lbd.repair().left.unwrap();
         let tables = |lbd: &Lbd| lbd.kernel.wanted.as_ref().unwrap().ruleset.tables.clone();
         let wanted = tables(&lbd);

@@ -79,7 +79,7 @@ impl Chosen {
     /// There are off-table flows, or none any more.
     ///
     /// # Errors
-    /// When the way cannot be changed. It is tried again by whoever says so again, and by a repair.
+    /// When the way cannot be changed. The next call, or a repair, tries again.
     pub(super) fn set_off_table(&mut self, off_table: bool) -> Result<(), NftError> {
         self.off_table = off_table;
         self.switch()

@@ -82,7 +82,7 @@ fn every_packet_gets_one_verdict_and_moves_exactly_its_counters() {
     assert_eq!(lb.moved(), []);
 }
 
-/// An error of some router about an answer: it goes where the question's packets go, whoever knows the flow.
+/// An error of some router about an answer: it goes where the question's packets go, whichever balancer knows the flow.
 #[test]
 fn icmp_errors_and_pings_find_their_backend() {
     let mut lb = Lb::new(CONFIG);

@@ -41,7 +41,7 @@ fn lb_of(mut state: State) -> FragmentLb {
     FragmentLb::new(state)
 }
 
-/// Gives a probe: it is dropped first, and then whoever is told is told.
+/// Gives a probe: it is dropped first, and then reported.
 fn give(lb: &mut FragmentLb, probe: &Probe) -> Option<(SocketAddr, Trace)> {
     let mut acts = lb.turn(Event::By(OUTSIDE, probe.bytes())).unwrap();
     assert_eq!(acts.remove(0), Act::Verdict(Verdict::Drop));

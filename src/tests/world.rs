@@ -48,7 +48,7 @@ pub(super) struct FakeQueue {
     pub answer_errors: Vec<QueueError>,
     /// Comes for ever, once no event is left.
     pub stream: Option<Vec<u8>>,
-    /// Whether somebody may wait for a packet that does not come.
+    /// Whether the worker may wait for a packet that does not come.
     pub waits: Waits,
 }
 

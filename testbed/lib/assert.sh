@@ -36,7 +36,7 @@ expect_refused() {
     grep -Eiq -- "$pattern" <<< "$output" || broken "$what: it should say something like '$pattern', and said: $output"
     holds "$what: $(grep -Ei -m 1 -- "$pattern" <<< "$output")"
 }
-expect_grep() { # WHAT PATTERN FILE; all of it is read, since whoever writes it may mind a reader that leaves
+expect_grep() { # WHAT PATTERN FILE; all of it is read, since its writer may fail when a reader leaves
     (($(grep -Eic -- "$2" "$3" || true) > 0)) || broken "$1: nothing like '$2' in $3"
     holds "$1"
 }

@@ -86,7 +86,7 @@ scale_table() {
 has_table() { [[ $SCALE_TOOL == synrail || $SCALE_TOOL == every-packet ]]; }
 
 # scale_row CONNECTIONS: what was lost, from the report. `on_out`: connections of the servers that went out, when they did, which
-# is what somebody loses who remembers nothing, but leaves all others in their places.
+# is what a balancer loses that remembers nothing, but leaves all others in their places.
 scale_row() {
     local asked=0 seen
     seen=$(witness lb201 to_vip)

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Scenarios one after another, or divided among machines, and what became of each.
 #
-# All of it is in RUN/verdicts/NAME/, which is made by whoever begins the scenario: so none is run twice, and one that was
+# All of it is in RUN/verdicts/NAME/, which the first machine to begin the scenario makes: so none is run twice, and one that was
 # begun and not finished is known when its machine has ended. In it are `verdict` (exit status and milliseconds),
 # `claims-that-failed`, and, of a machine that is not alone, `machine` (its number) and `output`.
 

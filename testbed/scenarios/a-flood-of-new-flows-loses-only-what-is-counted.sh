@@ -29,7 +29,7 @@ hold_start six "[$VIP6]:$PORT" 40
 
 came() { counter_of "$1" floods came; } # NAMESPACE
 arrived() { echo $(($(came s1) + $(came s2))); }
-# told: packets that somebody says to have dropped: our rules, the queues, connection tracking, the links
+# told: packets that are counted as dropped by our rules, the queues, connection tracking, the links
 told() {
     local counter sum
     sum=$(conntrack_drops lb201)

@@ -77,7 +77,7 @@ four=$(told by_vip)
 upload "[$VIP6]:$PORT"
 expect_ge "errors of size by the IPv6 VIP" $(($(told by_vip) - four)) 1
 for vip in "$VIP4" "$VIP6"; do expect_eq "path MTU that the client has learned to $vip" "$(learned "$vip")" 1476; done
-expect_eq "errors of size by anybody else" "$(told by_others)" 0
+expect_eq "errors of size by other hosts" "$(told by_others)" 0
 expect_eq "errors of size that the balancer counted" "$(ruleset_counter lb201 too_big)" "$(told by_vip)"
 expect_eq "outer fragments made meanwhile" "$(kernel_counter lb201 IpFragCreates)" "$cuts"
 expect_eq "packets that conntrack calls invalid" "$(witness lb201 invalid)" 0

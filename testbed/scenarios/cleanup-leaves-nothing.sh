@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# proves: lbd --cleanup removes devices, rules, routes and ruleset of every encapsulation, and nothing of anybody else's
+# proves: lbd --cleanup removes devices, rules, routes and ruleset of every encapsulation, and nothing of other programs
 #
 # Other people's things that look alike are there before: an nft table, a rule, a route and a tunnel.
 # topology: dsr:servers=2

@@ -3,7 +3,7 @@
 #
 # Two balancers of a tier, to which the router sends packets in GRE. Fragments go to their owner through the tunnel
 # between the two, which is more specific than the router's, over IPv4 and over IPv6. What is for no VIP is dropped,
-# also when somebody sends it in the name of a backend, whose tunnel is open as well. Without ruleset and lbd nothing is
+# also when it is sent in the name of a backend, whose tunnel is open as well. Without ruleset and lbd nothing is
 # forwarded that comes by gre_in, and a device for it that lbd makes stays down until lbd can mend the ruleset.
 # topology: dsr:servers=2,balancers=2
 # needs: queue conntrack gre ip6gre traffic tun busybox
@@ -127,7 +127,7 @@ exec 9> owner
 rm owner
 echo 'add table inet synrail { flags owner; }' >&9
 owned() { [[ $(in_ns lb201 nft list tables) == *synrail* ]]; }
-wait_until 20 "the table is somebody else's" owned
+wait_until 20 "the table belongs to another program" owned
 ip -netns lb201 link del sr-in4
 kill -CONT "${LBD_PID[lb201]}"
 wait_until 60 "lbd says that it cannot mend the ruleset" grep -q 'can be mended; it is tried again' lb201.lbd.log

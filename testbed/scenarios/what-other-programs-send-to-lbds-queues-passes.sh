@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # proves: packets that another program's rule sends to lbd's queues pass as they came, and are counted; by default nobody else has these queues
 #
-# Queue 0 is everybody's default: suricata, and most examples of firewall rules. A rule whose program is not there hands its
-# packets to whoever listens.
+# Queue 0 is the default of most programs: suricata, and most examples of firewall rules. A rule whose program is not there hands its
+# packets to any program that listens.
 # topology: dsr:servers=1
 # needs: queue nft_queue conntrack gre traffic
 # limit_s: 200

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # proves: rules flushed or changed and routes lost by other hands are back within seconds, with no operator, and traffic goes on
 #
-# What happens on real hosts: a service that reloads the host's own rules flushes everybody's, and a link that goes down
+# What happens on real hosts: a service that reloads the host's own rules flushes those of all programs, and a link that goes down
 # takes its routes along. lbd compares the kernel with what it should be, and mends it. A next hop that is out of reach
 # when lbd starts holds up nobody else, and is used as soon as there is a way.
 # topology: dsr:servers=3

@@ -58,7 +58,7 @@ fn statistics_are_of_the_queues_that_lbd_has_until_it_starts_again() {
     let line = |queue| format!("{queue:5} 42 0 2 256 0 0 0 1\n");
     let queues = lb.proc.path().join("net/netfilter/nfnetlink_queue");
     fs::write(queues, [0, 4, 9, 10].map(line).concat()).unwrap();
-    // Queue 10 is now one of flows, and somebody else has 4 and 9.
+    // Queue 10 is now one of flows, and another program has 4 and 9.
     let other = FILE.replace(r#"queues = "0-1""#, "queues = \"4-10\"\nfragment_queue = 0");
     assert_eq!(lb.with(&other, "apply -").status, Status::Done);
     let stats = lb.json("stats --json");

@@ -74,7 +74,7 @@ impl Prober for FakeProber {
             assert_eq!(receiver, probe.receiver);
             let report = serde_json::to_string(&report).unwrap();
             self.waiting.push_back(report.clone().into_bytes());
-            // What anybody may send there.
+            // What any host may send there.
             self.waiting.push_back(b"{}".to_vec());
             let nonce = format!("{:016x}", probe.nonce);
             self.waiting.push_back(report.replace(&nonce, "00000000deadbeef").into_bytes());

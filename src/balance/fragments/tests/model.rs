@@ -37,7 +37,7 @@ enum Step {
     /// Time passes in connection tracking.
     Seconds(u32),
     /// Connection tracking is broken, full, or neither.
-    Trouble(bool, bool),
+    Failures(bool, bool),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -345,7 +345,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Tick),
         1 => prop::bool::weighted(0.9).prop_map(Step::Limits),
         1 => (1u32..100).prop_map(Step::Seconds),
-        1 => (prop::bool::weighted(0.1), prop::bool::weighted(0.2)).prop_map(|(a, b)| Step::Trouble(a, b)),
+        1 => (prop::bool::weighted(0.1), prop::bool::weighted(0.2)).prop_map(|(a, b)| Step::Failures(a, b)),
     ]
 }
 
@@ -389,7 +389,7 @@ proptest! {
                     }
                     model.flows.retain(|_, left| *left > 0);
                 }
-                Step::Trouble(broken, full) => {
+                Step::Failures(broken, full) => {
                     (model.broken, model.full) = (broken, full);
                     (lb.pins.known().broken, lb.pins.known().full) = (broken, full);
                 }

@@ -1,4 +1,4 @@
-//! ICMP errors about our tunnels' packets, which anybody can send; and those that the kernel would send about VIPs.
+//! ICMP errors about our tunnels' packets, which any host can send; and those that the kernel would send about VIPs.
 
 use std::net::IpAddr;
 

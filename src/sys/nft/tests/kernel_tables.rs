@@ -85,7 +85,7 @@ pub(super) fn made(state: State) -> Made {
     Made { state, forwarding, ruleset }
 }
 
-fn put_in_force(ruleset: &Ruleset, tables: &mut Tables) -> Applied {
+fn apply_all(ruleset: &Ruleset, tables: &mut Tables) -> Applied {
     crate::sys::nft::apply(ruleset, tables).unwrap()
 }
 
@@ -260,7 +260,7 @@ fn where_the_kernel_decides_nothing_is_queued_and_all_goes_where_lbd_would_send_
         let (steered, _, _) = all_go_where_lbd_would_send_them(&client, &forwarding);
         assert_eq!((steered, counted_by("by_kernel")), (4 * 2 * (9 + 7 + 9 + 4), steered));
         // Of each target's packets there is a count of its own, which other changes of the ruleset leave.
-        put_in_force(&made_of(&by_kernel(FILE, &ALL[1..])).ruleset, &mut Tables::default());
+        apply_all(&made_of(&by_kernel(FILE, &ALL[1..])).ruleset, &mut Tables::default());
         let counts = given().unwrap();
         assert_eq!((counts.len(), counts.values().sum::<u64>()), (state.targets_used().count(), steered));
         // What it cannot decide is lbd's: quotes that are hard to read, errors about what nobody claims.
@@ -317,7 +317,7 @@ fn the_kernel_decides_for_one_service_and_lbd_for_another() {
                 .find(|backend| state.balancer.mark_mask.mark(backend.target) == first);
             let left = state.set_active(Some("web"), &[backend.unwrap().name.to_string()], false).unwrap();
             let changed = made(left);
-            put_in_force(&changed.ruleset, &mut tables);
+            apply_all(&changed.ruleset, &mut tables);
             tables.apply(&changed.ruleset.tables).unwrap();
             assert_ne!(mark_of(&changed.forwarding, &read[0]), first);
             let again = counted_by("syn_again");
@@ -326,7 +326,7 @@ fn the_kernel_decides_for_one_service_and_lbd_for_another() {
                 assert_eq!(targets_seen(), [u64::from(first.0)]);
             }
             assert_eq!(counted_by("syn_again"), again + 1);
-            put_in_force(&ruleset, &mut tables);
+            apply_all(&ruleset, &mut tables);
             tables.apply(&ruleset.tables).unwrap();
         }
     });
@@ -532,7 +532,7 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
     in_namespace(|| {
         let first = made_of(FILE);
         let mut tables = Tables::default();
-        put_in_force(&first.ruleset, &mut tables);
+        apply_all(&first.ruleset, &mut tables);
         assert_eq!(tables.apply(&first.ruleset.tables).unwrap(), 0, "new ones are filled at once");
         // Whoever starts anew reads the same, and nothing is to do.
         assert_eq!(Tables::default().apply(&first.ruleset.tables).unwrap(), 0);
@@ -545,7 +545,7 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
         // One of two backends leaves: about half of the entries, and nothing else, change.
         let without = made(first.state.set_active(Some("web"), &["a".to_owned()], false).unwrap());
         let untouched = Applied { structure: StructureApplied::Kept, elements_added: 0, elements_deleted: 0 };
-        assert_eq!(put_in_force(&without.ruleset, &mut tables), untouched);
+        assert_eq!(apply_all(&without.ruleset, &mut tables), untouched);
         let changed = tables.apply(&without.ruleset.tables).unwrap();
         assert!((120..=130).contains(&changed), "{changed}");
         assert_eq!(Tables::default().apply(&without.ruleset.tables).unwrap(), 0);
@@ -556,7 +556,7 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
         let other =
             other.replace("table_size = 251", "table_size = 509").replace("\"source\"", "\"5-tuple\"");
         let other = made_of(&other);
-        put_in_force(&other.ruleset, &mut tables);
+        apply_all(&other.ruleset, &mut tables);
         assert_eq!(names("web"), 6, "the old ones stay till the new ones are filled");
         assert_eq!(tables.apply(&other.ruleset.tables).unwrap(), 0);
         assert_eq!([names("web"), names("near"), names("any")], [3, 3, 0]);
@@ -566,7 +566,7 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
         let mut state = other.state.clone();
         state.balancer.kernel_entries = 600;
         let less = made(state);
-        put_in_force(&less.ruleset, &mut tables);
+        apply_all(&less.ruleset, &mut tables);
         assert_eq!(tables.apply(&less.ruleset.tables).unwrap(), 0);
         assert_eq!([names("web"), names("near")], [3, 0]);
     });
@@ -578,7 +578,7 @@ fn entries_that_somebody_changed_are_noticed_and_mended() {
     in_namespace(|| {
         let Made { ruleset, .. } = made_of(FILE);
         let mut tables = Tables::default();
-        put_in_force(&ruleset, &mut tables);
+        apply_all(&ruleset, &mut tables);
         let mut look = || {
             tables.sample(&ruleset.tables);
             tables.apply(&ruleset.tables).unwrap()
@@ -602,7 +602,7 @@ fn entries_that_somebody_changed_are_noticed_and_mended() {
         // A chain.
         change(&format!("flush chain inet {TABLE} {}\n", ruleset.tables[0].chain));
         assert!(!in_force(&ruleset).unwrap());
-        assert_eq!(put_in_force(&ruleset, &mut tables).structure, StructureApplied::Kept);
+        assert_eq!(apply_all(&ruleset, &mut tables).structure, StructureApplied::Kept);
         // One table that cannot be had keeps no other from being mended, and the kernel's reason is told.
         let [web, near, ..] = &ruleset.tables[..] else { unreachable!("five tables") };
         let missing = nowhere(near);
@@ -622,7 +622,7 @@ fn the_largest_table_is_filled() {
             FILE.replace("kernel_entries = 1000\n", "").replace("table_size = 251", "table_size = 700001");
         let Made { ruleset, .. } = made_of(&file);
         let mut tables = Tables::default();
-        put_in_force(&ruleset, &mut tables);
+        apply_all(&ruleset, &mut tables);
         assert_eq!(tables.apply(&ruleset.tables).unwrap(), 0);
         assert_eq!(Tables::default().apply(&ruleset.tables).unwrap(), 0);
         nft("a test", &["flush", "map", "inet", TABLE, &ruleset.tables[0].map], None).unwrap();

@@ -218,7 +218,7 @@ fn errors_about_size_come_from_the_vip() {
     });
 }
 
-/// What a counter of the table `t`, of somebody else, has counted.
+/// What a counter of the table `t`, of another program, has counted.
 fn seen(name: &str) -> u64 {
     packets_of("t", name)
 }
@@ -440,7 +440,7 @@ fn probes_are_queued_at_a_rate_and_go_no_further() {
         assert_eq!((queued + limited, unanswered, whole()), (18 + 240, queued - 6, 0));
         assert!(queued >= 100 && limited >= 100, "{queued} {limited}");
         assert_eq!([counted_by("queued_syn"), counted_by("queued_udp"), counted_by("unclaimed")], [0; 3]);
-        // What is not quite a probe is a packet like any other; so is one to somebody else.
+        // What is not quite a probe is a packet like any other; so is one to another address.
         let [four, .., six] = &probes()[..] else { unreachable!("six probes") };
         let mut longer = four.bytes();
         longer.push(0);

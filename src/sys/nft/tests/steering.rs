@@ -243,7 +243,7 @@ fn steering_changes_while_flows_go_on() {
             lb.steer(flow, Mark(4));
         }
         assert_eq!((left(), counted_by("restored"), counted_by("handshake")), ([10, 6, 0], 4, 0));
-        // What lbd does then: whoever is pinned again must not find what was.
+        // What lbd does then: a flow that is pinned again must not find the old mark.
         let mut conntrack = Conntrack::open().unwrap();
         assert_eq!(conntrack.forget(MarkMask::DEFAULT, |_| true).unwrap(), 4);
         lb.steer_by(Steering::SynOnly);
