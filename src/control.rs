@@ -5,9 +5,9 @@
 //! all of the kernel's side every ten. Two things announce nothing and are looked at instead: how full connection tracking is, and
 //! the generation of nf_tables ([`GENERATION_EVERY`] says why).
 //!
-//! What others change in the kernel is repaired at once. Repairs may not take the processor from the workers, and lbd may be at odds
-//! with a program that takes back each repair: so a repair is followed by a pause, of some times what it took and, as long as each repair
-//! finds something to do again, twice as long as the last one.
+//! What other programs change in the kernel is repaired at once. Repairs must not take the processor from the workers, and a program may
+//! take back each repair. So a repair is followed by a pause: some times what the repair took and, as long as one repair soon after the
+//! other finds something to do or fails, twice as long as the last pause.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use std::time::Duration;
 pub const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often all of the kernel's side is compared with what it should be, whatever the events say.
 pub const REPAIR_EVERY: Duration = Duration::from_secs(10);
-/// How often the generation of nf_tables is asked for. As long as anybody listens to the changes of nf_tables, the kernel makes a message
-/// of a page for each element that anybody adds: 540 MB for a set of 65537 elements (`nft_notify_enqueue` in
-/// `net/netfilter/nf_tables_api.c`). To ask takes a few microseconds.
+/// How often the generation of nf_tables is read. As long as one program listens to changes of nf_tables, the kernel makes a message
+/// of a page for each element that any program adds: 540 MB for a set of 65537 elements (`nft_notify_enqueue` in
+/// `net/netfilter/nf_tables_api.c`). Reading the generation takes a few microseconds.
 pub const GENERATION_EVERY: Duration = Duration::from_millis(50);
 /// How long lbd waits for further events of the same change: a link that goes down takes its routes along.
 pub const SETTLE: Duration = Duration::from_millis(10);
-/// The shortest pause after a repair, ...
+/// The shortest pause after a repair.
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// ... the longest, ...
+/// The longest pause in a series of repairs.
 pub const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// ... and how many times as long as the repair it is.
+/// A pause is at least so many times as long as the repair.
 const PAUSE_SHARE: u32 = 4;
-/// A repair that comes so many pauses after the last one is none of a series.
+/// A repair belongs to a series if it begins within so many pauses of the last one that found something.
 const SERIES: u32 = 16;
 
 /// What has happened.
@@ -37,9 +37,9 @@ pub enum Event {
     Shutdown,
     /// SIGHUP.
     Reload,
-    /// Somebody has published a state, or removed the region.
+    /// A state was published, or the region was removed.
     Region,
-    /// Somebody else has changed links, addresses, routes, rules or nf_tables.
+    /// Another program has changed links, addresses, routes, rules or nf_tables.
     Changed,
 }
 
@@ -50,10 +50,9 @@ pub enum Effect {
     Shutdown,
     /// Read the configuration file again.
     Reload,
-    /// Check that the workers live, and that the region is whole and still the one of its name; adopt what is new there; copy all
-    /// tables that the kernel lacks.
+    /// Check that the workers live; copy all tables that the kernel lacks; then as [`Effect::Adopt`].
     Check,
-    /// Adopt what is new in the region.
+    /// Make sure that the region is whole and still the one of its name; adopt what is new there.
     Adopt,
     /// Copy some of the tables that the kernel lacks ([`Controller::copying`]).
     Copy,
@@ -91,8 +90,10 @@ pub struct Controller {
     /// When the last repair ended, and the pause after it.
     repaired: Duration,
     pause: Duration,
-    /// The longest pause of the present series of repairs that found something to do.
-    series: Option<Duration>,
+    /// The last repair that found something to do or failed: when it ended, and the pause of its series.
+    series: Option<(Duration, Duration)>,
+    /// The last effect was [`Effect::Adopt`]: the others come before the next one.
+    adopted: bool,
 }
 
 impl Controller {
@@ -112,6 +113,7 @@ impl Controller {
             repaired: now,
             pause: Duration::ZERO,
             series: None,
+            adopted: false,
         }
     }
 
@@ -119,7 +121,11 @@ impl Controller {
     pub fn handle(&mut self, event: Event, now: Duration) {
         match event {
             Event::Shutdown => self.shutdown = true,
-            Event::Reload => self.reload = true,
+            Event::Reload => {
+                self.reload = true;
+                // The kernel's side is compared as well, and an operator need not wait for that.
+                (self.changed, self.pause, self.series) = (Some(now), Duration::ZERO, None);
+            }
             Event::Region => self.region = true,
             Event::Changed => _ = self.changed.get_or_insert(now),
         }
@@ -135,14 +141,18 @@ impl Controller {
             }
             due.then_some(effect)
         };
-        flag(&mut self.shutdown, Effect::Shutdown)
+        let first = !std::mem::take(&mut self.adopted);
+        let effect = flag(&mut self.shutdown, Effect::Shutdown)
             .or_else(|| flag(&mut self.reload, Effect::Reload))
-            .or_else(|| timer(&mut self.check, CHECK_EVERY, Effect::Check))
-            .or_else(|| flag(&mut self.region, Effect::Adopt))
             .or_else(|| timer(&mut self.fill, CHECK_EVERY, Effect::Fill))
+            .or_else(|| timer(&mut self.check, CHECK_EVERY, Effect::Check))
+            .or_else(|| first.then(|| flag(&mut self.region, Effect::Adopt)).flatten())
             .or_else(|| timer(&mut self.generation, GENERATION_EVERY, Effect::Generation))
             .or_else(|| self.due_repair(now))
             .or_else(|| flag(&mut self.copying, Effect::Copy))
+            .or_else(|| flag(&mut self.region, Effect::Adopt));
+        self.adopted = effect == Some(Effect::Adopt);
+        effect
     }
 
     fn due_repair(&mut self, now: Duration) -> Option<Effect> {
@@ -184,15 +194,15 @@ impl Controller {
         self.fill = at;
     }
 
-    /// After a repair: when it began and ended, and whether it found something to do.
+    /// After a repair, with all that goes with it: when it began and ended, and whether it found something to do or failed.
     pub fn repaired(&mut self, began: Duration, ended: Duration, found: bool) {
         let mut pause = PAUSE_MIN;
         if found {
-            let last = self.series.filter(|last| began <= self.repaired + *last * SERIES);
-            pause = last.map_or(PAUSE_MIN, |last| (2 * last).min(PAUSE_MAX));
-            self.series = Some(pause);
+            let series = self.series.filter(|(last, pause)| began <= *last + *pause * SERIES);
+            pause = series.map_or(PAUSE_MIN, |(_, pause)| (2 * pause).min(PAUSE_MAX));
+            self.series = Some((ended, pause));
         }
-        self.pause = pause.max(PAUSE_SHARE * ended.saturating_sub(began)).min(PAUSE_MAX);
+        self.pause = pause.max(PAUSE_SHARE * ended.saturating_sub(began));
         self.repaired = ended;
         self.repair = ended + REPAIR_EVERY;
     }

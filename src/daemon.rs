@@ -278,6 +278,14 @@ fn tell(left: &[DaemonError]) {
     }
 }
 
+/// What became of a repair.
+struct Repaired {
+    /// Something was not as it should be, and is now.
+    mended: bool,
+    /// Something cannot be repaired.
+    failed: bool,
+}
+
 /// A running lbd.
 struct Lbd {
     config: Option<PathBuf>,
@@ -381,6 +389,11 @@ impl Lbd {
     /// Everything that it waits for. What came before is looked at first ([`Controller::new`]).
     fn listen(&self, signals: Signals) -> Result<Events, DaemonError> {
         let events = self.kernel.routing.port().and_then(|port| Events::open(signals, port));
+        if self.region.watch().is_none() {
+            warn!(
+                "the region cannot be watched (fs.inotify.max_user_instances), so it is looked at every 50 ms"
+            );
+        }
         let doing = "asking the kernel to report changes of links, addresses, routes and rules";
         events.map_err(|error| DaemonError::Os { doing, error })
     }
@@ -414,10 +427,10 @@ impl Lbd {
             Effect::Shutdown => {}
             Effect::Reload => {
                 self.reload();
-                controller.handle(Event::Changed, self.now());
+                controller.handle(Event::Region, self.now());
             }
             Effect::Check => self.check()?,
-            Effect::Adopt => self.look_at_region(false),
+            Effect::Adopt => self.look_at_region(),
             Effect::Copy => self.copy_tables(false),
             Effect::Fill => {
                 // By these all packets may have to go.
@@ -431,19 +444,21 @@ impl Lbd {
                 if self.kernel.changed_by_others().unwrap_or(false) {
                     controller.handle(Event::Changed, self.now());
                 }
+                if self.region.watch().is_none() {
+                    controller.handle(Event::Region, self.now());
+                }
             }
             Effect::Repair(cause) => {
                 let began = self.now();
-                let found = self.repair_and_tell();
-                let ended = self.now();
-                debug!(?cause, found, "the kernel's side was compared with what it should be");
-                if let (true, Cause::Event(noticed)) = (found, cause) {
-                    let after_ms = ended.saturating_sub(noticed).as_millis();
+                let Repaired { mended, failed } = self.repair_and_tell();
+                debug!(?cause, mended, failed, "the kernel's side was compared with what it should be");
+                if let (true, Cause::Event(noticed)) = (mended, cause) {
+                    let after_ms = self.now().saturating_sub(noticed).as_millis();
                     info!(after_ms, "mended, counted from its first event");
                 }
-                controller.repaired(began, ended, found);
                 self.look_at_host();
                 allocator::give_back();
+                controller.repaired(began, self.now(), mended || failed);
             }
         }
         Ok(())
@@ -454,7 +469,7 @@ impl Lbd {
         self.workers.check()?;
         // However fast changes come, once a second all of them are there.
         self.copy_tables(true);
-        self.look_at_region(true);
+        self.look_at_region();
         self.show_nearly_full();
         self.keep_auditing();
         Ok(())
@@ -484,12 +499,10 @@ impl Lbd {
         }
     }
 
-    /// Adopts what is new; with `check`, makes sure before that it is still the region of its name, and whole. What is wrong is logged
-    /// once, and tried again at every check.
-    fn look_at_region(&mut self, check: bool) {
-        match self.adopt_what_is_new(check) {
-            Ok(()) if check => self.region_error.clear(),
-            Ok(()) => {}
+    /// Adopts what is new in the region. What is wrong is logged once, and tried again at every check.
+    fn look_at_region(&mut self) {
+        match self.adopt_what_is_new() {
+            Ok(()) => self.region_error.clear(),
             Err(error) => {
                 self.region_error
                     .raise("not all is as it should be; the last good state stays in force", &error);
@@ -497,9 +510,10 @@ impl Lbd {
         }
     }
 
-    /// Repairs the kernel's side; what cannot be repaired is logged once. Says whether anything was to do.
-    fn repair_and_tell(&mut self) -> bool {
-        let Mended { any, left } = self.repair();
+    /// Repairs the kernel's side; what cannot be repaired is logged once.
+    fn repair_and_tell(&mut self) -> Repaired {
+        let Mended { any: mended, left } = self.repair();
+        let failed = left.is_err();
         match left {
             Ok(()) => self.repair_error.clear(),
             Err(error) => {
@@ -507,7 +521,7 @@ impl Lbd {
                     .raise("not all of the kernel's side can be mended; it is tried again", &error);
             }
         }
-        any
+        Repaired { mended, failed }
     }
 
     /// What differs on the host since the last look is logged.
@@ -518,17 +532,15 @@ impl Lbd {
         self.host.show(&self.region);
     }
 
-    fn adopt_what_is_new(&mut self, check: bool) -> Result<(), DaemonError> {
+    fn adopt_what_is_new(&mut self) -> Result<(), DaemonError> {
         let unusable = |region: &Region, error| AccessError::Unusable { name: region.name().clone(), error };
-        if check {
-            if self.region.is_current().is_ok_and(|current| !current) {
-                self.reopen()?;
-            }
-            if self.region.recover()? {
-                self.shown.store(self.region.mapping());
-            }
-            slots::check(&mut self.region).map_err(|error| unusable(&self.region, error))?;
+        if self.region.is_current().is_ok_and(|current| !current) {
+            self.reopen()?;
         }
+        if self.region.recover()? {
+            self.shown.store(self.region.mapping());
+        }
+        slots::check(&mut self.region).map_err(|error| unusable(&self.region, error))?;
         let live = slots::generation(&mut self.region).map_err(|error| unusable(&self.region, error))?;
         if live == self.daemon.adopted { Ok(()) } else { self.adopt() }
     }

@@ -15,6 +15,10 @@ struct Run {
     found: usize,
     /// So long after such a repair another program takes it back.
     taken_back: Option<Duration>,
+    /// How long an adoption takes, ...
+    adoption_takes: Duration,
+    /// ... and whether another state is published meanwhile.
+    published_meanwhile: bool,
     /// When the next events come.
     events: Vec<(Duration, Event)>,
 }
@@ -28,6 +32,8 @@ impl Run {
             takes: MS,
             found: 0,
             taken_back: None,
+            adoption_takes: Duration::ZERO,
+            published_meanwhile: false,
             events: Vec::new(),
         }
     }
@@ -84,12 +90,13 @@ impl Run {
                     self.events.push((self.now + after, Event::Changed));
                 }
             }
-            Effect::Shutdown
-            | Effect::Reload
-            | Effect::Check
-            | Effect::Adopt
-            | Effect::Copy
-            | Effect::Generation => {}
+            Effect::Adopt => {
+                self.now += self.adoption_takes;
+                if self.published_meanwhile {
+                    self.controller.handle(Event::Region, self.now);
+                }
+            }
+            Effect::Shutdown | Effect::Reload | Effect::Check | Effect::Copy | Effect::Generation => {}
         }
     }
 
@@ -158,13 +165,14 @@ fn a_program_that_takes_back_each_repair_does_not_keep_lbd_busy() {
         assert!((8..=20).contains(&repairs.len()), "{back:?}: {repairs:?}");
         let pauses: Vec<Duration> = repairs.windows(2).map(|two| two[1] - two[0]).collect();
         assert!(pauses.iter().all(|pause| *pause <= PAUSE_MAX + SETTLE + MS), "{pauses:?}");
-        // Once that is over, the next change is repaired at once.
-        (run.taken_back, run.found) = (None, 1);
+        // Long after that, changes are repaired at once again, also one that comes soon after another.
+        (run.taken_back, run.found) = (None, 3);
         run.until(400 * S);
         run.done.clear();
-        run = run.at(401 * S, Event::Changed);
-        run.until(402 * S);
-        assert_eq!(run.repairs(), [401 * S + SETTLE], "{back:?}");
+        run.found = 2;
+        run = run.at(401 * S, Event::Changed).at(402 * S, Event::Changed);
+        run.until(403 * S);
+        assert_eq!(run.repairs(), [401 * S + SETTLE, 402 * S + SETTLE], "{back:?}");
     }
 }
 
@@ -204,8 +212,39 @@ fn what_is_urgent_comes_first() {
     let (shutdown, reload, check, adopt) = (Effect::Shutdown, Effect::Reload, Effect::Check, Effect::Adopt);
     assert_eq!(
         done,
-        [shutdown, reload, check, adopt, Effect::Fill, Effect::Generation, repair, Effect::Copy]
+        [shutdown, reload, Effect::Fill, check, adopt, Effect::Generation, repair, Effect::Copy]
     );
+}
+
+/// `lbctl` in a loop, while each adoption takes as long as the next publication.
+#[test]
+fn states_that_are_published_without_a_gap_starve_nothing() {
+    let mut run = Run::settled();
+    (run.adoption_takes, run.published_meanwhile) = (50 * MS, true);
+    let begun = run.now;
+    run = run.at(begun + MS, Event::Region).at(begun + MS, Event::Changed);
+    run.until(begun + 2 * S);
+    let count = |run: &Run, effect| run.times(|one| one == effect).len();
+    let counts =
+        [Effect::Adopt, Effect::Fill, Effect::Generation, Effect::Check].map(|effect| count(&run, effect));
+    let [adopted, filled, asked, checked] = counts;
+    assert!(adopted >= 30 && filled >= 10 && asked >= 15 && checked >= 1, "{counts:?}");
+    assert_eq!(run.repairs().len(), 1);
+    run.controller.copying(true);
+    run.until(run.now + S / 2);
+    assert_eq!(count(&run, Effect::Copy), 1);
+}
+
+#[test]
+fn a_reload_does_not_wait_for_the_end_of_a_pause() {
+    let mut run = Run::settled().at(32 * S, Event::Changed);
+    (run.found, run.taken_back) = (usize::MAX, Some(MS));
+    run.until(92 * S);
+    run.done.clear();
+    let last = run.controller.repaired;
+    run = run.at(last + S, Event::Reload);
+    run.until(last + 2 * S);
+    assert_eq!(run.repairs().first(), Some(&(last + S + SETTLE)));
 }
 
 /// A machine that slept, or a process that was stopped.

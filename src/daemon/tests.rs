@@ -124,7 +124,7 @@ fn the_kernel_is_mended_whatever_is_wrong_with_the_region() {
         let state = State::empty(Config::parse("a test", FILE).unwrap().balancer);
         let mut lbd = lbd(&name.0, &state);
         std::fs::OpenOptions::new().write(true).open(name.0.path()).unwrap().set_len(0).unwrap();
-        lbd.look_at_region(true);
+        lbd.look_at_region();
         lbd.repair_and_tell();
         assert!(!lbd.region_error.0.is_empty());
         assert_eq!(lbd.repair_error.0, "");

@@ -1,11 +1,12 @@
-//! What lbd waits for, all at once: signals, somebody who publishes a state in the region, and others who change links, addresses,
+//! What lbd waits for, all at once: signals, a state that is published in the region, and other programs that change links, addresses,
 //! routes or rules.
 //!
-//! - The region: whoever publishes a state touches the file then ([`Region::update`]), which inotify reports, as it does when the file
-//!   loses its name. Counters are stored in the mapping and touch nothing.
-//! - Routing: the groups of rtnetlink (`linux/rtnetlink.h`). Of routes only those that are lbd's concern wake it: a host with all routes
-//!   of the Internet has some change each moment. lbd's own changes of routes and rules come with its own port and are left out. Where the
-//!   kernel had no room for more messages, something has changed.
+//! - The region: a program that publishes a state touches the file then ([`Region::update`]), which inotify reports, as it does when the
+//!   file loses its name. Counters are stored in the mapping and touch nothing.
+//! - Routing: the groups of rtnetlink (`linux/rtnetlink.h`). Of routes only those of lbd and in its tables count: a host with all routes
+//!   of the Internet has some change each moment. lbd's own changes of routes and rules carry its own port and are left out; changes of
+//!   links count whoever makes them, since Linux 6.1 does not say. Where the kernel had no room for more messages, something may have
+//!   changed.
 //!
 //! Changes of nf_tables are not waited for but asked for: see `control.rs`.
 
@@ -21,7 +22,8 @@ use nix::{
     sys::{
         inotify::Inotify,
         socket::{
-            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt,
+            socket, sockopt::RcvBufForce,
         },
     },
 };
@@ -41,6 +43,8 @@ const GROUPS: u32 = libc::RTMGRP_LINK as u32
     | libc::RTMGRP_IPV6_ROUTE as u32
     // RTNLGRP_IPV6_RULE.
     | 1 << 18;
+/// Of the socket: some ten thousand messages.
+const BUFFER_BYTES: usize = 4 << 20;
 /// `struct rtmsg`.
 const ROUTE_HEADER_BYTES: usize = 12;
 /// Where a route's table and protocol are in it.
@@ -52,9 +56,9 @@ const PROTOCOL_AT: usize = HEADER_BYTES + 5;
 pub struct Seen {
     /// A signal has come.
     pub signal: Option<Request>,
-    /// Somebody has published a state, or the region has lost its name.
+    /// A state was published, or the region has lost its name.
     pub region: bool,
-    /// Somebody else has changed links, addresses, routes or rules.
+    /// Links, addresses, routes or rules were changed, by another program as far as the kernel says.
     pub routing: bool,
 }
 
@@ -76,6 +80,8 @@ impl Events {
     pub fn open(signals: Signals, own_port: u32) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let routing = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        // While lbd is busy, many may come. Without the right to it the default must do.
+        let _ = setsockopt(&routing, RcvBufForce, &BUFFER_BYTES);
         bind(routing.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
         Ok(Self { signals, routing, own_port, buffer: vec![0; DUMP_BYTES_MAX] })
     }
@@ -128,7 +134,7 @@ fn region_changed(region: &Region) -> io::Result<bool> {
     }
 }
 
-/// Whether lbd has to look at what this message tells: somebody else has changed something that concerns it.
+/// Whether this message may be about a change by another program that concerns lbd.
 fn is_concern(message: &[u8], own_port: u32) -> bool {
     let of_others = word(message, 12) != Some(own_port);
     match kind(message) {

@@ -389,8 +389,9 @@ impl Region {
         let _ = futimens(&self.file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW);
     }
 
-    /// Readable when somebody has published a state, or the file has lost its name; `None` where that cannot be watched.
-    pub(super) fn watch(&self) -> Option<&Inotify> {
+    /// Readable when a state was published, or the file has lost its name; `None` where the system has no more watches.
+    #[must_use]
+    pub fn watch(&self) -> Option<&Inotify> {
         self.watch.as_ref()
     }
 
@@ -421,7 +422,7 @@ impl Region {
         let lock = first_byte(libc::F_WRLCK);
         match fcntl(self.file.as_fd(), FcntlArg::F_OFD_SETLK(&lock)) {
             Ok(_) => {
-                // Without it changes are found by looking.
+                // Without it lbd looks now and then.
                 self.watch = watch(&self.file).ok();
                 Ok(())
             }

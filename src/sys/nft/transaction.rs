@@ -24,7 +24,7 @@ const NFNL_MSG_BATCH_END: u16 = 17;
 /// A batch is for `NFNL_SUBSYS_NFTABLES`, of no family.
 const BATCH_HEADER: [u8; 4] = [0, 0, 0, 10];
 
-/// How many transactions of this process the kernel has taken, each of which has made one generation.
+/// How many transactions of this process the kernel has taken. Each has made one generation, but for those that changed nothing.
 pub(super) static TAKEN: AtomicU32 = AtomicU32::new(0);
 
 #[cfg(test)]
