@@ -1,13 +1,15 @@
-//! What lbd does when: events and the time in, effects out. PURE.
+//! When lbd does what: events and the time in, effects out. PURE.
 //!
-//! lbd waits for events (`sys/events.rs`) until [`Controller::timeout`], and then does what [`Controller::next`] says, one
-//! effect after the other, the most urgent first. Where an event could be missed, a timer asks again: the region once a second,
-//! all of the kernel's side every ten. Two things announce nothing and are looked at instead: how full connection tracking is, and
-//! the generation of nf_tables ([`GENERATION_EVERY`] says why).
+//! lbd waits for events (`sys/events.rs`) until [`Controller::timeout`]. Then it does what
+//! [`Controller::next`] returns, one effect after the other, the most urgent first. For events that could be
+//! missed there are timers: the region is checked once a second, all of the kernel's side every ten seconds.
+//! Two things cause no events and are polled instead: how full connection tracking is, and the generation of
+//! nf_tables ([`GENERATION_EVERY`] says why).
 //!
-//! What others change in the kernel is repaired at once. Repairs may not take the processor from the workers, and lbd may be at odds
-//! with a program that takes back each repair: so a repair is followed by a pause, of some times what it took and, as long as each repair
-//! finds something to do again, twice as long as the last one.
+//! Changes that other programs make in the kernel are repaired at once. Repairs must not take the processor
+//! from the workers, and another program may undo each repair. So each repair is followed by a pause, which
+//! is several times as long as the repair took. While each repair finds something to do again, the pause is
+//! also at least twice as long as the last one.
 
 use std::time::Duration;
 
@@ -15,11 +17,13 @@ use std::time::Duration;
 pub const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often all of the kernel's side is compared with what it should be, whatever the events say.
 pub const REPAIR_EVERY: Duration = Duration::from_secs(10);
-/// How often the generation of nf_tables is asked for. As long as anybody listens to the changes of nf_tables, the kernel makes a message
-/// of a page for each element that anybody adds: 540 MB for a set of 65537 elements (`nft_notify_enqueue` in
-/// `net/netfilter/nf_tables_api.c`). To ask takes a few microseconds.
+/// How often the generation of nf_tables is read. While any program listens to the changes of nf_tables, the
+/// kernel allocates a message of a page for each element that any program adds: 540 MB for a set of 65537
+/// elements (`nft_notify_enqueue` in `net/netfilter/nf_tables_api.c`). Reading the generation takes a few
+/// microseconds.
 pub const GENERATION_EVERY: Duration = Duration::from_millis(50);
-/// How long lbd waits for further events of the same change: a link that goes down takes its routes along.
+/// How long lbd waits for further events of the same change: when a link goes down, its routes are removed
+/// with it.
 pub const SETTLE: Duration = Duration::from_millis(10);
 /// The shortest pause after a repair, ...
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -27,54 +31,54 @@ pub const PAUSE_MIN: Duration = Duration::from_millis(50);
 pub const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// ... and how many times as long as the repair it is.
 const PAUSE_SHARE: u32 = 4;
-/// A repair that comes so many pauses after the last one is none of a series.
+/// A repair that comes this many pauses after the last one does not belong to its series.
 const SERIES: u32 = 16;
 
-/// What has happened.
+/// Something that has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// SIGTERM or SIGINT.
     Shutdown,
     /// SIGHUP.
     Reload,
-    /// Somebody has published a state, or removed the region.
+    /// A state was published, or the region was removed.
     Region,
-    /// Somebody else has changed links, addresses, routes, rules or nf_tables.
+    /// Another program has changed links, addresses, routes, rules or nf_tables.
     Changed,
 }
 
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// End.
+    /// End lbd.
     Shutdown,
     /// Read the configuration file again.
     Reload,
-    /// Check that the workers live, and that the region is whole and still the one of its name; adopt what is new there; copy all
-    /// tables that the kernel lacks.
+    /// Check that the workers live, and that the region is whole and still the one of its name. Adopt what is
+    /// new there. Copy all tables that the kernel lacks.
     Check,
     /// Adopt what is new in the region.
     Adopt,
     /// Copy some of the tables that the kernel lacks ([`Controller::copying`]).
     Copy,
-    /// Look how full connection tracking is ([`Controller::next_fill`]).
+    /// Read how full connection tracking is ([`Controller::next_fill`]).
     Fill,
-    /// Ask for the generation of nf_tables.
+    /// Read the generation of nf_tables.
     Generation,
     /// Compare the kernel's side with what it should be, and repair it ([`Controller::repaired`]).
     Repair(Cause),
 }
 
-/// Why a repair comes.
+/// The reason for a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It was time for one.
+    /// The timer has expired.
     Timer,
-    /// Something has changed; the first event of it came then.
+    /// Something has changed; the first event came at this time.
     Event(Duration),
 }
 
-/// Knows what is due. All times are since one fixed moment.
+/// Determines what is due. All times are since one fixed moment.
 #[derive(Debug)]
 pub struct Controller {
     shutdown: bool,
@@ -96,7 +100,8 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// lbd begins to hear events now; what came before is looked at first.
+    /// Creates the controller when lbd begins to receive events. Everything is checked first, for changes
+    /// before that.
     #[must_use]
     pub fn new(now: Duration) -> Self {
         Self {
@@ -115,7 +120,7 @@ impl Controller {
         }
     }
 
-    /// Takes note of an event.
+    /// Records an event.
     pub fn handle(&mut self, event: Event, now: Duration) {
         match event {
             Event::Shutdown => self.shutdown = true,
@@ -125,7 +130,7 @@ impl Controller {
         }
     }
 
-    /// What is due; each effect is said once.
+    /// Returns the next effect that is due. Each effect is returned once.
     pub fn next(&mut self, now: Duration) -> Option<Effect> {
         let flag = |flag: &mut bool, effect| std::mem::take(flag).then_some(effect);
         let timer = |at: &mut Duration, every, effect| {
@@ -163,7 +168,7 @@ impl Controller {
         (by_event, self.repair)
     }
 
-    /// How long there is nothing to do.
+    /// Returns the time until something may be due.
     #[must_use]
     pub fn timeout(&self, now: Duration) -> Duration {
         if self.shutdown || self.reload || self.region || self.copying {
@@ -174,17 +179,17 @@ impl Controller {
         next.unwrap_or(now).saturating_sub(now)
     }
 
-    /// Whether the kernel still lacks tables, after an adoption or [`Effect::Copy`].
+    /// Records whether the kernel still lacks tables, after an adoption or [`Effect::Copy`].
     pub fn copying(&mut self, copying: bool) {
         self.copying = copying;
     }
 
-    /// After [`Effect::Fill`]: when to look again.
+    /// Records when to read the fill level again, after [`Effect::Fill`].
     pub fn next_fill(&mut self, at: Duration) {
         self.fill = at;
     }
 
-    /// After a repair: when it began and ended, and whether it found something to do.
+    /// Records a repair: when it began and ended, and whether it found something to do.
     pub fn repaired(&mut self, began: Duration, ended: Duration, found: bool) {
         let mut pause = PAUSE_MIN;
         if found {
