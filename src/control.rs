@@ -25,11 +25,11 @@ pub const GENERATION_EVERY: Duration = Duration::from_millis(50);
 /// How long lbd waits for further events of the same change: when a link goes down, its routes are removed
 /// with it.
 pub const SETTLE: Duration = Duration::from_millis(10);
-/// The shortest pause after a repair, ...
+/// The shortest pause after a repair.
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// ... the longest, ...
+/// The longest pause after a repair.
 pub const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// ... and how many times as long as the repair it is.
+/// The pause after a repair is this many times as long as the repair, within these limits.
 const PAUSE_SHARE: u32 = 4;
 /// A repair that comes this many pauses after the last one does not belong to its series.
 const SERIES: u32 = 16;

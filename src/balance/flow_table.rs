@@ -7,7 +7,7 @@ use crate::{
     packet::Packet,
 };
 
-/// What connection tracking knows about a flow.
+/// What connection tracking holds for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowMark {
     /// The connection mark; 0 if there is none.

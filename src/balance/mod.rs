@@ -114,7 +114,7 @@ pub struct Forwarding {
 struct Lookup {
     hash: HashMode,
     table: Table,
-    /// By rank.
+    /// The mark and target of each active backend, by rank.
     backends: Vec<(Mark, TargetId)>,
     /// The service's name.
     name: Name,
@@ -128,7 +128,7 @@ impl Forwarding {
     /// Prepares a state for deciding. Tables are shared with the state, not copied.
     ///
     /// # Errors
-    /// When two services claim the same packets (a state that came from a configuration has none such).
+    /// When two services claim the same packets (a state made from a configuration never has such services).
     pub fn new(state: &State, generation: Generation) -> Result<Self, Conflict> {
         let scopes: Vec<Scope<'_>> = state.services.iter().map(crate::state::Service::scope).collect();
         let mask = state.balancer.mark_mask;

@@ -8,18 +8,18 @@ use std::{collections::VecDeque, time::Duration};
 
 /// Nearly full: from this percentage on.
 const FULL_PERCENT: u64 = 90;
-/// There is room: below this percentage ...
+/// There is room: below this percentage.
 const ROOM_PERCENT: u64 = 70;
-/// ... for this long.
+/// How long there must be room before connection tracking is no longer nearly full.
 const ROOM_FOR: Duration = Duration::from_secs(5);
 /// Nearly full: it would be full within this time if it kept growing at the present rate.
 const FULL_WITHIN: Duration = Duration::from_secs(1);
 /// Growth is measured over at least this time, and not much more.
 const GROWTH_OVER: Duration = Duration::from_millis(200);
 
-/// How often the fill level is read: if it grows fast, or a quarter is used, ...
+/// How often the fill level is read if it grows fast, or if a quarter is used.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// ... and otherwise.
+/// How often the fill level is read otherwise.
 const LOOK_EVERY_QUIET: Duration = Duration::from_millis(100);
 
 /// Tracks how full connection tracking is.

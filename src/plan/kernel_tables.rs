@@ -150,7 +150,7 @@ pub fn left_to_lbd(state: &State) -> impl Iterator<Item = (&Service, Shortage)> 
 /// Returns the copies for this state, in the order of the services.
 ///
 /// # Errors
-/// Never with the template that is built in; a test sees to that.
+/// Never with the built-in template; a test checks that.
 pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
     let seed = state.balancer.hash_seed;
     let digest = digest(seed);

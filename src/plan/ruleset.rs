@@ -203,7 +203,7 @@ impl Ruleset {
     /// Makes the ruleset for this state, whose services claim these boxes.
     ///
     /// # Errors
-    /// Never with the template that is built in; a test sees to that.
+    /// Never with the built-in template; a test checks that.
     pub fn new(state: &State, claims: &Claims, means: Means) -> Result<Self, TemplateError> {
         let structure = Structure::new(&state.balancer, means)?;
         let tables = kernel_tables::wanted(state)?;
@@ -223,7 +223,7 @@ impl Structure {
     /// Makes the structure for these settings.
     ///
     /// # Errors
-    /// Never with the template that is built in; a test sees to that.
+    /// Never with the built-in template; a test checks that.
     pub fn new(balancer: &Balancer, means: Means) -> Result<Self, TemplateError> {
         let briefly = |milliseconds, then| NativeRule::StoreBriefly6 { milliseconds, then };
         let mut native = vec![

@@ -2,8 +2,8 @@
 //!
 //! `lbctl` writes, `lbd` reads, and neither waits for the other. There is one writer at a time, under an
 //! exclusive lock that the writer's death releases. It writes what is new where the live state has nothing,
-//! and describes it in the slot that is not live. Only then does it store the new generation, whose lowest bit
-//! selects the live slot. A reader copies the parts of the live state that it does not have yet, and uses
+//! and describes it in the slot that is not live. Only then does it store the new generation, whose lowest
+//! bit selects the live slot. A reader copies the parts of the live state that it does not have yet, and uses
 //! them only if the checksums and the generation are right. So a torn, half-written or foreign table is never
 //! used, wherever a writer is killed.
 //!

@@ -59,7 +59,7 @@ pub struct Service {
     pub decider: Decider,
     /// M, the number of entries of the Maglev table.
     pub table_size: TableSize,
-    /// Sorted by name.
+    /// The backends, sorted by name.
     pub backends: Vec<Backend>,
     /// The Maglev table: M entries, each the rank of a backend among the active ones (sorted by name); empty
     /// if none is active.

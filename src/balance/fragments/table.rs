@@ -105,7 +105,7 @@ pub(super) struct Table {
     /// The hashers of both maps are keyed, so an attacker cannot aim at one bucket.
     index: HashMap<FragmentKey, Slot>,
     sources: HashMap<Source, Share>,
-    /// At most as many as the limits say.
+    /// Never more entries than the limits allow.
     entries: Vec<Entry>,
     free: Vec<Slot>,
     holding: List,

@@ -20,7 +20,7 @@ const INTERFACE_NAME_BYTES: usize = 16;
 /// An element in the kernel's form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Raw {
-    /// All fields.
+    /// All fields, one after the other.
     pub key: Vec<u8>,
     /// Whether the element only ends a range.
     pub ends_range: bool,
