@@ -1,5 +1,5 @@
-//! The seam between deciding and the world: what a worker needs of the operating system. Each trait has exactly two
-//! implementations, the OS's in `sys/` and the test world's in `tests/`.
+//! The interface between deciding and the operating system: what a worker needs of it. Each trait has exactly
+//! two implementations: the real one in `sys/`, and one for tests in `tests/`.
 
 use std::{
     io,
@@ -12,43 +12,45 @@ use crate::{
     model::{InterfaceName, ids::QueueNum},
 };
 
-/// A queue of packets that wait for a verdict, which are taken and answered in batches.
+/// A queue of packets that wait for a verdict. Packets are taken and answered in batches.
 pub trait BatchQueue {
-    /// Its number.
+    /// Returns the queue's number.
     fn number(&self) -> QueueNum;
 
-    /// Takes what waits, as much as a batch holds, in place of what was taken before. Waits a while for
-    /// something to come, the first of it, as long as `busy_poll`, without sleep; but never for more of it. Says how many messages came, 0 when none did, so that the
-    /// worker can look up.
+    /// Takes the waiting packets, at most one batch, and replaces those that were taken before. If none
+    /// waits, it waits a while for the first one, without sleeping for as long as `busy_poll`. It never waits
+    /// for more than the first. Returns the number of messages; 0 if none came, so that the worker can do
+    /// other things.
     ///
     /// # Errors
     /// When the socket reports one; see [`QueueError`] for which of them end the queue.
     fn receive(&mut self, busy_poll: Duration) -> Result<usize, QueueError>;
 
-    /// From now on [`BatchQueue::receive`] says at once that there is no packet.
+    /// From now on, [`BatchQueue::receive`] returns at once if there is no packet.
     fn wait_no_more(&mut self);
 
-    /// Asks `decide` about each packet that was taken, in the order they came: about its bytes from the IP
-    /// header on, cut to the queue's copy range. Then tells the kernel all verdicts at once. Returns what
-    /// went wrong with it, or with verdicts before.
+    /// Calls `decide` for each packet that was taken, in the order in which they came, with the packet's
+    /// bytes from the IP header on, cut to the queue's copy range. Then sends all verdicts to the kernel at
+    /// once. Returns the errors of these verdicts, and of earlier ones.
     fn answer(&mut self, decide: impl FnMut(&[u8]) -> Verdict) -> Vec<QueueError>;
 }
 
-/// A queue of packets that wait for a verdict, which are taken and answered one by one.
+/// A queue of packets that wait for a verdict. Packets are taken and answered one by one.
 pub trait Queue {
-    /// A packet, as the queue hands it out.
+    /// A packet of this queue.
     type Message: Message;
 
-    /// Its number.
+    /// Returns the queue's number.
     fn number(&self) -> QueueNum;
 
-    /// The next packet, or `None` when none came for a while, so that the worker can look up.
+    /// Returns the next packet, or `None` if none came for a while, so that the worker can do other things.
     ///
     /// # Errors
     /// When the socket reports one; see [`QueueError`] for which of them end the queue.
     fn receive(&mut self) -> Result<Option<Self::Message>, QueueError>;
 
-    /// Tells the kernel what to do with a packet. Every packet must get a verdict, in the order they came.
+    /// Sends the verdict on a packet to the kernel. Every packet must get a verdict, in the order in which
+    /// they came.
     ///
     /// # Errors
     /// When the socket reports one.
@@ -57,14 +59,14 @@ pub trait Queue {
 
 /// A packet that waits for a verdict.
 pub trait Message {
-    /// Its bytes from the IP header on, cut to the queue's copy range.
+    /// Returns the packet's bytes from the IP header on, cut to the queue's copy range.
     fn bytes(&self) -> &[u8];
 
-    /// The index of the device that it came in by; 0 when that is not known.
+    /// Returns the index of the device that the packet came in by; 0 if it is not known.
     fn arrived_by(&self) -> u32;
 }
 
-/// A way back into the kernel for packets that were held.
+/// Sends held packets back into the kernel.
 pub trait Inject {
     /// Lets the kernel receive a packet, which begins with its IP header, as if it had just come in.
     ///
@@ -76,25 +78,25 @@ pub trait Inject {
 /// What the socket of a queue may report.
 #[derive(Debug)]
 pub enum QueueError {
-    /// ENOBUFS: packets came faster than they were read. Those lost went on undecided.
+    /// ENOBUFS: packets came faster than they were read. The lost ones passed without a verdict.
     Overrun,
     /// ENOENT: the packet of an earlier verdict was already gone.
     TooLate,
-    /// The queue is not ours, or no more: nothing will ever come.
+    /// The queue is not ours, or no longer ours: no packet will ever come.
     Closed(io::Error),
-    /// Anything else. The queue goes on.
+    /// Any other error. The queue continues.
     Other(io::Error),
 }
 
-/// Where a worker's counters are shown.
+/// Publishes a worker's counters.
 pub trait CounterSink {
-    /// Shows them. Failing to is no reason to stop deciding, so there is no error.
+    /// Publishes the counters. There is no error, since deciding goes on if this fails.
     fn counters(&mut self, counters: &mut Counters);
 }
 
-/// The way of the packet tracer's reports.
+/// Sends the packet tracer's reports.
 pub trait ReportSink {
-    /// The name of the device of this index, if there is one.
+    /// Returns the name of the device with this index, if there is one.
     fn device(&self, index: u32) -> Option<InterfaceName>;
 
     /// Sends a UDP datagram, and never waits.
@@ -106,25 +108,26 @@ pub trait ReportSink {
 
 /// What `lbctl` needs to trace packets.
 pub trait Prober {
-    /// How much time has passed since some fixed moment.
+    /// Returns how much time has passed since some fixed moment.
     fn now(&mut self) -> Duration;
 
-    /// A number that nobody can guess.
+    /// Returns a number that cannot be guessed.
     ///
     /// # Errors
-    /// When there is none to be had.
+    /// When no random number is available.
     fn nonce(&mut self) -> io::Result<u64>;
 
-    /// The address that this host would send from to `destination`.
+    /// Returns the address that this host would send from to `destination`.
     ///
     /// # Errors
     /// When there is no route.
     fn address_towards(&mut self, destination: IpAddr) -> io::Result<IpAddr>;
 
-    /// Receives datagrams at an address of this host from now on; says with which port. The same address has one port.
+    /// Receives datagrams at an address of this host from now on, and returns the socket's address with its
+    /// port. Calls with the same address return the same port.
     ///
     /// # Errors
-    /// When it is no address of this host.
+    /// When it is not an address of this host.
     fn listen(&mut self, address: IpAddr) -> io::Result<SocketAddr>;
 
     /// Sends a packet, which begins with its IP header.
@@ -133,7 +136,7 @@ pub trait Prober {
     /// When that is not allowed, or there is no route.
     fn send(&mut self, destination: IpAddr, packet: &[u8]) -> io::Result<()>;
 
-    /// The next datagram; `None` when none came within `wait`.
+    /// Returns the next datagram, or `None` if none came within `wait`.
     ///
     /// # Errors
     /// When a socket reports one.

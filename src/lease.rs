@@ -1,41 +1,44 @@
-//! The lease: how long the kernel goes on queueing packets after lbd has last shown that it answers. PURE.
+//! The lease: how long the kernel keeps queueing packets after lbd has last shown that it answers. PURE.
 //!
-//! A process that hangs keeps its queues open, so the kernel would wait for its verdicts for ever. Therefore the ruleset
-//! queues packets only while sets of its own (`lease_flows`, `lease_fragments`) have an element, which expires after
-//! [`LEASE`]; without one packets go on as if nobody listened, and the kernel's copies of the tables decide. A thread of
-//! lbd's looks at all workers every [`LOOK`], and renews the element by a packet of its own ([`renewal`]) through the device of
-//! held fragments: no transaction of nf_tables is needed, and whatever stops the process or the thread ends the lease.
+//! A process that hangs keeps its queues open, so the kernel would wait for its verdicts for ever. Therefore
+//! the ruleset queues packets only while its sets `lease_flows` and `lease_fragments` have an element, which
+//! expires after [`LEASE`]. Without an element, packets pass as if no program listened on the queue, and the
+//! kernel's copies of the tables decide. A thread of lbd checks all workers every [`LOOK`]. It renews the
+//! element by sending a packet ([`renewal`]) through the device of held fragments. So no transaction of
+//! nf_tables is needed, and whatever stops the process or the thread ends the lease.
 //!
-//! A worker hangs when it has taken no turn for [`HANG`]; an idle one takes a turn every 200 ms. So from a worker's last
-//! turn to the end of the lease it takes at most `LOOK + HANG + LEASE`, less than 2 s; of a stopped process, [`LEASE`].
+//! A worker hangs when it has taken no turn for [`HANG`]; an idle worker takes a turn every 200 ms. So the
+//! time from a worker's last turn to the end of the lease is at most `LOOK + HANG + LEASE`, less than 2 s.
+//! For a stopped process it is at most [`LEASE`].
 
 use std::{net::Ipv4Addr, time::Duration};
 
 /// How long the kernel queues packets after a renewal.
 pub const LEASE: Duration = Duration::from_millis(900);
-/// How often the workers are looked at, and the lease is renewed.
+/// How often the workers are checked, and the lease is renewed.
 pub const LOOK: Duration = Duration::from_millis(150);
-/// How long a worker may take for a turn.
+/// How long one turn of a worker may take.
 pub const HANG: Duration = Duration::from_millis(800);
 
-/// The protocol of renewals, one of those that are free for experiments (RFC 3692). Everything else that lbd sends in is a
-/// fragment, and a renewal is none.
+/// The protocol of renewals, one of those that are reserved for experiments (RFC 3692). All other packets
+/// that lbd sends in are fragments, and a renewal is not.
 pub const PROTOCOL: u8 = 253;
 
-/// Packets that lbd is asked about; each kind has a lease of its own.
+/// The kinds of packets that lbd decides about. Each kind has a lease of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Those of new flows.
+    /// Packets of new flows.
     Flows,
     /// Fragments, and probes of the tracer.
     Fragments,
 }
 
 impl Kind {
-    /// Both.
+    /// Both kinds.
     pub const ALL: [Self; 2] = [Self::Flows, Self::Fragments];
 
-    /// Where a renewal is addressed to: no packet that comes in by a cable can have such a destination.
+    /// Returns the destination address of a renewal. No packet that comes in by a cable can have such a
+    /// destination.
     #[must_use]
     pub fn address(self) -> Ipv4Addr {
         match self {
@@ -45,7 +48,7 @@ impl Kind {
     }
 }
 
-/// The packet that renews a lease: an IPv4 header and nothing behind it.
+/// Returns the packet that renews a lease: an IPv4 header without payload.
 #[must_use]
 pub fn renewal(kind: Kind) -> [u8; 20] {
     let [a, b, c, d] = kind.address().octets();
@@ -56,7 +59,7 @@ pub fn renewal(kind: Kind) -> [u8; 20] {
     header
 }
 
-/// What is known of all workers.
+/// The state of all workers, as seen by the checks.
 #[derive(Debug)]
 pub struct Watch {
     workers: Vec<Watched>,
@@ -67,41 +70,42 @@ pub struct Watch {
 struct Watched {
     kind: Kind,
     turns: u64,
-    /// When its turns changed last, or when it could first be seen that they do not.
+    /// When the number of turns last changed, or when it could first be seen that it does not.
     since: Duration,
     hangs: bool,
 }
 
-/// What a look has shown.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// Whose leases are to be renewed.
+    /// The kinds whose leases are to be renewed.
     pub renew: Vec<Kind>,
-    /// What has changed.
+    /// The changes since the last check.
     pub news: Vec<News>,
 }
 
-/// A change since the last look. Workers are named by their place.
+/// A change since the last check. Workers are identified by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     /// A worker has taken no turn for [`HANG`].
     Hangs(usize),
-    /// It goes on, after so much time.
+    /// The worker goes on, after this time.
     GoesOn(usize, Duration),
-    /// Nobody has looked for so long: the process was stopped, or got no time.
+    /// There was no check for this time: the process was stopped, or got no processor time.
     Away(Duration),
 }
 
 impl Watch {
-    /// Workers of these kinds, which are just being started.
+    /// Starts watching workers of these kinds, which are just being started.
     #[must_use]
     pub fn new(now: Duration, kinds: impl IntoIterator<Item = Kind>) -> Self {
         let watched = |kind| Watched { kind, turns: 0, since: now, hangs: false };
         Self { workers: kinds.into_iter().map(watched).collect(), looked: now }
     }
 
-    /// Looks at how many turns each worker has taken so far. Who was not looked at for long has had no chance to show that
-    /// it works, and gets it: the same that stopped the looks may have stopped the worker.
+    /// Checks how many turns each worker has taken so far. After a long time without checks, a worker has had
+    /// no chance to show that it works, so it gets a new period: whatever stopped the checks may also have
+    /// stopped the worker.
     #[must_use]
     pub fn look(&mut self, now: Duration, turns: impl IntoIterator<Item = u64>) -> Look {
         let mut news = Vec::new();
@@ -117,7 +121,7 @@ impl Watch {
                 }
                 (worker.turns, worker.since, worker.hangs) = (turns, now, false);
             } else if worker.hangs {
-                // It is known.
+                // This was reported before.
             } else if away >= HANG {
                 worker.since = now;
             } else if now.saturating_sub(worker.since) >= HANG {
@@ -129,7 +133,7 @@ impl Watch {
         Look { renew: Kind::ALL.into_iter().filter(answers).collect(), news }
     }
 
-    /// Whether each worker hangs, as of the last look.
+    /// Returns whether each worker hangs, as of the last check.
     pub fn hangs(&self) -> impl Iterator<Item = bool> {
         self.workers.iter().map(|worker| worker.hangs)
     }
@@ -145,7 +149,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Two workers of flows and one of fragments, looked at in time until `until`, at the turns that `turns` says for a time.
+    /// Returns the results of checks at regular times until `until`, of two workers of flows and one of
+    /// fragments. `turns` returns the turns at a time.
     fn looked(watch: &mut Watch, from: u64, until: u64, turns: impl Fn(u64) -> [u64; 3]) -> Vec<(u64, Look)> {
         let times = (from..until).step_by(150);
         times.map(|now| (now, watch.look(ms(now), turns(now)))).collect()
@@ -194,7 +199,7 @@ mod tests {
             let looks = looked(&mut watch, 150, 12_000, turns);
             let ended: Vec<u64> =
                 looks.iter().filter(|(_, look)| look.renew == [left]).map(|(now, _)| *now).collect();
-            // Its last turn was seen at 3000, which is also when it was taken.
+            // The worker's last turn was taken at 3000, and seen at the same time.
             assert_eq!((ended.first(), ended.last()), (Some(&3900), Some(&8850)));
             let news: Vec<News> = looks.iter().flat_map(|(_, look)| look.news.clone()).collect();
             assert_eq!(news, [News::Hangs(stuck), News::GoesOn(stuck, ms(6000))]);
@@ -208,13 +213,13 @@ mod tests {
         let mut watch = watch();
         let turns = |now: u64| [if now < 3000 { now } else { now + 1 }; 3];
         looked(&mut watch, 150, 3000, turns);
-        // A minute passes. The workers get to run after the look.
+        // A minute passes. The workers get to run after the check.
         let look = watch.look(ms(62_850), [2850; 3]);
         assert_eq!(look, Look { renew: BOTH.to_vec(), news: vec![News::Away(ms(60_000))] });
         for (now, look) in looked(&mut watch, 63_000, 65_000, turns) {
             assert_eq!(look, Look { renew: BOTH.to_vec(), news: vec![] }, "{now}");
         }
-        // One of them does not: it is found out as ever.
+        // One of the workers does not go on: it is detected as usual.
         let look = watch.look(ms(125_000), [64_951; 3]);
         assert_eq!(look.news, [News::Away(ms(125_000 - 64_950))]);
         let stuck = |now| [64_951, now, now];

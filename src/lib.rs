@@ -1,14 +1,16 @@
 //! # The journey of a packet
 //!
-//! The client's SYN to a virtual address reaches the kernel, where the ruleset ([`plan::ruleset`], `nft/synrail.nft`)
-//! leaves it untracked and queues it. A [`worker`] receives it ([`sys::nfqueue`], through the seam [`io`]), the bytes
-//! become facts ([`packet`]), the facts a decision ([`balance`]): which service, which entry of its Maglev table
-//! ([`lookup`]), which mark. The kernel remembers the mark, and policy routing ([`plan::routing`]) sends the packet through the
-//! tunnel of that backend, which answers the client directly. The client's next packet finds the mark and pins it to
-//! the connection; no later one is queued.
+//! The client's SYN to a virtual address reaches the kernel. There the ruleset ([`plan::ruleset`],
+//! `nft/synrail.nft`) leaves it untracked and queues it. A [`worker`] receives it ([`sys::nfqueue`], through
+//! the interface [`io`]). The bytes become facts ([`packet`]), and the facts become a decision ([`balance`]):
+//! which service, which entry of its Maglev table ([`lookup`]), which mark. The kernel remembers the mark,
+//! and policy routing ([`plan::routing`]) sends the packet through the tunnel of that backend, which answers
+//! the client directly. The client's next packet finds the mark and pins it to the connection; no later
+//! packet is queued.
 //!
-//! What the balancer decides by is a [`state`]: made from a configuration file ([`config`]), kept in shared memory
-//! ([`shm`]), changed by `lbctl` ([`ctl`]), followed by lbd ([`daemon`]), which does what [`control`] says is due.
+//! The balancer decides by a [`state`]. It is made from a configuration file ([`config`]), stored in shared
+//! memory ([`shm`]), changed by `lbctl` ([`ctl`]) and followed by lbd ([`daemon`]), which does what
+//! [`control`] says is due.
 //!
 //! # Layers
 //!
@@ -32,8 +34,8 @@
 //! - [`daemon`]: lbd
 //! - [`ctl`]: lbctl
 //!
-//! All above [`io`] are pure: bytes, time and configuration in, values out. [`sys`] alone touches the operating system and
-//! holds all unsafe code.
+//! All modules above [`io`] are pure: bytes, time and configuration in, values out. Only [`sys`] touches the
+//! operating system and holds unsafe code.
 
 pub mod balance;
 pub mod config;

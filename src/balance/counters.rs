@@ -1,5 +1,5 @@
-//! What was decided, counted: every verdict and every fault has a counter of its own, and every counter a line in
-//! `lbctl stats`. PURE.
+//! Counters of decisions: every verdict and every fault has a counter of its own, and every counter has a
+//! line in `lbctl stats`. PURE.
 
 use crate::{
     model::ids::{TARGETS_MAX, TargetId},
@@ -8,7 +8,7 @@ use crate::{
 
 macro_rules! counters {
     ($($(#[doc = $help:literal])+ $variant:ident = $name:literal,)+) => {
-        /// Something that a worker counts; the order is that of the statistics block in shared memory.
+        /// An event that a worker counts. The order is that of the statistics block in shared memory.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         pub enum Counter {
@@ -16,16 +16,16 @@ macro_rules! counters {
         }
 
         impl Counter {
-            /// All of them, in order.
+            /// All counters, in order.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The name in `lbctl stats`.
+            /// Returns the name in `lbctl stats`.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// What it counts, in a line.
+            /// Returns what the counter counts, in one line.
             #[must_use]
             pub fn help(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($help),+).trim_ascii(),)+ }
@@ -39,7 +39,8 @@ counters! {
     Packets = "packets",
     /// TCP connections steered: SYNs, retransmitted ones included.
     SteeredSyn = "steered_syn",
-    /// TCP packets of connections that this balancer did not see begin; with every-packet steering, all but SYNs.
+    /// TCP packets of connections that this balancer did not see begin; with every-packet steering, all but
+    /// SYNs.
     SteeredMidstream = "steered_midstream",
     /// UDP flows steered; with every-packet steering, packets.
     SteeredUdp = "steered_udp",
@@ -53,7 +54,8 @@ counters! {
     SteeredOther = "steered_other",
     /// Of all those steered: packets whose flow is off-table, and stays where it is.
     FollowedOffTable = "followed_off_table",
-    /// Packets for no virtual address, which a rule of another program sends to a queue of ours: accepted as they came.
+    /// Packets for no virtual address, which a rule of another program sends to a queue of ours: accepted as
+    /// they came.
     Foreign = "foreign",
     /// Dropped: no service claims the destination.
     DropNoService = "drop_no_service",
@@ -71,7 +73,8 @@ counters! {
     DropTooManyExtensions = "drop_too_many_extensions",
     /// Dropped: transport header cut short.
     DropL4Header = "drop_l4_header",
-    /// Dropped: ICMP error that quotes no packet of its receiver, or a later fragment whose ports are not known.
+    /// Dropped: ICMP error that quotes no packet of its receiver, or a later fragment whose ports are not
+    /// known.
     DropIcmpQuote = "drop_icmp_quote",
     /// Fragments that came to the fragment queue for the first time.
     Fragments = "fragments",
@@ -97,7 +100,8 @@ counters! {
     DropFragmentDuplicate = "drop_fragment_duplicate",
     /// Dropped: a fragment that overlaps another, or contradicts it about the packet's length (RFC 5722).
     DropFragmentOverlap = "drop_fragment_overlap",
-    /// Dropped: a first fragment without the whole transport header, or one that would overwrite it (RFC 1858, 7112).
+    /// Dropped: a first fragment without the whole transport header, or one that would overwrite it (RFC
+    /// 1858, 7112).
     DropFragmentTiny = "drop_fragment_tiny",
     /// Dropped: a fragment of impossible length.
     DropFragmentLength = "drop_fragment_length",
@@ -107,7 +111,8 @@ counters! {
     DropFragmentParts = "drop_fragment_parts",
     /// Dropped: a fragment of a source that has its share of the fragment table.
     DropFragmentSource = "drop_fragment_source",
-    /// Dropped: a fragment that cannot be held: not copied whole, or its packet alone would take more than is held of all.
+    /// Dropped: a fragment that cannot be held: not copied whole, or its packet alone would take more than is
+    /// held of all.
     DropFragmentFull = "drop_fragment_full",
     /// Dropped: held fragments that had to make room for others.
     DropFragmentEvicted = "drop_fragment_evicted",
@@ -119,13 +124,15 @@ counters! {
     Probes = "probes",
     /// Probes whose sender was told what becomes of such packets.
     ProbesReported = "probes_reported",
-    /// Probes that want a report sent to somebody who is not among the tracer's `receivers`, or to a well-known port.
+    /// Probes that want a report sent to somebody who is not among the tracer's `receivers`, or to a
+    /// well-known port.
     ProbesRefused = "probes_refused",
     /// Probes that cannot be read: damaged, of another version, or without a receiver.
     ProbesMalformed = "probes_malformed",
     /// Probes about which the report could not be sent.
     ProbesUnsent = "probes_unsent",
-    /// Connection tracking could not be asked about a first fragment or a probe, and the table decided; or it could not be told.
+    /// Connection tracking could not be asked about a first fragment or a probe, and the table decided; or it
+    /// could not be told.
     ConntrackError = "conntrack_error",
     /// Now: fragmented packets of which something is remembered.
     FragmentEntriesNow = "fragment_entries_now",
@@ -142,7 +149,7 @@ counters! {
 }
 
 impl Counter {
-    /// Whether it is a level, which says how much there is now, and not a count.
+    /// Reports whether it is a level, which shows the present amount, and not a count.
     #[must_use]
     pub fn is_level(self) -> bool {
         self.name().ends_with("_now")
@@ -152,7 +159,7 @@ impl Counter {
 impl From<Malformed> for Counter {
     fn from(reason: Malformed) -> Self {
         match reason {
-            // It has no destination, so it is for no virtual address.
+            // Such a packet has no destination, so it is not for a virtual address.
             Malformed::Version => Self::Foreign,
             Malformed::IpHeader => Self::DropIpHeader,
             Malformed::IpLength => Self::DropIpLength,
@@ -165,14 +172,14 @@ impl From<Malformed> for Counter {
     }
 }
 
-/// One worker's counters since it started.
+/// The counters of one worker since its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     values: [u64; Counter::ALL.len()],
     /// Packets steered to each target, by [`TargetId::index`].
     targets: Vec<u64>,
-    /// Targets counted since they were last drained, some more than once. A worker drains it after
-    /// each batch; where that fails for long, it stays at [`TARGETS_MAX`].
+    /// Targets counted since they were last drained, some more than once. A worker drains the list after each
+    /// batch. If that fails for long, the list stays at [`TARGETS_MAX`] entries.
     touched: Vec<TargetId>,
 }
 
@@ -183,17 +190,17 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts one.
+    /// Adds one to a counter.
     pub fn count(&mut self, counter: Counter) {
         self.values[counter as usize] += 1;
     }
 
-    /// Counts several.
+    /// Adds `by` to a counter.
     pub fn add(&mut self, counter: Counter, by: u64) {
         self.values[counter as usize] += by;
     }
 
-    /// Sets what is a level, not a count.
+    /// Sets a level.
     pub fn set(&mut self, counter: Counter, value: u64) {
         self.values[counter as usize] = value;
     }
@@ -208,10 +215,10 @@ impl Counters {
         }
     }
 
-    /// Hands every target that was counted since the last call, with its count, to `each`.
+    /// Passes every target that was counted since the last call to `each`, with its count.
     ///
     /// # Errors
-    /// The first that `each` returns.
+    /// Returns the first error of `each`.
     pub fn drain_touched<E>(
         &mut self,
         mut each: impl FnMut(TargetId, u64) -> Result<(), E>,
@@ -220,19 +227,19 @@ impl Counters {
         self.touched.drain(..).try_for_each(|target| each(target, targets[target.index()]))
     }
 
-    /// The value of one.
+    /// Returns the value of a counter.
     #[must_use]
     pub fn get(&self, counter: Counter) -> u64 {
         self.values[counter as usize]
     }
 
-    /// All values in the order of [`Counter::ALL`].
+    /// Returns all values in the order of [`Counter::ALL`].
     #[must_use]
     pub fn values(&self) -> &[u64] {
         &self.values
     }
 
-    /// Packets steered to each target, by [`TargetId::index`].
+    /// Returns the number of packets steered to each target, by [`TargetId::index`].
     #[must_use]
     pub fn targets(&self) -> &[u64] {
         &self.targets

@@ -1,4 +1,4 @@
-//! What deciding asks connection tracking: the seam between the two.
+//! What deciding needs from connection tracking: the interface between the two.
 
 use std::io;
 
@@ -7,27 +7,28 @@ use crate::{
     packet::Packet,
 };
 
-/// What connection tracking knows of a flow.
+/// What connection tracking holds for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowMark {
-    /// The connection mark; 0 when there is none.
+    /// The connection mark; 0 if there is none.
     pub mark: Mark,
-    /// How long it is kept if nothing more comes; `None` when the flowtable manages that.
+    /// How long the entry is kept if no more packets come; `None` if the flowtable manages that.
     pub left_seconds: Option<u32>,
 }
 
-/// Connection tracking, as far as deciding needs it. `sys/` has the kernel's, tests have one of their own.
+/// Connection tracking, as far as deciding needs it. `sys/` implements it for the kernel, and tests have an
+/// implementation of their own.
 pub trait FlowTable {
-    /// What is known of the flow that `packet` belongs to; `None` when it has no entry.
+    /// Returns what is known about the flow that `packet` belongs to, or `None` if it has no entry.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// When the kernel cannot be queried.
     fn lookup(&mut self, packet: &Packet) -> io::Result<Option<FlowMark>>;
 
-    /// Gives the flow that `packet` belongs to, which is UDP, these bits of a mark and so much time from now: in its entry,
-    /// or a new one.
+    /// Gives the UDP flow that `packet` belongs to these bits of a mark and this lifetime from now on.
+    /// Changes the flow's entry, or creates one.
     ///
     /// # Errors
-    /// When the kernel does not do it: most likely, there is no room for one more.
+    /// When the kernel refuses; most likely there is no room for another entry.
     fn pin(&mut self, packet: &Packet, mark: Mark, mask: MarkMask, seconds: u32) -> io::Result<()>;
 }

@@ -1,8 +1,9 @@
 //! From facts to a decision. PURE: never reads a clock, never sees a socket.
 //!
-//! [`Balancer::handle`] is the function to read first: bytes in, [`Verdict`] out, everything counted. It decides with a
-//! [`Forwarding`], which is made from a [`State`] once and then only read: classify (which service), hash (the
-//! kernel's `jhash`), look up (the Maglev table), and the backend's mark is the answer.
+//! [`Balancer::handle`] is the function to read first. It takes the bytes of a packet, counts it and returns
+//! a [`Verdict`]. It decides with a [`Forwarding`], which is made once from a [`State`] and is then only
+//! read. The steps are: classify (which service), hash (the kernel's `jhash`), look up (the Maglev table).
+//! The result is the backend's mark.
 
 pub mod counters;
 pub mod flow_table;
@@ -31,12 +32,13 @@ use counters::{Counter, Counters};
 use pins::OffTable;
 use tier::Tier;
 
-/// What becomes of a queued packet. The caller must do it.
+/// What is to be done with a queued packet. The caller must do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Accept it with this mark, which routes it to the target.
     Steer(Mark),
-    /// Accept it as it came: it is for no virtual address, so a rule of another program has sent it here.
+    /// Accept the packet unchanged: it is not for a virtual address, so a rule of another program has sent it
+    /// here.
     Pass,
     /// Drop it.
     Drop,
@@ -55,14 +57,14 @@ pub enum Decision {
         index: u32,
         /// Rank of the backend among the active ones.
         rank: u16,
-        /// Where it goes.
+        /// The target that the packet goes to.
         target: TargetId,
-        /// With which mark.
+        /// The mark that leads there.
         mark: Mark,
     },
     /// No service claims the packet.
     NoService,
-    /// A later fragment: its ports are not known.
+    /// A later fragment, whose ports are not known.
     Fragment {
         /// Whether an ICMP error quotes it.
         quoted: bool,
@@ -75,7 +77,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// Where the packet goes, or the reason why it is dropped.
+    /// Returns where the packet goes, or the reason for dropping it.
     fn outcome(self) -> Result<(TargetId, Mark), Counter> {
         match self {
             Self::Steered { target, mark, .. } => Ok((target, mark)),
@@ -87,7 +89,7 @@ impl Decision {
     }
 }
 
-/// One generation of the state, made ready for deciding.
+/// One generation of the state, prepared for deciding.
 #[derive(Clone, Debug)]
 pub struct Forwarding {
     generation: Generation,
@@ -100,7 +102,7 @@ pub struct Forwarding {
     timeouts: Timeouts,
     mark_mask: MarkMask,
     busy_poll: Duration,
-    /// Which targets are in use, by [`TargetId::index`]: a flow may be pinned to them.
+    /// Which targets are in use, by [`TargetId::index`]. Flows may be pinned to these.
     in_use: Vec<bool>,
     /// The name of this balancer.
     balancer: Name,
@@ -112,7 +114,7 @@ pub struct Forwarding {
 struct Lookup {
     hash: HashMode,
     table: Table,
-    /// By rank.
+    /// The mark and target of each active backend, by rank.
     backends: Vec<(Mark, TargetId)>,
     /// The service's name.
     name: Name,
@@ -123,10 +125,10 @@ struct Lookup {
 }
 
 impl Forwarding {
-    /// Makes a state ready. Tables are shared with it, not copied.
+    /// Prepares a state for deciding. Tables are shared with the state, not copied.
     ///
     /// # Errors
-    /// When two services claim the same packets (a state that came from a configuration has none such).
+    /// When two services claim the same packets (a state made from a configuration never has such services).
     pub fn new(state: &State, generation: Generation) -> Result<Self, Conflict> {
         let scopes: Vec<Scope<'_>> = state.services.iter().map(crate::state::Service::scope).collect();
         let mask = state.balancer.mark_mask;
@@ -162,75 +164,75 @@ impl Forwarding {
         })
     }
 
-    /// Which generation of the region this is.
+    /// Returns the generation of the region that this was made from.
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// Whether a packet, which starts at its IP header, is for a virtual address.
+    /// Reports whether a packet, which starts at its IP header, is for a virtual address.
     #[must_use]
     pub fn is_for_vip(&self, bytes: &[u8]) -> bool {
         packet::destination(bytes).is_some_and(|destination| self.classifier.has_vip(destination))
     }
 
-    /// Which service owns which packets.
+    /// Returns the classifier, which finds the service of a packet.
     #[must_use]
     pub fn classifier(&self) -> &Classifier {
         &self.classifier
     }
 
-    /// Who of the tier handles which fragments.
+    /// Returns the tier, which finds the balancer that handles a fragment.
     #[must_use]
     pub fn tier(&self) -> &Tier {
         &self.tier
     }
 
-    /// Whether flows stay where they are pinned, or follow the table.
+    /// Returns whether flows stay where they are pinned, or follow the table.
     #[must_use]
     pub fn steering(&self) -> Steering {
         self.steering
     }
 
-    /// How long a worker of new flows looks for packets before it sleeps.
+    /// Returns how long a worker of new flows polls for packets before it sleeps.
     #[must_use]
     pub fn busy_poll(&self) -> Duration {
         self.busy_poll
     }
 
-    /// How much the fragment table may hold.
+    /// Returns the limits of the fragment table.
     #[must_use]
     pub fn fragments(&self) -> FragmentLimits {
         self.fragments
     }
 
-    /// How long a UDP flow stays pinned after its last packet.
+    /// Returns how long a UDP flow stays pinned after its last packet.
     #[must_use]
     pub fn udp_seconds(&self) -> u32 {
         self.timeouts.udp_seconds
     }
 
-    /// Which bits of a mark are ours.
+    /// Returns the bits of a mark that are ours.
     #[must_use]
     pub fn mark_mask(&self) -> MarkMask {
         self.mark_mask
     }
 
-    /// Whether a target is one of a service's backends, active or not.
+    /// Reports whether a target is a backend of the service, active or not.
     fn serves(&self, service: usize, target: TargetId) -> bool {
         let lookup = self.services.get(service);
         lookup.is_some_and(|lookup| lookup.targets.binary_search(&target).is_ok())
     }
 
-    /// The target that a connection mark pins a flow to, if that target is still in use, and the mark without the bits of
-    /// others.
+    /// Returns the target that a connection mark pins a flow to, and the mark without the bits of others.
+    /// Returns `None` if there is no such target, or it is not in use.
     #[must_use]
     pub fn pinned(&self, mark: Mark) -> Option<(TargetId, Mark)> {
         let target = self.mark_mask.target(mark)?;
         self.in_use.get(target.index())?.then(|| (target, self.mark_mask.mark(target)))
     }
 
-    /// Where a packet goes, and why.
+    /// Decides where a packet goes, and why.
     #[must_use]
     pub fn decide(&self, packet: &Packet) -> Decision {
         let Some(service) = self.classifier.service_of(packet) else {
@@ -253,7 +255,7 @@ impl Forwarding {
     }
 }
 
-/// Decides about packets and counts what it decided. One per worker.
+/// Decides about packets, and counts the decisions. Each worker has one.
 #[derive(Clone, Debug, Default)]
 pub struct Balancer {
     /// What was counted since the start.
@@ -261,14 +263,14 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// The verdict on one queued packet, which starts at its IP header.
+    /// Returns the verdict on one queued packet, which starts at its IP header.
     pub fn handle(&mut self, forwarding: &Forwarding, off_table: &OffTable, bytes: &[u8]) -> Verdict {
         self.counters.count(Counter::Packets);
         handle_whole(&mut self.counters, forwarding, off_table, bytes)
     }
 }
 
-/// The verdict on a packet that stands for itself.
+/// Returns the verdict on a packet that is decided by itself alone.
 fn handle_whole(
     counters: &mut Counters,
     forwarding: &Forwarding,
@@ -303,8 +305,9 @@ fn handle_whole(
     }
 }
 
-/// The verdict on a packet that cannot be steered: dropped for this reason, unless it is none of ours. What is steered has
-/// a virtual address as its destination, so nothing else needs this question.
+/// Returns the verdict on a packet that cannot be steered. A packet for a virtual address is dropped for this
+/// reason; any other is accepted unchanged. A packet that can be steered always has a virtual address as its
+/// destination, so this check is needed only here.
 fn refuse(counters: &mut Counters, forwarding: &Forwarding, bytes: &[u8], reason: Counter) -> Verdict {
     if forwarding.is_for_vip(bytes) {
         counters.count(reason);

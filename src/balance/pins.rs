@@ -1,21 +1,23 @@
 //! Flows whose backend the table does not name. PURE.
 //!
-//! A flow is *on-table* if its service's table, as it is now, names the backend that it is pinned to: it loses nothing with
-//! its entry in connection tracking. All others are *off-table*: their backend was drained, or the table has changed. These
-//! are taken out of connection tracking into maps of the ruleset's own (`off_table`, `off_closing`), so that no eviction, no
-//! forged packet and no full table concerns them; there they stay until they end, also when the table names them again, as
-//! long as there is room. Who is off-table is found by an audit (`src/daemon/audit.rs`): every flow
-//! is judged here ([`Forwarding::judge`]), and what is to do about all of them is a [`Plan`].
+//! A flow is *on-table* if its service's current table names the backend that the flow is pinned to. Such a
+//! flow loses nothing when it loses its entry in connection tracking. All other flows are *off-table*: their
+//! backend was drained, or the table has changed. Off-table flows are moved out of connection tracking into
+//! the ruleset's own maps (`off_table`, `off_closing`), where eviction, forged packets and a full conntrack
+//! table do not affect them. They stay there until they end. A flow that the table names again also stays, as
+//! long as there is room. An audit (`src/daemon/audit.rs`) finds the off-table flows: it judges every flow
+//! with [`Forwarding::judge`], and collects what is to be done in a [`Plan`].
 //!
-//! A pin is valid for its service: a flow whose target is no backend, active or not, of the service that claims it now is
-//! forgotten, and asks the table.
+//! A pin is valid only for its service. If the target of a flow is not a backend (active or not) of the
+//! service that now claims the flow, the pin is deleted and the table decides again.
 //!
 //! # Which entries last
-//! The ruleset marks a flow as *kept* when it has sent three packets. A kept flow's entry is protected (SEEN_REPLY and
-//! ASSURED: the kernel drops it last, and no RST ends it), and an idle one gets the long lifetime. No more than
-//! [`Limits::protected`] are: whoever sends three packets for each of so many flows can use that up, and the flows of
-//! others then are as those that are not kept, which lose nothing unless the table changes while their entry is gone.
-//! In the maps flows that are not kept have a small share and a short time (`pins/strangers.rs`).
+//! The ruleset marks a flow as *kept* when it has sent three packets. The entry of a kept flow is protected
+//! (SEEN_REPLY and ASSURED: the kernel drops it last, and no RST ends it), and an idle kept flow gets the
+//! long lifetime. At most [`Limits::protected`] entries are protected. A sender of three packets for each of
+//! that many flows can use up this limit. Further kept flows are then treated like flows that are not kept:
+//! they lose nothing unless the table changes while their entry is gone. In the maps, flows that are not kept
+//! have a small share and a short lifetime (`pins/strangers.rs`).
 
 use std::{
     cmp::Reverse,
@@ -33,26 +35,28 @@ use crate::{
     packet::{Addresses, L4, Packet, Ports, TCP, UDP},
 };
 
-/// The longest lifetime that an open TCP connection gets by a packet, in seconds. An audit gives kept ones more.
+/// The longest lifetime that a packet gives an open TCP connection, in seconds. An audit gives kept
+/// connections more.
 pub const PROBATION_SECONDS: u32 = 300;
 /// The longest lifetime of a UDP flow that is not protected, in seconds.
 pub const UDP_PROBATION_SECONDS: u32 = 30;
 
 mod strangers;
 
-/// A flow, as the keys of the maps name it.
+/// A flow, in the form of the maps' keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// Client and VIP.
     pub addresses: Addresses,
     /// TCP or UDP.
     pub protocol: u8,
-    /// The client's and the VIP's.
+    /// The client's port and the VIP's port.
     pub ports: Ports,
 }
 
 impl Flow {
-    /// The flow of a packet, if the maps can name it.
+    /// Returns the flow of a packet. Returns `None` if it is neither TCP nor UDP, or if it is a later
+    /// fragment.
     #[must_use]
     pub fn of(packet: &Packet) -> Option<Self> {
         let ports = match packet.l4 {
@@ -62,7 +66,7 @@ impl Flow {
         Some(Self { addresses: packet.addresses, protocol: packet.protocol, ports })
     }
 
-    /// A packet amid it; `None` of another protocol.
+    /// Returns a packet amid the flow (of TCP: not a SYN), or `None` if the protocol is neither TCP nor UDP.
     #[must_use]
     pub fn packet(self) -> Option<Packet> {
         let Self { addresses, protocol, ports } = self;
@@ -75,14 +79,14 @@ impl Flow {
     }
 }
 
-/// What an off-table map says of a flow.
+/// What an off-table map holds for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Where it goes.
+    /// The mark of the flow's target.
     pub mark: Mark,
     /// Whether it is in `off_closing`: the client has sent FIN or RST, or one was forged.
     pub closing: bool,
-    /// How long it is kept if nothing more comes.
+    /// How long the flow stays in the map if no more packets come.
     pub left_seconds: u32,
 }
 
@@ -94,14 +98,15 @@ pub struct OffTable {
 }
 
 impl OffTable {
-    /// Where a packet goes if its flow is off-table. A SYN is not asked about: the kernel has the whole rule for it, and
-    /// hands only those over that begin a connection.
+    /// Returns the target and mark of a packet whose flow is off-table. A SYN is not looked up: the kernel's
+    /// ruleset handles it completely, and queues only SYNs that begin a connection.
     #[must_use]
     pub fn pinned(&self, forwarding: &Forwarding, packet: &Packet) -> Option<(TargetId, Mark)> {
         self.held(packet).and_then(|held| forwarding.pinned(held.mark))
     }
 
-    /// What is known of the flow of a packet, likewise.
+    /// Returns what is known about the flow of a packet. A SYN is not looked up, unless an ICMP error quotes
+    /// it.
     #[must_use]
     pub fn held(&self, packet: &Packet) -> Option<Held> {
         if self.flows.is_empty() || (matches!(packet.l4, L4::Tcp { syn: true, .. }) && !packet.quoted) {
@@ -110,40 +115,40 @@ impl OffTable {
         self.flows.get(&Flow::of(packet)?).copied()
     }
 
-    /// How many there are.
+    /// Returns the number of off-table flows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.flows.len()
     }
 
-    /// Whether there are none.
+    /// Reports whether there are no off-table flows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.flows.is_empty()
     }
 
-    /// Each of them.
+    /// Iterates over the off-table flows.
     pub fn iter(&self) -> impl Iterator<Item = (Flow, Held)> {
         self.flows.iter().map(|(&flow, &held)| (flow, held))
     }
 
-    /// What is known of a flow.
+    /// Returns what is known about a flow.
     #[must_use]
     pub fn get(&self, flow: &Flow) -> Option<Held> {
         self.flows.get(flow).copied()
     }
 
-    /// Adds a flow, or changes what is known of it.
+    /// Adds a flow, or replaces what is known about it.
     pub fn insert(&mut self, flow: Flow, held: Held) {
         self.flows.insert(flow, held);
     }
 
-    /// Adds flows likewise.
+    /// Adds several flows, as [`Self::insert`] does.
     pub fn extend(&mut self, flows: impl IntoIterator<Item = (Flow, Held)>) {
         self.flows.extend(flows);
     }
 
-    /// Forgets a flow.
+    /// Removes a flow.
     pub fn remove(&mut self, flow: &Flow) {
         self.flows.remove(flow);
         self.strangers.remove(flow);
@@ -151,7 +156,7 @@ impl OffTable {
 }
 
 impl OffTable {
-    /// How many of each map: of IPv4 and IPv6, `off_table` and `off_closing`.
+    /// Returns the number of flows in each map: for IPv4 and IPv6, `off_table` and `off_closing`.
     #[must_use]
     pub fn counts(&self) -> [[usize; 2]; 2] {
         let mut counts = [[0; 2]; 2];
@@ -164,7 +169,8 @@ impl OffTable {
 }
 
 impl OffTable {
-    /// Whether flows that the table names again must make room for others: half of a map is in use.
+    /// Reports whether flows that the table names again must make room for others: more than half of a map is
+    /// in use.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
         self.counts().as_flattened().iter().any(|&flows| flows > OFF_TABLE_FLOWS_MAX / 2)
@@ -177,16 +183,16 @@ impl FromIterator<(Flow, Held)> for OffTable {
     }
 }
 
-/// Connection tracking, where off-table flows are known as well.
+/// Connection tracking together with the off-table flows.
 pub struct WithOffTable<'a> {
-    /// Asked first.
+    /// Looked up first.
     pub off_table: &'a OffTable,
-    /// Asked about all others.
+    /// Looked up for all other flows.
     pub pins: &'a mut dyn FlowTable,
 }
 
 impl FlowTable for WithOffTable<'_> {
-    /// About the flow that is in place, also where a SYN asks: of the packet tracer.
+    /// Returns the flow that is in place, also for a SYN. The packet tracer needs that.
     fn lookup(&mut self, packet: &Packet) -> io::Result<Option<FlowMark>> {
         match Flow::of(packet).and_then(|flow| self.off_table.get(&flow)) {
             Some(held) => Ok(Some(FlowMark { mark: held.mark, left_seconds: Some(held.left_seconds) })),
@@ -194,30 +200,33 @@ impl FlowTable for WithOffTable<'_> {
         }
     }
 
-    /// An off-table flow that goes on in fragments gets an entry, which the next audit makes its new time in the map.
+    /// Pins the flow in connection tracking. An off-table flow that goes on in fragments gets an entry there,
+    /// too. The next audit moves the entry's lifetime into the map.
     fn pin(&mut self, packet: &Packet, mark: Mark, mask: MarkMask, seconds: u32) -> io::Result<()> {
         self.pins.pin(packet, mark, mask, seconds)
     }
 }
 
-/// How far a TCP connection is, as connection tracking sees it from one side.
+/// How far a TCP connection has progressed, as connection tracking sees it from one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Neither side is known to end it.
+    /// Neither side is known to have ended the connection.
     Open,
     /// A FIN or RST has passed.
     Closing,
 }
 
-/// Whether a flow goes by the flowtable.
+/// Whether a flow goes through the flowtable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Promotion {
-    /// It does not.
+    /// The flow does not go through the flowtable.
     #[default]
     No,
-    /// It does: how much of its lifetime is left is not known, and no packet renews it.
+    /// The flow goes through the flowtable. How much of its lifetime is left is not known, and packets do not
+    /// renew it.
     Now,
-    /// It did at the last audit: the kernel has given it a lifetime by the host's settings.
+    /// The flow went through the flowtable at the last audit, but does not now. The kernel has given it a
+    /// lifetime from the host's settings.
     Ended,
 }
 
@@ -228,39 +237,41 @@ pub struct Tracked {
     pub packet: Packet,
     /// The connection mark.
     pub mark: Mark,
-    /// How long it is kept if nothing more comes.
+    /// How long the entry is kept if no more packets come.
     pub left_seconds: u32,
-    /// Whether it is SEEN_REPLY and ASSURED.
+    /// Whether the entry is SEEN_REPLY and ASSURED.
     pub protected: bool,
-    /// Whether the flow goes by the flowtable.
+    /// Whether the flow goes through the flowtable.
     pub promotion: Promotion,
-    /// Of TCP only.
+    /// The phase of a TCP connection; `None` for other protocols.
     pub phase: Option<Phase>,
 }
 
-/// What becomes of an entry of connection tracking.
+/// What is to be done with an entry of connection tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// It is deleted: its target is no backend of the service that claims the flow now.
+    /// Delete the entry: its target is not a backend of the service that now claims the flow, or its VIP was
+    /// removed.
     Forget,
-    /// The flow is off-table: it goes into a map, and the entry is deleted; if that is full, the entry is kept like this.
+    /// The flow is off-table: put it into a map, and delete the entry. If the map is full, keep the entry as
+    /// [`Keep`] says.
     Move(Flow, Held, Keep),
-    /// It stays.
+    /// Keep the entry.
     Keep(Keep),
 }
 
-/// What a flow that stays in connection tracking wants.
+/// What is to be changed in an entry that stays in connection tracking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// To be SEEN_REPLY and ASSURED.
+    /// Whether the entry is to become SEEN_REPLY and ASSURED.
     pub protect: bool,
-    /// Another lifetime from now on, in seconds.
+    /// A new lifetime from now on, in seconds.
     pub seconds: Option<u32>,
-    /// Whether it is protected already.
+    /// Whether the entry is already protected.
     pub protected: bool,
-    /// Whether it is a kept flow: one that has sent three packets.
+    /// Whether the flow is a kept flow: one that has sent three packets.
     pub kept: bool,
-    /// Whether it goes by the flowtable.
+    /// Whether the flow goes through the flowtable.
     pub promoted: bool,
 }
 
@@ -271,9 +282,9 @@ impl Keep {
 }
 
 impl Forwarding {
-    /// What becomes of an entry of connection tracking. One that is not ours stays as it is: it has none of our bits, or does
-    /// not go to a VIP. One that goes to a former VIP, and that the ruleset would still steer by its connection mark alone,
-    /// is forgotten.
+    /// Decides what is to be done with an entry of connection tracking. An entry that is not ours stays as it
+    /// is: it has none of our target bits, or its destination is not a VIP. An entry of a former VIP is
+    /// deleted if the ruleset would still steer its packets by the connection mark alone.
     #[must_use]
     pub fn judge(&self, tracked: &Tracked) -> Judgement {
         let tracked = &self.as_of_client(tracked);
@@ -301,8 +312,8 @@ impl Forwarding {
         }
     }
 
-    /// The entry as if a packet of the client's had made it. On a router that answers pass as well it may have been an answer;
-    /// such an entry has a lifetime of the host's settings.
+    /// Returns the entry as if a packet from the client had created it. On a router that replies also pass
+    /// through, a reply may have created it. Such an entry has a lifetime from the host's settings.
     fn as_of_client(&self, tracked: &Tracked) -> Tracked {
         let addresses = tracked.packet.addresses;
         if self.classifier.has_vip(addresses.destination()) || !self.classifier.has_vip(addresses.source()) {
@@ -312,19 +323,20 @@ impl Forwarding {
         Tracked { packet: tracked.packet.swapped(), left_seconds, ..*tracked }
     }
 
-    /// Whether a flow of an off-table map is off-table, and valid for its service.
+    /// Reports whether a flow of an off-table map is off-table, and valid for its service.
     #[must_use]
     pub fn is_off_table(&self, flow: Flow, mark: Mark) -> bool {
         self.place_of(flow, mark) == Place::OffTable
     }
 
-    /// Whether the table names the backend that a flow's mark does.
+    /// Reports whether the table names the same backend as the flow's mark.
     #[must_use]
     pub fn is_on_table(&self, flow: Flow, mark: Mark) -> bool {
         self.place_of(flow, mark) == Place::OnTable
     }
 
-    /// Whether the mark of a flow, or of a SYN (`pending`), is valid for the service that claims it now.
+    /// Reports whether the mark of a flow, or of a SYN (`pending`), is valid for the service that now claims
+    /// it.
     #[must_use]
     pub fn is_valid(&self, flow: Flow, mark: Mark) -> bool {
         self.place_of(flow, mark) != Place::Invalid
@@ -350,21 +362,22 @@ impl Forwarding {
         }
     }
 
-    /// What an entry wants that stays.
+    /// Returns what is to be changed in an entry that stays.
     fn keep(&self, tracked: &Tracked) -> Keep {
         let &Tracked { protected, promotion, left_seconds, mark, .. } = tracked;
         let kept = mark.0 & self.mark_mask.kept() != 0;
         let long = self.long(tracked).filter(|(short, _)| match tracked.phase {
-            // Packets give it the short time again, so only an idle one is worth it.
+            // Each packet sets the short lifetime again, so the change is worthwhile only for an idle
+            // connection.
             Some(_) => left_seconds <= short / 5 * 4,
-            // From now on packets give it the long one.
+            // From now on, packets give the flow the long lifetime.
             None => !protected,
         });
         let whole = self.whole(tracked);
         let seconds = match promotion {
             Promotion::Now => None,
             Promotion::Ended => whole,
-            // It ended while no lbd looked: no packet of TCP gives so much.
+            // The promotion ended while lbd was not looking: a TCP packet does not set so long a lifetime.
             Promotion::No
                 if tracked.phase.is_some()
                     && whole.is_some_and(|whole| left_seconds > whole.max(PROBATION_SECONDS)) =>
@@ -377,7 +390,7 @@ impl Forwarding {
         Keep { protect: kept && !protected, seconds, protected, kept, promoted }
     }
 
-    /// How long a flow that leaves connection tracking is kept if nothing more comes.
+    /// Returns how long a flow that leaves connection tracking is kept if no more packets come.
     fn rest(&self, tracked: &Tracked, kept: bool) -> u32 {
         let long = match tracked.promotion {
             Promotion::No => self.long(tracked).map(|(_, seconds)| seconds),
@@ -386,7 +399,7 @@ impl Forwarding {
         long.filter(|_| kept).unwrap_or(tracked.left_seconds).max(1)
     }
 
-    /// The lifetime that a kept flow has of its last packet.
+    /// Returns the lifetime of a kept flow after its last packet.
     fn whole(&self, tracked: &Tracked) -> Option<u32> {
         match (tracked.packet.protocol, tracked.phase) {
             (TCP, Some(Phase::Open)) => Some(self.timeouts.tcp_established_seconds),
@@ -395,8 +408,8 @@ impl Forwarding {
         }
     }
 
-    /// The short lifetime that a flow has of its last packet, and what would be left of the long one; `None` where it has
-    /// more than that already, or there is but one.
+    /// Returns the short lifetime of a flow after its last packet, and what would be left of the long one.
+    /// Returns `None` if the flow already has more than the short lifetime, or if there is only one lifetime.
     fn long(&self, tracked: &Tracked) -> Option<(u32, u32)> {
         let long = self.whole(tracked)?;
         let short = match tracked.packet.protocol {
@@ -409,55 +422,55 @@ impl Forwarding {
     }
 }
 
-/// A pin and the table.
+/// How a pin relates to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// They agree.
+    /// The table names the pin's target.
     OnTable,
-    /// They do not, and the pin's target is a backend of the service, active or not.
+    /// The table does not name the pin's target, but that is a backend of the service, active or not.
     OffTable,
-    /// It is none.
+    /// The pin's target is not a backend of the service.
     Invalid,
 }
 
 /// The size of each off-table map, in flows (`nft/synrail.nft`).
 pub const OFF_TABLE_FLOWS_MAX: usize = 65_536;
 
-/// How much there may be.
+/// How much room a [`Plan`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Flows that still have room in the maps of IPv4 and IPv6: of each, `off_table` and `off_closing`.
+    /// Flows that still fit into the maps: for IPv4 and IPv6, into `off_table` and `off_closing`.
     pub room: [[usize; 2]; 2],
-    /// Strangers that still may be there, of IPv4 and IPv6.
+    /// Strangers that may still be added, for IPv4 and IPv6.
     pub strangers: [usize; 2],
-    /// Entries of connection tracking that are protected.
+    /// How many entries of connection tracking may be protected.
     pub protected: usize,
 }
 
-/// The map that a flow goes into: an index into [`Limits::room`].
+/// Returns the map that a flow goes into, as the two indexes into [`Limits::room`].
 #[must_use]
 pub fn map_of(flow: &Flow, closing: bool) -> (usize, usize) {
     (usize::from(matches!(flow.addresses, Addresses::V6 { .. })), usize::from(closing))
 }
 
-/// What is to do about the entries of connection tracking; `N` names one.
+/// What is to be done with the entries of connection tracking; `N` names an entry.
 #[derive(Clone, Debug)]
 pub struct Plan<N> {
-    /// To be deleted.
+    /// Entries to delete.
     pub forget: Vec<N>,
-    /// To be put into a map, then deleted.
+    /// Entries to put into a map, and then to delete.
     pub moves: Vec<(N, Flow, Held)>,
-    /// Those of them that are strangers.
+    /// The flows of `moves` that are strangers.
     pub strangers: HashSet<Flow>,
-    /// To be kept.
+    /// Entries to keep, and to change.
     pub keep: Vec<(N, Keep)>,
     /// Off-table flows for which there was no room.
     pub no_room: usize,
-    /// Kept flows that are not protected, since as many are as may be.
+    /// Kept flows that are not protected, because the limit is reached.
     pub not_protected: usize,
-    /// Protected entries, when all is done.
+    /// Protected entries after the plan was carried out.
     pub protected: usize,
-    /// Of these, entries of flows that stay in the flowtable.
+    /// How many of them are entries of flows that stay in the flowtable.
     pub promoted: usize,
     wanted: Vec<(N, Flow, Held, Keep)>,
 }
@@ -479,7 +492,7 @@ impl<N> Default for Plan<N> {
 }
 
 impl<N> Plan<N> {
-    /// Adds an entry.
+    /// Adds an entry and its judgement.
     pub fn add(&mut self, judgement: Judgement, name: impl FnOnce() -> N) {
         match judgement {
             Judgement::Forget => self.forget.push(name()),
@@ -494,8 +507,9 @@ impl<N> Plan<N> {
         }
     }
 
-    /// All entries were added: who gets what there is. `known` is what the maps hold: a flow that has its place there keeps it.
-    /// Flows that are kept come first, so that strangers do not take their place, now or later.
+    /// Distributes the room in the maps, after all entries were added. `known` is what the maps hold: a flow
+    /// that has a place there keeps it. Kept flows come first, so that strangers do not take their place, now
+    /// or later.
     pub fn limit(&mut self, limits: Limits, known: &OffTable) {
         let Limits { mut room, mut strangers, .. } = limits;
         let mut wanted = std::mem::take(&mut self.wanted);
@@ -525,14 +539,14 @@ impl<N> Plan<N> {
                 left.push((name, keep));
             }
         }
-        // What is off-table needs its entry most.
+        // Off-table flows without room in a map depend on their entries, so these come first.
         self.keep.splice(0..0, left.into_iter().filter(|(_, keep)| !keep.is_nothing()));
         for (_, keep) in self.keep.iter_mut().filter(|(_, keep)| keep.protect) {
             if self.protected < limits.protected {
                 self.protected += 1;
             } else {
                 keep.protect = false;
-                // The long lifetime is for those that the kernel would not drop.
+                // Only entries that the kernel would not drop get the long lifetime.
                 keep.seconds = None;
                 self.not_protected += 1;
             }
@@ -540,7 +554,7 @@ impl<N> Plan<N> {
         self.keep.retain(|(_, keep)| !keep.is_nothing());
     }
 
-    /// Adds what is to be moved to what the maps hold.
+    /// Adds the planned moves to `off_table`.
     pub fn enter(&self, off_table: &mut OffTable) {
         for (_, flow, held) in &self.moves {
             off_table.enter(*flow, *held, self.strangers.contains(flow));
@@ -548,10 +562,11 @@ impl<N> Plan<N> {
     }
 }
 
-/// Flows of the last audit that are in no map now, though they should be: a map was emptied by another program. Those in
-/// `off_closing` may have been taken out by a new connection of the same client's port, and are let go. `seconds` have passed.
+/// Returns the flows of the last audit that are missing in the maps, because another program has emptied a
+/// map. Flows of `off_closing` are not among them: a new connection from the same client port may have
+/// removed them. `seconds` have passed since the last audit.
 pub fn lost(last: &OffTable, now: &OffTable, seconds: u32) -> Vec<(Flow, Held)> {
-    // One that is about to expire has perhaps done so.
+    // A flow that is about to expire may have expired by now.
     const MARGIN_SECONDS: u32 = 2;
     let missing = last.iter().filter(|(flow, held)| !held.closing && now.get(flow).is_none());
     missing

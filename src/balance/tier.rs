@@ -1,11 +1,11 @@
-//! Which balancer of the tier a fragment belongs to (Eisenbud et al., NSDI 2016, section 4.3). PURE.
+//! Finds the balancer of the tier that owns a fragment (Eisenbud et al., NSDI 2016, section 4.3). PURE.
 //!
-//! The fragments of one packet may reach different balancers, and only the first one has the ports. So one balancer owns
-//! all fragments between two addresses: a Maglev table over the active members says which, the same on all of them. The
-//! others send what they get to it, once.
+//! The fragments of one packet may reach different balancers, and only the first fragment has the ports. So
+//! one balancer owns all fragments between two addresses. A Maglev table over the active members names the
+//! owner, and is the same on all balancers. The others send the fragments that they get to the owner, once.
 //!
-//! IPv4 fragments are hashed with their protocol. That of IPv6 fragments stays out: RFC 8200 (section 4.5) lets the
-//! fragments of one packet differ in it.
+//! The hash of an IPv4 fragment includes the protocol. That of an IPv6 fragment does not: RFC 8200 (section
+//! 4.5) allows the fragments of one packet to differ in it.
 
 use crate::{
     lookup::maglev,
@@ -17,15 +17,15 @@ use crate::{
     state::State,
 };
 
-/// M of the table of owners.
+/// M (the size) of the table of owners.
 pub const TABLE_SIZE: TableSize = TableSize::DEFAULT;
 
-/// Who handles a fragment.
+/// The balancer that handles a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// This balancer.
     Here,
-    /// Another one of the tier.
+    /// Another balancer of the tier.
     Member {
         /// Its index in [`State::tier`].
         index: usize,
@@ -36,31 +36,32 @@ pub enum Owner {
     },
 }
 
-/// An owner with the reasons, as `lbctl which` shows it.
+/// An owner and how it was found, as `lbctl which` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explained {
-    /// Who it is.
+    /// The owner.
     pub owner: Owner,
     /// The hash.
     pub hash: u32,
     /// Index into the table.
     pub index: u32,
-    /// Rank of the owner among the active members; `None` without any.
+    /// Rank of the owner among the active members; `None` if there are none.
     pub rank: Option<u16>,
 }
 
-/// The tier, made ready for deciding.
+/// The tier, prepared for deciding.
 #[derive(Clone, Debug)]
 pub struct Tier {
     seed: u32,
     /// Ranks of active members; empty when there are none.
     table: Vec<u16>,
-    /// By rank.
+    /// The active members, by rank.
     owners: Vec<Owner>,
 }
 
 impl Tier {
-    /// Makes the tier of a state ready. Without active members, every balancer handles what it gets.
+    /// Prepares the tier of a state for deciding. Without active members, every balancer handles the
+    /// fragments that it gets.
     #[must_use]
     pub fn new(state: &State) -> Self {
         let active = || state.tier.iter().enumerate().filter(|(_, member)| member.active);
@@ -73,13 +74,14 @@ impl Tier {
         Self { seed, table: maglev::build(seed, TABLE_SIZE, names), owners: active().map(owner).collect() }
     }
 
-    /// Who handles fragments between these addresses; `protocol` is that of the IP header, and counts in IPv4 only.
+    /// Returns the owner of fragments between these addresses. `protocol` is that of the IP header, and
+    /// matters only in IPv4.
     #[must_use]
     pub fn owner(&self, addresses: Addresses, protocol: u8) -> Owner {
         self.explain(addresses, protocol).owner
     }
 
-    /// The same, with the reasons.
+    /// Returns the owner, and how it was found.
     #[must_use]
     pub fn explain(&self, addresses: Addresses, protocol: u8) -> Explained {
         let hash = key::tier_hash(addresses, protocol, self.seed);
@@ -89,7 +91,7 @@ impl Tier {
         Explained { owner, hash, index, rank }
     }
 
-    /// The Maglev table: ranks of active members; empty when there are none.
+    /// Returns the Maglev table: ranks of active members; empty if there are none.
     #[must_use]
     pub fn table(&self) -> &[u16] {
         &self.table
@@ -112,7 +114,7 @@ mod tests {
         Addresses::V4 { src: [50, 0, high, low].into(), dst: [10, 0, 0, 0].into() }
     }
 
-    /// Who owns the fragments of 3000 sources, in the eyes of a balancer.
+    /// Returns the owners of the fragments of 3000 sources, as balancer `own` sees them.
     fn owners(state: &State, own: &str) -> Vec<usize> {
         let tier = Tier::new(state);
         let here = NAMES.iter().position(|name| *name == own).unwrap();
@@ -147,7 +149,7 @@ mod tests {
         assert!(!after.contains(&1));
         let moved = before.iter().zip(&after).filter(|(b, a)| **b != 1 && b != a).count();
         assert!(moved < 150, "{moved} moved besides those of lb2");
-        // Nobody is active, or there is no tier: everybody handles what he gets.
+        // No member is active, or there is no tier: every balancer handles the fragments that it gets.
         for member in &mut state.tier {
             member.active = false;
         }

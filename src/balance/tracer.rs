@@ -1,18 +1,21 @@
-//! What a balancer says about a probe of the packet tracer (Eisenbud et al., NSDI 2016, section 4.4). PURE.
+//! What a balancer reports about a probe of the packet tracer (Eisenbud et al., NSDI 2016, section 4.4).
+//! PURE.
 //!
-//! A probe asks what becomes of packets with its header, here and now. Two may answer: the table, and connection
-//! tracking, if the flow is pinned. What wins is what the ruleset does: a TCP SYN always follows the table, and packets of a
-//! connection in place its pin; a UDP datagram (and an SCTP packet) follows the pin, if there is one to a target in use.
-//! Where every packet is steered by itself there are no pins. The SYN of a connection that is not ten seconds old may have
-//! been answered by an older table; that is not looked at.
+//! A probe asks what becomes of packets with its header, here and now. The answer comes from the table or, if
+//! the flow is pinned, from connection tracking. The choice between them is the ruleset's: a TCP SYN always
+//! follows the table, and packets of an existing connection follow its pin; a UDP datagram (and an SCTP
+//! packet) follows the pin, if there is one to a target in use. With every-packet steering there are no pins.
+//! The SYN of a connection that is less than ten seconds old may have been steered by an older table; this is
+//! not checked.
 //!
-//! # Who can do what with probes
-//! Anybody who can send packets to a VIP can send probes. At most `[tracer] per_second` of them come here (a fragment is
-//! none), and they are dropped, whatever comes of them. A report goes only to an address in `[tracer] receivers` (by
-//! default there is none), and to no well-known port. So a stranger can use up the rate that tracing has, and make the
-//! balancer send that many datagrams a second, of some 400 bytes each, to those who are to be reported to (if he varies
-//! the port, each is an entry of connection tracking for half a minute); he learns nothing himself. A report has the
-//! probe's nonce, so nobody can make one up who did not see the probe.
+//! # What senders of probes can do
+//! Every host that can send packets to a VIP can send probes. At most `[tracer] per_second` of them come here
+//! (fragments are never probes), and all of them are dropped, whatever the answer is. A report goes only to
+//! an address in `[tracer] receivers` (by default there is none), and never to a well-known port. So a
+//! stranger can use up the rate that tracing has, and make the balancer send that many datagrams a second, of
+//! some 400 bytes each, to the allowed receivers. If the stranger varies the port, each datagram makes an
+//! entry of connection tracking for half a minute. The stranger receives nothing. A report has the probe's
+//! nonce, so only a host that saw the probe can forge one.
 
 use std::net::SocketAddr;
 
@@ -31,39 +34,39 @@ use crate::{
     packet::{Probe, ProbeError},
 };
 
-/// Ports below this are services that anybody knows; no report goes there.
+/// Ports below this belong to well-known services; no report goes there.
 pub const RECEIVER_PORT_MIN: u16 = 1024;
 
 /// A report: one datagram of JSON, at most [`Trace::BYTES_MAX`] long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
-    /// The probe's, in hexadecimal digits: JSON's numbers are not so long.
+    /// The probe's nonce, in hexadecimal digits: it is too long for a JSON number.
     pub nonce: Nonce,
-    /// Who reports.
+    /// The balancer that reports.
     pub balancer: Name,
     /// The generation of its state.
     pub generation: u64,
-    /// The device by which the probe came in; null if it has no name any more.
+    /// The device that the probe came in by; null if it has no name any more.
     pub device: Option<InterfaceName>,
-    /// What was left of the probe's TTL.
+    /// The probe's TTL on arrival.
     pub ttl: u8,
-    /// Which packets ask the table there.
+    /// Whether packets of a flow follow its pin or the table on this balancer.
     pub steering: Steering,
-    /// Who decides about a packet like the probe.
+    /// What decides about a packet like the probe.
     pub by: By,
-    /// The backend that gets it; null where it is dropped.
+    /// The backend that gets such a packet; null if it is dropped.
     pub backend: Option<Name>,
-    /// The service that claims it.
+    /// The service that claims such a packet.
     pub service: Option<Name>,
-    /// What the table says; null where there is no service, or no active backend.
+    /// The table's answer; null if there is no service, or no active backend.
     pub table: Option<Entry>,
-    /// What connection tracking says; null where the flow has no mark of a target in use.
+    /// The pin of the flow; null if the flow has no mark of a target in use.
     pub pinned: Option<Pinned>,
-    /// Whether connection tracking could be asked.
+    /// Whether the query to connection tracking succeeded.
     pub conntrack: bool,
 }
 
-/// Who decides about a packet.
+/// What decides about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
@@ -71,53 +74,53 @@ pub enum By {
     Table,
     /// The mark of the flow's entry in connection tracking.
     Pin,
-    /// Nobody: no service claims it. It is dropped.
+    /// No service claims the packet. It is dropped.
     NoService,
-    /// Nobody: its service has no active backend. It is dropped.
+    /// The service of the packet has no active backend. It is dropped.
     NoBackend,
 }
 
-/// What the table says, and how it comes to that.
+/// The table's answer, with the steps that lead to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The backend.
     pub backend: Name,
-    /// Its target's number.
+    /// The number of the backend's target.
     pub target: u32,
-    /// The mark that leads there.
+    /// The mark that leads to the target.
     pub mark: u32,
-    /// What is hashed.
+    /// Which fields are hashed.
     pub hash_mode: HashMode,
-    /// With which seed.
+    /// The seed of the hash.
     pub seed: u32,
     /// The flow hash.
     pub hash: u32,
     /// Index into the table.
     pub index: u32,
-    /// How many entries the table has.
+    /// The number of entries in the table.
     pub table_size: u32,
     /// Rank of the backend among the active ones.
     pub rank: u16,
-    /// How many are active.
+    /// The number of active backends.
     pub active: usize,
 }
 
-/// Where the flow is pinned to.
+/// The pin of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pinned {
-    /// The service whose backend it is.
+    /// The service that the backend belongs to.
     pub service: Option<Name>,
-    /// The backend; null where the target is no backend's.
+    /// The backend; null if no backend has the target.
     pub backend: Option<Name>,
-    /// Its target's number.
+    /// The number of the target.
     pub target: u32,
     /// Our bits of the connection mark.
     pub mark: u32,
-    /// For how long if nothing more comes; null where that is up to somebody else.
+    /// How long the pin stays if no more packets come; null if the flowtable manages that.
     pub left_seconds: Option<u32>,
 }
 
-/// What names a probe in its reports.
+/// Identifies a probe in its reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Nonce(pub u64);
 
@@ -135,12 +138,12 @@ impl<'de> Deserialize<'de> for Nonce {
 }
 
 impl Trace {
-    /// Longer than any report, and short enough for every link (IPv6 asks for 1280).
+    /// Longer than any report, and short enough for every link (IPv6 requires 1280).
     pub const BYTES_MAX: usize = 1200;
 }
 
-/// What there is to report about a probe, and to whom; `None` if nothing. The probe is to be dropped in any case. All is
-/// counted, but not whether the report could be sent.
+/// Returns the report about a probe and its receiver, or `None` if nothing is to be reported. The probe must
+/// be dropped in any case. Everything is counted, except whether the report could be sent.
 pub fn answer(
     counters: &mut Counters,
     forwarding: &Forwarding,
@@ -167,7 +170,7 @@ pub fn answer(
 }
 
 impl Forwarding {
-    /// What becomes of packets with the header of `probe`.
+    /// Returns what becomes of packets with the header of `probe`.
     fn trace(&self, pins: &mut dyn FlowTable, probe: &Probe) -> Trace {
         let packet = probe.packet();
         let decision = self.decide(&packet);
@@ -224,7 +227,8 @@ impl Forwarding {
         }
     }
 
-    /// A pin with its names: of the service that claims the packet now, if it has such a backend, else of any.
+    /// Adds names to a pin: those of the service that claims the packet now, if it has such a backend,
+    /// otherwise of any service.
     fn pinned_to(
         &self,
         service: Option<usize>,

@@ -1,41 +1,42 @@
 //! Whether connection tracking is nearly full. PURE.
 //!
-//! When it is full, and nothing in it may be dropped for others, the kernel drops every packet that it would have to track.
-//! So before that, packets to VIPs go untracked, by the kernel's tables, and off-table flows by their maps. That holds until
-//! there has been room for some time.
+//! When it is full, and no entry may be dropped for a new one, the kernel drops every packet that it would
+//! have to track. So before that happens, packets to VIPs pass untracked: they follow the kernel's tables,
+//! and off-table flows follow their maps. This lasts until there has been room for some time.
 
 use std::{collections::VecDeque, time::Duration};
 
-/// Nearly full: so many percent.
+/// Nearly full: from this percentage on.
 const FULL_PERCENT: u64 = 90;
-/// There is room: below so many percent ...
+/// There is room: below this percentage.
 const ROOM_PERCENT: u64 = 70;
-/// ... for so long.
+/// How long there must be room before connection tracking is no longer nearly full.
 const ROOM_FOR: Duration = Duration::from_secs(5);
-/// Nearly full: it would be full within this time if it went on to grow as it does.
+/// Nearly full: it would be full within this time if it kept growing at the present rate.
 const FULL_WITHIN: Duration = Duration::from_secs(1);
-/// Growth is measured over this time at least, and about that.
+/// Growth is measured over at least this time, and not much more.
 const GROWTH_OVER: Duration = Duration::from_millis(200);
 
-/// How often it is looked at: where it grows fast, or a quarter is used, ...
+/// How often the fill level is read if it grows fast, or if a quarter is used.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// ... and where not.
+/// How often the fill level is read otherwise.
 const LOOK_EVERY_QUIET: Duration = Duration::from_millis(100);
 
-/// Follows how full it is.
+/// Tracks how full connection tracking is.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     nearly_full: bool,
     /// Since when there has been room.
     room_since: Option<Duration>,
-    /// What was seen, and when: the first one is older than [`GROWTH_OVER`], if there is such a one.
+    /// The readings and their times. The first one is older than [`GROWTH_OVER`], if there is such a reading.
     seen: VecDeque<(Duration, u64)>,
-    /// Far from full, at the present rate as well.
+    /// Far from full, at the present rate of growth as well.
     quiet: bool,
 }
 
 impl Watch {
-    /// Whether it is nearly full, now that there are `entries` of at most `max`. `now` is the time since some fixed moment.
+    /// Reports whether connection tracking is nearly full, now that it has `entries` of at most `max`. `now`
+    /// is the time since some fixed moment.
     pub fn look(&mut self, now: Duration, entries: u64, max: u64) -> bool {
         let growth = self.growth(now, entries);
         // The kernel's 0 means that there is no limit.
@@ -54,13 +55,13 @@ impl Watch {
         self.nearly_full
     }
 
-    /// How long until the next look.
+    /// Returns the time until the next reading.
     #[must_use]
     pub fn next_look(&self) -> Duration {
         if self.quiet { LOOK_EVERY_QUIET } else { LOOK_EVERY }
     }
 
-    /// How many entries come within [`FULL_WITHIN`] at the present rate.
+    /// Returns how many entries are added within [`FULL_WITHIN`] at the present rate.
     fn growth(&mut self, now: Duration, entries: u64) -> u64 {
         let old = |seen: &(Duration, u64)| now.saturating_sub(seen.0) >= GROWTH_OVER;
         self.seen.push_back((now, entries));
@@ -82,7 +83,7 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(20);
 
-    /// What is said at each tick of a course of entries, of at most 1000.
+    /// Returns the results of `look` at each tick for a sequence of entries, of at most 1000.
     fn course(watch: &mut Watch, from: Duration, entries: impl IntoIterator<Item = u64>) -> Vec<bool> {
         let ticks = (0u32..).map(|n| from + TICK * n);
         ticks.zip(entries).map(|(now, entries)| watch.look(now, entries, 1000)).collect()
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn it_is_nearly_full_from_ninety_percent_until_there_was_room_for_five_seconds() {
         let mut watch = Watch::default();
-        // Slowly, so that growth says nothing.
+        // Slowly, so that growth has no effect.
         let slow = |n: u64| std::iter::repeat_n(n, 1000);
         let second = Duration::from_secs(1);
         assert_eq!(course(&mut watch, second, slow(899)).last(), Some(&false));
@@ -105,12 +106,12 @@ mod tests {
     #[test]
     fn what_would_be_full_in_a_second_is_nearly_full() {
         let flood = |per_tick: u64| (0..).map(move |n| n * per_tick).take_while(|entries| *entries < 700);
-        // 500 entries/s fill the other half of it within a second.
+        // 500 entries/s fill the other half within a second.
         let said = course(&mut Watch::default(), TICK, flood(10));
         assert!(!said[48] && said[52], "{said:?}");
         let said = course(&mut Watch::default(), TICK, flood(2));
         assert!(said.iter().all(|full| !full));
-        // The first look says nothing of growth.
+        // The first reading shows no growth.
         assert!(!Watch::default().look(TICK, 800, 1000));
     }
 

@@ -1,4 +1,4 @@
-//! What the file says of the balancer itself, of its limits, and of the tier.
+//! The parts of the file about the balancer itself, its limits, and the tier.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -24,7 +24,7 @@ pub struct Balancer {
     pub address6: Option<Ipv6Addr>,
     /// Where VIP traffic comes in. Empty only in a region that `lbctl create` made.
     pub interfaces: Vec<InterfaceName>,
-    /// The queues for new flows; one worker each.
+    /// The queues for new flows; each has one worker.
     pub queues: QueueRange,
     /// The queue for fragments.
     pub fragment_queue: QueueNum,
@@ -34,41 +34,46 @@ pub struct Balancer {
     pub mark_mask: MarkMask,
     /// How long conntrack remembers flows to a VIP.
     pub timeouts: Timeouts,
-    /// How much the fragment table may hold.
+    /// The limits of the fragment table.
     pub fragments: FragmentLimits,
     /// Which packets lbd decides about.
     pub steering: Steering,
-    /// Whether packets to virtual addresses also come in GRE from routers in front, at this balancer's own addresses.
+    /// Whether packets to virtual addresses also come in GRE, from routers in front to this balancer's own
+    /// addresses.
     pub gre_in: bool,
-    /// Where our policy rules begin; `None`: before those of others that could catch packets to VIPs.
+    /// Where our policy rules begin. `None`: before the rules of others that could catch packets to VIPs.
     pub rule_priority: Option<u32>,
-    /// Prefixes that routers send here: what of them is for no VIP is dropped. At most [`BLACKHOLE_MAX`].
+    /// Prefixes that routers send here. Packets to these prefixes that are for no VIP are dropped. At most
+    /// [`BLACKHOLE_MAX`].
     pub blackhole: Vec<IpNet>,
-    /// Whether prefixes of VIPs may have addresses of this host in them, which stay its own.
+    /// Whether prefixes of VIPs may contain addresses of this host. Such addresses stay the host's own.
     pub allow_own_addresses: bool,
-    /// How many entries of services' tables the kernel holds as well, for when lbd does not decide; see [`KERNEL_ENTRIES`].
+    /// How many entries of services' tables the kernel holds as well, for when lbd does not decide; see
+    /// [`KERNEL_ENTRIES`].
     pub kernel_entries: u32,
-    /// What an ICMP error may lower the path MTU to a backend to, in bytes; see [`PMTU_FLOOR`].
+    /// The lowest path MTU to a backend that an ICMP error may set, in bytes; see [`PMTU_FLOOR`].
     pub pmtu_floor: u16,
-    /// Whether long flows leave the ruleset for the kernel's flowtable, where it has one.
+    /// Whether long flows leave the ruleset for the kernel's flowtable, if it has one.
     pub offload: bool,
-    /// How long a worker looks for more packets before it sleeps, in microseconds; see [`BUSY_POLL_US`].
+    /// How long a worker polls for more packets before it sleeps, in microseconds; see [`BUSY_POLL_US`].
     pub busy_poll_us: u16,
-    /// Who may trace packets.
+    /// Where the packet tracer may send reports, and how many probes are answered.
     pub tracer: TracerSettings,
 }
 
-/// Who may have the decisions about probes reported to him (Eisenbud et al., NSDI 2016, section 4.4).
+/// Where decisions about probes may be reported, and how many probes are answered (Eisenbud et al., NSDI
+/// 2016, section 4.4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TracerSettings {
-    /// Where reports may be sent, at most [`TracerSettings::RECEIVERS_MAX`] prefixes. Empty: nowhere, probes are dropped.
+    /// Where reports may be sent: at most [`TracerSettings::RECEIVERS_MAX`] prefixes. If it is empty, no
+    /// reports are sent and probes are dropped.
     pub receivers: Vec<IpNet>,
-    /// How many probes a second are looked at; the others are dropped.
+    /// How many probes a second are read; the others are dropped.
     pub per_second: u32,
 }
 
 impl TracerSettings {
-    /// At most this many prefixes.
+    /// The maximum number of prefixes in `receivers`.
     pub const RECEIVERS_MAX: usize = 64;
     /// Allowed values of `per_second`.
     pub const PER_SECOND: RangeInclusive<u32> = 1..=10_000;
@@ -80,41 +85,42 @@ impl Default for TracerSettings {
     }
 }
 
-/// Limits of the fragment table. All but the time hold for what is there at one moment.
+/// Limits of the fragment table. All of them, except the time, limit what the table holds at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FragmentLimits {
-    /// How long a packet is remembered after its last fragment, in milliseconds. RFC 791 suggests 15 s, RFC 8200 60 s for
-    /// a receiver; on the way a fraction of that is enough.
+    /// How long a packet is remembered after its last fragment, in milliseconds. RFC 791 suggests 15 s for a
+    /// receiver, RFC 8200 60 s. For a balancer on the way, a fraction of that is enough.
     pub ttl_ms: u32,
-    /// Fragmented packets of which something is remembered.
+    /// The number of fragmented packets that are remembered.
     pub entries: u32,
-    /// The same, of one source: an IPv4 address, an IPv6 /64.
+    /// The number of these packets from one source: an IPv4 address or an IPv6 /64.
     pub entries_per_source: u32,
-    /// Fragments that wait for their first one.
+    /// The number of fragments that wait for their first one.
     pub held_packets: u32,
-    /// Their bytes.
+    /// The number of bytes of these fragments.
     pub held_bytes: u32,
-    /// The same, of one source. Here a fragment counts as `held_bytes / held_packets` at least, so that a source that
-    /// sends small ones gets no more of `held_packets` than its share.
+    /// The number of these bytes from one source. Here a fragment counts as at least
+    /// `held_bytes / held_packets`, so that a source of small fragments gets no more of `held_packets` than
+    /// its share.
     pub held_bytes_per_source: u32,
 }
 
 impl FragmentLimits {
     /// Allowed values of `ttl_ms`.
     pub const TTL_MS: RangeInclusive<u32> = 10..=60_000;
-    /// Of `entries`.
+    /// Allowed values of `entries`.
     pub const ENTRIES: RangeInclusive<u32> = 64..=1 << 20;
-    /// Of `held_packets`.
+    /// Allowed values of `held_packets`.
     pub const HELD_PACKETS: RangeInclusive<u32> = 16..=65_536;
-    /// Of `held_bytes`.
+    /// Allowed values of `held_bytes`.
     pub const HELD_BYTES: RangeInclusive<u32> = 65_536..=256 << 20;
-    /// The least `entries_per_source`; not above `entries`.
+    /// The least `entries_per_source`. The most is `entries`.
     pub const ENTRIES_PER_SOURCE_MIN: u32 = 1;
-    /// The least `held_bytes_per_source`, so that any fragment which the queue hands out can be held; not above
-    /// `held_bytes`.
+    /// The least `held_bytes_per_source`, so that every fragment that the queue delivers can be held. The
+    /// most is `held_bytes`.
     pub const HELD_BYTES_PER_SOURCE_MIN: u32 = 9_216;
 
-    /// Whether each value is one of those allowed.
+    /// Reports whether all values are allowed.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         Self::TTL_MS.contains(&self.ttl_ms)
@@ -139,37 +145,39 @@ impl Default for FragmentLimits {
     }
 }
 
-/// At most so many prefixes in [`Balancer::blackhole`].
+/// The maximum number of prefixes in [`Balancer::blackhole`].
 pub const BLACKHOLE_MAX: usize = 256;
 
-/// Allowed values of [`Balancer::rule_priority`]: behind table `local`, and before the rule tree.
+/// Allowed values of [`Balancer::rule_priority`]: after table `local`, and before the rule tree.
 pub const RULE_PRIORITY: RangeInclusive<u32> = 1..=9_000;
 
 /// Allowed values of [`Balancer::kernel_entries`]. Each entry takes about 104 bytes of kernel memory.
 pub const KERNEL_ENTRIES: RangeInclusive<u32> = 0..=1 << 24;
-/// What it is when it is not configured.
+/// The value of [`Balancer::kernel_entries`] if none is configured.
 pub const KERNEL_ENTRIES_DEFAULT: u32 = 1 << 20;
 
-/// The queue for fragments when none is configured: below that for new flows, so that those may become many.
+/// The queue for fragments if none is configured. It is below the queues for new flows, so that these may
+/// become many.
 pub(super) const FRAGMENT_QUEUE_DEFAULT: QueueNum = QueueNum(20199);
-/// Allowed values of [`Balancer::pmtu_floor`]. Below the least one the kernel goes in no case (`net.ipv4.route.min_pmtu`),
-/// and over IPv6 not below 1280.
+/// Allowed values of [`Balancer::pmtu_floor`]. The kernel never goes below the least one
+/// (`net.ipv4.route.min_pmtu`), and over IPv6 not below 1280.
 pub const PMTU_FLOOR: RangeInclusive<u16> = 552..=u16::MAX;
-/// What it is when it is not configured: what IPv6 asks of any link, and what clients' packets of 1200 bytes need.
+/// The value of [`Balancer::pmtu_floor`] if none is configured: what IPv6 requires of every link, and what
+/// clients' packets of 1200 bytes need.
 pub const PMTU_FLOOR_DEFAULT: u16 = 1280;
 
-/// Allowed values of [`Balancer::busy_poll_us`]. To wake a process takes tens of microseconds; a worker that looks all the time
-/// spares them to packets that come as often, and takes a whole processor then.
+/// Allowed values of [`Balancer::busy_poll_us`]. Waking a process takes tens of microseconds. A worker that
+/// polls avoids this delay for packets that come at such intervals, but it takes a whole processor then.
 pub const BUSY_POLL_US: RangeInclusive<u16> = 0..=10_000;
 
-/// Seed of the flow hash when none is configured.
+/// Seed of the flow hash if none is configured.
 pub const HASH_SEED_DEFAULT: u32 = 0xcafe_babe;
 
 /// Timeouts of connection tracking for flows to a VIP, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Open TCP connections, also those that send without being answered here (all do, under direct server return).
-    /// RFC 5382, REQ-5: at least 2 hours and 4 minutes.
+    /// Open TCP connections, including those whose packets are never answered through this balancer (with
+    /// direct server return, that is all of them). RFC 5382, REQ-5: at least 2 hours and 4 minutes.
     pub tcp_established_seconds: u32,
     /// TCP connections that have begun to close.
     pub tcp_closing_seconds: u32,
@@ -184,13 +192,14 @@ impl Default for Timeouts {
 }
 
 impl Balancer {
-    /// Whether there is something to promote: where each packet is asked about, there is not.
+    /// Reports whether flows can be promoted: the setting is on, and the table does not decide about every
+    /// packet.
     #[must_use]
     pub fn wants_flowtable(&self) -> bool {
         self.offload && self.steering == Steering::SynOnly
     }
 
-    /// The settings of a region that was made without a configuration file.
+    /// Returns the settings of a region that was made without a configuration file.
     #[must_use]
     pub fn unconfigured() -> Self {
         Self {
@@ -217,12 +226,12 @@ impl Balancer {
         }
     }
 
-    /// Its outer addresses, IPv4 first.
+    /// Returns the balancer's outer addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
     }
 
-    /// The outer source address for tunnels to `remote`.
+    /// Returns the outer source address for tunnels to `remote`.
     #[must_use]
     pub fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
         match remote {
@@ -232,30 +241,32 @@ impl Balancer {
     }
 }
 
-/// A balancer of the tier, this one among them: they share the work of fragments.
+/// A balancer of the tier, which may be this one. The balancers of a tier share the work of fragments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierMember {
-    /// Unique in the tier. The Maglev permutation is seeded by it.
+    /// Unique in the tier. The Maglev permutation is seeded with it.
     pub name: Name,
-    /// Its outer address, as its own `[balancer] address` says.
+    /// The balancer's outer IPv4 address, as in its own `[balancer] address`.
     pub address4: Option<Ipv4Addr>,
-    /// Likewise.
+    /// The balancer's outer IPv6 address, as in its own `[balancer] address`.
     pub address6: Option<Ipv6Addr>,
-    /// Whether it owns fragments. `None`: the file does not say, so a known member stays as it is and a new one is active.
+    /// Whether it owns fragments. `None` if the file does not say: then a known member stays as it is, and a
+    /// new one is active.
     pub active: Option<bool>,
 }
 
-/// At most this many balancers in a tier.
+/// The maximum number of balancers in a tier.
 pub const TIER_MAX: usize = 64;
 
 impl TierMember {
-    /// Its addresses, IPv4 first.
+    /// Returns the member's addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
     }
 
-    /// The tunnel from here to another member: over IPv4 where both have an address of it, since only that can send
-    /// the tunnel's own packets in fragments. Both ends come to the same. `None` where they share no family.
+    /// Returns the tunnel from here to another member. It uses IPv4 if both have an IPv4 address, since only
+    /// such a tunnel can send its own packets in fragments. Both ends choose the same family. Returns `None`
+    /// if they share no family.
     #[must_use]
     pub fn path_to(&self, other: &Self) -> Option<Path> {
         let four = self.address4.and(other.address4).map(IpAddr::V4);

@@ -1,43 +1,44 @@
-//! Every key of the configuration file, in words: one table for the parser, docs/configuration.md and the manual page. PURE.
+//! Descriptions of every key of the configuration file: one table for the parser, docs/configuration.md and
+//! the manual page. PURE.
 //!
-//! Text is Markdown. `cargo run --example reference` writes the pages that are made of it.
+//! Text is Markdown. `cargo run --example reference` writes the pages that are made from it.
 
 use std::fmt;
 
 /// A table of the file.
 #[derive(Debug)]
 pub struct Section {
-    /// As the file has it, such as `[balancer]`.
+    /// The header as in the file, such as `[balancer]`.
     pub header: &'static str,
-    /// How many there may be; empty for one.
+    /// How many tables of this kind there may be; empty for one.
     pub limit: &'static str,
-    /// What it is about; empty where its name says that.
+    /// What the table is about; empty if its name says that.
     pub about: &'static str,
-    /// Its keys.
+    /// The keys of the table.
     pub keys: &'static [Key],
-    /// Arrays of tables in it, which are sections of their own.
+    /// Arrays of tables in the table. These are sections of their own.
     pub nested: &'static [&'static str],
 }
 
 /// A key of a table.
 #[derive(Debug)]
 pub struct Key {
-    /// As the file has it.
+    /// The name as in the file.
     pub name: &'static str,
-    /// What it does, with what is allowed.
+    /// What the key does, and which values are allowed.
     pub meaning: &'static str,
-    /// What holds without it.
+    /// What applies without the key.
     pub default: Default,
 }
 
-/// What holds without a key.
+/// What applies without a key.
 #[derive(Clone, Copy, Debug)]
 pub enum Default {
-    /// The file is refused.
+    /// Nothing: the key is required, and a file without it is refused.
     Needed,
     /// This value, in TOML.
     Value(&'static str),
-    /// What these words say.
+    /// What these words describe.
     Words(&'static str),
 }
 
@@ -52,7 +53,7 @@ impl fmt::Display for Default {
 }
 
 impl Section {
-    /// What may stand in the table.
+    /// Returns the names of everything that may stand in the table.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
         self.keys.iter().map(|key| key.name).chain(self.nested.iter().copied()).collect()
@@ -63,7 +64,7 @@ const fn key(name: &'static str, meaning: &'static str, default: Default) -> Key
     Key { name, meaning, default }
 }
 
-/// All of them, in the order of the pages.
+/// All sections, in the order of the pages.
 pub const SECTIONS: [&Section; 7] = [&BALANCER, &TIMEOUTS, &FRAGMENTS, &TRACER, &TIER, &SERVICE, &BACKEND];
 
 /// `[balancer]`.
@@ -277,7 +278,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// A file in which this key of this section has this value, or is left out.
+    /// Parses a file in which this key of this section has this value, or is left out.
     fn file(header: &str, set: Option<(&str, &str)>) -> Config {
         let line = |of: &str| match set {
             Some((name, value)) if of == header => format!("{name} = {value}\n"),

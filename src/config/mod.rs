@@ -1,9 +1,10 @@
-//! What the operator wants, parsed into types that cannot be invalid. PURE: text in, values or errors out.
+//! The operator's configuration, parsed into types that cannot be invalid. PURE: text in, values or errors
+//! out.
 //!
-//! The file is TOML; [`Config::parse`] reads it (see `parse.rs` for the keys, each with its limits). What has left
-//! this module needs no second look: a [`TableSize`] is a prime, a tunnel's address has the family of its
-//! encapsulation, no two services claim the same packets, all names are unique, every member of the tier can
-//! reach every other.
+//! The file is TOML; [`Config::parse`] reads it (`parse.rs` has the keys, each with its limits). Callers need
+//! not check the values again: a [`TableSize`] is a prime, a tunnel's address has the family of its
+//! encapsulation, no two services claim the same packets, all names are unique, and every member of the tier
+//! can reach every other.
 
 mod balancer;
 pub mod keys;
@@ -12,7 +13,8 @@ mod reader;
 
 use ipnet::IpNet;
 
-/// The largest file that is read, in bytes: what has no end must not be read for ever.
+/// The size of the largest file that is read, in bytes. Without it, a file without an end would be read for
+/// ever.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
 pub use balancer::{
@@ -35,24 +37,24 @@ pub struct Config {
     pub tier: Vec<TierMember>,
 }
 
-/// Virtual addresses, what part of their traffic is meant, and who serves it.
+/// Virtual addresses, the part of their traffic that is claimed, and the backends that serve it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Unique among the services.
     pub name: Name,
-    /// The name that it had before: what is set of its backends goes on under the new one.
+    /// The service's former name. The settings of its backends are kept under the new name.
     pub renamed_from: Option<Name>,
     /// Addresses or prefixes, host bits 0; never empty.
     pub vips: Vec<IpNet>,
-    /// Which protocols.
+    /// The protocols of the service.
     pub protocols: Protocols,
-    /// Disjoint, ascending, never empty; all ports when the file names none.
+    /// Disjoint, ascending, never empty; all ports if the file names none.
     pub ports: Vec<PortRange>,
-    /// What is hashed.
+    /// Which fields are hashed.
     pub hash: HashMode,
-    /// What becomes of packets that are too large for a tunnel.
+    /// What happens to packets that are too large for a tunnel.
     pub pmtu: Pmtu,
-    /// Who decides about its new flows.
+    /// What decides about new flows of the service: lbd or the kernel.
     pub decider: Decider,
     /// M, the number of entries of the Maglev table.
     pub table_size: TableSize,
@@ -63,13 +65,13 @@ pub struct Service {
 /// One server of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Unique in its service. The Maglev permutation is seeded by it.
+    /// Unique in its service. The Maglev permutation is seeded with it.
     pub name: Name,
-    /// How its packets reach it.
+    /// How packets reach the backend.
     pub path: Path,
     /// Its share of the table, relative to the others of the service: 1..=100.
     pub weight: Weight,
-    /// Whether it gets new flows. `None`: the file does not say, so a known backend stays as it is and a new one
-    /// is active.
+    /// Whether it gets new flows. `None` if the file does not say: then a known backend stays as it is, and a
+    /// new one is active.
     pub active: Option<bool>,
 }

@@ -1,4 +1,5 @@
-//! The configuration file's keys, each with what is allowed. `testbed/` and the README show whole files; docs/configuration.md explains each.
+//! The keys of the configuration file, each with the values that are allowed. `testbed/` and the README show
+//! whole files; docs/configuration.md explains each key.
 
 mod backend;
 mod balancer;
@@ -27,7 +28,7 @@ const NAME: &str = "1 to 48 of A-Z a-z 0-9 . _ -, not starting with -";
 const ADDRESS: &str = "unicast addresses, at most one IPv4 and one IPv6";
 
 impl Config {
-    /// Reads a configuration. `file` is only named in complaints.
+    /// Reads a configuration. `file` is used only in error messages.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -79,13 +80,13 @@ fn read_config(reader: &mut Reader<'_>, mut document: Table<'_>) -> Option<Confi
     Some(Config { balancer: balancer?, services, tier })
 }
 
-/// Where a service stands, for complaints that need all of them.
+/// Where a service stands in the file, for errors that are found only when all services are known.
 struct Origin {
     at: std::ops::Range<usize>,
     place: String,
 }
 
-/// At most one address of each family, each of which `check` sees.
+/// Reads at most one address of each family, and calls `check` for each.
 fn read_addresses(
     reader: &mut Reader<'_>,
     items: Vec<Item<'_>>,
@@ -107,7 +108,7 @@ fn read_addresses(
     (address4, address6)
 }
 
-/// What can only be seen with all services at hand.
+/// Checks what can be checked only when all services are known.
 fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
     let mut names = HashSet::new();
     for (service, origin) in services {
@@ -146,9 +147,9 @@ fn port_range(text: &str) -> Option<PortRange> {
     (first <= last).then_some(PortRange { first, last })
 }
 
-/// Addresses that no packet between hosts has as its destination, or only on one link: "this network", loopback, multicast,
-/// broadcast; IPv4-mapped, which stand for IPv4 addresses in programs and are on no wire; link-local IPv6, which means
-/// nothing without a device.
+/// Addresses that are never the destination of packets between hosts, or only on one link: "this network",
+/// loopback, multicast, broadcast; IPv4-mapped addresses, which stand for IPv4 addresses in programs and are
+/// never on the wire; link-local IPv6 addresses, which are meaningless without a device.
 const NOT_UNICAST: [IpNet; 9] = [
     net4([0, 0, 0, 0], 8),
     net4([127, 0, 0, 0], 8),
@@ -173,7 +174,7 @@ fn unicast(text: &str) -> Option<IpAddr> {
     text.parse().ok().filter(|address| !NOT_UNICAST.iter().any(|net| net.contains(address)))
 }
 
-/// One that has no address which is not unicast.
+/// Reads a prefix that contains only unicast addresses.
 fn prefix(text: &str) -> Option<IpNet> {
     let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
     let disjoint = |other: &IpNet| !net.contains(other) && !other.contains(&net);

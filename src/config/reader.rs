@@ -1,5 +1,5 @@
-//! Reading TOML so that every complaint names its place: file, line, key, what was found and what is allowed. All
-//! complaints of a file are collected, so that one run of `lbd --check` shows them all.
+//! Reads TOML so that every error names its place: file, line, key, what was found and what is allowed. All
+//! errors of a file are collected, so that one run of `lbd --check` shows them all.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -13,7 +13,7 @@ use toml::{
     de::{DeString, DeTable, DeValue},
 };
 
-/// One complaint about a configuration file.
+/// One error in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file's name, as it was given.
@@ -22,9 +22,9 @@ pub struct ConfigError {
     pub line: usize,
     /// Where in the document, such as `service "web": backend "s1": weight`.
     pub key: String,
-    /// What is there.
+    /// The value that was found.
     pub found: String,
-    /// What may be there.
+    /// The values that are allowed.
     pub allowed: String,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Every complaint about a configuration file; never empty.
+/// All errors of a configuration file; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
@@ -53,7 +53,7 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// A document being read, and the complaints so far.
+/// A document that is being read, and the errors so far.
 pub(super) struct Reader<'a> {
     file: &'a str,
     text: &'a str,
@@ -61,7 +61,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Opens the document; `None` when it is no TOML, which is then a complaint.
+    /// Opens the document. Records an error and returns `None` if it is not TOML.
     pub(super) fn open(file: &'a str, text: &'a str) -> (Self, Option<Table<'a>>) {
         let mut reader = Self { file, text, errors: Vec::new() };
         match DeTable::parse(text) {
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// `value`, unless there were complaints.
+    /// Returns `value`, or the errors if there are any.
     pub(super) fn finish<T>(mut self, value: Option<T>) -> Result<T, ConfigErrors> {
         self.errors.sort_by_key(|error| error.line);
         match value {
@@ -107,15 +107,15 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A TOML table of which keys are taken one by one.
+/// A TOML table, from which keys are taken one by one.
 pub(super) struct Table<'a> {
-    /// Where it is, for complaints; empty for the document.
+    /// Where the table is, for error messages; empty for the document.
     pub place: String,
     pub at: Range<usize>,
     entries: DeTable<'a>,
 }
 
-/// A value and where it stands.
+/// A value and its place in the file.
 pub(super) struct Item<'a> {
     pub key: String,
     pub at: Range<usize>,
@@ -135,7 +135,7 @@ impl<'a> Table<'a> {
         Some(Item { key: self.key(key), at, value: value.into_inner() })
     }
 
-    /// Takes a key that must be there.
+    /// Takes a key that is required. Records an error if it is missing.
     pub(super) fn require(&mut self, reader: &mut Reader<'_>, key: &str, allowed: &str) -> Option<Item<'a>> {
         let item = self.take(key);
         if item.is_none() {
@@ -144,7 +144,7 @@ impl<'a> Table<'a> {
         item
     }
 
-    /// Complains about every key that nobody took.
+    /// Records an error for every key that was not taken.
     pub(super) fn finish(self, reader: &mut Reader<'_>, known: &[&str]) {
         for key in self.entries.keys() {
             reader.diagnose(&key.span(), &self.key(key.get_ref()), "an unknown key", known.join(", "));
@@ -157,7 +157,7 @@ impl<'a> Item<'a> {
         reader.diagnose(&self.at, &self.key, describe(&self.value), allowed);
     }
 
-    /// The table that the value is.
+    /// Returns the value as a table. Records an error if it is none.
     pub(super) fn table(self, reader: &mut Reader<'_>) -> Option<Table<'a>> {
         match self.value {
             DeValue::Table(entries) => Some(Table { place: self.key, at: self.at, entries }),
@@ -168,7 +168,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The elements of an array; a single value stands for an array of one.
+    /// Returns the elements of an array. A single value is treated as an array of one.
     pub(super) fn list(self) -> Vec<Item<'a>> {
         match self.value {
             DeValue::Array(array) => array
@@ -179,7 +179,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The same, where none is a complaint.
+    /// Returns the elements of an array, and records an error if there are none.
     pub(super) fn non_empty_list(self, reader: &mut Reader<'_>, allowed: &str) -> Vec<Item<'a>> {
         if self.value.as_array().is_some_and(|array| array.is_empty()) {
             reader.diagnose(&self.at, &self.key, "an empty array", allowed);
@@ -195,7 +195,7 @@ impl<'a> Item<'a> {
         value
     }
 
-    /// An integer from `range`.
+    /// Returns the value as an integer from `range`. Records an error if it is none.
     pub(super) fn integer<T>(&self, reader: &mut Reader<'_>, range: std::ops::RangeInclusive<T>) -> Option<T>
     where
         T: TryFrom<i128> + PartialOrd + fmt::Display,
@@ -213,7 +213,7 @@ impl<'a> Item<'a> {
         i128::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok()
     }
 
-    /// A string that `read` understands.
+    /// Returns the value as a string that `read` accepts. Records an error if it is none.
     pub(super) fn string<T>(
         &self,
         reader: &mut Reader<'_>,
@@ -228,7 +228,8 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Text of a file, fit for a terminal and for one line of a log: what cannot be seen is escaped, as in `\\u{1b}`.
+/// Makes text of a file fit for a terminal and for one line of a log: characters that are not visible are
+/// escaped, as in `\\u{1b}`.
 fn visible(text: &str) -> String {
     let mut seen = String::with_capacity(text.len());
     for one in text.chars() {
@@ -241,7 +242,7 @@ fn visible(text: &str) -> String {
     seen
 }
 
-/// A value as a person sees it.
+/// Returns a value as text for an error message.
 fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("\"{text}\""),

@@ -1,4 +1,4 @@
-//! From a snapshot to findings.
+//! Makes findings from a snapshot.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::{
     state::State,
 };
 
-/// In tenths: connection tracking that is fuller than this is told.
+/// In tenths: connection tracking that is at least this full is reported.
 const CONNTRACK_TENTHS: u64 = 9;
 
 const FORWARD4: &str = "net/ipv4/ip_forward";
@@ -20,7 +20,7 @@ const RP_FILTER_ALL: &str = "net/ipv4/conf/all/rp_filter";
 const CONNTRACK: [&str; 2] = ["net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"];
 const CONNTRACK_BUCKETS: &str = "net/netfilter/nf_conntrack_buckets";
 
-/// The settings that [`judge`] asks for: paths below `/proc/sys`.
+/// Returns the settings that [`judge`] reads: paths below `/proc/sys`.
 #[must_use]
 pub fn settings(balancer: &Balancer) -> Vec<String> {
     let of_host = [FORWARD4, FORWARD6, LOOSE, RP_FILTER_ALL].into_iter().chain(REFLECT).chain(CONNTRACK);
@@ -46,12 +46,12 @@ fn disable_ipv6(device: &InterfaceName) -> String {
     format!("net/ipv6/conf/{device}/disable_ipv6")
 }
 
-/// What a person calls a setting.
+/// Returns the usual name of a setting, with dots.
 fn dotted(path: &str) -> String {
     path.replace('/', ".")
 }
 
-/// Which packets a state wants to be carried.
+/// The families of the packets that a state balances.
 #[derive(Clone, Copy)]
 struct Families {
     four: bool,
@@ -73,7 +73,8 @@ impl Families {
     }
 }
 
-/// Everything that is not as it should be on this host, for a balancer with this state; worst first.
+/// Returns everything that is not as it should be on this host, for a balancer with this state; the worst
+/// first.
 #[must_use]
 pub fn judge(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
     let (balancer, families) = (&state.balancer, Families::of(state));
@@ -100,7 +101,7 @@ pub fn judge(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
     findings
 }
 
-/// A setting that is `value` and should not be.
+/// Returns a finding if a setting is `value`, which it should not be.
 fn setting(
     snapshot: &Snapshot,
     severity: Severity,
@@ -154,7 +155,7 @@ fn interfaces(balancer: &Balancer, families: Families, snapshot: &Snapshot) -> V
     let mut findings = Vec::new();
     let dead: Vec<Option<Finding>> =
         balancer.interfaces.iter().map(|device| link(device, snapshot)).collect();
-    // By gre_in packets come as well.
+    // With gre_in, packets also come in by the entrances.
     let none_left = !balancer.gre_in && dead.iter().all(Option::is_some);
     let severity = if none_left { Severity::Error } else { Severity::Warning };
     findings.extend(dead.into_iter().flatten().map(|finding| Finding { severity, ..finding }));
@@ -162,7 +163,7 @@ fn interfaces(balancer: &Balancer, families: Families, snapshot: &Snapshot) -> V
         if families.four {
             let meaning = "IPv4 from it is not forwarded";
             let forwarding = setting(snapshot, Severity::Error, &forwarding4(device), (0, 1), meaning);
-            // Where nothing is forwarded, that is told once.
+            // If nothing at all is forwarded, that is reported once.
             let forwarding = forwarding.filter(|_| snapshot.setting(FORWARD4) == Some(1));
             findings.extend(forwarding.map(Finding::stopping_start));
             findings.extend(reverse_path_filter(device, snapshot));
@@ -178,7 +179,7 @@ fn interfaces(balancer: &Balancer, families: Families, snapshot: &Snapshot) -> V
     findings
 }
 
-/// What keeps packets from coming in by this device.
+/// Returns what prevents packets from coming in by this device.
 fn link(device: &InterfaceName, snapshot: &Snapshot) -> Option<Finding> {
     let name = format!("interface {device}");
     let finding = |value: &str, wanted: &str, advice: String| {
@@ -209,7 +210,7 @@ fn link(device: &InterfaceName, snapshot: &Snapshot) -> Option<Finding> {
     None
 }
 
-/// The kernel uses the larger of the setting for all and the device's own.
+/// The kernel uses the larger of the setting for all devices and the device's own.
 fn reverse_path_filter(device: &InterfaceName, snapshot: &Snapshot) -> Option<Finding> {
     let path = rp_filter(device);
     let effective = snapshot.setting(RP_FILTER_ALL)?.max(snapshot.setting(&path)?);
@@ -221,7 +222,7 @@ fn reverse_path_filter(device: &InterfaceName, snapshot: &Snapshot) -> Option<Fi
     })
 }
 
-/// Tunnels begin at an address of this host, and end at none.
+/// Checks that tunnels begin at an address of this host, and that none ends at one.
 fn ends(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
     if snapshot.locals.is_empty() {
         return Vec::new(); // they could not be read
@@ -253,7 +254,8 @@ fn ends(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
     findings
 }
 
-/// What other programs' filters drop unless a rule of theirs accepts it. Whether one does cannot be told from outside.
+/// Returns the filters of other programs that drop packets unless one of their rules accepts them. Whether
+/// one does cannot be determined here.
 fn filters(state: &State, families: Families, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings = Vec::new();
     let comes_in_tunnels = state.balancer.gre_in || !state.tier.is_empty();

@@ -1,10 +1,12 @@
-//! What a host does to packets to virtual addresses, judged. PURE.
+//! Findings about what a host does to packets to virtual addresses. PURE.
 //!
-//! [`sys::probe`](crate::sys::probe) takes a [`Snapshot`]: settings, devices, addresses, other programs' filters.
-//! [`judge`] makes [`Finding`]s of it, each with what to do. lbd takes one at its start and at every repair, `lbctl check`
-//! and `lbd --check --host` whenever they are asked. Whatever keeps packets from backends without a trace belongs here.
+//! [`sys::probe`](crate::sys::probe) takes a [`Snapshot`]: settings, devices, addresses, other programs'
+//! filters. [`judge`] makes [`Finding`]s from it, each with advice. lbd takes a snapshot at its start and at
+//! every repair, `lbctl check` and `lbd --check --host` whenever they run. Everything that silently prevents
+//! packets from reaching backends belongs here.
 //!
-//! A finding names no number that changes by itself: what was told once is told again only when it differs ([`Told`]).
+//! A finding contains no number that changes by itself, because a finding that was reported is reported again
+//! only if it differs ([`Told`]).
 
 mod judge;
 mod nat;
@@ -27,15 +29,15 @@ pub use own::{new_own_vips, own_vips};
 pub use told::Told;
 pub use ways::{Way, ways};
 
-/// How bad a finding is.
+/// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Works, but otherwise than one might think.
+    /// Works, but perhaps not as expected.
     Note,
-    /// Something that may be wanted will not work.
+    /// Something that may be needed will not work.
     Warning,
-    /// Balancing cannot work, for some packets at least.
+    /// Balancing cannot work, at least for some packets.
     Error,
 }
 
@@ -49,33 +51,33 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Something that is not as it should be.
+/// Something on the host that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// How serious it is.
     pub severity: Severity,
-    /// What was looked at: a kernel part, a sysctl by its full name, a device, a VIP.
+    /// What was checked: a kernel part, a sysctl by its full name, a device, a VIP.
     pub name: String,
-    /// What was found.
+    /// The value that was found.
     pub value: String,
-    /// What is wanted.
+    /// The value that it should have.
     pub wanted: String,
-    /// What it means, and what to do about it.
+    /// What the finding means, and what to do about it.
     pub advice: String,
-    /// Whether lbd does not start with it. What comes later ends no lbd.
+    /// Whether lbd refuses to start because of it. A finding that appears later does not end lbd.
     #[serde(skip)]
     pub stops_start: bool,
 }
 
 impl Finding {
-    /// A finding with which lbd starts.
+    /// Makes a finding that does not prevent lbd from starting.
     #[must_use]
     pub fn new(severity: Severity, name: &str, value: &str, wanted: &str, advice: String) -> Self {
         let (name, value, wanted) = (name.to_owned(), value.to_owned(), wanted.to_owned());
         Self { severity, name, value, wanted, advice, stops_start: false }
     }
 
-    /// The same, and lbd does not start with it.
+    /// Returns the finding, changed to prevent lbd from starting.
     #[must_use]
     pub fn stopping_start(self) -> Self {
         Self { stops_start: true, ..self }
@@ -89,17 +91,17 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How many findings there are that matter.
+/// The number of errors and warnings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// Of severity error.
+    /// Findings of severity error.
     pub errors: u64,
-    /// Of severity warning.
+    /// Findings of severity warning.
     pub warnings: u64,
 }
 
 impl Tally {
-    /// Counts them.
+    /// Counts the findings.
     #[must_use]
     pub fn of(findings: &[Finding]) -> Self {
         let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
@@ -107,50 +109,50 @@ impl Tally {
     }
 }
 
-/// A host as it was at one moment, as far as it concerns packets to VIPs.
+/// The state of a host at one moment, as far as it concerns packets to VIPs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Of the settings that [`settings`] names, those that there are: their paths below `/proc/sys`, and values.
+    /// The settings named by [`settings`] that exist: their paths below `/proc/sys`, and values.
     pub settings: BTreeMap<String, u32>,
     /// Devices, by name.
     pub links: BTreeMap<String, Link>,
-    /// What the kernel delivers to this host itself.
+    /// The addresses that the kernel delivers to this host itself.
     pub locals: Vec<Local>,
-    /// Those of [`ways`] that the kernel knows no route for.
+    /// The destinations of [`ways`] to which the kernel has no route.
     pub unreachable: Vec<IpAddr>,
-    /// Base chains of other programs that drop what none of their rules accepts.
+    /// Base chains of other programs that drop packets which none of their rules accepts.
     pub drops: Vec<ForeignChain>,
     /// Base chains of other programs that translate addresses.
     pub nats: Vec<NatChain>,
     /// The older iptables ("legacy") that have a table `filter`: "iptables" or "ip6tables".
     pub legacy: Vec<&'static str>,
-    /// What could not be looked at, and why.
+    /// What could not be read, and why.
     pub unread: Vec<(&'static str, String)>,
 }
 
 /// A device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
-    /// Whether it is set up.
+    /// Whether the device is set up.
     pub up: bool,
-    /// Whether its cable, or what stands for it, is in.
+    /// Whether the cable, or its equivalent, is connected.
     pub carrier: bool,
-    /// The bridge or bond that it is a port of: packets come in by that one.
+    /// The bridge or bond that the device is a port of: packets come in by that device.
     pub port_of: Option<String>,
-    /// The VRF that it is in.
+    /// The VRF that the device is in.
     pub vrf: Option<String>,
 }
 
 /// Addresses that the kernel's table `local` delivers to this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Local {
-    /// Mostly a single one.
+    /// The addresses; mostly a single one.
     pub net: IpNet,
-    /// The device that has it.
+    /// The device that has the addresses.
     pub device: String,
-    /// What for.
+    /// The kind of the addresses.
     pub kind: LocalKind,
-    /// Whether the kernel has made the route of an address; else somebody has added it.
+    /// Whether the kernel made the route from an address; otherwise an operator or program added it.
     pub by_address: bool,
     /// The table of the route: [`TABLE_LOCAL`], or that of a VRF.
     pub table: u32,
@@ -159,14 +161,14 @@ pub struct Local {
 /// The kernel's table `local`.
 pub const TABLE_LOCAL: u32 = 255;
 
-/// What a local address is.
+/// The kind of a local address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalKind {
-    /// The host's own.
+    /// An address of the host's own.
     Own,
     /// A network's broadcast address.
     Broadcast,
-    /// One that several hosts have, such as that of all routers of a network.
+    /// An address that several hosts have, such as that of all routers of a network.
     Anycast,
 }
 
@@ -180,16 +182,16 @@ impl fmt::Display for LocalKind {
     }
 }
 
-/// A base chain of another program's.
+/// A base chain of another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignChain {
     /// "ip", "ip6" or "inet".
     pub family: &'static str,
-    /// Its table.
+    /// The chain's table.
     pub table: String,
-    /// Its name.
+    /// The chain's name.
     pub chain: String,
-    /// As nft names it: "prerouting", say.
+    /// The hook as nft names it, such as "prerouting".
     pub hook: &'static str,
 }
 
@@ -201,7 +203,7 @@ impl fmt::Display for ForeignChain {
 }
 
 impl Local {
-    /// One address of the host's own.
+    /// Makes a single address of the host's own.
     #[must_use]
     pub fn own(address: IpAddr, device: &str) -> Self {
         let (net, device) = (address.into(), device.to_owned());
@@ -210,25 +212,25 @@ impl Local {
 }
 
 impl Snapshot {
-    /// Whether the host has this address for its own.
+    /// Reports whether the host has this address as its own.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         self.local(address).is_some_and(|local| local.kind == LocalKind::Own)
     }
 
-    /// What makes the kernel deliver packets to this address here.
+    /// Returns what makes the kernel deliver packets to this address here.
     #[must_use]
     pub fn local(&self, address: IpAddr) -> Option<&Local> {
         self.locals.iter().find(|local| local.net.contains(&address))
     }
 
-    /// What of the settings is there.
+    /// Returns the value of a setting, if it exists.
     fn setting(&self, path: &str) -> Option<u32> {
         self.settings.get(path).copied()
     }
 }
 
-/// Whether a prefix is all addresses of its family, as a region has it that was made without a file.
+/// Reports whether a prefix is all addresses of its family, as in a region that was made without a file.
 fn is_everything(net: &IpNet) -> bool {
     let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     net.prefix_len() == 0 && any.contains(&net.addr())

@@ -1,9 +1,10 @@
-//! Other programs' address translation, as far as it takes packets to VIPs: such a connection has other addresses at the
-//! backend, and breaks.
+//! Address translation by other programs, as far as it applies to packets to VIPs. A translated connection
+//! has other addresses at the backend, and breaks.
 //!
-//! A rule is told only where all of its conditions could be read and some packet to a VIP meets them. What cannot be read (a set,
-//! a state, a source address, a jump) is taken as the harmless: a rule that translates does not hit, one that ends
-//! the chain ends it. So a chain that is told does translate, and one that is not may all the same.
+//! A rule is reported only if all of its conditions could be read and some packet to a VIP meets them. A
+//! condition that cannot be read (a set, a state, a source address, a jump) is assumed to be harmless: a rule
+//! that translates does not match, and one that ends the chain does. So a chain that is reported does
+//! translate, but one that is not reported may translate as well.
 
 use ipnet::IpNet;
 
@@ -17,68 +18,68 @@ use crate::{
 /// A base chain of type nat, at a hook that packets to VIPs pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatChain {
-    /// Which one.
+    /// The family, table, name and hook of the chain.
     pub at: ForeignChain,
-    /// Its own rules, not those that it jumps to.
+    /// The chain's own rules, without those of chains that it jumps to.
     pub rules: Vec<NatRule>,
 }
 
-/// A rule of such a chain.
+/// A rule of a base chain of type nat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatRule {
-    /// All of them must be met.
+    /// The conditions, all of which must be met.
     pub conditions: Vec<Condition>,
-    /// What it does then.
+    /// What the rule does then.
     pub effect: Effect,
 }
 
-/// What a rule does.
+/// The effect of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Translates addresses: by "masquerade", say.
+    /// Translates addresses, for example by "masquerade".
     Translates(String),
-    /// Lets nothing go on to the next rule.
+    /// Ends the chain: packets do not go on to the next rule.
     Ends,
-    /// Neither.
+    /// Does neither.
     GoesOn,
 }
 
-/// What a packet must be; with `is` false, must not be.
+/// What a packet must be or, if `is` is false, must not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Whether it must be.
+    /// Whether the packet must be so.
     pub is: bool,
-    /// What.
+    /// What is compared.
     pub what: What,
 }
 
-/// What is compared.
+/// The property that is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// IPv4, or else IPv6.
+    /// IPv4 if true, otherwise IPv6.
     Ipv4(bool),
-    /// The protocol by its number.
+    /// The protocol, by its number.
     Protocol(u8),
     /// The destination.
     To(IpNet),
     /// The destination port.
     ToPort(u16),
-    /// The source, whatever it is.
+    /// The source, whichever it is.
     From,
-    /// The device by which it came in; or all whose names begin so.
+    /// The device by which the packet came in.
     ComesBy(Device),
-    /// The device by which it leaves.
+    /// The device by which the packet leaves.
     LeavesBy(Device),
-    /// Something else.
+    /// Anything else.
     Unknown,
 }
 
-/// A device's name, or how names begin.
+/// A device's name, or a prefix of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// The name, or its beginning.
+    /// The name, or the prefix.
     pub name: String,
-    /// Whether it is a beginning.
+    /// Whether it is a prefix.
     pub begins: bool,
 }
 
@@ -88,7 +89,7 @@ impl Device {
     }
 }
 
-/// Which of some packets meet a condition.
+/// How many of a set of packets meet a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Met {
     None,
@@ -98,7 +99,7 @@ enum Met {
 }
 
 impl Met {
-    /// `met` of `all` do.
+    /// Returns the value for `met` of `all` packets.
     fn of(met: usize, all: usize) -> Self {
         match met {
             0 => Self::None,
@@ -116,7 +117,7 @@ impl Met {
     }
 }
 
-/// The chains that translate packets to VIPs.
+/// Returns the chains that translate packets to VIPs.
 pub(super) fn translated(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
     if state.balancer.steering == Steering::EveryPacket {
         return Vec::new(); // untracked packets are not translated
@@ -145,7 +146,8 @@ fn chain_finding(state: &State, chain: &NatChain) -> Option<Finding> {
     Some(Finding::new(Severity::Warning, &at.to_string(), &value, "none of these", advice))
 }
 
-/// By what the first rule translates that some packet of this service to this VIP meets.
+/// Returns the translation of the first rule that translates and that some packet of this service to this VIP
+/// meets.
 fn hit<'a>(state: &State, service: &Service, vip: &IpNet, rules: &'a [NatRule]) -> Option<&'a str> {
     if is_everything(vip) {
         return None;
@@ -188,12 +190,12 @@ fn met(state: &State, service: &Service, vip: &IpNet, Condition { is, what }: &C
         What::ComesBy(device) => {
             let interfaces = &state.balancer.interfaces;
             let met = interfaces.iter().filter(|name| device.is(name.as_str())).count();
-            // From routers, or another balancer.
+            // Packets from routers, or from another balancer.
             let others = is_our_name(&device.name) || (met > 0 && state.balancer.gre_in);
             if others { Met::Some } else { Met::of(met, interfaces.len()) }
         }
         What::LeavesBy(device) if device.begins || is_our_name(&device.name) => Met::Unknown,
-        // By tunnels, unless the route to a next hop leads there.
+        // Packets leave by tunnels, unless the route to a next hop leads to this device.
         What::LeavesBy(_) => {
             let direct = |path| matches!(path, Path::Via(Encap::Direct, _) | Path::MarkOnly);
             let paths: Vec<Path> = state.targets_used().map(|(_, path)| path).collect();

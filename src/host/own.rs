@@ -1,14 +1,15 @@
-//! VIPs that are addresses of this host. The kernel's first rule delivers these here, whatever mark a packet has.
+//! VIPs that are addresses of this host. The kernel's first rule delivers packets to these here, whatever
+//! mark a packet has.
 
 use ipnet::IpNet;
 
 use super::{Finding, Local, LocalKind, Severity, Snapshot, TABLE_LOCAL, is_everything};
 use crate::state::State;
 
-/// At most so many addresses are named in a finding.
+/// The maximum number of addresses that a finding names.
 const NAMED_MAX: usize = 4;
 
-/// What this means, and what to do instead. `{remove}` is how the kernel is brought to forget it.
+/// The meaning of the finding, and what to do instead. `{remove}` is how to remove the cause from the kernel.
 const IS_LOCAL: &str = "the kernel keeps packets to it for itself, and no backend gets any: {remove}. To announce it without: let the \
                         routing daemon announce a static route, or lbd's own blackhole route (ip route show proto 201); with \
                         keepalived, hold an address that is no VIP and route VIPs to it";
@@ -17,7 +18,7 @@ const COVERS: &str = "what is sent to these from outside would be taken for a VI
                       are not balanced";
 const COVERS_ALLOWED: &str = "these stay the host's own (allow_own_addresses) and are not balanced";
 
-/// The VIPs of a state that are, or have in them, addresses of this host.
+/// Returns the VIPs of a state that are addresses of this host, or that contain some.
 #[must_use]
 pub fn own_vips(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
     let mut vips: Vec<IpNet> =
@@ -28,7 +29,8 @@ pub fn own_vips(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
     vips.iter().filter_map(|vip| own_vip(vip, allowed, snapshot)).collect()
 }
 
-/// Those that `base` has not got already, as far as they are errors: a change that brings them should not be made.
+/// Returns the findings that are errors and that `base` does not have already. A change that brings them
+/// should not be made.
 #[must_use]
 pub fn new_own_vips(base: &State, next: &State, snapshot: &Snapshot) -> Vec<Finding> {
     let known = own_vips(base, snapshot);
@@ -70,7 +72,7 @@ fn own_vip(vip: &IpNet, allowed: bool, snapshot: &Snapshot) -> Option<Finding> {
     })
 }
 
-/// The command that takes away what makes the kernel keep packets to this VIP.
+/// Returns the command that removes what makes the kernel keep packets to this VIP.
 fn removal(vip: &IpNet, local: &Local) -> String {
     let Local { net, device, kind, by_address, table } = local;
     let of_table = if *table == TABLE_LOCAL { String::new() } else { format!(" table {table}") };

@@ -1,27 +1,27 @@
-//! What was told of a host already: only what differs is told again.
+//! The findings that were already reported about a host: only differences are reported again.
 
 use super::Finding;
 
-/// The findings of the last look.
+/// The findings of the last check.
 #[derive(Debug, Default)]
 pub struct Told(Vec<Finding>);
 
-/// What to tell after a look.
+/// What is to be reported after a check.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct News {
-    /// Not there at the last look, or other than then; worst first.
+    /// Findings that are new since the last check, or differ from it; the worst first.
     pub new: Vec<Finding>,
-    /// There at the last look, and nothing of their name is now.
+    /// Findings of the last check for whose name there is no finding now.
     pub over: Vec<Finding>,
-    /// How many lines more there would have been.
+    /// How many more lines there would have been.
     pub left_out: usize,
 }
 
 impl Told {
-    /// At most so many lines after one look.
+    /// The maximum number of lines after one check.
     pub const LINES_MAX: usize = 20;
 
-    /// Takes over what a look has found; says what of it is news.
+    /// Takes over the findings of a check, and returns what is to be reported.
     pub fn look(&mut self, found: Vec<Finding>) -> News {
         let last = std::mem::replace(&mut self.0, found);
         let mut new: Vec<Finding> =
@@ -35,7 +35,7 @@ impl Told {
         News { new, over, left_out }
     }
 
-    /// What the last look has found.
+    /// Returns the findings of the last check.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.0

@@ -1,4 +1,5 @@
-//! Ways to backends and other balancers: the kernel asks its routes for them, whatever mark a packet has.
+//! Routes to backends and other balancers. The kernel looks these up in its routes, whatever mark a packet
+//! has.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -8,25 +9,25 @@ use crate::{
     state::State,
 };
 
-/// At most so many addresses are named in a finding.
+/// The maximum number of addresses that a finding names.
 const NAMED_MAX: usize = 4;
 
-/// What it means.
+/// The meaning of the finding.
 const LOST: &str =
     "packets to them are dropped, with encap \"direct\" as soon as their routes must be made anew";
 
-/// What a route is asked for.
+/// A destination for which a route is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Way {
-    /// Where it leads.
+    /// The destination.
     pub to: IpAddr,
-    /// Where the packets of a tunnel start, if the host has that address.
+    /// The source address of a tunnel's packets, if the host has that address.
     pub from: Option<IpAddr>,
-    /// Whether it must be on a network of this host: of a `direct` backend.
+    /// Whether the destination must be on a network of this host, as that of a `direct` backend.
     pub is_next_hop: bool,
 }
 
-/// The ways that a state needs; but those to addresses of this host, which lead nowhere.
+/// Returns the ways that a state needs, except those to addresses of this host, which lead nowhere.
 #[must_use]
 pub fn ways(state: &State, snapshot: &Snapshot) -> Vec<Way> {
     let way = |path: Path| {
@@ -39,7 +40,7 @@ pub fn ways(state: &State, snapshot: &Snapshot) -> Vec<Way> {
     ways.into_iter().filter(|way| !snapshot.has(way.to)).collect()
 }
 
-/// All that have no route, in one finding: mostly they have one cause.
+/// Returns one finding for all destinations without a route, since they mostly have one cause.
 pub(super) fn unreachable(state: &State, snapshot: &Snapshot) -> Option<Finding> {
     let mut without = snapshot.unreachable.clone();
     without.dedup();
@@ -62,7 +63,8 @@ pub(super) fn unreachable(state: &State, snapshot: &Snapshot) -> Option<Finding>
     Some(Finding::new(Severity::Error, "route to backends", &value, "a route to each", advice))
 }
 
-/// The device on whose network such an address is, and its VRF: by the balancer's own address, else by `interfaces`.
+/// Returns the device on whose network such an address is, and its VRF. The device is found by the balancer's
+/// own address, otherwise by `interfaces`.
 fn in_vrf<'a>(state: &'a State, snapshot: &'a Snapshot, address: IpAddr) -> Option<(&'a str, &'a str)> {
     let source = state.balancer.source_for(address).and_then(|from| snapshot.local(from));
     let devices = source.map(|local| local.device.as_str()).into_iter();

@@ -1,15 +1,17 @@
-//! Which service a packet belongs to. PURE.
+//! Finds the service that a packet belongs to. PURE.
 //!
-//! Services may overlap; the most specific wins. In this order: one port before a range before all ports; the longer
-//! prefix; a named protocol before any; the narrower range. Two services that are equal in all of it and claim the
-//! same packets are a [`Conflict`].
+//! Services may overlap; the most specific one wins. These rules apply in this order: one port before a range
+//! before all ports; the longer prefix; a named protocol before any; the narrower range. Two services that
+//! are equal by all rules and claim the same packets are a [`Conflict`].
 //!
-//! An echo request has no port, and reaches a backend whatever protocols are claimed of its address: it belongs to the
-//! service with the longest prefix; of several, to the one for every protocol, else to the first of them.
+//! An echo request has no port, and it reaches a backend whatever protocols are claimed at its address. It
+//! belongs to the service with the longest prefix. If there are several, it belongs to the one for every
+//! protocol, otherwise to the first.
 //!
-//! That is settled once, when a [`Classifier`] is built: addresses are cut at the edges of all prefixes, and in each
-//! piece, for each protocol, ports are cut the same way. What results are disjoint boxes, found with two binary
-//! searches. The ruleset is made of the same boxes ([`Classifier::claims`]), so lbd and the kernel cannot differ.
+//! All this is decided once, when a [`Classifier`] is built. Addresses are cut at the edges of all prefixes.
+//! In each piece, ports are cut the same way for each protocol. The results are disjoint boxes, which two
+//! binary searches find. The ruleset is made of the same boxes ([`Classifier::claims`]), so lbd and the
+//! kernel cannot differ.
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt::Display, net::IpAddr};
 
@@ -21,7 +23,7 @@ use crate::{
     packet::{L4, Packet},
 };
 
-/// What the classifier needs to know of a service.
+/// The facts about a service that the classifier needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
     /// Its name, for conflicts.
@@ -34,27 +36,27 @@ pub struct Scope<'a> {
     pub ports: &'a [PortRange],
 }
 
-/// Why a packet belongs to one of two services that have its address.
+/// Why a packet belongs to one of two services that both have its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precedence {
-    /// It names the port.
+    /// The service names the port.
     Port,
-    /// It names a range of ports, and the other none.
+    /// The service names a range of ports, and the other service names none.
     PortRange,
-    /// Its prefix is longer.
+    /// The service's prefix is longer.
     Prefix,
-    /// It names the protocol.
+    /// The service names the protocol.
     Protocol,
-    /// Its range of ports is narrower.
+    /// The service's range of ports is narrower.
     NarrowerRange,
-    /// It takes every protocol, so also this one.
+    /// The service takes every protocol, so also this one.
     EveryProtocol,
-    /// It comes first in the file.
+    /// The service comes first in the file.
     Order,
 }
 
 impl Precedence {
-    /// As a reason that follows the service's name.
+    /// Returns the rule as a reason that follows the service's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -69,16 +71,17 @@ impl Precedence {
     }
 }
 
-/// How specifically a service asks for a packet.
+/// How specifically a service claims a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claimed {
     rank: Rank,
-    /// Of echo requests, where equal prefixes are no conflict.
+    /// Whether the service names protocols. This matters for echo requests, where equal prefixes are no
+    /// conflict.
     named: bool,
 }
 
 impl Claimed {
-    /// By which rule this one wins over another.
+    /// Returns the rule by which this claim wins over another.
     #[must_use]
     pub fn precedence(self, other: Self) -> Precedence {
         let ((class, prefix, named, _), (other_class, other_prefix, other_named, other_width)) =
@@ -100,7 +103,7 @@ impl Claimed {
 }
 
 impl Scope<'_> {
-    /// How specifically it asks for a packet, if it does.
+    /// Returns how specifically the service claims a packet, or `None` if it does not.
     #[must_use]
     pub fn claimed(&self, packet: &Packet) -> Option<Claimed> {
         let dst = packet.addresses.destination();
@@ -122,7 +125,7 @@ impl Scope<'_> {
     }
 }
 
-/// Neighbouring addresses of one family, both ends included.
+/// A range of addresses of one family, including both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AddressRange {
     /// IPv4.
@@ -131,28 +134,28 @@ pub enum AddressRange {
     V6(u128, u128),
 }
 
-/// A box of (destination, protocol, port) that belongs to one service. All boxes of a classifier are disjoint, as
-/// nft's concatenated interval sets want them.
+/// A box of (destination, protocol, port) that belongs to one service. All boxes of a classifier are
+/// disjoint, as nft's concatenated interval sets require.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The virtual addresses.
     pub addresses: AddressRange,
-    /// Protocol numbers `first..=last`; more than one only where a service takes every protocol.
+    /// Protocol numbers `first..=last`; more than one only if a service takes every protocol.
     pub protocols: (u8, u8),
-    /// The destination ports; all of them unless the protocol is one of [`Protocol::ALL`].
+    /// The destination ports; all ports unless the protocol is one of [`Protocol::ALL`].
     pub ports: PortRange,
     /// Index of the service.
     pub service: usize,
 }
 
-/// Echo requests to some virtual addresses that belong to another service than the rest of ICMP there does.
+/// Echo requests to some virtual addresses that belong to another service than all other ICMP there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EchoClaim {
     /// The virtual addresses.
     pub addresses: AddressRange,
     /// Index of the service that they belong to.
     pub service: usize,
-    /// Index of the service that all else of ICMP belongs to, if any.
+    /// Index of the service that all other ICMP belongs to, if any.
     pub other: Option<usize>,
 }
 
@@ -160,11 +163,11 @@ pub struct EchoClaim {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("services \"{first}\" and \"{second}\" both claim {what}")]
 pub struct Conflict {
-    /// The one that comes first.
+    /// The service that comes first.
     pub first: Name,
-    /// The other.
+    /// The other service.
     pub second: Name,
-    /// What both claim, as `address protocol port`.
+    /// The packets that both claim, as `address protocol port`.
     pub what: String,
 }
 
@@ -176,7 +179,7 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// A classifier for services; each is named by its index.
+    /// Builds a classifier of services; each is identified by its index.
     ///
     /// # Errors
     /// When two services claim the same packets.
@@ -208,9 +211,9 @@ impl Classifier {
         Ok(Self { v4: Pieces::new(&v4, services)?, v6: Pieces::new(&v6, services)? })
     }
 
-    /// The index of the service that a packet belongs to. A later fragment belongs to none, since its port is not
-    /// known, unless a service for every protocol has all ports of its protocol. An echo request belongs to the service
-    /// that has its address by the longest prefix.
+    /// Returns the index of the service that a packet belongs to. A later fragment belongs to no service,
+    /// since its port is not known, unless a service for every protocol has all ports of its protocol. An
+    /// echo request belongs to the service that has its address by the longest prefix.
     #[must_use]
     pub fn service_of(&self, packet: &Packet) -> Option<usize> {
         let body = self.piece(packet.addresses.destination())?;
@@ -224,7 +227,7 @@ impl Classifier {
         }
     }
 
-    /// Whether any service has this address among its virtual ones.
+    /// Reports whether the address is a virtual address of any service.
     #[must_use]
     pub fn has_vip(&self, address: IpAddr) -> bool {
         self.piece(address).is_some()
@@ -237,8 +240,9 @@ impl Classifier {
         }
     }
 
-    /// Where echo requests belong to another service than [`Classifier::claims`] says of their protocol, or to one at
-    /// all; IPv4 before IPv6, ascending by address, disjoint.
+    /// Returns where echo requests belong to another service than [`Classifier::claims`] says of their
+    /// protocol, or where it says nothing. IPv4 comes before IPv6; the claims are ascending by address, and
+    /// disjoint.
     #[must_use]
     pub fn echo_claims(&self) -> Vec<EchoClaim> {
         let claim = |addresses, body: &Body| {
@@ -250,7 +254,7 @@ impl Classifier {
         v4.chain(v6).collect()
     }
 
-    /// Every box, all disjoint; IPv4 before IPv6, ascending by address.
+    /// Returns all boxes. They are disjoint; IPv4 comes before IPv6, ascending by address.
     #[must_use]
     pub fn claims(&self) -> Vec<Claim> {
         let v4 = self.v4.iter().flat_map(|(first, last, body)| body.claims(AddressRange::V4(first, last)));
@@ -261,9 +265,9 @@ impl Classifier {
 
 /// An address as a number.
 trait Bits: Copy + Ord + Display {
-    /// The next one; `None` after the last.
+    /// Returns the next address; `None` after the last.
     fn next(self) -> Option<Self>;
-    /// The one before, of one that is not 0.
+    /// Returns the address before. The address must not be 0.
     fn previous(self) -> Self;
     fn address(self) -> IpAddr;
 }
@@ -300,17 +304,17 @@ struct Span<A> {
     owner: usize,
 }
 
-/// Runs of neighbouring addresses where the same services apply; disjoint, ascending. Where a run begins is kept apart
-/// from the rest of it, so that the search stays in few cache lines.
+/// Ranges of addresses within which the same services apply; disjoint, ascending. The first addresses are
+/// stored apart from the rest, so that the search touches few cache lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Pieces<A> {
     firsts: Vec<A>,
-    /// Where the run of the same index ends, and what is claimed of it.
+    /// The last address of the range with the same index, and what is claimed in the range.
     rest: Vec<(A, Body)>,
 }
 
 impl<A: Bits> Pieces<A> {
-    /// Cuts at all edges, so that every piece lies wholly inside or outside of each span.
+    /// Cuts at all edges, so that every piece lies wholly inside or outside each span.
     fn new(spans: &[Span<A>], services: &[Scope<'_>]) -> Result<Self, Conflict> {
         let mut edges: BTreeMap<A, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
         for (index, span) in spans.iter().enumerate() {
@@ -329,7 +333,7 @@ impl<A: Bits> Pieces<A> {
             inside.retain(|span| !closes.contains(span));
             inside.extend(begins);
             let Some(last) = last.filter(|_| !inside.is_empty()) else { continue };
-            // A service with nested prefixes counts with the longest.
+            // A service with nested prefixes counts with the longest one.
             open.clear();
             for &span in &inside {
                 let longest = open.entry(spans[span].owner).or_default();
@@ -354,18 +358,18 @@ impl<A: Bits> Pieces<A> {
     }
 }
 
-/// What is claimed of one piece.
+/// What is claimed in one piece.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Body {
-    /// By [`Protocol::ALL`]: disjoint, ascending.
+    /// Claims per protocol, in the order of [`Protocol::ALL`]; disjoint, ascending.
     ports: [Vec<(PortRange, usize)>; 3],
-    /// Of every other protocol.
+    /// The service of every other protocol.
     other: Option<usize>,
-    /// Of echo requests.
+    /// The service of echo requests.
     echo: Option<usize>,
 }
 
-/// What makes one claim more specific than another: the smaller wins.
+/// How specific a claim is: the smaller rank wins.
 type Rank = (PortClass, Reverse<u8>, Reverse<bool>, u16);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -450,7 +454,8 @@ impl Body {
         (port <= ports.last).then_some(*service)
     }
 
-    /// Whether all packets of a protocol belong to the service that has what is not named, whatever their ports.
+    /// Reports whether all packets of a protocol, whatever their ports, belong to `service`, which has the
+    /// protocols that are not named.
     fn has_all_of(&self, protocol: u8, service: usize) -> bool {
         let named = Protocol::ALL.into_iter().find(|named| named.number() == protocol);
         named.is_none_or(|named| self.ports[named as usize][..] == [(PortRange::ALL, service)])
@@ -490,7 +495,8 @@ impl Body {
     }
 }
 
-/// Gives every port to the most specific wish; neighbouring ports of one service become one range.
+/// Gives every port to the most specific claim in `wishes`. Neighbouring ports of one service become one
+/// range.
 fn resolve(
     mut wishes: Vec<(Rank, PortRange, usize)>,
     protocol: Protocol,

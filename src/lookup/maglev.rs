@@ -1,15 +1,16 @@
 //! The Maglev lookup table (Eisenbud et al., NSDI 2016, section 3.4). PURE.
 //!
-//! Every backend has a permutation of the M entries, given by an offset and a skip; the backends take turns, and at
-//! its turn each takes the next entry of its permutation that is still free. So all get equal shares (within one
-//! entry), and a backend that leaves hardly moves the entries of the others.
+//! Every backend has a permutation of the M entries, given by an offset and a skip. The backends take turns.
+//! In its turn, each takes the next entry of its permutation that is still free. So all get equal shares
+//! (within one entry), and when a backend leaves, hardly any entries of the others move.
 //!
-//! A table is a pure function of (seed, M, the set of backends with their weights). Permutations come from the
-//! backend's name, never from a place in a list; turns are taken in the order of names. Two balancers that reached
-//! the same set by different ways hold the same table, byte for byte.
+//! A table is a pure function of (seed, M, the set of backends with their weights). Permutations come from
+//! the backend's name, never from a position in a list, and turns are taken in the order of names. Two
+//! balancers that reached the same set in different ways hold the same table, byte for byte.
 //!
-//! Weights are the frequency of turns: a backend of weight w takes w turns while one of weight W takes W. Permutations
-//! are walked as they are needed; there is no N x M matrix. M is a prime, so every skip visits every entry.
+//! Weights are the frequency of turns: a backend of weight w takes w turns while one of weight W takes W.
+//! Permutations are computed step by step as needed; there is no N x M matrix. M is a prime, so every skip
+//! visits every entry.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
@@ -24,7 +25,7 @@ const FREE: u16 = u16::MAX;
 /// The second half of the SipHash key; the first is the configured seed.
 const KEY: u64 = u64::from_le_bytes(*b"synrail1");
 
-/// A lookup table that is shared, not copied, and told from others without a look at its entries.
+/// A lookup table that is shared, not copied. Tables are compared without reading their entries.
 #[derive(Clone)]
 pub struct Table {
     entries: Arc<[u16]>,
@@ -34,7 +35,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table of these entries.
+    /// Makes a table of these entries.
     #[must_use]
     pub fn new(entries: impl Into<Arc<[u16]>>) -> Self {
         let entries = entries.into();
@@ -43,44 +44,44 @@ impl Table {
         Self { len: entries.len(), entries, digest, ranks }
     }
 
-    /// A table of `len` entries whose entries were not read from where they are: it equals the one that was, and names
-    /// nobody.
+    /// Makes a table of `len` entries that were not read from where they are stored. It equals the table that
+    /// was read, but it has no entries, so it names no backend.
     #[must_use]
     pub fn unread(digest: u64, len: usize, ranks: usize) -> Self {
         Self { entries: Arc::default(), len, digest, ranks }
     }
 
-    /// What tells it from others, read or not: its digest and how many entries it has.
+    /// Returns what identifies the table, read or not: its digest and its number of entries.
     #[must_use]
     pub fn identity(&self) -> (u64, usize) {
         (self.digest, self.len)
     }
 
-    /// Whether its entries are here.
+    /// Reports whether the entries were read.
     #[must_use]
     pub fn is_read(&self) -> bool {
         self.entries.len() == self.len
     }
 
-    /// How many entries it has, also when they were not read.
+    /// Returns the number of entries, also if they were not read.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has none: that of no backends.
+    /// Reports whether the table has no entries, since there are no backends.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// A checksum of the entries' bytes. Other tables have another one, but for one in 2^64.
+    /// Returns a checksum of the entries' bytes. The chance that another table has the same one is 1 in 2^64.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// More than any rank in it.
+    /// Returns a number above every rank in the table.
     #[must_use]
     pub fn ranks(&self) -> usize {
         self.ranks
@@ -88,7 +89,7 @@ impl Table {
 }
 
 impl Default for Table {
-    /// That of no backends.
+    /// Returns the table of no backends.
     fn default() -> Self {
         Self::new(Vec::new())
     }
@@ -141,7 +142,7 @@ impl Walk {
         }
     }
 
-    /// The next entry of the permutation.
+    /// Returns the present entry of the permutation, and advances to the next one.
     fn step(&mut self, m: u32) -> usize {
         let here = self.position;
         let next = here + self.skip;
@@ -150,8 +151,8 @@ impl Walk {
     }
 }
 
-/// The table of M entries, each the rank of a backend in `backends`, which must be sorted by name and hold fewer
-/// than 65535. Empty when there are no backends.
+/// Returns the table of M entries. Each entry is the rank of a backend in `backends`, which must be sorted by
+/// name and hold fewer than 65535. The table is empty if there are no backends.
 #[must_use]
 pub fn build<'a>(
     seed: u32,

@@ -1,38 +1,38 @@
-//! Small numbers that look alike and must not be mixed: each has a type of its own.
+//! Small numbers that are easily confused: each has a type of its own.
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// At most this many services in one configuration.
+/// The maximum number of services in one configuration.
 pub const SERVICES_MAX: usize = 1024;
-/// At most this many targets (distinct tunnel ends) and as many backends in one service.
+/// The maximum number of targets (distinct tunnel ends), and of backends in one service.
 pub const TARGETS_MAX: usize = 4096;
-/// At most this many queues, and so workers, in one daemon.
+/// The maximum number of queues, and so of workers, in one daemon.
 pub const QUEUES_MAX: usize = 64;
 
-/// Which of the [`TARGETS_MAX`] targets: a place in the region's table of targets.
+/// One of the [`TARGETS_MAX`] targets: an index into the region's table of targets.
 ///
-/// A target keeps its number as long as any backend names it, so the mark that a connection was pinned with
-/// goes on meaning the same tunnel.
+/// A target keeps its number as long as any backend uses it, so the mark that a connection was pinned with
+/// keeps leading to the same tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetId(u16);
 
 impl TargetId {
-    /// The target at `index`, or `None` from [`TARGETS_MAX`] on.
+    /// Makes the target at `index`. Returns `None` from [`TARGETS_MAX`] on.
     #[must_use]
     pub fn new(index: usize) -> Option<Self> {
         u16::try_from(index).ok().filter(|_| index < TARGETS_MAX).map(Self)
     }
 
-    /// Its place in the table of targets.
+    /// Returns the index into the table of targets.
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 
-    /// The number that people see: in the device (`sr-N`), the routing table and the mark. Counted from 1, since a
-    /// mark of 0 means that nobody decided yet.
+    /// Returns the number that is visible to operators: in the device (`sr-N`), the routing table and the
+    /// mark. It counts from 1, since a mark of 0 means that nothing has been decided yet.
     #[must_use]
     pub fn number(self) -> u32 {
         u32::from(self.0) + 1
@@ -45,7 +45,7 @@ impl TargetId {
     }
 }
 
-/// A firewall mark (`skb->mark`), whole: all 32 bits as the kernel sees them.
+/// A firewall mark (`skb->mark`): all 32 bits, as in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Mark(pub u32);
 
@@ -59,7 +59,7 @@ impl fmt::Display for Mark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarkMask(u32);
 
-/// Why a number is no [`MarkMask`].
+/// Why a number is not a valid [`MarkMask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MarkMaskError {
     /// The set bits are not neighbours.
@@ -74,7 +74,7 @@ impl MarkMask {
     /// The lower 16 bits.
     pub const DEFAULT: Self = Self(0xffff);
 
-    /// A mask with these bits.
+    /// Makes a mask of these bits.
     ///
     /// # Errors
     /// When the bits are not one run, or fewer than 13.
@@ -89,57 +89,60 @@ impl MarkMask {
         Ok(Self(bits))
     }
 
-    /// The bits.
+    /// Returns the bits.
     #[must_use]
     pub fn bits(self) -> u32 {
         self.0
     }
 
-    /// How far a target's number is shifted to lie in the mask.
+    /// Returns how far a target's number is shifted to lie in the mask.
     #[must_use]
     pub fn shift(self) -> u32 {
         self.0.trailing_zeros()
     }
 
-    /// The mark of a target: its number within the mask, the other bits 0.
+    /// Returns the mark of a target: its number within the mask; the other bits are 0.
     #[must_use]
     pub fn mark(self, target: TargetId) -> Mark {
         Mark(target.number() << self.shift())
     }
 
-    /// Which target a mark or connection mark names, or `None` when our bits are 0 or name none.
+    /// Returns the target of a mark or connection mark. Returns `None` if our bits are 0 or stand for no
+    /// target.
     #[must_use]
     pub fn target(self, mark: Mark) -> Option<TargetId> {
         TargetId::from_number((mark.0 & self.target_bits()) >> self.shift())
     }
 
-    /// The bit of a connection mark that says: two packets of the flow were tracked. Never in a packet's mark.
+    /// Returns the bit of a connection mark that is set when two packets of the flow were tracked. It is
+    /// never in a packet's mark.
     #[must_use]
     pub fn second(self) -> u32 {
         self.spare_bits()[1]
     }
 
-    /// The bit of a connection mark that says: three packets of the flow were tracked. Never in a packet's mark.
+    /// Returns the bit of a connection mark that is set when three packets of the flow were tracked. It is
+    /// never in a packet's mark.
     #[must_use]
     pub fn kept(self) -> u32 {
         self.spare_bits()[0]
     }
 
-    /// The connection mark of a flow of three packets or more that goes to the target of this mark.
+    /// Returns the connection mark of a flow of three packets or more that goes to the target of this mark.
     #[must_use]
     pub fn kept_mark(self, Mark(mark): Mark) -> Mark {
         Mark(mark | self.second() | self.kept())
     }
 
-    /// The bits of a connection mark that name the target: those of the mask, without [`MarkMask::second`] and
-    /// [`MarkMask::kept`].
+    /// Returns the bits of a connection mark that hold the target: those of the mask, without
+    /// [`MarkMask::second`] and [`MarkMask::kept`].
     #[must_use]
     pub fn target_bits(self) -> u32 {
         self.0 & !(self.second() | self.kept())
     }
 
-    /// The two highest bits outside of the mask. Where it leaves fewer, the highest ones inside: a mask of 31 bits or
-    /// more has bits that no target needs.
+    /// Returns the two highest bits outside of the mask. If the mask leaves fewer, the highest bits inside
+    /// are taken: a mask of 31 bits or more has bits that no target needs.
     fn spare_bits(self) -> [u32; 2] {
         let highest = |bits: u32| bits & (1u32 << 31).wrapping_shr(bits.leading_zeros());
         let next = |taken: u32| match highest(!self.0 & !taken) {
@@ -155,7 +158,7 @@ impl MarkMask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueNum(pub u16);
 
-/// Counts the configurations that a region has had. Its lowest bit names the live slot.
+/// The number of the configurations that a region has had. Its lowest bit selects the live slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Generation(pub u64);
 

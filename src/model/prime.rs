@@ -6,10 +6,10 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableSize(u32);
 
-/// Why a number is no [`TableSize`].
+/// Why a number is not a valid [`TableSize`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TableSizeError {
-    /// Not a prime, with the nearest primes that are allowed.
+    /// The number is not a prime. The nearest primes that are allowed are given.
     #[error("not a prime; the nearest are {below} and {above}")]
     NotPrime {
         /// The next prime below.
@@ -17,13 +17,13 @@ pub enum TableSizeError {
         /// The next prime above.
         above: u32,
     },
-    /// Too small or too large.
+    /// The number is too small or too large.
     #[error("out of range: a prime from {} to {}", TableSize::MIN, TableSize::MAX)]
     OutOfRange,
 }
 
 impl TableSizeError {
-    /// What would have been right.
+    /// Returns a description of the allowed values.
     #[must_use]
     pub fn allowed(self) -> String {
         match self {
@@ -34,17 +34,17 @@ impl TableSizeError {
 }
 
 impl TableSize {
-    /// The smallest.
+    /// The smallest size.
     pub const MIN: u32 = 3;
-    /// The largest, a prime: 2^20 - 3.
+    /// The largest size, a prime: 2^20 - 3.
     pub const MAX: u32 = 1_048_573;
     /// 65537, as in the Maglev paper.
     pub const DEFAULT: Self = Self(65537);
 
-    /// `size` as a table size.
+    /// Makes a table size of `size`.
     ///
     /// # Errors
-    /// When it is no prime or out of range.
+    /// When it is not a prime, or out of range.
     pub fn new(size: u64) -> Result<Self, TableSizeError> {
         let size = u32::try_from(size).map_err(|_| TableSizeError::OutOfRange)?;
         if !(Self::MIN..=Self::MAX).contains(&size) {
@@ -53,13 +53,13 @@ impl TableSize {
         if is_prime(size) {
             return Ok(Self(size));
         }
-        // Both ends of the range are primes, so there is one on either side.
+        // Both ends of the range are primes, so there is a prime on either side.
         let below = (Self::MIN..size).rev().find(|&n| is_prime(n)).unwrap_or(Self::MIN);
         let above = (size..Self::MAX).find(|&n| is_prime(n)).unwrap_or(Self::MAX);
         Err(TableSizeError::NotPrime { below, above })
     }
 
-    /// The largest prime not above `size`.
+    /// Returns the largest prime not above `size`.
     ///
     /// # Errors
     /// When `size` is out of range.
@@ -70,13 +70,13 @@ impl TableSize {
         }
     }
 
-    /// The number of entries.
+    /// Returns the number of entries.
     #[must_use]
     pub fn get(self) -> u32 {
         self.0
     }
 
-    /// The number of entries, to size a table with.
+    /// Returns the number of entries as a `usize`, to allocate a table.
     #[must_use]
     pub fn entries(self) -> usize {
         self.0 as usize

@@ -1,4 +1,4 @@
-//! What can be said of a service and of the way to a backend.
+//! The properties of a service, and of the path to a backend.
 
 use std::net::IpAddr;
 
@@ -14,14 +14,15 @@ pub enum Path {
 }
 
 impl Path {
-    /// Whether [`Pmtu::FragmentOuter`] is possible: only GRE over IPv4 lets the kernel fragment its outer packets.
+    /// Reports whether [`Pmtu::FragmentOuter`] is possible: only GRE over IPv4 lets the kernel fragment its
+    /// outer packets.
     #[must_use]
     pub fn can_fragment_outer(self) -> bool {
         matches!(self, Self::Via(Encap::Gre, IpAddr::V4(_)))
     }
 }
 
-/// What is put around a packet on its way to the backend. The underlay's family follows from the address.
+/// The encapsulation of a packet on its way to the backend. The underlay's family follows from the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encap {
     /// GRE (RFC 2784): device kind `gre`, or `ip6gre` over IPv6.
@@ -35,7 +36,7 @@ pub enum Encap {
 }
 
 impl Encap {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -47,23 +48,25 @@ impl Encap {
     }
 }
 
-/// What becomes of a packet that is too large for its backend's tunnel and must not be fragmented itself.
+/// What is done with a packet that is too large for its backend's tunnel and must not be fragmented itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pmtu {
-    /// The sender is told the size that fits (RFC 1191, RFC 8201), in the name of the virtual address.
+    /// The virtual address sends an ICMP error to the sender with the size that fits (RFC 1191, RFC 8201).
     Icmp,
-    /// The tunnel's outer packet is sent in fragments, which the backend puts together. Only GRE over IPv4 can.
+    /// The tunnel's outer packet is sent in fragments, which the backend reassembles. Only GRE over IPv4 can
+    /// do this.
     FragmentOuter,
 }
 
 named!(Pmtu { Icmp = "icmp", FragmentOuter = "fragment-outer" });
 
-/// Who decides about new flows of a service; with [`Steering::EveryPacket`] about each packet.
+/// What decides about new flows of a service; with [`Steering::EveryPacket`], about each packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decider {
-    /// lbd, which is asked by a queue.
+    /// lbd, which gets the packets by a queue.
     Lbd,
-    /// The kernel, by its copy of the service's table. What it cannot decide is lbd's still.
+    /// The kernel, by its copy of the service's table. lbd decides about packets that the kernel cannot
+    /// decide about.
     Kernel,
 }
 
@@ -74,14 +77,15 @@ as_text!(Decider, Decider::named, |decider: &Decider| decider.name(), "decider")
 /// The UDP port of GUE (IANA).
 pub const GUE_PORT: u16 = 6080;
 
-/// What of a packet decides its entry in the table.
+/// The fields of a packet that select its entry in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashMode {
     /// Addresses, ports and protocol.
     FiveTuple,
-    /// The client's address alone: all its flows reach one backend.
+    /// The client's address alone: all flows of a client reach one backend.
     Source,
-    /// Both addresses: of services that name no protocol, where there may be no ports. Omitting the protocols gives it.
+    /// Both addresses. Used for services without protocols, whose packets may have no ports; it cannot be
+    /// chosen otherwise.
     Addresses,
 }
 
@@ -101,7 +105,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// IANA protocol number.
+    /// Returns the IANA protocol number.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -119,16 +123,16 @@ named!(Protocol { Tcp = "tcp", Udp = "udp", Sctp = "sctp" });
 pub enum Protocols {
     /// Every IP protocol.
     Any,
-    /// These: ascending, never empty.
+    /// These protocols: ascending, never empty.
     Named(Vec<Protocol>),
 }
 
 /// Which packets to a virtual address are queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steering {
-    /// The first of a flow; the others stay in the kernel with connection tracking.
+    /// The first packet of a flow; the others stay in the kernel, with connection tracking.
     SynOnly,
-    /// Every one, without any state: a flow follows the table, wherever that goes.
+    /// Every packet, without any state: a flow follows the table, wherever that leads.
     EveryPacket,
 }
 

@@ -7,9 +7,9 @@ use crate::model::ids::{QUEUES_MAX, QueueNum};
 /// Ports `first..=last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortRange {
-    /// The lowest.
+    /// The lowest port.
     pub first: u16,
-    /// The highest; not less than `first`.
+    /// The highest port; not less than `first`.
     pub last: u16,
 }
 
@@ -28,8 +28,8 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// Neighbouring queue numbers, at most [`QUEUES_MAX`]. The default is one queue, of a number that no other program has as its
-/// default: 0 is that of suricata and of most examples of firewall rules.
+/// Neighbouring queue numbers, at most [`QUEUES_MAX`]. The default is one queue, with a number that no other
+/// program uses by default: 0 is the default of suricata and of most examples of firewall rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueRange {
     first: u16,
@@ -37,30 +37,30 @@ pub struct QueueRange {
 }
 
 impl QueueRange {
-    /// Queues `first..=last`, or `None` when there are none or too many.
+    /// Makes queues `first..=last`. Returns `None` if there are none or too many.
     #[must_use]
     pub fn new(first: u16, last: u16) -> Option<Self> {
         (first <= last && usize::from(last - first) < QUEUES_MAX).then_some(Self { first, last })
     }
 
-    /// The lowest queue.
+    /// Returns the lowest queue.
     #[must_use]
     pub fn first(self) -> QueueNum {
         QueueNum(self.first)
     }
 
-    /// The highest queue.
+    /// Returns the highest queue.
     #[must_use]
     pub fn last(self) -> QueueNum {
         QueueNum(self.last)
     }
 
-    /// Every queue, ascending.
+    /// Iterates over all queues, ascending.
     pub fn iter(self) -> impl ExactSizeIterator<Item = QueueNum> {
         (self.first..=self.last).map(QueueNum)
     }
 
-    /// Whether `queue` is one of them.
+    /// Reports whether `queue` is one of the queues.
     #[must_use]
     pub fn contains(self, queue: QueueNum) -> bool {
         (self.first..=self.last).contains(&queue.0)
@@ -74,7 +74,7 @@ impl Default for QueueRange {
 }
 
 impl From<QueueNum> for QueueRange {
-    /// That queue alone.
+    /// Makes a range of that queue alone.
     fn from(queue: QueueNum) -> Self {
         Self { first: queue.0, last: queue.0 }
     }
@@ -91,34 +91,34 @@ impl fmt::Display for QueueRange {
 pub struct Weight(u8);
 
 impl Weight {
-    /// The weight of a backend that names none.
+    /// The weight of a backend for which none is configured.
     pub const ONE: Self = Self(1);
-    /// The highest.
+    /// The highest weight.
     pub const MAX: u8 = 100;
 
-    /// A weight, or `None` outside 1..=100.
+    /// Makes a weight. Returns `None` outside 1..=100.
     #[must_use]
     pub fn new(weight: u8) -> Option<Self> {
         (1..=Self::MAX).contains(&weight).then_some(Self(weight))
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub fn get(self) -> u8 {
         self.0
     }
 }
 
-/// The name of a balancer, service or backend: 1 to [`Name::BYTES_MAX`] of `A-Z a-z 0-9 . _ -`, not starting with `-`.
-/// Clones share the text.
+/// The name of a balancer, service or backend: 1 to [`Name::BYTES_MAX`] of `A-Z a-z 0-9 . _ -`, not starting
+/// with `-`. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// The longest, in bytes.
+    /// The maximum length in bytes.
     pub const BYTES_MAX: usize = 48;
 
-    /// `text` as a name, or `None` when it is none.
+    /// Makes a name of `text`. Returns `None` if it is not valid.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let valid = (1..=Self::BYTES_MAX).contains(&text.len())
@@ -127,34 +127,34 @@ impl Name {
         valid.then(|| Self(text.into()))
     }
 
-    /// A name written in this program.
+    /// Makes a name from a literal in this program.
     pub(crate) fn known(text: &'static str) -> Self {
         debug_assert!(Self::new(text).is_some());
         Self(text.into())
     }
 
-    /// A number as a name.
+    /// Makes a name from a number.
     pub(crate) fn from_index(index: usize) -> Self {
         Self(index.to_string().into())
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The name of a network device: 1 to 15 bytes as the kernel takes them (`dev_valid_name`), and nothing that would
-/// mean something else in a ruleset.
+/// The name of a network device: 1 to 15 bytes that the kernel accepts (`dev_valid_name`), without characters
+/// that have another meaning in a ruleset.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
 
 impl InterfaceName {
-    /// The longest, in bytes (`IFNAMSIZ` - 1).
+    /// The maximum length in bytes (`IFNAMSIZ` - 1).
     pub const BYTES_MAX: usize = 15;
 
-    /// `text` as a device name, or `None` when it is none.
+    /// Makes a device name of `text`. Returns `None` if it is not valid.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let valid = (1..=Self::BYTES_MAX).contains(&text.len())
@@ -164,21 +164,21 @@ impl InterfaceName {
         valid.then(|| Self(text.to_owned()))
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The names of an enumeration's variants, in the configuration file and in what is printed.
+/// The names of an enumeration's variants, in the configuration file and in output.
 macro_rules! named {
     ($type:ty { $($variant:ident = $name:literal),+ }) => {
         impl $type {
-            /// All of them.
+            /// All variants.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
-            /// The name in the configuration file.
+            /// Returns the name in the configuration file.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
@@ -186,7 +186,7 @@ macro_rules! named {
                 }
             }
 
-            /// The one of that name.
+            /// Returns the variant of that name.
             #[must_use]
             pub fn named(name: &str) -> Option<Self> {
                 Self::ALL.into_iter().find(|one| one.name() == name)
@@ -196,7 +196,7 @@ macro_rules! named {
 }
 pub(super) use named;
 
-/// As text: printed by `$write`, in JSON as well, and read by `$read`.
+/// Conversion to and from text: `$write` makes the text for output, including JSON, and `$read` reads it.
 macro_rules! as_text {
     ($type:ty, $read:expr, $write:expr, $what:literal) => {
         impl std::fmt::Display for $type {

@@ -1,7 +1,9 @@
-//! Fragments (RFC 791, section 3.2; RFC 8200, section 4.5): of which packet, and which part of it.
+//! Fragments (RFC 791, section 3.2; RFC 8200, section 4.5): which packet each belongs to, and which part of
+//! it each holds.
 //!
-//! A fragment holds bytes `start..end` of the packet's fragmentable part. In IPv4 that is all behind the header, in IPv6 all
-//! behind the fragment header, and that is found behind at most [`EXTENSIONS_MAX`](super::EXTENSIONS_MAX) others.
+//! A fragment holds bytes `start..end` of the packet's fragmentable part. In IPv4 that is everything after
+//! the header. In IPv6 it is everything after the fragment header, which follows at most
+//! [`EXTENSIONS_MAX`](super::EXTENSIONS_MAX) other headers.
 
 use super::{Addresses, Malformed, Packet, ip, l4};
 
@@ -10,7 +12,8 @@ use super::{Addresses, Malformed, Packet, ip, l4};
 pub struct FragmentKey {
     /// Source and destination.
     pub addresses: Addresses,
-    /// The protocol of an IPv4 packet. 0 for IPv6: there the fragments of one packet may name different ones.
+    /// The protocol of an IPv4 packet. 0 for IPv6, where the fragments of one packet may name different
+    /// protocols.
     pub protocol: u8,
     /// The identification; 16 bits in IPv4.
     pub id: u32,
@@ -19,29 +22,30 @@ pub struct FragmentKey {
 /// The facts about a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment<'a> {
-    /// Of which packet.
+    /// The packet that it belongs to.
     pub key: FragmentKey,
-    /// Its first byte's place in the fragmentable part; a multiple of 8.
+    /// The offset of its first byte in the fragmentable part; a multiple of 8.
     pub start: u16,
-    /// The place behind its last byte; more than `start`.
+    /// The offset after its last byte; more than `start`.
     pub end: u16,
-    /// Whether others follow it: then `end` is a multiple of 8, too.
+    /// Whether other fragments follow. Then `end` is a multiple of 8, too.
     pub more: bool,
-    /// The fragment with its headers and without padding; `None` when it was cut to the queue's copy range.
+    /// The fragment with its headers and without padding; `None` if it was cut to the queue's copy range.
     pub bytes: Option<&'a [u8]>,
-    /// The facts of the packet, where this is its first fragment. That must have the whole transport header without its
-    /// options (RFC 1858, RFC 7112), so that no other fragment has a part of it.
+    /// The facts of the packet, if this is its first fragment. A first fragment must have the whole transport
+    /// header without its options (RFC 1858, RFC 7112), so that no other fragment has a part of it.
     pub first: Option<Result<Packet, Malformed>>,
-    /// Whether it would lie over a TCP header's flags, if a first one with just the ports came (RFC 1858, 2.2).
+    /// Whether the fragment would overwrite a TCP header's flags if a first fragment with only the ports came
+    /// (RFC 1858, 2.2).
     pub over_tcp_flags: bool,
 }
 
 impl<'a> Fragment<'a> {
-    /// Reads a fragment that starts at its IP header; `None` for a packet that is whole, which one in a single ("atomic")
-    /// IPv6 fragment (RFC 6946) is too.
+    /// Reads a fragment that starts at its IP header. Returns `None` for a whole packet, including one in a
+    /// single ("atomic") IPv6 fragment (RFC 6946).
     ///
     /// # Errors
-    /// The first thing that is wrong with it as a fragment. What is wrong with the packet stands in `first`.
+    /// The first fault of the fragment that is found. Faults of the packet are in `first`.
     pub fn parse(bytes: &'a [u8]) -> Result<Option<Self>, Malformed> {
         let Some(header) = ip::fragment(bytes)? else { return Ok(None) };
         let (start, end) = (header.start, header.start + header.len);
@@ -66,7 +70,8 @@ impl<'a> Fragment<'a> {
     }
 }
 
-/// The facts of a packet by its first fragment. ICMP is not looked at without its 8 bytes anyway.
+/// Reads the facts of a packet from its first fragment. For ICMP, parsing requires its 8 bytes of header
+/// anyway.
 fn first(bytes: &[u8]) -> Result<Packet, Malformed> {
     let header = ip::parse(bytes)?;
     if header.payload.len() < l4::header_bytes(header.protocol) {

@@ -1,25 +1,25 @@
-//! ICMP (RFC 792) and ICMPv6 (RFC 4443): echo requests, and errors with the packet they quote.
+//! ICMP (RFC 792) and ICMPv6 (RFC 4443): echo requests, and errors with the packet that they quote.
 //!
-//! Some router on the way back complains about a packet that a backend sent as the virtual address. The complaint must
-//! reach that backend, which is the one that the flow's own packets reach. So an error is read as a packet of that flow:
-//! the quoted header with source and destination exchanged.
+//! A router on the way to the client may return an error about a packet that a backend sent from the virtual
+//! address. The error must reach that backend, which is the one that the flow's own packets reach. So an
+//! error is read as a packet of that flow: the quoted header with source and destination exchanged.
 
 use super::{Addresses, L4, Malformed, Packet, Ports, bytes_at, ip, l4};
 
-/// Protocol number (IANA).
+/// Protocol number of ICMP (IANA).
 pub(crate) const ICMP: u8 = 1;
-/// Likewise.
+/// Protocol number of ICMPv6 (IANA).
 pub(crate) const ICMPV6: u8 = 58;
-/// Both protocols: type, code, checksum, and four bytes that depend on the type.
+/// The length of the header of both protocols: type, code, checksum, and four bytes that depend on the type.
 const HEADER_BYTES: usize = 8;
 
-/// What an ICMP message is about.
+/// The kind of an ICMP message.
 pub(super) enum Icmp<'a> {
-    /// Somebody wants an answer; the identifier tells his questions from others'.
+    /// An echo request; the identifier distinguishes the requests of one sender from those of others.
     Echo { id: u16 },
-    /// Something became of the quoted packet.
+    /// An error about the quoted packet.
     Error { quoted: &'a [u8] },
-    /// Anything else, and every other protocol.
+    /// Any other message, and every other protocol.
     Other,
 }
 
@@ -31,14 +31,15 @@ pub(super) fn parse(protocol: u8, payload: &[u8]) -> Result<Icmp<'_>, Malformed>
         bytes_at(payload, 0).ok_or(Malformed::L4Header)?;
     Ok(match (protocol, kind) {
         (ICMP, 8) | (ICMPV6, 128) => Icmp::Echo { id: u16::from_be_bytes([id0, id1]) },
-        // Unreachable, time exceeded, parameter problem; unreachable, too big, time exceeded, parameter problem.
+        // ICMP: unreachable, time exceeded, parameter problem. ICMPv6: unreachable, too big, time exceeded,
+        // parameter problem.
         (ICMP, 3 | 11 | 12) | (ICMPV6, 1..=4) => Icmp::Error { quoted: &payload[HEADER_BYTES..] },
         _ => Icmp::Other,
     })
 }
 
-/// The flow that an error to `vip` quotes, as its packets to the VIP are. The VIP must have sent what is quoted: else
-/// it is nobody's here, or made up.
+/// Returns the flow that an error with the addresses `error` quotes, as a packet to the VIP. The VIP must
+/// have sent the quoted packet: otherwise the flow is not handled here, or the error is forged.
 pub(super) fn quoted_flow(error: Addresses, quoted: &[u8]) -> Result<Packet, Malformed> {
     let header = ip::parse(quoted).map_err(|_| Malformed::IcmpQuote)?;
     let addresses = header.addresses.swapped();
@@ -50,7 +51,8 @@ pub(super) fn quoted_flow(error: Addresses, quoted: &[u8]) -> Result<Packet, Mal
     Ok(Packet { addresses, protocol: header.protocol, l4, quoted: true })
 }
 
-/// The transport header of an answer, of which eight bytes may be all there is, turned into that of the question.
+/// Reads the transport header of a reply and turns it into that of the request. Only eight bytes of it may be
+/// there.
 fn answered(protocol: u8, payload: &[u8]) -> Result<L4, Malformed> {
     match (protocol, payload.first()) {
         (ICMP, Some(0)) | (ICMPV6, Some(129)) => {

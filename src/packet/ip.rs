@@ -4,14 +4,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Addresses, EXTENSIONS_MAX, Malformed, bytes_at};
 
-/// An IP header that was read, and what lies behind it.
+/// An IP header that was read, and what follows it.
 pub(super) struct IpHeader<'a> {
     pub addresses: Addresses,
-    /// Behind all extension headers.
+    /// The protocol after all extension headers.
     pub protocol: u8,
-    /// A fragment whose offset is not 0.
+    /// Whether it is a fragment whose offset is not 0.
     pub later_fragment: bool,
-    /// From the transport header on, without what the length field excludes (padding).
+    /// The bytes from the transport header on, without those that the length field excludes (padding).
     pub payload: &'a [u8],
 }
 
@@ -30,25 +30,25 @@ pub(super) fn parse(bytes: &[u8]) -> Result<IpHeader<'_>, Malformed> {
     }
 }
 
-/// What makes a packet a fragment.
+/// The header fields of a fragment.
 pub(super) struct FragmentHeader {
     pub addresses: Addresses,
-    /// That of the fragmentable part, as this fragment names it.
+    /// The protocol of the fragmentable part, as this fragment names it.
     pub protocol: u8,
     pub id: u32,
     /// Where its bytes begin in the fragmentable part.
     pub start: usize,
-    /// How many there are, by the length field.
+    /// The number of these bytes, by the length field.
     pub len: usize,
     pub more: bool,
-    /// What of the headers counts into the length field of the whole packet.
+    /// The part of the headers that counts in the length field of the whole packet.
     pub headers_len: usize,
-    /// The fragment with all its headers, by the length field.
+    /// The length of the fragment with all its headers, by the length field.
     pub packet_len: usize,
 }
 
-/// Reads as far as it takes to know a fragment; `None` for a whole packet, which one with an atomic fragment header
-/// (RFC 6946) is too.
+/// Reads a packet as far as needed to recognize a fragment. Returns `None` for a whole packet, including one
+/// with an atomic fragment header (RFC 6946).
 pub(super) fn fragment(bytes: &[u8]) -> Result<Option<FragmentHeader>, Malformed> {
     match bytes.first().map(|first| first >> 4) {
         Some(4) => {
@@ -87,7 +87,7 @@ pub(super) fn fragment(bytes: &[u8]) -> Result<Option<FragmentHeader>, Malformed
     }
 }
 
-/// An IPv4 header. Its fields are as they stand there, but lengths and the offset are in bytes.
+/// An IPv4 header. The fields are as in the packet, except that lengths and the offset are in bytes.
 struct V4<'a> {
     addresses: Addresses,
     protocol: u8,
@@ -104,7 +104,7 @@ impl<'a> V4<'a> {
         let fixed: [u8; 20] = bytes_at(bytes, 0).ok_or(Malformed::IpHeader)?;
         let len = usize::from(fixed[0] & 0x0f) * 4;
         let total_len = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
-        // A total of 0 stands for more than 65535 bytes (IPv4 BIG TCP, linux/ip.h: iph_totlen).
+        // A total length of 0 means more than 65535 bytes (IPv4 BIG TCP, linux/ip.h: iph_totlen).
         if len < fixed.len() || (total_len != 0 && total_len < len) {
             return Err(Malformed::IpLength);
         }
@@ -144,7 +144,7 @@ impl<'a> V6<'a> {
         let src: [u8; 16] = bytes_at(&fixed, 8).ok_or(Malformed::IpHeader)?;
         let dst: [u8; 16] = bytes_at(&fixed, 24).ok_or(Malformed::IpHeader)?;
         let payload_len = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
-        // A length of 0 stands for a jumbogram (RFC 2675): what is there counts.
+        // A length of 0 means a jumbogram (RFC 2675): all bytes that are there count.
         let end = if payload_len == 0 { bytes.len() } else { bytes.len().min(fixed.len() + payload_len) };
         let payload = bytes.get(fixed.len()..end).ok_or(Malformed::IpHeader)?;
         let addresses = Addresses::V6 { src: Ipv6Addr::from(src), dst: Ipv6Addr::from(dst) };
@@ -152,7 +152,7 @@ impl<'a> V6<'a> {
     }
 }
 
-/// The IPv6 fragment header, its offset in bytes.
+/// The IPv6 fragment header, with its offset in bytes.
 struct FragmentFields {
     next: u8,
     offset: usize,
@@ -173,9 +173,9 @@ impl FragmentFields {
 
 /// Where the walk over extension headers ended.
 struct Found<'a> {
-    /// Which header `rest` begins with.
+    /// The header that `rest` begins with.
     protocol: u8,
-    /// A fragment header with an offset was on the way, so `rest` is empty.
+    /// Whether a fragment header with an offset was found, so that `rest` is empty.
     later_fragment: bool,
     rest: &'a [u8],
 }
@@ -189,8 +189,8 @@ const MOBILITY: u8 = 135;
 const HIP: u8 = 139;
 const SHIM6: u8 = 140;
 
-/// Walks at most [`EXTENSIONS_MAX`] headers, to the one that is `wanted` or the first that is no extension header. Behind
-/// a fragment header with an offset nothing more can be read.
+/// Walks over at most [`EXTENSIONS_MAX`] headers, up to the one that is `wanted` or the first that is no
+/// extension header. It ends at a fragment header with an offset, since nothing after that can be read.
 fn walk_extensions(first: u8, payload: &[u8], wanted: impl Fn(u8) -> bool) -> Result<Found<'_>, Malformed> {
     let (mut protocol, mut rest) = (first, payload);
     for _ in 0..=EXTENSIONS_MAX {
@@ -202,7 +202,7 @@ fn walk_extensions(first: u8, payload: &[u8], wanted: impl Fn(u8) -> bool) -> Re
                 let [_, len] = bytes_at(rest, 0).ok_or(Malformed::Extension)?;
                 (usize::from(len) + 1) * 8
             }
-            // RFC 4302, 2.2: in units of 4 bytes, minus 2.
+            // RFC 4302, 2.2: the length is in units of 4 bytes, minus 2.
             AUTHENTICATION => {
                 let [_, len] = bytes_at(rest, 0).ok_or(Malformed::Extension)?;
                 (usize::from(len) + 2) * 4

@@ -1,16 +1,16 @@
-//! The kernel's flow hash: Bob Jenkins' lookup3 as `include/linux/jhash.h` has it, and the index that
+//! The kernel's flow hash: Bob Jenkins' lookup3 as in `include/linux/jhash.h`, and the index that
 //! `nft ... jhash KEY mod M seed S` computes from it (`net/netfilter/nft_hash.c`).
 //!
-//! Using the kernel's hash means that a copy of a table in an nft map sends every flow where lbd sends it. The seed
-//! has 32 bits: it keeps balancers of a cluster together and strangers apart, but is no defence against somebody
-//! who wants his flows on one backend.
+//! Because this is the kernel's hash, a copy of a table in an nft map sends every flow where lbd sends it.
+//! The seed has 32 bits. It makes the balancers of a cluster agree, and differ from all others, but it is no
+//! defence against a client that aims its flows at one backend.
 
 const GOLDEN: u32 = 0xdead_beef;
 
-/// `jhash()` over a key whose length is a multiple of 4 bytes, as an nft concatenation always is: every field starts
-/// on a word and is padded with zeros.
+/// Computes `jhash()` over a key whose length is a multiple of 4 bytes. An nft concatenation always has such
+/// a length: every field starts on a word and is padded with zeros.
 ///
-/// `words` are the key's bytes in network order, read as words of this machine's order.
+/// `words` are the key's bytes in network order, read as words in this machine's byte order.
 #[must_use]
 pub fn jhash(words: &[u32], seed: u32) -> u32 {
     // The kernel adds the length in bytes as a u32; keys here have at most 11 words.
@@ -44,7 +44,8 @@ pub fn jhash(words: &[u32], seed: u32) -> u32 {
     finish(a, b, c)
 }
 
-/// `reciprocal_scale()`: a hash as an index below `m`, by multiplication, not by remainder.
+/// Computes `reciprocal_scale()`: turns a hash into an index below `m`, by multiplication instead of
+/// remainder.
 #[must_use]
 pub fn index(hash: u32, m: u32) -> u32 {
     // The product of two u32 shifted right by 32 is a u32.
@@ -87,8 +88,8 @@ mod tests {
         key.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word)).collect()
     }
 
-    /// Two of lookup3.c's own examples (`driver5`), whose initval is our seed; the others would need lengths that nft's
-    /// keys never have.
+    /// Two of lookup3.c's own examples (`driver5`), whose initval is our seed. The other examples need
+    /// lengths that nft's keys never have.
     #[test]
     #[cfg(target_endian = "little")]
     fn agrees_with_lookup3() {
@@ -96,9 +97,10 @@ mod tests {
         assert_eq!(jhash(&[], 0xdead_beef), 0xbd5b_7dde);
     }
 
-    /// What `nft ... jhash ip saddr . ip daddr . th sport . th dport . meta l4proto mod 65537 seed 0xcafebabe` made of
-    /// UDP packets from 127.0.0.1 and ::1, port 4000, to themselves, port 80, on Linux 6.18. Keys of one to eleven words
-    /// go through every branch; the testbed compares 1000 more.
+    /// The results of
+    /// `nft ... jhash ip saddr . ip daddr . th sport . th dport . meta l4proto mod 65537 seed 0xcafebabe` for
+    /// UDP packets from 127.0.0.1 and ::1, port 4000, to themselves, port 80, on Linux 6.18. Keys of one to
+    /// eleven words go through every branch; the testbed compares 1000 more.
     #[test]
     #[cfg(target_endian = "little")]
     fn agrees_with_the_kernel() {

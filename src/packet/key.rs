@@ -1,5 +1,5 @@
-//! What of a packet is hashed, laid out as nft lays out a concatenation: one word (4 bytes) a field, or four for an
-//! IPv6 address, in network order, shorter fields followed by zeros.
+//! The fields of a packet that are hashed, laid out like an nft concatenation: one word (4 bytes) per field,
+//! or four for an IPv6 address, in network order; shorter fields are followed by zeros.
 //!
 //! | hash        | nft expression                                                   | words v4 / v6 |
 //! |-------------|------------------------------------------------------------------|---------------|
@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{Addresses, Packet, jhash::jhash};
 use crate::model::HashMode;
 
-/// The flow hash of a packet. A packet without ports hashes as if both were 0.
+/// Returns the flow hash of a packet. A packet without ports is hashed as if both were 0.
 #[must_use]
 pub fn flow_hash(packet: &Packet, mode: HashMode, seed: u32) -> u32 {
     match packet.addresses {
@@ -41,7 +41,8 @@ pub fn flow_hash(packet: &Packet, mode: HashMode, seed: u32) -> u32 {
     }
 }
 
-/// The hash that says which balancer of the tier owns a fragment: of both addresses, and in IPv4 of the protocol.
+/// Returns the hash that selects the balancer of the tier that owns a fragment. It covers both addresses, and
+/// in IPv4 the protocol.
 #[must_use]
 pub fn tier_hash(addresses: Addresses, protocol: u8, seed: u32) -> u32 {
     match addresses {
@@ -55,7 +56,7 @@ pub fn tier_hash(addresses: Addresses, protocol: u8, seed: u32) -> u32 {
     }
 }
 
-/// Source port, destination port and protocol, each padded to a word.
+/// Returns source port, destination port and protocol, each padded to a word.
 fn tail(packet: &Packet) -> [u32; 3] {
     let (src, dst) = packet.l4.ports().map_or((0, 0), |ports| (ports.src, ports.dst));
     let pad = |[high, low]: [u8; 2]| u32::from_ne_bytes([high, low, 0, 0]);

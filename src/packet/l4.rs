@@ -11,7 +11,7 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// How long the transport header is at least, of a protocol that has ports.
+/// Returns the minimum length of the transport header of a protocol that has ports; 0 for other protocols.
 pub(super) fn header_bytes(protocol: u8) -> usize {
     match protocol {
         TCP => 20,
@@ -21,8 +21,8 @@ pub(super) fn header_bytes(protocol: u8) -> usize {
     }
 }
 
-/// Reads the transport header at the start of `payload`. Only what is used must be there: the ports, and for TCP
-/// the flags.
+/// Reads the transport header at the start of `payload`. Only the fields that are used must be there: the
+/// ports, and for TCP the flags.
 pub(super) fn parse(protocol: u8, payload: &[u8]) -> Result<L4, Malformed> {
     let Some(ports) = ports(protocol, payload)? else { return Ok(L4::Other) };
     Ok(match protocol {
@@ -35,7 +35,7 @@ pub(super) fn parse(protocol: u8, payload: &[u8]) -> Result<L4, Malformed> {
     })
 }
 
-/// The ports, of a protocol that has them.
+/// Reads the ports; `None` for protocols without ports.
 pub(super) fn ports(protocol: u8, payload: &[u8]) -> Result<Option<Ports>, Malformed> {
     if !matches!(protocol, TCP | UDP | SCTP) {
         return Ok(None);

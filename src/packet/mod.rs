@@ -1,10 +1,11 @@
 //! From bytes to facts: what a queued packet is. PURE.
 //!
-//! [`Packet::parse`] checks every length once; what it returns needs no second look. Packets come from the network
-//! layer up (no Ethernet header), cut to the queue's copy range, and may be larger than any MTU (GSO): a length field
-//! may say more than the bytes at hand, never less than the headers it covers.
+//! [`Packet::parse`] checks every length once, so callers need not check its results again. Packets start at
+//! the network layer (no Ethernet header), are cut to the queue's copy range, and may be larger than any MTU
+//! (GSO). A length field may therefore cover more than the bytes at hand, but never less than the headers it
+//! covers.
 //!
-//! Everything that is wrong with a packet is a [`Malformed`] reason to be counted, never a panic.
+//! Every fault of a packet is a [`Malformed`] reason that is counted, never a panic.
 
 mod fragment;
 mod icmp;
@@ -30,14 +31,15 @@ pub struct Packet {
     pub addresses: Addresses,
     /// IANA number of the protocol behind all extension headers.
     pub protocol: u8,
-    /// What of the transport header could be read.
+    /// The part of the transport header that could be read.
     pub l4: L4,
-    /// Whether it is an ICMP error. Then all else is that of the flow it quotes, as a packet to the VIP has it.
+    /// Whether the packet is an ICMP error. Then all other fields are those of the flow that it quotes, as in
+    /// a packet to the VIP.
     pub quoted: bool,
 }
 
 impl Packet {
-    /// With source and destination exchanged, ports as well.
+    /// Returns the packet with source and destination exchanged, and also the ports.
     #[must_use]
     pub fn swapped(self) -> Self {
         let ports = |Ports { src, dst }: Ports| Ports { src: dst, dst: src };
@@ -71,7 +73,7 @@ pub enum Addresses {
 }
 
 impl Addresses {
-    /// The pair, or `None` when the families differ.
+    /// Returns the pair, or `None` if the families differ.
     #[must_use]
     pub fn new(src: IpAddr, dst: IpAddr) -> Option<Self> {
         match (src, dst) {
@@ -81,7 +83,7 @@ impl Addresses {
         }
     }
 
-    /// Those of the answer.
+    /// Returns the addresses of a reply: source and destination exchanged.
     #[must_use]
     pub fn swapped(self) -> Self {
         match self {
@@ -90,7 +92,7 @@ impl Addresses {
         }
     }
 
-    /// The source.
+    /// Returns the source.
     #[must_use]
     pub fn source(self) -> IpAddr {
         match self {
@@ -99,7 +101,7 @@ impl Addresses {
         }
     }
 
-    /// The destination.
+    /// Returns the destination.
     #[must_use]
     pub fn destination(self) -> IpAddr {
         match self {
@@ -116,7 +118,7 @@ pub enum L4 {
     Tcp {
         /// The ports.
         ports: Ports,
-        /// Whether it opens a connection: SYN, and none of ACK, RST, FIN.
+        /// Whether the segment opens a connection: SYN, and none of ACK, RST, FIN.
         syn: bool,
     },
     /// UDP (RFC 768).
@@ -128,14 +130,14 @@ pub enum L4 {
         /// The identifier.
         id: u16,
     },
-    /// A protocol without ports that are known here.
+    /// A protocol whose ports, if any, are not known here.
     Other,
-    /// A fragment behind the first: the transport header is in another packet.
+    /// A fragment after the first: the transport header is in another packet.
     LaterFragment,
 }
 
 impl L4 {
-    /// The ports, where there are any. The identifier of an echo request, and 0, stand in for them.
+    /// Returns the ports, if there are any. For an echo request these are its identifier and 0.
     #[must_use]
     pub fn ports(self) -> Option<Ports> {
         match self {
@@ -155,52 +157,55 @@ pub struct Ports {
     pub dst: u16,
 }
 
-/// What is wrong with a packet. Each reason has a counter of its own.
+/// What is wrong with a packet. Each reason has its own counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
     /// No bytes, or a version that is neither 4 nor 6.
     #[error("neither IPv4 nor IPv6")]
     Version,
-    /// The fixed IP header, or its options, are not all there.
+    /// The fixed IP header or its options are incomplete.
     #[error("IP header cut short")]
     IpHeader,
     /// A length field contradicts the header that holds it.
     #[error("IP length field contradicts the header")]
     IpLength,
-    /// An IPv6 extension header is not all there.
+    /// An IPv6 extension header is incomplete.
     #[error("IPv6 extension header cut short")]
     Extension,
     /// More extension headers than [`EXTENSIONS_MAX`].
     #[error("too many IPv6 extension headers")]
     TooManyExtensions,
-    /// The transport header is not all there.
+    /// The transport header is incomplete.
     #[error("transport header cut short")]
     L4Header,
-    /// What an ICMP error quotes cannot be read, or was not sent by whom the error is sent to.
+    /// The packet that an ICMP error quotes cannot be read, or its source is not the receiver of the error.
     #[error("ICMP error that quotes no packet of its receiver")]
     IcmpQuote,
-    /// A fragment that is empty, reaches beyond the largest packet, or is not the last and yet no multiple of 8 bytes long.
+    /// The fragment is empty, reaches beyond the largest packet, or is not the last one although its length
+    /// is no multiple of 8 bytes.
     #[error("fragment of impossible length")]
     FragmentLength,
 }
 
-/// The walk over IPv6 extension headers ends here. RFC 8200 names six kinds, of which one may come twice.
+/// The maximum number of IPv6 extension headers that are read. RFC 8200 names six kinds, of which one may
+/// come twice.
 pub const EXTENSIONS_MAX: usize = 8;
 
-/// How many bytes of a packet are needed to decide, and as many as are copied of it: an IP header with its options, an ICMP
-/// error's header, and the headers that it quotes. What has IPv6 extension headers is copied whole, by another queue.
+/// The number of bytes of a packet that are copied to decide about it. It is enough for an IP header with its
+/// options, the header of an ICMP error, and the headers that the error quotes. Packets with IPv6 extension
+/// headers are copied whole, by another queue.
 pub const HEADER_BYTES_MAX: u16 = 256;
 
 impl Packet {
     /// Reads a packet that starts at its IP header.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first fault that is found.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         Self::from_ip_header(&ip::parse(bytes)?)
     }
 
-    /// Reads what is behind the IP header.
+    /// Reads what follows the IP header.
     fn from_ip_header(header: &ip::IpHeader<'_>) -> Result<Self, Malformed> {
         let l4 = if header.later_fragment {
             L4::LaterFragment
@@ -214,9 +219,9 @@ impl Packet {
         Ok(Self { addresses: header.addresses, protocol: header.protocol, l4, quoted: false })
     }
 
-    /// A packet as a person describes it, to ask what would become of it; TCP is taken as a SYN, ICMP as an
-    /// echo request whose identifier is the source port. `None` when the
-    /// addresses are of two families.
+    /// Returns a packet made from a description, to ask what would become of it. TCP is taken as a SYN, ICMP
+    /// as an echo request whose identifier is the source port. Returns `None` if the addresses are of two
+    /// families.
     #[must_use]
     pub fn synthetic(protocol: u8, src: IpAddr, dst: IpAddr, ports: Ports) -> Option<Self> {
         let l4 = match protocol {
@@ -230,7 +235,7 @@ impl Packet {
     }
 }
 
-/// The destination of a packet that starts at its IP header, whatever else is in it.
+/// Returns the destination of a packet that starts at its IP header, whatever else is in it.
 #[must_use]
 pub fn destination(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.first()? >> 4 {
@@ -240,7 +245,7 @@ pub fn destination(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The `N` bytes at `offset`, if they are there.
+/// Returns the `N` bytes at `offset`, if they are there.
 fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }

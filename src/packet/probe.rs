@@ -1,14 +1,16 @@
 //! Probes of the packet tracer (Eisenbud et al., NSDI 2016, section 4.4). PURE.
 //!
-//! A probe is an ordinary packet with exactly the header that was asked for, so that whatever hashes packets on the way
-//! takes it for one of that flow: no IP options, no extension headers, no fragment; a bare TCP SYN without options, a UDP
-//! datagram, or an SCTP packet. A balancer that gets it does not forward it; it tells the receiver that the probe names
-//! what it would do.
+//! A probe is an ordinary packet that has exactly the header of the flow that it asks about, so that
+//! everything on the way that hashes packets treats it as a packet of that flow. It has no IP options and no
+//! extension headers, and is no fragment. It is a bare TCP SYN without options, a UDP datagram, or an SCTP
+//! packet. A balancer that gets a probe does not forward it. It reports what it would do to the receiver that
+//! the probe names.
 //!
-//! All probes of one family are equally long and end with the same 16 bytes, whatever the transport protocol, so the
-//! ruleset finds them with one comparison for all other packets, and a few more for those of this length. Nothing else
-//! may be taken for one: a segment of a TCP connection that ended so, and were dropped, would be sent again for ever.
-//! Whole datagrams cannot be told from probes otherwise.
+//! All probes of one family have the same length and end with the same 16 bytes, whatever the transport
+//! protocol. So the ruleset spends one comparison on any other packet, and a few more on those of this
+//! length. No other TCP segment may be taken for a probe: a segment of a connection that ended in these bytes
+//! would be dropped, and sent again for ever. Whole datagrams of other programs with the same length and end
+//! cannot be told from probes.
 //!
 //! ```text
 //!  IPv4 20 or IPv6 40      TTL 64
@@ -22,8 +24,9 @@
 //!  magic 16                the last bytes of the packet
 //! ```
 //!
-//! The magic stays the same in all versions: a balancer that does not know a version must drop it, not forward it. The
-//! transport checksum is right, and is checked, so that no report goes to an address that was damaged on the way.
+//! The magic is the same in all versions: a balancer that does not support a version must drop the probe, not
+//! forward it. The transport checksum is correct, and is checked, so that no report goes to an address that
+//! was damaged on the way.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -38,17 +41,17 @@ use crate::model::Protocol;
 /// A probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Source and destination of the flow that it stands for.
+    /// Source and destination of the flow that the probe asks about.
     pub addresses: Addresses,
-    /// Its protocol.
+    /// The protocol of the flow.
     pub protocol: Protocol,
-    /// Its ports.
+    /// The ports of the flow.
     pub ports: Ports,
-    /// Where reports are asked to be sent.
+    /// Where reports are to be sent.
     pub receiver: SocketAddr,
-    /// Names the probe in its reports; nobody but the sender can know it.
+    /// Identifies the probe in its reports. Only hosts that see the probe or a report can know it.
     pub nonce: u64,
-    /// How many more routers it may pass (TTL, or hop limit).
+    /// How many more routers the probe may pass (TTL, or hop limit).
     pub ttl: u8,
 }
 
@@ -58,45 +61,45 @@ pub enum ProbeError {
     /// The transport checksum is wrong.
     #[error("the checksum is wrong")]
     Checksum,
-    /// Of a version that is not known here.
+    /// The probe is of a version that is not supported.
     #[error("a probe of another version")]
     Version,
-    /// No address and port that a report can be sent to.
+    /// The probe names no address and port that a report can be sent to.
     #[error("no receiver")]
     Receiver,
 }
 
 const VERSION: u8 = 1;
-/// All that is between the version and the zeros.
+/// The bytes between the transport header and the zeros.
 const BODY_BYTES: usize = 28;
-/// From the transport header on, the same in both families.
+/// The length from the transport header on, the same in both families.
 const PAYLOAD_LEN: u8 = 108;
 const PAYLOAD_BYTES: usize = PAYLOAD_LEN as usize;
 const HEADER4_BYTES: usize = 20;
 const TOTAL4_LEN: u8 = 20 + PAYLOAD_LEN;
-/// The length of a TCP header without options, in words, as its field has it.
+/// The length of a TCP header without options, in words, as in the header's length field.
 const TCP_WORDS: u8 = 5;
-/// RFC 4820: a chunk of padding, to be ignored; its length fills the packet.
+/// RFC 4820: a chunk of padding, which receivers ignore. Its length fills the packet.
 const SCTP_PADDING: [u8; 4] = [0x84, 0, 0, 96];
 const SCTP_CHECKSUM: Range<usize> = 8..12;
 
 impl Probe {
     /// The last bytes of every probe.
     pub const MAGIC: [u8; 16] = *b"synrail-a-probe!";
-    /// How long a probe over IPv4 is, its header included.
+    /// The length of a probe over IPv4, including its header.
     pub const BYTES4: usize = HEADER4_BYTES + PAYLOAD_BYTES;
-    /// How long a probe over IPv6 is, its header included.
+    /// The length of a probe over IPv6, including its header.
     pub const BYTES6: usize = Self::HEADER6_BYTES + PAYLOAD_BYTES;
-    /// What the length field of IPv6 does not count.
+    /// The bytes that the length field of IPv6 does not count.
     pub const HEADER6_BYTES: usize = 40;
-    /// The TTL, or hop limit, that a probe is sent with.
+    /// The TTL, or hop limit, of a probe when it is sent.
     pub const TTL: u8 = 64;
 
-    /// Reads a packet that starts at its IP header; `None` if it is no probe. The ruleset takes the same for probes
-    /// (`plan::ruleset`).
+    /// Reads a packet that starts at its IP header. Returns `None` if it is not a probe. The ruleset
+    /// recognizes the same packets as probes (`plan::ruleset`).
     ///
     /// # Errors
-    /// When it is a probe, and cannot be answered.
+    /// When it is a probe that cannot be answered.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, ProbeError> {
         let bytes = match bytes.first().map(|first| first >> 4) {
             Some(4) if length_field(bytes, 2) == Some(Self::BYTES4) => bytes.get(..Self::BYTES4),
@@ -137,7 +140,7 @@ impl Probe {
         })
     }
 
-    /// The packet, from its IP header on.
+    /// Returns the bytes of the probe, from its IP header on.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut payload = self.transport();
@@ -150,7 +153,7 @@ impl Probe {
         bytes
     }
 
-    /// What is to be decided about: the packet that it stands for.
+    /// Returns the packet that the decision is about: the one that the probe stands for.
     #[must_use]
     pub fn packet(&self) -> Packet {
         let l4 = match self.protocol {
@@ -161,17 +164,17 @@ impl Probe {
         Packet { addresses: self.addresses, protocol: self.protocol.number(), l4, quoted: false }
     }
 
-    /// The transport header, its checksum 0.
+    /// Returns the transport header, with checksum 0.
     fn transport(&self) -> Vec<u8> {
         let mut header = [self.ports.src.to_be_bytes(), self.ports.dst.to_be_bytes()].concat();
         match self.protocol {
             Protocol::Tcp => {
-                // Its initial sequence number; no ACK; five words, SYN; a window.
+                // The initial sequence number; no ACK; five words, SYN; a window.
                 let [.., s0, s1, s2, s3] = self.nonce.to_be_bytes();
                 header.extend([s0, s1, s2, s3, 0, 0, 0, 0, 0x50, 0x02, 0xfa, 0xf0, 0, 0, 0, 0]);
             }
             Protocol::Udp => header.extend([0, PAYLOAD_LEN, 0, 0]),
-            // Tag 0, as an INIT has.
+            // Tag 0, as in an INIT.
             Protocol::Sctp => {
                 header.extend([0; 8]);
                 header.extend(SCTP_PADDING);
@@ -196,7 +199,7 @@ impl Probe {
         let protocol = self.protocol.number();
         match self.addresses {
             Addresses::V4 { src, dst } => {
-                // "Don't fragment", as TCP has it; the number is the kernel's to fill in.
+                // "Don't fragment", as in TCP packets. The kernel fills in the identification.
                 let mut header = vec![0x45, 0, 0, TOTAL4_LEN, 0, 0, 0x40, 0, self.ttl, protocol, 0, 0];
                 header.extend([src.octets(), dst.octets()].concat());
                 let sum = !ones_sum(&header);
@@ -211,7 +214,7 @@ impl Probe {
         }
     }
 
-    /// Writes the transport checksum.
+    /// Writes the transport checksum into `payload`.
     fn sum_up(&self, payload: &mut [u8]) {
         let ones = |payload: &[u8]| !ones_sum(&pseudo_packet(self.addresses, self.protocol, payload));
         match self.protocol {
@@ -220,7 +223,7 @@ impl Probe {
                 payload[16..18].copy_from_slice(&sum.to_be_bytes());
             }
             Protocol::Udp => {
-                // RFC 768: 0 stands for no checksum.
+                // RFC 768: 0 means that there is no checksum.
                 let sum = match ones(payload) {
                     0 => u16::MAX,
                     sum => sum,
@@ -235,19 +238,19 @@ impl Probe {
     }
 }
 
-/// The headers of a packet that is as long as a probe, and ends like one.
+/// The headers of a packet that has the length and the end of a probe.
 #[derive(Clone, Copy)]
 struct Header<'a> {
     addresses: Addresses,
     protocol: Protocol,
     ports: Ports,
     ttl: u8,
-    /// From the transport header on.
+    /// The bytes from the transport header on.
     payload: &'a [u8; PAYLOAD_BYTES],
 }
 
 impl<'a> Header<'a> {
-    /// `None` where they are not those of a probe.
+    /// Returns `None` if these are not the headers of a probe.
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let header = ip::parse(bytes).ok()?;
         if ip::fragment(bytes).ok()?.is_some() {
@@ -273,7 +276,7 @@ fn length_field(bytes: &[u8], at: usize) -> Option<usize> {
     bytes_at(bytes, at).map(|length| usize::from(u16::from_be_bytes(length)))
 }
 
-/// What is behind the transport header, up to the zeros.
+/// Returns the bytes from the end of the transport header (and padding chunk) to the zeros.
 fn body_of(protocol: Protocol, payload: &[u8; PAYLOAD_BYTES]) -> [u8; BODY_BYTES] {
     let padding = if protocol == Protocol::Sctp { SCTP_PADDING.len() } else { 0 };
     let start = l4::header_bytes(protocol.number()) + padding;
@@ -291,7 +294,7 @@ fn checksum_is_right(addresses: Addresses, protocol: Protocol, payload: &[u8]) -
     }
 }
 
-/// What the checksums of TCP and UDP are over (RFC 9293, section 3.1; RFC 8200, section 8.1).
+/// Returns the bytes that the checksums of TCP and UDP cover (RFC 9293, section 3.1; RFC 8200, section 8.1).
 fn pseudo_packet(addresses: Addresses, protocol: Protocol, payload: &[u8]) -> Vec<u8> {
     let mut bytes = match addresses {
         Addresses::V4 { src, dst } => [src.octets(), dst.octets()].concat(),
@@ -302,15 +305,15 @@ fn pseudo_packet(addresses: Addresses, protocol: Protocol, payload: &[u8]) -> Ve
     bytes
 }
 
-/// The ones' complement sum of 16-bit words (RFC 1071) of an even number of bytes.
+/// Returns the ones' complement sum of 16-bit words (RFC 1071) of an even number of bytes.
 fn ones_sum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes.as_chunks().0.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
     let folded = (sum >> 16) + (sum & 0xffff);
-    // So few words carry no further than once more.
+    // With so few words, one more addition of the carry is enough.
     u16::try_from((folded >> 16) + (folded & 0xffff)).unwrap_or(u16::MAX)
 }
 
-/// CRC-32C, as SCTP has it (RFC 9260, appendix A): reflected, polynomial 0x1edc6f41.
+/// Returns the CRC-32C of SCTP (RFC 9260, appendix A): reflected, polynomial 0x1edc6f41.
 fn crc32c(bytes: &[u8]) -> u32 {
     let shift = |crc: u32| crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
     !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| shift(crc)))
@@ -318,7 +321,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 impl Probe {
-    /// From port 4000 to port 80.
+    /// A probe from port 4000 to port 80.
     pub(crate) fn example(protocol: Protocol, src: &str, dst: &str) -> Self {
         Self {
             addresses: Addresses::new(src.parse().unwrap(), dst.parse().unwrap()).unwrap(),
@@ -364,12 +367,12 @@ mod tests {
             let len = if bytes[0] >> 4 == 4 { Probe::BYTES4 } else { Probe::BYTES6 };
             prop_assert_eq!(bytes.len(), len);
             prop_assert_eq!(Probe::parse(&bytes), Ok(Some(probe)));
-            // To all else it is a packet of the flow that it stands for.
+            // To all other code it is a packet of the flow that it stands for.
             prop_assert_eq!(Packet::parse(&bytes), Ok(probe.packet()));
             if len == Probe::BYTES4 {
                 prop_assert_eq!(ones_sum(&bytes[..HEADER4_BYTES]), u16::MAX);
             }
-            // The queue hands out what is there.
+            // The queue may deliver an incomplete packet.
             prop_assert_eq!(Probe::parse(&bytes[..len - 1]), Ok(None));
         }
 
@@ -380,7 +383,7 @@ mod tests {
             let at = payload_at + at.index(PAYLOAD_BYTES);
             bytes[at] ^= flip;
             let in_magic = at >= bytes.len() - Probe::MAGIC.len();
-            // The offset, and FIN, SYN, RST and ACK.
+            // The data offset, and FIN, SYN, RST and ACK.
             let no_syn = probe.protocol == Protocol::Tcp
                 && (at == payload_at + 12 && flip & 0xf0 != 0 || at == payload_at + 13 && flip & 0x17 != 0);
             let expected = if in_magic || no_syn { Ok(None) } else { Err(ProbeError::Checksum) };
@@ -392,7 +395,7 @@ mod tests {
             let mut bytes = bytes;
             if magic && bytes.len() >= Probe::BYTES4 {
                 bytes.truncate(Probe::BYTES4);
-                // The header of a datagram, and whatever it may hold.
+                // The header of a datagram, and arbitrary contents.
                 bytes[0] = 0x45;
                 bytes[2..4].copy_from_slice(&[0, 128]);
                 bytes[6..10].copy_from_slice(&[0, 0, 64, 17]);
@@ -408,7 +411,7 @@ mod tests {
         Probe::example(Protocol::Udp, "50.0.0.1", "10.0.0.0")
     }
 
-    /// With another byte, and a right checksum.
+    /// Returns the probe with one byte of its payload changed, and a correct checksum.
     fn with(probe: Probe, at: usize, byte: u8) -> Vec<u8> {
         let mut bytes = probe.bytes();
         let (header, payload) = bytes.split_at_mut(HEADER4_BYTES);
@@ -432,7 +435,7 @@ mod tests {
         assert_eq!(Probe::parse(&mapped.bytes()), Ok(Some(probe())));
     }
 
-    /// With other bytes in its headers.
+    /// Returns the probe with some bytes of its headers changed.
     fn changed(probe: Probe, changes: &[(usize, u8)]) -> Vec<u8> {
         let mut bytes = probe.bytes();
         for &(at, byte) in changes {
@@ -453,7 +456,7 @@ mod tests {
                 let segment = changed(probe, &[(transport + 13, flags)]);
                 assert_eq!(Probe::parse(&segment), Ok(None), "{flags:#x}");
             }
-            // A SYN with options, as those of clients are.
+            // A SYN with options, as clients send it.
             for offset in [0x40, 0x60, 0xa0] {
                 assert_eq!(Probe::parse(&changed(probe, &[(transport + 12, offset)])), Ok(None));
             }
@@ -468,7 +471,7 @@ mod tests {
         for changes in [&[(6, 0x20)][..], &[(6, 0x20), (7, 3)], &[(6, 0), (7, 3)], &[(0, 0x46)], &[(9, 1)]] {
             assert_eq!(Probe::parse(&changed(probe(), changes)), Ok(None), "{changes:?}");
         }
-        // The same over IPv6, of a packet that is the whole one as well; hop-by-hop options.
+        // The same over IPv6, including a fragment that is the whole packet; hop-by-hop options.
         let fragment = |low| [(6, 44), (40, 17), (41, 0), (42, 0), (43, low)];
         for changes in [
             fragment(1),

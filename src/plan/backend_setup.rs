@@ -1,22 +1,26 @@
-//! The commands that make a Linux host a backend. PURE: it prints them, a person pastes them into `sh` as root.
+//! The commands that make a Linux host a backend. PURE: the commands are printed, and an operator pastes them
+//! into `sh` as root.
 //!
 //! What a backend needs, and why:
-//! - a tunnel that takes packets from **any** balancer (`remote any`), from its own address only, since that is how
-//!   the kernel keeps such tunnels apart. Its name ends in a digest of the address, so that a host with several
-//!   addresses has several. One `sit` or `ip6tnl` device serves ipip and gue alike;
-//! - no reverse path filter on it: what comes out was sent by a client whose route leads elsewhere;
+//! - a tunnel that accepts packets from **any** balancer (`remote any`), at one local address, since the
+//!   kernel distinguishes such tunnels by it. Its name ends in a digest of the address, so that a host with
+//!   several addresses has several tunnels. One `sit` or `ip6tnl` device serves ipip and gue alike;
+//! - no reverse path filter on the tunnel: the packets that come out were sent by a client whose route leads
+//!   elsewhere;
 //! - the VIPs on `lo`, and no ARP answers for them;
-//! - a smaller segment size in answers from the VIPs (`advmss`), so that the clients' packets fit into the tunnel:
-//!   the balancer never sees a SYN-ACK and cannot do it. Only what leaves from a VIP by the default route is changed:
-//!   routes to particular networks stay with table main, as they are (a client behind one finds the limit by path
-//!   MTU discovery). The default routes are copied; paste again when they change.
+//! - a smaller segment size in answers from the VIPs (`advmss`), so that the clients' packets fit into the
+//!   tunnel: the balancer never sees a SYN-ACK and cannot change it. Only answers that leave from a VIP by
+//!   the default route are changed. Routes to particular networks stay in table main, unchanged (a client
+//!   behind one finds the limit by path MTU discovery). The default routes are copied; the commands must be
+//!   pasted again when these change.
 //!
-//! Pasting twice changes nothing. Several services may share a host: what they share has the same name, and tables
-//! and priorities follow the tunnel's overhead, where the larger overhead wins for a VIP that has both.
+//! Pasting twice changes nothing. Several services may share a host: what they share has the same name, and
+//! tables and priorities follow the tunnel's overhead, where the larger overhead takes precedence for a VIP
+//! that has both.
 //!
-//! Packets between the balancer and the backend are taken to be at most [`UNDERLAY_MTU_BYTES`] long. Where the balancer
-//! sends larger ones in fragments, the kernel puts them together before the tunnel sees them, by itself; segments that
-//! fit are asked for all the same, since they cost less.
+//! Packets between the balancer and the backend are assumed to be at most [`UNDERLAY_MTU_BYTES`] long. If the
+//! balancer sends larger ones in fragments, the kernel reassembles them before the tunnel sees them. The
+//! commands still ask for segments that fit, since these cost less.
 
 use std::{
     fmt::Write,
@@ -37,11 +41,11 @@ use crate::{
 
 /// MTU of the network between balancers and backends.
 pub const UNDERLAY_MTU_BYTES: u16 = 1500;
-/// Routing table for answers: this plus the tunnel's overhead. Beside the balancer's own tables, so that a balancer's
-/// cleanup leaves it alone.
+/// Routing table for answers: this plus the tunnel's overhead. It is outside of the balancer's own tables, so
+/// that a balancer's cleanup does not touch it.
 pub const ANSWER_TABLE_BASE: u32 = 30_000;
-/// Priority of the rule for answers: this minus the tunnel's overhead. Just before it lies
-/// [`SPECIFIC_PRIORITY`].
+/// Priority of the rule for answers: this minus the tunnel's overhead. The rule at [`SPECIFIC_PRIORITY`]
+/// comes just before it.
 pub const ANSWER_PRIORITY_BASE: u32 = 9_900;
 /// Priority of the rule that sends answers by the routes of table main to particular networks.
 pub const SPECIFIC_PRIORITY: u32 = 9_800;
@@ -49,26 +53,26 @@ pub const SPECIFIC_PRIORITY: u32 = 9_800;
 /// Why there are no commands.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SetupError {
-    /// No such service.
+    /// There is no service of this name.
     #[error("there is no service {0:?}")]
     NoService(String),
-    /// No such backend.
+    /// There is no backend of this name.
     #[error("service {service:?} has no backend {backend:?}")]
     NoBackend {
-        /// Where it was looked for.
+        /// The service that was searched.
         service: String,
-        /// What was looked for.
+        /// The name that was searched for.
         backend: String,
     },
     /// The service has no VIP.
     #[error("service {0:?} has no VIPs that a backend could answer for")]
     NoVips(String),
-    /// Nothing leads to the backend.
+    /// The backend has no address, so synrail routes no packets to it.
     #[error("backend {0:?} has no address: its packets are only marked, and carried by rules of your own")]
     MarkOnly(String),
 }
 
-/// The commands that make a host this backend.
+/// Returns the commands that make a host this backend.
 ///
 /// # Errors
 /// When the names do not lead to a backend with an address, or the service has no VIPs.
@@ -113,7 +117,7 @@ fn find<'a>(
     Ok((found, known.target, path))
 }
 
-/// The tunnel through which packets come in.
+/// Writes the commands for the tunnel by which packets come in.
 fn receive(sh: &mut Script, wrap: Wrap, address: IpAddr) {
     let kind = kind(wrap, address);
     let device = device(wrap, address);
@@ -158,7 +162,7 @@ if [ \"$all\" -gt 0 ]; then
   echo 0 > $conf/all/rp_filter
 fi";
 
-/// The addresses that it answers for.
+/// Writes the commands for the virtual addresses that the backend answers for.
 fn vips(sh: &mut Script, service: &Service) {
     sh.note("The virtual addresses, of which only the balancer may speak on the network");
     sh.run("echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore");
@@ -174,7 +178,7 @@ fn vips(sh: &mut Script, service: &Service) {
     }
 }
 
-/// Segment sizes that fit into the tunnel.
+/// Writes the commands for segment sizes that fit into the tunnel.
 fn answers(sh: &mut Script, service: &Service, path: Path) {
     let overhead = u32::from(overhead_bytes(path));
     let (table, priority) = (ANSWER_TABLE_BASE + overhead, ANSWER_PRIORITY_BASE - overhead);
@@ -208,7 +212,8 @@ fn answers(sh: &mut Script, service: &Service, path: Path) {
     }
 }
 
-/// What `ip route show` prints and `ip route replace` does not take, or is said anew. An extended regular expression.
+/// An extended regular expression for what `ip route show` prints but `ip route replace` does not take, or
+/// what is set anew.
 const DROPPED: &str = "linkdown|dead|offload|trap|rt_[a-z_]+|pref [a-z]+|expires [0-9]+sec|proto [a-z0-9_]+|\
                        advmss [0-9]+|error -?[0-9]+|hoplimit [0-9]+";
 
@@ -216,7 +221,7 @@ fn kind(wrap: Wrap, address: IpAddr) -> Kind {
     Kind::of(wrap, address.is_ipv6())
 }
 
-/// `lb-gre-c0a80101`: the address in hexadecimal; of an IPv6 address, its four words folded into one.
+/// Returns a name such as `lb-gre-c0a80101`: the address in hexadecimal digits, or for IPv6 a hash of it.
 fn device(wrap: Wrap, address: IpAddr) -> String {
     let short = match kind(wrap, address) {
         Kind::Gre => "gre",
@@ -231,7 +236,7 @@ fn device(wrap: Wrap, address: IpAddr) -> String {
     format!("lb-{short}-{digest:08x}")
 }
 
-/// FNV-1a over the bytes.
+/// Returns the FNV-1a hash of the address's bytes.
 fn fold(address: Ipv6Addr) -> u32 {
     address
         .octets()
@@ -250,7 +255,7 @@ fn is_host(vip: IpNet) -> bool {
     vip.prefix_len() == vip.max_prefix_len()
 }
 
-/// Lines of shell.
+/// Lines of shell commands.
 struct Script(String);
 
 impl Script {

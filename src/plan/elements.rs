@@ -1,14 +1,16 @@
-//! The elements of the ruleset's sets, and of its maps that lead to services' tables: what they should be, what the
-//! kernel has (`read.rs`), and the difference. PURE.
+//! The elements of the ruleset's sets, and of its maps that lead to services' tables: the desired elements,
+//! those in the kernel (`read.rs`), and the difference. PURE.
 //!
-//! Where a service's decider changes, or what is fixed about the table by which the kernel decides for it, its claims lead
-//! elsewhere, and such a moment without an element drops first packets of new flows, as if nobody claimed them.
+//! When a service's decider changes, or a fixed property of the table by which the kernel decides for it, its
+//! claims lead to another chain. While such an element is replaced, first packets of new flows are dropped,
+//! as if no service claimed them.
 //!
-//! A set is never refilled as a whole: while the kernel puts a transaction in force, a lookup may for a moment see
-//! neither an old nor a new element, and that must not happen to addresses that do not change. For the same reason
-//! neighbouring ranges are not merged: another VIP beside a known one leaves the known one's element alone.
-//! What is in one interval set must be disjoint: VIPs are prefixes, of which the inner ones are dropped; the boxes of
-//! claims come disjoint from the classifier.
+//! A set is never refilled as a whole. While the kernel commits a transaction, a lookup may for a moment see
+//! neither the old nor the new element, and this must not happen to addresses that do not change. For the
+//! same reason neighbouring ranges are not merged: when another VIP is added next to an existing one, the
+//! element of the existing one stays as it is. The ranges in one interval set must be disjoint. VIPs are
+//! prefixes, of which the inner ones are left out; the boxes of claims are already disjoint when they come
+//! from the classifier.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,13 +37,13 @@ pub use read::Raw;
 mod own;
 mod read;
 
-/// The table that everything is in.
+/// The table that contains everything.
 pub const TABLE: &str = "synrail";
-/// The chain that drops what nobody has decided about.
+/// The chain that drops packets without a decision.
 const UNSTEERED: &str = "unsteered";
-/// The chain where claims of services lead that lbd decides about.
+/// The chain for claims of services that lbd decides about.
 pub(crate) const BY_LBD: &str = "by_lbd";
-/// The chain that drops what comes out of a tunnel and is for no VIP.
+/// The chain that drops packets that come out of a tunnel and are for no VIP.
 const FROM_TUNNEL: &str = "from_tunnel";
 /// The TUN device by which held fragments come back. No target's device has such a name.
 pub const FRAGMENTS_DEVICE: &str = "sr-frag";
@@ -86,21 +88,23 @@ pub enum SetName {
     KernelEcho6,
 }
 
-/// What becomes of packets to VIPs before connection tracking.
+/// How packets to VIPs are handled before connection tracking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Way {
-    /// They are tracked, but for SYNs.
+    /// They are tracked, except SYNs.
     #[default]
     Tracked,
-    /// Likewise, after the maps of off-table flows were asked.
+    /// They are looked up in the maps of off-table flows first; the others are handled as in
+    /// [`Way::Tracked`].
     OffTable,
-    /// Connection tracking is nearly full: what is not in these maps is not tracked either, and goes by the kernel's
-    /// tables. With `steering = "every-packet"`, which tracks nothing, the same as [`Way::OffTable`].
+    /// Connection tracking is nearly full. Packets of flows that are not in these maps are not tracked
+    /// either, and follow the kernel's tables. With `steering = "every-packet"`, which tracks nothing, this
+    /// is the same as [`Way::OffTable`].
     Untracked,
 }
 
 impl Way {
-    /// The chain at -300 for packets that come in by a device of this kind.
+    /// Returns the chain at -300 for packets that come in by a device of this kind.
     pub(super) fn before_conntrack(self, by_tunnel: bool) -> &'static str {
         match (self, by_tunnel) {
             (Self::Tracked, false) => "tracked",
@@ -110,7 +114,7 @@ impl Way {
         }
     }
 
-    /// The chain at -150.
+    /// Returns the chain at -150.
     pub(super) fn steer(self) -> &'static str {
         match self {
             Self::Tracked => "steer_tracked",
@@ -120,7 +124,7 @@ impl Way {
 }
 
 impl SetName {
-    /// All of them.
+    /// All sets and maps.
     pub const ALL: [Self; 34] = [
         Self::Interfaces,
         Self::Vip4,
@@ -157,21 +161,21 @@ impl SetName {
         Self::KernelEcho4,
         Self::KernelEcho6,
     ];
-    /// Where claims go with who decides, by what they ask for: a port, a protocol, any packet to an address. Of each, IPv4
-    /// and IPv6.
+    /// The maps from claims to what decides about them. There is one map per kind of claim: a port, a
+    /// protocol, or any packet to an address; each for IPv4 and IPv6.
     const CLAIMED: [[Self; 2]; 3] = [
         [Self::ClaimedPort4, Self::ClaimedPort6],
         [Self::ClaimedProtocol4, Self::ClaimedProtocol6],
         [Self::ClaimedAddress4, Self::ClaimedAddress6],
     ];
-    /// Likewise, with the way to the service's table.
+    /// The maps from claims to the services' tables, in the same order.
     const KERNEL: [[Self; 2]; 3] = [
         [Self::KernelPort4, Self::KernelPort6],
         [Self::KernelProtocol4, Self::KernelProtocol6],
         [Self::KernelAddress4, Self::KernelAddress6],
     ];
 
-    /// The name in the ruleset.
+    /// Returns the name in the ruleset.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -224,13 +228,13 @@ pub enum Element {
     Mark(u32),
     /// A connection mark, and the packet's mark that it stands for.
     Kept(u32, u32),
-    /// Packets.
+    /// Packets, by address and possibly protocol and ports.
     Range(Fields),
     /// Packets, and the chain that they go to.
     Goto(Fields, String),
 }
 
-/// Addresses, and where the set has more fields, protocols and ports.
+/// Addresses and, if the set has more fields, protocols and ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fields {
     /// The destination.
@@ -242,12 +246,12 @@ pub struct Fields {
 }
 
 impl Element {
-    /// These addresses, whatever the protocol.
+    /// Returns an element of these addresses, for any protocol.
     pub(crate) fn addresses(addresses: AddressRange) -> Self {
         Self::Range(Fields { addresses, protocols: None, ports: None })
     }
 
-    /// A device, with the chain that its packets go to.
+    /// Returns an element that leads packets of this device to a chain.
     fn leads_to(&self, chain: &str) -> Option<Self> {
         let Self::Interface(name) = self else { return None };
         Some(Self::Way(name.clone(), chain.to_owned()))
@@ -255,7 +259,7 @@ impl Element {
 }
 
 impl fmt::Display for Element {
-    /// As nft reads it.
+    /// Writes the element in nft's syntax.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interface(name) => write!(f, "\"{name}\""),
@@ -289,18 +293,18 @@ impl fmt::Display for Fields {
     }
 }
 
-/// The elements of every set; a set without any may be left out. A clone shares all sets until it changes
-/// them.
+/// The elements of every set. A set without elements may be left out. A clone shares all sets until it
+/// changes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Elements {
     of: BTreeMap<SetName, Arc<BTreeSet<Element>>>,
-    /// Sets of the kernel with elements that are none of ours.
+    /// Sets of the kernel that have elements which are not ours.
     spoiled: BTreeSet<SetName>,
 }
 
 impl Elements {
-    /// What the sets should hold for this state, whose services claim these boxes, and where these have a table in the kernel.
-    /// The way is [`Way::Tracked`].
+    /// Returns the elements that the sets should have for this state. `claims` are the boxes that its
+    /// services claim, and `tables` are their tables in the kernel. The way is [`Way::Tracked`].
     #[must_use]
     pub fn wanted(state: &State, claims: &Claims, tables: &[KernelTable]) -> Self {
         let mut elements = Self::default();
@@ -334,7 +338,7 @@ impl Elements {
         }
         for claim in &claims.echoes {
             let EchoClaim { addresses, service, other } = *claim;
-            // They must not go by the table that the rest of ICMP goes by.
+            // These must not follow the table that all other ICMP follows.
             let instead = |of: Option<&str>, chain| of.map(|_| chain);
             let to_lbd = || instead(other.and_then(decides), BY_LBD);
             let to_nobody = || instead(other.and_then(chain_of), UNSTEERED);
@@ -377,7 +381,8 @@ impl Elements {
         elements
     }
 
-    /// All interfaces take this way from now on. What comes out of other tunnels is dropped if it is for no VIP.
+    /// Makes all interfaces use this way. Packets that come out of other tunnels are dropped if they are for
+    /// no VIP.
     pub fn set_way(&mut self, way: Way) {
         let interfaces = self.of(SetName::Interfaces).clone();
         let tunnels = self.of(SetName::Tunnels).clone();
@@ -393,17 +398,18 @@ impl Elements {
         }
     }
 
-    /// The elements of one set.
+    /// Returns the elements of one set.
     #[must_use]
     pub fn of(&self, set: SetName) -> &BTreeSet<Element> {
         static NONE: BTreeSet<Element> = BTreeSet::new();
         self.of.get(&set).map_or(&NONE, |elements| elements)
     }
 
-    /// Whether packets to this address are steered, or else dropped.
+    /// Reports whether packets to this address are steered or dropped, and not passed.
     #[must_use]
     pub fn has_vip(&self, address: IpAddr) -> bool {
-        // Ranges of a set are disjoint: of those that begin no later, the last one has it or none does.
+        // The ranges of a set are disjoint. So of the ranges that do not begin after the address, only the
+        // last can contain it.
         let (set, largest) = match address {
             IpAddr::V4(address) => (SetName::Vip4, AddressRange::V4(address.into(), u32::MAX)),
             IpAddr::V6(address) => (SetName::Vip6, AddressRange::V6(address.into(), u128::MAX)),
@@ -418,19 +424,19 @@ impl Elements {
         })
     }
 
-    /// How many there are in all sets.
+    /// Returns the number of elements in all sets.
     #[must_use]
     pub fn len(&self) -> usize {
         self.of.values().map(|elements| elements.len()).sum()
     }
 
-    /// Whether there are none.
+    /// Reports whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What leads from `self` to `wanted`.
+    /// Returns the difference between `self` and `wanted`.
     #[must_use]
     pub fn diff(&self, wanted: &Self) -> ElementsDiff {
         let missing_in = |from: &Self, other: &Self| {
@@ -449,7 +455,7 @@ impl Elements {
         }
     }
 
-    /// What is claimed leads to a chain.
+    /// Makes a claim lead to a chain.
     fn lead(&mut self, sets: [[SetName; 2]; 3], claim: &Claim, chain: &str) {
         let (shape, fields) = shape_of(claim);
         self.insert_by_family(sets[shape], Element::Goto(fields, chain.to_owned()));
@@ -470,8 +476,9 @@ impl Elements {
     }
 }
 
-/// By which sets flows to a target may be promoted, IPv4 and IPv6. Of a next hop the flowtable asks its neighbours in the
-/// family of the packet, so it would ask for the VIP itself where that is another one (`nf_flow_offload_ip_hook`).
+/// Returns the sets by which flows to a target may be promoted, IPv4 and IPv6. The flowtable resolves a next
+/// hop in the family of the packet. If the next hop is of the other family, it would resolve the VIP itself
+/// (`nf_flow_offload_ip_hook`).
 fn promotable(path: Path) -> &'static [SetName] {
     match path {
         Path::MarkOnly => &[],
@@ -483,30 +490,31 @@ fn promotable(path: Path) -> &'static [SetName] {
     }
 }
 
-/// The devices by which long flows come in: all that bring more than fragments.
+/// Returns the devices by which long flows come in: all that bring more than fragments.
 pub(super) fn promoted_devices(balancer: &Balancer) -> BTreeSet<String> {
     let interfaces = balancer.interfaces.iter().map(ToString::to_string);
     interfaces.chain(inbound::device_names(balancer).map(str::to_owned)).collect()
 }
 
-/// What of all traffic services claim, as [`crate::lookup::classifier::Classifier`] says it.
+/// The parts of all traffic that services claim, as returned by [`crate::lookup::classifier::Classifier`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// Every box.
+    /// All boxes.
     pub all: Vec<Claim>,
-    /// Echo requests that belong to another service than the rest of ICMP.
+    /// Echo requests that belong to another service than all other ICMP.
     pub echoes: Vec<EchoClaim>,
 }
 
 impl Claims {
-    /// Those of this classifier.
+    /// Returns the claims of this classifier.
     #[must_use]
     pub fn of(classifier: &Classifier) -> Self {
         Self { all: classifier.claims(), echoes: classifier.echo_claims() }
     }
 }
 
-/// Where packets without ports can match a claim: index into [`SetName::CLAIMED`] and [`SetName::KERNEL`], and the fields that are asked there.
+/// Returns where a claim belongs, so that packets without ports can match it: the index into
+/// [`SetName::CLAIMED`] and [`SetName::KERNEL`], and the fields that are compared there.
 fn shape_of(claim: &Claim) -> (usize, Fields) {
     let Claim { addresses, protocols, ports, service: _ } = *claim;
     if ports != PortRange::ALL {
@@ -518,19 +526,19 @@ fn shape_of(claim: &Claim) -> (usize, Fields) {
     }
 }
 
-/// What to delete, then what to add.
+/// What is to be deleted, then what is to be added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ElementsDiff {
-    /// Sets with elements that are none of ours: first of all they are emptied.
+    /// Sets with elements that are not ours. These are emptied first.
     pub refill: BTreeSet<SetName>,
-    /// In the kernel, not wanted.
+    /// Elements that are in the kernel and should not be.
     pub delete: Elements,
-    /// Wanted, not in the kernel.
+    /// Elements that should be in the kernel and are not.
     pub add: Elements,
 }
 
 impl ElementsDiff {
-    /// What fills these sets, which are empty.
+    /// Returns the additions that fill the sets that are empty.
     #[must_use]
     pub fn filling(wanted: &Elements, empty: impl Fn(SetName) -> bool) -> Self {
         let mut add = wanted.clone();
@@ -538,13 +546,13 @@ impl ElementsDiff {
         Self { add, ..Self::default() }
     }
 
-    /// Whether nothing is to do.
+    /// Reports whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sets().next().is_none()
     }
 
-    /// The sets that change.
+    /// Returns the sets that change.
     pub fn sets(&self) -> impl Iterator<Item = SetName> {
         SetName::ALL.into_iter().filter(|set| {
             self.refill.contains(set) || !self.delete.of(*set).is_empty() || !self.add.of(*set).is_empty()
@@ -552,7 +560,8 @@ impl ElementsDiff {
     }
 }
 
-/// The prefixes that lie in no other one. Two prefixes are nested or disjoint, so these are disjoint.
+/// Returns the prefixes that are not inside another one. Two prefixes are nested or disjoint, so the results
+/// are disjoint.
 fn outermost(prefixes: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
     let mut prefixes: Vec<IpNet> = prefixes.map(|prefix| prefix.trunc()).collect();
     prefixes.sort_by_key(|prefix| (prefix.network(), prefix.prefix_len()));

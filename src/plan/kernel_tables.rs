@@ -1,14 +1,15 @@
-//! The kernel's copies of services' tables, which decide for services with `steering = "kernel"`, and for others where lbd
-//! does not: it is dead, or its queue is full. PURE.
+//! The kernel's copies of services' tables. They decide for services with `steering = "kernel"`, and for
+//! other services when lbd does not: it is dead, or its queue is full. PURE.
 //!
-//! A copy is a map from the index that lbd would compute to the mark that it would set, and two chains that compute it
-//! (`nft/kernel_table.nft`). Their names say all that is fixed about them, so a service whose hash, size or seed changes gets
-//! new ones, and so does one that another version of synrail made otherwise; packets are led to these before the old ones go.
-//! What changes while traffic runs are single entries.
+//! A copy is a map from the index that lbd would compute to the mark that it would set, and two chains that
+//! compute it (`nft/kernel_table.nft`). Their names contain everything that is fixed about them. So a service
+//! gets new ones if its hash, size or seed changes, or if another version of synrail makes them differently;
+//! packets are led to the new ones before the old ones are removed. Only single entries change while traffic
+//! runs.
 //!
-//! Kernel memory is limited: services get copies while they fit into `kernel_entries`, first those that the kernel shall
-//! decide for, each in the order of the file; and [`COPIES_MAX`] services at most, since the rules of all are read and
-//! compared whenever lbd looks at the ruleset.
+//! Kernel memory is limited. Services get copies while these fit into `kernel_entries`: first the services
+//! that the kernel is to decide for, then the others, each in the order of the file. At most [`COPIES_MAX`]
+//! services get copies, since the rules of all copies are read and compared whenever lbd checks the ruleset.
 
 use std::fmt;
 
@@ -25,7 +26,8 @@ const TEMPLATE: &str = include_str!("../../nft/kernel_table.nft");
 const CHAIN_PREFIX: &str = "kernel_";
 const MAP_PREFIX: &str = "table_";
 
-/// At most so many services have copies: each has up to 20 rules, which are compared at every look.
+/// The maximum number of services that have copies. Each copy has up to 20 rules, which are compared at every
+/// check.
 pub const COPIES_MAX: usize = 128;
 
 /// A service's table as the kernel should have it.
@@ -33,36 +35,36 @@ pub const COPIES_MAX: usize = 128;
 pub struct KernelTable {
     /// Index of the service.
     pub service: usize,
-    /// Whether new flows of the service go by it at once.
+    /// Whether new flows of the service follow the copy at once.
     pub decides: bool,
-    /// The map.
+    /// The name of the map.
     pub map: String,
-    /// The chain where packets of the service go.
+    /// The chain that packets of the service go to.
     pub chain: String,
-    /// The names of its chains.
+    /// The names of all chains of the copy.
     pub chains: Vec<String>,
-    /// Map and chains: one `table` block.
+    /// The map and the chains: one `table` block.
     pub text: String,
     size: usize,
     contents: Contents,
 }
 
-/// What is in a copy. Others are told from it without a look at the entries.
+/// The contents of a copy. They can be compared without reading the entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     table: Table,
-    /// By rank.
+    /// The mark of each backend, by rank.
     marks: Vec<u32>,
 }
 
 impl KernelTable {
-    /// M.
+    /// Returns M, the number of entries.
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// What is in it.
+    /// Returns the contents of the copy.
     #[must_use]
     pub fn contents(&self) -> &Contents {
         &self.contents
@@ -70,12 +72,12 @@ impl KernelTable {
 }
 
 impl Contents {
-    /// The mark of every entry; none where no backend is active.
+    /// Returns the mark of every entry; none if no backend is active.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = u32> {
         self.table.iter().map(|&rank| self.marks.get(usize::from(rank)).copied().unwrap_or(0))
     }
 
-    /// The mark of one entry.
+    /// Returns the mark of one entry.
     #[must_use]
     pub fn entry(&self, index: u32) -> Option<u32> {
         let &rank = self.table.get(usize::try_from(index).ok()?)?;
@@ -88,7 +90,7 @@ impl Contents {
 pub enum Shortage {
     /// Its table has more entries than are left of [`crate::config::Balancer::kernel_entries`].
     Entries,
-    /// [`COPIES_MAX`] others have one.
+    /// [`COPIES_MAX`] other services have a copy.
     Copies,
 }
 
@@ -101,7 +103,8 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// Which services should have no copy, and why: see [`crate::config::Balancer::kernel_entries`] and [`COPIES_MAX`].
+/// Returns which services have no copy, and why: see [`crate::config::Balancer::kernel_entries`] and
+/// [`COPIES_MAX`].
 #[must_use]
 pub fn shortages(state: &State) -> Vec<Option<Shortage>> {
     let (mut left, mut copies_left) = (state.balancer.kernel_entries, COPIES_MAX);
@@ -122,30 +125,32 @@ pub fn shortages(state: &State) -> Vec<Option<Shortage>> {
     shortages
 }
 
-/// Which services should have a copy.
+/// Returns which services have a copy.
 #[must_use]
 pub fn covered(state: &State) -> Vec<bool> {
     shortages(state).iter().map(Option::is_none).collect()
 }
 
-/// Who decides about new flows of each service: lbd also where the kernel should and has no copy.
+/// Returns what decides about new flows of each service. This is lbd also if the kernel should decide but has
+/// no copy.
 #[must_use]
 pub fn deciders(state: &State) -> Vec<Decider> {
     let decider = |(service, covered): (&Service, bool)| if covered { service.decider } else { Decider::Lbd };
     state.services.iter().zip(covered(state)).map(decider).collect()
 }
 
-/// The services that the kernel shall decide for and cannot, without a copy, and why; lbd does.
+/// Returns the services that the kernel should decide for but cannot, because they have no copy, and why. lbd
+/// decides for them.
 pub fn left_to_lbd(state: &State) -> impl Iterator<Item = (&Service, Shortage)> {
     let services = state.services.iter().zip(shortages(state));
     let left = services.filter(|(service, _)| service.decider == Decider::Kernel);
     left.filter_map(|(service, shortage)| Some((service, shortage?)))
 }
 
-/// The copies for this state, in the order of the services.
+/// Returns the copies for this state, in the order of the services.
 ///
 /// # Errors
-/// Never with the template that is built in; a test sees to that.
+/// Never with the built-in template; a test checks that.
 pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
     let seed = state.balancer.hash_seed;
     let digest = digest(seed);
@@ -178,35 +183,36 @@ pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
     services.filter(|(_, covered)| *covered).map(|(index, _)| of_service(index)).collect()
 }
 
-/// What tells copies apart that differ in the seed, or in the rules, as those of another version of synrail may.
+/// Returns a digest that differs if the seed or the rules differ, which may be those of another version of
+/// synrail.
 fn digest(seed: u32) -> String {
     format!("{:016x}", XxHash3_64::oneshot(format!("{seed:08x} {TEMPLATE}").as_bytes()))
 }
 
-/// Whether a chain is one of those here, and not of the ruleset's own structure.
+/// Reports whether a chain belongs to a copy, and not to the ruleset's own structure.
 #[must_use]
 pub fn is_our_chain(name: &str) -> bool {
     name.starts_with(CHAIN_PREFIX)
 }
 
-/// Whether a map is one of those here, and not of the ruleset's own structure.
+/// Reports whether a map belongs to a copy, and not to the ruleset's own structure.
 #[must_use]
 pub fn is_our_map(name: &str) -> bool {
     name.starts_with(MAP_PREFIX)
 }
 
-/// An entry that is not as it should be.
+/// An entry that differs from the desired one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Which one.
+    /// The index of the entry.
     pub index: u32,
-    /// Whether the kernel has it, with another mark.
+    /// Whether the kernel has the entry with another mark, which must be deleted.
     pub delete: bool,
-    /// The mark that it should have.
+    /// The mark that the entry should have.
     pub add: Option<u32>,
 }
 
-/// What leads from `current`, the kernel's marks by index (0: none), to the entries of a copy.
+/// Returns the changes from `current`, the kernel's marks by index (0: none), to the entries of a copy.
 pub fn changes(
     current: impl ExactSizeIterator<Item = u32>,
     contents: &Contents,
@@ -249,7 +255,7 @@ mod tests {
             assert_eq!(covered(&state), expected, "{entries}");
             assert_eq!(wanted(&state).unwrap().len(), expected.iter().filter(|covered| **covered).count());
         }
-        // Those that the kernel shall decide for come first.
+        // Services that the kernel is to decide for come first.
         let second = services.replacen("vips='10.0.0.2'", "vips='10.0.0.2'\nsteering='kernel'", 1);
         let decided = |entries: u32| {
             let state = state(&format!("kernel_entries={entries}"), &second);
@@ -267,7 +273,7 @@ mod tests {
         state.services = (0..COPIES_MAX + 9).map(|_| state.services[1].clone()).collect();
         state.balancer.kernel_entries = u32::MAX;
         assert_eq!(covered(&state).iter().filter(|covered| **covered).count(), COPIES_MAX);
-        // What is to blame is what would have to be raised.
+        // The reason is the limit that would have to be raised.
         let whys = |state: &State| {
             shortages(state).into_iter().flatten().map(|why| why.to_string()).collect::<Vec<_>>()
         };
@@ -341,7 +347,8 @@ mod tests {
         assert_eq!(touched(&state), [0; 0]);
         assert_eq!(touched(&without(Some("s7"))), [7]);
         assert_eq!(touched(&without(None)).len(), 20);
-        // Its way back leads to the same table, which is not made anew where it is still known.
+        // Activating the backend again leads to the same table, which is not built again while it is still
+        // known.
         let shared = without(Some("s7")).set_active(None, &["a".to_owned()], true).unwrap();
         assert_eq!(touched(&shared), [0; 0]);
         assert!(std::ptr::eq(&*shared.services[7].table, &*state.services[8].table));

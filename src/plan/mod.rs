@@ -1,5 +1,5 @@
-//! Desired state as values, and what must change to reach it. PURE: nothing here touches the kernel; `sys/` puts it
-//! in force and reads it back.
+//! The desired kernel configuration as values, and the changes needed to reach it. PURE: nothing here touches
+//! the kernel. `sys/` applies it and reads it back.
 
 pub mod backend_setup;
 pub mod elements;

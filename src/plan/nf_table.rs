@@ -1,31 +1,33 @@
-//! A table of nf_tables in the kernel's own bytes: what the kernel has made of a text is the reference, which is compared with
-//! what it has in force, and what leads from the one to the other is planned. PURE.
+//! A table of nf_tables in the kernel's own bytes. The reference is what the kernel makes of a text. It is
+//! compared with the table in force, and the steps from the one to the other are planned. PURE.
 //!
-//! Compared is all that packets can notice: whether the table is dormant, a base chain's type, hook, priority and policy,
-//! every expression of every rule, what sets, maps and objects are declared as, and elements that the text names. Not
-//! compared are handles, what counters have counted, comments, and the names of anonymous sets, whose elements are.
+//! The comparison covers everything that can affect packets: whether the table is dormant, a base chain's
+//! type, hook, priority and policy, every expression of every rule, the declarations of sets, maps and
+//! objects, and elements that the text names. Handles, the values of counters, comments, and the names of
+//! anonymous sets are not compared; the elements of anonymous sets are.
 //!
-//! A difference is mended in the way that loses least, in one transaction. Rules of a chain are flushed and filled again. A
-//! set or an object cannot be changed, so it is made anew, which wants that no rule uses it: all chains are flushed and
-//! filled, and the set keeps its elements where they are of the same kind. A base chain is only removed where another one of
-//! that name, or none, is wanted: the kernel drops what waits in queues with it.
+//! A difference is repaired in the way that loses least, in one transaction. The rules of a chain are flushed
+//! and added again. A set or an object cannot be changed, so it is deleted and added again. This requires
+//! that no rule uses it, so all chains are flushed and refilled; the set keeps its elements if they are of
+//! the same kind. A base chain is removed only if the desired table has another one of that name, or none,
+//! since the kernel drops all packets that wait in queues with it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
-/// Of `linux/netfilter.h`.
+/// From `linux/netfilter.h`.
 const NF_ACCEPT: u32 = 1;
 
 /// A table.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
-    /// Whether its base chains are out of force (`flags dormant`).
+    /// Whether its base chains are not in force (`flags dormant`).
     pub dormant: bool,
-    /// By name.
+    /// The chains, by name.
     pub chains: BTreeMap<String, Chain>,
-    /// Sets and maps with names, by these.
+    /// Sets and maps that have names, by name.
     pub sets: BTreeMap<String, Set>,
     /// Counters, `ct timeout` and so on, and flowtables without their devices, by kind and name.
     pub objects: BTreeMap<(u32, String), Object>,
@@ -34,54 +36,55 @@ pub struct Image {
 /// A chain.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
-    /// Among all chains: those of one hook and priority are met in this order.
+    /// The position among all chains. Chains of one hook and priority are traversed in this order.
     pub place: usize,
     /// Type, hook and priority of a base chain.
     pub base: Option<Vec<u8>>,
-    /// Of a base chain.
+    /// The policy of a base chain.
     pub policy: Option<u32>,
-    /// In their order.
+    /// The rules, in order.
     pub rules: Vec<Rule>,
 }
 
 /// A rule.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
-    /// In their order.
+    /// The expressions, in order.
     pub expressions: Vec<Expression>,
     /// A comment.
     pub userdata: Option<Vec<u8>>,
 }
 
-/// What a rule asks or does.
+/// One comparison or action of a rule.
 #[derive(Clone, Debug, Default)]
 pub struct Expression {
-    /// Its kind.
+    /// The kind of the expression.
     pub name: String,
-    /// Its attributes, but for the name of an anonymous set.
+    /// The attributes, except the name of an anonymous set.
     pub data: Vec<u8>,
-    /// What is compared of these.
+    /// The part of the attributes that is compared.
     pub compared: Vec<u8>,
-    /// The anonymous set that it asks.
+    /// The anonymous set that the expression looks up.
     pub anonymous: Option<Box<Set>>,
-    /// The chain, set or object that it names.
+    /// The chain, set or object that the expression names.
     pub names: Option<String>,
 }
 
 /// A set or map.
 #[derive(Clone, Debug, Default)]
 pub struct Set {
-    /// Among all sets, for who lists them.
+    /// The position among all sets, for listings.
     pub place: usize,
-    /// Its attributes, but for name and comment.
+    /// The attributes, except name and comment.
     pub declaration: Vec<u8>,
-    /// Of these, the kind of its elements: where it is the same, one set can have the other's.
+    /// The part of the attributes that is the kind of the elements. Sets of the same kind can take over each
+    /// other's elements.
     pub kind: Vec<u8>,
-    /// How many elements it takes; 0 for any number.
+    /// The maximum number of elements; 0 if there is no limit.
     pub size: u32,
     /// Whether elements have a time to live.
     pub timeout: bool,
-    /// The elements that the text names; none where rules or others add them.
+    /// The elements that the text names; none if rules or other programs add them.
     pub elements: BTreeSet<Vec<u8>>,
     /// A comment, and how nft prints the elements.
     pub userdata: Option<Vec<u8>>,
@@ -90,11 +93,12 @@ pub struct Set {
 /// A counter, `ct timeout` or another object.
 #[derive(Clone, Debug, Default)]
 pub struct Object {
-    /// Among all objects, for who lists them.
+    /// The position among all objects, for listings.
     pub place: usize,
-    /// Its attributes; as it begins, if it counts.
+    /// The attributes; those of a counter with its initial values.
     pub data: Vec<u8>,
-    /// Whether what begins under it goes on using it: it stays when nobody wants it any more.
+    /// Whether entries that were created with the object go on using it. Such an object stays when it is no
+    /// longer wanted.
     pub outlives: bool,
 }
 
@@ -122,15 +126,15 @@ impl PartialEq for Set {
 
 impl Eq for Set {}
 
-/// Something that is not as it should be.
+/// A difference between the present and the desired table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// What it concerns.
+    /// The thing that differs.
     pub thing: Thing,
     text: String,
 }
 
-/// What a table is, or has, by its name.
+/// The table, or a part of it by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named as in nf_tables")]
 pub enum Thing {
@@ -140,12 +144,12 @@ pub enum Thing {
     Object(String),
 }
 
-/// Chains and sets that may be there, though nobody wants them.
+/// Chains and sets that may be in the table although the text does not have them.
 #[derive(Clone, Copy)]
 pub struct Tolerated {
-    /// Whether a chain of this name may.
+    /// Reports whether a chain of this name is tolerated.
     pub chain: fn(&str) -> bool,
-    /// Whether a set of this name may.
+    /// Reports whether a set of this name is tolerated.
     pub set: fn(&str) -> bool,
 }
 
@@ -155,52 +159,53 @@ impl fmt::Display for Difference {
     }
 }
 
-/// One thing to do.
+/// One step of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
-    /// There is no table yet.
+    /// Add the table, which does not exist yet.
     AddTable,
-    /// All rules of a chain go.
+    /// Remove all rules of a chain.
     FlushChain(&'a str),
-    /// A chain without rules goes.
+    /// Delete a chain that has no rules.
     DeleteChain(&'a str),
-    /// A set goes that no rule asks.
+    /// Delete a set that no rule uses.
     DeleteSet(&'a str),
-    /// An object goes that no rule uses.
+    /// Delete an object that no rule uses.
     DeleteObject(u32, &'a str),
-    /// A chain, without rules.
+    /// Add a chain, without rules.
     AddChain(&'a str, &'a Chain),
-    /// Of a base chain.
+    /// Set the policy of a base chain.
     SetPolicy(&'a str, u32),
-    /// A set, with the elements that the text names.
+    /// Add a set, with the elements that the text names.
     AddSet(&'a str, &'a Set),
-    /// The elements that the set of this name had before the transaction.
+    /// Add the elements that the set of this name had before the transaction.
     KeepElements(&'a str, &'a Set),
-    /// The set has others than those that the text names.
+    /// Replace the elements of a set by those that the text names.
     FillSet(&'a str, &'a Set),
-    /// An object.
+    /// Add an object.
     AddObject(u32, &'a str, &'a Object),
-    /// The rules of a chain that has none.
+    /// Add the rules of a chain that has none.
     AddRules(&'a str, &'a [Rule]),
 }
 
-/// What leads to a table.
+/// The changes that turn one table into another.
 #[derive(Clone, Debug, Default)]
 pub struct Change<'a> {
-    /// What is not as it should be.
+    /// The differences.
     pub differences: Vec<Difference>,
-    /// One transaction.
+    /// The steps of one transaction.
     pub steps: Vec<Step<'a>>,
-    /// Another one behind it, since the kernel takes no base chains amid it: the table is no longer dormant.
+    /// Whether a second transaction must end the dormant state of the table. The kernel does not accept that
+    /// together with new base chains.
     pub wake: bool,
-    /// Base chains that it removes: packets that wait in queues are lost with them.
+    /// Base chains that are removed. Packets that wait in queues are lost with them.
     pub removed_base_chains: Vec<String>,
     /// Sets that are new, or whose elements could not be kept.
     pub empty_sets: BTreeSet<&'a str>,
 }
 
-/// What leads from `current` (`None`: there is no table) to `wanted`. What is tolerated is left alone, and so is what its
-/// rules name.
+/// Returns the changes from `current` (`None`: there is no table) to `wanted`. What is tolerated is left
+/// alone, and so are the things that its rules name.
 #[must_use]
 pub fn change<'a>(current: Option<&'a Image>, wanted: &'a Image, tolerated: Tolerated) -> Change<'a> {
     static NOTHING: Image =
@@ -224,12 +229,12 @@ pub fn change<'a>(current: Option<&'a Image>, wanted: &'a Image, tolerated: Tole
 }
 
 impl Step<'_> {
-    /// First goes what uses others, and what is used comes first.
+    /// Returns the order of the steps. What uses other things is removed first; what is used is added first.
     fn phase(&self) -> u8 {
         match self {
             Self::AddTable => 0,
             Self::FlushChain(_) => 1,
-            // Elements of maps lead to chains.
+            // Elements of maps lead to chains, so sets are deleted first.
             Self::DeleteSet(_) => 2,
             Self::DeleteObject(..) => 3,
             Self::DeleteChain(_) => 4,
@@ -241,7 +246,7 @@ impl Step<'_> {
         }
     }
 
-    /// What is added comes in the order of the text.
+    /// Returns the position of what is added, so that additions are in the order of the text.
     fn place(&self) -> usize {
         match self {
             Self::AddChain(_, chain) => chain.place,
@@ -260,7 +265,7 @@ impl Step<'_> {
     }
 }
 
-/// What is not wanted and yet not touched.
+/// Returns the names that are not wanted but are not to be touched.
 fn left_alone(current: &Image, wanted: &Image, tolerated: Tolerated) -> BTreeSet<String> {
     let chains = current.chains.keys().filter(|name| (tolerated.chain)(name));
     let chains = chains.filter(|name| !wanted.chains.contains_key(*name));
@@ -280,7 +285,7 @@ impl Change<'_> {
     }
 }
 
-/// Says whether any goes, which rules may use.
+/// Adds the changes of sets. Returns whether any set is deleted, which rules may use.
 fn sets<'a>(change: &mut Change<'a>, current: &'a Image, wanted: &'a Image, left: &BTreeSet<String>) -> bool {
     let mut gone = false;
     for (name, set) in &wanted.sets {
@@ -316,7 +321,7 @@ fn sets<'a>(change: &mut Change<'a>, current: &'a Image, wanted: &'a Image, left
     gone
 }
 
-/// Says whether any goes, which rules may use.
+/// Adds the changes of objects. Returns whether any object is deleted, which rules may use.
 fn objects<'a>(
     change: &mut Change<'a>,
     current: &'a Image,
@@ -401,7 +406,7 @@ fn chains<'a>(
     }
 }
 
-/// How the rules of this chain differ.
+/// Returns a description of how the rules of this chain differ, or `None` if they do not.
 fn rules_differ(chain: &str, current: &[Rule], wanted: &[Rule]) -> Option<String> {
     if current == wanted {
         return None;

@@ -3,20 +3,22 @@
 //! ```text
 //! mark of target 7, by eth2 ─▶ rules (rule_tree.rs) ─▶ table 20007 ─▶ default dev sr-7 ─▶ backend
 //! no mark, by sr-in4 ─▶ END ─▶ blackhole (inbound.rs)
-//! nothing of ours  ─▶ END ─▶ table main ─▶ blackhole VIP (what nobody steers must not go back to the router)
+//! nothing of ours  ─▶ END ─▶ table main ─▶ blackhole VIP (unsteered packets must not go back to the router)
 //! ```
-//! The number is the same everywhere ([`TargetId::number`]), so an operator reads it at once. [`desired`] computes
-//! what should be from the state; [`diff`] compares it with what [`RoutingNow`] says there is, and what depends on the rest
-//! of the host follows that (`host.rs`).
+//! The number is the same everywhere ([`TargetId::number`]), so an operator can read it directly. [`desired`]
+//! computes the desired routing from the state. [`diff`] compares it with the present routing
+//! ([`RoutingNow`]). The parts that depend on the rest of the host are in `host.rs`.
 //!
-//! **What is ours**: devices `sr-N`, `sr-in4` and `sr-in6` whose alias begins with `synrail:`, routes of protocol 201 in tables 20001 to
-//! 24096, blackhole routes of protocol 201 in table main, rules of protocol 201 in the priorities of the rule tree and
-//! right behind it, and those that lead into it ([`rule_tree::is_entry`]). A tunnel of ours that was renamed is known by its
-//! alias, and goes: under another name it leads nowhere, and a new one of the same ends cannot be made.
-//! Only those are ever changed or removed. `ip route show table all proto 201` and `ip rule` show them.
+//! **What is ours**: devices `sr-N`, `sr-in4` and `sr-in6` whose alias begins with `synrail:`, routes of
+//! protocol 201 in tables 20001 to 24096, blackhole routes of protocol 201 in table main, rules of protocol
+//! 201 in the priorities of the rule tree and right behind it, and those that lead into it
+//! ([`rule_tree::is_entry`]). A tunnel of ours that was renamed is recognized by its alias, and is removed:
+//! under another name nothing is routed to it, and a second tunnel with the same ends cannot be made. Only
+//! these are ever changed or removed. `ip route show table all proto 201` and `ip rule` show them.
 //!
-//! A `direct` target has no device: its table's default route leads to the backend as next hop. A target that only
-//! marks has nothing at all. Nothing that exists and is right is touched, so a daemon that starts again takes over.
+//! A `direct` target has no device: its table's default route leads to the backend as next hop. A target that
+//! is only marked has nothing at all. What exists and is right is not touched, so a daemon that starts again
+//! takes it over.
 
 mod diff;
 mod host;
@@ -47,58 +49,60 @@ use crate::{
     state::State,
 };
 
-/// The protocol number of everything that is ours, in routes and rules.
+/// The protocol number of all our routes and rules.
 pub const PROTOCOL: u8 = 201;
-/// A target's table is this plus its number.
+/// The number of a target's table is this plus the target's number.
 pub const TABLE_BASE: u32 = 20_000;
 /// The kernel's table `main`.
 pub const TABLE_MAIN: u32 = 254;
-/// How the alias of our devices begins.
+/// The beginning of the aliases of our devices.
 pub const ALIAS_PREFIX: &str = "synrail:";
-/// The longest alias: the kernel takes 255 bytes (`IFALIASZ` - 1), and the NUL that the netlink crate writes is one of them.
+/// The longest alias. The kernel takes 255 bytes (`IFALIASZ` - 1), and the NUL that the netlink crate writes
+/// is one of them.
 pub const ALIAS_BYTES_MAX: usize = 254;
-/// So many former VIPs keep their blackhole routes, at most.
+/// The maximum number of former VIPs that keep their blackhole routes.
 pub const FORMER_VIPS_MAX: usize = 1024;
-/// Metric of the blackhole routes: so high that an operator's own route to a VIP wins.
+/// Metric of the blackhole routes: high enough that an operator's own route to a VIP takes precedence.
 pub const BLACKHOLE_METRIC: u32 = 1_000_000;
 
-/// The routing table of a target.
+/// Returns the routing table of a target.
 #[must_use]
 pub fn table(target: TargetId) -> u32 {
     TABLE_BASE + target.number()
 }
 
-/// The device of a target.
+/// Returns the device of a target.
 #[must_use]
 pub fn device_name(target: TargetId) -> String {
     format!("sr-{}", target.number())
 }
 
-/// The devices of tunnels to other balancers of the tier, by which fragments come from them as well.
+/// Returns the devices of tunnels to other balancers of the tier. Fragments from these balancers also come in
+/// by them.
 pub fn tier_devices(state: &State) -> impl Iterator<Item = String> {
     state.tier.iter().filter_map(|member| member.target).map(device_name)
 }
 
-/// The target whose device has this name.
+/// Returns the target whose device has this name.
 #[must_use]
 pub fn target_of_device(name: &str) -> Option<TargetId> {
     let target = TargetId::from_number(name.strip_prefix("sr-")?.parse().ok()?)?;
     (device_name(target) == name).then_some(target)
 }
 
-/// The target whose table has this number.
+/// Returns the target whose table has this number.
 #[must_use]
 pub fn target_of_table(number: u32) -> Option<TargetId> {
     number.checked_sub(TABLE_BASE).and_then(TargetId::from_number)
 }
 
-/// Whether a route of protocol [`PROTOCOL`] in this table is ours to change.
+/// Reports whether a route of protocol [`PROTOCOL`] in this table is ours to change.
 #[must_use]
 pub fn is_our_table(number: u32, blackhole: bool) -> bool {
     target_of_table(number).is_some() || (number == TABLE_MAIN && blackhole)
 }
 
-/// IPv4 or IPv6, of rules.
+/// The address family of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
@@ -108,7 +112,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both.
+    /// Both families.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     fn of(net: IpNet) -> Self {
@@ -131,16 +135,16 @@ impl fmt::Display for Family {
 /// A tunnel device as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Its name: `sr-N`, or that of an entrance ([`inbound`]).
+    /// The device's name: `sr-N`, or that of an entrance ([`inbound`]).
     pub name: String,
-    /// What it does.
+    /// The tunnel that the device provides.
     pub tunnel: Tunnel,
-    /// Its MTU; `None` where that is the kernel's to choose.
+    /// The device's MTU; `None` if the kernel chooses it.
     pub mtu_bytes: Option<u32>,
-    /// Who uses it, for people: `synrail: web/s1, api/s1, tier/lb202`.
+    /// The users of the device, for display: `synrail: web/s1, api/s1, tier/lb202`.
     pub alias: String,
-    /// Whether packets of clients also come in by it, from another balancer or a router: whatever their source, it
-    /// takes them.
+    /// Whether packets of clients also come in by the device, from another balancer or a router. Such a
+    /// device accepts packets of any source.
     pub inbound: bool,
 }
 
@@ -153,16 +157,16 @@ pub enum Via {
     Gateway(IpAddr),
     /// Nowhere: the packet is dropped in silence.
     Blackhole,
-    /// Something that we never make; only seen.
+    /// Something that synrail never makes; only read.
     Other,
 }
 
 /// A route of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
-    /// In which table.
+    /// The table that the route is in.
     pub table: u32,
-    /// For which addresses.
+    /// The destination addresses.
     pub to: IpNet,
     /// The metric that the kernel shows.
     pub metric: u32,
@@ -171,7 +175,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// What the kernel tells routes of a table apart by.
+    /// Returns what the kernel uses to distinguish the routes of a table.
     fn key(&self) -> (u32, IpNet, u32) {
         (self.table, self.to, self.metric)
     }
@@ -193,25 +197,26 @@ impl fmt::Display for Route {
     }
 }
 
-/// What there should be.
+/// The desired routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// By name.
+    /// The devices, by name.
     pub devices: BTreeMap<String, Device>,
-    /// Of targets, and the blackholes.
+    /// The routes of targets, and the blackhole routes.
     pub routes: BTreeSet<Route>,
-    /// Those that lead into the trees depend on the host.
+    /// The rules, without those that lead into the trees: these depend on the host (`host.rs`).
     pub rules: BTreeSet<(Family, Rule)>,
-    /// What those depend on; `None` where there is no tree.
+    /// What the rules into the trees are made from; `None` if there is no tree.
     pub entry: Option<Entry>,
-    /// The VIPs' prefixes.
+    /// The prefixes of the VIPs.
     pub vips: BTreeSet<IpNet>,
-    /// Former VIPs, whose blackhole routes stay, unless an operator has removed them: what is sent there comes here as long as routers
-    /// have not followed, and would go back to them.
+    /// Former VIPs. Their blackhole routes stay, unless an operator has removed them. Until the routers have
+    /// followed the change, packets to these addresses come here, and without the routes they would go back
+    /// to the routers.
     pub former: BTreeSet<IpNet>,
 }
 
-/// How packets come into the trees of rules ([`rule_tree::entries`]).
+/// How packets enter the trees of rules ([`rule_tree::entries`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The families that have a tree.
@@ -224,21 +229,22 @@ pub struct Entry {
     pub priority: Option<u32>,
 }
 
-/// What a rule of others matches, as far as it concerns us.
+/// The parts of another program's rule that concern us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ForeignRule {
-    /// Of which family.
+    /// The rule's family.
     pub family: Family,
-    /// Its place.
+    /// The rule's priority.
     pub priority: u32,
-    /// The only device whose packets it matches.
+    /// The only device whose packets the rule matches; `None` for all.
     pub iif: Option<DeviceName>,
-    /// The marks that it matches, as (mark, mask); mask 0 for all.
+    /// The marks that the rule matches, as (mark, mask); mask 0 for all.
     pub mark: (u32, u32),
 }
 
 impl ForeignRule {
-    /// Whether it may match what carries a mark of a target and came in by one of `devices`.
+    /// Reports whether the rule may match packets that carry a mark of a target and came in by one of
+    /// `devices`.
     fn may_catch(&self, mask: MarkMask, devices: &BTreeSet<DeviceName>) -> bool {
         let (mark, of) = self.mark;
         let by_other_bits = mark != 0 && of & mask.bits() == 0;
@@ -246,28 +252,29 @@ impl ForeignRule {
     }
 }
 
-/// A device that the kernel has: every tunnel, and everything with a name of ours, or that had one.
+/// A device that the kernel has: every tunnel, and every device that has, or had, a name of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceNow {
-    /// Its name.
+    /// The device's name.
     pub name: String,
-    /// Its kind as the kernel names it; empty for none.
+    /// The kind, as the kernel names it; empty if there is none.
     pub kind: String,
-    /// Its alias; empty for none.
+    /// The alias; empty if there is none.
     pub alias: String,
-    /// The tunnel, if it is one that we could have made, with no option that differs.
+    /// The tunnel, if it is one that synrail could have made, with no other options.
     pub tunnel: Option<Tunnel>,
     /// The outer addresses, if both are set.
     pub ends: Option<Ends>,
-    /// Its MTU.
+    /// The device's MTU.
     pub mtu_bytes: u32,
-    /// Whether it is up.
+    /// Whether the device is up.
     pub up: bool,
-    /// Whether it is up, makes itself no IPv6 address, and carries IPv6.
+    /// Whether it is up, makes no IPv6 address for itself, and carries IPv6.
     pub ready: bool,
     /// Whether it has no reverse path filter of its own (rp_filter 0).
     pub unfiltered: bool,
-    /// Whether it takes packets of any source, whatever the reverse path filter of all devices is.
+    /// Whether it accepts packets of any source, even if the setting for all devices has a reverse path
+    /// filter.
     pub inbound: bool,
 }
 
@@ -276,8 +283,9 @@ impl DeviceNow {
         self.alias.starts_with(ALIAS_PREFIX)
     }
 
-    /// Whether it was made as a tunnel of ours, as its alias tells, and has another name since. Aliases of tunnels name users,
-    /// `service/backend`; those of what `lbctl backend-setup` makes do not.
+    /// Reports whether the device was made as a tunnel of ours, as its alias shows, and was renamed since.
+    /// Aliases of tunnels name users, `service/backend`; those of the devices that `lbctl backend-setup`
+    /// makes do not.
     #[must_use]
     pub fn is_astray(&self) -> bool {
         let users = self.alias.strip_prefix(ALIAS_PREFIX).map(str::trim);
@@ -285,12 +293,13 @@ impl DeviceNow {
         is_of_tunnel && !inbound::is_our_name(&self.name)
     }
 
-    /// Whether an lbd that was killed, or refused, between making a device and naming its users left it.
+    /// Reports whether the device was left by an lbd that was killed, or refused, between making the device
+    /// and setting its alias.
     fn is_half_made(&self) -> bool {
         self.alias.is_empty() && !self.up && self.tunnel.is_some() && inbound::is_our_name(&self.name)
     }
 
-    /// Whether [`Op::Ready`] would change nothing.
+    /// Reports whether [`Op::Ready`] would change nothing.
     fn is_ready(&self, wanted: &Device) -> bool {
         let source_check = if wanted.inbound { self.inbound } else { self.unfiltered };
         let mtu_fits = wanted.mtu_bytes.is_none_or(|mtu_bytes| mtu_bytes == self.mtu_bytes);
@@ -298,39 +307,40 @@ impl DeviceNow {
     }
 }
 
-/// What there is.
+/// The present routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutingNow {
-    /// By name.
+    /// The devices, by name.
     pub devices: BTreeMap<String, DeviceNow>,
-    /// Those of ours ([`is_our_table`]).
+    /// The routes that are ours ([`is_our_table`]).
     pub routes: BTreeSet<Route>,
-    /// Those of protocol [`PROTOCOL`] in our priorities.
+    /// The rules of protocol [`PROTOCOL`] in our priorities.
     pub rules: BTreeSet<(Family, Rule)>,
-    /// Where table main has routes of other protocols.
+    /// The prefixes for which table main has routes of other protocols.
     pub foreign_main: BTreeSet<IpNet>,
-    /// Rules of others before the tree, but for that of table `local` at 0.
+    /// Rules of others before the tree, except the rule of table `local` at 0.
     pub foreign_rules: BTreeSet<ForeignRule>,
     /// The VRF of each device that is in one.
     pub vrfs: BTreeMap<DeviceName, DeviceName>,
-    /// The largest packets that the networks between these ends take, in bytes, as far as this host's routes and devices
-    /// say it.
+    /// The size of the largest packets that the networks between these ends carry, in bytes, as far as this
+    /// host's routes and devices show it.
     pub underlay_mtu_bytes: BTreeMap<Ends, u32>,
 }
 
-/// One change. Each names everything it needs.
+/// One change. Each names everything that it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Make the device, then as [`Op::Ready`]; but an entrance ([`inbound`]) stays down.
+    /// Make the device, then do the same as [`Op::Ready`], except that an entrance ([`inbound`]) stays down.
     AddDevice(Device),
-    /// Set what can be set while a device is in use: its alias, no IPv6 address of its own, its MTU, its reverse path
-    /// filter, up.
+    /// Set what can be set while a device is in use: its alias, no IPv6 address of its own, its MTU, its
+    /// reverse path filter, up.
     Ready(Device),
-    /// Remove the device of this name, and its routes with it.
+    /// Remove the device of this name, and with it its routes.
     RemoveDevice(String),
     /// Add the route.
     AddRoute(Route),
-    /// Put the route in the place of the one for the same addresses, with the same metric; every packet meets one of the two. Only IPv4.
+    /// Replace the route for the same addresses with the same metric, so that every packet meets one of the
+    /// two. IPv4 only.
     ReplaceRoute(Route),
     /// Remove the route.
     RemoveRoute(Route),
@@ -341,7 +351,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether it only takes something away.
+    /// Reports whether the change only removes something.
     #[must_use]
     pub fn removes(&self) -> bool {
         match self {
@@ -354,7 +364,7 @@ impl Op {
         }
     }
 
-    /// Whether it is about a device, not about a route or rule.
+    /// Reports whether the change is about a device, not about a route or rule.
     #[must_use]
     pub fn is_of_device(&self) -> bool {
         match self {
@@ -367,7 +377,8 @@ impl Op {
         }
     }
 
-    /// Whether it waits for a change of the ruleset: it opens an entrance, or takes away what marks may still lead to.
+    /// Reports whether the change must wait for a change of the ruleset: it opens an entrance, or removes
+    /// what marks may still lead to.
     fn is_late(&self) -> bool {
         self.opens() || (self.removes() && !self.closes())
     }
@@ -391,19 +402,19 @@ impl fmt::Display for Op {
     }
 }
 
-/// Why a state has no routing.
+/// Why there is no routing for a state.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PlanError {
-    /// No outer source address of the right family.
+    /// There is no outer source address of the right family.
     #[error(
         "{user}: [balancer] address has no {family} address, from which its tunnel to {address} could start"
     )]
     NoSource {
-        /// As `backend service/backend` or `balancer tier/name`.
+        /// The user, as `backend service/backend` or `balancer tier/name`.
         user: String,
-        /// Where it is.
+        /// The address of the user.
         address: IpAddr,
-        /// Of which there is no address.
+        /// The family that has no source address.
         family: Family,
     },
     /// The kernel cannot send IPv6 through an IPv4 next hop.
@@ -421,56 +432,57 @@ pub enum PlanError {
         /// The next hop.
         address: IpAddr,
     },
-    /// An address that means nothing without a device.
+    /// The address is meaningless without a device.
     #[error("{user}: {address} is link-local; use an address that a route without a device can reach")]
     LinkLocal {
-        /// As `backend service/backend` or `balancer tier/name`.
+        /// The user, as `backend service/backend` or `balancer tier/name`.
         user: String,
         /// The address.
         address: IpAddr,
     },
-    /// Two tunnels that the kernel cannot tell apart.
+    /// The kernel cannot distinguish two tunnels.
     #[error(
         "backends {first} and {second}: ipip and gue to one address ({address}) need two devices of one kind and with \
          the same ends, which the kernel refuses; use the same encap for both, or another address"
     )]
     SameEnds {
-        /// As `service/backend`.
+        /// The first backend, as `service/backend`.
         first: String,
-        /// As `service/backend`.
+        /// The second backend, as `service/backend`.
         second: String,
-        /// The address of both.
+        /// The address of both backends.
         address: IpAddr,
     },
 }
 
-/// Who uses a target, and for which families.
+/// The users of a target, and their families.
 #[derive(Default)]
 struct Users {
     names: Vec<String>,
     vip4: bool,
     vip6: bool,
-    /// Whether it is a balancer of the tier.
+    /// Whether one of them is a balancer of the tier.
     tier: bool,
 }
 
 impl Users {
-    /// One of them, for errors.
+    /// Returns one of the users, for errors.
     fn first(&self) -> &str {
         self.names.first().map_or("nobody", String::as_str)
     }
 
     fn noun(&self) -> String {
-        // The tier comes last.
+        // The name of the balancer comes last.
         let noun = if self.tier && self.names.len() == 1 { "balancer" } else { "backend" };
         format!("{noun} {}", self.first())
     }
 }
 
-/// The routing that `state` needs.
+/// Returns the routing that `state` needs.
 ///
 /// # Errors
-/// When a backend cannot be reached as configured, which [`crate::config`] cannot see in a backend alone.
+/// When a backend cannot be reached as configured, which [`crate::config`] cannot detect from a backend
+/// alone.
 pub fn desired(state: &State) -> Result<Desired, PlanError> {
     let users = users(state)?;
     let unused = Users::default();
@@ -528,7 +540,7 @@ fn blackhole(to: IpNet) -> Route {
     Route { table: TABLE_MAIN, to, metric: BLACKHOLE_METRIC, via: Via::Blackhole }
 }
 
-/// Packets to VIPs come in by the same devices as the ruleset has in `interfaces`.
+/// Packets to VIPs come in by the same devices that are in the ruleset's set `interfaces`.
 fn entry(state: &State, families: BTreeSet<Family>) -> Entry {
     let balancer = &state.balancer;
     let own = inbound::device_names(balancer).chain([FRAGMENTS_DEVICE]).filter_map(DeviceName::new);
@@ -567,7 +579,7 @@ fn users(state: &State) -> Result<BTreeMap<TargetId, Users>, PlanError> {
     Ok(users)
 }
 
-/// Both default routes with the metrics that the kernel gives them.
+/// Returns both default routes, with the metrics that the kernel gives them.
 fn default_routes() -> impl Iterator<Item = (IpNet, u32)> {
     [(Ipv4Net::default().into(), 0), (Ipv6Net::default().into(), 1024)].into_iter()
 }
@@ -582,7 +594,8 @@ fn direct_routes(target: TargetId, address: IpAddr, users: &Users) -> impl Itera
         .map(move |(to, metric)| Route { table: table(target), to, metric, via: Via::Gateway(address) })
 }
 
-/// Where a host serves in many services, the end is left out, which `...` says.
+/// Makes the alias of a device. If a host serves in many services, the end of the list is left out and
+/// replaced by `...`.
 fn alias(names: &[String]) -> String {
     const CUT: &str = "...";
     let mut alias = format!("{ALIAS_PREFIX} {}", names.join(", "));

@@ -1,46 +1,48 @@
 //! Policy rules that find a target's routing table by its mark. PURE.
 //!
-//! The kernel walks policy rules one by one, so a rule for each of a thousand targets would cost every packet a
-//! thousand comparisons. These form a binary trie over the bits of the target's number instead:
+//! The kernel walks policy rules one by one, so a rule for each of a thousand targets would cost every packet
+//! a thousand comparisons. Instead, the rules form a binary trie over the bits of the target's number:
 //! ```text
 //!   900  fwmark 0/mask            goto 902       not marked: 1 comparison
 //!   901  iif eth2                 goto 10000     one for each device by which packets to VIPs come in
 //!   902  nop
 //!          ... rules of others ...
-//!  9999  (no condition)           goto END       what comes in elsewhere goes around the tree
+//!  9999  (no condition)           goto END       packets of other devices go around the tree
 //! 10000  fwmark 0/mask            goto END       where the tree begins
 //!        fwmark bit/bit           goto RIGHT     a fork: both halves have targets
 //!          ... the left half ...
 //! RIGHT    ... the right half ...
 //!        fwmark mark/mask         lookup TABLE   a leaf
 //!          ... leaves of up to 3 neighbours ...
-//!        (no condition)           goto END       their exit: a mark that is nobody's
+//!        (no condition)           goto END       their exit: a mark of no target
 //! 22288  nop                                     END
 //! 22289  iif sr-in4 fwmark 0/mask  blackhole    what came in by an entrance (routing/inbound.rs)
 //! ```
-//! Forks with one empty half are left out. Targets whose numbers differ in the lowest `TOGETHER_BITS` bits
-//! alone are walked in turn: that takes no more comparisons on average than two forks and an exit for each
-//! would, and half the rules. A leaf compares the whole mark, so whatever the forks do, a packet never
-//! reaches another target's table. A mark of a target takes at most [`COMPARISONS_MAX`] comparisons, and so
-//! does any other.
+//! Forks with one empty half are left out. Targets whose numbers differ only in the lowest `TOGETHER_BITS`
+//! bits are compared one after the other. On average that takes no more comparisons than two forks and an
+//! exit for each, and half the rules. A leaf compares the whole mark, so whatever the forks do, a packet
+//! never reaches another target's table. Every mark, of a target or not, takes at most [`COMPARISONS_MAX`]
+//! comparisons.
 //!
 //! **A tree for each family**, of the targets that have a route of it: a rule that leads to an empty table
-//! only costs.
+//! only costs time.
 //!
-//! **The way in** ([`entries`]). The tree is entered by packets of those devices alone. Reverse path lookups have the mark of
-//! the packet too (`net.ipv4.conf.all.src_valid_mark`, a firewall's `fib saddr . mark . iif`), but come from no device, or
-//! from the tunnel; they shall find the way back to the client, not the target's table. The entries lie before the rules of others, which
-//! would catch what is marked: those for a second uplink or a VPN, or that of VRFs (1000). Where they lie is decided on the host
+//! **The way in** ([`entries`]). Only packets of these devices enter the tree. Reverse path lookups also have
+//! the mark of the packet (`net.ipv4.conf.all.src_valid_mark`, a firewall's `fib saddr . mark . iif`), but
+//! they come from no device, or from the tunnel. They must find the route back to the client, not the
+//! target's table. The entries lie before the rules of others that would catch marked packets: rules for a
+//! second uplink or a VPN, or the rule of VRFs (1000). Their priority is chosen on the host
 //! ([`entry_priority`]).
 //!
 //! **Places are fixed**: each fork, leaf and exit has the priority of its place in the full trie over all
-//! [`TARGETS_MAX`] numbers, so a new target moves no rule. What changes beside its own rules is where one fork jumps
-//! to. [`changes`] puts additions and removals in an order that keeps every target that stays reachable after
-//! each single step, and in which thousands of them take the kernel little (`fib_nl_newrule`,
-//! `fib_nl_delrule`). That walks its list from the front for the place of a rule that is added, for the rule
-//! that a jump leads to, and, as long as jumps lead nowhere, at each addition; for a rule that is removed;
-//! and, as long as there are jumps, for those that lead to it. So rules are added from behind, and jumps are
-//! removed before leaves, these from the front.
+//! [`TARGETS_MAX`] numbers, so a new target moves no rule. Apart from its own rules, only the destination of
+//! one fork's jump changes. [`changes`] orders additions and removals so that every target that stays is
+//! reachable after each single step, and so that thousands of them are cheap for the kernel
+//! (`fib_nl_newrule`, `fib_nl_delrule`). The kernel walks its list from the front to find the place of a rule
+//! that is added, to find the rule that a jump leads to and, as long as there are jumps without a
+//! destination, at each addition. It also walks the list for a rule that is removed and, as long as there are
+//! jumps, for the jumps that lead to this rule. So rules are added from the end, jumps are removed before
+//! leaves, and leaves are removed from the front.
 
 use std::{cmp::Reverse, collections::BTreeSet, fmt};
 
@@ -49,35 +51,39 @@ use crate::model::{
     ids::{MarkMask, TARGETS_MAX, TargetId},
 };
 
-/// Where the tree begins.
+/// The first priority of the tree.
 pub const PRIORITY_FIRST: u32 = 10_000;
 /// The priority of the rule that leads everything else around the tree.
 pub const PRIORITY_AROUND: u32 = PRIORITY_FIRST - 1;
-/// Where the entries begin on a host whose own rules all lie behind them.
+/// Where the entries begin on a host whose own rules all come after them.
 pub const ENTRY_PRIORITY_DEFAULT: u32 = 900;
-/// How many priorities the entries take.
+/// The number of priorities that the entries take.
 pub const ENTRY_PRIORITIES: u32 = 3;
-/// Priorities left free between the entries and the rule of others before which they are put: the kernel gives a rule that is
-/// added without a priority that of the second rule less one, and the next ones should not come before ours at once.
+/// The number of priorities left free between the entries and the rule of others before which they are put.
+/// The kernel gives a rule that is added without a priority that of the second rule minus one, and the next
+/// such rules should not immediately come before ours.
 const ENTRY_PRIORITIES_SPARE: u32 = 10;
-/// The last priority in use: the rule that all others leave to.
+/// The last priority in use: the rule that all others jump to at the end.
 pub const PRIORITY_END: u32 = PRIORITY_FIRST + 1 + places(BITS);
-/// The priority of the rules behind the tree that drop what came in by an entrance and has no mark ([`guard`]).
+/// The priority of the rules after the tree that drop packets which came in by an entrance and have no mark
+/// ([`guard`]).
 pub const PRIORITY_GUARD: u32 = PRIORITY_END + 1;
-/// Rules of the tree looked at for any mark: the first one, a fork for each bit above the lowest, leaves,
-/// their exit, the end.
+/// The maximum number of rules of the tree that are compared for any mark: the first one, a fork for each bit
+/// above the lowest, leaves, their exit, the end.
 pub const COMPARISONS_MAX: u32 = 1 + (BITS - TOGETHER_BITS) + (1 << TOGETHER_BITS) + 2;
 
-/// Bits that tell targets apart. [`TARGETS_MAX`] itself has the low bits of 0, which is no target's number.
+/// The bits that distinguish targets. [`TARGETS_MAX`] itself has the low bits of 0, which is no target's
+/// number.
 const BITS: u32 = TARGETS_MAX.ilog2();
-/// The lowest of these, which no fork asks for.
+/// The lowest of these bits, for which there are no forks.
 const TOGETHER_BITS: u32 = 2;
 const _: () = assert!(
     TARGETS_MAX.is_power_of_two() && PRIORITY_GUARD < 32_766,
     "must lie before the rule of table main"
 );
 
-/// Places of a full subtree over `bits` bits: `2^bits - 1` forks, `2^bits` leaves, as many exits.
+/// The number of places of a full subtree over `bits` bits: `2^bits - 1` forks, `2^bits` leaves, as many
+/// exits.
 const fn places(bits: u32) -> u32 {
     3 * (1 << bits) - 1
 }
@@ -85,17 +91,17 @@ const fn places(bits: u32) -> u32 {
 /// What a rule does with a packet that it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Go on at the first rule of this priority.
+    /// Continue at the first rule of this priority.
     Goto(u32),
-    /// Look in this routing table; go on behind if it has no route.
+    /// Look up this routing table; continue at the next rule if it has no route.
     Lookup(u32),
-    /// Go on behind.
+    /// Continue at the next rule.
     Nop,
     /// Drop the packet in silence.
     Blackhole,
 }
 
-/// The name of a device, in a value that can be copied.
+/// The name of a device, as a value that can be copied.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceName {
     bytes: [u8; InterfaceName::BYTES_MAX],
@@ -103,7 +109,7 @@ pub struct DeviceName {
 }
 
 impl DeviceName {
-    /// `name` as a device's, or `None` when it is too long for one.
+    /// Makes a device name, or returns `None` if `name` is too long for one.
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
         let mut bytes = [0; InterfaceName::BYTES_MAX];
@@ -111,7 +117,7 @@ impl DeviceName {
         Some(Self { bytes, len: u8::try_from(name.len()).ok()? })
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..usize::from(self.len)).unwrap_or_default();
@@ -128,15 +134,15 @@ impl fmt::Debug for DeviceName {
 /// A policy rule: `iif DEVICE fwmark mark/mask action`. A mask of 0 matches every mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
-    /// Its place in the walk.
+    /// The priority of the rule.
     pub priority: u32,
-    /// The only device whose packets it matches; `None` for all.
+    /// The only device whose packets the rule matches; `None` for all.
     pub iif: Option<DeviceName>,
-    /// Compared with the packet's mark under `mask`.
+    /// The value that is compared with the packet's mark under `mask`.
     pub mark: u32,
-    /// Which bits are compared.
+    /// The bits that are compared.
     pub mask: u32,
-    /// What to do.
+    /// What is done with a matching packet.
     pub action: Action,
 }
 
@@ -159,7 +165,8 @@ impl fmt::Display for Rule {
     }
 }
 
-/// The rules that lead the mark of each target to `table(target)`. None for no targets.
+/// Returns the rules that lead the mark of each target to `table(target)`. There are none if there are no
+/// targets.
 #[must_use]
 pub fn rules(
     mask: MarkMask,
@@ -187,8 +194,8 @@ fn grown(
     tree.rules
 }
 
-/// The rules by which what is marked and came in by one of `devices` enters the tree, beginning at `priority`; and the one that leads
-/// everything else around it.
+/// Returns the rules by which marked packets that came in by one of `devices` enter the tree, beginning at
+/// `priority`; and the rule that leads everything else around it.
 pub fn entries(
     mask: MarkMask,
     priority: u32,
@@ -206,7 +213,8 @@ pub fn entries(
     devices.into_iter().map(entry).chain(rest)
 }
 
-/// Whether the rule is one of [`entries`], or of those of another run: by its form, since backends' rules have our protocol too.
+/// Reports whether the rule is one of [`entries`], of this or another run. It is recognized by its form,
+/// since the rules of backends have our protocol too.
 #[must_use]
 pub fn is_entry(rule: &Rule) -> bool {
     let Rule { priority, iif, mark, mask, action } = *rule;
@@ -221,21 +229,24 @@ pub fn is_entry(rule: &Rule) -> bool {
     }
 }
 
-/// Where the entries begin: where they are, or would be by default, unless a rule of others that may catch what is marked lies
-/// before their end; `earliest` is the first of those. Then before it.
+/// Returns where the entries begin. They stay where they are (`now`), or begin at the default, unless a rule
+/// of others that may catch marked packets lies before their end. `earliest` is the first such rule; then the
+/// entries begin before it.
 #[must_use]
 pub fn entry_priority(now: Option<u32>, earliest: Option<u32>) -> u32 {
     let usual = now.unwrap_or(ENTRY_PRIORITY_DEFAULT);
     match earliest {
         Some(earliest) if earliest < usual + ENTRY_PRIORITIES => {
-            // Not 0, that of table `local`: rules that are added without a priority would get 0 too, each behind the last.
+            // Not 0, the priority of table `local`: rules that are added without a priority would get 0 too,
+            // each after the last.
             earliest.saturating_sub(ENTRY_PRIORITIES + ENTRY_PRIORITIES_SPARE).max(1)
         }
         Some(_) | None => usual,
     }
 }
 
-/// The rule that drops what came in by `entrance` and has no mark under `mask`. What has one has left by the tree before.
+/// Returns the rule that drops packets which came in by `entrance` and have no mark under `mask`. Marked
+/// packets have left by the tree before.
 #[must_use]
 pub fn guard(entrance: DeviceName, mask: MarkMask) -> Rule {
     Rule {
@@ -251,7 +262,7 @@ fn key(target: TargetId) -> u32 {
     target.number() & ((1 << BITS) - 1)
 }
 
-/// The place of a key's leaf in the full subtree over `bits` bits that begins at `priority`.
+/// Returns the place of a key's leaf in the full subtree over `bits` bits that begins at `priority`.
 const fn leaf(key: u32, bits: u32, priority: u32) -> u32 {
     let Some(low) = bits.checked_sub(1) else { return priority };
     leaf(key, low, priority + 1 + if key & (1 << low) == 0 { 0 } else { places(low) })
@@ -270,8 +281,8 @@ impl<F: Fn(TargetId) -> u32> Tree<F> {
         self.rules.insert(Rule { priority, iif: None, mark, mask, action });
     }
 
-    /// Adds the subtree of `keyed` (not empty, ascending), whose place begins at `priority`. Returns the priority of
-    /// its first rule.
+    /// Adds the subtree of `keyed` (not empty, ascending), whose place begins at `priority`. Returns the
+    /// priority of its first rule.
     fn grow(&mut self, keyed: &[(u32, TargetId)], bits: u32, priority: u32) -> u32 {
         if bits == self.together_bits {
             for &(key, target) in keyed {
@@ -279,7 +290,7 @@ impl<F: Fn(TargetId) -> u32> Tree<F> {
                 let action = Action::Lookup((self.table)(target));
                 self.add(leaf(key, bits, priority), mark, self.mask.bits(), action);
             }
-            // In the place of the last one's.
+            // The exit has the place of the last leaf's exit.
             self.add(priority + places(bits) - 1, 0, 0, Action::Goto(PRIORITY_END));
             return leaf(keyed[0].0, bits, priority);
         }
@@ -304,17 +315,18 @@ impl<F: Fn(TargetId) -> u32> Tree<F> {
 /// A single step from one set of rules to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Add the rule, behind others of its priority.
+    /// Add the rule, after others of its priority.
     Add(Rule),
     /// Remove the rule.
     Remove(Rule),
 }
 
-/// The steps from `now` to `wanted`, in the order that keeps targets which are in both reachable all the way.
+/// Returns the steps from `now` to `wanted`, in an order that keeps targets which are in both reachable all
+/// the time.
 ///
-/// Exits that go are removed first, and those that come are added behind forks and leaves: an exit may stand
-/// only behind forks that lead around it. All other removals come last. A fork that is to jump elsewhere is
-/// replaced before anything that it jumps to goes away.
+/// Removed exits come first, and new exits are added after forks and leaves: an exit may be there only if the
+/// forks that lead around it are. All other removals come last. A fork whose jump changes is replaced before
+/// anything that it jumped to is removed.
 #[must_use]
 pub fn changes(now: &BTreeSet<Rule>, wanted: &BTreeSet<Rule>) -> Vec<Step> {
     let mut added: Vec<Rule> = wanted.difference(now).copied().collect();
@@ -327,7 +339,7 @@ pub fn changes(now: &BTreeSet<Rule>, wanted: &BTreeSet<Rule>) -> Vec<Step> {
         exits.extend(rules.extract_if(.., |rule| Part::of(rule) == Part::Exit));
     }
     replaced.sort_by_key(|rule| Reverse((Part::of(rule), rule.priority)));
-    // Leaves when no jump is left, if the whole tree goes.
+    // If the whole tree is removed, leaves are removed when no jump is left.
     let is_leaf = |rule: &Rule| matches!(rule.action, Action::Lookup(_));
     removed.sort_by_key(|rule| {
         (Part::of(rule) == Part::End, is_leaf(rule), Reverse(Part::of(rule)), rule.priority)
@@ -336,7 +348,7 @@ pub fn changes(now: &BTreeSet<Rule>, wanted: &BTreeSet<Rule>) -> Vec<Step> {
     exits.into_iter().map(Step::Remove).chain(added.into_iter().map(Step::Add)).chain(removed).collect()
 }
 
-/// What a rule is among the others, in the order in which they are added.
+/// The role of a rule, in the order in which rules are added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     /// Guards and the ends.
@@ -346,7 +358,7 @@ enum Part {
     /// A fork or a leaf.
     Tree,
     Exit,
-    /// What is not marked goes around the way in.
+    /// The rule that leads packets without a mark around the entries.
     Unmarked,
     Entry,
     Around,

@@ -1,9 +1,10 @@
-//! The ruleset as a value: `nft/synrail.nft` with its parameters filled in, and what of it goes by netlink. PURE.
+//! The ruleset as a value: `nft/synrail.nft` with its parameters filled in, and the rules that are written by
+//! netlink. PURE.
 //!
-//! Structure (chains and rules), copies of services' tables (`kernel_tables.rs`) and elements (`elements.rs`) are apart:
-//! elements and copies change while traffic runs, the structure only with the version of synrail or with settings of the
-//! whole balancer. Its name, which the table carries as that of an empty chain, is made from all of it, so a restarted lbd
-//! finds out that nothing is to do.
+//! Structure (chains and rules), copies of services' tables (`kernel_tables.rs`) and elements (`elements.rs`)
+//! are separate. Elements and copies change while traffic runs; the structure changes only with the version
+//! of synrail or with settings of the whole balancer. The name of the structure is made from all of it, and
+//! the table has an empty chain of this name. So a restarted lbd can see that there is nothing to do.
 
 use std::collections::BTreeSet;
 
@@ -24,20 +25,21 @@ use crate::{
 };
 
 const TEMPLATE: &str = include_str!("../../nft/synrail.nft");
-/// How long a TCP connection is remembered of which one packet was seen.
+/// How long a TCP connection is remembered after only one packet of it was seen.
 const TCP_FIRST_SECONDS: u32 = 60;
-/// No link of IPv6 has less (RFC 8200).
+/// The least MTU of an IPv6 link (RFC 8200).
 const IPV6_MTU_MIN: u16 = 1280;
 const IPV6_HEADER_BYTES: u16 = 40;
-/// So many of the lowest bits of a SYN's sequence number must not all be 1; `off_closing` in the template sees to it.
+/// Not all of this many lowest bits of a SYN's sequence number may be 1; `off_closing` in the template
+/// handles the other case.
 const REOPENED_ZEROS: u32 = 16;
-/// One packet of so many is a sample, and a flow of which two are within two seconds is long.
+/// One packet of this many is a sample. A flow with two samples within two seconds is long.
 const SAMPLED_OF: u32 = 128;
-/// So that promoting keeps no CPU busy, whoever sends what.
+/// Limits promotions, so that they do not use up a CPU, whatever senders do.
 const PROMOTED_PER_SECOND: u32 = 1000;
 const STRUCTURE_PREFIX: &str = "structure_";
 
-/// By what means packets are queued.
+/// How packets are queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueBy {
     /// The `queue` expression of nftables (kernel module `nft_queue`).
@@ -46,16 +48,17 @@ pub enum QueueBy {
     Xtables,
 }
 
-/// What this kernel has of what may be missing.
+/// Which optional features this kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Means {
     /// How packets are queued.
     pub queue_by: QueueBy,
-    /// Whether there is a flowtable (kernel modules `nf_flow_table_inet`, `nft_flow_offload` and `nft_numgen`).
+    /// Whether there is a flowtable (kernel modules `nf_flow_table_inet`, `nft_flow_offload` and
+    /// `nft_numgen`).
     pub flowtable: bool,
 }
 
-/// Everything that the kernel's table should be.
+/// The desired contents of the kernel's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
     /// Chains and rules.
@@ -64,96 +67,97 @@ pub struct Ruleset {
     pub tables: Vec<KernelTable>,
     /// Elements of the sets.
     pub elements: Elements,
-    /// The devices of the flowtable, as far as they exist; `None` where there is no flowtable.
+    /// The devices of the flowtable, as far as they exist; `None` if there is no flowtable.
     pub promoted: Option<BTreeSet<String>>,
 }
 
 /// Chains and rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Structure {
-    /// The name of the empty chain that says which structure this is.
+    /// The name of the empty chain that identifies the structure.
     pub name: String,
     /// The filled text: one `table` block.
     pub text: String,
-    /// Rules that go by netlink, after the text.
+    /// Rules that are written by netlink, after the text.
     pub native: Vec<NativeChain>,
 }
 
-/// A rule that goes by netlink, into a chain that has no others but such.
+/// A rule that is written by netlink, into a chain that has only such rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NativeChain {
-    /// Its name.
+    /// The name of the chain.
     pub name: &'static str,
     /// The rule.
     pub rule: NativeRule,
 }
 
-/// What the nft command cannot say, or not to this kernel.
+/// Rules that the nft command cannot express, or not for this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NativeRule {
     /// `delete @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`
     Forget6,
     /// `update @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark } accept`
     Store6,
-    /// `update @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport timeout MILLISECONDSms : meta mark }`, and where there was
-    /// room `goto THEN`
+    /// `update @pending6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport timeout MILLISECONDSms :
+    /// meta mark }`, and `goto THEN` if there was room
     StoreBriefly6 {
         /// The lifetime.
         milliseconds: u64,
-        /// A chain.
+        /// The chain to go to.
         then: Option<&'static str>,
     },
     /// `update @answered6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`
     Answer6,
-    /// `@th,192,32 @vip4 counter name too_big ip saddr set @th,192,32`: the quoted packet's destination.
+    /// `@th,192,32 @vip4 counter name too_big ip saddr set @th,192,32`: the destination of the quoted packet.
     TooBig4,
     /// `@th,256,128 @vip6 counter name too_big ip6 saddr set @th,256,128`
     TooBig6,
-    /// `update @MAP { KEY timeout SECONDS : meta mark }`, of this protocol, and where there was room `jump THEN`; KEY is
-    /// `ip saddr . ip daddr . meta l4proto . th sport . th dport`.
+    /// `update @MAP { KEY timeout SECONDS : meta mark }`, for this protocol, and `jump THEN` if there was
+    /// room. KEY is `ip saddr . ip daddr . meta l4proto . th sport . th dport`.
     StoreOff {
-        /// Of addresses and of the map.
+        /// The family of the addresses and of the map.
         family: Family,
         /// The map.
         map: OffMap,
-        /// TCP or UDP, as IP numbers them.
+        /// TCP or UDP, by their protocol numbers.
         protocol: u8,
         /// The lifetime.
         seconds: u32,
-        /// A chain.
+        /// The chain to jump to.
         then: Option<&'static str>,
     },
     /// `delete @MAP { KEY : meta mark }`
     ForgetOff(Family, OffMap),
-    /// `@th,32,32 & (2 * ZERO - 1) == ZERO - 1 update @reopened4 { ip saddr . ip daddr . tcp sport . tcp dport . @th,32,32 ^
-    /// (2 * ZERO - 1) }`: of a SYN in whose sequence number the lowest bit that is 0 is ZERO, the sequence number that follows.
-    /// Where there was room `goto THEN`.
+    /// `@th,32,32 & (2 * ZERO - 1) == ZERO - 1 update @reopened4 { ip saddr . ip daddr . tcp sport .
+    /// tcp dport . @th,32,32 ^ (2 * ZERO - 1) }`: if ZERO is the lowest bit that is 0 in the sequence number
+    /// of a SYN, stores the sequence number that follows. Then `goto THEN` if there was room.
     StoreReopened {
-        /// Of addresses and of the set.
+        /// The family of the addresses and of the set.
         family: Family,
         /// A power of two.
         zero: u32,
-        /// A chain.
+        /// The chain to go to.
         then: &'static str,
     },
     /// `ip saddr . ip daddr . tcp sport . tcp dport . @th,32,32 @reopened4 goto CHAIN`
     AskReopened(Family, &'static str),
     /// `goto CHAIN`
     Goto(&'static str),
-    /// Of a packet that is quoted: `ip daddr . @th,136,8 . @th,224,16 vmap @kernel_port4`, and for IPv6 the same. As many
-    /// of the fields are asked as the map has. The address is that of the packet which quotes, where the VIP is the same.
+    /// For a quoted packet: `ip daddr . @th,136,8 . @th,224,16 vmap @kernel_port4`, and for IPv6 the same. As
+    /// many of the fields are compared as the map has. The address is that of the quoting packet, which has
+    /// the same VIP.
     Quoted(Family, QuotedIn, QuotedFields),
-    /// Of a packet that is quoted, likewise: `meta mark set CLIENT . VIP . PROTOCOL . PORT . PORT map @MAP jump CHAIN`
+    /// For a quoted packet: `meta mark set CLIENT . VIP . PROTOCOL . PORT . PORT map @MAP jump CHAIN`
     QuotedOff(Family, OffMap, &'static str),
-    /// Of a packet that is quoted: `ip saddr @local4 ip daddr @remotes4 goto tunnel_error4`, and for IPv6 the same.
+    /// For a quoted packet: `ip saddr @local4 ip daddr @remotes4 goto tunnel_error4`, and for IPv6 the same.
     BetweenEnds(Family),
-    /// Of a packet that is quoted: `ip daddr @vip4 counter name unreachable drop`, and for IPv6 the same.
+    /// For a quoted packet: `ip daddr @vip4 counter name unreachable drop`, and for IPv6 the same.
     Unreachable(Family),
-    /// NFQUEUE to these queues, with bypass, and fanout where there are several.
+    /// NFQUEUE to these queues, with bypass, and with fanout if there are several queues.
     XtQueue(QueueRange),
 }
 
-/// Of IP.
+/// The version of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named as in the ruleset")]
 pub enum Family {
@@ -161,12 +165,12 @@ pub enum Family {
     Ipv6,
 }
 
-/// A map of flows that the table no longer places where they are.
+/// A map of off-table flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffMap {
-    /// `off_table4`, and for IPv6.
+    /// `off_table4`, and the same for IPv6.
     Open,
-    /// `off_closing4`, and for IPv6.
+    /// `off_closing4`, and the same for IPv6.
     Closing,
 }
 
@@ -179,27 +183,27 @@ pub enum QuotedIn {
     Kernel,
 }
 
-/// What of a quoted packet says which service it belongs to.
+/// The fields of a quoted packet that select its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum QuotedFields {
     /// The VIP.
     Address,
-    /// And the quoted packet's protocol.
+    /// The VIP, and the quoted packet's protocol.
     Protocol,
-    /// And the quoted packet's source port.
+    /// The VIP, and the quoted packet's protocol and source port.
     Port,
 }
 
-/// The template and its parameters do not fit each other.
+/// The template and its parameters do not match.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the ruleset's template: {0}")]
 pub struct TemplateError(String);
 
 impl Ruleset {
-    /// The ruleset for this state, whose services claim these boxes.
+    /// Makes the ruleset for this state, whose services claim these boxes.
     ///
     /// # Errors
-    /// Never with the template that is built in; a test sees to that.
+    /// Never with the built-in template; a test checks that.
     pub fn new(state: &State, claims: &Claims, means: Means) -> Result<Self, TemplateError> {
         let structure = Structure::new(&state.balancer, means)?;
         let tables = kernel_tables::wanted(state)?;
@@ -208,7 +212,7 @@ impl Ruleset {
         Ok(Self { structure, tables, elements, promoted })
     }
 
-    /// Whether new flows of any service go by the kernel's copy of its table at once.
+    /// Reports whether new flows of any service follow the kernel's copy of its table at once.
     #[must_use]
     pub fn kernel_decides(&self) -> bool {
         self.tables.iter().any(|table| table.decides)
@@ -216,10 +220,10 @@ impl Ruleset {
 }
 
 impl Structure {
-    /// The structure for these settings.
+    /// Makes the structure for these settings.
     ///
     /// # Errors
-    /// Never with the template that is built in; a test sees to that.
+    /// Never with the built-in template; a test checks that.
     pub fn new(balancer: &Balancer, means: Means) -> Result<Self, TemplateError> {
         let briefly = |milliseconds, then| NativeRule::StoreBriefly6 { milliseconds, then };
         let mut native = vec![
@@ -305,12 +309,12 @@ impl Structure {
     }
 }
 
-/// Whether long flows go by a flowtable.
+/// Reports whether long flows use a flowtable.
 fn promotes(balancer: &Balancer, means: Means) -> bool {
     balancer.wants_flowtable() && means.flowtable
 }
 
-/// The chains about off-table flows that go by netlink.
+/// Returns the chains for off-table flows that are written by netlink.
 fn off_table_rules(timeouts: Timeouts) -> Vec<NativeChain> {
     const TCP: u8 = 6;
     const UDP: u8 = 17;
@@ -342,17 +346,20 @@ fn queue_statement(queues: QueueRange) -> String {
     format!("queue flags {flags} to {queues}")
 }
 
-/// What a probe's IP header is, as [`Probe::parse`] has it: to a VIP, the transport header right behind it, no fragment.
+/// The conditions on a probe's IP header, as in [`Probe::parse`]: to a VIP, the transport header right behind
+/// it, no fragment.
 const PROBE4: &str = "ip daddr @vip4 ip hdrlength 5 ip frag-off & 0x3fff == 0 ip protocol { tcp, udp, sctp }";
 const PROBE6: &str = "ip6 daddr @vip6 ip6 nexthdr { tcp, udp, sctp }";
 
-/// What tells nearly all other packets from a probe of `bytes` bytes: its length field, and the magic at its end.
+/// Returns the conditions that nearly all packets other than probes of `bytes` bytes do not meet: the length
+/// field, and the magic at the end.
 fn probe(length: &str, says: usize, bytes: usize) -> String {
     let (magic, bits) = (u128::from_be_bytes(Probe::MAGIC), Probe::MAGIC.len() * 8);
     format!("{length} {says} @nh,{},{bits} {magic:#034x}", bytes * 8 - bits)
 }
 
-/// The template with every `{{name}}` replaced. The comment at its head, which explains the parameters, is left out.
+/// Returns the template with every `{{name}}` replaced. The comment at its head, which explains the
+/// parameters, is left out.
 pub(super) fn fill(template: &str, parameters: &[(&str, String)]) -> Result<String, TemplateError> {
     let body_starts = template.find("\ntable ").ok_or_else(|| TemplateError("no table".to_owned()))? + 1;
     let mut text = template[body_starts..].to_owned();
@@ -369,7 +376,7 @@ pub(super) fn fill(template: &str, parameters: &[(&str, String)]) -> Result<Stri
     }
 }
 
-/// The names of the chains of a filled text, which keeps to one statement a line.
+/// Returns the names of the chains in a filled text, in which every statement has a line of its own.
 pub(super) fn chains_of_text(text: &str) -> Vec<String> {
     let chains = text.lines().filter_map(|line| line.trim().strip_prefix("chain "));
     chains.filter_map(|rest| rest.split_whitespace().next()).map(str::to_owned).collect()

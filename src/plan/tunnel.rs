@@ -1,4 +1,4 @@
-//! What the tunnel to a target looks like, and what it costs. PURE.
+//! The form of the tunnel to a target, and its overhead. PURE.
 //!
 //! | encap | over IPv4: kind, headers, MTU at 1500 | over IPv6 |
 //! |---|---|---|
@@ -6,19 +6,21 @@
 //! | ipip | `sit` mode any, IPv4 20: 1480 | `ip6tnl` mode any, IPv6 40: 1460 |
 //! | gue  | `sit` + UDP 8 + GUE 4: 1468 | `ip6tnl` + UDP 8 + GUE 4: 1448 |
 //!
-//! Every kind carries IPv4 and IPv6 in one device. `sit` in mode `any` is the one IPv4 kind that does so without a
-//! GRE header: inner IPv4 goes as protocol 4, inner IPv6 as protocol 41. Over IPv6 the encapsulation limit is off,
-//! which would cost 8 bytes and an extension header that routers dislike.
+//! Every kind carries IPv4 and IPv6 in one device. `sit` in mode `any` is the only IPv4 kind that does so
+//! without a GRE header: inner IPv4 is sent as protocol 4, inner IPv6 as protocol 41. Over IPv6 the
+//! encapsulation limit is off; it would cost 8 bytes and an extension header that routers handle badly.
 //!
-//! A tunnel that fragments ([`Tunnel::fragment_outer`]) takes packets of any size up to its device's MTU: what is larger
-//! is refused with an ICMP error (`tnl_update_pmtu` in the kernel), or cut before it goes in. So a device that is to
-//! fragment has the largest MTU there is.
+//! A tunnel that fragments ([`Tunnel::fragment_outer`]) takes packets of any size up to its device's MTU. A
+//! larger packet is refused with an ICMP error (`tnl_update_pmtu` in the kernel), or fragmented before it
+//! enters the tunnel. So a device that is to fragment has the largest possible MTU.
 //!
-//! **Little room** ([`Tunnel::over`]). IPv6 promises its users 1280 bytes, and a device with less has no IPv6. Where the network to
-//! the other end leaves less, the device has 1280 all the same, and what is larger than the network takes goes out in
-//! fragments: of GRE over IPv4 since the tunnel is one that fragments, of others by the kernel itself, which does so with inner IPv6
-//! (`ipip6_tunnel_xmit`, `ip6_tnl_xmit`). Inner IPv4 that must not be fragmented is answered by what fits; what may be and is
-//! larger than that, though cut to 1280, is lost in the others.
+//! **Small underlay** ([`Tunnel::over`]). IPv6 guarantees its users 1280 bytes, and a device with a smaller
+//! MTU has no IPv6. If the network to the other end leaves less, the device still has an MTU of 1280, and
+//! packets that are too large for the network are sent in fragments: those of GRE over IPv4 because the
+//! tunnel then fragments, those of other kinds by the kernel itself, which fragments inner IPv6
+//! (`ipip6_tunnel_xmit`, `ip6_tnl_xmit`). An inner IPv4 packet that must not be fragmented is answered with
+//! the size that fits. One that may be fragmented, and is larger than that although cut to 1280, is lost in
+//! the other kinds.
 
 use std::{
     collections::BTreeSet,
@@ -31,15 +33,17 @@ use crate::{
     state::State,
 };
 
-/// Time to live, or hop limit, of the outer header: fixed, so that a short-lived inner packet still arrives.
+/// Time to live, or hop limit, of the outer header. It is fixed, so that an inner packet with a small TTL
+/// still arrives.
 pub const OUTER_TTL: u8 = 64;
 
-/// The largest packet of IPv4, and of IPv6 without jumbograms.
+/// The size of the largest packet of IPv4, and of IPv6 without jumbograms.
 const PACKET_BYTES_MAX: u32 = 65_535;
-/// What every network must carry for IPv6 (RFC 8200, 5). The kernel gives a device with less no IPv6.
+/// What every network must carry for IPv6 (RFC 8200, 5). The kernel gives a device with a smaller MTU no
+/// IPv6.
 pub const IPV6_MTU_BYTES_MIN: u32 = 1280;
 
-/// What a tunnel puts between the outer IP header and the packet.
+/// The headers that a tunnel puts between the outer IP header and the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Wrap {
     /// A GRE header without options.
@@ -50,27 +54,27 @@ pub enum Wrap {
     Gue,
 }
 
-/// The outer addresses. Both of one family, by construction.
+/// The outer addresses. By construction, both are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ends {
     /// IPv4.
     V4 {
-        /// Ours.
+        /// Our address.
         local: Ipv4Addr,
-        /// The backend's; unspecified for an entrance, which takes packets from anybody.
+        /// The backend's address; unspecified for an entrance, which accepts packets from any address.
         remote: Ipv4Addr,
     },
     /// IPv6.
     V6 {
-        /// Ours.
+        /// Our address.
         local: Ipv6Addr,
-        /// The backend's; unspecified as for IPv4.
+        /// The backend's address; unspecified as for IPv4.
         remote: Ipv6Addr,
     },
 }
 
 impl Ends {
-    /// The two addresses as ends of a tunnel, or `None` when their families differ.
+    /// Returns the two addresses as ends of a tunnel, or `None` if their families differ.
     #[must_use]
     pub fn new(local: IpAddr, remote: IpAddr) -> Option<Self> {
         match (local, remote) {
@@ -82,7 +86,7 @@ impl Ends {
 }
 
 impl Ends {
-    /// The backend's end.
+    /// Returns the backend's end.
     #[must_use]
     pub fn remote(self) -> IpAddr {
         match self {
@@ -117,7 +121,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind that puts `wrap` over IPv6, or over IPv4.
+    /// Returns the kind that puts `wrap` over IPv6, or over IPv4.
     #[must_use]
     pub fn of(wrap: Wrap, over_ipv6: bool) -> Self {
         match (wrap, over_ipv6) {
@@ -128,7 +132,7 @@ impl Kind {
         }
     }
 
-    /// As `ip link add type` takes it.
+    /// Returns the name that `ip link add type` takes.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -139,7 +143,7 @@ impl Kind {
         }
     }
 
-    /// The module that brings it.
+    /// Returns the kernel module that provides the kind.
     #[must_use]
     pub fn module(self) -> &'static str {
         match self {
@@ -154,24 +158,24 @@ impl Kind {
 /// A tunnel to one target, or from any router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tunnel {
-    /// What goes between.
+    /// The headers between the outer IP header and the packet.
     pub wrap: Wrap,
-    /// From where to where.
+    /// The outer addresses.
     pub ends: Ends,
-    /// Whether outer packets that are too large go out in fragments, as long as the device takes what is in them. Only GRE over
-    /// IPv4 can: `sit` with a fixed TTL sets "don't fragment" whatever it is told (`ipip6_netlink_parms`), and over IPv6 this is
-    /// not a tunnel's to say.
+    /// Whether outer packets that are too large are sent in fragments, as long as the device accepts the
+    /// inner packet. Only GRE over IPv4 can do this: `sit` with a fixed TTL always sets "don't fragment"
+    /// (`ipip6_netlink_parms`), and over IPv6 this is not a setting of the tunnel.
     pub fragment_outer: bool,
 }
 
 impl Tunnel {
-    /// The device's kind.
+    /// Returns the device's kind.
     #[must_use]
     pub fn kind(self) -> Kind {
         Kind::of(self.wrap, matches!(self.ends, Ends::V6 { .. }))
     }
 
-    /// The module that GUE needs besides [`Kind::module`].
+    /// Returns the kernel module that GUE needs besides [`Kind::module`].
     #[must_use]
     pub fn encap_module(self) -> Option<&'static str> {
         match (self.wrap, self.ends) {
@@ -181,7 +185,8 @@ impl Tunnel {
         }
     }
 
-    /// How many bytes a network below leaves, if that is too few for IPv6, and the tunnel's packets go in no fragments: over IPv6.
+    /// Returns how many bytes an underlay network leaves, if that is too few for IPv6 and the tunnel's
+    /// packets are not sent in fragments, as over IPv6.
     #[must_use]
     pub fn too_small_for_ipv6(self, underlay_mtu_bytes: u32) -> Option<u32> {
         let over_ipv6 = matches!(self.ends, Ends::V6 { .. });
@@ -189,14 +194,14 @@ impl Tunnel {
         (over_ipv6 && room_bytes < IPV6_MTU_BYTES_MIN).then_some(room_bytes)
     }
 
-    /// This tunnel over a network that takes packets of `underlay_mtu_bytes`, and the MTU of its device; `None` where that is
-    /// the kernel's to choose, since the network is not known.
+    /// Returns this tunnel over a network that carries packets of `underlay_mtu_bytes`, and the MTU of its
+    /// device. The MTU is `None` if the kernel chooses it, since the network is not known.
     #[must_use]
     pub fn over(self, underlay_mtu_bytes: Option<u32>) -> (Self, Option<u32>) {
         let overhead = overhead(self.wrap, matches!(self.ends, Ends::V6 { .. }));
         let room = |mtu_bytes: u32| mtu_bytes.min(PACKET_BYTES_MAX).saturating_sub(u32::from(overhead));
         match underlay_mtu_bytes.map(room) {
-            // The largest there is (`ip_tunnel_change_mtu`).
+            // The largest possible MTU (`ip_tunnel_change_mtu`).
             _ if self.fragment_outer => (self, Some(room(PACKET_BYTES_MAX))),
             Some(mtu_bytes) if mtu_bytes < IPV6_MTU_BYTES_MIN => {
                 (Self { fragment_outer: self.kind() == Kind::Gre, ..self }, Some(IPV6_MTU_BYTES_MIN))
@@ -214,7 +219,7 @@ impl fmt::Display for Tunnel {
     }
 }
 
-/// What `encap` puts around a packet, or `None` when it needs no tunnel.
+/// Returns what `encap` puts around a packet, or `None` if it needs no tunnel.
 #[must_use]
 pub fn wrap(encap: Encap) -> Option<Wrap> {
     match encap {
@@ -225,8 +230,9 @@ pub fn wrap(encap: Encap) -> Option<Wrap> {
     }
 }
 
-/// The targets whose tunnels fragment ([`Tunnel::fragment_outer`]): those of services that ask for it, and the tier's,
-/// since fragments are often as large as their senders' networks allow. Of all of them only those that can.
+/// Returns the targets whose tunnels fragment ([`Tunnel::fragment_outer`]): those of services that request
+/// it, and the tier's, since fragments are often as large as their senders' networks allow. Only targets
+/// whose tunnels can fragment are returned.
 #[must_use]
 pub fn fragmenting(state: &State) -> BTreeSet<TargetId> {
     let services = state.services.iter().filter(|service| service.pmtu == Pmtu::FragmentOuter);
@@ -236,7 +242,7 @@ pub fn fragmenting(state: &State) -> BTreeSet<TargetId> {
     backends.chain(tier).filter(can).collect()
 }
 
-/// How many bytes a path puts in front of a packet.
+/// Returns how many bytes a path puts in front of a packet.
 #[must_use]
 pub fn overhead_bytes(path: Path) -> u16 {
     let Path::Via(encap, remote) = path else { return 0 };
@@ -252,10 +258,10 @@ fn overhead(wrap: Wrap, over_ipv6: bool) -> u16 {
     inner + if over_ipv6 { 40 } else { 20 }
 }
 
-/// The largest packets and segments that pass a path whole.
+/// The sizes of the largest packets and segments that pass a path whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fit {
-    /// Bytes of an inner packet, its IP header included.
+    /// Bytes of an inner packet, including its IP header.
     pub mtu_bytes: u16,
     /// TCP payload over inner IPv4.
     pub mss4_bytes: u16,
@@ -263,7 +269,7 @@ pub struct Fit {
     pub mss6_bytes: u16,
 }
 
-/// What fits through `path` when the network to the backend carries packets of `underlay_mtu_bytes`.
+/// Returns what fits through `path` if the network to the backend carries packets of `underlay_mtu_bytes`.
 #[must_use]
 pub fn fit(path: Path, underlay_mtu_bytes: u16) -> Fit {
     let mtu_bytes = underlay_mtu_bytes.saturating_sub(overhead_bytes(path));

@@ -1,27 +1,28 @@
-//! A state in a region: records, that is a head and arrays of fixed size, and the Maglev tables, each once whoever has it.
-//! Tables lie anywhere in the region, and stay where they are as long as a live state has them; so a reader needs those
-//! alone that it does not know yet, and a writer writes those alone that there are not yet. Numbers are in the machine's own
-//! order (the region's header says which).
+//! A state in a region: records, which are a head and arrays of fixed size, and the Maglev tables. Services
+//! with the same table share one. Tables are stored anywhere in the region, and stay in place as long as a
+//! live state uses them. So a reader reads only the tables that it does not have yet, and a writer writes
+//! only the new ones. Numbers are in the machine's own byte order (which the region's header records).
 //!
 //! ```text
 //!  Head 200      counts of everything below, settings of [balancer], [timeouts], [fragments] and [tracer]
 //!  interfaces    16 each   a device name, padded with zeros
 //!  receivers     24 each   prefixes that reports of the tracer may be sent to
-//!  blackholes    24 each   prefixes of which what is for no VIP is dropped
+//!  blackholes    24 each   prefixes: packets to them that are for no VIP are dropped
 //!  targets       24 each   by target number; kind 0 is a free number
 //!  tier          72 each   sorted by name; this balancer's own is the one without a target
-//!  services      88 each   with counts of its vips, ports, backends; where in the region its table is, and that one's checksum
+//!  services      88 each   with counts of its vips, ports, backends; where in the region its table is,
+//!                          and the table's checksum
 //!  vips          24 each   of all services, in order
 //!  ports          4 each   of all services, in order
 //!  backends      56 each   of all services, in order
 //!  zeros                   up to a multiple of 8
 //!
-//!  a table        2 for each of M ranks, and zeros up to a multiple of 8; none when no backend is active
+//!  a table        2 for each of M ranks, and zeros up to a multiple of 8; none if no backend is active
 //! ```
 //!
-//! [`decode`] trusts nothing: every count is checked against the bytes there are, every value goes through the type
-//! that cannot be invalid, and so do tables ([`TablePlace::table`]). A checksum finds accidents; this finds
-//! everything else.
+//! [`decode`] trusts nothing: every count is checked against the bytes that are there, and every value is
+//! converted to the type that cannot be invalid. So are tables ([`TablePlace::table`]). A checksum detects
+//! accidents; this detects everything else.
 
 mod decode;
 
@@ -71,7 +72,7 @@ struct Head {
     queue_last: u16,
     fragment_queue: u16,
     target_cursor: u16,
-    /// Bit 0: there is an `address4`; bit 1: an `address6`.
+    /// Bit 0: `address4` is set; bit 1: `address6` is set.
     addresses: u32,
     name: NameRecord,
     address4: [u8; 4],
@@ -82,7 +83,7 @@ struct Head {
     /// 0 syn-only, 1 every-packet.
     steering: u8,
     gre_in: u8,
-    /// 0 for none.
+    /// 0 if it is not configured.
     rule_priority: u16,
     blackholes: u32,
     pmtu_floor: u16,
@@ -115,7 +116,7 @@ struct TierRecord {
     address4: [u8; 4],
     address6: [u8; 16],
     target: u16,
-    /// Of `ACTIVE`, `HAS_ADDRESS4`, `HAS_ADDRESS6`, `HAS_TARGET`.
+    /// A combination of `ACTIVE`, `HAS_ADDRESS4`, `HAS_ADDRESS6`, `HAS_TARGET`.
     flags: u8,
     reserved: u8,
 }
@@ -143,9 +144,9 @@ struct ServiceRecord {
     pmtu: u8,
     /// 0 lbd, 1 the kernel.
     decider: u8,
-    /// Where the table begins in the region, in bytes; 0 without one.
+    /// Where the table begins in the region, in bytes; 0 if there is no table.
     table_at: u64,
-    /// Of its entries.
+    /// The checksum of the table's entries.
     table_checksum: u64,
 }
 
@@ -185,14 +186,14 @@ const _: () = {
     assert!(size_of::<BackendRecord>() == 56);
 };
 
-/// The bytes that a table of so many entries takes.
+/// Returns the number of bytes that a table of this many entries takes.
 #[must_use]
 pub const fn table_bytes(entries: usize) -> usize {
     (entries * 2).next_multiple_of(8)
 }
 
-/// The records of `state`, a multiple of 8 bytes. `place` says of each of its tables, once, where in the region it is or will
-/// be, at a multiple of 8.
+/// Returns the records of `state`, a multiple of 8 bytes. `place` is called once for each of its tables. It
+/// returns where the table is or will be in the region, at a multiple of 8.
 #[must_use]
 pub fn encode(state: &State, generation: Generation, mut place: impl FnMut(&Table) -> usize) -> Vec<u8> {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX); // all are limited far below
@@ -361,7 +362,7 @@ fn service_record(service: &Service) -> ServiceRecord {
     }
 }
 
-/// `text`, which is not longer than `N`, and zeros.
+/// Returns `text`, which must not be longer than `N`, padded with zeros.
 fn padded<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
     for (to, from) in bytes.iter_mut().zip(text.bytes()) {

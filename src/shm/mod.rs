@@ -1,10 +1,11 @@
 //! The region in shared memory: the state, in two slots, and the workers' statistics. PURE, over [`Memory`].
 //!
-//! `lbctl` writes, `lbd` reads, and neither waits for the other. A writer (one at a time, under an exclusive lock that
-//! its death releases) puts what is new where the live state has nothing, describes it in the slot that is not live, and only
-//! then stores the new generation, whose lowest bit names the live slot. A reader copies of the live state what it does not
-//! have yet, and takes it only if its checksums and its generation are right. So a torn, half-written or foreign table is
-//! never used, wherever a writer is killed.
+//! `lbctl` writes, `lbd` reads, and neither waits for the other. There is one writer at a time, under an
+//! exclusive lock that the writer's death releases. It writes what is new where the live state has nothing,
+//! and describes it in the slot that is not live. Only then does it store the new generation, whose lowest
+//! bit selects the live slot. A reader copies the parts of the live state that it does not have yet, and uses
+//! them only if the checksums and the generation are right. So a torn, half-written or foreign table is never
+//! used, wherever a writer is killed.
 //!
 //! ```text
 //!        0  magic, layout version, byte order, sizes, checksum       never change
@@ -16,8 +17,8 @@
 //!           records, where the slots say, and tables, where the records say; grows at the end
 //! ```
 //!
-//! `layout.rs` says what a state looks like, `slots.rs` how one is published and read, `space.rs` where there is room,
-//! `stats.rs` what workers and the daemon leave for `lbctl`.
+//! `layout.rs` defines the layout of a state, `slots.rs` how a state is published and read, `space.rs` where
+//! there is room, `stats.rs` what workers and the daemon leave for `lbctl`.
 
 pub mod layout;
 pub mod slots;
@@ -28,25 +29,26 @@ use std::io;
 
 use thiserror::Error;
 
-/// The bytes of a region, shared with other processes. The OS's is in `sys/region.rs`; tests have one that fails on
-/// demand.
+/// The bytes of a region, shared with other processes. The real implementation is in `sys/region.rs`; tests
+/// have one that fails on demand.
 pub trait Memory {
-    /// The size in bytes, now.
+    /// Returns the present size in bytes.
     ///
     /// # Errors
-    /// When it cannot be told.
+    /// When it cannot be determined.
     fn size(&mut self) -> io::Result<usize>;
-    /// The word at `offset`, a multiple of 8; acquires what was written before it was stored.
+    /// Returns the word at `offset`, a multiple of 8. Acquires everything that was written before the word
+    /// was stored.
     ///
     /// # Errors
     /// When the region does not reach that far.
     fn load(&mut self, offset: usize) -> io::Result<u64>;
-    /// Stores a word at `offset`, a multiple of 8, and with it releases everything written before.
+    /// Stores a word at `offset`, a multiple of 8, and releases everything that was written before.
     ///
     /// # Errors
     /// When the region does not reach that far.
     fn store(&mut self, offset: usize, value: u64) -> io::Result<()>;
-    /// A copy of `len` bytes from `offset`, both multiples of 8.
+    /// Returns a copy of `len` bytes from `offset`, both multiples of 8.
     ///
     /// # Errors
     /// When the region does not reach that far.
@@ -66,47 +68,47 @@ pub trait Memory {
 /// Why a region cannot be used. Nothing was changed in it.
 #[derive(Debug, Error)]
 pub enum RegionError {
-    /// Something else, or nothing yet.
+    /// The memory holds something else, or nothing yet.
     #[error("it is no region of synrail (wrong magic)")]
     NotARegion,
-    /// Made by another version of this program.
+    /// The region was made by another version of this program.
     #[error(
         "its layout is version {found}, this program knows version {known}; make it anew with `lbctl clean` and `lbctl apply FILE`. \
          Both forget what lbctl has deactivated. To keep it, note it before with `lbctl show` of the version that made the \
          region, and deactivate it again, or set `active = false` in FILE"
     )]
     ForeignVersion {
-        /// The region's.
+        /// The region's version.
         found: u32,
-        /// Ours.
+        /// The version that this program supports.
         known: u32,
     },
-    /// Made on a machine of the other byte order.
+    /// The region was made on a machine with the other byte order.
     #[error("it was made on a machine of another byte order")]
     ForeignByteOrder,
-    /// Shorter than it says.
+    /// The region is shorter than it says.
     #[error("it is truncated: {found} bytes where {needed} are described")]
     Truncated {
-        /// Bytes there are.
+        /// The number of bytes that are there.
         found: usize,
-        /// Bytes there should be.
+        /// The number of bytes that should be there.
         needed: usize,
     },
     /// Checksums or values are wrong.
     #[error("it is corrupt: {0}")]
     Corrupt(&'static str),
-    /// It changed again and again while it was read.
+    /// The region changed again and again while it was read.
     #[error("it is being changed faster than it can be read")]
     Unstable,
-    /// More than a region may hold.
+    /// The state needs more than a region may hold.
     #[error("with the new state it needs {needed} bytes; a region has at most {allowed}")]
     TooLarge {
-        /// Bytes needed.
+        /// The number of bytes that are needed.
         needed: usize,
-        /// Bytes allowed.
+        /// The number of bytes that are allowed.
         allowed: usize,
     },
-    /// The operating system said no.
+    /// The operating system reported an error.
     #[error(transparent)]
     Os(#[from] io::Error),
 }

@@ -1,11 +1,14 @@
-//! Publishing a state and reading it back, over any [`Memory`]; see the head of `shm/mod.rs` for the protocol.
+//! Publishing a state and reading it back, over any [`Memory`]; see the head of `shm/mod.rs` for the
+//! protocol.
 //!
-//! A slot's records lie where its description says, tables where the records say. What the live state has stays where it is,
-//! so a writer writes the records and the tables that are new, each into the first gap that is long enough
-//! (`space.rs`). A reader that is slower than two publications finds other bytes where its tables were, sees it by their
-//! checksums, and begins again. What a change leaves where it is it does not check; who reads it does.
+//! The description in a slot says where the records are, and the records say where the tables are. Tables
+//! that the live state uses stay where they are. A writer writes only the records and the new tables, each
+//! into the first gap that is long enough (`space.rs`). A reader that is slower than two publications finds
+//! other bytes in the place of its tables. It detects this by their checksums, and begins again. The writer
+//! does not check the tables that a change leaves in place; readers do.
 //!
-//! The region grows at its end; it never shrinks while it lives, since that would pull the memory from under its readers.
+//! The region grows at its end. It never shrinks while it is in use, since that would take away the memory
+//! that its readers have mapped.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -20,7 +23,7 @@ use super::{
 };
 use crate::{lookup::maglev::Table, model::ids::Generation, state::State};
 
-/// "synrail\0" as a word of this machine's order.
+/// "synrail\0" as a word in this machine's byte order.
 const MAGIC: u64 = u64::from_ne_bytes(*b"synrail\0");
 /// Changes with every change of the layout.
 pub const LAYOUT_VERSION: u32 = 7;
@@ -29,12 +32,12 @@ const GENERATION_AT: usize = 64;
 const SLOTS_AT: [usize; 2] = [128, 192];
 /// A file must have this many bytes before [`format()`] can be called on it.
 pub const HEADER_BYTES: u64 = 4096;
-/// A region is never larger: two states with all tables at their limit, and as much in gaps.
+/// The maximum size of a region: two states with all tables at their limit, and as much in gaps.
 pub(super) const REGION_BYTES_MAX: usize = 2 << 30;
-/// A reader that lost this many races gives up for now; each lost race is a publication.
+/// A reader that lost this many races stops trying for now. Each lost race is a publication.
 const READ_TRIES: usize = 64;
 
-/// What never changes in a region.
+/// The part of a region that never changes.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 struct Header {
@@ -48,14 +51,14 @@ struct Header {
     checksum: u64,
 }
 
-/// Where the records of a state are and what must be in them.
+/// Where the records of a state are, and what they must match.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 struct Slot {
     offset: u64,
     length: u64,
     generation: u64,
-    /// Of the records; tables have their own.
+    /// The checksum of the records; tables have their own.
     records_checksum: u64,
     checksum: u64,
 }
@@ -90,7 +93,7 @@ impl Slot {
         Self { checksum: XxHash3_64::oneshot(&self.as_bytes()[..size_of::<Self>() - 8]), ..self }
     }
 
-    /// The bytes of its records, where they can be right.
+    /// Returns the range of the records, if it can be valid.
     fn records(&self) -> Option<Range<usize>> {
         let (offset, length) = (usize::try_from(self.offset).ok()?, usize::try_from(self.length).ok()?);
         let right = offset >= stats::END && offset.is_multiple_of(8) && length.is_multiple_of(8);
@@ -100,15 +103,15 @@ impl Slot {
 
 /// The records of a generation.
 struct Records {
-    /// Where they are.
+    /// Where the records are.
     at: Range<usize>,
-    /// Its tables are not read.
+    /// The state; its tables are not read.
     state: State,
-    /// Where those are, by service.
+    /// Where the tables are, by service.
     places: Vec<Option<TablePlace>>,
 }
 
-/// Makes an empty memory a region that holds `state` as generation 1. Nobody else may see it yet.
+/// Turns an empty memory into a region that holds `state` as generation 1. No other process may use it yet.
 ///
 /// # Errors
 /// When the memory cannot grow, or the state is too large.
@@ -118,10 +121,10 @@ pub fn format(memory: &mut impl Memory, state: &State) -> Result<(), RegionError
     publish(memory, state, Generation(0)).map(drop)
 }
 
-/// Whether the memory is a region that this program knows.
+/// Checks that the memory is a region that this program supports.
 ///
 /// # Errors
-/// Why it is none.
+/// The reason why it is not.
 pub fn check(memory: &mut impl Memory) -> Result<(), RegionError> {
     let found = memory.size()?;
     if found < size_of::<Header>() {
@@ -152,7 +155,7 @@ pub fn check(memory: &mut impl Memory) -> Result<(), RegionError> {
     Ok(())
 }
 
-/// The generation that is live now; one load, for a reader that has checked the region before.
+/// Returns the live generation. This is a single load, for a reader that has checked the region before.
 ///
 /// # Errors
 /// When the region is gone.
@@ -160,19 +163,19 @@ pub fn generation(memory: &mut impl Memory) -> Result<Generation, RegionError> {
     Ok(Generation(memory.load(GENERATION_AT)?))
 }
 
-/// Tables that a reader has, by their checksums.
+/// The tables that a reader has already, by their checksums.
 pub type KnownTables = HashMap<u64, Table>;
 
-/// A verified copy of the live state.
+/// Returns a verified copy of the live state.
 ///
 /// # Errors
-/// When there is none that is whole.
+/// When no valid state can be read.
 pub fn read(memory: &mut impl Memory) -> Result<(Generation, State), RegionError> {
     read_knowing(memory, &KnownTables::new(), |state| (0..state.services.len()).collect())
 }
 
-/// The same, with the tables of those services alone that `pick` says, by index, of the state; others are not read. Those that
-/// are `known` are shared.
+/// Reads the state like [`read`], but only the tables of the services that `pick` returns, as indexes into
+/// the state's services. The other tables are not read. Tables that are in `known` are shared.
 ///
 /// # Errors
 /// As [`read`].
@@ -185,7 +188,8 @@ pub fn read_knowing(
     for _ in 0..READ_TRIES {
         let generation = generation(memory)?;
         let result = read_generation(memory, generation, known, &pick);
-        // What is wrong may be a writer's work of this moment: it counts only if nothing was published meanwhile.
+        // The error may be the work of a writer at this moment. It counts only if nothing was published
+        // meanwhile.
         if result.is_ok() || self::generation(memory)? == generation {
             return result.map(|state| (generation, state));
         }
@@ -243,14 +247,14 @@ fn records(memory: &mut impl Memory, generation: Generation) -> Result<Records, 
     Ok(Records { at, state, places })
 }
 
-/// Publishes `state` as the generation after `live`, which must be the live one; returns the new one. The caller
-/// holds the writers' lock.
+/// Publishes `state` as the generation after `live`, which must be the live one, and returns the new
+/// generation. The caller must hold the writers' lock.
 ///
 /// # Errors
 /// When the state is too large or the region is gone; then the live generation stays as it is.
 pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Result<Generation, RegionError> {
     let next = Generation(live.0.checked_add(1).ok_or(RegionError::Corrupt("its generation"))?);
-    // Generation 0 has no slot: the region is being made.
+    // Generation 0 has no slot: the region is being created.
     let live = if live == Generation(0) { None } else { Some(records(memory, live)?) };
     let of_live = live.iter().flat_map(|live| live.state.services.iter().zip(&live.places));
     let there: HashMap<_, _> = of_live

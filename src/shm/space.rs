@@ -1,19 +1,21 @@
-//! Where in a region something new can be put: the gaps between what must stay, then its end. PURE.
+//! Where new data can be put in a region: the gaps between the data that must stay, then the end of the
+//! region. PURE.
 //!
-//! First fit: what is put goes into the first gap that is long enough. Tables are of few sizes, so gaps are filled again.
+//! First fit: new data goes into the first gap that is long enough. There are few sizes of tables, so gaps
+//! are filled again.
 
 use std::ops::Range;
 
-/// The bytes of a region that nobody needs.
+/// The bytes of a region that are free.
 #[derive(Debug)]
 pub(super) struct Space {
-    /// Ascending.
+    /// In ascending order.
     gaps: Vec<Range<usize>>,
     end: usize,
 }
 
 impl Space {
-    /// All from `start` on but what is `taken`, which may overlap.
+    /// Returns all bytes from `start` on, except the ranges `taken`, which may overlap.
     pub(super) fn new(start: usize, mut taken: Vec<Range<usize>>) -> Self {
         taken.sort_unstable_by_key(|range| range.start);
         let mut space = Self { gaps: Vec::new(), end: start };
@@ -26,7 +28,7 @@ impl Space {
         space
     }
 
-    /// Takes `len` bytes; says where they begin.
+    /// Takes `len` bytes, and returns where they begin.
     pub(super) fn take(&mut self, len: usize) -> usize {
         let gap = self.gaps.iter_mut().find(|gap| gap.len() >= len);
         let at = gap.map_or(&mut self.end, |gap| &mut gap.start);
@@ -35,7 +37,7 @@ impl Space {
         taken
     }
 
-    /// Where the region must end to hold what stays and what was taken.
+    /// Returns the end that the region must have to hold what stays and what was taken.
     pub(super) fn end(&self) -> usize {
         self.end
     }

@@ -1,7 +1,7 @@
-//! What lbd leaves for `lbctl`: who it is, which generation is in force, and every worker's counters.
+//! What lbd leaves for `lbctl`: its process, which generation is in force, and the counters of every worker.
 //!
-//! A word has one writer and is stored whole, so readers need no lock; words of one block may be of slightly
-//! different moments.
+//! Each word has one writer and is stored whole, so readers need no lock. Words of one block may be from
+//! slightly different moments.
 
 use std::time::Duration;
 
@@ -18,47 +18,49 @@ pub(super) const DAEMON_AT: usize = 256;
 const PINS_AT: usize = 512;
 /// Where the statistics blocks begin.
 pub(super) const BLOCKS_AT: usize = 4096;
-/// How many there are: one for each queue's worker, and one for that of fragments, which comes behind those in use.
+/// The number of blocks: one for the worker of each queue, and one for the fragment worker, which comes after
+/// those in use.
 pub(super) const BLOCKS: usize = QUEUES_MAX + 1;
-/// A block: queue number, whether it is that of fragments, whether its worker hangs, and from 64 counters, in a page; then packets by target.
+/// The size of a block. Its first page has the queue number, whether it is the fragment worker's, whether the
+/// worker hangs, and from byte 64 on the counters. Then come the packets by target.
 pub(super) const BLOCK_BYTES: usize = 4096 + TARGETS_MAX * 8;
-/// Behind the last block.
+/// The end of the last block.
 pub(crate) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
 
-/// When a thread of the daemon looked last at its workers.
+/// When a thread of the daemon last looked at the workers.
 const LOOKED_AT: usize = DAEMON_AT + 32;
 /// The generation of the kernel's copies of the tables.
 const IN_KERNEL_AT: usize = DAEMON_AT + 40;
-/// What its kernel can do with long flows: 0 is not known, 1 a flowtable, 2 none.
+/// Whether the kernel can offload long flows: 0 is not known, 1 a flowtable, 2 none.
 const OFFLOAD_AT: usize = DAEMON_AT + 80;
-/// How many errors, and behind it how many warnings, the last look at the host has found.
+/// The number of errors that the last look at the host has found. The number of warnings follows it.
 const HOST_AT: usize = DAEMON_AT + 64;
 const FRAGMENTS_AT: usize = 8;
-/// Whether the worker hung then.
+/// Whether the worker hung when it was last looked at.
 const HANGS_AT: usize = 16;
 const COUNTERS_AT: usize = 64;
 const TARGETS_AT: usize = 4096;
 
 const _: () = assert!(COUNTERS_AT + Counter::ALL.len() * 8 <= TARGETS_AT);
 
-/// What a running lbd says of itself.
+/// What a running lbd reports about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Daemon {
-    /// Its process; 0 when none has run.
+    /// The process ID of lbd; 0 if none has run.
     pub pid: u64,
-    /// The generation that its workers decide by.
+    /// The generation that the workers decide by.
     pub adopted: Generation,
-    /// The last generation of which the kernel had all copies of tables: new flows go by them when lbd does not live. They
-    /// follow the workers' tables, one after the other.
+    /// The last generation of which the kernel had all copies of tables. New flows follow these copies when
+    /// lbd is not running. The copies are updated after the workers' tables, one after the other.
     pub in_kernel: Generation,
-    /// When it started, in seconds since 1970.
+    /// When lbd started, in seconds since 1970.
     pub started_unix_seconds: u64,
-    /// How many workers it has, that of fragments among them.
+    /// The number of workers, including the fragment worker.
     pub workers: u64,
 }
 
 impl Daemon {
-    /// Reads it.
+    /// Reads the daemon's words.
     ///
     /// # Errors
     /// When the region is gone.
@@ -72,7 +74,7 @@ impl Daemon {
         })
     }
 
-    /// Writes it; `pid` last.
+    /// Writes the daemon's words, `pid` last.
     ///
     /// # Errors
     /// When the region is gone.
@@ -96,7 +98,7 @@ pub fn write_host(memory: &mut impl Memory, tally: Tally) -> Result<(), RegionEr
     Ok(())
 }
 
-/// Reads it.
+/// Reads what the last look at the host has found.
 ///
 /// # Errors
 /// When the region is gone.
@@ -112,7 +114,7 @@ pub fn write_flowtable(memory: &mut impl Memory, flowtable: bool) -> Result<(), 
     Ok(memory.store(OFFLOAD_AT, if flowtable { 1 } else { 2 })?)
 }
 
-/// Reads it; `None` where no lbd has looked.
+/// Reads whether the kernel has a flowtable; `None` if no lbd has checked.
 ///
 /// # Errors
 /// When the region is gone.
@@ -123,23 +125,23 @@ pub fn read_flowtable(memory: &mut impl Memory) -> Result<Option<bool>, RegionEr
     })
 }
 
-/// What the last audit of pins has found; all of it 0 before the first one.
+/// The results of the last audit of pins; all 0 before the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pins {
     /// Flows in the off-table maps.
     pub off_table: u64,
-    /// Off-table flows that had no room there, at the last audit of all entries.
+    /// Off-table flows that had no room in the maps, at the last audit of all entries.
     pub no_room: u64,
     /// Protected entries of connection tracking.
     pub protected: u64,
-    /// Kept flows whose entries are not protected, since half of all may be.
+    /// Kept flows whose entries are not protected, since at most half of all entries may be.
     pub not_protected: u64,
-    /// Flows that go by the flowtable.
+    /// Flows that go through the flowtable.
     pub promoted: u64,
 }
 
 impl Pins {
-    /// Reads it.
+    /// Reads the results.
     ///
     /// # Errors
     /// When the region is gone.
@@ -154,7 +156,7 @@ impl Pins {
         })
     }
 
-    /// Writes it.
+    /// Writes the results.
     ///
     /// # Errors
     /// When the region is gone.
@@ -170,7 +172,7 @@ impl Pins {
 /// Whether connection tracking is nearly full, so that packets to VIPs go untracked.
 const NEARLY_FULL_AT: usize = PINS_AT + 64;
 
-/// Reads it.
+/// Reads whether connection tracking is nearly full.
 ///
 /// # Errors
 /// When the region is gone.
@@ -178,7 +180,7 @@ pub fn nearly_full(memory: &mut impl Memory) -> Result<bool, RegionError> {
     Ok(memory.load(NEARLY_FULL_AT)? != 0)
 }
 
-/// Writes it.
+/// Writes whether connection tracking is nearly full.
 ///
 /// # Errors
 /// When the region is gone.
@@ -186,7 +188,7 @@ pub fn set_nearly_full(memory: &mut impl Memory, nearly_full: bool) -> Result<()
     Ok(memory.store(NEARLY_FULL_AT, nearly_full.into())?)
 }
 
-/// Whose block it is. The state may name other queues by now, which lbd takes when it starts again.
+/// The owner of a block. The state may name other queues by now, which lbd uses after its next start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The worker's queue.
@@ -195,18 +197,18 @@ pub struct Identity {
     pub fragments: bool,
 }
 
-/// One worker's counters as they stand in the region.
+/// The counters of one worker, as they are in the region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Whose they are.
+    /// The worker that the counters belong to.
     pub identity: Identity,
-    /// By [`Counter::ALL`].
+    /// In the order of [`Counter::ALL`].
     pub counters: Vec<u64>,
     /// Packets steered to each target, by [`crate::model::ids::TargetId::index`].
     pub targets: Vec<u64>,
 }
 
-/// Stores a worker's counters; `worker` counts from 0 and is at most [`QUEUES_MAX`].
+/// Stores a worker's counters. `worker` counts from 0 and is at most [`QUEUES_MAX`].
 ///
 /// # Errors
 /// When the region is gone.
@@ -225,7 +227,7 @@ pub fn write(
     Ok(())
 }
 
-/// Stores whose block it is, before there is anything to count.
+/// Stores the owner of a block before there is anything to count.
 ///
 /// # Errors
 /// When the region is gone.
@@ -236,7 +238,7 @@ pub fn identify(memory: &mut impl Memory, worker: usize, identity: Identity) -> 
     Ok(())
 }
 
-/// Stores that the workers were looked at, at this time of the monotonic clock, and which of them hung.
+/// Stores when the workers were looked at, by the monotonic clock, and which of them hung.
 ///
 /// # Errors
 /// When the region is gone.
@@ -252,7 +254,7 @@ pub fn looked(
     Ok(())
 }
 
-/// Stores that nobody looks: who takes a region over has not begun to.
+/// Stores that no thread looks at the workers. An lbd that takes a region over has not begun to look.
 ///
 /// # Errors
 /// When the region is gone.
@@ -261,7 +263,8 @@ pub fn look_no_more(memory: &mut impl Memory) -> Result<(), RegionError> {
     Ok(())
 }
 
-/// When an lbd looked last at its workers, by the monotonic clock; `None`: the one that follows the region has not yet.
+/// Returns when an lbd last looked at its workers, by the monotonic clock. `None` if the lbd that follows the
+/// region has not looked yet.
 ///
 /// # Errors
 /// When the region is gone.
@@ -270,7 +273,7 @@ pub fn last_look(memory: &mut impl Memory) -> Result<Option<Duration>, RegionErr
     Ok((milliseconds > 0).then(|| Duration::from_millis(milliseconds)))
 }
 
-/// The queues whose workers hung then, of so many workers.
+/// Returns the queues whose workers hung at the last look, out of this many workers.
 ///
 /// # Errors
 /// When the region is gone.
@@ -284,7 +287,7 @@ pub fn hanging(memory: &mut impl Memory, workers: usize) -> Result<Vec<QueueNum>
     Ok(queues)
 }
 
-/// Every worker's block.
+/// Returns the block of every worker.
 ///
 /// # Errors
 /// When the region is gone.

@@ -1,4 +1,4 @@
-//! How a state becomes another: by a configuration file, by activation.
+//! How a state changes: by a configuration file, or by activation.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,68 +20,68 @@ use crate::{
     },
 };
 
-/// The entries of all tables together, at most: 256 MiB of a region for each of its slots.
+/// The maximum number of entries of all tables together: 256 MiB of a region for each of its slots.
 pub const ENTRIES_MAX: usize = 128 << 20;
 
-/// Why a state cannot become what was asked.
+/// Why a state cannot be changed as requested.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StateError {
-    /// More distinct targets than there are numbers.
+    /// There are more distinct targets than target numbers.
     #[error("more than {TARGETS_MAX} distinct targets (address and encapsulation)")]
     TooManyTargets,
-    /// More table entries than a region may hold.
+    /// There are more table entries than a region may hold.
     #[error(
         "the tables of all services have {0} entries together; at most {ENTRIES_MAX} are allowed; choose smaller table_size"
     )]
     TooManyEntries(usize),
-    /// No such service.
+    /// There is no service of this name.
     #[error("no service \"{name}\"; there are: {known}")]
     NoService {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// Those there are.
+        /// The existing names.
         known: String,
     },
-    /// No such backend.
+    /// There is no backend of this name.
     #[error("no backend \"{name}\" in {place}; there are: {known}{}", hint(.name, *.of_tier))]
     NoBackend {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// Where it was looked for.
+        /// Where it was searched for.
         place: String,
-        /// Those there are.
+        /// The existing names.
         known: String,
-        /// What should have become of a balancer of the tier that has this name: whether it is active.
+        /// Set if a balancer of the tier has this name: whether it was to become active.
         of_tier: Option<bool>,
     },
-    /// No such balancer.
+    /// There is no balancer of this name in the tier.
     #[error("no balancer \"{name}\" in the tier; there are: {known}")]
     NoMember {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// Those there are.
+        /// The existing names.
         known: String,
     },
-    /// A service and the one that it should have been before.
+    /// A renamed service, and a service with its former name, both exist.
     #[error(
         "service \"{new}\" has renamed_from = \"{old}\", but there are both; take that key out of the file, or apply the file without one of them first"
     )]
     RenamedBoth {
-        /// The name before.
+        /// The former name.
         old: Name,
-        /// The name now.
+        /// The present name.
         new: Name,
     },
-    /// Neither of these.
+    /// Neither a renamed service nor a service with its former name exists.
     #[error(
         "service \"{new}\" has renamed_from = \"{old}\", but there is neither; there are: {known}; take that key out of the file if the service is new"
     )]
     RenamedNone {
-        /// The name before.
+        /// The former name.
         old: Name,
-        /// The name now.
+        /// The present name.
         new: Name,
-        /// Those there are.
+        /// The existing names.
         known: String,
     },
     /// There is no tier.
@@ -90,13 +90,13 @@ pub enum StateError {
 }
 
 impl State {
-    /// A state without services.
+    /// Returns a state without services.
     #[must_use]
     pub fn empty(balancer: Balancer) -> Self {
         Self { balancer, services: Vec::new(), tier: Vec::new(), targets: Vec::new(), target_cursor: 0 }
     }
 
-    /// The state that a configuration file describes, from nothing.
+    /// Returns the state that a configuration file describes, made from nothing.
     ///
     /// # Errors
     /// When a limit is passed.
@@ -104,9 +104,9 @@ impl State {
         Self::empty(config.balancer.clone()).merge(config)
     }
 
-    /// The same, with these numbers for the paths that have them already. New numbers come behind all of these, since connection
-    /// tracking may still know those that nobody has any more. Tables that `like` has as well are shared with
-    /// it.
+    /// Returns the state that a configuration file describes, in which paths that have a number in `numbers`
+    /// keep it. New numbers come after all of these, since connection tracking may still have entries with
+    /// numbers that are no longer in use. Tables that `like` also has are shared with it.
     ///
     /// # Errors
     /// When a limit is passed.
@@ -123,8 +123,8 @@ impl State {
         before.renamed(config)?.merge_by_name(config, &mut Tables::of(like))
     }
 
-    /// A service "default" for every destination: backends "0" to "N-1" that are only marked, the first `active` of
-    /// them active.
+    /// Returns a state with a service "default" for every destination. Its backends "0" to "N-1" are only
+    /// marked; the first `active` of them are active.
     ///
     /// # Errors
     /// When a limit is passed.
@@ -136,7 +136,7 @@ impl State {
             active: Some(index < active),
         };
         let mut backends: Vec<_> = (0..backends).map(backend).collect();
-        // In the order of numbers while targets are given away, so that backend I has the mark I + 1.
+        // Targets are assigned in the order of numbers, so that backend I has the mark I + 1.
         let mut state = Self::empty(Balancer::unconfigured());
         let in_order =
             backends.iter().map(|_| state.new_target(Path::MarkOnly)).collect::<Result<Vec<_>, _>>()?;
@@ -168,9 +168,10 @@ impl State {
         Ok(state)
     }
 
-    /// This state made what a configuration file says. What the file leaves open stays: whether a known backend or member of
-    /// the tier is active, and the numbers of targets that are still used. A backend that has only another name stays as it is, too; a
-    /// service does by its `renamed_from`. Tables that would come out the same are kept.
+    /// Returns this state as changed by a configuration file. What the file leaves open stays: whether a
+    /// known backend or member of the tier is active, and the numbers of targets that are still used. A
+    /// backend that was only renamed keeps these, too, and so does a service with `renamed_from`. Tables that
+    /// would not change are kept.
     ///
     /// # Errors
     /// When a limit is passed, or a `renamed_from` is wrong.
@@ -178,7 +179,7 @@ impl State {
         self.renamed(config)?.merge_by_name(config, &mut Tables::of(self))
     }
 
-    /// Tables that come out the same as one of `tables` are shared with it.
+    /// Merges by names. Tables that would be the same as one of `tables` are shared with it.
     pub(super) fn merge_by_name(&self, config: &Config, tables: &mut Tables) -> Result<Self, StateError> {
         let entries = config.services.iter().map(|service| service.table_size.entries()).sum();
         if entries > ENTRIES_MAX {
@@ -195,7 +196,7 @@ impl State {
                 .filter(|&t| self.path(t) == Some(Path::MarkOnly)),
         };
         let tunnels = tier_tunnels(config);
-        // Those that stay first, so that no new one takes their number.
+        // Kept targets come first, so that no new one takes their number.
         for service in &config.services {
             for backend in &service.backends {
                 if let Some(target) = kept(service, backend) {
@@ -228,7 +229,7 @@ impl State {
         }
         tables.give(&mut next.services, config.balancer.hash_seed);
         for (member, tunnel) in config.tier.iter().zip(tunnels) {
-            // A number that was kept, or that a backend at the other end of the same tunnel has.
+            // The target was kept, or a backend at the other end of the same tunnel has it.
             let known = |path| next.targets_used().find(|(_, used)| *used == path).map(|(target, _)| target);
             let target = match tunnel.map(|path| (path, known(path))) {
                 Some((path, None)) => Some(next.new_target(path)?),
@@ -251,8 +252,8 @@ impl State {
         }
     }
 
-    /// This state with some backends activated or deactivated: of one service, or of every service that has a
-    /// backend of that name.
+    /// Returns this state with some backends activated or deactivated: those of one service, or of every
+    /// service that has a backend of that name.
     ///
     /// # Errors
     /// When a name is not known; then nothing is changed.
@@ -295,7 +296,7 @@ impl State {
         Ok(next)
     }
 
-    /// This state with some balancers of the tier activated or deactivated.
+    /// Returns this state with some balancers of the tier activated or deactivated.
     ///
     /// # Errors
     /// When a name is not known; then nothing is changed.
@@ -320,7 +321,7 @@ impl State {
         self.targets[target.index()] = Some(path);
     }
 
-    /// A number that is free: the first from the cursor on, around the end.
+    /// Returns a free number: the first from the cursor on, continuing at 0 after the last number.
     fn new_target(&mut self, path: Path) -> Result<TargetId, StateError> {
         let start = usize::from(self.target_cursor);
         let free = (0..TARGETS_MAX)
@@ -333,7 +334,7 @@ impl State {
     }
 }
 
-/// Tables by what they are made of: none is made twice, and services whose tables are the same share one.
+/// Tables by what they are made of. No table is made twice, and services with the same table share it.
 #[derive(Default)]
 pub(super) struct Tables(HashMap<MadeOf, Table>);
 
@@ -341,15 +342,15 @@ pub(super) struct Tables(HashMap<MadeOf, Table>);
 type MadeOf = (u32, TableSize, Vec<(Name, Weight)>);
 
 impl Tables {
-    /// Those of a state.
+    /// Returns the tables of a state.
     pub(super) fn of(state: &State) -> Self {
         let made =
             |service: &Service| (Self::made_of(service, state.balancer.hash_seed), service.table.clone());
         Self(state.services.iter().map(made).collect())
     }
 
-    /// Each service gets its table. Those that there are not yet are made, on all CPUs: with a thousand services it is
-    /// the most that a change costs.
+    /// Gives each service its table. Missing tables are built on all CPUs: with a thousand services, this is
+    /// the most expensive part of a change.
     fn give(&mut self, services: &mut [Service], seed: u32) {
         let made_of: Vec<MadeOf> = services.iter().map(|service| Self::made_of(service, seed)).collect();
         let missing: HashSet<&MadeOf> =
@@ -372,7 +373,7 @@ impl Tables {
     }
 }
 
-/// What `of` makes of each, in their order.
+/// Returns the results of `of` for all items, in their order.
 fn on_all_cpus<T: Sync, U: Send>(items: &[T], of: impl Fn(&T) -> U + Sync) -> Vec<U> {
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     if cpus == 1 || items.len() < 2 {
@@ -382,7 +383,7 @@ fn on_all_cpus<T: Sync, U: Send>(items: &[T], of: impl Fn(&T) -> U + Sync) -> Ve
     thread::scope(|scope| {
         let workers = items.chunks(items.len().div_ceil(cpus)).map(|part| {
             let work = move || part.iter().map(of).collect::<Vec<_>>();
-            // Where no more threads are allowed, this one does it.
+            // If no more threads are allowed, the calling thread does the work.
             thread::Builder::new().spawn_scoped(scope, work).map_err(|_| part)
         });
         let made = workers.collect::<Vec<_>>().into_iter().flat_map(|worker| match worker {
@@ -393,7 +394,7 @@ fn on_all_cpus<T: Sync, U: Send>(items: &[T], of: impl Fn(&T) -> U + Sync) -> Ve
     })
 }
 
-/// The service without its table.
+/// Returns the service without its table.
 fn service_from(service: &config::Service, backends: Vec<Backend>) -> Service {
     Service {
         name: service.name.clone(),
@@ -409,7 +410,7 @@ fn service_from(service: &config::Service, backends: Vec<Backend>) -> Service {
     }
 }
 
-/// The path from here to each member of the tier; none to this balancer itself.
+/// Returns the path from here to each member of the tier; `None` for this balancer itself.
 fn tier_tunnels(config: &Config) -> Vec<Option<Path>> {
     let own = config.tier.iter().find(|member| member.name == config.balancer.name);
     let to =
@@ -417,7 +418,7 @@ fn tier_tunnels(config: &Config) -> Vec<Option<Path>> {
     config.tier.iter().map(to).collect()
 }
 
-/// The command that was meant, if it was.
+/// Returns a hint at the command for the tier, if the name is that of a balancer of the tier.
 fn hint(name: &str, of_tier: Option<bool>) -> String {
     of_tier.map_or_else(String::new, |active| {
         let verb = if active { "activate" } else { "deactivate" };
@@ -431,7 +432,7 @@ pub(super) fn list<'a>(names: impl Iterator<Item = &'a Name>) -> String {
     names.dedup();
     match names.len() {
         0 => "none".to_owned(),
-        // Enough to find a slip of the pen in.
+        // Enough names to find a typing error.
         len if len > 20 => format!("{} and {} more", names[..20].join(", "), len - 20),
         _ => names.join(", "),
     }

@@ -1,4 +1,4 @@
-//! What differs between two states, for people and for `--json`.
+//! The differences between two states, for display and for `--json`.
 
 use std::{collections::HashMap, fmt};
 
@@ -13,13 +13,14 @@ use crate::{
 /// One difference between two states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// What it is about, such as `balancer`, `fragments`, `tracer`, `tier lb202`, `service web` or `backend web/s1`.
+    /// The subject of the change, such as `balancer`, `fragments`, `tracer`, `tier lb202`, `service web` or
+    /// `backend web/s1`.
     pub what: String,
-    /// The key that changed; `None` when the whole thing came or went.
+    /// The key that changed; `None` if the whole subject was added or removed.
     pub key: Option<&'static str>,
-    /// What it was; `None` for what is new.
+    /// The former value; `None` if it is new.
     pub from: Option<String>,
-    /// What it becomes; `None` for what goes.
+    /// The new value; `None` if it is removed.
     pub to: Option<String>,
 }
 
@@ -43,7 +44,7 @@ impl fmt::Display for Change {
 }
 
 impl State {
-    /// What differs in `next`, without the tables, which follow from the rest.
+    /// Returns the differences to `next`, without the tables, which follow from the rest.
     #[must_use]
     pub fn changes(&self, next: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -70,7 +71,8 @@ impl State {
     }
 }
 
-/// What `old` and `new` have of the same name, in the order of `old`, then what is new.
+/// Pairs the items of `old` and `new` that have the same name, in the order of `old`; then come the items
+/// that are new.
 fn pairs<'a, T>(
     old: &'a [T],
     new: &'a [T],

@@ -1,11 +1,11 @@
-//! What the balancer does now: the configuration, which backends are active, which target each uses, and the
-//! Maglev tables. PURE. This is the value that lives in shared memory; every change makes a new one.
+//! The present state of the balancer: the configuration, which backends are active, which target each uses,
+//! and the Maglev tables. PURE. This is the value that is stored in shared memory; every change makes a new
+//! one.
 //!
-//! A [`State`] grows from a [`crate::config::Config`] ([`State::plan`]) and by activation ([`State::set_active`],
-//! [`State::set_tier_active`]). Tables depend
-//! on nothing but (seed, M, active backends with their weights), so whatever path led to an active set, the
-//! tables are the same; the numbers of the targets do depend on history, since they must stay while flows carry
-//! them.
+//! A [`State`] is made from a [`crate::config::Config`] ([`State::plan`]) and changed by activation
+//! ([`State::set_active`], [`State::set_tier_active`]). Tables depend only on (seed, M, active backends with
+//! their weights). So the tables of an active set are the same, in whatever way it was reached. The numbers
+//! of the targets do depend on history, since they must stay while flows carry them.
 
 mod change;
 mod diff;
@@ -31,12 +31,12 @@ pub struct State {
     pub balancer: Balancer,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
-    /// The balancers of the tier, sorted by name; empty when there is none.
+    /// The balancers of the tier, sorted by name; empty if there is no tier.
     pub tier: Vec<TierMember>,
-    /// Which paths are in use, by [`TargetId::index`]; `None` is a free number.
+    /// The paths in use, by [`TargetId::index`]; `None` is a free number.
     pub targets: Vec<Option<Path>>,
-    /// Where the search for a free number begins: just behind the last one given away, so that a number that was
-    /// given back rests as long as possible.
+    /// Where the search for a free number begins: just after the number that was assigned last. So a number
+    /// that was given back stays unused as long as possible.
     pub target_cursor: u16,
 }
 
@@ -47,22 +47,22 @@ pub struct Service {
     pub name: Name,
     /// See [`crate::config::Service::vips`].
     pub vips: Vec<IpNet>,
-    /// Which protocols.
+    /// The protocols of the service.
     pub protocols: Protocols,
     /// See [`crate::config::Service::ports`].
     pub ports: Vec<PortRange>,
-    /// What is hashed.
+    /// Which fields are hashed.
     pub hash: HashMode,
     /// See [`crate::config::Service::pmtu`].
     pub pmtu: Pmtu,
     /// See [`crate::config::Service::decider`].
     pub decider: Decider,
-    /// M.
+    /// M, the number of entries of the Maglev table.
     pub table_size: TableSize,
-    /// Sorted by name.
+    /// The backends, sorted by name.
     pub backends: Vec<Backend>,
-    /// The Maglev table: M entries, each the rank of a backend among the active ones (sorted by name); empty when
-    /// none is active.
+    /// The Maglev table: M entries, each the rank of a backend among the active ones (sorted by name); empty
+    /// if none is active.
     pub table: Table,
 }
 
@@ -71,7 +71,7 @@ pub struct Service {
 pub struct Backend {
     /// Unique in its service.
     pub name: Name,
-    /// Its target; the path stands in [`State::targets`].
+    /// Its target; the path is in [`State::targets`].
     pub target: TargetId,
     /// Its share of the table.
     pub weight: Weight,
@@ -84,9 +84,9 @@ pub struct Backend {
 pub struct TierMember {
     /// Unique in the tier.
     pub name: Name,
-    /// Its outer address.
+    /// Its outer IPv4 address.
     pub address4: Option<Ipv4Addr>,
-    /// Likewise.
+    /// Its outer IPv6 address.
     pub address6: Option<Ipv6Addr>,
     /// The target whose tunnel leads to it; `None` for this balancer itself.
     pub target: Option<TargetId>,
@@ -95,38 +95,38 @@ pub struct TierMember {
 }
 
 impl TierMember {
-    /// Its addresses, IPv4 first.
+    /// Returns the member's addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
     }
 }
 
 impl Service {
-    /// The active backends in the order of their ranks.
+    /// Returns the active backends, in the order of their ranks.
     pub fn active(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter().filter(|backend| backend.active)
     }
 }
 
 impl State {
-    /// The targets in use, ascending, each with its path.
+    /// Returns the targets in use, ascending, each with its path.
     pub fn targets_used(&self) -> impl Iterator<Item = (TargetId, Path)> {
         self.targets.iter().enumerate().filter_map(|(index, path)| Some((TargetId::new(index)?, (*path)?)))
     }
 
-    /// The path of a target in use.
+    /// Returns the path of a target in use.
     #[must_use]
     pub fn path(&self, target: TargetId) -> Option<Path> {
         self.targets.get(target.index()).copied().flatten()
     }
 
-    /// The service of that name.
+    /// Returns the service of that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name.as_str() == name)
     }
 
-    /// Every target with every name by which it is known: `service/backend`, or `tier/NAME` of another balancer.
+    /// Returns every target with every name of it: `service/backend`, or `tier/NAME` of another balancer.
     pub fn names(&self) -> impl Iterator<Item = (TargetId, String)> {
         let backends = self.services.iter().flat_map(|service| {
             let named = |backend: &Backend| (backend.target, format!("{}/{}", service.name, backend.name));
@@ -136,19 +136,19 @@ impl State {
         backends.chain(self.tier.iter().filter_map(named))
     }
 
-    /// The names of one target.
+    /// Returns the names of one target.
     pub fn names_of(&self, target: TargetId) -> impl Iterator<Item = String> {
         self.names().filter(move |(of, _)| *of == target).map(|(_, name)| name)
     }
 
-    /// The active members of the tier in the order of their ranks.
+    /// Returns the active members of the tier, in the order of their ranks.
     pub fn tier_active(&self) -> impl Iterator<Item = &TierMember> {
         self.tier.iter().filter(|member| member.active)
     }
 }
 
 impl Service {
-    /// What of all traffic it claims.
+    /// Returns the part of all traffic that the service claims.
     #[must_use]
     pub fn scope(&self) -> crate::lookup::classifier::Scope<'_> {
         crate::lookup::classifier::Scope {

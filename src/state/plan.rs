@@ -1,8 +1,8 @@
-//! What a configuration file makes of a state: what it becomes, how that differs, and what is lost by it.
+//! The effect of a configuration file on a state: the next state, the differences, and the losses.
 //!
-//! A file that was cut off, or is another balancer's, can be valid and take everything away. So what it takes away of
-//! that which is in use is told apart ([`Losses::in_use`]), and done only where that is asked for. What was taken out of use
-//! before is no such loss: deactivate first, then remove.
+//! A file that was cut off, or that is meant for another balancer, can be valid and remove everything. So
+//! removals of things that are in use are listed separately ([`Losses::in_use`]), and are carried out only if
+//! that is requested. What was taken out of use before is no such loss: deactivate first, then remove.
 
 use serde::Serialize;
 
@@ -12,32 +12,33 @@ use crate::{
     model::{Name, Path},
 };
 
-/// What a file makes of a state.
+/// The effect of a file on a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What the state becomes.
+    /// The next state.
     pub next: State,
-    /// What differs.
+    /// The differences.
     pub changes: Vec<Change>,
-    /// What is lost by it.
+    /// The losses.
     pub losses: Losses,
 }
 
-/// What a file takes away, each as a sentence.
+/// What a file removes, each as a sentence.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Losses {
-    /// Of what is in use: every service that goes and has an active backend, more than half of the active backends of one
-    /// that stays, more than half of the other active balancers of a tier, all interfaces, the balancer's name.
+    /// Removals of what is in use: every removed service that has an active backend, more than half of the
+    /// active backends of a service that stays, more than half of the other active balancers of a tier, all
+    /// interfaces, the balancer's name, `gre_in`, and the former `hash_seed`.
     pub in_use: Vec<String>,
-    /// Of what `lbctl deactivate` or an earlier file has set, which nothing else remembers.
+    /// Removals of what `lbctl deactivate` or an earlier file has set, and that is stored nowhere else.
     pub forgotten: Vec<String>,
 }
 
 impl Losses {
-    /// At most this many of `in_use` are listed in a message.
+    /// The maximum number of entries of `in_use` that a message lists.
     pub const LISTED_MAX: usize = 10;
 
-    /// What is lost of that which is in use, as lines, and how many more there are.
+    /// Returns the first entries of `in_use` as lines, and a line with the number of further ones.
     #[must_use]
     pub fn listed(&self) -> Vec<String> {
         let more = self.in_use.len().saturating_sub(Self::LISTED_MAX);
@@ -48,7 +49,7 @@ impl Losses {
 }
 
 impl State {
-    /// What a configuration file makes of this state; see [`State::merge`].
+    /// Returns the effect of a configuration file on this state; see [`State::merge`].
     ///
     /// # Errors
     /// When a limit is passed, or a `renamed_from` is wrong.
@@ -69,7 +70,7 @@ impl State {
         Ok(Plan { next, changes, losses })
     }
 
-    /// This state with its services named as the file does that renames them.
+    /// Returns this state with its services renamed as the file says.
     pub(super) fn renamed(&self, config: &Config) -> Result<Self, StateError> {
         let mut renamed = self.clone();
         for service in &config.services {
@@ -80,7 +81,7 @@ impl State {
                     let named = renamed.services.iter_mut().find(|candidate| candidate.name == *old);
                     named.into_iter().for_each(|named| named.name = service.name.clone());
                 }
-                // The rename was done before, or the region is made anew.
+                // The service was renamed before, or the region is made anew.
                 (None, Some(_)) => {}
                 (None, None) if self.services.is_empty() => {}
                 (Some(_), Some(_)) => {
@@ -99,7 +100,8 @@ impl State {
         Ok(renamed)
     }
 
-    /// What a backend was before: by its name, or under another one that the file no longer has, with the same path.
+    /// Returns the former backend: the one with the same name, or one with the same path and a name that the
+    /// file no longer has.
     pub(super) fn before(
         &self,
         service: &crate::config::Service,
@@ -189,7 +191,7 @@ fn of_service(old: &State, service: &Service, (next, kept): (&State, Option<&Ser
     }
 }
 
-/// What to do if a service that goes has only another name.
+/// Returns a hint about `renamed_from`, if a service that is removed seems to have only a new name.
 fn renamed_to(old: &State, service: &Service, next: &State) -> String {
     let path = |state: &State, backend: &Backend| state.path(backend.target);
     let new = next.services.iter().filter(|new| old.service(new.name.as_str()).is_none());

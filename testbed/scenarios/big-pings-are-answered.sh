@@ -33,3 +33,6 @@ expect_ge "fragments held for their first one" $(($(statistic lb201 fragment_hel
 expect_eq "packets dropped" "$(statistic lb201 dropped)" 0
 expect_eq "pings put together at the balancer" "$(kernel_counter lb201 IpReasmReqds)" 0
 expect_eq "replies seen by the balancer" "$(witness lb201 from_vip)" 0
+
+# Whole packets beside them.
+connect_all 5

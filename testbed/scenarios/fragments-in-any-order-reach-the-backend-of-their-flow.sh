@@ -48,3 +48,6 @@ expect_ge "overlaps that lbd dropped" "$(statistic lb201 drop_fragment_overlap)"
 expect_ge "duplicates that lbd dropped" "$(statistic lb201 drop_fragment_duplicate)" 1
 expect_eq "packets that conntrack calls invalid" "$(witness lb201 invalid)" 0
 expect_eq "replies seen by the balancer" "$(witness lb201 from_vip)" 0
+
+# Whole packets beside them.
+connect_all 5

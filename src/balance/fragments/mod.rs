@@ -1,46 +1,55 @@
-//! What becomes of fragments. PURE.
+//! Decides about fragments. PURE.
 //!
-//! Only the first fragment of a packet has the ports, so it decides for all: the others get its mark. Those that come
-//! before it are held: copied here, dropped in the kernel, and given back when the first one comes, to be sent in by the
-//! TUN device. They come back through the same queue ([`Origin::Held`]), find the mark and go on; none is held twice.
-//! Nothing is put together here: fragments leave as they came.
+//! Only the first fragment of a packet has the ports, so it decides for all: the others get its mark.
+//! Fragments that arrive before the first one are held: they are copied here, dropped in the kernel, and
+//! released when the first one comes. The TUN device then sends them in again. They come back through the
+//! same queue ([`Origin::Held`]), find the mark and go on. No fragment is held twice. Nothing is reassembled
+//! here: fragments leave as they came.
 //!
-//! In a tier ([`super::tier`]) one balancer owns all fragments between two addresses. What another one owns is sent
-//! there and leaves nothing here; what another one sent ([`Origin::Tier`]) is handled here, whatever the tier says now, so
-//! a fragment is forwarded once at most.
+//! In a tier ([`super::tier`]) one balancer owns all fragments between two addresses. A fragment that another
+//! balancer owns is sent there, and nothing of it is remembered here. A fragment that another balancer sent
+//! ([`Origin::Tier`]) is handled here, whatever the tier says now, so a fragment is forwarded once at most.
 //!
-//! A packet is remembered as *holding* (its first fragment was not there), *known* (the mark) or *poisoned* (nothing more
-//! of it may pass), until every byte was there and every released fragment has come back, or for
-//! [`FragmentLimits::ttl_ms`] after the last fragment that was accepted. A fragment that comes again after that begins
-//! a packet: a first one is steered, a later one held until its time is over. What poisons a packet:
+//! A packet is remembered as *holding* (its first fragment has not arrived), *known* (its mark is known) or
+//! *poisoned* (no further fragment of it may pass). It is remembered until all its bytes have arrived and
+//! every released fragment has come back, or for [`FragmentLimits::ttl_ms`] after the last fragment that was
+//! accepted. A fragment that arrives after that begins a new packet: a first one is steered, a later one is
+//! held until its time is over. A packet is poisoned by:
 //!
-//! - bytes that come twice, other than in a whole duplicate (that is dropped alone), or two opinions on where it ends (RFC 5722; Linux does the
-//!   same with IPv4). Else a backend might put together what no firewall has seen.
-//! - a first fragment without the whole transport header, as far as that has a length for all, or a fragment that might overwrite them (RFC 1858, RFC 7112).
+//! - bytes that arrive twice, other than in a whole duplicate (only the duplicate is dropped), or two
+//!   different values for where the packet ends (RFC 5722; Linux does the same with IPv4). Otherwise a
+//!   backend might reassemble a packet that no firewall has seen.
+//! - a first fragment that does not hold the whole transport header (options excepted), or a fragment that
+//!   might overwrite the flags of a TCP header (RFC 1858, RFC 7112).
 //! - more than 64 pieces with gaps between them.
 //! - a first fragment that is dropped: no service, no backend, malformed.
 //!
 //! # Pinning
-//! Connection tracking never sees fragments, so a flow that begins with a fragmented datagram, or has no others, would be
-//! steered anew whenever the table changes, and one that had whole ones would be forgotten. So the first fragment of a UDP
-//! datagram that is handled here pins its flow, if that has no mark of a target in use, and keeps it, if less than half of
-//! its time is left. That comes before the verdict, and costs some ten microseconds then and only then: what is in conntrack
-//! when the datagram leaves holds for the next one. It fails where conntrack is full; the verdict is the same.
+//! Connection tracking never sees fragments. So a flow that begins with a fragmented datagram, or that has
+//! only fragmented ones, would be steered anew whenever the table changes, and the entry of a flow that had
+//! whole ones would expire. Therefore the first fragment of a UDP datagram that is handled here pins its flow
+//! if the flow has no mark of a target in use. It renews the pin if less than half of its time is left. The
+//! pin is written before the verdict, so the entry is in place for the next datagram. This costs some ten
+//! microseconds, only when a pin is written. It fails if the conntrack table is full; the verdict is the
+//! same.
 //!
-//! Others pin nothing by their fragments. A TCP connection is pinned by the whole packets of its handshake, and an entry
-//! that is made from outside has none of its state. An ICMP error is no packet of the flow that it quotes; an echo request
-//! is answered by itself; SCTP and the rest are left to conntrack's own opinion of their whole packets.
+//! Fragments of other protocols pin nothing. A TCP connection is pinned by the whole packets of its
+//! handshake, and an entry that is made from outside would have none of the connection's state. An ICMP error
+//! is not a packet of the flow that it quotes. An echo request is answered by itself. SCTP and the rest are
+//! left to what connection tracking makes of their whole packets.
 //!
-//! With [`Steering::EveryPacket`] nothing is pinned: whole packets follow the table alone, and so do fragments.
+//! With [`Steering::EveryPacket`] nothing is pinned: whole packets follow the table alone, and so do
+//! fragments.
 //!
 //! # Limits
-//! What fragments may add to connection tracking is no more than whole datagrams do, and less from one source: a first
-//! fragment that has no entry here pins nothing.
+//! Fragments add no more to connection tracking than whole datagrams do, and less from one source: a first
+//! fragment that gets no entry in the fragment table pins nothing.
 //!
-//! All memory is bounded by [`FragmentLimits`]. An entry takes 176 bytes and as much again in the maps that find it, all of
-//! it set aside at the start: 6 MB with the defaults. A packet in 64 pieces takes 256 bytes more, so all of them 4 MB;
-//! held fragments take their own bytes, at most 16 MB, and some 32 for each; as much again may have been released and
-//! wait to be sent in ([`crate::fragment_worker`]). When there is no room:
+//! All memory is bounded by [`FragmentLimits`]. An entry takes 176 bytes, and as much again in the maps that
+//! find it. All of it is allocated at the start: 6 MB with the defaults. A packet in 64 pieces takes 256
+//! bytes more, so all of them at most 4 MB more. Held fragments take their own bytes, at most 16 MB,
+//! and some 32 for each. As much again may have been released and wait to be sent in
+//! ([`crate::fragment_worker`]). When there is no room:
 //!
 //! | what is full                    | what gives way                                            |
 //! |---------------------------------|-----------------------------------------------------------|
@@ -48,15 +57,18 @@
 //! | `held_packets`, `held_bytes`    | the packets least recently used among those holding       |
 //! | `entries_per_source`, `held_bytes_per_source` | the new fragment: others do not pay for one source |
 //!
-//! A source is an IPv4 address or an IPv6 /64. In its share a held fragment counts as `held_bytes` / `held_packets` at least
-//! (2 KiB with the defaults): the smallest ones cost no sender much, and would else fill `held_packets` from one source.
+//! A source is an IPv4 address or an IPv6 /64. In the share of its source, a held fragment counts as at least
+//! `held_bytes` / `held_packets` (2 KiB with the defaults). Otherwise one source could fill `held_packets`
+//! cheaply with the smallest fragments.
 //!
 //! # Counters
-//! Every fragment counts once in `packets`, and once in one of `steered_fragment`, `fragment_forwarded`, `fragment_held`,
-//! `foreign` and the drops. A held one counts again when its holding ends: in `drop_fragment_evicted`, `drop_fragment_expired` or
-//! `drop_fragment_poisoned`, or it is released and counts in `fragment_inject_failed` or in `fragment_injected`. Then it
-//! comes back (`packets` and a verdict), unless the kernel loses it on its way: it is told by nobody then, and is what
-//! `fragment_injected` has more than came back. Targets count first fragments only, as they count flows and datagrams.
+//! Every fragment counts once in `packets`, and once in one of `steered_fragment`, `fragment_forwarded`,
+//! `fragment_held`, `foreign` and the drops. A held fragment counts again when its holding ends: in
+//! `drop_fragment_evicted`, `drop_fragment_expired` or `drop_fragment_poisoned`, or, if it is released, in
+//! `fragment_inject_failed` or `fragment_injected`. An injected fragment comes back (`packets` and a
+//! verdict), unless the kernel loses it on its way. Such a loss has no counter of its own: it is the number
+//! by which `fragment_injected` exceeds the fragments that came back. Targets count first fragments only, as
+//! they count flows and datagrams.
 
 mod parts;
 mod table;
@@ -86,27 +98,27 @@ use table::{Held, Slot, State, Table};
 /// Where a fragment was before it came to the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Outside: it comes for the first time.
+    /// It comes from outside, for the first time.
     Outside,
-    /// At another balancer of the tier, which does not own it.
+    /// It comes from another balancer of the tier, which does not own it.
     Tier,
-    /// Here: it was held, and came back by the TUN device.
+    /// It comes from here: it was held, and came back by the TUN device.
     Held,
 }
 
-/// Decides about fragments and counts what it decided. There is one, and one queue for it.
+/// Decides about fragments, and counts the decisions. There is one of these, and one queue for it.
 #[derive(Debug)]
 pub struct FragmentBalancer {
     /// What was counted since the start.
     pub counters: Counters,
     table: Table,
-    /// The clock as it was last read.
+    /// The last reading of the clock.
     clock: Duration,
-    /// How much time has passed, as far as that can be known: a clock that jumps back has stood still.
+    /// How much time has passed, as far as that can be known: when the clock jumps back, no time is added.
     passed: Duration,
 }
 
-/// What every fragment is decided by.
+/// What the decision about a fragment needs.
 struct Context<'a> {
     forwarding: &'a Forwarding,
     pins: &'a mut dyn FlowTable,
@@ -114,7 +126,7 @@ struct Context<'a> {
 }
 
 impl FragmentBalancer {
-    /// One that holds no more than this.
+    /// Creates a balancer with an empty table of these limits.
     #[must_use]
     pub fn new(limits: FragmentLimits) -> Self {
         Self {
@@ -125,9 +137,10 @@ impl FragmentBalancer {
         }
     }
 
-    /// The verdict on one queued fragment, which starts at its IP header. `now` is the time since some fixed moment.
-    /// `pins` is connection tracking, and the off-table flows. Held fragments that may go now are put into `released`, in the order in which
-    /// they came; those that cannot be sent must be given to [`FragmentBalancer::inject_failed`].
+    /// Returns the verdict on one queued fragment, which starts at its IP header. `now` is the time since
+    /// some fixed moment. `pins` is connection tracking, and the off-table flows. Held fragments that may now
+    /// go on are put into `released`, in the order in which they came. Those that cannot be sent must be
+    /// given to [`FragmentBalancer::inject_failed`].
     pub fn handle(
         &mut self,
         now: Duration,
@@ -141,7 +154,7 @@ impl FragmentBalancer {
         self.expire(now);
         self.adapt(forwarding.fragments());
         let verdict = match Fragment::parse(bytes) {
-            // One that was held was for a virtual address when it came.
+            // A held fragment was for a virtual address when it came.
             Ok(Some(_)) if origin != Origin::Held && !forwarding.is_for_vip(bytes) => {
                 self.counters.count(Counter::Foreign);
                 Verdict::Pass
@@ -156,7 +169,7 @@ impl FragmentBalancer {
         verdict
     }
 
-    /// A released fragment will not come back.
+    /// Records that a released fragment will not come back.
     pub fn inject_failed(&mut self, bytes: &[u8]) {
         self.counters.count(Counter::FragmentInjectFailed);
         if let Ok(Some(fragment)) = Fragment::parse(bytes)
@@ -167,7 +180,7 @@ impl FragmentBalancer {
         self.show_levels();
     }
 
-    /// Forgets what is too old, takes over other limits, and brings the levels among the counters up to date.
+    /// Forgets entries that are too old, applies changed limits, and updates the levels among the counters.
     pub fn tick(&mut self, now: Duration, forwarding: &Forwarding) {
         self.expire(now);
         self.adapt(forwarding.fragments());
@@ -214,7 +227,7 @@ impl FragmentBalancer {
         }
     }
 
-    /// A fragment that was held: its mark, or why it is dropped.
+    /// Returns the mark of a fragment that was held, or why it is dropped.
     fn handle_returned(&mut self, key: &FragmentKey) -> Result<Mark, Counter> {
         let slot = self.table.find(key).ok_or(Counter::DropFragmentLate)?;
         match self.table.entry(slot).state() {
@@ -223,12 +236,12 @@ impl FragmentBalancer {
                 Ok(mark)
             }
             State::Poisoned => Err(Counter::DropFragmentPoisoned),
-            // Of another packet, which has the number of the forgotten one.
+            // This is another packet, with the same identification as the forgotten one.
             State::Holding => Err(Counter::DropFragmentLate),
         }
     }
 
-    /// A fragment that this balancer owns: its mark, or why it is dropped (being held is a reason).
+    /// Returns the mark of a fragment that this balancer owns, or why it is dropped (being held is a reason).
     fn handle_here(&mut self, context: &mut Context<'_>, fragment: &Fragment<'_>) -> Result<Mark, Counter> {
         let known = self.table.find(&fragment.key);
         let state = known.map_or(State::Holding, |slot| self.table.entry(slot).state());
@@ -272,7 +285,7 @@ impl FragmentBalancer {
         }
     }
 
-    /// Where a packet goes, by its first fragment, or why it is dropped.
+    /// Decides by the first fragment where a packet goes, or why it is dropped.
     fn decide(
         &mut self,
         forwarding: &Forwarding,
@@ -312,7 +325,7 @@ impl FragmentBalancer {
         Ok(decided)
     }
 
-    /// Holds a fragment whose first one was not there, or says why not.
+    /// Holds a fragment whose first one has not arrived, or returns why it cannot be held.
     fn hold(&mut self, known: Option<Slot>, fragment: &Fragment<'_>) -> Result<(), Counter> {
         let bytes = fragment.bytes.ok_or(Counter::DropFragmentFull)?;
         let len = bytes.len() as u64;
@@ -333,7 +346,7 @@ impl FragmentBalancer {
         Ok(())
     }
 
-    /// The entry of a packet; a new one if there is none and its source may have another.
+    /// Returns the entry of a packet. Creates one if there is none and its source may have another.
     fn slot_for(&mut self, known: Option<Slot>, key: FragmentKey) -> Result<Slot, Counter> {
         if let Some(slot) = known {
             return Ok(slot);
@@ -349,7 +362,7 @@ impl FragmentBalancer {
         Ok(self.table.insert(key, self.passed))
     }
 
-    /// Remembers that a fragment was there.
+    /// Records the bytes of an accepted fragment.
     fn accept(&mut self, slot: Slot, fragment: &Fragment<'_>) {
         self.table.touch(slot, self.passed);
         self.table.entry_mut(slot).parts.insert(fragment.start, fragment.end, fragment.more);
@@ -362,7 +375,7 @@ impl FragmentBalancer {
         self.forget_if_done(slot);
     }
 
-    /// Frees the entry of a packet that is through, so that its number may be used again.
+    /// Frees the entry of a packet that is complete, so that its identification may be used again.
     fn forget_if_done(&mut self, slot: Slot) {
         let entry = self.table.entry(slot);
         if entry.outstanding == 0 && entry.parts.complete() {
@@ -370,7 +383,7 @@ impl FragmentBalancer {
         }
     }
 
-    /// Lets nothing more of a packet pass, and hands back the reason.
+    /// Poisons a packet: no further fragment of it may pass. Returns `reason`.
     fn poison(&mut self, slot: Slot, reason: Counter) -> Counter {
         let held = self.table.transition(slot, State::Poisoned, self.passed);
         self.counters.add(Counter::DropFragmentPoisoned, held.len() as u64);
@@ -383,7 +396,7 @@ impl FragmentBalancer {
         self.counters.add(Counter::DropFragmentEvicted, held.len() as u64);
     }
 
-    /// Lets time pass, and forgets what is too old.
+    /// Advances the time, and forgets entries that are too old.
     fn expire(&mut self, now: Duration) {
         self.passed = self.passed.saturating_add(now.saturating_sub(self.clock));
         self.clock = now;
@@ -396,7 +409,7 @@ impl FragmentBalancer {
         }
     }
 
-    /// Starts anew with a table of other limits.
+    /// Starts anew with an empty table if the limits have changed.
     fn adapt(&mut self, limits: FragmentLimits) {
         if limits == self.table.limits() {
             return;

@@ -1,38 +1,39 @@
-//! Which bytes of a packet were there: ranges, none touching another, ascending.
+//! Which bytes of a packet have arrived: ascending ranges that do not touch each other.
 
-/// A packet of more pieces than this is given up. Neighbouring ones count as one, so that any number may come in order.
+/// A packet of more pieces than this is poisoned. Neighbouring pieces count as one, so any number may come in
+/// order.
 pub(super) const PARTS_MAX: usize = 64;
 
-/// How a fragment fits to those before it.
+/// How a fragment fits with those that arrived before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     /// All its bytes are new.
     New,
-    /// All its bytes were there.
+    /// All its bytes have arrived before.
     Duplicate,
-    /// Some of its bytes were there, or it contradicts others about where the packet ends.
+    /// Some of its bytes have arrived before, or it contradicts others about where the packet ends.
     Overlap,
-    /// New, but one piece too many.
+    /// All its bytes are new, but there would be one piece too many.
     TooMany,
 }
 
-/// The bytes of one packet that were there.
+/// The bytes of one packet that have arrived.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parts {
-    /// `start..end` each.
+    /// Each is `start..end`.
     ranges: Vec<(u16, u16)>,
-    /// Where the packet ends; known when its last fragment was there.
+    /// Where the packet ends; known once its last fragment has arrived.
     total: Option<u16>,
 }
 
 impl Parts {
-    /// How the bytes `start..end` fit, behind which there are `more` or not.
+    /// Reports how the bytes `start..end` fit. `more` says whether others follow them.
     pub(super) fn fit(&self, start: u16, end: u16, more: bool) -> Fit {
         let seen_to = self.ranges.last().map_or(0, |&(_, end)| end);
         let contradiction = match self.total {
             Some(total) if more => end >= total,
             Some(total) => end != total,
-            // What was there had more behind it.
+            // What arrived before had more behind it.
             None => !more && seen_to >= end,
         };
         if contradiction {
@@ -47,7 +48,7 @@ impl Parts {
         }
     }
 
-    /// Takes in bytes that are [`Fit::New`].
+    /// Adds bytes that are [`Fit::New`].
     pub(super) fn insert(&mut self, start: u16, end: u16, more: bool) {
         if !more {
             self.total = Some(end);
@@ -61,7 +62,7 @@ impl Parts {
         }
     }
 
-    /// Whether every byte was there.
+    /// Reports whether all bytes have arrived.
     pub(super) fn complete(&self) -> bool {
         self.total.is_some_and(|total| self.ranges == [(0, total)])
     }

@@ -1,11 +1,14 @@
-//! What is remembered of fragmented packets: a fixed number of entries, found by key, in the order of their last use.
+//! What is remembered of fragmented packets: a fixed number of entries, found by key, in the order of their
+//! last use.
 //!
-//! Entries lie in one vector and form two lists, those that hold fragments and the others, each from the least to the most
-//! recently used. Time must not run backwards here, so that the front of a list is also its oldest.
+//! Entries are stored in one vector and form two lists: those that hold fragments, and the others. Each list
+//! runs from the least to the most recently used. Time must not run backwards here, so that the front of a
+//! list is also its oldest entry.
 //!
-//! A source is an IPv4 address or an IPv6 /64, since a host may use all addresses of one. Of what is held it has a share
-//! in bytes, and small fragments count for more than they have: as if all of `held_packets` were alike. So the share is one
-//! of `held_packets`, too.
+//! A source is an IPv4 address or an IPv6 /64, since one host may use all addresses of a /64. Each source has
+//! a share of the held bytes. A small fragment counts for more than its bytes: for the size that each
+//! fragment would have if all of `held_packets` were alike. So the share also limits how much of
+//! `held_packets` one source can use.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -21,35 +24,35 @@ use crate::{
     packet::{Addresses, FragmentKey},
 };
 
-/// What is known of a packet.
+/// What is known about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Its first fragment was not there: the others are held.
+    /// Its first fragment has not arrived; the others are held.
     Holding,
-    /// Where it goes.
+    /// Its mark is known.
     Known(Mark),
-    /// Nothing more of it may pass.
+    /// No further fragment of it may pass.
     Poisoned,
 }
 
-/// The place of an entry.
+/// The index of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(usize);
 
-/// A packet of which a fragment was there.
+/// A packet of which a fragment has arrived.
 #[derive(Debug)]
 pub(super) struct Entry {
     key: FragmentKey,
     state: State,
-    /// What of it was there.
+    /// Which of its bytes have arrived.
     pub parts: Parts,
     /// How many fragments were released and have not come back.
     pub outstanding: usize,
     held: Vec<Box<[u8]>>,
-    /// Bytes of them.
+    /// The number of bytes in `held`.
     held_bytes: u64,
     used: Duration,
-    /// Counts uses in the whole table.
+    /// The value of [`Table`]'s use counter at the last use.
     turn: u64,
     before: Option<Slot>,
     behind: Option<Slot>,
@@ -61,7 +64,7 @@ impl Entry {
     }
 }
 
-/// An amount of held fragments.
+/// An amount of held fragments, in packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Held {
     pub packets: u64,
@@ -72,11 +75,11 @@ pub(super) struct Held {
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     entries: usize,
-    /// What its held fragments count for.
+    /// What its held fragments are charged, in bytes.
     charged: u64,
 }
 
-/// Who has a share.
+/// The owner of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Source(IpAddr);
 
@@ -99,10 +102,10 @@ struct List {
 #[derive(Debug)]
 pub(super) struct Table {
     limits: FragmentLimits,
-    /// The hasher of both maps is keyed, so nobody outside can aim at one bucket.
+    /// The hashers of both maps are keyed, so an attacker cannot aim at one bucket.
     index: HashMap<FragmentKey, Slot>,
     sources: HashMap<Source, Share>,
-    /// At most as many as the limits say.
+    /// Never more entries than the limits allow.
     entries: Vec<Entry>,
     free: Vec<Slot>,
     holding: List,
@@ -112,7 +115,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// An empty one, with all the memory that its entries need. Less than one entry is no table.
+    /// Creates an empty table, and allocates all the memory that its entries need. A limit below one entry
+    /// counts as one.
     pub(super) fn new(limits: FragmentLimits) -> Self {
         let entries = to_usize(limits.entries.max(1));
         Self {
@@ -136,7 +140,7 @@ impl Table {
         self.index.len()
     }
 
-    /// What is held of all packets.
+    /// Returns what is held of all packets.
     pub(super) fn held(&self) -> Held {
         self.held
     }
@@ -153,51 +157,51 @@ impl Table {
         &mut self.entries[slot.0]
     }
 
-    /// Whether there must be one entry less before there can be another.
+    /// Reports whether an entry must be removed before another can be inserted.
     pub(super) fn is_full(&self) -> bool {
         self.len() >= to_usize(self.limits.entries.max(1))
     }
 
-    /// Whether the packet's source has as many entries as it may have.
+    /// Reports whether the packet's source has as many entries as it may have.
     pub(super) fn is_full_for(&self, key: &FragmentKey) -> bool {
         self.share(key).entries >= to_usize(self.limits.entries_per_source)
     }
 
-    /// Whether the packet's source may have another fragment held.
+    /// Reports whether the packet's source may have another fragment held.
     pub(super) fn may_hold_for(&self, key: &FragmentKey, bytes: u64) -> bool {
         self.share(key).charged + charge(self.limits, bytes) <= self.limits.held_bytes_per_source.into()
     }
 
-    /// Whether another fragment of a packet, or the first one held (`slot` is `None`), could be held if all others made
-    /// room.
+    /// Reports whether another fragment of a packet (or of one without an entry, if `slot` is `None`) could
+    /// be held if all other packets made room.
     pub(super) fn could_hold(&self, slot: Option<Slot>, bytes: u64) -> bool {
         let own = slot.map_or_else(Held::default, |slot| self.held_of(slot));
         self.within_limits(own, bytes)
     }
 
-    /// Whether another fragment can be held now.
+    /// Reports whether another fragment can be held now.
     pub(super) fn can_hold(&self, bytes: u64) -> bool {
         self.within_limits(self.held, bytes)
     }
 
-    /// The least recently used entry.
+    /// Returns the least recently used entry.
     pub(super) fn least_recent(&self) -> Option<Slot> {
         let fronts = [self.holding.front, self.others.front];
         fronts.into_iter().flatten().min_by_key(|slot| self.entry(*slot).turn)
     }
 
-    /// When the least recently used entry was used, and which it is.
+    /// Returns when the least recently used entry was used, and its slot.
     pub(super) fn oldest(&self) -> Option<(Duration, Slot)> {
         self.least_recent().map(|slot| (self.entry(slot).used, slot))
     }
 
-    /// The least recently used entry among the others that hold fragments.
+    /// Returns the least recently used entry, other than `slot`, among those that hold fragments.
     pub(super) fn least_recent_holding_but(&self, slot: Slot) -> Option<Slot> {
         let front = self.holding.front?;
         if front == slot { self.entry(front).behind } else { Some(front) }
     }
 
-    /// A new entry that holds nothing yet. The table must not be full, and the key not in it.
+    /// Inserts a new entry that holds nothing. The table must not be full, and the key must not be in it.
     pub(super) fn insert(&mut self, key: FragmentKey, now: Duration) -> Slot {
         self.turn += 1;
         let fresh = |parts, turn| Entry {
@@ -233,7 +237,7 @@ impl Table {
         self.relink(slot, state, now);
     }
 
-    /// Holds a fragment of a packet whose first one was not there.
+    /// Holds a fragment of a packet whose first one has not arrived.
     pub(super) fn hold(&mut self, slot: Slot, fragment: &[u8]) {
         let bytes = fragment.len() as u64;
         let charged = charge(self.limits, bytes);
@@ -246,14 +250,14 @@ impl Table {
         self.held.bytes += bytes;
     }
 
-    /// Makes an entry the most recently used and gives it another state than holding; what it held is returned.
+    /// Makes an entry the most recently used, and gives it a state other than holding. Returns what it held.
     pub(super) fn transition(&mut self, slot: Slot, state: State, now: Duration) -> Vec<Box<[u8]>> {
         let held = self.let_go(slot);
         self.relink(slot, state, now);
         held
     }
 
-    /// Forgets an entry; what it held is returned.
+    /// Removes an entry, and returns what it held.
     pub(super) fn remove(&mut self, slot: Slot) -> Vec<Box<[u8]>> {
         let held = self.let_go(slot);
         self.unlink(slot);
@@ -269,7 +273,7 @@ impl Table {
         held
     }
 
-    /// Takes what an entry holds, out of all sums too.
+    /// Takes what an entry holds, and subtracts it from all sums.
     fn let_go(&mut self, slot: Slot) -> Vec<Box<[u8]>> {
         let Held { packets, bytes } = self.held_of(slot);
         if packets == 0 {
@@ -345,8 +349,9 @@ impl Table {
     }
 }
 
-/// What a held fragment of so many bytes counts for in its source's share. A share is enough for one, however large an
-/// equal part of all that is held would be.
+/// Returns what a held fragment of this size is charged in its source's share. The charge is never above the
+/// share unless the fragment itself is, so a share is always enough for one fragment, however large an equal
+/// part of `held_bytes` would be.
 fn charge(limits: FragmentLimits, bytes: u64) -> u64 {
     let equal_part = limits.held_bytes / limits.held_packets.max(1);
     bytes.max(equal_part.min(limits.held_bytes_per_source).into())

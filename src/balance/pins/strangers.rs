@@ -1,39 +1,41 @@
 //! Strangers in the off-table maps: flows that were not kept when they were moved there. PURE.
 //!
-//! A single forged packet makes an entry of connection tracking, and in a map each further one would renew it for the whole
-//! lifetime of an open connection. So strangers have a small share ([`STRANGERS_MAX`]), which leaves room for kept flows, and
-//! an audit takes back what a packet has given them beyond the short lifetime. A stranger that two audits have found renewed
-//! has shown as much as three packets, and is none any more; all that come between two audits count as one. Where the
-//! configured lifetime is not longer than the short one, no renewal shows and nothing is to be taken back.
+//! A single forged packet makes an entry of connection tracking. In a map, each further packet would renew it
+//! for the whole lifetime of an open connection. So strangers have a small share ([`STRANGERS_MAX`]), which
+//! leaves room for kept flows, and an audit takes back the lifetime beyond the short one that a packet has
+//! given them. A stranger that two audits have found renewed has proved as much as a flow with three packets,
+//! and is no longer a stranger. All packets between two audits count as one. If the configured lifetime is
+//! not longer than the short one, renewals cannot be seen and nothing has to be taken back.
 //!
-//! Packets move flows between `off_table` and `off_closing`, so the share is of both together.
+//! Packets move flows between `off_table` and `off_closing`, so the share covers both maps together.
 //!
-//! Who is a stranger is known by lbd's memory alone. After a restart all flows in the maps are taken as they are, since a kept
-//! one must not lose its time: no more than the share were strangers, and without packets they end as they would have.
+//! Only lbd's memory records which flows are strangers. After a restart all flows in the maps are taken as
+//! they are, since a kept flow must not lose its lifetime. At most the share of them were strangers, and
+//! without packets these end when they would have ended anyway.
 
 use std::collections::HashMap;
 
 use super::{Flow, Held, OFF_TABLE_FLOWS_MAX, OffTable, PROBATION_SECONDS, UDP_PROBATION_SECONDS, map_of};
 use crate::{model::ids::Mark, packet::UDP};
 
-/// How many there may be of IPv4, and of IPv6.
+/// The maximum number of strangers, for IPv4 and for IPv6 each.
 pub const STRANGERS_MAX: usize = OFF_TABLE_FLOWS_MAX / 8;
 
-/// What is known of one.
+/// What is known about a stranger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stranger {
-    /// Another one is another flow's.
+    /// The mark. A flow with another mark is a different flow.
     mark: Mark,
-    /// An audit has found it renewed.
+    /// Whether an audit has found it renewed.
     renewed: bool,
-    /// It was in no map; it may have been between them just then.
+    /// Whether it was in no map at the last audit; it may have been on its way between two maps.
     missed: bool,
 }
 
 pub(super) type Strangers = HashMap<Flow, Stranger>;
 
 impl Flow {
-    /// The longest lifetime of a stranger.
+    /// Returns the longest lifetime of a stranger.
     #[must_use]
     pub fn short_seconds(&self) -> u32 {
         if self.protocol == UDP { UDP_PROBATION_SECONDS } else { PROBATION_SECONDS }
@@ -41,13 +43,13 @@ impl Flow {
 }
 
 impl OffTable {
-    /// Whether a flow is a stranger.
+    /// Reports whether a flow is a stranger.
     #[must_use]
     pub fn is_stranger(&self, flow: &Flow) -> bool {
         self.strangers.contains_key(flow)
     }
 
-    /// How many strangers the maps hold, of IPv4 and IPv6.
+    /// Returns the number of strangers in the maps, for IPv4 and IPv6.
     #[must_use]
     pub fn strangers(&self) -> [usize; 2] {
         let mut counts = [0; 2];
@@ -57,8 +59,8 @@ impl OffTable {
         counts
     }
 
-    /// These were just read: which of them are strangers is taken over from the last ones. Returns those that are to have
-    /// another time than packets have given them.
+    /// Takes over from the last audit which flows are strangers; these maps were just read. Returns the flows
+    /// whose lifetime is to be shortened again, because packets have renewed it.
     #[must_use]
     pub fn follow(&mut self, last: &Self) -> Vec<(Flow, Held)> {
         let mut shorten = Vec::new();
@@ -81,7 +83,7 @@ impl OffTable {
         shorten
     }
 
-    /// These have got their time.
+    /// Records that these flows were shortened.
     pub fn shortened(&mut self, flows: &[(Flow, Held)]) {
         for (flow, held) in flows {
             self.insert(*flow, *held);
@@ -91,7 +93,7 @@ impl OffTable {
         }
     }
 
-    /// Adds a flow that is moved into a map, as a stranger or not.
+    /// Adds a flow that is moved into a map. `stranger` says whether it is a stranger.
     pub fn enter(&mut self, flow: Flow, held: Held, stranger: bool) {
         self.insert(flow, held);
         if !stranger {
@@ -116,7 +118,7 @@ mod tests {
             .unwrap()
     }
 
-    /// What the maps hold of a flow, as the next audit reads it.
+    /// Returns what the maps hold for a flow, as the next audit reads it.
     fn read(flow: Flow, mark: u32, left_seconds: u32) -> OffTable {
         [(flow, Held { mark: Mark(mark), closing: false, left_seconds })].into_iter().collect()
     }
@@ -129,7 +131,7 @@ mod tests {
         assert_eq!(last.strangers(), [1, 0]);
         let mut other = read(flow, 2, 7000);
         assert_eq!((other.follow(&last), other.is_stranger(&flow)), (vec![], false));
-        // It is moved there as a stranger itself, or is found to be kept.
+        // The flow is moved into the map as a stranger again, or is found to be kept.
         last.enter(flow, Held { mark: Mark(2), closing: false, left_seconds: 60 }, true);
         let mut again = read(flow, 2, 7000);
         assert_eq!(again.follow(&last).len(), 1);
@@ -152,7 +154,7 @@ mod tests {
     }
 
     proptest! {
-        /// At each audit a flow is missed, left alone, or renewed.
+        /// At each audit the flow is missing, not renewed, or renewed.
         #[test]
         fn a_stranger_is_one_until_it_was_renewed_twice(
             is_udp in any::<bool>(),

@@ -1,4 +1,4 @@
-//! `backend` of a service: who it is, and how packets reach it.
+//! `backend` of a service: its name, and how packets reach it.
 
 use std::collections::{HashMap, HashSet};
 

@@ -16,7 +16,7 @@ use crate::{
 
 const BLACKHOLE: &str = "unicast addresses or prefixes, such as \"10.0.0.0/24\" or \"1000::/112\"";
 const INTERFACE: &str = "names of network devices, 1 to 15 bytes each";
-/// RFC 5382 asks for 7440 s at least; conntrack takes 31 bits. A day is as long as anybody should want.
+/// RFC 5382 requires at least 7440 s; conntrack takes 31 bits. Longer timeouts should never be needed.
 const TIMEOUT_SECONDS_MAX: u32 = 864_000;
 
 pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {

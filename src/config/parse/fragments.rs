@@ -1,5 +1,5 @@
-//! `[fragments]`: limits of the fragment table. A source's share is never above the whole; a share that the file does not
-//! name follows the whole down.
+//! `[fragments]`: limits of the fragment table. A source's share is never above the whole. A share that the
+//! file does not name is lowered to the whole if necessary.
 
 use super::{Item, Reader};
 use crate::config::{FragmentLimits, keys};
@@ -16,7 +16,7 @@ pub(super) fn read(reader: &mut Reader<'_>, item: Item<'_>) -> Option<FragmentLi
     ] {
         if let Some(item) = table.take(key) {
             *value = item.integer(reader, range.clone()).unwrap_or_else(|| {
-                // What is wrong is only complained about once: its share is compared with the largest.
+                // The error is recorded only once: the share is compared with the largest allowed value.
                 refused.push(key);
                 *range.end()
             });

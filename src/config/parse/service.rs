@@ -14,7 +14,7 @@ use crate::{
 
 const VIP: &str = "unicast addresses or prefixes, such as \"10.0.0.1\", \"10.0.0.0/24\" or \"1000::/112\"";
 const PORTS: &str = "ports from 0 to 65535 or ranges of them, such as \"80\" or \"8000-8010\"";
-/// More virtual addresses of one service than this would be a prefix.
+/// The maximum number of virtual addresses of one service. Where more are needed, a prefix should be used.
 const VIPS_MAX: usize = 256;
 const KERNEL_DECIDES: &str = "kernel";
 
@@ -137,7 +137,7 @@ fn read_hash(reader: &mut Reader<'_>, table: &mut Table<'_>, protocols: &Protoco
     } else {
         "\"5-tuple\" or \"source\""
     };
-    // Both addresses are hashed where ports may be lacking, and there only, and are not asked for by name.
+    // Both addresses are hashed only where ports may be missing; this mode cannot be chosen by name.
     let possible = |mode: &HashMode| *mode == HashMode::Source || *mode == HashMode::FiveTuple && !any;
     item.string(reader, allowed, |text| HashMode::named(text).filter(possible)).unwrap_or(default)
 }
@@ -148,7 +148,7 @@ fn read_pmtu(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Pmtu {
     item.and_then(read).unwrap_or(Pmtu::Icmp)
 }
 
-/// What the balancer's own `steering` says, which is the default, or "kernel".
+/// Reads `steering`: the balancer's own `steering`, which is the default, or "kernel".
 fn read_decider(reader: &mut Reader<'_>, table: &mut Table<'_>, balancer: Option<&Balancer>) -> Decider {
     let Some(item) = table.take("steering") else { return Decider::Lbd };
     let own = balancer.map_or(Steering::SynOnly, |balancer| balancer.steering).name();

@@ -1,5 +1,6 @@
-//! `[tier]`: the balancers that share the work of fragments, this one among them. The table can be the same on all of
-//! them, so each finds itself in it by its name, and its address there must be its own.
+//! `[tier]`: the balancers that share the work of fragments, this one among them. The table can be the same
+//! on all of them. Each balancer finds itself in it by its name, and its address in the table must be its
+//! own.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +16,7 @@ use crate::{
 
 const MEMBERS: &str = "a [[tier.balancer]] for each balancer of the tier, this one among them";
 
-/// What members are compared with.
+/// What the members are compared with.
 struct Surroundings<'a> {
     balancer: Option<&'a Balancer>,
     services: &'a [Service],
@@ -23,7 +24,7 @@ struct Surroundings<'a> {
     addresses: HashMap<IpAddr, String>,
 }
 
-/// Where a member's address stands, for the complaint that needs all of them.
+/// Where a member's address stands in the file, for the error that is found only when all members are known.
 struct Place {
     at: Range<usize>,
     key: String,
@@ -55,7 +56,7 @@ pub(super) fn read(
         }
     }
     members.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    // Where a member is wrong it may be this one, and has been complained about.
+    // If a member is wrong, it may be this balancer; then an error was recorded already.
     if let Some(balancer) = balancer.filter(|_| members.len() == all && all > 0) {
         check_own(reader, &members, balancer, (&at, &key));
     }
@@ -76,7 +77,7 @@ fn read_member(
             item.diagnose(reader, "each name once in the tier");
         }
     }
-    // Not known where either name is wrong, which has been complained about.
+    // `None` if either name is wrong; then an error was recorded already.
     let own = around.balancer.zip(name.as_ref()).map(|(balancer, name)| balancer.name == *name);
     let item = table.require(reader, "address", ADDRESS);
     let place = Place {
@@ -91,7 +92,7 @@ fn read_member(
     let active = table.take("active").and_then(|item| item.bool(reader));
     table.finish(reader, &keys::TIER.names());
     let member = TierMember { name: name?, address4, address6, active };
-    // With an address that was refused its families are not known.
+    // If an address was refused, the families of the member are not known.
     let known = all > 0 && member.addresses().count() == all;
     known.then_some((member, place))
 }
@@ -130,7 +131,7 @@ fn check_address(
     }
 }
 
-/// This balancer must be one of them.
+/// Checks that this balancer is one of the members.
 fn check_own(
     reader: &mut Reader<'_>,
     members: &[(TierMember, Place)],
@@ -138,7 +139,7 @@ fn check_own(
     (at, key): (&Range<usize>, &str),
 ) {
     let own = |(member, _): &(TierMember, Place)| member.name == balancer.name;
-    // One with this balancer's address has been complained about: that is the wrong name.
+    // For a member with this balancer's address an error was recorded already: its name is wrong.
     let named_wrong = |(member, _): &(TierMember, Place)| {
         member.addresses().any(|address| balancer.source_for(address) == Some(address))
     };
@@ -148,8 +149,8 @@ fn check_own(
     }
 }
 
-/// Every two must share a family, so that the table is right on all of them or on none. Only those with one family can
-/// lack it, so all are compared with the first such.
+/// Checks that every two members share a family, so that the table is right on all of them or on none. Only
+/// members with a single family can lack one, so all members are compared with the first of these.
 fn check_families(reader: &mut Reader<'_>, members: &[(TierMember, Place)]) {
     let Some((first, _)) = members.iter().find(|(member, _)| member.addresses().count() == 1) else { return };
     for (member, place) in members.iter().filter(|(member, _)| first.path_to(member).is_none()) {

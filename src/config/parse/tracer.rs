@@ -1,4 +1,4 @@
-//! `[tracer]`: who may have decisions about probes reported to him, and how many probes are looked at.
+//! `[tracer]`: where decisions about probes may be reported, and how many probes are answered.
 
 use super::{Item, Reader, prefix};
 use crate::config::{TracerSettings, keys};

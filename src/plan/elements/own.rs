@@ -1,4 +1,4 @@
-//! Addresses of this host in prefixes of VIPs: they stay the host's own.
+//! Addresses of this host inside prefixes of VIPs: they stay the host's own.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -8,8 +8,9 @@ use super::{Element, Elements, SetName, outermost, range_of};
 use crate::lookup::classifier::AddressRange;
 
 impl Elements {
-    /// The same, but packets to these addresses of the host are not taken for a VIP's, where the VIP is a larger prefix. One
-    /// that is a VIP by itself stays: the kernel delivers what is for it here, and that is told elsewhere.
+    /// Returns the elements without these addresses of the host: packets to them are not treated as packets
+    /// to a VIP if the VIP is a larger prefix. An address that is a VIP by itself stays: the kernel delivers
+    /// its packets here, which is reported elsewhere.
     #[must_use]
     pub fn without(&self, own: &[IpNet]) -> Self {
         let mut elements = self.clone();
@@ -32,7 +33,7 @@ impl Elements {
     }
 }
 
-/// What of a range is left between holes, which are disjoint and ascending.
+/// Returns the parts of a range between holes, which are disjoint and ascending.
 fn pieces(range: AddressRange, holes: &[AddressRange]) -> Vec<AddressRange> {
     let (six, first, last) = numbers(range);
     let begin = holes.partition_point(|hole| (numbers(*hole).0, numbers(*hole).2) < (six, first));
@@ -54,7 +55,7 @@ fn pieces(range: AddressRange, holes: &[AddressRange]) -> Vec<AddressRange> {
     pieces
 }
 
-/// Whether it is of IPv6, and its ends.
+/// Returns whether the range is of IPv6, and its ends.
 fn numbers(range: AddressRange) -> (bool, u128, u128) {
     match range {
         AddressRange::V4(first, last) => (false, first.into(), last.into()),

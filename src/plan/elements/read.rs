@@ -1,9 +1,10 @@
-//! What the kernel has in a set, as netlink tells it and takes it (`nf_tables_fill_setelem` in
+//! The elements of a set as netlink delivers and takes them (`nf_tables_fill_setelem` in
 //! `net/netfilter/nf_tables_api.c`): a key, and what belongs to it. PURE.
 //!
-//! Fields of a key are padded to 4 bytes. Where a set has ranges of several fields, an element has the key of its end as
-//! well, which is the last of the range; where it has ranges of one, its end is an element of its own, and is the first
-//! behind the range. Numbers in packets are in network order, marks in the machine's own.
+//! Fields of a key are padded to 4 bytes. In a set with ranges of several fields, an element also has the key
+//! of its end, which is the last of the range. In a set with ranges of one field, the end of a range is an
+//! element of its own, and is the first after the range. Numbers in packets are in network order, marks in
+//! the machine's own.
 
 use std::collections::BTreeSet;
 
@@ -13,15 +14,15 @@ use crate::{
     model::{InterfaceName, PortRange},
 };
 
-/// What a device's name takes in a set (`IFNAMSIZ`).
+/// The length of a device's name in a set (`IFNAMSIZ`).
 const INTERFACE_NAME_BYTES: usize = 16;
 
-/// An element as the kernel has it.
+/// An element in the kernel's form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Raw {
-    /// All fields.
+    /// All fields, one after the other.
     pub key: Vec<u8>,
-    /// Whether it only ends a range.
+    /// Whether the element only ends a range.
     pub ends_range: bool,
     /// All fields of a range's end.
     pub key_end: Option<Vec<u8>>,
@@ -32,8 +33,8 @@ pub struct Raw {
 }
 
 impl Elements {
-    /// Adds the elements of one set. One that synrail does not write (`None`, or unreadable) spoils the set: the difference
-    /// to any other elements is then that it is emptied and filled.
+    /// Adds the elements of one set. An element that synrail does not write (`None`, or unreadable) spoils
+    /// the set: the difference to any other elements is then that the set is emptied and filled.
     pub fn read(&mut self, set: SetName, raw: Vec<Option<Raw>>) {
         let raw: Option<Vec<Raw>> = raw.into_iter().collect();
         let joined = raw.map(|raw| if has_ranges_of_one_field(set) { joined(raw) } else { raw });
@@ -46,7 +47,7 @@ impl Elements {
     }
 }
 
-/// A device's name, as a key.
+/// Returns a device's name as a key.
 fn name_key(name: &str) -> Vec<u8> {
     let mut key = name.as_bytes().to_vec();
     key.resize(INTERFACE_NAME_BYTES, 0);
@@ -54,7 +55,7 @@ fn name_key(name: &str) -> Vec<u8> {
 }
 
 impl Element {
-    /// As netlink wants it in this set.
+    /// Returns the element in the form that netlink needs for this set.
     #[must_use]
     pub fn raw(&self, set: SetName) -> Vec<Raw> {
         let (fields, goto) = match self {
@@ -81,7 +82,7 @@ impl Element {
     }
 }
 
-/// The keys of the first and of the last that these fields have.
+/// Returns the keys of the first and of the last values of these fields.
 fn keys(fields: &Fields) -> [Vec<u8>; 2] {
     let addresses = match fields.addresses {
         AddressRange::V4(first, last) => [first, last].map(|address| address.to_be_bytes().to_vec()),
@@ -106,9 +107,9 @@ fn has_ranges_of_one_field(set: SetName) -> bool {
     fields_of(set).is_some_and(|(_, fields)| fields == 1)
 }
 
-/// Ranges of one field, put together: each gets the key of its last.
+/// Joins ranges of one field: each gets the key of its last value.
 fn joined(mut raw: Vec<Raw>) -> Vec<Raw> {
-    // Where one range ends and another begins, the end comes first.
+    // If one range ends where another begins, the end comes first.
     raw.sort_by(|a, b| (&a.key, !a.ends_range).cmp(&(&b.key, !b.ends_range)));
     let mut ranges: Vec<Raw> = Vec::new();
     let mut open = false;
@@ -121,14 +122,14 @@ fn joined(mut raw: Vec<Raw>) -> Vec<Raw> {
             open = false;
         }
     }
-    // The last address of all has none behind it.
+    // The last address of all has no next one.
     if let Some(range) = ranges.last_mut().filter(|_| open) {
         range.key_end = Some(vec![u8::MAX; range.key.len()]);
     }
     ranges
 }
 
-/// The number behind this one, in network order; none behind the last.
+/// Returns the next number, in network order; `None` after the last.
 fn behind(mut number: Vec<u8>) -> Option<Vec<u8>> {
     for byte in number.iter_mut().rev() {
         *byte = byte.wrapping_add(1);
@@ -139,7 +140,7 @@ fn behind(mut number: Vec<u8>) -> Option<Vec<u8>> {
     None
 }
 
-/// The number before this one, in network order.
+/// Returns the previous number, in network order.
 fn before(mut number: Vec<u8>) -> Vec<u8> {
     for byte in number.iter_mut().rev() {
         let borrow = *byte == 0;
@@ -151,7 +152,7 @@ fn before(mut number: Vec<u8>) -> Vec<u8> {
     number
 }
 
-/// Of a set with addresses: the bytes of one, and how many fields there are.
+/// For a set with addresses, returns the bytes of an address and the number of fields.
 fn fields_of(set: SetName) -> Option<(usize, usize)> {
     match set {
         SetName::Interfaces | SetName::Tunnels | SetName::Ways | SetName::SteerWays | SetName::Full => None,
@@ -242,7 +243,7 @@ mod tests {
         let mut read = Elements::default();
         read.read(set, elements.into_iter().map(Some).collect());
         assert!(read.spoiled.is_empty());
-        // Whatever the order, it is written as it was read.
+        // Whatever the order, the elements are written as they were read.
         let (mut written, mut again) = (Elements::default(), Vec::new());
         for element in read.of(set) {
             again.extend(element.raw(set).into_iter().map(Some));

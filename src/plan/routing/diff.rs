@@ -1,4 +1,4 @@
-//! What leads from the routing that there is to the one that should be. PURE.
+//! The changes from the present routing to the desired one. PURE.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,16 +13,17 @@ use crate::plan::{
     tunnel::{IPV6_MTU_BYTES_MIN, Tunnel},
 };
 
-/// What a person should know, though nothing is wrong with it.
+/// Something that the operator should know, although nothing is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Note {
-    /// Table main has another route for exactly a VIP's prefix, which wins over our blackhole.
+    /// Table main has another route for exactly the prefix of a VIP, which takes precedence over our
+    /// blackhole route.
     #[error(
         "{0} has a route of another protocol in table main: packets to it that nothing steers follow that route \
          instead of being dropped"
     )]
     ForeignRoute(IpNet),
-    /// A rule that the entries do not come before.
+    /// A rule of others comes before the entries.
     #[error(
         "{} rule {} (ip rule show) comes before synrail's, which begin at {_1}, and may send packets to VIPs elsewhere: give it \
          a larger priority, or lower [balancer] rule_priority",
@@ -30,17 +31,18 @@ pub enum Note {
         _0.priority
     )]
     EarlierRule(ForeignRule, u32),
-    /// Rules of others came before the entries, or another place is configured.
+    /// The entries move, because rules of others came before them or another place is configured.
     #[error(
         "the rules by which packets to VIPs find their backends move from priority {from} to {to}, before those of others"
     )]
     EntriesMove {
-        /// Where they begin.
+        /// Where the entries begin now.
         from: u32,
-        /// Where they shall.
+        /// Where they will begin.
         to: u32,
     },
-    /// Linux sends tunnels' packets over IPv6 in no fragments (`ip6_tnl_xmit`), and IPv6 through them promises 1280 bytes.
+    /// Linux does not send tunnel packets over IPv6 in fragments (`ip6_tnl_xmit`), and inner IPv6 is promised
+    /// 1280 bytes.
     #[error(
         "the network below {device} takes {underlay_mtu_bytes} bytes: IPv6 packets above {room_bytes} are lost in it; \
          give that network {} bytes, or the backend an IPv4 address, whose tunnels go in fragments",
@@ -49,26 +51,26 @@ pub enum Note {
     Ipv6TooLarge {
         /// The tunnel.
         device: String,
-        /// What the network below it takes.
+        /// The size that the network below it carries.
         underlay_mtu_bytes: u32,
-        /// What that leaves.
+        /// The bytes that this leaves for an inner packet.
         room_bytes: u32,
     },
 }
 
-/// The way to what should be.
+/// The changes to the desired routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// In the order in which they are safe under traffic.
+    /// The changes, in the order in which they are safe under traffic.
     pub ops: Vec<Op>,
-    /// For people.
+    /// Notes for the operator.
     pub notes: Vec<Note>,
 }
 
 impl Diff {
-    /// What is to be done before the ruleset changes, and what after it; both in order. Without the first the ruleset's
-    /// marks lead nowhere. Without the ruleset in force, the second opens entrances to everything, and takes away what
-    /// flows are still pinned to.
+    /// Splits the changes into those before and those after a change of the ruleset, both in order. If the
+    /// first are not made, the ruleset's marks lead nowhere. If the second are made without the ruleset in
+    /// force, they open entrances to all packets, and remove what flows are still pinned to.
     #[must_use]
     pub fn around_ruleset(self) -> (Vec<Op>, Vec<Op>) {
         let mut before = self.ops;
@@ -78,20 +80,20 @@ impl Diff {
     }
 }
 
-/// Something that must be settled by a person.
+/// A conflict that the operator must resolve.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DiffError {
-    /// A device that is not ours has a name that we need.
+    /// A device that is not ours has a name that synrail needs.
     #[error(
         "device {name} (kind {kind:?}, alias {alias:?}) exists and is not synrail's: rename it, or remove it with: \
          ip link del {name}"
     )]
     ForeignDevice {
-        /// Its name.
+        /// The device's name.
         name: String,
-        /// Its kind.
+        /// The device's kind.
         kind: String,
-        /// Its alias.
+        /// The device's alias.
         alias: String,
     },
     /// Packets that are queued as they come out of a VRF are lost in the kernel.
@@ -100,27 +102,28 @@ pub enum DiffError {
          come in instead (ip link show master {name})"
     )]
     VrfAsInterface {
-        /// Its name.
+        /// The name of the VRF.
         name: String,
     },
-    /// A device that is not ours has the ends that we need.
+    /// A device that is not ours has the ends that synrail needs.
     #[error(
         "device {name} is not synrail's and is the same tunnel ({tunnel}) that {wanted} needs: remove it with: \
          ip link del {name}"
     )]
     ForeignTunnel {
-        /// The one that exists.
+        /// The existing device.
         name: String,
-        /// The one that is wanted.
+        /// The desired device.
         wanted: String,
-        /// What both are.
+        /// The tunnel that both are.
         tunnel: Tunnel,
     },
 }
 
-/// What leads from `now` to `wanted`: entrances that close ([`inbound`]); devices, routes of targets, rules, blackholes;
-/// entrances that open; then what else goes away, in the reverse order. `wanted` of [`Desired::default`] removes everything that is ours.
-/// What depends on the rest of this host (`host.rs`) is as `now` has it.
+/// Returns the changes from `now` to `wanted`. The order is: entrances that close ([`inbound`]); devices,
+/// routes of targets, rules, blackhole routes; entrances that open; then all other removals, in the reverse
+/// order. With [`Desired::default`] as `wanted`, everything that is ours is removed. What depends on the rest
+/// of this host (`host.rs`) is taken from `now`.
 ///
 /// # Errors
 /// When something that is not ours is in the way.
@@ -135,12 +138,13 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
         wanted.routes.iter().filter(|route| !kept.contains(route)).partition(in_main);
     let gone = kept.iter().copied().filter(|route| !wanted.routes.contains(route));
     let (blackholes_gone, routes_gone): (Vec<_>, Vec<_>) = gone.partition(in_main);
-    // A route in the place of a new one would keep that from being added.
+    // A route in the place of a new one would prevent that from being added.
     let places: BTreeSet<_> = routes.iter().map(|route| (route.table, route.to)).collect();
     let (replaced, routes_gone): (Vec<_>, Vec<_>) =
         routes_gone.into_iter().partition(|route| places.contains(&(route.table, route.to)));
 
-    // One that differs in what its key does not say is replaced in place, where the kernel can: it takes the first of several.
+    // A route that differs only outside its key is replaced in place, if the kernel can: it takes the first
+    // of several.
     let mut keys = BTreeMap::new();
     replaced.iter().for_each(|route| *keys.entry(route.key()).or_insert(0) += 1);
     let in_place = |route: &&Route| route.is_of_ipv4_device() && keys.get(&route.key()) == Some(&1);
@@ -185,7 +189,7 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
 }
 
 struct DeviceChanges {
-    /// To be removed before anything is added: in the way of what is wanted.
+    /// To be removed before anything is added, since it conflicts with a desired device.
     early: BTreeSet<String>,
     changed: Vec<Op>,
     /// To be removed at the end.
@@ -227,7 +231,7 @@ fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, Dif
                 return Err(DiffError::ForeignTunnel { name, wanted, tunnel });
             }
             Some(_) => _ = early.insert(seen.name.clone()),
-            // At once: the ruleset, which goes by names, lets anything in by an entrance that was renamed.
+            // At once: the ruleset matches devices by name, so a renamed entrance lets all packets in.
             None if seen.is_astray() => _ = early.insert(seen.name.clone()),
             None if ours && !wanted.devices.contains_key(&seen.name) => late.push(seen.name.clone()),
             None => {}

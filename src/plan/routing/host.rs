@@ -1,4 +1,4 @@
-//! What should be, on this host: what depends on the kernel's other devices, routes and rules. PURE.
+//! The desired routing on this host: what depends on the kernel's other devices, routes and rules. PURE.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::plan::{
 };
 
 impl Desired {
-    /// The same, as this host needs it; and what a person should know about that.
+    /// Returns the routing as this host needs it, and notes about that for the operator.
     pub(super) fn on(&self, now: &RoutingNow) -> Result<(Self, Vec<Note>), DiffError> {
         let mut wanted = self.clone();
         let small = wanted.devices.values_mut().filter_map(|device| device.fit(now));
@@ -43,8 +43,9 @@ impl Desired {
 }
 
 impl Desired {
-    /// What was a VIP in `last`, and has no blackhole route of its own here, is kept as [`Desired::former`], up to
-    /// [`FORMER_VIPS_MAX`] prefixes. Returns how many are new there, and how many there was no room for.
+    /// Keeps VIPs of `last` that are no longer VIPs, and that have no blackhole route of their own here, as
+    /// [`Desired::former`], up to [`FORMER_VIPS_MAX`] prefixes. Returns how many were added, and for how many
+    /// there was no room.
     pub fn succeed(&mut self, last: &Self) -> (usize, usize) {
         let own = self.routes.iter().filter(|route| route.table == TABLE_MAIN).map(|route| route.to);
         let own: Vec<IpNet> = own.collect();
@@ -60,7 +61,8 @@ impl Desired {
 }
 
 impl Entry {
-    /// What a device in a VRF takes in is routed as if it came in by the VRF's own device.
+    /// Returns the devices by which packets come in. Packets that come in by a device in a VRF are routed as
+    /// if they came in by the VRF's own device, so that device is included.
     fn devices_on(&self, now: &RoutingNow) -> Result<BTreeSet<DeviceName>, DiffError> {
         if let Some(name) = self.devices.iter().find(|name| now.vrfs.values().any(|vrf| vrf == *name)) {
             return Err(DiffError::VrfAsInterface { name: name.as_str().to_owned() });
@@ -70,14 +72,14 @@ impl Entry {
     }
 }
 
-/// Where the entries begin that there are.
+/// Returns where the present entries begin.
 fn entries_now(now: &RoutingNow) -> Option<u32> {
     let ours = now.rules.iter().map(|(_, rule)| rule).filter(|rule| rule_tree::is_entry(rule));
     ours.map(|rule| rule.priority).filter(|priority| *priority < PRIORITY_AROUND).min()
 }
 
 impl Device {
-    /// Its MTU follows that of the network below. Where that is not known now, the device only keeps IPv6.
+    /// Sets the MTU by that of the network below. If that is not known now, the device only keeps IPv6.
     fn fit(&mut self, now: &RoutingNow) -> Option<Note> {
         let underlay = now.underlay_mtu_bytes.get(&self.tunnel.ends).copied();
         let small = underlay.and_then(|underlay_mtu_bytes| {
@@ -88,7 +90,7 @@ impl Device {
         if self.mtu_bytes.is_none()
             && let Some(seen) = now.devices.get(&self.name)
         {
-            // As it was, so that a route that is away for a moment changes nothing.
+            // The tunnel stays as it was, so that a route that is missing for a moment changes nothing.
             let small = seen
                 .tunnel
                 .filter(|tunnel| tunnel.ends == self.tunnel.ends && tunnel.wrap == self.tunnel.wrap);

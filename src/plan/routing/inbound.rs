@@ -1,15 +1,18 @@
 //! Entrances: devices by which packets to VIPs come in GRE from routers in front (`gre_in`). PURE.
 //!
-//! One for each family of `[balancer] address`, with that address as local end and anybody as remote: `sr-in4` and
-//! `sr-in6`. Either carries IPv4 and IPv6. Nothing is ever sent by them. A tunnel whose remote end is a balancer of the
-//! tier or a backend is the more specific one, and the kernel gives it what comes from there (`ip_tunnel_lookup`,
-//! `ip6gre_tunnel_lookup`); so does it to an operator's own tunnel to a router.
+//! There is one for each family of `[balancer] address`, with that address as local end and any address as
+//! remote end: `sr-in4` and `sr-in6`. Each carries IPv4 and IPv6. No packets are ever sent by them. A tunnel
+//! whose remote end is a balancer of the tier or a backend is more specific, and the kernel gives it the
+//! packets that come from there (`ip_tunnel_lookup`, `ip6gre_tunnel_lookup`). The same applies to an
+//! operator's own tunnel to a router.
 //!
-//! Anybody may send into an entrance, and whatever comes out would be forwarded like any packet. Two things keep that from
-//! happening. The ruleset drops what is for no VIP, so an entrance is made down, set up when the ruleset knows it
-//! ([`Op::opens`]), and removed before the ruleset forgets it ([`Op::closes`]). And whatever becomes of the ruleset, a rule
-//! behind the tree of marks drops what has none ([`rule_tree::guard`]). That one comes too late for what is for this host
-//! itself, which the kernel's own first rule (table `local`) delivers: there the ruleset is the only one.
+//! Every host can send into an entrance, and whatever comes out would be forwarded like any packet. Two
+//! things prevent this. First, the ruleset drops packets that are for no VIP. So an entrance is made in the
+//! state down, set up when the ruleset has it ([`Op::opens`]), and removed before it is removed from the
+//! ruleset ([`Op::closes`]). Second, a rule after the tree of marks drops packets without a mark
+//! ([`rule_tree::guard`]), whatever happens to the ruleset. This rule comes too late for packets to this host
+//! itself, which the kernel's own first rule (table `local`) delivers; against these there is only the
+//! ruleset.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,20 +29,20 @@ use crate::{
 const DEVICE4: &str = "sr-in4";
 /// The entrance over IPv6.
 const DEVICE6: &str = "sr-in6";
-/// Who uses them, in their aliases.
+/// The user of the entrances, in their aliases.
 pub(super) const USER: &str = "gre_in";
 
-/// The addresses at which GRE from routers ends; none without `gre_in`.
+/// Returns the addresses at which GRE from routers ends; none without `gre_in`.
 pub fn addresses(balancer: &Balancer) -> impl Iterator<Item = IpAddr> {
     balancer.addresses().filter(|_| balancer.gre_in)
 }
 
-/// The names of the entrances that there should be.
+/// Returns the names of the desired entrances.
 pub fn device_names(balancer: &Balancer) -> impl Iterator<Item = &'static str> {
     addresses(balancer).map(device_name)
 }
 
-/// The entrances that there should be.
+/// Returns the desired entrances.
 pub(super) fn devices(balancer: &Balancer) -> impl Iterator<Item = Device> {
     addresses(balancer).map(|address| {
         let ends = match address {
@@ -56,19 +59,19 @@ pub(super) fn devices(balancer: &Balancer) -> impl Iterator<Item = Device> {
     })
 }
 
-/// The rules that keep what comes in by them from being forwarded without a mark.
+/// Returns the rules that prevent forwarding of packets that come in by the entrances and have no mark.
 pub(super) fn guards(balancer: &Balancer) -> impl Iterator<Item = Rule> {
     let names = device_names(balancer).filter_map(DeviceName::new);
     names.map(|name| rule_tree::guard(name, balancer.mark_mask))
 }
 
-/// The entrance of this name.
+/// Returns the entrance of this name.
 #[must_use]
 pub fn entrance(name: &str) -> Option<&'static str> {
     [DEVICE4, DEVICE6].into_iter().find(|entrance| *entrance == name)
 }
 
-/// Whether a device of this name is, or would be, one of ours: an entrance, or a target's.
+/// Reports whether a device of this name is, or would be, ours: an entrance, or the device of a target.
 #[must_use]
 pub fn is_our_name(name: &str) -> bool {
     entrance(name).is_some() || target_of_device(name).is_some()
@@ -79,13 +82,13 @@ fn device_name(address: IpAddr) -> &'static str {
 }
 
 impl Device {
-    /// Whether it is an entrance.
+    /// Reports whether the device is an entrance.
     #[must_use]
     pub fn is_entrance(&self) -> bool {
         entrance(&self.name).is_some()
     }
 
-    /// Whether fragments come by it that another balancer of the tier has sent on.
+    /// Reports whether fragments that another balancer of the tier has sent come in by the device.
     #[must_use]
     pub fn is_from_tier(&self) -> bool {
         self.inbound && !self.is_entrance()
@@ -93,13 +96,13 @@ impl Device {
 }
 
 impl Op {
-    /// Whether it opens an entrance, which must wait for the ruleset.
+    /// Reports whether the change opens an entrance, which must wait for the ruleset.
     #[must_use]
     pub fn opens(&self) -> bool {
         matches!(self, Self::Ready(device) if device.is_entrance())
     }
 
-    /// Whether it closes an entrance, which must be done before the ruleset goes.
+    /// Reports whether the change closes an entrance, which must be done before the ruleset is removed.
     #[must_use]
     pub fn closes(&self) -> bool {
         matches!(self, Self::RemoveDevice(name) if entrance(name).is_some())
@@ -190,7 +193,7 @@ mod tests {
         assert_eq!(ops.iter().take_while(|op| made(op)).count(), 3);
         assert_eq!(names(&ops)[ops.len() - 2..], ["set up device sr-in4", "set up device sr-in6"]);
         assert_eq!(ops.iter().filter(|op| op.opens()).count(), 2);
-        // Somebody took one down, and the other away.
+        // One entrance was set down by another program, and the other one removed.
         now.devices.get_mut("sr-in4").unwrap().ready = false;
         now.devices.remove("sr-in6");
         let ops = converge(&mut now, &wanted);
@@ -200,7 +203,7 @@ mod tests {
             "set up device sr-in6",
         ];
         assert_eq!(names(&ops), mended);
-        // What goes away goes after it, and an entrance at another address is another device.
+        // Removals come after it. An entrance at another address is another device.
         let mut moved = with_gre_in();
         moved.balancer.address4 = Some("192.168.1.202".parse().unwrap());
         moved.services.clear();
@@ -237,7 +240,7 @@ mod tests {
         assert_eq!(now, RoutingNow::default());
     }
 
-    /// What a change of the ruleset has before it and after it.
+    /// Returns the changes before and after a change of the ruleset.
     fn around_ruleset(now: &RoutingNow, wanted: &Desired) -> (Vec<String>, Vec<String>) {
         let (before, after) = diff(now, wanted).unwrap().around_ruleset();
         (names(&before), names(&after))
@@ -251,11 +254,11 @@ mod tests {
         assert_eq!(after, ["set up device sr-in4", "set up device sr-in6"]);
         assert_eq!(before.iter().filter(|op| op.ends_with(" blackhole")).count(), 4, "{before:?}");
         converge(&mut now, &with);
-        // Nothing is added: what closes does not wait with the other removals.
+        // Nothing is added. What closes does not wait with the other removals.
         let (before, after) = around_ruleset(&now, &Desired::default());
         assert_eq!(before, ["remove device sr-in4", "remove device sr-in6"]);
         assert!(after.len() > 4 && after.iter().all(|op| op.starts_with("remove ")), "{after:?}");
-        // Another mark mask: at no time is an entrance without its rule.
+        // With another mark mask, no entrance is ever without its rule.
         let mut masked = with_gre_in();
         masked.balancer.mark_mask = MarkMask::new(0x1fff).unwrap();
         let ops = names(&converge(&mut now, &desired(&masked).unwrap()));
@@ -302,7 +305,7 @@ mod tests {
         let same = refused("gre1", |device| device.alias.clear()).unwrap_err();
         let told = "device gre1 is not synrail's and is the same tunnel (gre 192.168.1.201 from anywhere) that sr-in4";
         assert!(same.starts_with(told), "{same}");
-        // A tunnel to one router, and the kernel's own device for everything, are not.
+        // A tunnel to one router, and the kernel's own device for everything, are not in the way.
         let to_router = |device: &mut DeviceNow| {
             let ends = Ends::V4 {
                 local: "192.168.1.201".parse().unwrap(),

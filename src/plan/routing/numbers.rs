@@ -1,8 +1,9 @@
-//! Which number each target had, as the kernel's devices and routes still say it. PURE.
+//! The number that each target had, as the kernel's devices and routes still show it. PURE.
 //!
-//! Flows carry the numbers of their targets in connection tracking. A region that is made from a file alone would number the
-//! targets in the file's order, and open flows would go to other backends. Devices and routes outlive the region.
-//! A target that is only marked has neither: its number is not known here.
+//! In connection tracking, flows carry the numbers of their targets. A region that is made only from a file
+//! would number the targets in the order of the file, and existing flows would go to other backends. Devices
+//! and routes outlive the region, so the numbers are read from them. A target that is only marked has
+//! neither, so its number is not found here.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::{
     plan::tunnel::{Tunnel, Wrap},
 };
 
-/// The paths of the targets that `now` has devices or routes of.
+/// Returns the paths of the targets that have devices or routes in `now`.
 #[must_use]
 pub fn numbers(now: &RoutingNow) -> BTreeMap<TargetId, Path> {
     let ours = now.devices.values().filter(|device| device.is_ours());

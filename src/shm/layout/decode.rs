@@ -1,4 +1,4 @@
-//! Reads a slot, and trusts nothing: see [`super`].
+//! Decodes a slot, and trusts nothing: see [`super`].
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -33,35 +33,35 @@ use crate::{
 pub struct TablePlace {
     at: usize,
     entries: usize,
-    /// How many backends it may name.
+    /// The number of backends that the table may name.
     ranks: usize,
     checksum: u64,
 }
 
 impl TablePlace {
-    /// Its bytes in the region.
+    /// Returns the table's bytes in the region.
     #[must_use]
     pub fn bytes(&self) -> Range<usize> {
         self.at..self.at + table_bytes(self.entries)
     }
 
-    /// The table that is there, without its entries.
+    /// Returns the table of this place, without its entries.
     #[must_use]
     pub fn unread(&self) -> Table {
         Table::unread(self.checksum, self.entries, self.ranks)
     }
 
-    /// The table in these bytes.
+    /// Returns the table in these bytes.
     ///
     /// # Errors
-    /// When it is another, or names a backend that there is not.
+    /// When it is another table, or names a backend that does not exist.
     pub fn table(&self, bytes: &[u8]) -> Result<Table, RegionError> {
         let entries =
             bytes.as_chunks().0.get(..self.entries).ok_or(RegionError::Corrupt("a table's length"))?;
         self.checked(&Table::new(entries.iter().map(|entry| u16::from_ne_bytes(*entry)).collect::<Arc<_>>()))
     }
 
-    /// A table that is known, if it can be this one.
+    /// Returns a table that the reader has already, if it is the one of this place.
     ///
     /// # Errors
     /// As [`TablePlace::table`].
@@ -76,11 +76,11 @@ impl TablePlace {
     }
 }
 
-/// The generation and the state that the records of a slot hold, with tables that are not read, and where those are, by
-/// service; `None` where it has none.
+/// Returns the generation and the state in the records of a slot. The tables of the state are not read. Also
+/// returns where the table of each service is; `None` if it has none.
 ///
 /// # Errors
-/// When they hold none.
+/// When the records are not valid.
 pub fn decode(bytes: &[u8]) -> Result<(Generation, State, Vec<Option<TablePlace>>), RegionError> {
     let mut input = Input { rest: bytes };
     let head: Head = input.record()?;
@@ -159,7 +159,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State, Vec<Option<TablePlace>
     Ok((Generation(head.generation), state, places))
 }
 
-/// Bytes not read yet.
+/// The bytes that were not read yet.
 struct Input<'a> {
     rest: &'a [u8],
 }
@@ -172,7 +172,8 @@ impl Input<'_> {
         Ok(record)
     }
 
-    /// `count` records, each read by `of`. Memory is taken as records are found, not as `count` says.
+    /// Reads `count` records, and converts each with `of`. Memory is allocated for the records that are
+    /// found, not for `count`.
     fn records<R: FromBytes, T>(
         &mut self,
         count: u32,
@@ -182,7 +183,7 @@ impl Input<'_> {
     }
 }
 
-/// The next `count` items; there must be that many.
+/// Returns the next `count` items; there must be that many.
 fn some<T>(items: &mut std::vec::IntoIter<T>, count: u32) -> Result<Vec<T>, RegionError> {
     let count = count as usize;
     if items.len() < count {
@@ -289,12 +290,12 @@ fn ports_of(record: &PortRecord) -> Result<PortRange, RegionError> {
     if ports.first <= ports.last { Ok(ports) } else { Err(RegionError::Corrupt("a port range")) }
 }
 
-/// The target of this index and its path, if it is in use.
+/// Returns the target of this index and its path, if it is in use.
 fn target_of(index: u16, targets: &[Option<Path>]) -> Option<(TargetId, Path)> {
     Some((TargetId::new(index.into())?, targets.get(usize::from(index)).copied()??))
 }
 
-/// A member of the tier of the balancer `here`.
+/// Reads a member of the tier; `here` is the name of this balancer.
 fn member_of(record: &TierRecord, targets: &[Option<Path>], here: &Name) -> Result<TierMember, RegionError> {
     let has = |flag: u8| record.flags & flag != 0;
     let mut member = TierMember {
