@@ -1,13 +1,15 @@
-//! What lbd waits for, all at once: signals, somebody who publishes a state in the region, and others who change links, addresses,
-//! routes or rules.
+//! The events that lbd waits for, all at once: signals, a new state in the region, and changes of links,
+//! addresses, routes or rules by other programs.
 //!
-//! - The region: whoever publishes a state touches the file then ([`Region::update`]), which inotify reports, as it does when the file
-//!   loses its name. Counters are stored in the mapping and touch nothing.
-//! - Routing: the groups of rtnetlink (`linux/rtnetlink.h`). Of routes only those that are lbd's concern wake it: a host with all routes
-//!   of the Internet has some change each moment. lbd's own changes of routes and rules come with its own port and are left out. Where the
-//!   kernel had no room for more messages, something has changed.
+//! - The region: a writer that publishes a state also touches the file ([`Region::update`]). inotify reports
+//!   this, and also reports when the file loses its name. Counters are stored in the mapping, which does not
+//!   touch the file.
+//! - Routing: the groups of rtnetlink (`linux/rtnetlink.h`). Only routes that concern lbd wake it: on a host
+//!   with the full Internet routing table some route changes all the time. Changes of routes and rules by lbd
+//!   itself carry its own port and are ignored. If the kernel had no room for more messages, lbd assumes a
+//!   change.
 //!
-//! Changes of nf_tables are not waited for but asked for: see `control.rs`.
+//! lbd does not wait for changes of nf_tables, but polls for them: see `control.rs`.
 
 use std::{
     io,
@@ -43,36 +45,36 @@ const GROUPS: u32 = libc::RTMGRP_LINK as u32
     | 1 << 18;
 /// `struct rtmsg`.
 const ROUTE_HEADER_BYTES: usize = 12;
-/// Where a route's table and protocol are in it.
+/// Offsets of a route's table and protocol in the message.
 const TABLE_AT: usize = HEADER_BYTES + 4;
 const PROTOCOL_AT: usize = HEADER_BYTES + 5;
 
-/// What has happened while lbd waited; nothing, when the time is over.
+/// The events that have occurred while lbd waited; none if the time limit has passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// A signal has come.
+    /// The signal that was received.
     pub signal: Option<Request>,
-    /// Somebody has published a state, or the region has lost its name.
+    /// A state was published, or the region has lost its name.
     pub region: bool,
-    /// Somebody else has changed links, addresses, routes or rules.
+    /// Another program has changed links, addresses, routes or rules.
     pub routing: bool,
 }
 
-/// Everything that lbd waits for, but for the region.
+/// Everything that lbd waits for, except the region.
 pub struct Events {
     signals: Signals,
     routing: OwnedFd,
-    /// The port by which lbd changes routes and rules.
+    /// The netlink port of the socket by which lbd changes routes and rules.
     own_port: u32,
     buffer: Vec<u8>,
 }
 
 impl Events {
-    /// In the network namespace of the calling thread. Changes from now on are seen, but those of routes and rules that come from the
-    /// netlink socket with `own_port`.
+    /// Starts to listen in the network namespace of the calling thread. Changes from now on are reported,
+    /// except changes of routes and rules that come from the netlink socket with `own_port`.
     ///
     /// # Errors
-    /// When the operating system says no.
+    /// Returns an error if a system call fails.
     pub fn open(signals: Signals, own_port: u32) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let routing = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
@@ -80,12 +82,12 @@ impl Events {
         Ok(Self { signals, routing, own_port, buffer: vec![0; DUMP_BYTES_MAX] })
     }
 
-    /// Waits for any of them or for a change of `region`, which is followed, at most `limit`.
+    /// Waits at most `limit` for any event, including a change of `region`, which this lbd follows.
     ///
     /// # Errors
-    /// When the operating system says no.
+    /// Returns an error if a system call fails.
     pub fn wait(&mut self, limit: Duration, region: &Region) -> io::Result<Seen> {
-        // Not shorter than asked for, or the caller would turn round with nothing to do.
+        // Round up: after a shorter wait the caller would loop with nothing to do.
         let limit = limit.as_nanos().div_ceil(1_000_000);
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         let wanted = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
@@ -102,7 +104,7 @@ impl Events {
         })
     }
 
-    /// Takes all that has come.
+    /// Reads all messages that have arrived.
     fn routing_changed(&mut self) -> io::Result<bool> {
         let mut changed = false;
         loop {
@@ -112,7 +114,7 @@ impl Events {
                     changed |= messages(&self.buffer[..bytes]).any(of_others);
                 }
                 Err(Errno::EAGAIN) => return Ok(changed),
-                // Messages are lost.
+                // Messages were lost.
                 Err(Errno::ENOBUFS) => changed = true,
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
@@ -128,7 +130,7 @@ fn region_changed(region: &Region) -> io::Result<bool> {
     }
 }
 
-/// Whether lbd has to look at what this message tells: somebody else has changed something that concerns it.
+/// Reports whether lbd must act on this message: another program has changed something that concerns lbd.
 fn is_concern(message: &[u8], own_port: u32) -> bool {
     let of_others = word(message, 12) != Some(own_port);
     match kind(message) {
@@ -139,7 +141,7 @@ fn is_concern(message: &[u8], own_port: u32) -> bool {
     }
 }
 
-/// Whether it is a route of ours, or stands in a table of ours.
+/// Reports whether the route is ours or is in one of our tables.
 fn is_our_route(message: &[u8]) -> bool {
     let (Some(&table), Some(&protocol)) = (message.get(TABLE_AT), message.get(PROTOCOL_AT)) else {
         return false;
