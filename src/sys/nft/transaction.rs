@@ -1,5 +1,5 @@
-//! Changes the ruleset, wholly or not at all. A transaction must be one message to the kernel (`nfnetlink_rcv_batch`), so the
-//! socket's buffers are as large as that.
+//! Changes the ruleset, wholly or not at all. A transaction must be one message to the kernel
+//! (`nfnetlink_rcv_batch`), so the socket's buffers must hold all of it.
 
 use std::{
     io,
@@ -21,10 +21,10 @@ use crate::sys::netlink::{
 const BUFFER_BYTES: usize = 16 << 20;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
-/// A batch is for `NFNL_SUBSYS_NFTABLES`, of no family.
+/// The header of a batch for `NFNL_SUBSYS_NFTABLES`, of no family.
 const BATCH_HEADER: [u8; 4] = [0, 0, 0, 10];
 
-/// How many transactions of this process the kernel has taken, each of which has made one generation.
+/// How many transactions of this process the kernel has accepted. Each has made one generation.
 pub(super) static TAKEN: AtomicU32 = AtomicU32::new(0);
 
 #[cfg(test)]
@@ -33,10 +33,10 @@ thread_local! {
     pub(super) static COMMITS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Messages that are in force together.
+/// Messages that come into force together.
 pub(super) struct Transaction {
     batch: Writer,
-    /// What each message is about, for who reads an error.
+    /// What each message is about, to be named in an error.
     what: Vec<String>,
     last_at: usize,
 }
@@ -66,17 +66,17 @@ impl Transaction {
         self.batch.message(kind, flags, sequence, [NFPROTO_INET, 0, 0, 0], fill);
     }
 
-    /// Puts it in force.
+    /// Puts the messages in force.
     ///
     /// # Errors
-    /// The first thing that the kernel refuses.
+    /// Returns the kernel's first error.
     pub(super) fn commit(mut self) -> Result<(), NftError> {
         if self.is_empty() {
             return Ok(());
         }
         #[cfg(test)]
         COMMITS.set(COMMITS.get() + 1);
-        // Errors come unasked; that there were none is asked for once.
+        // The kernel reports errors without being asked. Success is acknowledged only for the last message.
         self.batch.add_flags(self.last_at, NLM_F_ACK);
         let last = u32::try_from(self.what.len()).expect("messages are few");
         self.batch.message(NFNL_MSG_BATCH_END, 0, last + 1, BATCH_HEADER, |_| {});
@@ -91,8 +91,8 @@ impl Transaction {
     }
 }
 
-/// Sends a batch, and waits until message `last` of it is done, which is when all are. An error comes with the number of
-/// the message that is refused.
+/// Sends a batch, and waits until message `last` of it is done, which means that all are done. An error comes
+/// with the number of the refused message.
 fn exchange(batch: &[u8], last: u32) -> Result<(), (Option<u32>, io::Error)> {
     let nothing = |error: io::Error| (None, error);
     let errno = |error: nix::Error| nothing(error.into());
