@@ -1,12 +1,14 @@
-//! The worker of the fragment queue. Like a [`crate::worker::Worker`] it receives, decides and answers; besides, it lets
-//! the balancer talk to connection tracking about first fragments, and sends held ones in again by the TUN device.
-//! Probes of the packet tracer come by the same queue: they are dropped, and then reported about.
+//! The worker of the fragment queue. Like a [`crate::worker::Worker`] it receives, decides and answers. In
+//! addition, it lets the balancer ask connection tracking about first fragments, and sends held fragments in
+//! again by the TUN device. Probes of the packet tracer arrive in the same queue: they are dropped, and then
+//! reported.
 //!
-//! The verdict on a first fragment comes before those that waited for it are sent in, so the backend gets it first. It
-//! owns its clock: the time is read once for each wake-up.
+//! The verdict on a first fragment is given before the fragments that waited for it are sent in, so the
+//! backend gets the first one first. The worker has its own clock: it reads the time once for each wake-up.
 //!
-//! What is sent in comes back through the queue that is read here, and thousands may be released at once. So only a few
-//! are under way at a time (`backlog`), and the others wait for these to come back, however small the queue is.
+//! Fragments that are sent in come back through the same queue, and thousands may be released at once. So
+//! only a few are under way at a time (`backlog`), and the others wait until these have come back, however
+//! small the queue is.
 
 mod backlog;
 
@@ -29,10 +31,10 @@ use crate::{
     worker::{self, Beat, Links, Shared},
 };
 
-/// How long it may take to stop: new fragments may come for ever, and connection tracking may not answer.
+/// How long stopping may take: new fragments may arrive for ever, and connection tracking may not answer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The fragment queue's worker.
+/// The worker of the fragment queue.
 pub struct FragmentWorker<Q, P, I, T, R, C> {
     queue: Q,
     flows: P,
@@ -44,17 +46,17 @@ pub struct FragmentWorker<Q, P, I, T, R, C> {
     off_table: Cache<Arc<ArcSwap<OffTable>>, Arc<OffTable>>,
     clock: C,
     balancer: FragmentBalancer,
-    /// Held fragments that may go; empty between turns.
+    /// Held fragments that were released; empty between turns.
     released: Vec<Box<[u8]>>,
     backlog: Backlog,
-    /// Whether what was shown last will hold as long as nothing comes.
+    /// Whether the counters published last stay valid as long as nothing arrives.
     idle: bool,
 }
 
 impl<Q: Queue, P: FlowTable, I: Inject, T: ReportSink, R: CounterSink, C: FnMut() -> Duration>
     FragmentWorker<Q, P, I, T, R, C>
 {
-    /// A worker for `queue`. `clock` says how much time has passed since some fixed moment.
+    /// Creates a worker for `queue`. `clock` returns how much time has passed since some fixed moment.
     pub fn new(queue: Q, flows: P, inject: I, reports: T, sink: R, shared: Arc<Shared>, clock: C) -> Self {
         let mut forwarding = Cache::new(Arc::clone(&shared.forwarding));
         let off_table = Cache::new(Arc::clone(&shared.off_table));
@@ -78,22 +80,22 @@ impl<Q: Queue, P: FlowTable, I: Inject, T: ReportSink, R: CounterSink, C: FnMut(
         }
     }
 
-    /// Works until told to stop, as [`crate::worker::Worker::run`] does; but what was sent in may take a moment to come
-    /// back, so it is waited for, a second at most.
+    /// Works until it is stopped, as [`crate::worker::Worker::run`] does. But fragments that were sent in may
+    /// take a moment to come back, so the worker waits for them, for a second at most.
     ///
     /// # Errors
-    /// When the queue is gone.
+    /// Returns an error if the queue is gone.
     pub fn run(mut self, drain_max: u32, beat: &Beat) -> io::Result<()> {
         worker::run(&Arc::clone(&self.shared), beat, || self.turn())?;
         let end = (self.clock)() + DRAIN_TIMEOUT;
         worker::drain(drain_max, || Ok(usize::from((self.clock)() < end && self.turn()?)))
     }
 
-    /// Handles at most one fragment or probe, or else forgets what is too old; sends in what may go. Says whether anything came, or
-    /// still must.
+    /// Handles at most one fragment or probe, or else forgets entries that are too old; then sends in
+    /// released fragments. Returns whether anything arrived, or is still under way.
     ///
     /// # Errors
-    /// When the queue is gone.
+    /// Returns an error if the queue is gone.
     pub fn turn(&mut self) -> io::Result<bool> {
         let received = self.queue.receive();
         let now = (self.clock)();
@@ -109,7 +111,7 @@ impl<Q: Queue, P: FlowTable, I: Inject, T: ReportSink, R: CounterSink, C: FnMut(
         };
         worker::count_errors(result.err(), self.queue.number(), &mut self.balancer.counters)?;
         self.send_in(now);
-        // An idle worker leaves the region alone, once its levels have come to rest.
+        // An idle worker does not write to the region once its levels no longer change.
         if !(idle && self.idle) {
             self.sink.counters(&mut self.balancer.counters);
             self.idle = idle && self.balancer.counters.get(Counter::FragmentEntriesNow) == 0;
@@ -139,7 +141,7 @@ impl<Q: Queue, P: FlowTable, I: Inject, T: ReportSink, R: CounterSink, C: FnMut(
         result
     }
 
-    /// Drops a probe, and tells whom it names what becomes of packets like it.
+    /// Drops a probe, and reports to its receiver what happens to packets like it.
     fn trace(&mut self, probe: Result<Probe, ProbeError>, message: Q::Message) -> Result<(), QueueError> {
         let device = message.arrived_by();
         let counters = &mut self.balancer.counters;
@@ -160,7 +162,7 @@ impl<Q: Queue, P: FlowTable, I: Inject, T: ReportSink, R: CounterSink, C: FnMut(
         result
     }
 
-    /// Sends in what may be under way. After that nothing waits unless something is.
+    /// Sends in as many fragments as may be under way. Afterwards fragments wait only if some are under way.
     fn send_in(&mut self, now: Duration) {
         while let Some(fragment) = self.backlog.next(now) {
             match self.inject.inject(&fragment) {
@@ -176,14 +178,14 @@ impl<Q: Queue, P: FlowTable, I: Inject, T: ReportSink, R: CounterSink, C: FnMut(
         }
     }
 
-    /// Its queue, for tests.
+    /// Returns the worker's queue, for tests.
     #[cfg(test)]
     pub(crate) fn queue(&mut self) -> &mut Q {
         &mut self.queue
     }
 }
 
-/// Where a fragment was, by the device that it came in by.
+/// Returns where a fragment comes from, by the device that it arrived by.
 fn origin(device: u32, links: &Links) -> Origin {
     if device == 0 {
         Origin::Outside

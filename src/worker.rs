@@ -1,8 +1,9 @@
-//! One worker per queue: receive a batch, decide, answer, and show what was counted. It owns its queue and
-//! its counters and shares nothing but the configuration in force: how long to look for packets is asked of it before they
-//! come, and everything about them when they are there.
+//! One worker per queue: receives a batch, decides, answers, and publishes its counters. A worker owns its
+//! queue and its counters, and shares only the configuration in force. It reads how long to poll before
+//! packets arrive, and everything else when they are there.
 //!
-//! No packet and no error of the socket ends a worker: they are counted. Only a queue that is gone does.
+//! No packet and no error of the socket ends a worker: errors are counted. A worker ends only when its queue
+//! is gone.
 
 use std::{
     io,
@@ -24,29 +25,30 @@ use crate::{
     model::ids::QueueNum,
 };
 
-/// What all workers look at.
+/// The state that all workers share.
 pub struct Shared {
     /// The configuration in force.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
-    /// The flows that do not go by it, as of the last audit.
+    /// The flows that do not follow the configuration in force, as of the last audit.
     pub off_table: Arc<ArcSwap<OffTable>>,
-    /// Which devices are ours, for the worker of fragments.
+    /// Which devices are ours, for the fragment worker.
     pub links: ArcSwap<Links>,
     /// Set once, to end all workers.
     pub stop: AtomicBool,
 }
 
-/// Indexes of the devices by which fragments come that were somewhere else before.
+/// Indexes of the devices by which fragments arrive a second time: after lbd has held them, or from another
+/// balancer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {
-    /// The TUN device of held fragments; 0 when there is none.
+    /// The TUN device of held fragments; 0 if there is none.
     pub tun: u32,
     /// The tunnels from other balancers of the tier.
     pub tier: Vec<u32>,
 }
 
 impl Shared {
-    /// Workers shall decide by this.
+    /// Creates the shared state with this configuration in force.
     #[must_use]
     pub fn new(forwarding: Forwarding) -> Self {
         Self {
@@ -58,7 +60,7 @@ impl Shared {
     }
 }
 
-/// Counts a worker's turns, for others to see that it goes on.
+/// Counts a worker's turns, so that others can check that it makes progress.
 #[derive(Debug, Default)]
 pub struct Beat(AtomicU64);
 
@@ -67,14 +69,14 @@ impl Beat {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many there were.
+    /// Returns how many turns the worker has taken.
     #[must_use]
     pub fn turns(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One queue's worker.
+/// The worker of one queue.
 pub struct Worker<Q, R> {
     queue: Q,
     sink: R,
@@ -85,29 +87,30 @@ pub struct Worker<Q, R> {
 }
 
 impl<Q: BatchQueue, R: CounterSink> Worker<Q, R> {
-    /// A worker for `queue`.
+    /// Creates a worker for `queue`.
     pub fn new(queue: Q, sink: R, shared: Arc<Shared>) -> Self {
         let forwarding = Cache::new(Arc::clone(&shared.forwarding));
         let off_table = Cache::new(Arc::clone(&shared.off_table));
         Self { queue, sink, shared, forwarding, off_table, balancer: Balancer::default() }
     }
 
-    /// Works until told to stop, and then until nothing waits any more: closing the queue would drop it. That
-    /// is not waited for, and it ends with the batch in which `drain_max` packets are reached, since new ones
-    /// may come for ever.
+    /// Works until it is stopped, and then until no packet waits any more, since closing the queue would drop
+    /// waiting packets. It does not wait for further packets then, and ends after the batch in which it
+    /// reaches `drain_max` packets, since new ones may arrive for ever.
     ///
     /// # Errors
-    /// When the queue is gone.
+    /// Returns an error if the queue is gone.
     pub fn run(mut self, drain_max: u32, beat: &Beat) -> io::Result<()> {
         run(&Arc::clone(&self.shared), beat, || self.turn())?;
         self.queue.wait_no_more();
         drain(drain_max, || self.turn())
     }
 
-    /// Handles the packets that wait, at most a batch; says how many messages came, an error being one.
+    /// Handles the waiting packets, at most one batch. Returns how many messages were received; an error
+    /// counts as one.
     ///
     /// # Errors
-    /// When the queue is gone.
+    /// Returns an error if the queue is gone.
     pub fn turn(&mut self) -> io::Result<usize> {
         let busy_poll = self.forwarding.load().busy_poll();
         let (came, errors) = match self.queue.receive(busy_poll) {
@@ -123,14 +126,14 @@ impl<Q: BatchQueue, R: CounterSink> Worker<Q, R> {
         Ok(came)
     }
 
-    /// What it decided, for tests.
+    /// Returns the worker's parts, for tests.
     #[cfg(test)]
     pub(crate) fn parts(&mut self) -> (&mut Q, &mut R, &mut Balancer) {
         (&mut self.queue, &mut self.sink, &mut self.balancer)
     }
 }
 
-/// Takes turns until told to stop.
+/// Takes turns until the workers are stopped.
 pub(crate) fn run<T>(
     shared: &Shared,
     beat: &Beat,
@@ -143,7 +146,7 @@ pub(crate) fn run<T>(
     Ok(())
 }
 
-/// Takes turns until one finds nothing, or all of them have found as much as `drain_max`.
+/// Takes turns until one finds nothing, or the sum of what they have found reaches `drain_max`.
 pub(crate) fn drain(drain_max: u32, mut turn: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
     let mut left = drain_max as usize;
     while left > 0 {
@@ -155,7 +158,7 @@ pub(crate) fn drain(drain_max: u32, mut turn: impl FnMut() -> io::Result<usize>)
     Ok(())
 }
 
-/// Counts what a queue reported; only its end is an error.
+/// Counts the errors that a queue reported. Returns only the error that ends the queue.
 pub(crate) fn count_errors(
     errors: impl IntoIterator<Item = QueueError>,
     queue: QueueNum,

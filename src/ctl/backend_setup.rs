@@ -1,4 +1,4 @@
-//! `backend-setup`: which backend is meant, and the commands for it.
+//! `backend-setup`: selects the backend, and prints the commands for it.
 
 use serde_json::json;
 
@@ -27,7 +27,7 @@ pub(super) fn backend_setup(
     env.text(&commands)
 }
 
-/// The one service that has a backend of this name.
+/// Returns the one service that has a backend of this name.
 fn service_of(state: &State, backend: &str) -> Result<String, CtlError> {
     let has = |service: &&crate::state::Service| service.backends.iter().any(|b| b.name.as_str() == backend);
     let found: Vec<&str> = state.services.iter().filter(has).map(|service| service.name.as_str()).collect();

@@ -1,6 +1,8 @@
-//! `check`: what is not as it should be, with an exit status as monitoring wants it: 0 nothing, 1 warnings, 2 errors.
+//! `check`: reports what is not as it should be, with the exit status that monitoring expects: 0 nothing, 1
+//! warnings, 2 errors.
 //!
-//! The region, whether an lbd follows it, and this host ([`crate::host`]). It needs no rights, and changes nothing.
+//! It checks the region, whether an lbd follows it, and this host ([`crate::host`]). It needs no privileges,
+//! and changes nothing.
 
 use serde::Serialize;
 
@@ -64,7 +66,7 @@ pub(super) fn check(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
     Ok(status)
 }
 
-/// What the region says, and what is to be said about it and about who follows it.
+/// Returns the region's state, and the findings about the region and the lbd that follows it.
 fn region(env: &Env<'_>, name: &RegionName) -> Result<(State, Vec<Finding>), CtlError> {
     let mut region = Region::open(name)?;
     let (live, state) = region.state()?;

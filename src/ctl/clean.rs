@@ -1,4 +1,4 @@
-//! `clean`: removes a region, unless somebody still needs it.
+//! `clean`: removes a region, unless it is still in use.
 
 use super::{Env, Status, args::CleanArguments, daemon::DaemonView, error::CtlError};
 use crate::{
@@ -22,7 +22,8 @@ pub(super) fn clean(
     Ok(Status::Done)
 }
 
-/// Makes sure that the region is a region, that no lbd follows it, and that nobody writes it while the lock lives.
+/// Makes sure that the file is a region, that no lbd follows it, and that no writer changes it while the lock
+/// lives.
 fn needed_by_nobody(name: &RegionName) -> Result<crate::sys::region::WriteLock, CtlError> {
     let mut region = match Region::open(name) {
         Err(error @ AccessError::Missing(_)) => return Err(error.into()),
@@ -32,7 +33,8 @@ fn needed_by_nobody(name: &RegionName) -> Result<crate::sys::region::WriteLock, 
     if let Some(daemon) = DaemonView::of(&mut region)? {
         return Err(CtlError::Followed { name: name.clone(), pid: daemon.pid });
     }
-    // A region that is corrupt, cut short or of another version may go; what never was one stays.
+    // A region that is corrupt, truncated or of another version may be removed; a file that never was a
+    // region may not.
     if let Err(error @ RegionError::NotARegion) = slots::check(&mut region) {
         return Err(CtlError::NotRemoved(AccessError::Unusable { name: name.clone(), error }));
     }

@@ -1,4 +1,4 @@
-//! The lbd that follows a region, as it shows itself there; and waiting until it has taken over a change.
+//! The lbd that follows a region, as the region describes it; and waiting until lbd has taken over a change.
 
 use std::time::Duration;
 
@@ -22,28 +22,28 @@ use crate::{
     },
 };
 
-/// An lbd that runs.
+/// A running lbd.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct DaemonView {
     pub pid: u64,
-    /// The generation that is in force: its workers decide by it, or, when it does not live, the kernel by its copies of the
-    /// tables.
+    /// The generation in force: while lbd runs, its workers decide by it; otherwise the kernel decides by its
+    /// copies of the tables.
     pub adopted: u64,
-    /// The last generation of which the kernel had all copies.
+    /// The last generation of which the kernel had all tables.
     pub in_kernel: u64,
     pub started_unix_seconds: u64,
     pub workers: u64,
-    /// What its last look at this host has found.
+    /// The result of its last check of this host.
     pub host: Tally,
 }
 
 impl DaemonView {
-    /// The lbd that follows the region now.
+    /// Returns the lbd that follows the region now.
     pub(super) fn of(region: &mut Region) -> Result<Option<Self>, CtlError> {
         if region.is_followed()? { Ok(Some(view(region, true)?)) } else { Ok(None) }
     }
 
-    /// One line about it.
+    /// Returns one line about this lbd.
     pub(super) fn line(&self, live: Generation, unix_seconds: u64) -> String {
         let since = duration(unix_seconds.saturating_sub(self.started_unix_seconds));
         let workers = count(usize::try_from(self.workers).unwrap_or(usize::MAX), "worker");
@@ -59,7 +59,7 @@ impl DaemonView {
     }
 }
 
-/// One line about the lbd that follows the region, or what the last one has left.
+/// Returns one line about the lbd that follows the region, or about what the last one has left.
 pub(super) fn line(env: &Env<'_>, region: &mut Region, live: Generation) -> Result<String, CtlError> {
     let followed = region.is_followed()?;
     let last = view(region, followed)?;
@@ -82,24 +82,24 @@ pub(super) fn line(env: &Env<'_>, region: &mut Region, live: Generation) -> Resu
 
 const NO_RULESET: &str = "; the kernel has NO RULESET of synrail in this network namespace";
 
-/// Whether the kernel has a ruleset of synrail here; `None` where that cannot be told.
+/// Reports whether the kernel has a ruleset of synrail here; `None` if that cannot be read.
 pub(super) fn has_ruleset(env: &Env<'_>) -> Option<bool> {
     (env.ruleset_counters)().map(|counters| !counters.is_empty())
 }
 
-/// An lbd that follows the region and does not answer, or not on all queues.
+/// An lbd that follows the region, but does not answer, at all or on some queues.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Hangs {
-    /// How long the whole process has been silent, in milliseconds; null: it is not.
+    /// How long the whole process has been silent, in milliseconds; null if it is not.
     process_ms: Option<u64>,
     /// The queues whose workers hang.
     queues: Vec<u16>,
 }
 
-/// How long an lbd is silent that hangs: its lease is over then.
+/// After this time without a sign of life lbd counts as hung: its lease has expired.
 const SILENT: Duration = lease::LEASE;
 
-/// Whether the lbd that follows the region hangs.
+/// Reports whether the lbd that follows the region hangs.
 pub(super) fn hangs(env: &Env<'_>, region: &mut Region) -> Result<Option<Hangs>, CtlError> {
     if !region.is_followed()? {
         return Ok(None);
@@ -123,7 +123,7 @@ impl Hangs {
         format!("; the workers of these queues HANG, the kernel's tables decide: {}", self.queues())
     }
 
-    /// In a few words.
+    /// Describes it in a few words.
     pub(super) fn value(&self) -> String {
         match self.process_ms {
             Some(silent) => format!("hanging for {}", duration(silent / 1000)),
@@ -137,7 +137,7 @@ impl Hangs {
     }
 }
 
-/// What puts this region in force without an lbd that stays.
+/// Returns the command that puts this region in force without an lbd that stays.
 pub(super) fn once_command(region: &RegionName) -> String {
     if region.to_string() == NAME_DEFAULT {
         "lbd --once".to_owned()
@@ -146,7 +146,7 @@ pub(super) fn once_command(region: &RegionName) -> String {
     }
 }
 
-/// What the last lbd left, whether it lives or not.
+/// Returns the record of the last lbd, whether it still runs or not.
 pub(super) fn last(region: &mut Region) -> Result<DaemonView, CtlError> {
     let followed = region.is_followed()?;
     view(region, followed)
@@ -165,24 +165,24 @@ fn view(region: &mut Region, followed: bool) -> Result<DaemonView, CtlError> {
     })
 }
 
-/// What the audit of pins has found, and how full connection tracking is, as lbd shows it.
+/// The results of the audit of pins, and how full connection tracking is, as lbd reports them.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct PinsView {
-    /// Flows that stay where they are though the table names another backend.
+    /// How many flows stay on their backend although the table names another one.
     pub off_table: u64,
-    /// Such flows that had no room in their map, at the last audit of all entries.
+    /// How many such flows had no room in their map, at the last audit of all entries.
     pub no_room: u64,
-    /// Flows that connection tracking does not drop for others.
+    /// How many flows connection tracking does not drop in favour of others.
     pub protected: u64,
-    /// Flows that would be protected if more of them might be.
+    /// How many more flows would be protected without the limit.
     pub not_protected: u64,
-    /// Flows that go by the flowtable.
+    /// How many flows go by the flowtable.
     pub promoted: u64,
     /// Whether connection tracking is nearly full, so that packets to VIPs go untracked.
     pub nearly_full: bool,
 }
 
-/// What a full table of connections means, and what to do.
+/// What a nearly full connection tracking table means, and what to do.
 pub(super) const NEARLY_FULL: &str = "NEARLY FULL: packets to VIPs go untracked, by the kernel's tables; \
      raise net.netfilter.nf_conntrack_max, and nf_conntrack_buckets with it, at 1 to 4 entries a bucket";
 
@@ -195,7 +195,7 @@ impl PinsView {
         Ok(Self { off_table, no_room, protected, not_protected, promoted, nearly_full })
     }
 
-    /// One line about it.
+    /// Returns one line about these results.
     pub(super) fn line(&self) -> String {
         let Self { off_table, no_room, protected, not_protected, promoted, nearly_full: _ } = self;
         let no_room = match no_room {
@@ -221,9 +221,9 @@ impl PinsView {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Offload {
     On,
-    /// By the setting.
+    /// The setting turns it off.
     Off,
-    /// Every packet is asked about, so there is nothing to promote.
+    /// Every packet is queued for a decision, so there is nothing to promote.
     EveryPacket,
     /// This kernel has no flowtable.
     NotInKernel,
@@ -255,15 +255,15 @@ pub(super) fn unusable(name: &RegionName, error: RegionError) -> CtlError {
     AccessError::Unusable { name: name.clone(), error }.into()
 }
 
-/// What became of a generation that was just published.
+/// What happened to a generation that was just published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Adoption {
     /// lbd decides by it.
     InForce,
-    /// There is an lbd, and it has not taken it over in time.
+    /// An lbd runs, but has not taken over the generation in time.
     NotYet,
-    /// There is no lbd.
+    /// No lbd runs.
     NoDaemon,
 }
 

@@ -1,4 +1,4 @@
-//! Why a command failed: one line for a person, with what to do next.
+//! Why a command failed: a message for a person, with what to do next.
 
 use std::io;
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Why a command failed. Nothing was changed, unless it says so.
+/// Why a command failed. Nothing was changed, unless the message says so.
 #[derive(Debug, Error)]
 pub(super) enum CtlError {
     /// The region cannot be used.
@@ -26,45 +26,45 @@ pub(super) enum CtlError {
     /// The configuration file is wrong.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// The state cannot become what was asked.
+    /// The requested change of the state is not possible.
     #[error(transparent)]
     State(#[from] StateError),
-    /// lbd could not put it in force.
+    /// lbd could not put the state in force.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The region holds services that contradict each other; only another program can have written that.
+    /// The region contains services that contradict each other; only another program can have written that.
     #[error("the region contradicts itself: {0}; `lbctl apply FILE` puts it right")]
     Conflict(#[from] Conflict),
     /// A file cannot be read.
     #[error("{file}: {error}")]
     Input {
-        /// Which.
+        /// The file's name, or "standard input".
         file: String,
-        /// Why.
+        /// The error of the system call.
         error: io::Error,
     },
-    /// A line of a batch is no question.
+    /// A line of a batch cannot be parsed.
     #[error("{file}:{line}: {complaint}")]
     Batch {
-        /// The file.
+        /// The file's name.
         file: String,
-        /// The line, from 1.
+        /// The number of the line, from 1.
         line: usize,
         /// What is wrong.
         complaint: String,
     },
-    /// The arguments, each right by itself, make no sense together.
+    /// The arguments do not fit together, though each is valid by itself.
     #[error("{0}")]
     Usage(String),
-    /// A file takes away what is in use.
+    /// The file removes something that is in use.
     #[error("the file takes away what is in use:\n  {}\nnothing was changed; {command} does it all the same", .losses.join("\n  "))]
     Removal {
-        /// What goes, a line each.
+        /// What would be removed, one line each.
         losses: Vec<String>,
-        /// What to say.
+        /// The command that does it all the same.
         command: String,
     },
-    /// Others changed the region each time when this command was about to.
+    /// Other programs changed the region each time before this command could publish its change.
     #[error(
         "region \"{0}\" was changed by others while the differences were made out; nothing was changed, try again"
     )]
@@ -72,61 +72,61 @@ pub(super) enum CtlError {
     /// The region was removed after it was opened.
     #[error("region \"{0}\" was removed or made anew meanwhile; the change went with it, do it again")]
     Gone(RegionName),
-    /// An lbd follows what should be removed.
+    /// An lbd follows the region that should be removed.
     #[error(
         "region \"{name}\" is followed by lbd, process {pid}; end that first (`kill {pid}`), or use --force"
     )]
     Followed {
-        /// The region.
+        /// The region's name.
         name: RegionName,
-        /// The daemon.
+        /// The process ID of that lbd.
         pid: u64,
     },
-    /// What should be removed may be somebody else's.
+    /// The file that should be removed may belong to another program.
     #[error("{0}; --force removes it all the same")]
     NotRemoved(AccessError),
-    /// There are no commands for the backend.
+    /// There are no commands to set up this backend.
     #[error("{0}")]
     Setup(String),
-    /// A probe cannot be sent, or its reports cannot be heard.
+    /// A probe cannot be sent, or its reports cannot be received.
     #[error("{doing}: {}", explain_probing(.error))]
     Probing {
         /// What was tried.
         doing: String,
-        /// Why not.
+        /// The error of the system call.
         error: io::Error,
     },
-    /// Probes that nobody has reported about.
+    /// No balancer has reported about some probes.
     #[error("{0}")]
     Untraced(String),
-    /// The kernel does not say which flows are off-table.
+    /// The off-table flows cannot be read from the kernel.
     #[error("{0}; it takes CAP_NET_ADMIN, and the network namespace of lbd")]
     OffTable(#[from] NftError),
-    /// A change would bring VIPs that are addresses of this host.
+    /// The change would add VIPs that are addresses of this host.
     #[error("{}\nnothing was changed", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     OwnVips(Vec<Finding>),
     /// The output cannot be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),
-    /// Likewise, when the change was made.
+    /// The output cannot be written, but the change was made.
     #[error(
         "generation {generation} is written to the region, but what came of it cannot be told: writing the output: {error}"
     )]
     Untold {
-        /// The one that was published.
+        /// The published generation.
         generation: Generation,
-        /// Why.
+        /// The error of the system call.
         error: io::Error,
     },
 }
 
 impl CtlError {
-    /// Why the output cannot be written, if it is that.
+    /// Returns why the output cannot be written, if this is that error.
     pub(super) fn output(&self) -> Option<&io::Error> {
         if let Self::Output(error) | Self::Untold { error, .. } = self { Some(error) } else { None }
     }
 
-    /// This error, of a command that had published a generation before.
+    /// Returns this error as that of a command that has already published a generation.
     pub(super) fn after(self, generation: Generation) -> Self {
         if let Self::Output(error) = self { Self::Untold { generation, error } } else { self }
     }
@@ -138,7 +138,7 @@ impl From<AccessError> for CtlError {
     }
 }
 
-/// Why a socket does not do what a tracer needs.
+/// Explains why a socket cannot do what the tracer needs.
 fn explain_probing(error: &io::Error) -> String {
     let advice = if error.kind() == io::ErrorKind::PermissionDenied {
         "; a probe is sent by a raw socket, which needs root or CAP_NET_RAW, and the host's own rules must let it out"

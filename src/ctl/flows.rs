@@ -1,4 +1,5 @@
-//! `flows --off-table`: the flows that stay where they are though their service's table names another backend now.
+//! `flows --off-table`: lists the flows that stay on their backend although their service's table now names
+//! another one.
 
 use serde::Serialize;
 
@@ -18,7 +19,7 @@ use crate::{
     sys::region::{Region, RegionName},
 };
 
-/// A flow of the maps; what `--json` prints.
+/// A flow in the maps; what `--json` prints.
 #[derive(Debug, Serialize)]
 pub(super) struct FlowView {
     protocol: String,
@@ -26,15 +27,16 @@ pub(super) struct FlowView {
     source_port: u16,
     destination: String,
     destination_port: u16,
-    /// Of which it is a backend; null where no service claims the flow, or has that backend.
+    /// The service of the backend; null if no service claims the flow, or the claiming service does not have
+    /// that backend.
     service: Option<String>,
     backend: Option<String>,
     mark: u32,
-    /// The target's.
+    /// The number of the target.
     number: Option<u32>,
-    /// Whether its client has sent FIN or RST, or one was forged.
+    /// Whether a FIN or RST was seen from the client, which may have been forged.
     closing: bool,
-    /// How long it stays if nothing more comes.
+    /// How long the flow stays if no more packets arrive.
     left_seconds: u32,
 }
 
@@ -65,7 +67,7 @@ impl FlowView {
         }
     }
 
-    /// In words.
+    /// Describes the flow in words.
     pub(super) fn reason(&self) -> String {
         let backend = self.backend.as_deref().unwrap_or("a backend of another service");
         let left = duration(self.left_seconds.into());
@@ -108,7 +110,7 @@ pub(super) fn off_table(env: &mut Env<'_>, name: &RegionName, json: bool) -> Res
              namespace, run this there (ip netns exec NAME lbctl ...)"
         ))?;
     }
-    // The maps keep flows that the table names again, too; and what is invalid until the next audit.
+    // The maps also keep flows that the table names again, and invalid flows until the next audit.
     let off_table = held.iter().filter(|(flow, held)| !forwarding.is_on_table(*flow, held.mark));
     let mut flows: Vec<(Flow, Held)> = off_table.collect();
     flows.sort_by_key(|(Flow { addresses, protocol, ports }, _)| {
@@ -126,7 +128,7 @@ pub(super) fn off_table(env: &mut Env<'_>, name: &RegionName, json: bool) -> Res
     env.text(&table.render(""))
 }
 
-/// What the maps hold, if the region says that they hold anything; nothing where that may not be read.
+/// Reads the maps if the region says that they contain anything; returns nothing if they cannot be read.
 pub(super) fn known(env: &Env<'_>, state: &State, pins: &PinsView) -> OffTable {
     if pins.off_table == 0 || state.balancer.steering == Steering::EveryPacket {
         return OffTable::default();

@@ -1,9 +1,10 @@
-//! What `lbctl` does, testable without a process: [`run`] takes arguments and an [`Env`], prints into it and returns
-//! a [`Status`].
+//! The commands of `lbctl`, testable without a process: [`run`] takes arguments and an [`Env`], prints into
+//! it and returns a [`Status`].
 //!
-//! Nouns read (`show`, `services`, `backends`, `tier`, `stats`, `check`, `flows`, `which`), verbs change (`create`, `apply`, `activate`,
-//! `deactivate`, `clean`); `tracer` asks balancers by packets, and has no region. Reading takes no lock. A change is made of the live state and published whole, under the
-//! writers' lock of the region; where anything is wrong nothing is changed.
+//! Nouns read (`show`, `services`, `backends`, `tier`, `stats`, `check`, `flows`, `which`), verbs change
+//! (`create`, `apply`, `activate`, `deactivate`, `clean`). `tracer` asks balancers by sending packets, and
+//! needs no region. Reading takes no lock. A change is made from the live state and published as a whole,
+//! under the writers' lock of the region; if anything is wrong, nothing is changed.
 
 mod args;
 mod backend_setup;
@@ -48,37 +49,40 @@ use crate::{
 use args::{Arguments, Command, FlowsArguments, TierCommand, TracerCommand};
 use error::CtlError;
 
-/// Everything of the outside world that a command touches, besides its region.
+/// Everything outside of the process that a command uses, besides its region.
 pub struct Env<'a> {
-    /// Where answers go.
+    /// Receives answers.
     pub out: &'a mut dyn Write,
-    /// Where complaints go.
+    /// Receives complaints.
     pub err: &'a mut dyn Write,
-    /// What a file name of `-` reads.
+    /// Is read if a file name is `-`.
     pub input: &'a mut dyn Read,
     /// The time, in seconds since 1970.
     pub unix_seconds: u64,
     /// The time of the monotonic clock.
     pub monotonic: Duration,
-    /// Where procfs is.
+    /// The path of procfs.
     pub proc: PathBuf,
-    /// The ruleset's counters in packets, by name; none of them where there is no ruleset, `None` where they cannot be read.
+    /// Returns the ruleset's counters in packets, by name: an empty map if there is no ruleset, `None` if
+    /// they cannot be read.
     pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
-    /// How many packets the kernel's tables have steered, by mark; none where that cannot be read.
+    /// Returns how many packets the kernel's tables have steered, by mark; an empty map if that cannot be
+    /// read.
     pub given: fn() -> BTreeMap<u32, u64>,
-    /// What the off-table maps hold.
+    /// Returns the contents of the off-table maps.
     pub off_table: fn() -> Result<OffTable, NftError>,
-    /// The numbers that targets had, as the kernel still knows them; none where it cannot be asked.
+    /// Returns the numbers that targets had, as far as the kernel still has them; an empty map if they cannot
+    /// be read.
     pub numbers_in_kernel: fn() -> BTreeMap<TargetId, model::Path>,
-    /// What this host does to packets, as far as a state is concerned.
+    /// Takes a snapshot of what this host does to packets, as far as it concerns a state.
     pub look: fn(&State) -> Snapshot,
     /// How long to wait until lbd has taken over a change.
     pub adoption_wait: Duration,
-    /// What probes are sent by.
+    /// Sends probes and receives reports.
     pub prober: &'a mut dyn Prober,
 }
 
-/// How a command ended; scripts see it as the exit status.
+/// How a command ended; the exit status for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Done.
@@ -87,9 +91,9 @@ pub enum Status {
     Failed,
     /// The command line is wrong.
     Usage,
-    /// The answer is no, or not the same.
+    /// The answer is no, or there are differences.
     No,
-    /// Written, and not yet taken over by the lbd that follows the region.
+    /// The change is published, but the lbd that follows the region has not taken it over yet.
     Pending,
     /// `check` has found warnings, and no errors.
     Warnings,
@@ -100,7 +104,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The exit status; of `check`, what monitoring takes for a warning or an error.
+    /// Returns the exit status. For `check` it is what monitoring takes for a warning or an error.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -121,39 +125,39 @@ impl From<Status> for ExitCode {
 }
 
 impl Env<'_> {
-    /// A line of the answer.
+    /// Prints a line of the answer.
     fn print(&mut self, line: fmt::Arguments<'_>) -> io::Result<()> {
         self.out.write_fmt(line)?;
         self.out.write_all(b"\n")
     }
 
-    /// An answer that is all text.
+    /// Prints an answer that is text.
     fn text(&mut self, text: &str) -> Result<Status, CtlError> {
         self.out.write_all(text.as_bytes())?;
         Ok(Status::Done)
     }
 
-    /// An answer that is all JSON.
+    /// Prints an answer as JSON.
     fn json(&mut self, answer: &impl Serialize) -> Result<Status, CtlError> {
         serde_json::to_writer(&mut *self.out, answer).map_err(io::Error::from)?;
         self.out.write_all(b"\n")?;
         Ok(Status::Done)
     }
 
-    /// Something to be known that is no failure. What was printed before comes before it.
+    /// Prints a warning, which is no failure, after everything that was printed before.
     fn warn(&mut self, warning: &str) -> io::Result<()> {
         self.out.flush()?;
-        // A warning that cannot be written changes nothing of what the command does.
+        // A warning that cannot be written does not change the result of the command.
         let _ = writeln!(self.err, "lbctl: warning: {warning}");
         Ok(())
     }
 
-    /// How far a command is that takes long.
+    /// Prints how far a command is that takes long.
     fn progress(&mut self, progress: fmt::Arguments<'_>) {
         let _ = writeln!(self.err, "lbctl: {progress}");
     }
 
-    /// The text of a file, or of standard input for `-`, and how to call it.
+    /// Reads the text of a file, or of standard input for `-`. Returns the name for messages, and the text.
     fn read(&mut self, file: &Path) -> Result<(String, String), CtlError> {
         let mut text = String::new();
         let (name, result) = if file == Path::new("-") {
@@ -167,7 +171,7 @@ impl Env<'_> {
     }
 }
 
-/// All of it, unless it has no end.
+/// Reads all of the text, up to a limit, since the input may have no end.
 fn read_all(from: &mut dyn Read, text: &mut String) -> io::Result<()> {
     from.take(FILE_BYTES_MAX + 1).read_to_string(text)?;
     if text.len() as u64 > FILE_BYTES_MAX {
@@ -176,13 +180,13 @@ fn read_all(from: &mut dyn Read, text: &mut String) -> io::Result<()> {
     Ok(())
 }
 
-/// The command line, for manual pages and completions.
+/// Returns the command line's definition, for manual pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// Does what the arguments say; the first is the program's name.
+/// Runs the command that the arguments give; the first argument is the program's name.
 pub fn run<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>, env: &mut Env<'_>) -> Status {
     let arguments = match Arguments::try_parse_from(args) {
         Ok(arguments) => arguments,
@@ -196,14 +200,14 @@ pub fn run<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>, env: &m
     result.unwrap_or_else(|error| failed(&error, changes, env))
 }
 
-/// Says why a command failed.
+/// Prints why a command failed.
 fn failed(error: &CtlError, changes: bool, env: &mut Env<'_>) -> Status {
     let reader_gone = error.output().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-    // The reader has seen enough, as in `lbctl show | head`.
+    // The reader has read enough, as in `lbctl show | head`.
     if reader_gone && !changes {
         return Status::ReaderGone;
     }
-    // Where not even a complaint can be written, the status is all that is left.
+    // If not even a complaint can be written, only the exit status reports the failure.
     if error.output().is_none() {
         let _ = env.out.flush();
     }
@@ -219,7 +223,7 @@ fn failed(error: &CtlError, changes: bool, env: &mut Env<'_>) -> Status {
     }
 }
 
-/// Help and the version are answers, all else of clap's is a complaint.
+/// Prints a message of clap: help and the version are answers, all else is a complaint.
 fn usage(complaint: &clap::Error, env: &mut Env<'_>) -> Status {
     let text = complaint.render();
     if complaint.use_stderr() {

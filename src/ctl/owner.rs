@@ -1,4 +1,5 @@
-//! Who of the tier handles the fragments of a flow, and why: the second half of `which --fragment`.
+//! Which balancer of the tier handles the fragments of a flow, and why: the second half of `which
+//! --fragment`.
 
 use std::net::IpAddr;
 
@@ -11,20 +12,21 @@ use crate::{
     state::{State, TierMember},
 };
 
-/// What `--json` prints of it.
+/// What `--json` prints about the owner.
 #[derive(Debug, Serialize)]
 pub(super) struct OwnerView<'a> {
-    /// The balancer's name; null where no table says, so that each handles what it gets, and where none handles any.
+    /// The balancer's name. Null if no table decides, so that each balancer handles the fragments that it
+    /// gets, and if no balancer handles any.
     owner: Option<&'a str>,
-    /// Whether it is this balancer.
+    /// Whether this balancer is the owner.
     owner_here: bool,
-    /// None where the destination is no VIP: fragments to it are not queued.
+    /// `None` if the destination is no VIP: fragments to it are not queued.
     #[serde(skip)]
     explained: Option<Explained>,
-    /// What was hashed.
+    /// The fields that were hashed.
     #[serde(skip)]
     hashed: String,
-    /// The way there.
+    /// The target that leads to the owner.
     #[serde(skip)]
     target: Option<TargetView>,
 }
@@ -53,7 +55,7 @@ impl<'a> OwnerView<'a> {
         }
     }
 
-    /// The answer in a few words; none where there are no fragments to handle.
+    /// Returns the answer in a few words; `None` if there are no fragments to handle.
     pub(super) fn line(&self) -> Option<String> {
         self.explained?;
         Some(match (self.owner, &self.target) {
@@ -63,7 +65,7 @@ impl<'a> OwnerView<'a> {
         })
     }
 
-    /// Why.
+    /// Returns why this balancer is the owner.
     pub(super) fn reason(&self, state: &State) -> Vec<String> {
         let Some(Explained { hash, index, rank, .. }) = self.explained else {
             return vec!["fragments: none is queued where the destination is no VIP".to_owned()];

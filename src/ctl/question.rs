@@ -1,4 +1,5 @@
-//! What a person asks about: a packet, described by five words. `which` and `tracer` ask alike, and name reasons alike.
+//! A packet that a person asks about, described by five words. `which` and `tracer` take the same questions,
+//! and word their reasons alike.
 
 use std::{
     io::{BufRead as _, BufReader, Read},
@@ -12,7 +13,7 @@ use crate::{
     packet::{ICMP, ICMPV6, Packet, Ports},
 };
 
-/// What a person asks about.
+/// A packet that a person asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Question {
     pub protocol: u8,
@@ -52,12 +53,12 @@ impl Question {
         Ok(Self { protocol, src, dst, ports, packet })
     }
 
-    /// The protocol with its name, if it has ports.
+    /// Returns the protocol, if it is one of those with ports.
     pub(super) fn named(&self) -> Option<Protocol> {
         Protocol::ALL.into_iter().find(|protocol| protocol.number() == self.protocol)
     }
 
-    /// The destination, as a reason names it.
+    /// Returns the destination for use in a reason.
     pub(super) fn destination(&self) -> String {
         match self.named() {
             Some(protocol) => format!("{} {} port {}", self.dst, protocol.name(), self.ports.dst),
@@ -66,7 +67,7 @@ impl Question {
         }
     }
 
-    /// What was hashed, and what came out.
+    /// Returns which fields were hashed, and the result.
     pub(super) fn hashed(&self, mode: HashMode, seed: u32, hash: u32) -> String {
         let Self { src, dst, protocol, .. } = self;
         let fields = match mode {
@@ -80,13 +81,13 @@ impl Question {
         format!("hash {}: jhash of {fields} with seed {seed} gives {hash:#010x}", mode.name())
     }
 
-    /// Why nobody takes the packet.
+    /// Returns why no service takes the packet.
     pub(super) fn unclaimed(&self) -> String {
         format!("no service claims {}", self.destination())
     }
 }
 
-/// Which entry of the table a hash leads to.
+/// Returns which entry of the table a hash leads to.
 pub(super) fn looked_up(
     hash: u32,
     table_size: u32,
@@ -100,7 +101,8 @@ pub(super) fn looked_up(
     )
 }
 
-/// Hands every question of a file to `ask`; - is `input`. Empty lines and those that begin with # are none.
+/// Passes every question of a file to `ask`; for `-` it reads `input`. Skips empty lines and lines that begin
+/// with #.
 pub(super) fn each(
     input: &mut dyn Read,
     file: &Path,

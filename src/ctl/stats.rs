@@ -1,4 +1,5 @@
-//! `stats`: what the workers counted, which backend got how much, and how the kernel's queues stand.
+//! `stats`: what the workers counted, how many packets each backend got, and the state of the kernel's
+//! queues.
 
 use std::collections::BTreeMap;
 
@@ -24,13 +25,13 @@ use crate::{
     },
 };
 
-/// More workers than this are not shown side by side.
+/// At most so many workers are shown side by side.
 const COLUMNS_MAX: usize = 8;
 
-/// Everything there is to tell; what `--json` prints.
+/// All statistics; what `--json` prints.
 #[derive(Serialize)]
 struct Stats {
-    /// The lbd that follows the region, or null: then the counters are those of the last one.
+    /// The lbd that follows the region, or null: then the counters are those of the last lbd.
     daemon: Option<DaemonView>,
     generation: u64,
     /// The sums over all workers, without levels.
@@ -38,17 +39,17 @@ struct Stats {
     fragments: Fragments,
     workers: Vec<Worker>,
     backends: Vec<Packets>,
-    /// How the kernel's queues stand; null where that may not be read.
+    /// The state of the kernel's queues; null if it cannot be read.
     queues: Option<Vec<QueueLine>>,
-    /// How full the table of connections is; null where that may not be read.
+    /// How full the table of connections is; null if that cannot be read.
     conntrack: Option<Conntrack>,
-    /// What lbd has found of flows.
+    /// The flows that lbd has found.
     flows: PinsView,
-    /// What the ruleset counted, in packets; null where that may not be read, or there is no ruleset.
+    /// The ruleset's counters, in packets; null if they cannot be read, or there is no ruleset.
     ruleset: Option<BTreeMap<String, u64>>,
 }
 
-/// Counters by [`Counter::ALL`]; JSON has an object, without the levels among them.
+/// Counters in the order of [`Counter::ALL`]. In JSON they are an object, without levels.
 #[derive(Clone)]
 struct Values(Vec<u64>);
 
@@ -113,21 +114,22 @@ impl Fragments {
 #[derive(Serialize)]
 struct Worker {
     queue: u16,
-    /// Whether it is the worker of fragments.
+    /// Whether this is the fragment worker.
     fragments: bool,
     counters: Values,
 }
 
-/// Packets that were steered to a target, but for those that follow a flow's first: one for a flow, as a rule.
+/// Packets that were steered to a target, without those that follow the first packet of a flow: usually one
+/// per flow.
 #[derive(Serialize)]
 struct Packets {
-    /// Everything that it stands for, as service/backend or tier/balancer; none where it is no longer in use.
+    /// All names that the target has, as service/backend or tier/balancer; empty if it is no longer in use.
     names: Vec<String>,
     #[serde(flatten)]
     target: TargetView,
-    /// By lbd.
+    /// Packets that lbd has steered.
     packets: u64,
-    /// By the kernel's copies of services' tables.
+    /// Packets that the kernel's copies of services' tables have steered.
     by_kernel: u64,
 }
 
@@ -158,12 +160,12 @@ pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<
     let daemon = DaemonView::of(&mut region)?;
     let workers = usize::try_from(last(&mut region)?.workers).unwrap_or(usize::MAX);
     let blocks = stats::read(&mut region, workers).map_err(|error| unusable(name, error))?;
-    // By what workers say of themselves: the state may name other queues by now.
+    // Select the queues by the workers' own records: the state may already name other queues.
     let ours = |line: &QueueLine| blocks.iter().any(|block| block.identity.queue.0 == line.queue);
     let queues = queue_lines(&env.proc).ok();
     let queues = queues.map(|queues| queues.into_iter().filter(ours).collect());
     let counters = Values(sum(blocks.iter().map(|block| &block.counters[..]), Counter::ALL.len()));
-    // What the last one held ended with it.
+    // The levels of the last lbd ended with it.
     let none = Values(Vec::new());
     let fragments =
         Fragments::new(state.balancer.fragments, if daemon.is_some() { &counters } else { &none });
@@ -229,7 +231,7 @@ fn sum<'a>(of: impl Iterator<Item = &'a [u64]>, len: usize) -> Vec<u64> {
     })
 }
 
-/// Packets by target: all that are in use, and those that got some while they were.
+/// Returns packets by target: all targets that are in use, and former ones that got packets.
 fn by_target(state: &State, blocks: &[Block], given: &BTreeMap<u32, u64>) -> Vec<Packets> {
     let mask = state.balancer.mark_mask;
     let by_lbd = sum(blocks.iter().map(|block| &block.targets[..]), crate::model::ids::TARGETS_MAX);

@@ -1,4 +1,4 @@
-//! Text for a person: aligned columns, bars, shares and durations. PURE.
+//! Formats text for a person: aligned columns, bars, shares and durations. PURE.
 
 use std::fmt::Write;
 
@@ -19,7 +19,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// A table with these columns; a name that starts with `>` is that of a column aligned right.
+    /// Creates a table with these columns. If a name starts with `>`, its column is aligned right.
     pub(super) fn new(columns: &[&str]) -> Self {
         let align = |name: &&str| if name.starts_with('>') { Align::Right } else { Align::Left };
         let names = columns.iter().map(|name| name.trim_start_matches('>').to_owned()).collect();
@@ -31,7 +31,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The text, each line indented.
+    /// Returns the text, with each line indented.
     pub(super) fn render(&self, indent: &str) -> String {
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
@@ -54,23 +54,23 @@ impl Table {
     }
 }
 
-/// A bar of `part` in `whole`, in eighths of a character.
+/// Returns a bar for `part` of `whole`, in eighths of a character.
 pub(super) fn bar(part: u64, whole: u64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let length = scaled(part, whole, BAR_CHARS * 8);
     let (full, rest) = (usize::try_from(length / 8).unwrap_or(0), usize::try_from(length % 8).unwrap_or(0));
-    // What is there at all is to be seen.
+    // Show at least one eighth for a part that is not 0.
     let rest = if length == 0 && part > 0 { EIGHTHS[1] } else { EIGHTHS[rest] };
     "█".repeat(full) + rest
 }
 
-/// `part` in `whole` in percent, with a decimal.
+/// Returns `part` of `whole` in percent, with one decimal.
 pub(super) fn percent(part: u64, whole: u64) -> String {
     let tenths = scaled(part, whole, 1000);
     format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
-/// `part / whole * scale`, rounded; 0 of nothing.
+/// Returns `part / whole * scale`, rounded; 0 if `whole` is 0.
 fn scaled(part: u64, whole: u64, scale: u64) -> u64 {
     if whole == 0 {
         return 0;
@@ -79,7 +79,7 @@ fn scaled(part: u64, whole: u64, scale: u64) -> u64 {
     u64::try_from((part * scale + whole / 2) / whole).unwrap_or(u64::MAX)
 }
 
-/// A length of time, in its two largest units.
+/// Returns a duration in its two largest units.
 pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -89,12 +89,12 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
-/// "1 backend", "2 backends".
+/// Returns a count with its noun: "1 backend", "2 backends".
 pub(super) fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// A key that sorts names as people do: s2 before s10.
+/// Returns a key that sorts names in natural order: s2 before s10.
 pub(super) fn natural(name: &str) -> Vec<(u64, String)> {
     let mut parts: Vec<(u64, String)> = Vec::new();
     let mut rest = name;

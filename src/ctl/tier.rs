@@ -1,4 +1,4 @@
-//! `tier`: the balancers that share the work of fragments.
+//! `tier`: shows the balancers that share the work of fragments.
 
 use super::{
     Env, Status, daemon,

@@ -1,5 +1,5 @@
-//! `tracer send`: asks the balancers on the way what becomes of a packet, by a packet. It needs no region: what it prints
-//! is what balancers report ([`crate::balance::tracer`]).
+//! `tracer send`: sends a probe to ask the balancers on the way what happens to such a packet. It needs no
+//! region: it prints what balancers report ([`crate::balance::tracer`]).
 
 use std::{collections::HashMap, io, net::IpAddr, time::Duration};
 
@@ -18,25 +18,26 @@ use crate::{
     packet::Probe,
 };
 
-/// More headers than this are not asked about at a time.
+/// How many headers can be traced at a time.
 const HEADERS_MAX: usize = 100_000;
-/// More reports than this about one header are not kept.
+/// How many reports about one header are kept.
 const REPORTS_MAX: usize = 64;
-/// So many datagrams that are there already are taken when the time is over; whoever sends more is no balancer.
+/// How many datagrams that have already arrived are read after the time is over; a sender of more is no
+/// balancer.
 const LATE_MAX: u32 = 1024;
-/// How often a batch says how far it is.
+/// How often a batch prints its progress.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-/// A header, and what was reported about it.
+/// A header, and the reports about it.
 struct Traced {
     question: Question,
     protocol: Protocol,
-    /// Where reports were to be sent.
+    /// The address to which reports were to be sent.
     receiver: Option<IpAddr>,
     reports: Vec<Trace>,
 }
 
-/// What `--json` prints of one header.
+/// What `--json` prints about one header.
 #[derive(Serialize)]
 struct Answer<'a> {
     protocol: &'static str,
@@ -44,7 +45,7 @@ struct Answer<'a> {
     source_port: u16,
     destination: IpAddr,
     destination_port: u16,
-    /// One of each balancer that had the probe, in the order in which they came.
+    /// One report from each balancer that got the probe, in the order of arrival.
     reports: &'a [Trace],
 }
 
@@ -88,7 +89,7 @@ fn headers(env: &mut Env<'_>, args: &TracerSendArguments) -> Result<Vec<Traced>,
     Ok(all)
 }
 
-/// Sends a probe for each header, evenly, and gathers reports until `--wait` after the last one.
+/// Sends a probe for each header, at even intervals, and collects reports until `--wait` after the last one.
 fn ask(env: &mut Env<'_>, traced: &mut [Traced], args: &TracerSendArguments) -> Result<(), CtlError> {
     let interval = Duration::from_secs(1) / args.per_second;
     let mut heard = Heard { by_nonce: HashMap::new(), answered: 0 };
@@ -100,7 +101,7 @@ fn ask(env: &mut Env<'_>, traced: &mut [Traced], args: &TracerSendArguments) -> 
             said = now;
             env.progress(format_args!("{sent} of {} probes sent, {} answered", traced.len(), heard.answered));
         }
-        // What was late is not made up for: never are more sent in a second than was asked.
+        // Lost time is not made up for: never are more probes sent in a second than were requested.
         due = due.max(now) + interval;
         let probe = probe(env, &mut traced[sent])?;
         heard.by_nonce.insert(Nonce(probe.nonce), sent);
@@ -123,7 +124,7 @@ fn ask(env: &mut Env<'_>, traced: &mut [Traced], args: &TracerSendArguments) -> 
     Ok(())
 }
 
-/// The probe for a header. Its reports are listened for from now on.
+/// Returns the probe for a header. From now on its reports are received.
 fn probe(env: &mut Env<'_>, of: &mut Traced) -> Result<Probe, CtlError> {
     let failed = |doing: String| move |error: io::Error| CtlError::Probing { doing, error };
     let Question { dst, ports, packet, .. } = of.question;
@@ -145,15 +146,16 @@ fn probe(env: &mut Env<'_>, of: &mut Traced) -> Result<Probe, CtlError> {
     })
 }
 
-/// What has come so far.
+/// The reports received so far.
 struct Heard {
     by_nonce: HashMap<Nonce, usize>,
-    /// Headers with at least one report.
+    /// How many headers have at least one report.
     answered: usize,
 }
 
 impl Heard {
-    /// Takes reports until `end`, and what is there by then. What is no report about one of the headers is left aside.
+    /// Receives reports until `end`, and those that have arrived by then. Ignores datagrams that are no
+    /// report about one of the headers.
     fn listen(&mut self, env: &mut Env<'_>, traced: &mut [Traced], end: Duration) -> Result<(), CtlError> {
         let mut late = 0;
         loop {
@@ -191,13 +193,13 @@ impl Traced {
         }
     }
 
-    /// The header as it was asked.
+    /// Returns the header as it was requested.
     fn header(&self) -> String {
         let Question { src, dst, ports, .. } = &self.question;
         format!("{} {src} {} {dst} {}", self.protocol.name(), ports.src, ports.dst)
     }
 
-    /// A line for each report; where it is the only header, also how it came to that.
+    /// Prints a line for each report. If there is only one header, also prints how the balancer decided.
     fn print(&self, env: &mut Env<'_>, batch: bool) -> Result<(), CtlError> {
         for report in &self.reports {
             let service = report.service.as_ref().map_or("-", |name| name.as_str());
@@ -214,7 +216,7 @@ impl Traced {
         Ok(())
     }
 
-    /// What becomes of such packets.
+    /// Returns what happens to such packets.
     fn sentence(&self, report: &Trace) -> String {
         let tcp = self.protocol == Protocol::Tcp;
         let new = match report.steering {
@@ -237,7 +239,7 @@ impl Traced {
         format!("{table}{pinned}{wins}")
     }
 
-    /// How the balancer came to that.
+    /// Returns how the balancer decided.
     fn reasons(&self, report: &Trace) -> Vec<String> {
         let mut reasons = Vec::new();
         if let Some(Entry { backend, hash_mode, seed, hash, index, table_size, rank, active, .. }) =
@@ -266,7 +268,7 @@ fn pinned_to(pinned: &Pinned) -> String {
     }
 }
 
-/// What to check where nobody has reported.
+/// Returns what to check if no balancer has reported.
 fn hints(first: &Traced, untraced: usize, all: usize) -> String {
     let Question { src, dst, .. } = first.question;
     let which = match (untraced, all) {

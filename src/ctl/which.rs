@@ -1,4 +1,4 @@
-//! `which`: where a new flow would go, and why. It asks the same [`Forwarding`] that lbd decides by.
+//! `which`: where a new flow would go, and why. It uses the same [`Forwarding`] as lbd.
 
 use std::{io, path::Path};
 
@@ -27,7 +27,8 @@ use crate::{
     sys::region::{Region, RegionName},
 };
 
-/// What `--json` prints. Where nothing steers, only `steered`, `reason` and perhaps `service` have values.
+/// What `--json` prints. If the packet is not steered, only `steered`, `reason` and perhaps `service` have
+/// values.
 #[derive(Debug, Default, Serialize)]
 struct Answer<'a> {
     steered: bool,
@@ -41,15 +42,15 @@ struct Answer<'a> {
     number: Option<u32>,
     device: Option<String>,
     path: Option<String>,
-    /// Who decides about the flow's first packet, if it is whole.
+    /// Whether lbd or the kernel decides about the flow's first packet, if that is whole.
     decider: Option<Decider>,
-    /// What the kernel says of this flow, if it is off-table.
+    /// The kernel's element for this flow, if it is off-table.
     off_table: Option<FlowView>,
-    /// Who handles its fragments, if that was asked.
+    /// The balancer that handles its fragments, if that was requested.
     #[serde(flatten)]
     owner: Option<OwnerView<'a>>,
     reason: Vec<String>,
-    /// That this host takes such packets for itself.
+    /// A warning that this host takes such packets for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
 }
@@ -63,7 +64,7 @@ pub(super) fn which(
 ) -> Result<Status, CtlError> {
     let words: Vec<&str> = args.flow.iter().map(String::as_str).collect();
     let question = Question::parse(&words).map_err(CtlError::Usage)?;
-    // One table is enough.
+    // Only the table of this service is needed.
     let by = By::read(env, name, |state| {
         let scopes: Vec<Scope<'_>> = state.services.iter().map(Service::scope).collect();
         let service = Classifier::new(&scopes).ok().and_then(|of| of.service_of(&question.packet));
@@ -102,18 +103,18 @@ pub(super) fn batch(
     Ok(Status::Done)
 }
 
-/// What questions are answered by.
+/// The data that answers are computed from.
 struct By {
     state: State,
     forwarding: Forwarding,
-    /// Flows that do not go by the tables.
+    /// Flows that do not follow the tables.
     held: OffTable,
-    /// Of each service.
+    /// For each service, whether lbd or the kernel decides.
     deciders: Vec<Decider>,
 }
 
 impl By {
-    /// The state with the tables of these services, and all else.
+    /// Reads the state with the tables of these services, and all else.
     fn read(
         env: &Env<'_>,
         name: &RegionName,
@@ -127,7 +128,7 @@ impl By {
         Ok(Self { state, forwarding, held, deciders })
     }
 
-    /// The answer, and that about fragments where it is asked for.
+    /// Returns the answer, with that about fragments if it is requested.
     fn whole_answer(&self, question: &Question, fragment: bool) -> Answer<'_> {
         let Self { state, forwarding, held, .. } = self;
         let mut answer = self.answer(question);
@@ -249,7 +250,7 @@ fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
     Ok(())
 }
 
-/// That the kernel keeps such packets for this host itself, whatever was decided.
+/// Warns if the kernel keeps such packets for this host itself, whatever was decided.
 fn kept(snapshot: &Snapshot, question: &Question) -> Option<String> {
     snapshot.local(question.dst).map(|Local { kind, device, .. }| {
         format!(
@@ -259,7 +260,7 @@ fn kept(snapshot: &Snapshot, question: &Question) -> Option<String> {
     })
 }
 
-/// Why the packet belongs to the service, and whom it was taken from.
+/// Returns why the packet belongs to the service, and which other services it takes precedence over.
 fn matched(state: &State, service: &Service, question: &Question) -> String {
     let (vip, ports) = (longest(service, question), port_range(service, question));
     let vip = vip.map_or_else(String::new, |vip| vip.to_string());
@@ -272,7 +273,7 @@ fn matched(state: &State, service: &Service, question: &Question) -> String {
     format!("{} belongs to service {}: {vip}{ports}{less}", question.destination(), service.name)
 }
 
-/// Which services claim the packet as well, and by which rule this one has it.
+/// Returns which other services claim the packet, and by which rule this one takes precedence.
 fn less_specific(state: &State, service: &Service, question: &Question) -> String {
     let Some(best) = service.scope().claimed(&question.packet) else { return String::new() };
     let others = state.services.iter().filter(|other| other.name != service.name);
@@ -290,7 +291,7 @@ fn longest(service: &Service, question: &Question) -> Option<ipnet::IpNet> {
     vips.max_by_key(|vip| vip.prefix_len()).copied()
 }
 
-/// The narrowest range that the port is in; none where ports mean nothing.
+/// Returns the narrowest range that contains the port; `None` if ports have no meaning.
 fn port_range(service: &Service, question: &Question) -> Option<PortRange> {
     question.named().filter(|_| service.protocols != Protocols::Any)?;
     let port = question.ports.dst;

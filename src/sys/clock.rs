@@ -1,37 +1,39 @@
-//! The clock, and waiting that ends.
+//! The clock, and waiting with a time limit.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// The monotonic clock, now.
+/// Returns the time of the monotonic clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Time since some moment before this machine's processes began: the same for all of them, whatever somebody sets.
+/// Returns the time since some moment before any process of this machine started. It is the same for all
+/// processes, and setting the clock does not change it.
 #[must_use]
 pub fn monotonic() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The CPU time that the calling thread has had; none where the kernel does not say.
+/// Returns the CPU time that the calling thread has used; zero if the kernel does not report it.
 #[must_use]
 pub fn thread_cpu() -> Duration {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
     time.map_or(Duration::ZERO, Duration::from)
 }
 
-/// Asks `done` every `interval` until it answers or `timeout` has passed; it is asked at least once.
+/// Calls `done` every `interval` until it returns a value or `timeout` has passed. `done` is called at least
+/// once.
 #[expect(
     clippy::disallowed_methods,
     reason = "for conditions that nothing announces, such as a lock set free"

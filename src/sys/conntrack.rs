@@ -1,21 +1,25 @@
 //! Asks connection tracking for the mark that a flow is pinned with, and pins flows (ctnetlink, kernel module
 //! `nf_conntrack_netlink`).
 //!
-//! Fragments are never tracked, yet belong to a flow that may be: a first fragment is asked about, so that it goes where
-//! the flow's whole packets go; and a UDP flow is pinned by its fragmented datagrams as well. The kernel answers while the
-//! request is being sent, so nothing is ever waited for; the time limit is for a kernel that does not answer at all.
-//! Flows in conntrack zones of an operator's own are not found.
+//! Fragments are never tracked, but they belong to a flow that may be tracked. So lbd looks up the flow of a
+//! first fragment, and the fragment goes where the flow's whole packets go. A UDP flow is also pinned by its
+//! fragmented datagrams. The kernel answers while the request is being sent, so nothing ever waits for an
+//! answer; the time limit is for a kernel that does not answer at all. Flows in conntrack zones of an
+//! operator's own are not found.
 //!
-//! A pin is one request: the kernel changes the flow's entry if there is one, and makes one else. Of an entry's mark only
-//! our bits change; its lifetime is set, and nothing else. An entry that is made so is confirmed from the start: if the
-//! flow's first whole datagram waits in a queue meanwhile, the kernel gives it this entry when it goes on.
+//! A pin is one request: the kernel changes the flow's entry if there is one, and otherwise creates one. The
+//! request changes only our bits of the entry's mark, and sets its lifetime. An entry that is created this
+//! way is confirmed from the start: if the flow's first whole datagram waits in a queue meanwhile, the kernel
+//! gives it this entry when it leaves the queue.
 //!
-//! What an entry made here lacks is the lifetime policy (`ct timeout`) that the ruleset gives to others: ctnetlink cannot
-//! attach one, and the ruleset cannot to an entry that is confirmed. So each whole datagram gives it the host's own time
-//! (`net.netfilter.nf_conntrack_udp_timeout`, 30 s), until a fragmented one renews it.
+//! An entry created here lacks the lifetime policy (`ct timeout`) that the ruleset gives to others: ctnetlink
+//! cannot attach one, and the ruleset cannot attach one to a confirmed entry. So each whole datagram sets the
+//! entry's lifetime to the host's own timeout (`net.netfilter.nf_conntrack_udp_timeout`, 30 s), until a
+//! fragmented datagram renews it.
 //!
-//! Layout of a request (`linux/netfilter/nfnetlink_conntrack.h`): netlink header (16 bytes), nfnetlink header (4), the
-//! flow's tuple as nested attributes; to pin it also the tuple of answers, the lifetime, and the mark with its mask.
+//! Layout of a request (`linux/netfilter/nfnetlink_conntrack.h`): netlink header (16 bytes), nfnetlink header
+//! (4), the flow's tuple as nested attributes. A request that pins also has the reply tuple, the lifetime,
+//! and the mark with its mask.
 
 mod dump;
 mod fill;
@@ -43,7 +47,7 @@ use crate::{
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Answers to earlier questions that came too late; more than these are not waded through.
+/// How many late answers to earlier requests are skipped; after that the request fails.
 const STALE_ANSWERS_MAX: usize = 16;
 /// An answer takes a few hundred bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
@@ -64,7 +68,7 @@ const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
-/// Identifier, type and code.
+/// Attributes for the identifier, type and code.
 const CTA_PROTO_ICMP: [u16; 3] = [4, 5, 6];
 const CTA_PROTO_ICMPV6: [u16; 3] = [7, 8, 9];
 
@@ -80,18 +84,19 @@ const ECHO_REQUEST6: u8 = 128;
 pub struct Conntrack {
     socket: OwnedFd,
     sequence: u32,
-    /// The last one, whose memory the next one gets.
+    /// The last request, whose memory is used again for the next one.
     request: Writer,
-    /// Why it cannot be asked, as an error number. The kernel would look for its module at every question.
+    /// Why connection tracking cannot be asked, as an error number. Without this, the kernel would look for
+    /// its module at every request.
     missing: Option<i32>,
 }
 
 impl Conntrack {
-    /// Opens a connection in the network namespace of the calling thread. Whether anybody answers is told by
-    /// [`Conntrack::missing`].
+    /// Opens a connection in the network namespace of the calling thread. [`Conntrack::missing`] reports
+    /// whether the kernel answers.
     ///
     /// # Errors
-    /// When there is no socket to be had.
+    /// Returns an error if no socket can be opened.
     pub fn open() -> io::Result<Self> {
         let mut conntrack =
             Self { socket: netfilter(PATIENCE)?, sequence: 0, request: Writer::default(), missing: None };
@@ -102,7 +107,8 @@ impl Conntrack {
         Ok(conntrack)
     }
 
-    /// Why it cannot be asked, if so: mostly the kernel lacks `nf_conntrack_netlink`.
+    /// Returns why connection tracking cannot be asked, if it cannot: usually the kernel lacks
+    /// `nf_conntrack_netlink`.
     #[must_use]
     pub fn missing(&self) -> Option<io::Error> {
         self.missing.map(io::Error::from_raw_os_error)
@@ -165,16 +171,16 @@ impl FlowTable for Conntrack {
     }
 }
 
-/// What the kernel answers, other than errors.
+/// An answer of the kernel other than an error.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// What it knows of a flow.
+    /// The entry of a flow.
     Entry(FlowMark),
-    /// It has done what it was told.
+    /// The request is done.
     Done,
 }
 
-/// The kernel's answer to request `asked`; `None` if it answers another one.
+/// Reads the kernel's answer to request `asked`; `None` if it answers another request.
 fn read_answer(bytes: &[u8], asked: u32) -> Option<io::Result<Answer>> {
     let unreadable = || Some(Err(io::Error::from(io::ErrorKind::InvalidData)));
     let (Some(kind), Some(answered)) = (kind(bytes), sequence(bytes)) else {
@@ -187,7 +193,7 @@ fn read_answer(bytes: &[u8], asked: u32) -> Option<io::Result<Answer>> {
         NLMSG_ERROR => Some(done(bytes).map(|()| Answer::Done)),
         IPCTNL_MSG_CT_NEW => {
             let attributes = bytes.get(HEADERS_BYTES..).unwrap_or_default();
-            // The kernel leaves out a mark of 0.
+            // The kernel omits a mark of 0.
             let mark = Mark(number(attributes, CTA_MARK).map_or(0, u32::from_be_bytes));
             let left_seconds = number(attributes, CTA_TIMEOUT).map(u32::from_be_bytes);
             Some(Ok(Answer::Entry(FlowMark { mark, left_seconds })))
@@ -196,12 +202,12 @@ fn read_answer(bytes: &[u8], asked: u32) -> Option<io::Result<Answer>> {
     }
 }
 
-/// The value of the attribute of that kind, which is 4 bytes long.
+/// Returns the value of the attribute of kind `wanted`, which is 4 bytes long.
 fn number(attributes: &[u8], wanted: u16) -> Option<[u8; 4]> {
     attribute(attributes, wanted)?.first_chunk().copied()
 }
 
-/// Whether the kernel tells flows like this one apart by what is known of the packet.
+/// Reports whether the parsed fields of this packet are enough for the kernel to find its flow.
 fn can_be_found(packet: &Packet) -> bool {
     match packet.l4 {
         L4::LaterFragment => false,
@@ -210,7 +216,7 @@ fn can_be_found(packet: &Packet) -> bool {
     }
 }
 
-/// What the kernel calls the family of its addresses.
+/// Returns the kernel's number for the address family of the packet.
 fn family(packet: &Packet) -> u8 {
     match packet.addresses {
         Addresses::V4 { .. } => NFPROTO_IPV4,
@@ -218,12 +224,12 @@ fn family(packet: &Packet) -> u8 {
     }
 }
 
-/// What is known of the flow that `packet` belongs to?
+/// Writes a request for the entry of the flow that `packet` belongs to.
 fn question(request: &mut Writer, packet: &Packet) {
     request.nested(CTA_TUPLE_ORIG, |of| tuple(of, packet));
 }
 
-/// The flow that `packet` belongs to, which is UDP, gets a mark.
+/// Writes a request that sets the mark of the UDP flow that `packet` belongs to.
 fn order(request: &mut Writer, packet: &Packet, ports: Ports, mark: Mark, mask: MarkMask, seconds: u32) {
     let answer = Packet {
         addresses: packet.addresses.swapped(),

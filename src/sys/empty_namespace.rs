@@ -1,14 +1,14 @@
-//! A network namespace of nobody else's: a place to ask the kernel what it makes of a ruleset, with nothing in force, and
-//! nothing of other programs' in the way.
+//! An empty network namespace, in which the kernel can be asked how it represents a ruleset. Nothing in it is
+//! in force, and it has nothing of other programs.
 
 use std::{io, panic::resume_unwind};
 
 use nix::sched::{CloneFlags, unshare};
 
-/// Runs `work` on a thread in a network namespace that is empty, and ends with it.
+/// Runs `work` on a thread in an empty network namespace, which ends with the thread.
 ///
 /// # Errors
-/// When the kernel makes none: it takes `CAP_SYS_ADMIN`.
+/// Returns an error if the kernel refuses to create the namespace, which requires `CAP_SYS_ADMIN`.
 pub(super) fn in_empty_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {

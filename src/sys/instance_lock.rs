@@ -1,5 +1,6 @@
-//! One lbd in a network namespace: it has one ruleset and one set of routes. An abstract unix socket is the lock: its
-//! name lives in the network namespace and ends with the process, however that ends.
+//! Allows one lbd per network namespace, which has one ruleset and one set of routes. The lock is an abstract
+//! unix socket: its name belongs to the network namespace, and is freed when the process ends, however it
+//! ends.
 
 use std::{
     io,
@@ -16,27 +17,28 @@ use super::process;
 
 const NAME: &str = "synrail";
 
-/// While it lives, this process is the only one that sets up the kernel for synrail in its network namespace.
+/// While this value lives, this process is the only one that sets up the kernel for synrail in its network
+/// namespace.
 pub struct InstanceLock(#[expect(dead_code, reason = "held, not used")] UnixListener);
 
-/// Why the lock cannot be had.
+/// Why the lock was not acquired.
 #[derive(Debug, Error)]
 pub enum AlreadyRunning {
-    /// There is another.
+    /// Another process holds the lock.
     #[error(
         "another lbd, {0}, has the queues, ruleset and routes of this network namespace; end that one first"
     )]
     Other(String),
-    /// The operating system said no.
+    /// A system call failed.
     #[error("making sure that no other lbd is at work: {0}")]
     Os(#[from] io::Error),
 }
 
 impl InstanceLock {
-    /// Takes the lock.
+    /// Acquires the lock.
     ///
     /// # Errors
-    /// When another process has it, and which.
+    /// Returns an error if another process holds the lock, and names that process.
     pub fn acquire() -> Result<Self, AlreadyRunning> {
         let address = SocketAddr::from_abstract_name(NAME)?;
         match UnixListener::bind_addr(&address) {
@@ -49,7 +51,7 @@ impl InstanceLock {
     }
 }
 
-/// The process that listens there.
+/// Describes the process that listens at this address.
 fn holder(address: &SocketAddr) -> String {
     let peer =
         UnixStream::connect_addr(address).ok().and_then(|stream| getsockopt(&stream, PeerCredentials).ok());

@@ -1,5 +1,5 @@
-//! THE OS: the only place that holds unsafe code, calls libc, starts programs or reads the clock. Every module here
-//! is safe from outside and owns its descriptors.
+//! THE OS: the only module that contains unsafe code, calls libc, starts programs or reads the clock. Every
+//! module here has a safe interface and owns its descriptors.
 
 pub mod allocator;
 pub mod capability;
@@ -23,13 +23,13 @@ pub mod signal;
 pub mod tracer;
 pub mod tun;
 
-/// The index of a device of this network namespace.
+/// Returns the index of a device of this network namespace.
 #[must_use]
 pub fn interface_index(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(name).ok()
 }
 
-/// A running process as a person knows it: by number and name.
+/// Describes a running process by number and name.
 fn process(pid: u64) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     Some(name.trim()).filter(|name| !name.is_empty()).map(|name| format!("process {pid} ({name})"))

@@ -1,14 +1,15 @@
-//! For tests against the kernel that runs: a network namespace of their own, and commands in it.
+//! For tests against the running kernel: runs each in its own network namespace, and runs commands in it.
 
 use std::{
     process::Command,
     sync::{Mutex, PoisonError},
 };
 
-/// An open queue is found among all sockets of the process, so no two tests may open some at a time.
+/// A newly opened queue is found among all sockets of the process, so only one test may open queues at a
+/// time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Runs `test` on a thread with a network namespace of its own, which ends with it.
+/// Runs `test` on a thread with its own network namespace, which ends with the thread.
 pub(crate) fn in_namespace<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let thread = std::thread::spawn(|| {

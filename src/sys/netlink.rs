@@ -1,6 +1,7 @@
-//! Netlink messages as bytes (RFC 3549, `linux/netlink.h`), for what no crate speaks: a header of 16 bytes, for netfilter
-//! another of 4, then attributes, each with its length and kind, padded to 4. Numbers are in the machine's own order unless
-//! a subsystem says otherwise.
+//! Netlink messages as bytes (RFC 3549, `linux/netlink.h`), for protocols that no crate supports. A message
+//! has a header of 16 bytes, for netfilter a second one of 4, then attributes. Each attribute has its length
+//! and kind, and is padded to a multiple of 4. Numbers are in the machine's byte order unless a subsystem
+//! defines another.
 
 use std::{
     ffi::CStr,
@@ -17,9 +18,9 @@ use nix::sys::{
     time::{TimeVal, TimeValLike as _},
 };
 
-/// Of the netlink header: length, type, flags, sequence number, port.
+/// Size of the netlink header: length, type, flags, sequence number, port.
 pub(super) const HEADER_BYTES: usize = 16;
-/// Of both headers.
+/// Size of the netlink and the netfilter header together.
 pub(super) const HEADERS_BYTES: usize = HEADER_BYTES + 4;
 const NLM_F_REQUEST: u16 = 1;
 pub(super) const NLM_F_ACK: u16 = 4;
@@ -30,26 +31,27 @@ pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
-/// A dump's answers are 32 KiB at most (`netlink_dump` in `net/netlink/af_netlink.c`).
+/// An answer of a dump has 32 KiB at most (`netlink_dump` in `net/netlink/af_netlink.c`).
 pub(super) const DUMP_BYTES_MAX: usize = 64 * 1024;
 
-/// A socket to netfilter in the network namespace of the calling thread. An answer may take so long.
+/// Opens a socket to netfilter in the network namespace of the calling thread. `patience` is how long an
+/// answer may take.
 pub(super) fn netfilter(patience: Duration) -> io::Result<OwnedFd> {
     open(SockProtocol::NetlinkNetFilter, patience)
 }
 
-/// The same to another part of the kernel.
+/// As [`netfilter`], but to another netlink protocol.
 pub(super) fn open(protocol: SockProtocol, patience: Duration) -> io::Result<OwnedFd> {
     let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
     let limit = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
     setsockopt(&socket, ReceiveTimeout, &limit)?;
-    // To the kernel, and only the kernel can answer.
+    // Connected to the kernel, so only the kernel can answer.
     connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     Ok(socket)
 }
 
-/// The messages in this buffer; what is not whole at its end is left out.
+/// Iterates over the messages in this buffer. An incomplete message at the end is left out.
 pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = usize::try_from(word(bytes, 0)?).ok()?;
@@ -59,20 +61,22 @@ pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The number at this place.
+/// Returns the number at offset `at`.
 pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
-/// The type in a message's header.
+/// Returns the type in the message's header.
 pub(super) fn kind(message: &[u8]) -> Option<u16> {
     message.get(4..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
-/// Sends a request for a dump, and hands over each message of the answers, which go into `buffer`.
+/// Sends a request for a dump, and passes each message of the answers to `each`. Answers are received into
+/// `buffer`.
 ///
 /// # Errors
-/// What the kernel refuses, that the dump is not whole, or what `each` says, which ends it.
+/// Returns the kernel's refusal, an error if the dump is incomplete, or the error of `each`, which ends the
+/// dump.
 pub(super) fn dump(
     socket: &OwnedFd,
     request: &Writer,
@@ -89,16 +93,17 @@ pub(super) fn dump(
     }
 }
 
-/// Hands over each message of these answers to request `asked`; says whether that has ended, in which case all is well.
+/// Passes each message of these answers to request `asked` to `each`. Returns whether the answers have ended,
+/// without an error.
 ///
 /// # Errors
-/// What the kernel says, or `each`.
+/// Returns the kernel's error, or that of `each`.
 pub(super) fn take(
     answers: &[u8],
     asked: Option<u32>,
     mut each: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<bool> {
-    // Others are of a request that was given up.
+    // Other messages answer a request that was given up.
     for message in messages(answers).filter(|message| sequence(message) == asked) {
         match kind(message) {
             Some(NLMSG_DONE | NLMSG_ERROR) => return done(message).map(|()| true),
@@ -108,7 +113,7 @@ pub(super) fn take(
     Ok(false)
 }
 
-/// What an error message, or the last one of a dump, says: that all is well, or why it is not.
+/// Reads an error message, or the last message of a dump: success, or the kernel's error.
 pub(super) fn done(message: &[u8]) -> io::Result<()> {
     match word(message, HEADER_BYTES).map(u32::cast_signed) {
         Some(error @ ..0) => Err(io::Error::from_raw_os_error(error.saturating_neg())),
@@ -117,12 +122,12 @@ pub(super) fn done(message: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The sequence number in a message's header: an answer has that of its request.
+/// Returns the sequence number in a message's header. An answer has that of its request.
 pub(super) fn sequence(message: &[u8]) -> Option<u32> {
     word(message, 8)
 }
 
-/// The attributes in these bytes, kind and value; ends where they cannot be read.
+/// Iterates over the attributes in these bytes, as kind and value. Ends at the first one that cannot be read.
 pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let &[l0, l1, k0, k1] = bytes.first_chunk()?;
@@ -133,7 +138,7 @@ pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
-/// As [`attributes`], but each with its own header and padding: what is written again as it is.
+/// As [`attributes`], but returns each attribute with its header and padding, to be written again unchanged.
 pub(super) fn whole_attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (kind, value) = attributes(bytes).next()?;
@@ -144,27 +149,28 @@ pub(super) fn whole_attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &
     })
 }
 
-/// The number in the attribute of that kind, in network order.
+/// Returns the number in the attribute of kind `wanted`, which is in network byte order.
 pub(super) fn number(bytes: &[u8], wanted: u16) -> Option<u32> {
     attribute(bytes, wanted)?.first_chunk().copied().map(u32::from_be_bytes)
 }
 
-/// The text in the attribute of that kind.
+/// Returns the text in the attribute of kind `wanted`.
 pub(super) fn text(bytes: &[u8], wanted: u16) -> Option<&str> {
     CStr::from_bytes_until_nul(attribute(bytes, wanted)?).ok()?.to_str().ok()
 }
 
-/// The value of the attribute of that kind.
+/// Returns the value of the attribute of kind `wanted`.
 pub(super) fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find_map(|(kind, value)| (kind == wanted).then_some(value))
 }
 
-/// Messages under construction.
+/// Builds messages.
 #[derive(Default)]
 pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
-    /// A request to netfilter. `family` is what its own header says: address family, version, resource in network order.
+    /// Adds a request to netfilter. `family` is its netfilter header: address family, version, resource in
+    /// network byte order.
     pub(super) fn message(
         &mut self,
         kind: u16,
@@ -185,14 +191,14 @@ impl Writer {
         self.0[start..start + 4].copy_from_slice(&length);
     }
 
-    /// Adds flags to the message that begins at this place.
+    /// Adds flags to the message that begins at offset `at`.
     pub(super) fn add_flags(&mut self, at: usize, flags: u16) {
         if let Some(field) = self.0.get_mut(at + 6..).and_then(|rest| rest.first_chunk_mut::<2>()) {
             *field = (u16::from_ne_bytes(*field) | flags).to_ne_bytes();
         }
     }
 
-    /// An attribute that is a C string.
+    /// Adds an attribute that is a C string.
     pub(super) fn text(&mut self, kind: u16, text: &str) {
         self.nested_as(kind, |writer| {
             writer.0.extend(text.as_bytes());
@@ -200,28 +206,28 @@ impl Writer {
         });
     }
 
-    /// An attribute that is a number in network order.
+    /// Adds an attribute that is a number in network byte order.
     pub(super) fn number(&mut self, kind: u16, number: u32) {
         self.value(kind, &number.to_be_bytes());
     }
 
-    /// Attributes that were read ([`whole_attributes`]).
+    /// Adds attributes that were read by [`whole_attributes`].
     pub(super) fn whole(&mut self, attributes: &[u8]) {
         self.0.extend(attributes);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
-    /// An attribute that is these bytes.
+    /// Adds an attribute with this value.
     pub(super) fn value(&mut self, kind: u16, value: &[u8]) {
         self.nested_as(kind, |writer| writer.0.extend(value));
     }
 
-    /// Attributes that were written before.
+    /// Adds attributes that another `Writer` has written.
     pub(super) fn raw(&mut self, attributes: &[u8]) {
         self.0.extend(attributes);
     }
 
-    /// An attribute that holds others, 65531 bytes at most.
+    /// Adds an attribute that contains others, 65531 bytes at most.
     pub(super) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         self.nested_as(kind | NLA_F_NESTED, fill);
     }
@@ -237,12 +243,12 @@ impl Writer {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
-    /// Begins anew, in the same memory.
+    /// Removes all messages, and keeps the memory.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// What was written.
+    /// Returns the messages that were written.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -258,7 +264,7 @@ mod tests {
             .concat()
     }
 
-    /// Whether it has ended, and the kinds of messages that were handed over.
+    /// Returns whether the answers have ended, and the kinds of the messages that were passed on.
     fn taken(answers: &[Vec<u8>]) -> (io::Result<bool>, Vec<u16>) {
         let mut kinds = Vec::new();
         let ended = take(&answers.concat(), Some(7), |message| {

@@ -1,22 +1,23 @@
-//! NFQUEUE, by the crate `nfq`, with what that crate cannot do done on its socket.
+//! NFQUEUE, by the crate `nfq`. What the crate cannot do is done here on its socket.
 //!
-//! - **One message configures.** The crate's setters wait for an acknowledgement each and throw away packets read
-//!   meanwhile, which then hang in the kernel for ever. A daemon that is restarted finds rules in place and packets
-//!   coming, so everything is said in one message without acknowledgement, and checked by reading
-//!   `/proc/net/netfilter/nfnetlink_queue`.
-//! - **The socket is found** among the process's descriptors, since the crate keeps it to itself: for its
-//!   receive buffer (the default holds 256 packets, whatever the queue's length), a time limit,
-//!   close-on-exec, and to read it in batches.
-//! - A full queue fails open: the packet goes on, unmarked, to the chain behind the queue. Large packets come whole,
-//!   unsegmented (GSO): only headers are read.
+//! - **One message configures.** Each setter of the crate waits for an acknowledgement and discards packets
+//!   that are read meanwhile; these packets then stay in the kernel for ever. A restarted daemon finds rules
+//!   in place, and packets arrive at once. So one message without acknowledgement configures everything, and
+//!   the result is checked by reading `/proc/net/netfilter/nfnetlink_queue`.
+//! - **The socket is found** among the process's descriptors, since the crate does not expose it. It is
+//!   needed for its receive buffer (the default holds 256 packets, whatever the queue's length), a time
+//!   limit, close-on-exec, and to read it in batches.
+//! - A full queue is fail-open: the packet goes on, without a mark, to the chain behind the queue. Large
+//!   packets arrive unsegmented (GSO), since only headers are read.
 //!
-//! There are two ways to read a queue, for two kinds of it. The crate needs two system calls for each packet,
-//! and allocates: that is a third of a worker's time under load. So new flows are read and answered in
-//! batches, without it (`flows.rs`, `message.rs`). Fragments are few, are large, since they may have to be
-//! held, and each must be answered before what it releases is sent in: so they are read one by one, by the
-//! crate (`fragments.rs`).
+//! Two kinds of queue are read in two ways. The crate needs two system calls for each packet, and allocates
+//! memory, which takes a third of a worker's time under load. So new flows are read and answered in batches,
+//! without the crate (`flows.rs`, `message.rs`). Fragments are few, and large, since they may have to be
+//! held. Each must be answered before the fragments that it releases are sent in. So they are read one by
+//! one, by the crate (`fragments.rs`).
 //!
-//! Verdicts must come from the socket that is bound, in the order of the packets (the kernel looks them up in a list).
+//! Verdicts must be sent by the socket that is bound, in the order of the packets (the kernel looks them up
+//! in a list).
 
 #![allow(unsafe_code)]
 #![expect(clippy::wildcard_enum_match_arm, reason = "Errno is open")]
@@ -52,31 +53,35 @@ use thiserror::Error;
 use super::{netlink::Writer, process};
 use crate::{io::QueueError, model::ids::QueueNum, packet::HEADER_BYTES_MAX};
 
-/// How much of what a queue takes.
+/// The size limits of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Packets that wait for a verdict at a time; one more fails open.
+    /// How many packets may wait for a verdict; a further packet fails open.
     pub packets_max: u32,
-    /// Bytes copied of each. The crate's buffer holds 16384, with less than 1 KiB of attributes.
+    /// How many bytes of each packet are copied. The crate's buffer holds 16384, with less than 1 KiB of
+    /// attributes.
     pub copy_bytes: u16,
-    /// The socket's receive buffer; what does not fit fails open. The kernel takes twice this for its own overhead, and no
-    /// more whatever comes.
+    /// The socket's receive buffer; a packet that does not fit fails open. The kernel allows twice this size,
+    /// for its own overhead, and never uses more.
     pub buffer_bytes: usize,
 }
 
 impl Capacity {
-    /// Of a queue of new flows. A copy of [`HEADER_BYTES_MAX`] takes less than 2 KiB of kernel memory.
+    /// The capacity of a queue of new flows. A copy of [`HEADER_BYTES_MAX`] takes less than 2 KiB of kernel
+    /// memory.
     pub const FLOWS: Self =
         Self { packets_max: 8192, copy_bytes: HEADER_BYTES_MAX, buffer_bytes: 8192 * 2048 };
-    /// Of the queue of fragments, which are copied whole, since they may have to be held: jumbo frames of 9000 bytes
-    /// fit. The buffer holds a queue full of ordinary ones, or a fifth as many jumbo frames.
+    /// The capacity of the queue of fragments. They are copied whole, since they may have to be held: jumbo
+    /// frames of 9000 bytes fit. The buffer holds a queue full of ordinary fragments, or a fifth as many
+    /// jumbo frames.
     pub const FRAGMENTS: Self = Self { packets_max: 4096, copy_bytes: 9216, buffer_bytes: 4096 * 2048 };
 }
 
-/// How often an idle worker looks up.
+/// How long an idle worker waits before it takes its next turn.
 const IDLE: Duration = Duration::from_millis(200);
 const QUEUES_FILE: &str = "net/netfilter/nfnetlink_queue";
-/// The subsystem `NFNL_SUBSYS_QUEUE`, its message, and what is in that (`linux/netfilter/nfnetlink_queue.h`).
+/// The subsystem `NFNL_SUBSYS_QUEUE`, its messages and their attributes
+/// (`linux/netfilter/nfnetlink_queue.h`).
 const QUEUE: u16 = 3 << 8;
 const NFQNL_MSG_CONFIG: u16 = QUEUE | 2;
 const NFQNL_CFG_CMD_BIND: u8 = 1;
@@ -89,7 +94,7 @@ const NFQA_CFG_FLAGS: u16 = 5;
 const NFQA_CFG_F_FAIL_OPEN: u32 = 1;
 const NFQA_CFG_F_GSO: u32 = 1 << 2;
 
-/// Why a queue could not be opened.
+/// Why a queue was not opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The kernel cannot queue to user space.
@@ -97,31 +102,31 @@ pub enum OpenError {
         "the kernel has no nfnetlink_queue: `modprobe nfnetlink_queue` (a module of Debian's linux-image-amd64)"
     )]
     NoKernelPart,
-    /// Another process listens.
+    /// Another process listens to the queue.
     #[error("queue {} is held by {holder}; end it or choose other queues", .queue.0)]
     Held {
-        /// The queue.
+        /// The queue's number.
         queue: QueueNum,
-        /// Who has it.
+        /// The process that holds the queue.
         holder: String,
     },
-    /// Not allowed.
+    /// The process may not open this queue.
     #[error("queue {}: not allowed; lbd needs CAP_NET_ADMIN", .0.0)]
     NotAllowed(QueueNum),
-    /// The operating system said no.
+    /// A system call failed.
     #[error("queue {}: {doing}: {error}", .queue.0)]
     Os {
-        /// The queue.
+        /// The queue's number.
         queue: QueueNum,
         /// What was tried.
         doing: &'static str,
-        /// What it said.
+        /// The error of the system call.
         error: io::Error,
     },
 }
 
-/// Listens to queue `number`, which shall take so much. Returns the crate's queue, and another descriptor of
-/// its socket.
+/// Listens to queue `number` with this capacity. Returns the crate's queue, and a second descriptor of its
+/// socket.
 fn listen(number: QueueNum, capacity: Capacity) -> Result<(nfq::Queue, OwnedFd), OpenError> {
     let os = |doing| move |error: io::Error| OpenError::Os { queue: number, doing, error };
     if let Some(line) = queue_line(number) {
@@ -132,7 +137,7 @@ fn listen(number: QueueNum, capacity: Capacity) -> Result<(nfq::Queue, OwnedFd),
         Some(libc::EPROTONOSUPPORT) => OpenError::NoKernelPart,
         _ => os("opening a netlink socket")(error),
     })?;
-    // So that losses are told and can be counted.
+    // Report losses, so that they can be counted.
     inner.set_recv_enobufs(true).map_err(os("asking for overruns"))?;
     let after = netfilter_sockets().map_err(os("listing descriptors"))?;
     let mut new = after.difference(&before);
@@ -177,7 +182,8 @@ fn classify(error: io::Error) -> QueueError {
     }
 }
 
-/// Binds a queue and sets everything about it, in one message (`nfnetlink_queue.h`, `nfqnl_recv_config`).
+/// Builds the one message that binds a queue and sets all its options (`nfnetlink_queue.h`,
+/// `nfqnl_recv_config`).
 fn configuration(queue: QueueNum, capacity: Capacity) -> Writer {
     let flags = (NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO).to_be_bytes();
     let [r0, r1, r2, r3] = u32::from(capacity.copy_bytes).to_be_bytes();
@@ -193,35 +199,38 @@ fn configuration(queue: QueueNum, capacity: Capacity) -> Writer {
     message
 }
 
-/// A queue that somebody listens to: a line of `/proc/net/netfilter/nfnetlink_queue` (`nfnetlink_queue.c`, `seq_show`).
+/// A queue that has a listener: a line of `/proc/net/netfilter/nfnetlink_queue` (`nfnetlink_queue.c`,
+/// `seq_show`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct QueueLine {
-    /// Its number.
+    /// The queue's number.
     pub queue: u16,
-    /// The netlink port of the listener, mostly its process.
+    /// The netlink port of the listener, usually its process ID.
     pub portid: u32,
-    /// Packets that wait for a verdict.
+    /// How many packets wait for a verdict.
     pub waiting: u64,
-    /// Bytes copied of each.
+    /// How many bytes of each packet are copied.
     pub copy_range: u64,
-    /// Dropped, since the queue was full. One that fails open counts nothing here, but `by_kernel` in the ruleset.
+    /// How many packets were dropped because the queue was full. A packet that fails open is not counted
+    /// here, but as `by_kernel` in the ruleset.
     pub dropped: u64,
-    /// Dropped, since the socket's buffer was full; likewise.
+    /// How many packets were dropped because the socket's buffer was full. A packet that fails open is not
+    /// counted here either.
     pub user_dropped: u64,
-    /// Packets queued since the queue was bound.
+    /// How many packets were queued since the queue was bound.
     pub packets: u64,
 }
 
-/// Every queue of this network namespace that somebody listens to, as a file below `proc` tells.
+/// Returns all queues of this network namespace that have a listener, as read from a file in `proc`.
 ///
 /// # Errors
-/// When the kernel has no such file: then it cannot queue, or not yet.
+/// Returns an error if the kernel has no such file: then it cannot queue, or not yet.
 pub fn queue_lines(proc: &Path) -> io::Result<Vec<QueueLine>> {
     Ok(fs::read_to_string(proc.join(QUEUES_FILE))?.lines().filter_map(parse_line).collect())
 }
 
 fn queue_line(number: QueueNum) -> Option<QueueLine> {
-    // Of the namespace in which this thread has opened its socket.
+    // The network namespace in which this thread has opened its socket.
     queue_lines(Path::new("/proc/thread-self")).ok()?.into_iter().find(|line| line.queue == number.0)
 }
 
@@ -234,12 +243,13 @@ fn parse_line(line: &str) -> Option<QueueLine> {
     Some(QueueLine { queue, portid, waiting, copy_range, dropped, user_dropped, packets })
 }
 
-/// Who has a netlink port: the process of that number, as the first socket of a process is named after it.
+/// Describes the owner of a netlink port: the process of that number, since the first socket of a process
+/// gets the process ID as its port.
 fn holder(port: u32) -> String {
     process(port.into()).unwrap_or_else(|| format!("netlink port {port}"))
 }
 
-/// The descriptors of this process that are netfilter netlink sockets.
+/// Returns the descriptors of this process that are netfilter netlink sockets.
 fn netfilter_sockets() -> io::Result<BTreeSet<RawFd>> {
     let mut sockets = BTreeSet::new();
     for entry in fs::read_dir("/proc/self/fd")? {
@@ -253,12 +263,13 @@ fn netfilter_sockets() -> io::Result<BTreeSet<RawFd>> {
     Ok(sockets)
 }
 
-/// An integer option of a socket, `None` for what is no socket.
+/// Returns an integer option of a socket; `None` if `fd` is not a socket.
 fn socket_option(fd: RawFd, option: libc::c_int) -> Option<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut len = libc::socklen_t::try_from(size_of_val(&value)).ok()?;
     let pointer = (&raw mut value).cast();
-    // SAFETY: the pointers are to live variables of the size that `len` says; a bad descriptor is only an error.
+    // SAFETY: the pointers are to live variables of the size that `len` says; a bad descriptor is only an
+    // error.
     let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, pointer, &raw mut len) };
     (result == 0).then_some(value)
 }

@@ -1,13 +1,16 @@
-//! What programs say: answers on standard output, complaints and the log on standard error. Nothing said may end a process,
-//! whatever is behind the descriptor: a full disk, a pipe without a reader, nothing at all.
+//! The output of the programs: answers on standard output, complaints and the log on standard error. Output
+//! must never end a process, whatever is behind the descriptor: a full disk, a pipe without a reader, or
+//! nothing at all.
 //!
-//! The macros of std panic where they cannot write, and std itself takes a closed descriptor for a written one; so nothing
-//! but this module names standard output or error (clippy.toml, `print_stdout`, `print_stderr`). Descriptors 0 to 2 that are
-//! closed at the start are opened on /dev/null by Rust's runtime before `main`, so that no file or socket gets their number.
+//! The macros of std panic when they cannot write, and std itself reports success for writes to a closed
+//! descriptor. So only this module uses standard output and standard error (clippy.toml, `print_stdout`,
+//! `print_stderr`). If descriptors 0 to 2 are closed at the start, Rust's runtime opens them on /dev/null
+//! before `main`, so that no file or socket gets their number.
 //!
-//! - [`Out`]: an answer. It waits for its reader, and every error is told: an answer that is lost is a failure.
-//! - [`Complaints`]: a line for a person. It waits; what cannot be written is lost.
-//! - [`Log`]: never fails, and waits 20 ms at most, once for all lines that are lost. Lines that cannot be written are counted, and told before the next one that can.
+//! - [`Out`]: an answer. It waits for its reader, and reports every error: a lost answer is a failure.
+//! - [`Complaints`]: a line for a person. It waits for its reader; a line that cannot be written is lost.
+//! - [`Log`]: never fails, and waits 20 ms at most, once for all lines that are lost in a row. Lines that
+//!   cannot be written are counted, and the count is logged before the next line that can.
 #![expect(clippy::disallowed_methods, reason = "the one place that knows standard output and error")]
 
 use std::{
@@ -25,23 +28,25 @@ use nix::{
     sys::signal::{SigHandler, Signal, signal},
 };
 
-/// The exit status where the reader of an answer has ended: 128 and the number of SIGPIPE, as of programs that die of it.
+/// The exit status if the reader of an answer has ended: 128 plus the number of SIGPIPE, as for programs that
+/// this signal ends.
 pub const READER_GONE: u8 = 141;
-/// What a pipe with any room takes at once, without waiting (`PIPE_BUF`).
+/// How many bytes a pipe with any room accepts at once, without waiting (`PIPE_BUF`).
 const CHUNK_BYTES: usize = 4096;
-/// How long a line of a log waits for its reader, if the line before was written.
+/// How long a log line waits for its reader, if the line before was written.
 const PATIENCE_MS: u8 = 20;
 
-/// Makes a file's size limit (`ulimit -f`) an error of writing instead of the end of the process. Comes first in `main`.
+/// Turns a file's size limit (`ulimit -f`) into a write error instead of the end of the process. Must be
+/// called first in `main`.
 #[allow(unsafe_code)]
 pub fn prepare() {
-    // SAFETY: no handler is installed, and none is replaced that anybody relies on.
+    // SAFETY: no handler is installed, and no code relies on the one that is replaced.
     let ignored = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
-    // Refused for signals that cannot be ignored only, which this one can.
+    // Refused only for signals that cannot be ignored, which does not include this one.
     let _ = ignored;
 }
 
-/// Whether standard error is a terminal.
+/// Reports whether standard error is a terminal.
 #[must_use]
 pub fn errors_to_terminal() -> bool {
     io::stderr().is_terminal()
@@ -67,7 +72,7 @@ pub struct Complaints;
 
 impl Write for Complaints {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Nowhere is left to tell an error.
+        // No place is left to report an error.
         Ok(write_waiting(io::stderr(), bytes).unwrap_or(bytes.len()))
     }
 
@@ -76,7 +81,7 @@ impl Write for Complaints {
     }
 }
 
-/// Says an answer, with a newline; how it went is the exit status.
+/// Prints an answer, with a newline. Returns the exit status, which reports whether it was written.
 #[must_use]
 pub fn answer(program: &str, answer: impl fmt::Display) -> ExitCode {
     let written = Out.write_all(format!("{answer}\n").as_bytes());
@@ -93,14 +98,14 @@ pub fn answer(program: &str, answer: impl fmt::Display) -> ExitCode {
     }
 }
 
-/// Says what is wrong, each line with the program's name before it.
+/// Prints what is wrong, each line with the program's name before it.
 pub fn complain(program: &str, complaint: impl fmt::Display) {
     for line in complaint.to_string().lines() {
         let _ = Complaints.write_all(format!("{program}: {line}\n").as_bytes());
     }
 }
 
-/// Says what clap has to say: help and the version are answers, all else is a complaint.
+/// Prints a message of clap: help and the version are answers, all else is a complaint.
 #[must_use]
 pub fn usage(program: &str, complaint: &clap::Error) -> ExitCode {
     let text = complaint.render();
@@ -114,14 +119,14 @@ pub fn usage(program: &str, complaint: &clap::Error) -> ExitCode {
 fn write_waiting(to: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match nix::unistd::write(&to, bytes) {
-            // Who shares the descriptor has made it so.
+            // Another process that shares the descriptor has made it non-blocking.
             Err(Errno::EAGAIN) => wait_for_room(&to, PollTimeout::NONE).map(drop)?,
             written => return Ok(written?),
         }
     }
 }
 
-/// Whether there is something to be had: room, or an error.
+/// Waits until a write would not block. Returns whether there is room, or an error to report.
 fn wait_for_room(to: &impl AsFd, limit: PollTimeout) -> io::Result<bool> {
     match poll(&mut [PollFd::new(to.as_fd(), PollFlags::POLLOUT)], limit) {
         Ok(ready) => Ok(ready > 0),
@@ -130,7 +135,7 @@ fn wait_for_room(to: &impl AsFd, limit: PollTimeout) -> io::Result<bool> {
     }
 }
 
-/// Some of the bytes to standard error, if that takes any at once, or soon.
+/// Writes some of the bytes to standard error, if it accepts any at once or within [`PATIENCE_MS`].
 fn write_soon(bytes: &[u8], may_wait: bool) -> io::Result<usize> {
     let to = io::stderr();
     if !wait_for_room(&to, if may_wait { PollTimeout::from(PATIENCE_MS) } else { PollTimeout::ZERO })? {
@@ -139,12 +144,12 @@ fn write_soon(bytes: &[u8], may_wait: bool) -> io::Result<usize> {
     Ok(nix::unistd::write(&to, &bytes[..bytes.len().min(CHUNK_BYTES)])?)
 }
 
-/// The log of a daemon, a line in each write; for all threads.
+/// The log of a daemon, one line per write; for all threads.
 #[derive(Debug, Default)]
 pub struct Log(Mutex<Lines>);
 
 impl Log {
-    /// Writes also what panics say by it.
+    /// Makes panic messages go to this log too.
     pub fn take_panics(self: &Arc<Self>, program: &'static str) {
         let log = Arc::clone(self);
         std::panic::set_hook(Box::new(move |panic| {
@@ -153,7 +158,7 @@ impl Log {
             if backtrace.status() == BacktraceStatus::Captured {
                 text += &format!("{backtrace}\n");
             }
-            // A panic amid a line of this thread's own must not wait for itself.
+            // A panic while this thread writes a line must not wait for the lock that this thread holds.
             match log.0.try_lock() {
                 Ok(mut lines) => lines.line(text.as_bytes(), &mut write_soon),
                 Err(TryLockError::Poisoned(lines)) => {
@@ -176,19 +181,20 @@ impl Write for &Log {
     }
 }
 
-/// What became of the lines so far.
+/// The state of the lines written so far.
 #[derive(Debug, Default)]
 struct Lines {
-    /// Lines that were not written, or not to their end, since the last one that was.
+    /// How many lines were not written completely since the last line that was.
     lost: u64,
-    /// Why the first of them was not.
+    /// Why the first of them was not written.
     why: String,
-    /// Whether what was written last is part of a line.
+    /// Whether the last output ended within a line.
     amid_line: bool,
 }
 
 impl Lines {
-    /// `put` writes some of the bytes, and is told whether it may wait a little.
+    /// Writes a line with `put`, which writes some of the bytes; its second argument says whether it may
+    /// wait.
     fn line(&mut self, line: &[u8], put: &mut dyn FnMut(&[u8], bool) -> io::Result<usize>) {
         let note = self.note();
         let text = [note.as_bytes(), line].concat();
@@ -208,7 +214,7 @@ impl Lines {
         }
     }
 
-    /// What is to be told before the next line.
+    /// Returns the note about lost lines that precedes the next line.
     fn note(&self) -> String {
         if self.lost == 0 {
             return String::new();
@@ -218,7 +224,7 @@ impl Lines {
     }
 }
 
-/// How much was written, and why not all.
+/// Returns how many bytes were written, and why not all.
 fn put_all(bytes: &[u8], put: &mut dyn FnMut(&[u8]) -> io::Result<usize>) -> (usize, Option<io::Error>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -236,7 +242,7 @@ fn put_all(bytes: &[u8], put: &mut dyn FnMut(&[u8]) -> io::Result<usize>) -> (us
 mod tests {
     use super::*;
 
-    /// A file with room for so many bytes.
+    /// A file with room for `room` bytes.
     struct Disk {
         room: usize,
         written: Vec<u8>,
@@ -262,7 +268,7 @@ mod tests {
             lines.line(line.as_bytes(), &mut |bytes, _| disk.put(bytes));
         }
         assert_eq!((lines.lost, disk.written.as_slice()), (3, &b"one\ntwo an"[..]));
-        // Room for a part of what is to be told first.
+        // There is room for only a part of the note.
         disk.room = 20;
         lines.line(b"five\n", &mut |bytes, _| disk.put(bytes));
         assert_eq!(lines.lost, 4);

@@ -1,9 +1,9 @@
-//! What the host lacks: parts of the kernel; and what else is on it, as a snapshot that [`crate::host`] judges. Reads only,
-//! sets nothing.
+//! Finds missing parts of the kernel, and takes a snapshot of the host, which [`crate::host`] judges. Only
+//! reads, and changes nothing.
 //!
-//! Parts of nf_tables are asked for with `nft -c`, in a network namespace where nothing else is: the kernel takes a small
-//! ruleset, loads the modules it needs, and throws it away before anything is in force. Files are read below a root that
-//! tests replace.
+//! Parts of nf_tables are checked with `nft -c`, in an empty network namespace: the kernel accepts a small
+//! ruleset, loads the modules that it needs, and discards it before anything is in force. Files are read
+//! below a root directory that tests replace.
 
 use std::{
     borrow::BorrowMut,
@@ -26,16 +26,16 @@ use crate::{
 /// What was found on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// What of what may be missing is there.
+    /// Which optional features this kernel has.
     pub means: Means,
     /// Parts of the kernel that are missing.
     pub missing: Vec<Finding>,
 }
 
-/// Looks for the parts of the kernel that a balancer with these settings needs.
+/// Checks the parts of the kernel that a balancer with these settings needs.
 ///
 /// # Errors
-/// When there is no nft command.
+/// Returns an error if there is no nft command.
 pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
     let mut findings = Vec::new();
     let copies = (balancer.kernel_entries > 0).then_some(&NFT_HASH);
@@ -67,13 +67,14 @@ pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
     Ok(Probe { means, missing: findings })
 }
 
-/// What this host does to packets, for a balancer with this state. What cannot be read is named in it.
+/// Takes a snapshot of what this host does to packets, for a balancer with this state. The snapshot names
+/// what could not be read.
 #[must_use]
 pub fn look(state: &State) -> Snapshot {
     look_by(Routing::open(), state)
 }
 
-/// The same, by a connection to routing that is open already.
+/// As [`look`], with a connection to routing that is open already.
 pub fn look_with(routing: &mut Routing, state: &State) -> Snapshot {
     look_by(Ok(routing), state)
 }
@@ -149,7 +150,7 @@ const NFT_PARTS: [NftPart; 6] = [
     },
 ];
 
-/// Of the kernel's copies of tables.
+/// The part that the kernel's copies of tables need.
 const NFT_HASH: NftPart = NftPart {
     name: "hashes in nf_tables (not needed with kernel_entries = 0)",
     module: "nft_hash",
@@ -157,13 +158,13 @@ const NFT_HASH: NftPart = NftPart {
            chain c { meta mark set jhash ip saddr . ip daddr mod 3 seed 1 map @m; }\n}\n",
 };
 
-/// A part of the kernel without which nothing works.
+/// A finding about a missing part of the kernel without which nothing works.
 fn missing(name: &str, value: &str, module: &str) -> Finding {
     let advice = format!("kernel module {module}; Debian: package linux-image-amd64");
     Finding::new(Severity::Error, name, value, "present", advice).stopping_start()
 }
 
-/// Whether connection tracking can be asked, as is done for fragments.
+/// Reports a problem if connection tracking cannot be asked, which fragments need.
 fn connection_marks() -> Option<Finding> {
     let error = match Conntrack::open() {
         Ok(conntrack) => conntrack.missing()?,
@@ -179,7 +180,7 @@ fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or("refused").to_owned()
 }
 
-/// The files of a host.
+/// The files of a host, below `root`.
 struct Files {
     root: PathBuf,
 }
@@ -221,18 +222,18 @@ impl Files {
             findings.push(missing(name, "missing", name));
         }
         if !self.exists("dev/net/tun") {
-            // Held fragments come back by it.
+            // Held fragments return to the kernel by this device.
             findings.push(missing("/dev/net/tun", "missing", "tun"));
         }
         findings
     }
 
-    /// A path below `/proc/sys`. Those of the network are of the namespace of the calling thread.
+    /// Reads a path below `/proc/sys`. Network settings are those of the calling thread's namespace.
     fn setting(&self, path: &str) -> Option<u32> {
         self.read(&format!("proc/sys/{path}"))?.parse().ok()
     }
 
-    /// The older iptables that have a table `filter` here.
+    /// Returns the legacy iptables programs that have a table `filter` here.
     fn legacy(&self) -> io::Result<Vec<&'static str>> {
         let mut found = Vec::new();
         for (program, file) in [("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")] {
@@ -240,7 +241,7 @@ impl Files {
             match fs::read_to_string(path) {
                 Ok(tables) if tables.lines().any(|table| table == "filter") => found.push(program),
                 Ok(_) => {}
-                // Without its module there are no rules of it.
+                // Without its module there are no legacy rules.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }

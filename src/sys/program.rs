@@ -1,11 +1,12 @@
-//! Other programs of the system that are started: nft and modprobe.
+//! Other programs that synrail starts: nft and modprobe.
 
 use std::{env, ffi::OsStr, ffi::OsString, process::Command};
 
-/// Where they are looked for besides: the PATH of users lacks the directories for administrators, and stays with `su`.
+/// Directories that are searched after PATH: the PATH of users lacks those for administrators, and `su` keeps
+/// it.
 const DIRECTORIES: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 
-/// The program of this name, to be given its arguments.
+/// Returns the program of this name as a command, without arguments.
 pub(crate) fn program(name: &str) -> Command {
     program_by(env::var_os("PATH").as_deref(), name)
 }
@@ -13,12 +14,12 @@ pub(crate) fn program(name: &str) -> Command {
 fn program_by(path: Option<&OsStr>, name: &str) -> Command {
     #[expect(clippy::disallowed_methods, reason = "this is where programs are started")]
     let mut command = Command::new(name);
-    // Which is also where the program itself is looked for.
+    // The program itself is also searched for in this PATH.
     command.env("PATH", search_path(path));
     command
 }
 
-/// An empty entry would be the working directory.
+/// Returns `path` with [`DIRECTORIES`] after it. An empty entry would be the working directory.
 fn search_path(path: Option<&OsStr>) -> OsString {
     match path {
         Some(path) if !path.is_empty() => {

@@ -1,14 +1,16 @@
-//! The region as a file in `/dev/shm`: made in one step, mapped, locked, and never trusted.
+//! The region as a file in `/dev/shm`: created in one step, mapped, locked, and never trusted.
 //!
-//! - Made without a name and linked into place whole, so nobody ever sees half a region, and a live one is never
-//!   truncated.
-//! - Mode 0600; a file that another user owns or may write is refused, since anybody may make files in `/dev/shm`.
-//! - Writers hold `flock`; lbd holds an open-file-description lock on the first byte. Both end with their holder.
-//! - Whoever publishes a state touches the file, which wakes lbd (`events.rs`).
-//! - Other processes write the mapping, so it is only touched by atomic words. A truncated file is noticed
-//!   (`sigbus.rs`), not died of.
-//! - Tables may be large. They are read from the file and written to it, and never touched where they are mapped, so no page of
-//!   them counts as this process's memory.
+//! - It is created without a name and linked into place when complete. So no process ever sees half a region,
+//!   and a live region is never truncated.
+//! - Its mode is 0600. A file that another user owns or may write is refused, since every user may create
+//!   files in `/dev/shm`.
+//! - Writers hold `flock`; lbd holds an open-file-description lock on the first byte. Both end with their
+//!   holder.
+//! - A writer that publishes a state touches the file, which wakes lbd (`events.rs`).
+//! - Other processes write the mapping, so it is accessed only by atomic words. A truncated file is detected
+//!   (`sigbus.rs`), and does not end the process.
+//! - Tables may be large. They are read from the file and written to it, and never accessed through the
+//!   mapping, so their pages do not count as memory of this process.
 
 #![allow(unsafe_code)]
 #![expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open")]
@@ -52,10 +54,10 @@ use crate::{
     state::State,
 };
 
-/// The name of the region that is meant when none is given.
+/// The name of the region if none is given.
 pub const NAME_DEFAULT: &str = "synrail";
 const DIRECTORY: &str = "/dev/shm";
-/// How long a writer waits for another.
+/// How long a writer waits for another writer.
 pub const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The name of a region: 1 to 100 of `A-Z a-z 0-9 . _ -`, not starting with `.` or `-`.
@@ -84,76 +86,76 @@ impl std::fmt::Display for RegionName {
 }
 
 impl RegionName {
-    /// Where it is.
+    /// Returns the path of the region's file.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         Path::new(DIRECTORY).join(&self.0)
     }
 }
 
-/// Why a region could not be opened, made, locked or changed. Nothing was changed.
+/// Why a region was not opened, created, locked or changed. Nothing was changed.
 #[derive(Debug, Error)]
 pub enum AccessError {
-    /// No such region.
+    /// There is no region of this name.
     #[error(
         "there is no region \"{0}\"; make one with `lbctl apply FILE` or `lbctl create M N`, or start lbd"
     )]
     Missing(RegionName),
-    /// There is one already.
+    /// There is a region of this name already.
     #[error("there is a region \"{0}\" already; `lbctl show` shows it, `lbctl clean` removes it")]
     Exists(RegionName),
-    /// Somebody else's file.
+    /// The file belongs to another user, or others may write it.
     #[error(
         "region \"{name}\" belongs to user {owner} with mode {mode:04o}; only one that is ours alone (mode 0600) is used"
     )]
     NotOurs {
-        /// The region.
+        /// The region's name.
         name: RegionName,
-        /// Whose it is.
+        /// The user who owns the file.
         owner: u32,
-        /// Its permission bits.
+        /// The permission bits of the file.
         mode: u32,
     },
-    /// Not for this user.
+    /// This user may not open the region.
     #[error("region \"{0}\" is another user's; run this as that user, for lbd's as root")]
     NotAllowed(RegionName),
     /// Another writer holds the lock.
     #[error("region \"{name}\" is being changed by {holder} since more than {} s; nothing was changed", LOCK_WAIT.as_secs())]
     Locked {
-        /// The region.
+        /// The region's name.
         name: RegionName,
-        /// Who has it.
+        /// The process that holds the lock.
         holder: String,
     },
-    /// Another lbd follows it.
+    /// Another lbd follows the region.
     #[error("region \"{name}\" is followed by another lbd, {holder}; end that one first")]
     Followed {
-        /// The region.
+        /// The region's name.
         name: RegionName,
-        /// Who has it.
+        /// The lbd that follows it.
         holder: String,
     },
-    /// What it holds cannot be used.
+    /// The contents of the region cannot be used.
     #[error("region \"{name}\": {error}{}", way_out(name, error))]
     Unusable {
-        /// The region.
+        /// The region's name.
         name: RegionName,
-        /// Why.
+        /// What is wrong with the contents.
         error: RegionError,
     },
-    /// The operating system said no.
+    /// A system call failed.
     #[error("region \"{name}\": {doing}: {error}")]
     Os {
-        /// The region.
+        /// The region's name.
         name: RegionName,
         /// What was tried.
         doing: &'static str,
-        /// What it said.
+        /// The error of the system call.
         error: io::Error,
     },
 }
 
-/// What to do about a region that cannot be used, where the error does not say it.
+/// Returns what to do about a region that cannot be used, if the error does not say it.
 fn way_out(name: &RegionName, error: &RegionError) -> String {
     match error {
         RegionError::NotARegion => {
@@ -171,7 +173,7 @@ fn way_out(name: &RegionName, error: &RegionError) -> String {
     }
 }
 
-/// A mapping of a region's file. Shared by those who only touch words of their own.
+/// A mapping of a region's file. Each user of a shared mapping accesses only its own words.
 pub struct Mapping {
     // Declared before the map, so that it is dropped first.
     guard: sigbus::Guard,
@@ -193,8 +195,9 @@ impl Mapping {
         }
         // SAFETY: the offset was checked to lie inside of the mapping.
         let pointer = unsafe { self.map.as_mut_ptr().add(offset) };
-        // SAFETY: a mapping begins on a page, so the word is aligned; it lives as long as `self`; this process and all
-        // that know the layout touch it atomically; should the file shrink, the guard puts other memory there.
+        // SAFETY: a mapping begins on a page, so the word is aligned; it lives as long as `self`; this
+        // process and all that know the layout touch it atomically; should the file shrink, the guard puts
+        // other memory there.
         Ok(unsafe { AtomicU64::from_ptr(pointer.cast()) })
     }
 
@@ -207,7 +210,7 @@ impl Mapping {
     }
 }
 
-/// For the statistics: words that are there from the start, written without a lock.
+/// For the statistics: words that exist from the start, and are written without a lock.
 impl Memory for Arc<Mapping> {
     fn size(&mut self) -> io::Result<usize> {
         Ok(self.map.len())
@@ -228,13 +231,13 @@ impl Memory for Arc<Mapping> {
         for at in (offset..offset + len).step_by(8) {
             bytes.extend(self.word(at)?.load(Ordering::Relaxed).to_ne_bytes());
         }
-        // What is loaded next, such as the generation, is not older than these words.
+        // A later load, such as that of the generation, must not be older than these words.
         fence(Ordering::Acquire);
         self.alive().map(|()| bytes)
     }
 
     fn write(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
-        // Who sees one of these words sees what was stored before, such as the last generation.
+        // A reader that sees one of these words must see what was stored before, such as the last generation.
         fence(Ordering::Release);
         for (word, at) in bytes.as_chunks().0.iter().zip((offset..).step_by(8)) {
             self.word(at)?.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
@@ -252,24 +255,24 @@ pub struct Region {
     name: RegionName,
     file: File,
     map: Arc<Mapping>,
-    /// Those of the state that was read last.
+    /// The tables of the state that was read last.
     tables: KnownTables,
-    /// Of who follows it.
+    /// Watches the file for changes, if this process follows the region.
     watch: Option<Inotify>,
 }
 
-/// Writers' lock on a region; ends when it is dropped, or with the process.
+/// The writers' lock on a region. It ends when it is dropped, or with the process.
 pub struct WriteLock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
 
 impl Region {
-    /// Makes a region that holds `state`.
+    /// Creates a region that holds `state`.
     ///
     /// # Errors
-    /// When there is one, or it cannot be made.
+    /// Returns an error if the region exists already, or cannot be created.
     pub fn create(name: &RegionName, state: &State) -> Result<Self, AccessError> {
         let os = |doing| move |error| AccessError::Os { name: name.clone(), doing, error };
         let unusable = |error| AccessError::Unusable { name: name.clone(), error };
-        // Without a name until it is whole, so whoever dies half-way leaves nothing.
+        // The file has no name until it is complete, so a process that dies before leaves nothing behind.
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
         let file = options.open(DIRECTORY).map_err(os("making it"))?;
@@ -289,10 +292,10 @@ impl Region {
         Ok(region)
     }
 
-    /// Opens a region. What it holds is not looked at yet.
+    /// Opens a region. Its contents are not checked yet.
     ///
     /// # Errors
-    /// When there is none, or it is not ours.
+    /// Returns an error if there is no such region, or it is not ours.
     pub fn open(name: &RegionName) -> Result<Self, AccessError> {
         let os = |doing| move |error| AccessError::Os { name: name.clone(), doing, error };
         let mut options = OpenOptions::new();
@@ -304,7 +307,7 @@ impl Region {
         })?;
         let metadata = file.metadata().map_err(os("asking for its owner"))?;
         let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-        // Anybody may make files there, and whoever owns the region tells lbd what to do.
+        // Every user may create files in this directory, and the owner of the region controls lbd.
         if !metadata.is_file() || owner != nix::unistd::geteuid().as_raw() || mode & 0o022 != 0 {
             return Err(AccessError::NotOurs { name: name.clone(), owner, mode });
         }
@@ -316,10 +319,10 @@ impl Region {
         Ok(Self { name: name.clone(), file, map, tables: KnownTables::new(), watch: None })
     }
 
-    /// Removes a region's name; who has it open keeps it.
+    /// Removes a region's name. A process that has it open keeps it.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if there is no such region.
     pub fn remove(name: &RegionName) -> Result<(), AccessError> {
         fs::remove_file(name.path()).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => AccessError::Missing(name.clone()),
@@ -327,25 +330,25 @@ impl Region {
         })
     }
 
-    /// Its name.
+    /// Returns the region's name.
     #[must_use]
     pub fn name(&self) -> &RegionName {
         &self.name
     }
 
-    /// The live state, verified. Tables that are as they were the last time are shared with that state, and
-    /// not read again.
+    /// Returns the live state, verified. Tables that have not changed since the last read are shared with
+    /// that state, and not read again.
     ///
     /// # Errors
-    /// When there is none that is whole.
+    /// Returns an error if there is no complete state.
     pub fn state(&mut self) -> Result<(Generation, State), AccessError> {
         let (generation, state) = self.state_with_tables(|state| (0..state.services.len()).collect())?;
         self.share(&state);
         Ok((generation, state))
     }
 
-    /// The same, with the tables of those services alone that `pick` says, by index; others are not read. What changes a state
-    /// needs none: tables that it leaves stay where they are.
+    /// As [`Region::state`], but only with the tables of the services whose indexes `pick` returns; others
+    /// are not read. A change of a state needs no tables: those that it leaves stay where they are.
     ///
     /// # Errors
     /// As [`Region::state`].
@@ -359,17 +362,19 @@ impl Region {
         read.map_err(|error| self.unusable(error))
     }
 
-    /// A state that is read later shares the tables of this one.
+    /// States that are read later share the tables of this one.
     pub fn share(&mut self, state: &State) {
         let tables = state.services.iter().map(|service| &service.table).filter(|table| table.is_read());
         self.tables = tables.map(|table| (table.digest(), table.clone())).collect();
     }
 
-    /// Publishes what `change` makes of the live state, whose tables are not read, alone among all writers. Returns the new
-    /// generation and what `change` returned beside the state; publishes nothing when it returns no state.
+    /// Publishes what `change` makes of the live state, whose tables are not read. No other writer can change
+    /// the region meanwhile. Returns the new generation and the value that `change` returned beside the
+    /// state. Publishes nothing if `change` returns no state.
     ///
     /// # Errors
-    /// When another writes, the region cannot be used, or `change` says so; then nothing was changed.
+    /// Returns an error if another process keeps the lock, the region cannot be used, or `change` returns an
+    /// error. Nothing was changed then.
     pub fn update<T, E: From<AccessError>>(
         &mut self,
         change: impl FnOnce(&State) -> Result<(Option<State>, T), E>,
@@ -383,13 +388,14 @@ impl Region {
         Ok((generation, result))
     }
 
-    /// Wakes whoever waits for a change of the region ([`super::events`]).
+    /// Wakes the lbd that waits for a change of the region ([`super::events`]).
     fn touch(&self) {
-        // The state is published; lbd looks by itself, if later.
+        // The state is published already; without this lbd finds it later by itself.
         let _ = futimens(&self.file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW);
     }
 
-    /// Readable when a state was published, or the file has lost its name; `None` where the system has no more watches.
+    /// Returns a descriptor that is readable after a state was published or the file has lost its name;
+    /// `None` if the file cannot be watched.
     #[must_use]
     pub fn watch(&self) -> Option<&Inotify> {
         self.watch.as_ref()
@@ -398,7 +404,7 @@ impl Region {
     /// Waits at most [`LOCK_WAIT`] for the writers' lock.
     ///
     /// # Errors
-    /// When another writer keeps it, and who that is.
+    /// Returns an error if another writer keeps the lock, and names that process.
     pub fn lock(&self) -> Result<WriteLock, AccessError> {
         let try_lock = || {
             let file = self.file.try_clone().map_err(|error| self.os("cloning its descriptor", error));
@@ -414,15 +420,20 @@ impl Region {
         })
     }
 
-    /// Makes this process the lbd of the region, until the region is dropped. It is watched for changes from then on.
+    /// Makes this process the lbd of the region, until the region is dropped. From then on the region is
+    /// watched for changes.
     ///
     /// # Errors
-    /// When there is one already, and which.
+    /// Returns an error if another lbd follows the region, and names that process.
     pub fn follow(&mut self) -> Result<(), AccessError> {
         let lock = first_byte(libc::F_WRLCK);
         match fcntl(self.file.as_fd(), FcntlArg::F_OFD_SETLK(&lock)) {
             Ok(_) => {
+<<<<<<< HEAD
                 // Without it lbd looks now and then.
+=======
+                // Without a watch, lbd finds changes by polling.
+>>>>>>> words-b
                 self.watch = watch(&self.file).ok();
                 Ok(())
             }
@@ -434,10 +445,10 @@ impl Region {
         }
     }
 
-    /// Whether an lbd follows the region.
+    /// Reports whether an lbd follows the region.
     ///
     /// # Errors
-    /// When it cannot be told.
+    /// Returns an error if the lock cannot be queried.
     pub fn is_followed(&self) -> Result<bool, AccessError> {
         let mut lock = first_byte(libc::F_WRLCK);
         fcntl(self.file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock))
@@ -445,10 +456,11 @@ impl Region {
         Ok(i32::from(lock.l_type) != libc::F_UNLCK)
     }
 
-    /// Whether its name still names it: not after it was removed, or made anew.
+    /// Reports whether the region's name still belongs to this file. It does not after the region was removed
+    /// or created anew.
     ///
     /// # Errors
-    /// When it cannot be told.
+    /// Returns an error if the file cannot be queried.
     pub fn is_current(&self) -> io::Result<bool> {
         let ours = self.file.metadata()?;
         match fs::symlink_metadata(self.name.path()) {
@@ -458,24 +470,24 @@ impl Region {
         }
     }
 
-    /// Maps the file again if it was truncated under its mapping, which says only so from then on. Says whether it had
-    /// to.
+    /// Maps the file again if it was truncated while it was mapped; every access to such a mapping returns an
+    /// error. Returns whether the file was mapped again.
     ///
     /// # Errors
-    /// When the file is still too short to be a region.
+    /// Returns an error if the file is still too short to be a region.
     pub fn recover(&mut self) -> Result<bool, AccessError> {
         if !self.map.guard.lost() {
             return Ok(false);
         }
         self.remap().map_err(|error| match error.kind() {
-            // The file is empty: told as it is of one that was found so, whichever of the two notices first.
+            // The file is empty. This is the same error as for a region that is empty when it is opened.
             io::ErrorKind::UnexpectedEof => self.unusable(RegionError::NotARegion),
             _ => self.os("mapping it again after it was truncated", error),
         })?;
         Ok(true)
     }
 
-    /// The mapping, for the words that are written without a lock.
+    /// Returns the mapping, for words that are written without a lock.
     #[must_use]
     pub fn mapping(&self) -> Arc<Mapping> {
         Arc::clone(&self.map)
@@ -489,7 +501,7 @@ impl Region {
         AccessError::Os { name: self.name.clone(), doing, error }
     }
 
-    /// Who holds the writers' lock, as `/proc/locks` tells.
+    /// Describes the process that holds the writers' lock, according to `/proc/locks`.
     fn flock_holder(&self) -> String {
         let inode = self.file.metadata().map_or(0, |metadata| metadata.ino());
         let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -501,7 +513,7 @@ impl Region {
         holder(pid.unwrap_or(0))
     }
 
-    /// Maps the file as long as it is now.
+    /// Maps the file in its present length.
     fn remap(&mut self) -> io::Result<()> {
         self.map = Arc::new(Mapping::new(&self.file)?);
         Ok(())
@@ -528,7 +540,7 @@ impl Memory for Region {
         }
         let mut bytes = vec![0; len];
         self.file.read_exact_at(&mut bytes, offset as u64)?;
-        // What is loaded next, such as the generation, is not older than these bytes.
+        // A later load, such as that of the generation, must not be older than these bytes.
         fence(Ordering::Acquire);
         Ok(bytes)
     }
@@ -542,7 +554,7 @@ impl Memory for Region {
 
     fn grow(&mut self, len: usize) -> io::Result<()> {
         if len > self.size()? {
-            // Space is taken now: a write to a sparse file on a full file system would be a SIGBUS.
+            // Allocate the space now: a write to a sparse file on a full file system would raise SIGBUS.
             let len = i64::try_from(len).map_err(io::Error::other)?;
             nix::fcntl::posix_fallocate(self.file.as_fd(), 0, len).map_err(io::Error::from)?;
         }
@@ -553,21 +565,21 @@ impl Memory for Region {
     }
 }
 
-/// Tells when this file is touched, or loses its name.
+/// Watches for this file to be touched or to lose its name.
 fn watch(file: &File) -> nix::Result<Inotify> {
     let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     watch.add_watch(&format!("/proc/self/fd/{}", file.as_raw_fd())[..], AddWatchFlags::IN_ATTRIB)?;
     Ok(watch)
 }
 
-/// A lock of that kind on a region's first byte.
+/// Describes a lock of this kind on a region's first byte.
 fn first_byte(kind: i32) -> libc::flock {
     // The constants are small and not negative.
     let short = |n: i32| i16::try_from(n).unwrap_or(0);
     libc::flock { l_type: short(kind), l_whence: short(libc::SEEK_SET), l_start: 0, l_len: 1, l_pid: 0 }
 }
 
-/// Who holds a lock, by the process number that is known of him; 0 for none.
+/// Describes the holder of a lock by its process number; 0 if that is unknown.
 fn holder(pid: u64) -> String {
     if pid == 0 {
         return "another process".to_owned();

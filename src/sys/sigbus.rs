@@ -1,6 +1,6 @@
-//! A shared mapping whose file somebody truncates gives SIGBUS at the next access. A load balancer must not die of
-//! that: the handler here puts anonymous memory under the access and notes that the mapping is lost; its owner sees
-//! the note and goes on with what it has.
+//! If the file of a shared mapping is truncated, the next access raises SIGBUS. A load balancer must not die
+//! of that. The handler here maps anonymous memory at the address of the access and records that the mapping
+//! is lost. The owner of the mapping sees the record and goes on with the state that it has.
 
 #![allow(unsafe_code)]
 
@@ -13,13 +13,13 @@ use std::{
     },
 };
 
-/// Mappings guarded at a time; more are refused.
+/// How many mappings can be guarded at a time; a further one is refused.
 const GUARDS_MAX: usize = 16;
 
-/// No page of any Linux machine is larger; what is replaced may begin a little before the access.
+/// No Linux machine has larger pages. The replaced memory may begin a little before the access.
 const PAGE_BYTES_MAX: usize = 65536;
 
-/// One guarded mapping; free while `start` is 0.
+/// One guarded mapping; the entry is free while `start` is 0.
 struct Entry {
     start: AtomicUsize,
     len: AtomicUsize,
@@ -30,7 +30,7 @@ static ENTRIES: [Entry; GUARDS_MAX] =
     [const { Entry { start: AtomicUsize::new(0), len: AtomicUsize::new(0), lost: AtomicBool::new(false) } };
         GUARDS_MAX];
 
-/// Guards a mapping while it lives; must be dropped before the mapping.
+/// Guards a mapping while this value lives. Must be dropped before the mapping.
 pub(super) struct Guard(&'static Entry);
 
 impl Guard {
@@ -48,7 +48,7 @@ impl Guard {
         Ok(Self(entry))
     }
 
-    /// Whether an access hit memory that was gone.
+    /// Reports whether an access hit memory that was gone.
     pub(super) fn lost(&self) -> bool {
         self.0.lost.load(Ordering::Acquire)
     }
@@ -86,18 +86,18 @@ extern "C" fn handler(_signal: c_int, info: *mut libc::siginfo_t, _context: *mut
         if start == 0 || start == usize::MAX || !(start..end).contains(&address) {
             continue;
         }
-        // A mapping starts on a page, so this does too, whatever a page's size.
+        // A mapping starts on a page boundary, so this address is on one too, whatever the page size.
         let page = start + (address - start) / PAGE_BYTES_MAX * PAGE_BYTES_MAX;
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: the range lies in a mapping that its guard keeps alive, and that nobody holds references into.
+        // SAFETY: the range lies in a mapping that its guard keeps alive, and that no reference points into.
         let mapped = unsafe { libc::mmap(page as *mut c_void, end - page, protection, flags, -1, 0) };
         if mapped != libc::MAP_FAILED {
             entry.lost.store(true, Ordering::Release);
             return;
         }
     }
-    // Not ours: the access is tried again and the process ends as it would have.
-    // SAFETY: resetting a handler is async-signal-safe.
+    // The address is in no guarded mapping: the access is repeated, and ends the process as it would without
+    // this handler. SAFETY: resetting a handler is async-signal-safe.
     unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
 }

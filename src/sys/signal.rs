@@ -1,4 +1,4 @@
-//! Signals as something to wait for; no code runs in a handler.
+//! Signals as events to wait for. No code runs in a signal handler.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use nix::sys::{
     signalfd::{SfdFlags, SignalFd},
 };
 
-/// What a signal asks of the daemon.
+/// The request that a signal makes to the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// SIGTERM or SIGINT: end.
@@ -19,24 +19,24 @@ pub enum Request {
     Reload,
 }
 
-/// Receives the signals that the process would otherwise die of.
+/// Receives the signals that would otherwise end the process.
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks the signals in this thread, and in those it starts from now on.
+    /// Blocks the signals in this thread, and in threads that it starts from now on.
     ///
     /// # Errors
-    /// When the operating system says no.
+    /// Returns an error if a system call fails.
     pub fn take() -> io::Result<Self> {
         let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         set.thread_block()?;
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
-    /// The next signal that has come, if any has.
+    /// Returns the next signal that has been received, if any.
     ///
     /// # Errors
-    /// When the operating system says no.
+    /// Returns an error if a system call fails.
     pub fn read(&mut self) -> io::Result<Option<Request>> {
         let Some(signal) = self.0.read_signal()? else { return Ok(None) };
         let hang_up = i32::try_from(signal.ssi_signo) == Ok(Signal::SIGHUP as i32);
@@ -45,7 +45,7 @@ impl Signals {
 }
 
 impl AsFd for Signals {
-    /// Readable when a signal has come.
+    /// The descriptor is readable when a signal has been received.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -1,4 +1,5 @@
-//! The sockets of the packet tracer: those by which lbd reports, and those by which `lbctl` sends probes and hears.
+//! The sockets of the packet tracer: lbd sends reports by them, and `lbctl` sends probes and receives
+//! reports.
 
 use std::{
     fs::File,
@@ -25,23 +26,23 @@ use crate::{
     model::InterfaceName,
 };
 
-/// Any port: an address is asked for by a connection, which sends nothing.
+/// Any port will do: the own address is found by connecting a UDP socket, which sends nothing.
 const DISCARD_PORT: u16 = 9;
-/// More than any report has.
+/// Larger than any report.
 const DATAGRAM_BYTES_MAX: usize = 2048;
 
-/// The sockets that lbd reports by. What comes back to them is never read.
+/// The sockets by which lbd sends reports. Packets that arrive at them are never read.
 pub struct ReportSender {
     four: UdpSocket,
-    /// None where there is no IPv6.
+    /// `None` if the host has no IPv6.
     six: Option<UdpSocket>,
 }
 
 impl ReportSender {
-    /// Opens them in the network namespace of the calling thread.
+    /// Opens the sockets in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// When there is no socket to be had.
+    /// Returns an error if no socket can be opened.
     pub fn open() -> io::Result<Self> {
         let four = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         let six = match socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None) {
@@ -54,7 +55,7 @@ impl ReportSender {
         };
         for socket in [Some(&four), six.as_ref()].into_iter().flatten() {
             socket.set_nonblocking(true)?;
-            // The least that the kernel allows: whatever somebody sends here may not cost memory.
+            // The smallest buffer that the kernel allows: packets that are sent here must not cost memory.
             setsockopt(socket, RcvBuf, &0)?;
         }
         Ok(Self { four, six })
@@ -76,10 +77,10 @@ impl ReportSink for ReportSender {
     }
 }
 
-/// The sockets that `lbctl` traces by, each opened when it is needed.
+/// The sockets by which `lbctl` traces. Each is opened when it is first needed.
 pub struct Probes {
     started: Instant,
-    /// For packets with their IP header.
+    /// Sends packets that include their IP header.
     raw4: Option<OwnedFd>,
     raw6: Option<OwnedFd>,
     listening: Vec<(IpAddr, UdpSocket)>,
@@ -126,7 +127,8 @@ impl Prober for Probes {
         };
         let raw = match raw {
             Some(raw) => &*raw,
-            // With this protocol the IP header is the sender's, in both families (raw(7); net/ipv6/raw.c, rawv6_init_sk).
+            // With this protocol the sender provides the IP header, in both families (raw(7); net/ipv6/raw.c,
+            // rawv6_init_sk).
             None => raw.insert(socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)?),
         };
         let to = SockaddrStorage::from(SocketAddr::new(destination, 0));
@@ -139,7 +141,7 @@ impl Prober for Probes {
     fn receive(&mut self, wait: Duration) -> io::Result<Option<Vec<u8>>> {
         let mut ready: Vec<PollFd<'_>> =
             self.listening.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
-        // Rounded up: a wait of less than a millisecond must not be spent looking.
+        // Round up: a wait of less than a millisecond must not become a busy loop.
         let wait = PollTimeout::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
         match poll(&mut ready, wait) {
             Ok(0) | Err(Errno::EINTR) => return Ok(None),
@@ -214,7 +216,7 @@ mod tests {
                 let mut packet = [0; 2048];
                 let sent = clock::wait_for(Duration::from_secs(10), Duration::from_millis(1), || {
                     let bytes = out.recv(&mut packet).ok()?;
-                    // The kernel has things of its own to say by a new device.
+                    // The kernel sends packets of its own by a new device.
                     Probe::parse(&packet[..bytes]).unwrap()
                 });
                 assert_eq!(sent, Some(probe));

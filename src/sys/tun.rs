@@ -1,8 +1,9 @@
-//! The TUN device by which fragments that were held come back into the kernel, as if they had just come in. They meet the
-//! ruleset from its beginning, are queued once more, and find their packet's mark.
+//! The TUN device by which held fragments return to the kernel, as if they had just arrived. They pass the
+//! ruleset from its beginning, are queued once more, and then find the mark of their packet.
 //!
-//! The device is not persistent: it goes when lbd does, with everything about it. While lbd runs, somebody may remove it
-//! or set it down; then the kernel takes nothing, which the worker counts, until [`Tun::renew`] finds out.
+//! The device is not persistent: it ends with lbd, with all its settings. While lbd runs, another program may
+//! remove it or set it down. Then the kernel accepts no packets, which the worker counts, until
+//! [`Tun::renew`] detects it.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -13,31 +14,32 @@ use tun_tap::{Iface, Mode};
 use super::{clock, interface_index};
 use crate::{io::Inject, plan::elements::FRAGMENTS_DEVICE};
 
-/// What the kernel sends into the device at one time before it is read again; more than its queue holds (500).
+/// How many packets that the kernel has sent into the device are read at a time; more than the device's queue
+/// holds (500).
 const DRAINED_PACKETS_MAX: usize = 1024;
 /// How long the kernel may take to remove the device of an lbd that was killed.
 const REMOVAL: Duration = Duration::from_secs(1);
-/// How often it is looked whether it has.
+/// The interval at which lbd checks whether the device is removed.
 const REMOVAL_CHECK: Duration = Duration::from_millis(20);
 
-/// Why there is no device.
+/// Why the device could not be created.
 #[derive(Debug, Error)]
 pub enum TunError {
-    /// Somebody has one of that name.
+    /// Another device has this name.
     #[error(
         "there is a device {FRAGMENTS_DEVICE} that is not this lbd's: rename it, or remove it with: \
          ip link del {FRAGMENTS_DEVICE}"
     )]
     Taken,
-    /// No module, or no device node.
+    /// The kernel module or the device node is missing.
     #[error("/dev/net/tun cannot be opened ({0}): `modprobe tun`; a container must be given the device")]
     NoKernelPart(io::Error),
-    /// The operating system said no.
+    /// A system call failed.
     #[error("TUN device {FRAGMENTS_DEVICE}: {0}")]
     Os(#[from] io::Error),
 }
 
-/// The device. Workers inject through it; one thread looks after it.
+/// The device. Workers inject packets through it; one thread maintains it.
 pub struct Tun(ArcSwap<Device>);
 
 struct Device {
@@ -46,25 +48,27 @@ struct Device {
 }
 
 impl Tun {
-    /// Makes the device, down and without any settings. That of an lbd that was killed just now is waited for.
+    /// Creates the device, down and without any settings. Waits for the removal of the device of an lbd that
+    /// was just killed.
     ///
     /// # Errors
-    /// When there is one already, or the kernel cannot.
+    /// Returns an error if there is such a device already, or the kernel cannot create it.
     pub fn open() -> Result<Self, TunError> {
         Ok(Self(ArcSwap::from_pointee(unless_taken(Device::open)?)))
     }
 
-    /// The device's index.
+    /// Returns the device's index.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.0.load().index
     }
 
-    /// Makes the device anew if somebody has removed it; says whether it had to. To be called now and then: it also throws
-    /// away what the kernel itself has sent into the device.
+    /// Creates the device anew if another program has removed it. Returns whether it was created. Callers
+    /// must call this now and then: it also discards the packets that the kernel itself has sent into the
+    /// device.
     ///
     /// # Errors
-    /// As [`Tun::open`], which unlike this waits.
+    /// As [`Tun::open`], but without waiting.
     pub fn renew(&self) -> Result<bool, TunError> {
         let device = self.0.load();
         if interface_index(FRAGMENTS_DEVICE) == Some(device.index) {
@@ -85,7 +89,7 @@ impl Inject for Arc<Tun> {
     }
 }
 
-/// Tries for a while to make a device whose name is taken.
+/// Tries for [`REMOVAL`] to create a device whose name is taken.
 fn unless_taken<T>(mut make: impl FnMut() -> Result<T, TunError>) -> Result<T, TunError> {
     let made = clock::wait_for(REMOVAL, REMOVAL_CHECK, || match make() {
         Err(TunError::Taken) => None,
@@ -96,13 +100,15 @@ fn unless_taken<T>(mut make: impl FnMut() -> Result<T, TunError>) -> Result<T, T
 
 impl Device {
     fn open() -> Result<Self, TunError> {
-        // The kernel would hand out a persistent device of somebody else, to which no program is attached.
+        // If the name belonged to a persistent device of another program, to which no program is attached,
+        // the kernel would return that one.
         if interface_index(FRAGMENTS_DEVICE).is_some() {
             return Err(TunError::Taken);
         }
         let iface = Iface::without_packet_info(FRAGMENTS_DEVICE, Mode::Tun);
         let iface = iface.map_err(|error| match error.raw_os_error() {
-            // One was made since: by a program that is attached to it, or no TUN device.
+            // A device of this name was created meanwhile: another program is attached to it, or it is no TUN
+            // device.
             Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => TunError::Taken,
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoKernelPart(error),
             Some(_) | None => TunError::Os(error),
@@ -115,7 +121,7 @@ impl Device {
     fn drain(&self) {
         let mut packet = [0; 2048];
         for _ in 0..DRAINED_PACKETS_MAX {
-            // Nothing there, or the device is down.
+            // The device has no packet, or is down.
             if self.iface.recv(&mut packet).is_err() {
                 return;
             }

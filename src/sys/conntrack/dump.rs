@@ -1,6 +1,7 @@
-//! Reads all flows that connection tracking knows (a dump, in as many answers as it takes), and changes or deletes many of
-//! them: each by the attributes with which the kernel named it, many in one message to the kernel, which says what it
-//! refuses, and of the last one that all is done. A flow that has gone meanwhile is no fault.
+//! Reads all flows that connection tracking has (a dump, in as many answers as needed), and changes or
+//! deletes many of them. Each flow is identified by the attributes that the kernel reported for it. One
+//! message to the kernel holds many requests; the kernel reports those that it refuses, and acknowledges the
+//! last one. A flow that has ended meanwhile is no error.
 
 use std::{io, net::IpAddr, os::fd::AsRawFd as _};
 
@@ -31,66 +32,67 @@ const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 /// `enum ip_conntrack_status`.
 const IPS_SEEN_REPLY: u32 = 1 << 1;
 const IPS_ASSURED: u32 = 1 << 2;
-/// It goes by a flowtable.
+/// The flow is in a flowtable.
 const IPS_OFFLOAD: u32 = 1 << 14;
 const PROTECTED: u32 = IPS_SEEN_REPLY | IPS_ASSURED;
 /// `enum tcp_conntrack`: FIN_WAIT to CLOSE.
 const TCP_CLOSING: std::ops::RangeInclusive<u8> = 4..=8;
-/// What is refused comes back whole, and a socket's buffer must have room for all of it.
+/// The kernel returns each refused request in full, and the socket's buffer must have room for all of them.
 const REQUESTS_PER_MESSAGE: usize = 64;
-/// Answers of one such message at most.
+/// The largest size of the answers to one such message.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// A flow, as a dump tells it.
+/// A flow as a dump reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     family: u8,
     attributes: &'a [u8],
 }
 
-/// What names a flow to the kernel, for longer than a dump's answer.
+/// Identifies a flow to the kernel, for longer than the answer of a dump lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowName {
     family: u8,
-    /// Its status, which a change must say whole.
+    /// The status of the flow, which a change must state in full.
     status: u32,
-    /// [`NAMED_BY`], as the kernel wrote them.
+    /// The attributes [`NAMED_BY`], as the kernel wrote them.
     attributes: Vec<u8>,
 }
 
-/// The attributes that tell a flow from all others, also from one with the same addresses and ports that came later.
+/// The attributes that distinguish a flow from all others, also from a later one with the same addresses and
+/// ports.
 const NAMED_BY: [u16; 3] = [CTA_TUPLE_ORIG, CTA_ZONE, CTA_ID];
 
-/// What a flow gets.
+/// A change of a flow's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// No entry any more.
+    /// Deletes the entry.
     Delete,
-    /// What is said here; all else stays.
+    /// Sets what is given here; all else stays.
     Set {
-        /// SEEN_REPLY and ASSURED.
+        /// Whether to set SEEN_REPLY and ASSURED.
         protect: bool,
-        /// Its lifetime from now on.
+        /// The lifetime from now on; `None` keeps it.
         seconds: Option<u32>,
     },
 }
 
-/// What became of many requests.
+/// The result of many requests.
 #[derive(Debug, Default)]
 pub struct Changed {
-    /// Done.
+    /// How many requests are done.
     pub done: u64,
-    /// There was no such flow any more.
+    /// How many requests named a flow that no longer existed.
     pub gone: u64,
-    /// What the kernel refused first.
+    /// The first error of a refused request.
     pub refused: Option<io::Error>,
 }
 
 impl Conntrack {
-    /// Hands every flow to `each`; with `bits`, only those that have all of these in their mark.
+    /// Passes every flow to `each`; with `bits`, only flows that have all of these bits set in their mark.
     ///
     /// # Errors
-    /// When the kernel cannot be asked, or `each` says so.
+    /// Returns an error if the kernel cannot be asked, or if `each` returns one.
     pub fn dump(
         &mut self,
         bits: Option<u32>,
@@ -99,7 +101,7 @@ impl Conntrack {
         if let Some(error) = self.missing() {
             return Err(error);
         }
-        // The dump goes on while entries are changed, so it has a socket of its own.
+        // The dump goes on while entries are changed, so it has its own socket.
         let socket = netfilter(PATIENCE)?;
         let mut request = Writer::default();
         request.message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, 1, [0; 4], |request| {
@@ -116,10 +118,11 @@ impl Conntrack {
         })
     }
 
-    /// Does all of this.
+    /// Carries out all requests.
     ///
     /// # Errors
-    /// When the kernel cannot be told. That it refuses some is in the result, and ends nothing.
+    /// Returns an error if the requests cannot be sent or answers cannot be received. A request that the
+    /// kernel refuses is in the result, and does not stop the others.
     pub fn change(&mut self, requests: &[(FlowName, Request)]) -> io::Result<Changed> {
         let mut changed = Changed::default();
         for requests in requests.chunks(REQUESTS_PER_MESSAGE) {
@@ -145,7 +148,7 @@ impl Conntrack {
         loop {
             let bytes = recv(self.socket.as_raw_fd(), &mut answers, MsgFlags::empty())?;
             for message in messages(&answers[..bytes]).filter(|message| kind(message) == Some(NLMSG_ERROR)) {
-                // Answers to earlier questions may have come too late.
+                // Late answers to earlier requests may arrive here.
                 let ours = sequence(message)
                     .is_some_and(|sequence| (last.wrapping_sub(sequence) as usize) < requests.len());
                 match done(message) {
@@ -188,26 +191,26 @@ impl FlowName {
 }
 
 impl<'a> Entry<'a> {
-    /// The flow of a message; `None` for one of no interest, which has no addresses.
+    /// Reads the flow of a message; `None` if the message has no addresses.
     fn read(message: &'a [u8]) -> Option<Self> {
         let &family = message.get(HEADER_BYTES)?;
         let entry = Self { family, attributes: message.get(HEADERS_BYTES..)? };
         entry.addresses().map(|_| entry)
     }
 
-    /// Its mark.
+    /// Returns the mark of the entry.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        // The kernel leaves out a mark of 0.
+        // The kernel omits a mark of 0.
         Mark(self.number(CTA_MARK).unwrap_or(0))
     }
 
-    /// Where it goes.
+    /// Returns the destination of the flow.
     pub(super) fn to(&self) -> Option<IpAddr> {
         self.addresses().map(Addresses::destination)
     }
 
-    /// What names it.
+    /// Returns what identifies the flow to the kernel.
     #[must_use]
     pub fn name(&self) -> FlowName {
         let mut named = Writer::default();
@@ -220,7 +223,7 @@ impl<'a> Entry<'a> {
         FlowName { family: self.family, status, attributes: named.bytes().to_owned() }
     }
 
-    /// All that matters of it; `None` of what no packet is known of.
+    /// Returns the fields of the entry that the audit needs; `None` if the flow's tuple cannot be read.
     #[must_use]
     pub fn tracked(&self) -> Option<Tracked> {
         let transport = attribute(attribute(self.attributes, CTA_TUPLE_ORIG)?, CTA_TUPLE_PROTO)?;
@@ -239,7 +242,8 @@ impl<'a> Entry<'a> {
         Some(Tracked {
             packet: Packet { addresses: self.addresses()?, protocol, l4, quoted: false },
             mark: self.mark(),
-            // The kernel does not say it of a flow that is promoted, nor how far TCP is: that is established then.
+            // For a promoted flow the kernel reports neither the timeout nor the TCP state, which is
+            // established then.
             left_seconds: self.number(CTA_TIMEOUT).unwrap_or(PROBATION_SECONDS),
             protected: status & PROTECTED == PROTECTED,
             promotion: if status & IPS_OFFLOAD != 0 { Promotion::Now } else { Promotion::No },

@@ -2,19 +2,20 @@
 
 use std::{fs, io, path::Path};
 
-/// How full it is, in entries.
+/// How full the table of connections is, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fill {
-    /// There are so many now.
+    /// How many entries there are now.
     pub entries: u64,
-    /// There may be so many.
+    /// How many entries there may be.
     pub max: u64,
 }
 
-/// Reads it below this procfs, for the network namespace of the calling process.
+/// Reads how full the table is from the procfs at `proc`, for the network namespace of the calling process.
 ///
 /// # Errors
-/// When it cannot be read: there is no connection tracking, or it is somewhere else.
+/// Returns an error if the files cannot be read: there is no connection tracking, or procfs is somewhere
+/// else.
 pub fn fill(proc: &Path) -> io::Result<Fill> {
     let number = |name: &str| {
         let text = fs::read_to_string(proc.join("sys/net/netfilter").join(name))?;

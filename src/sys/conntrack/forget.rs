@@ -1,5 +1,6 @@
-//! Forgets flows that are pinned: with `steering = "every-packet"` nobody looks at their entries, which would be found,
-//! old as they are, by whoever has the same addresses and ports when connections are pinned again.
+//! Deletes the entries of pinned flows. With `steering = "every-packet"` nothing reads these entries. Without
+//! the deletion, a new flow with the same addresses and ports would match an old entry when connections are
+//! pinned again.
 
 use std::{io, net::IpAddr};
 
@@ -7,10 +8,12 @@ use super::{Conntrack, dump::Request};
 use crate::model::ids::MarkMask;
 
 impl Conntrack {
-    /// Deletes the entries that have some of these bits in their mark and go to such an address. Says how many.
+    /// Deletes the entries that have any bit of `mask` set in their mark and whose destination fulfils `to`.
+    /// Returns how many were deleted.
     ///
     /// # Errors
-    /// When the kernel cannot be asked, or does not do it; some may be deleted then.
+    /// Returns an error if the kernel cannot be asked or refuses a deletion; some entries may be deleted
+    /// then.
     pub fn forget(&mut self, mask: MarkMask, to: impl Fn(IpAddr) -> bool) -> io::Result<u64> {
         let mut meant = Vec::new();
         self.dump(None, |entry| {
@@ -42,7 +45,8 @@ mod tests {
     #[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
     fn the_kernel_forgets_what_is_pinned_and_nothing_else() {
         in_namespace(|| {
-            // To port 11 with a mark of others alone, to 10 with none, else with ours.
+            // Port 11 gets a mark of others alone, port 10 gets none, and all other ports get a mark with our
+            // bits.
             let rules = "table inet t { chain c { type filter hook output priority 0
                 meta l4proto != udp accept
                 udp dport 10 accept
@@ -55,7 +59,7 @@ mod tests {
             for address in ["127.0.0.1", "127.0.0.2", "::1"] {
                 let from = if address == "::1" { "::1" } else { "127.0.0.1" };
                 let socket = UdpSocket::bind((from, 0)).unwrap();
-                // More than one answer of the dump holds.
+                // More flows than one answer of the dump holds.
                 for port in (9..12).chain(1000..1500) {
                     socket.send_to(b"x", (address, port)).unwrap();
                     flows.push((

@@ -1,10 +1,11 @@
-//! A queue of new flows: what waits is received by one system call, and answered by another, up to [`BATCH`]
-//! packets at a time. A batch is never waited for: a lone packet is one. Before it sleeps, a worker may look for more for a
-//! while, since to be woken takes longer than to decide (`balancer.busy_poll_us`).
+//! A queue of new flows. One system call receives the waiting packets, up to [`BATCH`] at a time, and one
+//! answers them. The worker does not wait to fill a batch: a single packet is one. Before it sleeps, a worker
+//! may poll for more packets for a while, since waking up takes longer than a decision
+//! (`balancer.busy_poll_us`).
 //!
-//! An error that the kernel reports about one of a batch's verdicts comes as a message of its own, among the
-//! next packets. A batch that cannot be sent, since the kernel has no memory, is sent again, [`SENDS_MAX`] times; after that
-//! its packets wait until lbd ends.
+//! An error that the kernel reports about one verdict of a batch is a message of its own among the next
+//! packets. If the kernel has no memory for a batch of verdicts, the batch is sent again, [`SENDS_MAX`]
+//! times; after that its packets wait until lbd ends.
 
 #![allow(unsafe_code)]
 
@@ -27,14 +28,15 @@ use crate::{
     sys::{clock, netlink::Writer},
 };
 
-/// So many packets are received at a time, at most. With 64 a packet of a full batch costs the same, and a
-/// lone one more, since a place for each is described to every system call.
+/// How many packets are received at a time, at most. With 64, a packet of a full batch costs the same and a
+/// single packet costs more, since every system call gets the description of each buffer.
 const BATCH: usize = 32;
 
-/// So often verdicts are sent that the kernel has no memory for.
+/// How often verdicts are sent that the kernel has no memory for.
 const SENDS_MAX: usize = 1000;
 
-/// What is copied of a packet; and with room to spare headers and other attributes, less than 256 bytes.
+/// The copied bytes of a packet; and, with room to spare, headers and other attributes, which take less than
+/// 256 bytes.
 const MESSAGE_BYTES_MAX: usize = Capacity::FLOWS.copy_bytes as usize + 768;
 
 type Buffer = [u8; MESSAGE_BYTES_MAX];
@@ -46,18 +48,18 @@ pub struct FlowQueue {
     mask: MarkMask,
     flags: MsgFlags,
     buffers: Box<[Buffer; BATCH]>,
-    /// How many bytes of each hold a message that is to be answered.
+    /// How many bytes each buffer holds of a message that has to be answered.
     received: Vec<usize>,
     verdicts: Writer,
 }
 
 impl FlowQueue {
-    /// Listens to queue `number`; marks are set within `mask`.
+    /// Listens to queue `number`. Only bits within `mask` are set in marks.
     ///
     /// # Errors
-    /// When somebody else listens, or the kernel cannot.
+    /// Returns an error if another process listens, or the kernel cannot queue.
     pub fn open(number: QueueNum, mask: MarkMask) -> Result<Self, OpenError> {
-        // The crate's own descriptor is closed here; the queue lives as long as this one.
+        // The crate's own descriptor is closed here; the queue lives as long as `socket`.
         let (_, socket) = listen(number, Capacity::FLOWS)?;
         Ok(Self {
             socket,
@@ -73,7 +75,7 @@ impl FlowQueue {
 
 #[cfg(test)]
 impl FlowQueue {
-    /// Lets it hold a few messages alone, for tests.
+    /// Makes the socket's buffer hold only a few messages, for tests.
     pub(crate) fn narrow(&self) {
         nix::sys::socket::setsockopt(&self.socket, nix::sys::socket::sockopt::RcvBuf, &0).unwrap();
     }
@@ -119,7 +121,7 @@ impl BatchQueue for FlowQueue {
         }
         if !self.verdicts.bytes().is_empty() {
             errors.extend(send(&self.socket, self.verdicts.bytes()).err().map(|error| match error {
-                // Of a send it does not say that packets were lost.
+                // When sending, this error does not mean that packets were lost.
                 Errno::ENOBUFS => QueueError::Other(error.into()),
                 error => classify(error.into()),
             }));
@@ -141,7 +143,7 @@ fn send(socket: &OwnedFd, verdicts: &[u8]) -> nix::Result<()> {
     }
 }
 
-/// Receives messages, one into each buffer, and notes how many bytes each has.
+/// Receives messages, one into each buffer, and records how many bytes each has.
 fn receive(
     socket: &OwnedFd,
     buffers: &mut [Buffer; BATCH],
@@ -165,12 +167,12 @@ fn receive(
     });
     let (fd, headers_max) = (socket.as_raw_fd(), libc::c_uint::try_from(BATCH).unwrap_or(0));
     // SAFETY: there are as many headers as is said; each points to a place, and that to a buffer, which
-    // nobody else touches and which live until after the call; the kernel writes no more than the length that
-    // a place says.
+    // nothing else touches and which live until after the call; the kernel writes no more than the length
+    // that a place says.
     let count =
         unsafe { libc::recvmmsg(fd, headers.as_mut_ptr(), headers_max, flags.bits(), ptr::null_mut()) };
     let count = usize::try_from(Errno::result(count)?).unwrap_or(0);
-    // Of a message that was larger than its buffer this is what has come.
+    // The received part of a message that was larger than its buffer.
     received
         .extend(headers.iter().take(count).map(|header| (header.msg_len as usize).min(MESSAGE_BYTES_MAX)));
     Ok(())

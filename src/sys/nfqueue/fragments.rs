@@ -1,4 +1,4 @@
-//! The queue of fragments, and of probes: read and answered by the crate `nfq`, a packet at a time.
+//! The queue of fragments, and of probes. The crate `nfq` reads and answers it, one packet at a time.
 
 use super::{Capacity, OpenError, classify, listen};
 use crate::{
@@ -15,17 +15,17 @@ pub struct FragmentQueue {
 }
 
 impl FragmentQueue {
-    /// Listens to queue `number`; marks are set within `mask`.
+    /// Listens to queue `number`. Only bits within `mask` are set in marks.
     ///
     /// # Errors
-    /// When somebody else listens, or the kernel cannot.
+    /// Returns an error if another process listens, or the kernel cannot queue.
     pub fn open(number: QueueNum, mask: MarkMask) -> Result<Self, OpenError> {
         let (inner, _) = listen(number, Capacity::FRAGMENTS)?;
         Ok(Self { inner, number, mask })
     }
 }
 
-/// A packet that waits.
+/// A packet that waits for a verdict.
 pub struct NfMessage(nfq::Message);
 
 impl Message for NfMessage {

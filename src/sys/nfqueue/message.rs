@@ -1,8 +1,8 @@
-//! The messages of a queue as bytes: packets are read, verdicts are written
-//! (`linux/netfilter/nfnetlink_queue.h`). PURE.
+//! The messages of a queue as bytes: reads packets, writes verdicts (`linux/netfilter/nfnetlink_queue.h`).
+//! PURE.
 //!
-//! What was received is not trusted: every length is checked, and what cannot be read is an error to be
-//! counted.
+//! Received bytes are not trusted: every length is checked, and a message that cannot be read is an error,
+//! which is counted.
 
 use std::io;
 
@@ -23,17 +23,18 @@ const NFQA_PAYLOAD: u16 = 10;
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 
-/// A packet as the kernel hands it out.
+/// A packet as the kernel delivers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Packet<'a> {
-    /// By which its verdict names it.
+    /// The number by which the verdict names the packet.
     id: u32,
     mark: u32,
-    /// From its IP header on, cut to the queue's copy range.
+    /// The packet from its IP header on, cut to the queue's copy range.
     pub(super) bytes: &'a [u8],
 }
 
-/// The packets in what was received at once, and what came in place of some.
+/// Iterates over the packets in the bytes of one receive, and over the errors that arrived in place of
+/// packets.
 pub(super) fn packets(mut received: &[u8]) -> impl Iterator<Item = Result<Packet<'_>, QueueError>> {
     std::iter::from_fn(move || {
         if received.is_empty() {
@@ -49,14 +50,14 @@ pub(super) fn packets(mut received: &[u8]) -> impl Iterator<Item = Result<Packet
 fn read(message: &[u8]) -> Result<Packet<'_>, QueueError> {
     match kind(message) {
         Some(NFQNL_MSG_PACKET) => packet(message).ok_or_else(unreadable),
-        // About an earlier verdict.
+        // An error about an earlier verdict.
         Some(NLMSG_ERROR) => Err(done(message).map_or_else(classify, |()| unreadable())),
         _ => Err(unreadable()),
     }
 }
 
-/// A packet of whose bytes there are none is malformed to whoever decides, and gets that verdict; without a number no verdict can
-/// be given.
+/// Reads a packet. A packet without payload counts as malformed for the balancer, and gets the verdict for
+/// that. A packet without a number cannot get a verdict.
 fn packet(message: &[u8]) -> Option<Packet<'_>> {
     let (mut id, mut mark, mut payload) = (None, 0, None);
     for (kind, value) in attributes(message.get(HEADERS_BYTES..)?) {
@@ -74,7 +75,7 @@ fn unreadable() -> QueueError {
     QueueError::Other(io::Error::new(io::ErrorKind::InvalidData, "a message that cannot be read"))
 }
 
-/// Writes the verdict on a packet of this queue; of its mark only what is within `mask` changes.
+/// Writes the verdict on a packet of this queue. Only bits within `mask` of its mark change.
 pub(super) fn write(to: &mut Writer, queue: QueueNum, packet: Packet<'_>, verdict: Verdict, mask: MarkMask) {
     let (code, mark) = match verdict {
         Verdict::Steer(Mark(mark)) => (NF_ACCEPT, Some(packet.mark & !mask.bits() | mark)),

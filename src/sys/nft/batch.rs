@@ -1,8 +1,9 @@
-//! The rules that go to nf_tables by netlink, in one batch, through libnftnl: what the nft command cannot say.
+//! The rules that the nft command cannot express. They go to nf_tables by netlink, in one batch, through
+//! libnftnl.
 //!
-//! The batch flushes each chain and adds its rules, so the two cannot be seen apart. Keys of
-//! `pending6` are laid out as nft lays them out: 40 bytes from register 8 on (address, port padded to 4, address, port
-//! padded to 4), the mark in register 18.
+//! The batch flushes each chain and adds its rules, so packets never meet a chain in between. Keys of
+//! `pending6` have the same layout as nft gives them: 40 bytes from register 8 on (address, port padded to 4,
+//! address, port padded to 4), and the mark in register 18.
 #![allow(unsafe_code)] // libnftnl is C; the one function that leaves this module is safe.
 
 use std::{
@@ -30,17 +31,17 @@ const NFPROTO_IPV6: u8 = 10;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_ICMPV6: u8 = 58;
-/// Of `linux/netfilter/nf_tables.h`.
+/// From `linux/netfilter/nf_tables.h`.
 const NFT_PAYLOAD_L4CSUM_PSEUDOHDR: u32 = 1;
 const NFT_OBJECT_COUNTER: u32 = 1;
-/// Where keys begin: the first of the 4-byte registers (`NFT_REG32_00`).
+/// The register where keys begin: the first of the 4-byte registers (`NFT_REG32_00`).
 const KEY: u32 = 8;
-/// Behind the 40 bytes of a key.
+/// The register after the 40 bytes of a key.
 const DATA: u32 = KEY + 10;
-/// Long enough for the answers to a batch of a few messages.
+/// Large enough for the answers to a batch of a few messages.
 const ANSWERS_BYTES: usize = 32 * 1024;
 
-/// Flushes these chains and gives each its rules, all at once.
+/// Flushes these chains and adds the rules of each, in one transaction.
 pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
     let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
     let table = Table::new(CString::new(TABLE).map_err(invalid)?, ProtoFamily::Inet);
@@ -48,7 +49,7 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
     for (index, native) in chains.iter().enumerate() {
         let chain = Chain::new(CString::new(native.name).map_err(invalid)?, &table);
         if chains[..index].iter().all(|other| other.name != native.name) {
-            // A deletion that names no rule means every rule of the chain.
+            // A deletion without a rule handle deletes all rules of the chain.
             batch.add(&Rule::new(&chain), MsgType::Del);
         }
         let mut rule = Rule::new(&chain);
@@ -100,7 +101,8 @@ pub(super) fn fill(chains: &[NativeChain]) -> io::Result<()> {
     send(batch)
 }
 
-/// `OP @MAP { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`, for so many milliseconds if it is said
+/// Adds `OP @MAP { ip6 saddr . tcp sport . ip6 daddr . tcp dport : meta mark }`, with a lifetime of
+/// `milliseconds` if given.
 fn by_connection6(rule: &mut Rule<'_>, op: DynsetOp, map: &'static CStr, milliseconds: Option<u64>) {
     rule.add_expr(&Meta::NfProto);
     rule.add_expr(&Cmp::new(CmpOp::Eq, NFPROTO_IPV6));
@@ -115,7 +117,8 @@ fn by_connection6(rule: &mut Rule<'_>, op: DynsetOp, map: &'static CStr, millise
     rule.add_expr(&Part::Dynset { map, op, key: KEY, data: Some(DATA), milliseconds });
 }
 
-/// The packet's flow in a map of off-table flows: written, if it is of this protocol, for so many seconds, or deleted.
+/// Writes the packet's flow to a map of off-table flows, or deletes it there. `store` has the protocol that a
+/// packet must have to be written, and the lifetime in seconds.
 fn off_table(rule: &mut Rule<'_>, family: Family, map: OffMap, store: Option<(u8, u32)>) {
     let ports_at = addresses(rule, family, store.map(|(protocol, _)| protocol));
     rule.add_expr(&Part::Protocol { to: ports_at });
@@ -137,19 +140,21 @@ fn off_map(map: OffMap, family: Family) -> &'static CStr {
     }
 }
 
-/// Where the lowest bit of the sequence number that is 0 is `zero`: the sequence number that follows goes into `reopened`.
+/// If `zero` is the lowest zero bit of the sequence number, adds the sequence number that follows to
+/// `reopened`.
 fn store_reopened(rule: &mut Rule<'_>, family: Family, zero: u32) {
     let changed = zero | (zero - 1);
     rule.add_expr(&sequence(KEY));
     rule.add_expr(&Part::Bitwise { at: KEY, mask: changed, xor: 0 });
-    // The comparison uses register 1, which is where keys begin.
+    // The comparison uses register 1, which overlaps the first register of keys.
     rule.add_expr(&Cmp::new(CmpOp::Eq, &(zero - 1).to_be_bytes()[..]));
     let (map, sequence_at) = reopened(rule, family);
     rule.add_expr(&Part::Bitwise { at: sequence_at, mask: u32::MAX, xor: changed });
     rule.add_expr(&Part::Dynset { map, op: DynsetOp::Update, key: KEY, data: None, milliseconds: None });
 }
 
-/// Loads the key of a TCP segment in `reopened`, and says which set that is, and where the sequence number is.
+/// Loads the key of a TCP segment for `reopened`. Returns the name of that set, and the register of the
+/// sequence number.
 fn reopened(rule: &mut Rule<'_>, family: Family) -> (&'static CStr, u32) {
     let ports_at = addresses(rule, family, Some(IPPROTO_TCP));
     ports(rule, ports_at);
@@ -167,7 +172,8 @@ fn sequence(to: u32) -> Part {
     Part::Payload { header: Header::Transport, offset_bytes: 4, bytes: 4, to }
 }
 
-/// Loads source and destination of a packet of this family and protocol where keys begin. Returns the next register.
+/// Loads the source and destination of a packet of this family and protocol into the first registers of the
+/// key. Returns the next register.
 fn addresses(rule: &mut Rule<'_>, family: Family, protocol: Option<u8>) -> u32 {
     let (nfproto, source_at, bytes) = match family {
         Family::Ipv4 => (NFPROTO_IPV4, 12, 4),
@@ -175,7 +181,7 @@ fn addresses(rule: &mut Rule<'_>, family: Family, protocol: Option<u8>) -> u32 {
     };
     rule.add_expr(&Meta::NfProto);
     rule.add_expr(&Cmp::new(CmpOp::Eq, nfproto));
-    // Both comparisons use register 1, which is where keys begin.
+    // Both comparisons use register 1, which overlaps the first register of keys.
     if let Some(protocol) = protocol {
         rule.add_expr(&Meta::L4Proto);
         rule.add_expr(&Cmp::new(CmpOp::Eq, protocol));
@@ -187,14 +193,15 @@ fn addresses(rule: &mut Rule<'_>, family: Family, protocol: Option<u8>) -> u32 {
     destination + bytes / 4
 }
 
-/// Loads both ports, from register `to` on.
+/// Loads both ports, beginning at register `to`.
 fn ports(rule: &mut Rule<'_>, to: u32) {
     for (offset_bytes, to) in [(0, to), (2, to + 1)] {
         rule.add_expr(&Part::Payload { header: Header::Transport, offset_bytes, bytes: 2, to });
     }
 }
 
-/// Where things are in an ICMP error and in the packet that it quotes 8 bytes behind its own start.
+/// Offsets in an ICMP error and in the packet that it quotes, which begins 8 bytes after the start of the
+/// error.
 struct TooBig {
     protocol: (u8, u8),
     vips: &'static CStr,
@@ -221,7 +228,7 @@ const TOO_BIG6: TooBig = TooBig {
     checksum: Checksum::OfTransport,
 };
 
-/// The source becomes what the quoted packet's destination is, if that is a VIP.
+/// Sets the source to the destination of the quoted packet, if that is a VIP.
 fn too_big(rule: &mut Rule<'_>, at: &TooBig) {
     let (network, transport, bytes) = (Header::Network, Header::Transport, at.address_bytes);
     rule.add_expr(&Meta::NfProto);
@@ -240,7 +247,8 @@ fn too_big(rule: &mut Rule<'_>, at: &TooBig) {
     rule.add_expr(&Part::Write { header: network, offset_bytes: at.source_at, bytes, from: KEY, checksum });
 }
 
-/// Where things are in an ICMP error: its own destination; addresses, how long they are, protocol and ports of what it quotes.
+/// Offsets in an ICMP error: its own destination, and the addresses, protocol and ports of the packet that it
+/// quotes. `bytes` is the length of an address.
 struct Quote {
     protocol: (u8, u8),
     error_destination_at: u32,
@@ -282,7 +290,7 @@ impl Quote {
         rule.add_expr(&Cmp::new(CmpOp::Eq, self.protocol.1));
     }
 
-    /// Loads what stands behind the error's own header.
+    /// Loads a field that follows the error's own IP header.
     fn load(rule: &mut Rule<'_>, offset_bytes: u32, bytes: u32, to: u32) {
         rule.add_expr(&Part::Payload { header: Header::Transport, offset_bytes, bytes, to });
     }
@@ -299,7 +307,7 @@ impl Quote {
     }
 }
 
-/// What is quoted went from an address of ours to a target.
+/// Matches an error whose quoted packet went from one of our addresses to a target.
 fn between_ends(rule: &mut Rule<'_>, family: Family) {
     let (local, remotes, next) = match family {
         Family::Ipv4 => (c"local4", c"remotes4", c"tunnel_error4"),
@@ -312,7 +320,7 @@ fn between_ends(rule: &mut Rule<'_>, family: Family) {
     rule.add_expr(&Verdict::Goto { chain: next.to_owned() });
 }
 
-/// What is quoted went to a VIP.
+/// Matches an error whose quoted packet went to a VIP.
 fn unreachable(rule: &mut Rule<'_>, family: Family) {
     let vips = match family {
         Family::Ipv4 => TOO_BIG4.vips,
@@ -325,7 +333,7 @@ fn unreachable(rule: &mut Rule<'_>, family: Family) {
     rule.add_expr(&Verdict::Drop);
 }
 
-/// The packet that an ICMP error quotes leads to a service's table.
+/// Looks up the service's table by the packet that an ICMP error quotes.
 fn quoted(rule: &mut Rule<'_>, family: Family, maps: QuotedIn, fields: QuotedFields) {
     let map = match (maps, fields, family) {
         (QuotedIn::Claimed, QuotedFields::Address, Family::Ipv4) => c"claimed_address4",
@@ -354,12 +362,12 @@ fn quoted(rule: &mut Rule<'_>, family: Family, maps: QuotedIn, fields: QuotedFie
     rule.add_expr(&Part::Goto { map, key: KEY });
 }
 
-/// The flow that an ICMP error is about has a mark in a map of off-table flows.
+/// Looks up the flow that an ICMP error is about in a map of off-table flows, and sets its mark.
 fn quoted_off(rule: &mut Rule<'_>, family: Family, map: OffMap) {
     let at = Quote::of(family);
     at.ask_protocol(rule);
     let (vip, next) = (KEY + at.bytes / 4, KEY + at.bytes / 2);
-    // What is quoted went from the VIP to the client.
+    // The quoted packet went from the VIP to the client.
     Quote::load(rule, at.destination_at, at.bytes, KEY);
     at.load_vip(rule, vip);
     for (offset, bytes, to) in
@@ -372,12 +380,12 @@ fn quoted_off(rule: &mut Rule<'_>, family: Family, map: OffMap) {
     rule.add_expr(&Part::SetMark { from: mark });
 }
 
-/// What else changes when a field of the IP header does.
+/// The checksum that must be updated when a field of the IP header changes.
 #[derive(Clone, Copy)]
 enum Checksum {
-    /// The header's own checksum.
+    /// The checksum of the IP header.
     Header { at: u32 },
-    /// That of the transport header, which covers the addresses.
+    /// The checksum of the transport header, which covers the addresses.
     OfTransport,
 }
 
@@ -393,7 +401,7 @@ enum DynsetOp {
     Delete = 2,
 }
 
-/// Expressions that the nftnl crate lacks, or ties to register 1.
+/// Expressions that the nftnl crate lacks, or restricts to register 1.
 enum Part {
     Payload {
         header: Header,
@@ -432,7 +440,7 @@ enum Part {
     SetMark {
         from: u32,
     },
-    /// Of 4 bytes in network order, in place: `& mask ^ xor`.
+    /// Changes 4 bytes in network byte order, in place: `& mask ^ xor`.
     Bitwise {
         at: u32,
         mask: u32,
@@ -441,7 +449,8 @@ enum Part {
     Protocol {
         to: u32,
     },
-    /// Of a set, without data. An element's lifetime is that of the set unless it is said.
+    /// Changes an element of a map, or of a set, which has no data. An element has the lifetime of the set
+    /// unless `milliseconds` is given.
     Dynset {
         map: &'static CStr,
         op: DynsetOp,
@@ -526,7 +535,7 @@ impl Expression for Part {
     }
 }
 
-/// `struct xt_NFQ_info_v3`, padded to the alignment that xtables want (8).
+/// `struct xt_NFQ_info_v3`, padded to the alignment that xtables require (8).
 #[repr(C, align(8))]
 struct XtNfqInfo {
     first: u16,
@@ -546,7 +555,7 @@ impl XtNfqInfo {
     }
 }
 
-/// An expression of libnftnl under construction. Once given to a rule, the rule frees it.
+/// An expression of libnftnl under construction. After it is added to a rule, the rule frees it.
 struct Raw(NonNull<sys::nftnl_expr>);
 
 impl Raw {
@@ -583,7 +592,8 @@ impl Raw {
         // SAFETY: `copy` is as large as the value and, as malloc's memory, aligned for it.
         unsafe { copy.write(info) };
         let attribute = short(sys::NFTNL_EXPR_TG_INFO);
-        // SAFETY: the expression is live, `copy` is BYTES long, and libnftnl takes it over and frees it with free().
+        // SAFETY: the expression is live, `copy` is BYTES long, and libnftnl takes it over and frees it with
+        // free().
         unsafe { sys::nftnl_expr_set(self.0.as_ptr(), attribute, copy.as_ptr().cast(), BYTES) };
         self
     }
@@ -593,12 +603,12 @@ fn short(attribute: u32) -> u16 {
     u16::try_from(attribute).expect("libnftnl's attributes are small")
 }
 
-/// Netlink messages are read in place and want this alignment.
+/// Netlink messages are read in place and require this alignment.
 #[repr(align(8))]
 struct Answers([u8; ANSWERS_BYTES]);
 
-/// Sends the batch, which must fit one page of libnftnl's (the kernel wants it in one piece), and reads the kernel's
-/// answers: one for each message.
+/// Sends the batch and reads the kernel's answers, one for each message. The batch must fit into one page of
+/// libnftnl, since the kernel requires it in one piece.
 fn send(batch: Batch) -> io::Result<()> {
     let batch = batch.finalize();
     let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;

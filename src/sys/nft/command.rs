@@ -1,4 +1,5 @@
-//! Runs the nft command (and modprobe): text in over its standard input, its answer or its own message out.
+//! Runs the nft command (and modprobe). nft reads text from standard input; its output or its error message
+//! is returned.
 
 use std::{
     io::{self, Write as _},
@@ -8,10 +9,10 @@ use std::{
 use super::NftError;
 use crate::sys::program::program;
 
-/// How much of nft's message is kept: it repeats the offending line, and after one error follow many.
+/// How many lines of nft's message are kept: nft repeats the offending line, and one error causes many more.
 const MESSAGE_LINES_MAX: usize = 12;
 
-/// Runs `nft` with these arguments and returns what it printed.
+/// Runs `nft` with these arguments and returns its output.
 pub(crate) fn nft(what: &'static str, arguments: &[&str], text: Option<&str>) -> Result<String, NftError> {
     let stdin = if text.is_some() { Stdio::piped() } else { Stdio::null() };
     let mut command = program("nft");
@@ -19,11 +20,12 @@ pub(crate) fn nft(what: &'static str, arguments: &[&str], text: Option<&str>) ->
     let not_found = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     let mut child =
         child.map_err(|error| if not_found(&error) { NftError::NoCommand } else { NftError::Run(error) })?;
-    // A thread of its own writes, so that neither side can wait for the other with a full pipe.
+    // A separate thread writes, so that neither side waits for the other with a full pipe.
     let stdin = child.stdin.take();
     let output = std::thread::scope(|scope| {
         if let (Some(mut stdin), Some(text)) = (stdin, text) {
-            // An nft that ends before it has read everything says why; that is the error to report.
+            // If nft ends before it has read everything, its own message says why, and is the error to
+            // report.
             scope.spawn(move || drop(stdin.write_all(text.as_bytes())));
         }
         child.wait_with_output()
@@ -38,7 +40,8 @@ pub(crate) fn nft(what: &'static str, arguments: &[&str], text: Option<&str>) ->
     Err(NftError::Refused { what, message })
 }
 
-/// Loads kernel modules. That it fails means nothing: they may be built in, and what needs them will say so.
+/// Loads kernel modules. Failure is ignored: a module may be built in, and otherwise the code that needs it
+/// will fail.
 pub(super) fn load_modules(names: &[&str]) {
     let mut command = program("modprobe");
     let command = command.args(["--quiet", "--all"]).args(names);

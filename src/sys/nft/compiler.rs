@@ -1,8 +1,8 @@
-//! Has the nft command make rules of text, in a network namespace where nothing else is: nft 1.0.6 reads the tables of all
-//! programs before it does anything, and dies at some that newer versions have made. What the kernel has of it there is read
-//! back, and is the reference for what should be in force.
+//! Lets the nft command make rules from text, in an empty network namespace: nft 1.0.6 reads the tables of
+//! all programs before it does anything, and crashes on some tables that newer versions have made. The result
+//! is read back from the kernel in that namespace, and is the reference for what should be in force.
 //!
-//! It takes a while, so what was compiled is remembered: nothing is compiled again that has not changed.
+//! This takes a while, so results are cached: text that has not changed is not compiled again.
 
 use std::{
     collections::BTreeMap,
@@ -19,14 +19,14 @@ use crate::{
     sys::empty_namespace::in_empty_namespace,
 };
 
-/// What is remembered at most, the oldest first forgotten: two rulesets.
+/// How many results are cached, those of two rulesets; the oldest is discarded first.
 const REMEMBERED_MAX: usize = 2 * (COPIES_MAX + 1);
 
-/// By what it was made from.
+/// The cached results, each with the text that it was made from.
 static COMPILED: Mutex<Vec<(String, Arc<Image>)>> = Mutex::new(Vec::new());
 
-/// The table that this ruleset describes, without the elements of sets that are changed one by one, and without the chain
-/// that names its structure.
+/// Returns the table that this ruleset describes, without the elements of sets that are changed one by one,
+/// and without the chain that names its structure.
 pub(super) fn compile(ruleset: &Ruleset) -> Result<Image, NftError> {
     let Ruleset { structure, tables, .. } = ruleset;
     let (of_structure, of_tables) = make_missing(structure, &tables.iter().collect::<Vec<_>>())?;
@@ -35,7 +35,7 @@ pub(super) fn compile(ruleset: &Ruleset) -> Result<Image, NftError> {
     Ok(image)
 }
 
-/// Of these services' tables alone, beside this structure.
+/// Returns only the tables of these services, which refer to this structure.
 pub(super) fn compile_tables(structure: &Structure, tables: &[&KernelTable]) -> Result<Image, NftError> {
     let (_, of_tables) = make_missing(structure, tables)?;
     let mut image = Image::default();
@@ -43,7 +43,8 @@ pub(super) fn compile_tables(structure: &Structure, tables: &[&KernelTable]) -> 
     Ok(image)
 }
 
-/// What is made of this structure and of these tables; what was not remembered is from now on.
+/// Returns the results for this structure and for these tables. Results that are not in the cache are made
+/// and added.
 fn make_missing(
     structure: &Structure,
     tables: &[&KernelTable],
@@ -77,7 +78,7 @@ pub(super) fn compile_whole(ruleset: &Ruleset) -> Result<Image, NftError> {
     Ok(image)
 }
 
-/// Whether the kernel takes each of these texts, which are not put in force.
+/// Reports for each of these texts whether the kernel accepts it. The texts are not put in force.
 pub(crate) fn check(what: &'static str, texts: &[&str]) -> Result<Vec<Result<(), String>>, NftError> {
     let check = |text: &&str| match nft(what, &["-c", "-f", "-"], Some(text)) {
         Ok(_) => Ok(Ok(())),
@@ -87,13 +88,13 @@ pub(crate) fn check(what: &'static str, texts: &[&str]) -> Result<Vec<Result<(),
     in_empty_namespace(|| texts.iter().map(check).collect()).map_err(NftError::NoNamespace)?
 }
 
-/// Whether all of this ruleset is remembered.
+/// Reports whether all results of this ruleset are in the cache.
 #[cfg(test)]
 pub(super) fn is_compiled(Ruleset { structure, tables, .. }: &Ruleset) -> bool {
     recall(&made_from(structure)).is_some() && tables.iter().all(|table| recall(&table.text).is_some())
 }
 
-/// All that the structure is made from.
+/// Returns all that the structure is made from.
 fn made_from(structure: &Structure) -> String {
     format!("{} {:?}", structure.text, structure.native)
 }
@@ -114,14 +115,15 @@ fn remember(made_from: String, image: Image) -> Arc<Image> {
     image
 }
 
-/// Structure and these tables, in the network namespace of the calling thread, as the kernel has them then.
+/// Makes the structure and these tables in the network namespace of the calling thread, and reads them back
+/// from the kernel.
 fn make(structure: &Structure, tables: &[&KernelTable]) -> Result<Image, NftError> {
     let texts =
         std::iter::once(structure.text.as_str()).chain(tables.iter().map(|table| table.text.as_str()));
     nft("the ruleset", &["-f", "-"], Some(&texts.collect::<String>()))?;
     let with_xtables = structure.native.iter().any(|native| matches!(native.rule, NativeRule::XtQueue(_)));
     if with_xtables {
-        // The kernel loads nft_compat by itself, but not a target that a table of family inet asks for.
+        // The kernel loads nft_compat by itself, but does not load a target for a table of family inet.
         command::load_modules(&["nft_compat", "xt_NFQUEUE"]);
     }
     batch::fill(&structure.native).map_err(|error| {
@@ -135,7 +137,8 @@ fn make(structure: &Structure, tables: &[&KernelTable]) -> Result<Image, NftErro
     image.ok_or(NftError::NotInForce("no table was made of it".to_owned()))
 }
 
-/// Remembers what was made of these tables, and adds it to `of_tables`; then what was made of the structure, which it returns.
+/// Caches the result for each of these tables, and adds it to `of_tables`. Then caches that for the
+/// structure, and returns it.
 fn split(
     mut whole: Image,
     made_from: String,

@@ -1,4 +1,4 @@
-//! Reads what sets and maps hold, and writes it.
+//! Reads and writes the elements of sets and maps.
 
 use std::{collections::BTreeMap, ffi::CStr, io};
 
@@ -18,11 +18,12 @@ use crate::{
     sys::netlink::{NLM_F_CREATE, Writer, attribute, attributes, number},
 };
 
-/// What goes into one message: all of its elements are in one attribute of 65531 bytes at most, and none takes more than 500.
+/// How many elements go into one message: all of them are in one attribute of 65531 bytes at most, and none
+/// takes more than 500.
 const ELEMENTS_PER_MESSAGE: usize = 128;
 
 impl Reader {
-    /// What single sets hold. A set that is not there is empty.
+    /// Returns the elements of the sets that lbd changes one by one. A missing set counts as empty.
     pub(super) fn all_elements(&mut self) -> Result<Elements, (SetName, io::Error)> {
         let mut read = Elements::default();
         for set in SetName::ALL {
@@ -31,8 +32,8 @@ impl Reader {
         Ok(read)
     }
 
-    /// The elements of a set of ours that has no data but chains; `None` for one that it cannot have of us. None at all where
-    /// there is no such set.
+    /// Returns the elements of one of our sets; `None` for an element that synrail cannot have added. Empty
+    /// if the set is missing.
     fn elements(&mut self, set: &str) -> io::Result<Vec<Option<Raw>>> {
         self.look(|reader| {
             let mut elements = Vec::new();
@@ -41,7 +42,7 @@ impl Reader {
         })
     }
 
-    /// The elements of a map of ours from numbers to marks.
+    /// Returns the elements of one of our maps from numbers to marks.
     pub(super) fn marks(&mut self, map: &str) -> io::Result<Vec<(u32, u32)>> {
         self.look(|reader| {
             let mut marks = Vec::new();
@@ -55,7 +56,7 @@ impl Reader {
         })
     }
 
-    /// These elements of a map of ours from numbers to marks; `None` where not all are there.
+    /// Returns these elements of one of our maps from numbers to marks; `None` if not all of them exist.
     pub(super) fn some_marks(&mut self, map: &str, keys: &[u32]) -> io::Result<Option<Vec<(u32, u32)>>> {
         let named: Vec<_> = keys.iter().map(|&key| (key, None)).collect();
         let mut found = Vec::new();
@@ -74,7 +75,7 @@ impl Reader {
         }
     }
 
-    /// What the elements of a set of ours have counted, in packets, by keys that are numbers.
+    /// Returns how many packets the elements of one of our sets have counted, by keys that are numbers.
     pub(super) fn counts(&mut self, set: &str) -> io::Result<BTreeMap<u32, u64>> {
         self.look(|reader| {
             let mut counts = BTreeMap::new();
@@ -83,7 +84,7 @@ impl Reader {
         })
     }
 
-    /// As a part of a look: hands over each element of a set of ours; none where there is no such set.
+    /// Passes each element of one of our sets to `each`, as a part of a look; none if the set is missing.
     pub(super) fn dump(&mut self, set: &str, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let dumped = self.ask(
             NFT_MSG_GETSETELEM,
@@ -101,7 +102,7 @@ impl Reader {
     }
 }
 
-/// The elements in a message's attributes.
+/// Passes each element in a message's attributes to `each`.
 fn each_element(attributes_of_message: &[u8], mut each: impl FnMut(&[u8])) {
     let list = attribute(attributes_of_message, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
     attributes(list).for_each(|(_, element)| each(element));
@@ -152,7 +153,7 @@ fn count(element: &[u8]) -> Option<(u32, u64)> {
     Some((key, u64::from_be_bytes(*attribute(data, NFTA_COUNTER_PACKETS)?.first_chunk()?)))
 }
 
-/// Adds what makes the sets so.
+/// Adds the messages that change the sets by this difference.
 pub(super) fn change(diff: &ElementsDiff, transaction: &mut Transaction) {
     for set in &diff.refill {
         transaction.add(NFT_MSG_DELSETELEM, 0, format!("the emptying of set {}", set.name()), |message| {
@@ -208,10 +209,10 @@ fn put_elements(message: &mut Writer, set: &str, elements: &[Raw]) {
     });
 }
 
-/// Index, and mark unless it is only named.
+/// An index and its mark; no mark if the message only names the element.
 pub(super) type Mark = (u32, Option<u32>);
 
-/// Table, map and elements from numbers to marks: what a message about them says.
+/// Writes the body of a message about elements from numbers to marks: table, map and elements.
 pub(super) fn put_marks(message: &mut Writer, map: &str, elements: &[Mark]) {
     message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
     message.text(NFTA_SET_ELEM_LIST_SET, map);

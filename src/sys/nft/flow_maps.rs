@@ -1,10 +1,10 @@
-//! Reads and writes the maps whose keys are flows: `off_table` and `off_closing` (`balance/pins.rs`), and `pending`, which is
-//! only read and weeded.
+//! Reads and writes the maps whose keys are flows: `off_table` and `off_closing` (`balance/pins.rs`), and
+//! `pending`, which is only read and weeded.
 //!
-//! Packets change these maps as well: they renew elements, move them from one to the other, and what is not renewed expires.
-//! So what was read a moment ago may be gone. A transaction that deletes what is not there fails wholly; the map is then read
-//! anew, and what is left is tried again. What was read may also lack an element that was moved meanwhile; the next audit
-//! finds it.
+//! Packets change these maps as well: they renew elements and move them from one map to the other, and
+//! elements that are not renewed expire. So an element that was just read may be gone. A transaction that
+//! deletes a missing element fails as a whole; then the map is read again, and the rest is retried. A read
+//! may also miss an element that is being moved; the next audit finds it.
 //!
 //! | map                        | key, each field padded to 4 bytes                             |
 //! |----------------------------|---------------------------------------------------------------|
@@ -32,11 +32,11 @@ use crate::{
     sys::netlink::{NLM_F_CREATE, Writer, attribute},
 };
 
-/// So many elements are changed at once: few enough that nobody has to wait long for it.
+/// How many elements are changed in one transaction: few enough that it holds up others only briefly.
 const PER_TRANSACTION: usize = 1000;
 /// All elements of a message are in one attribute of 65531 bytes at most, and none takes more than 128.
 const PER_MESSAGE: usize = 500;
-/// How often what is to be deleted is looked up again.
+/// How often the elements to delete are looked up again.
 const TRIES: usize = 4;
 /// A map for one family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +52,14 @@ enum Kind {
     Pending,
 }
 
-/// What the off-table maps hold.
+/// Returns the contents of the off-table maps.
 ///
 /// # Errors
-/// When they cannot be read. Maps that are not there hold nothing.
+/// Returns an error if a map cannot be read. A missing map counts as empty.
 pub fn off_table() -> Result<OffTable, NftError> {
     let mut all = OffTable::default();
-    // One that is in both is moved just now, and its client has sent something.
+    // A flow in both maps is just being moved, because its client has sent a packet. Read last, `off_table`
+    // wins.
     for kind in [Kind::OffClosing, Kind::OffTable] {
         for map in kind.both() {
             for (flow, mark, left_seconds) in map.read()? {
@@ -69,8 +70,8 @@ pub fn off_table() -> Result<OffTable, NftError> {
     Ok(all)
 }
 
-/// The SYNs that were answered and not yet confirmed, with their marks. What waits for an answer has no target in its mark, and
-/// is left out.
+/// Returns the SYNs that were answered and not yet confirmed, with their marks. Elements that still wait for
+/// an answer have no target in their mark, and are left out.
 ///
 /// # Errors
 /// As [`off_table`].
@@ -83,10 +84,12 @@ pub fn pending(mask: MarkMask) -> Result<Vec<(Flow, Mark)>, NftError> {
     Ok(all)
 }
 
-/// Puts flows into their maps, each with the time that it has left. Those of them that are `known` to be there get it anew.
+/// Puts flows into their maps, each with the time that it has left. Flows that are `known` to be there get a
+/// new time and mark.
 ///
 /// # Errors
-/// The first thing that the kernel refuses; of a map that is full, nothing of a part of the flows is put there.
+/// Returns the first error of the kernel. If a map has no room for all flows of a transaction, none of these
+/// is added.
 pub fn put_off_table(flows: &[(Flow, Held)], known: &OffTable) -> Result<(), NftError> {
     for kind in [Kind::OffTable, Kind::OffClosing] {
         for map in kind.both() {
@@ -103,11 +106,12 @@ pub fn put_off_table(flows: &[(Flow, Held)], known: &OffTable) -> Result<(), Nft
     Ok(())
 }
 
-/// Gives flows another time, if they are where `closing` says. Returns those that have it now: a flow that has ended or moved
-/// stays as it is, and so do others of its transaction where this goes on.
+/// Sets a new time for flows, if they are in the map that `closing` says. Returns the flows that have it now.
+/// A flow that has ended or moved stays as it is. If flows keep ending during all attempts, the other flows
+/// of their transaction also stay as they are.
 ///
 /// # Errors
-/// The first other thing that the kernel refuses.
+/// Returns the first other error of the kernel.
 pub fn change_time(flows: &[(Flow, Held)]) -> Result<Vec<(Flow, Held)>, NftError> {
     let mut changed = Vec::new();
     for map in [Kind::OffTable, Kind::OffClosing].into_iter().flat_map(Kind::both) {
@@ -119,11 +123,11 @@ pub fn change_time(flows: &[(Flow, Held)]) -> Result<Vec<(Flow, Held)>, NftError
     Ok(changed)
 }
 
-/// Takes flows out of the off-table maps. Each is looked for where it was when the maps were `read`; both maps are read anew
-/// only if it is there no more.
+/// Deletes flows from the off-table maps. Each is looked for in the map where it was when the maps were
+/// `read`. Both maps are read again only if it is no longer there.
 ///
 /// # Errors
-/// The first thing that the kernel refuses.
+/// Returns the first error of the kernel.
 pub fn delete_off_table(flows: &[Flow], read: &OffTable) -> Result<(), NftError> {
     for kind in [Kind::OffTable, Kind::OffClosing] {
         for map in kind.both() {
@@ -146,10 +150,10 @@ pub fn delete_off_table(flows: &[Flow], read: &OffTable) -> Result<(), NftError>
     Ok(())
 }
 
-/// Takes flows out of `pending`.
+/// Deletes flows from `pending`.
 ///
 /// # Errors
-/// The first thing that the kernel refuses.
+/// Returns the first error of the kernel.
 pub fn delete_pending(flows: &[Flow]) -> Result<(), NftError> {
     for map in Kind::Pending.both() {
         let here: Vec<Flow> = flows.iter().filter(|flow| is_six(flow) == map.six).copied().collect();
@@ -178,7 +182,7 @@ impl Map {
         }
     }
 
-    /// Whether an element of it is meant.
+    /// Reports whether the flow belongs into this map.
     fn is_for(self, (flow, held): &(Flow, Held)) -> bool {
         is_six(flow) == self.six && held.closing == (self.kind == Kind::OffClosing)
     }
@@ -187,7 +191,7 @@ impl Map {
         NftError::Set { what: format!("map {}", self.name()), error }
     }
 
-    /// Flows, marks, and the seconds that they have left.
+    /// Returns the flows of the map, their marks, and how many seconds each has left.
     fn read(self) -> Result<Vec<(Flow, Mark, u32)>, NftError> {
         let all = Reader::open().and_then(|mut reader| {
             reader.look(|reader| {
@@ -203,13 +207,13 @@ impl Map {
         all.map_err(|error| self.failed(error))
     }
 
-    /// Which of these flows it holds.
+    /// Returns those of these flows that the map holds.
     fn present(self, flows: &[Flow]) -> Result<Vec<Flow>, NftError> {
         let there: HashSet<Flow> = self.read()?.into_iter().map(|(flow, ..)| flow).collect();
         Ok(flows.iter().filter(|flow| there.contains(flow)).copied().collect())
     }
 
-    /// One transaction: deletes what is there, then puts.
+    /// Deletes those of `delete` that exist, then adds `put`, in one transaction.
     fn change(self, mut delete: Vec<Flow>, put: &[(Flow, Held)]) -> Result<(), NftError> {
         let mut tries = 0;
         while !delete.is_empty() || !put.is_empty() {
@@ -295,12 +299,12 @@ impl Map {
         }
     }
 
-    /// An element as the kernel has it; `None` for one that is none of ours.
+    /// Reads an element as the kernel has it; `None` for an element that synrail cannot have added.
     fn element(self, element: &[u8]) -> Option<(Flow, Mark, u32)> {
         let flow = self.flow(value(element, NFTA_SET_ELEM_KEY)?)?;
         let mark = Mark(u32::from_ne_bytes(value(element, NFTA_SET_ELEM_DATA)?.try_into().ok()?));
         let left_ms = attribute(element, NFTA_SET_ELEM_EXPIRATION).and_then(|left| left.first_chunk());
-        // What was put without a time stays until it is deleted.
+        // An element that was added without a time stays until it is deleted.
         let left_seconds = left_ms
             .map_or(u32::MAX, |left| u32::try_from(u64::from_be_bytes(*left) / 1000).unwrap_or(u32::MAX));
         Some((flow, mark, left_seconds))
@@ -344,7 +348,7 @@ impl Map {
     }
 }
 
-/// A flow, and what is put, if it is.
+/// A flow, and its value if it is added.
 type Element = (Flow, Option<Held>);
 
 fn is_six(flow: &Flow) -> bool {
@@ -418,7 +422,7 @@ mod tests {
     #[ignore = "needs root and nf_tables"]
     fn the_kernel_keeps_flows_for_the_time_that_they_have_left() {
         in_namespace(|| {
-            // No maps hold nothing.
+            // Missing maps count as empty.
             assert!(off_table().unwrap().is_empty() && pending(MarkMask::DEFAULT).unwrap().is_empty());
             tables(65536);
             let mut all: Vec<(Flow, Held)> = Vec::new();
@@ -438,11 +442,11 @@ mod tests {
                 assert_eq!((found.mark, found.closing), (put.mark, put.closing));
                 assert!(put.left_seconds - found.left_seconds <= 10, "{found:?} {put:?}");
             }
-            // Others read them as well.
+            // Other programs can read them as well.
             let listed = nft("a test", &["list", "map", "inet", TABLE, "off_table6"], None).unwrap();
             assert!(listed.contains("2000::1 . 1000::2 . udp . 7 . 80"), "{listed}");
 
-            // Who is known gets another time and mark, also one that is gone meanwhile.
+            // A known flow gets a new time and mark, also one that has expired meanwhile.
             let expired = || off_table().unwrap().get(&flow(UDP, false, 8)).is_none();
             wait_for(Duration::from_secs(5), Duration::from_millis(50), || expired().then_some(())).unwrap();
             let again = [
@@ -455,10 +459,10 @@ mod tests {
                 let held = read.get(&flow).unwrap();
                 assert!(held.mark == Mark(0x19) && held.left_seconds > 8900, "{held:?}");
             }
-            // What is not there is no fault.
+            // A missing flow is no error.
             let some: Vec<Flow> =
                 all[..2502].iter().map(|(flow, _)| *flow).chain([flow(UDP, false, 9)]).collect();
-            // Nor is one that was in the other map before, as all of those in `off_closing` here.
+            // Nor is a flow that was in the other map before, as all of those in `off_closing` here.
             delete_off_table(&some[..1000], &OffTable::default()).unwrap();
             delete_off_table(&some, &read).unwrap();
             let read = off_table().unwrap();
@@ -471,7 +475,7 @@ mod tests {
     #[ignore = "needs root and nf_tables"]
     fn a_time_is_changed_of_those_that_are_there() {
         in_namespace(|| {
-            // A full map is no hindrance.
+            // A full map does not matter.
             tables(2500);
             let put: Vec<(Flow, Held)> =
                 (0..2500).map(|n| (flow(TCP, false, n), held(5, false, 900))).collect();
@@ -481,7 +485,7 @@ mod tests {
             let all: Vec<_> = (0..2500).map(short).collect();
             assert_eq!(change_time(&all[..2499]).unwrap(), all[..2499]);
             assert!(times(0).unwrap() <= 50 && times(2498).unwrap() <= 50 && times(2499).unwrap() > 800);
-            // One has ended, and one has moved to the other map.
+            // One flow has ended, and one has moved to the other map.
             delete_off_table(&[flow(TCP, false, 0), flow(TCP, false, 1)], &OffTable::default()).unwrap();
             put_off_table(&[(flow(TCP, false, 1), held(5, true, 900))], &OffTable::default()).unwrap();
             let wanted: Vec<_> = [0, 1, 2499].map(short).to_vec();

@@ -1,5 +1,6 @@
-//! The devices of the flowtable. nft makes the flowtable in a network namespace that has no devices, so they are added
-//! here, and deleted when they are not wanted any more. The kernel itself takes out one that goes.
+//! The devices of the flowtable. nft makes the flowtable in a network namespace that has no devices. So
+//! devices are added here, and deleted when they are no longer wanted. The kernel itself removes a device
+//! that disappears.
 
 use std::collections::BTreeSet;
 
@@ -17,17 +18,17 @@ use crate::{plan::elements::TABLE, sys::interface_index};
 /// The flowtable's name in the ruleset.
 const NAME: &str = "promoted";
 
-/// Devices that exist, with their indexes: one that was made anew has another one.
+/// Existing devices with their indexes: a device that was created anew has another index.
 pub(super) type Present = Vec<(String, u32)>;
 
-/// Those that exist.
+/// Returns those of the wanted devices that exist.
 pub(super) fn present(wanted: Option<&BTreeSet<String>>) -> Present {
     let wanted = wanted.into_iter().flatten();
     wanted.filter_map(|name| Some((name.clone(), interface_index(name)?))).collect()
 }
 
-/// What of the flowtable's devices is not as wanted: those to be added, and those to be deleted. Nothing where there is no
-/// flowtable, which is told elsewhere.
+/// Returns how the flowtable's devices differ: the devices to add, and those to delete. Returns nothing if
+/// there is no flowtable, which is reported elsewhere.
 pub(super) fn difference(present: &Present) -> Result<(Vec<String>, Vec<String>), NftError> {
     let read = Reader::open().and_then(|mut reader| reader.look(Reader::flowtables));
     let is = read.map_err(|error| NftError::Table { what: "flowtables", error })?;
@@ -38,7 +39,8 @@ pub(super) fn difference(present: &Present) -> Result<(Vec<String>, Vec<String>)
     Ok((add.cloned().collect(), delete.cloned().collect()))
 }
 
-/// Makes the flowtable's devices those that are wanted and exist. One that the kernel refuses keeps out no other.
+/// Sets the flowtable's devices to those that are wanted and exist. If the kernel refuses one, the others are
+/// still set.
 pub(super) fn set_devices(present: &Present) -> Result<(), NftError> {
     let (add, delete) = difference(present)?;
     let delete = delete.iter().map(|device| (NFT_MSG_DELFLOWTABLE, device));

@@ -1,7 +1,7 @@
-//! Base chains of other tables, as far as they concern packets to VIPs: those that drop what none of their rules accepts, and
-//! those that translate addresses, with their rules (`foreign_nat.rs`). Only these are read, and of them only the attributes
-//! named here: what else is in foreign tables cannot disturb it. Rules of the older iptables ("legacy") are no part of
-//! nf_tables, and are not seen.
+//! Base chains of other tables, as far as they concern packets to VIPs: chains that drop packets that none of
+//! their rules accepts, and chains that translate addresses, with their rules (`foreign_nat.rs`). Only these
+//! are read, and only the attributes named here, so other contents of foreign tables cannot disturb this.
+//! Rules of legacy iptables are not part of nf_tables, and are not seen.
 
 use std::io;
 
@@ -21,7 +21,7 @@ use crate::{
     sys::netlink::{attribute, number, text},
 };
 
-/// Of `linux/netfilter.h`.
+/// From `linux/netfilter.h`.
 const NF_DROP: u32 = 0;
 
 /// What other programs do to packets to VIPs.
@@ -33,10 +33,10 @@ pub struct Foreign {
     pub nats: Vec<NatChain>,
 }
 
-/// The base chains of other tables, of those that are in force.
+/// Returns the base chains of other tables that are in force.
 ///
 /// # Errors
-/// When the kernel does not tell.
+/// Returns an error if the kernel does not answer.
 pub fn foreign() -> io::Result<Foreign> {
     Reader::open()?.look(|reader| {
         let mut dormant: Vec<(u8, String)> = Vec::new();
@@ -91,7 +91,7 @@ pub fn foreign() -> io::Result<Foreign> {
     })
 }
 
-/// A base chain of a family that packets to VIPs belong to.
+/// A base chain of a family that handles packets to VIPs.
 struct Base<'a> {
     family: &'static str,
     table: String,
@@ -120,7 +120,8 @@ impl<'a> Base<'a> {
         })
     }
 
-    /// One with policy drop where packets to VIPs, or tunnels to this host, pass.
+    /// Returns the chain if it has policy drop at a hook that packets to VIPs, or tunnel packets to this
+    /// host, pass.
     fn drop(&self) -> Option<ForeignChain> {
         let hook = match self.hook {
             0 => "prerouting",
@@ -131,7 +132,7 @@ impl<'a> Base<'a> {
         (self.policy == NF_DROP).then(|| self.at(hook))
     }
 
-    /// One that may translate packets to VIPs; without its rules.
+    /// Returns the chain, without its rules, if it may translate packets to VIPs.
     fn nat(&self) -> Option<NatChain> {
         let hook = match self.hook {
             0 => "prerouting",
@@ -200,7 +201,8 @@ NFT",
         });
     }
 
-    /// The names of the chains that are told to translate packets to VIPs, of a balancer that has tunnels.
+    /// Returns the names of the chains that are reported to translate packets to VIPs, for a balancer that
+    /// has tunnels.
     fn translating() -> Vec<String> {
         let text = "[balancer]\nname = 'a'\naddress = '192.168.1.201'\ninterfaces = ['eth1', 'eth2']\n\
                     [[service]]\nname = 'web'\nvips = ['10.0.0.0/32', '1000::/128']\nprotocols = 'tcp'\nports = '5001'\n\
@@ -231,7 +233,7 @@ NFT",
             ("ip6", post, "ip6 daddr 1000::/16 masquerade", true),
             ("inet", post, "ip6 daddr 1000::/17 masquerade", true),
             ("ip", post, "tcp dport 22 accept; meta l4proto udp accept; masquerade", true),
-            // What docker, libvirt, a router and kube-proxy have, and such as cannot be read.
+            // Rules that docker, libvirt, a router and kube-proxy have, and rules that cannot be read.
             ("ip", post, "ip saddr 172.17.0.0/16 oifname != \"docker0\" masquerade", false),
             ("ip", post, "ip saddr 192.168.122.0/24 ip daddr != 192.168.122.0/24 masquerade", false),
             ("ip", post, "oifname \"eth1\" masquerade", false),
@@ -246,7 +248,7 @@ NFT",
             ("ip", pre, "iifname \"lan0\" redirect", false),
             ("ip", post, "meta l4proto icmp masquerade", false),
             ("ip", post, "jump other", false),
-            // What is advised against it.
+            // What the finding advises to do.
             ("inet", post, "ip daddr 10.0.0.0 accept; ip6 daddr 1000:: accept; masquerade", false),
         ];
         in_namespace(move || {

@@ -1,7 +1,8 @@
-//! Rules of other programs' nat chains, as far as they can be read simply: what they compare with which value, and what they do.
+//! Rules of other programs' nat chains, as far as they are simple to read: which fields they compare with
+//! which values, and what they do.
 //!
-//! A rule is a list of expressions: one loads a field into a register, another masks that, a third compares it. Whatever is not known
-//! here is a condition that is [`What::Unknown`].
+//! A rule is a list of expressions: one loads a field into a register, another masks it, a third compares it.
+//! Every expression that is not known here counts as the condition [`What::Unknown`].
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -16,7 +17,7 @@ use crate::{
     sys::netlink::{attribute, attributes, number, text},
 };
 
-// Of `linux/netfilter/nf_tables.h`.
+// From `linux/netfilter/nf_tables.h`.
 const NFTA_PAYLOAD_DREG: u16 = 1;
 const NFTA_PAYLOAD_BASE: u16 = 2;
 const NFTA_PAYLOAD_OFFSET: u16 = 3;
@@ -42,9 +43,9 @@ const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_NAT_TYPE: u16 = 1;
 const NFTA_TARGET_NAME: u16 = 1;
 const REGISTER_VERDICT: u32 = 0;
-/// Go on with the next rule: `NFT_CONTINUE`; after another chain, `NFT_JUMP`.
+/// The verdict continues with the next rule: `NFT_CONTINUE`; after another chain, `NFT_JUMP`.
 const GOING_ON: [u32; 2] = [u32::MAX, u32::MAX - 2];
-/// Targets of iptables that translate.
+/// Targets of iptables that translate addresses.
 const TARGETS: [&str; 5] = ["MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP"];
 
 /// A field in a register.
@@ -60,7 +61,7 @@ enum Field {
     LeavesBy,
 }
 
-/// The rule that these attributes say.
+/// Reads a rule from its attributes.
 pub(super) fn read(rule: &[u8]) -> NatRule {
     let mut reading = Reading::default();
     let expressions = attribute(rule, NFTA_RULE_EXPRESSIONS).unwrap_or_default();
@@ -73,7 +74,7 @@ pub(super) fn read(rule: &[u8]) -> NatRule {
 
 #[derive(Default)]
 struct Reading {
-    /// A field in each register, and the mask that it has met.
+    /// The field in each register, and the mask that was applied to it.
     fields: HashMap<u32, (Field, Option<Vec<u8>>)>,
     conditions: Vec<Condition>,
     effect: Option<Effect>,
@@ -103,7 +104,7 @@ impl Reading {
                     self.translate(&target.to_lowercase());
                 }
             }
-            // What they have in registers is no condition.
+            // The values that these have in registers are no conditions.
             "counter" | "log" | "immediate" => {}
             _ => self.conditions.push(Condition { is: true, what: What::Unknown }),
         }
@@ -143,11 +144,12 @@ impl Reading {
     }
 }
 
-/// Of an address whose prefix ends with a byte, nft loads that prefix only.
+/// Reads which field is loaded. If the prefix of an address ends at a byte boundary, nft loads only the
+/// prefix.
 fn payload(data: &[u8]) -> Option<Field> {
     let [base, offset, bytes] =
         [NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_LEN].map(|kind| number(data, kind));
-    // By offset and length, which differ between the families.
+    // The field is recognized by offset and length, which differ between the families.
     match (base?, offset?, bytes?) {
         (NETWORK_HEADER, 9 | 6, 1) => Some(Field::Protocol),
         (NETWORK_HEADER, 12, 1..=4) | (NETWORK_HEADER, 8, 1..=16) => Some(Field::From),
@@ -168,7 +170,7 @@ fn meta(data: &[u8]) -> Option<Field> {
     })
 }
 
-/// `None` for what cannot be read.
+/// Reads a comparison; `None` if it cannot be read.
 fn what(field: Field, mask: Option<&[u8]>, value: &[u8]) -> Option<What> {
     match (field, mask) {
         (Field::From, _) => Some(What::From),
@@ -185,7 +187,7 @@ fn what(field: Field, mask: Option<&[u8]>, value: &[u8]) -> Option<What> {
     }
 }
 
-/// The prefix that the mask, or else the length, says.
+/// Returns the prefix that the mask gives, or without one the length of the value.
 fn prefix(address: IpAddr, value: &[u8], mask: Option<&[u8]>) -> Option<IpNet> {
     let bits = match mask {
         None => value.len() * 8,
@@ -205,7 +207,8 @@ fn padded<const BYTES: usize>(value: &[u8]) -> Option<[u8; BYTES]> {
     Some(bytes)
 }
 
-/// A name has its NUL in the comparison, the beginning of one has not.
+/// Reads a device name. The value of a complete name includes its NUL; that of a beginning of a name does
+/// not.
 fn device(value: &[u8]) -> Option<Device> {
     let end = value.iter().position(|byte| *byte == 0);
     let name = std::str::from_utf8(&value[..end.unwrap_or(value.len())]).ok()?;

@@ -1,4 +1,4 @@
-//! Our table as netlink tells it (`plan/nf_table.rs`), and messages that make it so.
+//! Reads our table by netlink (`plan/nf_table.rs`), and writes the messages that change it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,9 +20,9 @@ use crate::{
     },
 };
 
-/// The kind of flowtables, among those of objects.
+/// The kind of flowtables, which are handled as objects.
 const FLOWTABLE: u32 = u32::MAX;
-/// What is told and taken of a set, but for its name and userdata.
+/// The attributes of a set that are read and written, besides its name and userdata.
 const SET_ATTRIBUTES: [u16; 12] = [
     NFTA_SET_FLAGS,
     NFTA_SET_KEY_TYPE,
@@ -37,35 +37,36 @@ const SET_ATTRIBUTES: [u16; 12] = [
     NFTA_SET_EXPR,
     NFTA_SET_EXPRESSIONS,
 ];
-/// Of these, what makes elements of one set elements of another.
+/// Of these, the attributes that decide whether the elements of one set fit another.
 const SET_KIND: [u16; 5] =
     [NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN, NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN, NFTA_SET_OBJ_TYPE];
 const NFT_SET_INTERVAL: u32 = 4;
 const NFT_SET_MAP: u32 = 8;
 const NFT_SET_TIMEOUT: u32 = 16;
 const NFT_SET_EVAL: u32 = 32;
-/// What is taken of an element, but for its time to live.
+/// The attributes of an element that are kept, besides its time to live.
 const ELEMENT_ATTRIBUTES: [u16; 5] =
     [NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_OBJREF, NFTA_SET_ELEM_KEY_END];
 const ELEMENT_TIMES: [u16; 2] = [NFTA_SET_ELEM_TIMEOUT, NFTA_SET_ELEM_EXPIRATION];
 const OVER_MS: u64 = 50;
-/// The expressions that name a set, and in which attributes: its name, and its number in a transaction.
+/// The expressions that name a set, with two attributes: the set's name, and its number in a transaction.
 const NAME_A_SET: [(&str, u16, u16); 3] = [("lookup", 1, 4), ("dynset", 1, 2), ("objref", 4, 5)];
-/// What an expression has counted.
+/// The attributes of expressions in which the kernel counts.
 const COUNTS: [(&str, &[u16]); 3] = [("counter", &[1, 2]), ("last", &[1, 2]), ("quota", &[4])];
 const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_OBJREF_IMM_NAME: u16 = 2;
-/// The kernel puts a number in place of "%d".
+/// The kernel replaces "%d" by a number.
 const ANONYMOUS: &str = "__set%d";
-/// What goes into one message, whose elements are in one attribute of 65531 bytes at most; none takes more than 500.
+/// How many elements go into one message: they are in one attribute of 65531 bytes at most, and none takes
+/// more than 500.
 const ELEMENTS_PER_MESSAGE: usize = 128;
 
-/// Elements of which sets are read, besides those of anonymous ones.
+/// The sets whose elements are read, besides anonymous sets.
 #[derive(Clone, Copy)]
 pub(super) enum ElementsOf<'a> {
-    /// All that rules do not fill.
+    /// All sets that rules do not fill.
     All,
-    /// Those that have some here.
+    /// The sets that have elements in this image.
     These(&'a Image),
 }
 
@@ -76,7 +77,7 @@ pub(super) struct Flowtable {
 }
 
 impl Reader {
-    /// Our table; `None` where there is none.
+    /// Reads our table; `None` if it does not exist.
     pub(super) fn image(&mut self, elements_of: ElementsOf<'_>) -> io::Result<Option<Image>> {
         self.look(|reader| {
             let mut dormant = None;
@@ -119,7 +120,7 @@ impl Reader {
         })
     }
 
-    /// The names of our chains, and of our sets and maps.
+    /// Returns the names of our chains, and of our sets and maps.
     pub(super) fn names(&mut self) -> io::Result<(Vec<String>, Vec<String>)> {
         self.look(|reader| {
             let sets = reader.sets()?.into_iter().map(|(name, ..)| name).collect();
@@ -127,7 +128,8 @@ impl Reader {
         })
     }
 
-    /// All that there are of ours, of a kind that names its table by attribute 1.
+    /// Passes all things of one kind in our table to `each`. Attribute 1 of the kind must be the name of its
+    /// table.
     fn all(&mut self, get: u16, mut each: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
         const TABLE_NAME: u16 = 1;
         self.ask(
@@ -143,7 +145,7 @@ impl Reader {
         )
     }
 
-    /// Without elements, with their flags.
+    /// Reads the sets, with their flags and without elements.
     fn sets(&mut self) -> io::Result<Vec<(String, Set, u32)>> {
         let mut sets = Vec::new();
         self.all(NFT_MSG_GETSET, |set| {
@@ -205,7 +207,7 @@ impl Reader {
         Ok(flowtables)
     }
 
-    /// Without rules.
+    /// Reads the chains, without rules.
     fn chains(&mut self) -> io::Result<BTreeMap<String, Chain>> {
         let mut chains = BTreeMap::new();
         self.all(NFT_MSG_GETCHAIN, |chain| {
@@ -229,7 +231,7 @@ impl Reader {
             let expressions: Option<Vec<Expression>> =
                 attributes(list).map(|(_, element)| expression(element, anonymous)).collect();
             let userdata = attribute(rule, NFTA_RULE_USERDATA).map(<[u8]>::to_vec);
-            // One that is new in a chain that is new is of another generation.
+            // A new rule in a new chain is of another generation, and the look will be repeated.
             if let Some(chain) = chains.get_mut(text(rule, NFTA_RULE_CHAIN)?) {
                 chain.rules.push(Rule { expressions: expressions?, userdata });
             }
@@ -237,7 +239,7 @@ impl Reader {
         })
     }
 
-    /// The elements of a set, each as it can be added again.
+    /// Reads the elements of a set, each in a form that can be added again.
     fn kept_elements(&mut self, set: &str, times: bool) -> io::Result<Vec<Vec<u8>>> {
         self.look(|reader| {
             let mut elements = Vec::new();
@@ -254,11 +256,12 @@ impl Reader {
     }
 }
 
-/// The time to live of an element that is kept; `None` where it is over. One that has the set's own time gets what is left as
-/// its own: the set may be declared with less now, and the kernel refuses more than that.
+/// Returns the time to live of an element that is kept; `None` if it is over. An element with the set's own
+/// time gets the remaining time as its own: the set may now be declared with a shorter time, and the kernel
+/// refuses a longer remaining time than that.
 fn kept_times(element: &[u8]) -> Option<Vec<u8>> {
     let Some(left) = attribute(element, NFTA_SET_ELEM_EXPIRATION) else { return Some(Vec::new()) };
-    // A time that is not even a tick of the kernel's would be for ever.
+    // The kernel would take a time shorter than one of its ticks as no time limit.
     let over = left.first_chunk().is_none_or(|left| u64::from_be_bytes(*left) < OVER_MS);
     if over {
         return None;
@@ -271,7 +274,7 @@ fn kept_times(element: &[u8]) -> Option<Vec<u8>> {
     Some(own.bytes().to_vec())
 }
 
-/// These attributes, in the order in which they are told.
+/// Returns these attributes, in the order in which the message has them.
 fn only(bytes: &[u8], kinds: &[u16]) -> Vec<u8> {
     filtered(bytes, |kind| kinds.contains(&kind))
 }
@@ -304,10 +307,10 @@ fn expression(element: &[u8], anonymous: &BTreeMap<String, Set>) -> Option<Expre
     Some(Expression { compared: compared(all), data: all.to_vec(), anonymous: None, names, name })
 }
 
-/// Adds what does these steps, in this order.
+/// Adds the messages for these steps, in this order.
 ///
 /// # Errors
-/// When elements that are to be kept cannot be read.
+/// Returns an error if elements that have to be kept cannot be read.
 pub(super) fn put(steps: &[Step<'_>], transaction: &mut Transaction) -> io::Result<()> {
     let mut sets = 0;
     for step in steps {
@@ -387,7 +390,7 @@ pub(super) fn put(steps: &[Step<'_>], transaction: &mut Transaction) -> io::Resu
                 let elements: Vec<&Vec<u8>> = set.elements.iter().collect();
                 add_elements(transaction, name, None, &elements);
             }
-            // Without devices (`flowtable.rs`).
+            // The flowtable is added without devices (`flowtable.rs`).
             Step::AddObject(FLOWTABLE, name, object) => {
                 transaction.add(NFT_MSG_NEWFLOWTABLE, NLM_F_CREATE, format!("flowtable {name}"), |message| {
                     message.text(NFTA_FLOWTABLE_TABLE, TABLE);
@@ -413,7 +416,7 @@ pub(super) fn put(steps: &[Step<'_>], transaction: &mut Transaction) -> io::Resu
     Ok(())
 }
 
-/// Adds that there is a table, which is not dormant.
+/// Adds the message that creates the table, and wakes it if it is dormant.
 pub(super) fn add_table(transaction: &mut Transaction) {
     transaction.add(NFT_MSG_NEWTABLE, NLM_F_CREATE, "the table", |message| {
         message.text(NFTA_TABLE_NAME, TABLE);
@@ -433,7 +436,7 @@ fn add_set(transaction: &mut Transaction, name: &str, number: u32, set: &Set) {
     });
 }
 
-/// `number`: of a set that this transaction makes, and that has no name yet.
+/// Adds elements to a set. `number` identifies a set that this transaction makes, and that has no name yet.
 fn add_elements(transaction: &mut Transaction, name: &str, number: Option<u32>, elements: &[&Vec<u8>]) {
     for elements in elements.chunks(ELEMENTS_PER_MESSAGE) {
         transaction.add(NFT_MSG_NEWSETELEM, NLM_F_CREATE, format!("elements of set {name}"), |message| {

@@ -1,6 +1,6 @@
-//! The messages and attributes of nf_tables that are used here, as in `linux/netfilter/nf_tables.h`.
+//! The messages and attributes of nf_tables that are used here, from `linux/netfilter/nf_tables.h`.
 
-/// Of family inet (`NFPROTO_INET`).
+/// The family inet (`NFPROTO_INET`).
 pub(super) const NFPROTO_INET: u8 = 1;
 /// All families.
 pub(super) const NFPROTO_UNSPEC: u8 = 0;
@@ -98,7 +98,7 @@ pub(super) const NFTA_OBJ_NAME: u16 = 2;
 pub(super) const NFTA_OBJ_TYPE: u16 = 3;
 pub(super) const NFTA_OBJ_DATA: u16 = 4;
 pub(super) const NFT_OBJECT_COUNTER: u32 = 1;
-/// Of `ct timeout`.
+/// The object of `ct timeout`.
 pub(super) const NFT_OBJECT_CT_TIMEOUT: u32 = 7;
 pub(super) const NFTA_COUNTER_BYTES: u16 = 1;
 pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;

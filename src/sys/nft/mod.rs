@@ -1,20 +1,26 @@
 //! Puts the ruleset of `plan/` into the kernel, and reads it back.
 //!
-//! The nft command only makes rules of text, in a network namespace where nothing else is (`compiler.rs`). All that is
-//! read and changed here goes by netlink, and is of our table alone, whatever other programs' tables hold; but for names,
-//! hooks and policies of others' base chains, and rules of those of type nat, which are read (`foreign.rs`).
+//! The nft command only makes rules from text, in an empty network namespace (`compiler.rs`). All reads and
+//! changes of the ruleset in force go by netlink, and concern our table alone, whatever other programs'
+//! tables contain. Of other tables only names, hooks and policies of base chains are read, and rules of base
+//! chains of type nat (`foreign.rs`).
 //!
-//! Steps, each one transaction: chains, rules, sets and objects that are not as they should be (`plan/nf_table.rs`), services'
-//! chains and maps among them; the entries of those of these maps that are new (`tables.rs`); the elements of the sets, if
-//! they differ, with the name of the structure. The order makes a first application harmless: as long as the set of
-//! interfaces is empty no packet meets a rule. Then all but the entries of services' tables is read back. What is in place
-//! is not touched, so a restarted lbd takes over, and nothing here ever removes a base chain, except where another version
-//! of synrail had other ones, or another program made it otherwise ([`Applied`] says so). What changes in services' tables
-//! that were there comes later ([`Tables::apply`]), and may be much.
+//! An application has these steps, each of which is one transaction:
 //!
-//! [`apply`] reads all of our table before and after. [`change`] does not where it is known what is in force:
-//! it sends what differs, and where the kernel does not take that, it applies. [`mend`] reads, but only where
-//! the kernel's generation of all rules and sets says that somebody has changed any since all was found
+//! - Chains, rules, sets and objects that are not as they should be (`plan/nf_table.rs`), including services'
+//!   chains and maps.
+//! - The entries of services' maps that are new (`tables.rs`).
+//! - The elements of the sets, if they differ, with the name of the structure.
+//!
+//! The order makes the first application harmless: as long as the set of interfaces is empty, no packet meets
+//! a rule. Then everything except the entries of services' tables is read back. What is in place already is
+//! not changed, so a restarted lbd takes over. A base chain is removed only if another version of synrail had
+//! other base chains, or another program has changed it ([`Applied`] reports this). Changes of services'
+//! tables that existed before come later ([`Tables::apply`]), and may be large.
+//!
+//! [`apply`] reads all of our table before and after. If the table in force is known, [`change`] does not
+//! read it, but sends the differences, and calls [`apply`] if the kernel refuses them. [`mend`] reads the
+//! table only if the kernel's generation shows that a rule or set was changed since everything was found
 //! right.
 
 mod batch;
@@ -73,15 +79,15 @@ pub enum NftError {
     /// The nft command could not be run.
     #[error("cannot run nft: {0}")]
     Run(io::Error),
-    /// The nft command refused. Its own message shows the line.
+    /// The nft command refused the text. Its own message shows the line.
     #[error("nft: {what}: {message}")]
     Refused {
         /// What was tried.
         what: &'static str,
-        /// What nft says.
+        /// The message of nft.
         message: String,
     },
-    /// The kernel makes no network namespace to compile in.
+    /// The kernel did not create a network namespace to compile in.
     #[error(
         "cannot make an empty network namespace, in which nft compiles the ruleset: {0} (it takes CAP_SYS_ADMIN; run it as root)"
     )]
@@ -89,31 +95,31 @@ pub enum NftError {
     /// The kernel refused a transaction.
     #[error("nf_tables refused {what}: {error}")]
     Netlink {
-        /// What of it.
+        /// The refused part of the transaction.
         what: String,
-        /// What the kernel says.
+        /// The kernel's error.
         error: io::Error,
     },
-    /// The kernel does not say what is in our table.
+    /// The contents of our table cannot be read.
     #[error("nf_tables, {what}, table inet synrail: {error}")]
     Table {
-        /// What was asked for.
+        /// What was being read.
         what: &'static str,
-        /// What the kernel says.
+        /// The kernel's error.
         error: io::Error,
     },
-    /// The kernel does not say what is in a set or map, or does not change it.
+    /// A set or map cannot be read or changed.
     #[error("nf_tables, {what} of table inet synrail: {error}")]
     Set {
-        /// Its name.
+        /// The name of the set or map.
         what: String,
-        /// What the kernel says.
+        /// The kernel's error.
         error: io::Error,
     },
-    /// What nft printed cannot be read.
+    /// The output of nft cannot be read.
     #[error("cannot read what nft prints: {0}")]
     ProbeError(String),
-    /// Everything was accepted, but is not there: another program changes the table.
+    /// Every change was accepted, but is not in force: another program changes the table.
     #[error("table inet synrail is not as it was set ({0}): does another program change it?")]
     NotInForce(String),
 }
@@ -121,27 +127,27 @@ pub enum NftError {
 /// What an application has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// What became of chains and rules.
+    /// The result for chains and rules.
     pub structure: StructureApplied,
-    /// Elements added to sets.
+    /// How many elements were added to sets.
     pub elements_added: usize,
-    /// Elements deleted from sets.
+    /// How many elements were deleted from sets.
     pub elements_deleted: usize,
 }
 
-/// What is not as it should be; nothing, if all is.
+/// The parts that are not as they should be; empty if all are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Differences(pub Vec<String>);
 
 impl Differences {
-    /// Whether all is as it should be.
+    /// Reports whether everything is as it should be.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// How many differences are told.
+/// How many differences are printed.
 const TOLD_MAX: usize = 4;
 
 impl fmt::Display for Differences {
@@ -155,30 +161,33 @@ impl fmt::Display for Differences {
     }
 }
 
-/// What became of chains and rules.
+/// The result for chains and rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StructureApplied {
-    /// They were in place and have not been touched.
+    /// They were in place and have not been changed.
     Kept,
     /// There was no table.
     Created,
-    /// They were another version's or of other settings, and were filled again. Nothing that waits in queues was lost; where claims are
-    /// declared otherwise, the kernel drops new flows for less than a millisecond of its commit.
+    /// They were those of another version or of other settings, and were filled again. No packet that waited
+    /// in a queue was lost. If claims are declared in another way, the kernel drops new flows for less than a
+    /// millisecond of its commit.
     Refilled,
-    /// As `Refilled`, but these base chains had to go: what waited in queues was lost.
+    /// As `Refilled`, but these base chains had to be removed: packets that waited in queues were lost.
     BaseChainsRemoved(Vec<String>),
 }
 
-/// Services' tables that are not wanted go at last ([`Tables::apply`]), when nothing leads to them any more.
+/// Services' tables that are no longer wanted are removed last ([`Tables::apply`]), when nothing leads to
+/// them any more.
 const TOLERATED: Tolerated = Tolerated { chain: kernel_tables::is_our_chain, set: kernel_tables::is_our_map };
 
-/// Makes the kernel's table what `ruleset` says, and reads it back. Of services' tables it fills those that are new.
+/// Changes the kernel's table to match `ruleset`, and reads it back. Of services' tables it fills only new
+/// ones.
 ///
-/// Where there is a table already, packets find what they ask for: new tables of services are filled first, and sets
-/// that are made anew get their elements in the transaction that makes them.
+/// If the table exists already, packets always find the elements that rules look up: new tables of services
+/// are filled first, and sets that are made anew get their elements in the transaction that makes them.
 ///
 /// # Errors
-/// When nft or the kernel refuses; each step is done wholly or not at all.
+/// Returns an error if nft or the kernel refuses a step. Each step is done wholly or not at all.
 pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError> {
     tables.displaced();
     let mut wanted = compiler::compile(ruleset)?;
@@ -197,7 +206,8 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
     if let Some(image) = &before {
         let new = ruleset.tables.iter().filter(|table| !image.sets.contains_key(&table.map));
         let new: Vec<&KernelTable> = new.collect();
-        // Rules of another version may lack the chains that these lead to; then they come with the others.
+        // Another version's rules may lack the chains that these tables lead to. Then the tables are added
+        // with the other changes.
         if !new.is_empty() && add_tables(ruleset, &new, tables).is_ok() {
             with_tables = read_image(&wanted)?;
             change = nf_table::change(with_tables.as_ref(), &wanted, TOLERATED);
@@ -207,7 +217,8 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
         .as_ref()
         .map(|_| ElementsDiff::filling(&ruleset.elements, |set| change.empty_sets.contains(set.name())));
     change_structure(&change, &filled.unwrap_or_default())?;
-    // Those that came with the others; that this fails is told by Tables::apply, which tries again.
+    // Fill the tables that were added with the other changes. After a failure Tables::apply tries again and
+    // reports it.
     let new = ruleset.tables.iter().filter(|table| change.empty_sets.contains(table.map.as_str()));
     let _ = tables.fill_new(new);
 
@@ -232,7 +243,7 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
     Ok(Applied { structure, elements_added: diff.add.len(), elements_deleted: diff.delete.len() })
 }
 
-/// As [`apply`], but where it is known what is in force, with these elements, that is not read.
+/// As [`apply`], but if the ruleset in force is known, with these elements, it is not read.
 ///
 /// # Errors
 /// As [`apply`].
@@ -243,7 +254,7 @@ pub fn change(
 ) -> Result<Applied, NftError> {
     let known = in_force.zip(tables.not_placed(ruleset));
     let changed = known.map(|(in_force, new)| change_known(ruleset, in_force, &new, tables));
-    // Somebody else has changed it.
+    // If this fails, another program has changed the table.
     changed.and_then(Result::ok).map_or_else(|| apply(ruleset, tables), Ok)
 }
 
@@ -266,8 +277,8 @@ fn change_known(
     Ok(Applied { structure: StructureApplied::Kept, elements_added, elements_deleted })
 }
 
-/// Adds these tables of services to what is there, and fills them. That filling fails is told by [`Tables::apply`], which tries
-/// again.
+/// Adds these tables of services, and fills them. If filling fails, [`Tables::apply`] tries again and reports
+/// it.
 fn add_tables(ruleset: &Ruleset, new: &[&KernelTable], tables: &mut Tables) -> Result<(), NftError> {
     let wanted = compiler::compile_tables(&ruleset.structure, new)?;
     let nothing = Image::default();
@@ -277,8 +288,8 @@ fn add_tables(ruleset: &Ruleset, new: &[&KernelTable], tables: &mut Tables) -> R
     Ok(())
 }
 
-/// What of the kernel's table is not as `ruleset` says is made so; what it was, and what was done. Nothing is
-/// read where all was right the last time, and nobody has changed any rule or set since.
+/// Repairs what differs from `ruleset` in the kernel's table. Returns the differences, and what was changed.
+/// Reads nothing if everything was right the last time, and no rule or set was changed since.
 ///
 /// # Errors
 /// As [`apply`].
@@ -302,10 +313,10 @@ pub fn mend(ruleset: &Ruleset, tables: &mut Tables) -> Result<Option<(Difference
     Ok(Some((differed, applied)))
 }
 
-/// What of the kernel's table is not as `ruleset` says. Changes nothing.
+/// Returns how the kernel's table differs from `ruleset`. Changes nothing.
 ///
 /// # Errors
-/// When the table cannot be read.
+/// Returns an error if the table cannot be read.
 pub fn differences(ruleset: &Ruleset) -> Result<Differences, NftError> {
     let mut differences = differences_but_devices(ruleset)?;
     let (add, delete) = flowtable::difference(&flowtable::present(ruleset.promoted.as_ref()))?;
@@ -326,26 +337,27 @@ fn differences_but_devices(ruleset: &Ruleset) -> Result<Differences, NftError> {
     Ok(Differences(differences))
 }
 
-/// Whether the kernel's table is what `ruleset` says. Changes nothing.
+/// Reports whether the kernel's table matches `ruleset`. Changes nothing.
 #[cfg(test)]
 pub(crate) fn in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
     Ok(differences(ruleset)?.is_empty())
 }
 
-/// Makes elements of sets what they should be, from what is in force, in one transaction.
+/// Changes the elements of sets from those in force to the wanted ones, in one transaction.
 ///
 /// # Errors
-/// When the kernel refuses, most likely since something else is in force.
+/// Returns an error if the kernel refuses, most likely because other elements are in force.
 pub fn change_elements(in_force: &Elements, wanted: &Elements) -> Result<(), NftError> {
     let mut transaction = Transaction::new();
     elements::change(&in_force.diff(wanted), &mut transaction);
     transaction.commit()
 }
 
-/// How this kernel can queue packets, and whether it has a flowtable: asked with checks that change nothing.
+/// Finds out how this kernel can queue packets, and whether it has a flowtable, by checks that change
+/// nothing.
 ///
 /// # Errors
-/// When the nft command is not there. A kernel that has neither way to queue is noticed by [`apply`].
+/// Returns an error if there is no nft command. [`apply`] fails on a kernel that cannot queue in either way.
 pub fn means() -> Result<Means, NftError> {
     let queue = "table inet synrail_check { chain c { queue flags bypass to 0; }\n}\n";
     let flowtable = "table inet synrail_check { flowtable f { hook ingress priority filter; }\n\
@@ -356,11 +368,11 @@ pub fn means() -> Result<Means, NftError> {
     Ok(Means { queue_by, flowtable: has(1) })
 }
 
-/// Removes the table, with all that it remembers. Only for `lbd --cleanup`: packets that wait in queues are lost.
-/// Says whether there was one.
+/// Removes the table, with everything that it remembers. Only for `lbd --cleanup`: packets that wait in
+/// queues are lost. Returns whether there was a table.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Returns an error if the kernel refuses.
 pub fn cleanup() -> Result<bool, NftError> {
     let mut transaction = Transaction::new();
     transaction.add(NFT_MSG_DELTABLE, 0, "the removal of the table", |message| {
@@ -376,18 +388,18 @@ pub fn cleanup() -> Result<bool, NftError> {
 /// One of the ruleset's counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {
-    /// Its name; `nft/synrail.nft` says what each counts.
+    /// The counter's name; `nft/synrail.nft` says what each counts.
     pub name: String,
-    /// How many packets.
+    /// How many packets it has counted.
     pub packets: u64,
-    /// How many bytes.
+    /// How many bytes it has counted.
     pub bytes: u64,
 }
 
-/// The ruleset's counters, in the order of their names. None when there is no table.
+/// Returns the ruleset's counters, ordered by name; none if there is no table.
 ///
 /// # Errors
-/// When they cannot be read.
+/// Returns an error if they cannot be read.
 pub fn counters() -> Result<Vec<Counter>, NftError> {
     let read = |object: &[u8]| {
         let data = attribute(object, NFTA_OBJ_DATA)?;
@@ -419,16 +431,16 @@ pub fn counters() -> Result<Vec<Counter>, NftError> {
     Ok(counters)
 }
 
-/// How many packets the kernel's copies of services' tables have steered, by the mark that they gave.
+/// Returns how many packets the kernel's copies of services' tables have steered, by the mark that they set.
 ///
 /// # Errors
-/// When they cannot be read.
+/// Returns an error if the counts cannot be read.
 pub fn given() -> Result<BTreeMap<u32, u64>, NftError> {
     let given = Reader::open().and_then(|mut reader| reader.counts(SetName::Given.name()));
     given.map_err(|error| NftError::Table { what: "counts of targets", error })
 }
 
-/// Makes the change, and elements besides, in one transaction.
+/// Makes this change, and that of elements, in one transaction.
 fn change_structure(change: &Change<'_>, elements: &ElementsDiff) -> Result<(), NftError> {
     let mut transaction = Transaction::new();
     image::put(&change.steps, &mut transaction)
@@ -443,7 +455,7 @@ fn change_structure(change: &Change<'_>, elements: &ElementsDiff) -> Result<(), 
     Ok(())
 }
 
-/// What became of the structure; services' tables do not count.
+/// Reports what happened to the structure; services' tables do not count.
 fn structure_applied(was_there: bool, change: &Change<'_>) -> StructureApplied {
     if !was_there {
         StructureApplied::Created
@@ -464,13 +476,13 @@ fn is_of_services(thing: &Thing) -> bool {
     }
 }
 
-/// What the kernel has, but for elements that are changed one by one; `None` when there is no table.
+/// Reads the kernel's table, except elements that are changed one by one; `None` if there is no table.
 fn read_image(wanted: &Image) -> Result<Option<Image>, NftError> {
     let image = Reader::open().and_then(|mut reader| reader.image(ElementsOf::These(wanted)));
     image.map_err(|error| NftError::Table { what: "chains, rules and sets", error })
 }
 
-/// What single sets hold. A set that is not there is empty.
+/// Reads the elements that are changed one by one. A missing set counts as empty.
 fn read_elements() -> Result<Elements, NftError> {
     let failed = |what: &str, error| NftError::Set { what: what.to_owned(), error };
     let mut reader = Reader::open().map_err(|error| failed("all sets", error))?;

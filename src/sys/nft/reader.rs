@@ -1,8 +1,9 @@
-//! Reads what nf_tables has, by netlink, and only what is asked for: the nft command reads the tables of all programs first,
-//! and dies at some of them.
+//! Reads nf_tables by netlink, and only what is asked for: the nft command first reads the tables of all
+//! programs, and crashes on some of them.
 //!
-//! An answer may take many messages, and a look many answers. Each message says in its header which generation of the ruleset
-//! it is of; where that changes on the way, something may have been left out or told twice, and the look begins again.
+//! An answer may consist of many messages, and a look of many answers. The header of each message has the
+//! generation of the ruleset that it belongs to. If the generation changes during a look, something may be
+//! missing or duplicated, and the look begins again.
 
 use std::{
     io,
@@ -18,11 +19,11 @@ use crate::sys::netlink::{
     number, take,
 };
 
-/// How long an answer may take: the kernel may be busy with a transaction of somebody else's.
+/// How long an answer may take: the kernel may be busy with another program's transaction.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a look begins again.
+/// How often a look is tried.
 const TRIES: usize = 16;
-/// Where a message's generation is, behind family and version.
+/// Offset of a message's generation, after family and version.
 const GENERATION_AT: usize = HEADER_BYTES + 2;
 
 #[cfg(test)]
@@ -31,7 +32,8 @@ thread_local! {
     pub(super) static DUMPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// A connection to nf_tables, to read by. After an error it is of no use: the rest of an answer may be in it.
+/// A connection for reading nf_tables. After an error it is useless, since the rest of an answer may still
+/// arrive.
 pub(super) struct Reader {
     socket: OwnedFd,
     sequence: u32,
@@ -43,21 +45,21 @@ pub(super) struct Reader {
 /// What is asked for.
 #[derive(Clone, Copy)]
 pub(super) enum Ask {
-    /// All that there are, of this family.
+    /// All objects of this family.
     All(u8),
-    /// The one that is named, of family inet.
+    /// The object that is named, of family inet.
     One,
 }
 
 impl Reader {
-    /// Opens one in the network namespace of the calling thread.
+    /// Opens a connection in the network namespace of the calling thread.
     pub(super) fn open() -> io::Result<Self> {
         let socket = netfilter(PATIENCE)?;
         Ok(Self { socket, sequence: 0, buffer: vec![0; DUMP_BYTES_MAX], generation: None, changed: false })
     }
 
-    /// Changes whenever anybody changes a rule or set in any table. What packets put into sets is no such
-    /// change.
+    /// Returns the generation of the ruleset, which changes with every change of a rule or set in any table.
+    /// Elements that packets add to sets do not change it.
     pub(super) fn generation(&mut self) -> io::Result<u32> {
         let mut generation = None;
         self.ask(
@@ -72,12 +74,12 @@ impl Reader {
         generation.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// What `look` sees while nobody changes the ruleset.
+    /// Runs `look`, and repeats it until the ruleset did not change meanwhile.
     pub(super) fn look<T>(&mut self, mut look: impl FnMut(&mut Self) -> io::Result<T>) -> io::Result<T> {
         for _ in 0..TRIES {
             (self.generation, self.changed) = (None, false);
             match look(self) {
-                // What was there a moment ago.
+                // Something that was read a moment ago is gone.
                 Err(error) if self.generation.is_some() && is_missing(&error) => {}
                 seen => {
                     if seen.is_err() || !self.changed {
@@ -89,7 +91,7 @@ impl Reader {
         Err(io::Error::other("it is changed all the time"))
     }
 
-    /// Sends a request, as a part of a look, and hands over family and attributes of each answer.
+    /// Sends a request, as a part of a look, and passes the family and attributes of each answer to `each`.
     pub(super) fn ask(
         &mut self,
         get: u16,
@@ -100,7 +102,7 @@ impl Reader {
         self.sequence = self.sequence.wrapping_add(1);
         #[cfg(test)]
         DUMPS.set(DUMPS.get() + usize::from(matches!(ask, Ask::All(_))));
-        // An acknowledgement ends the answer as the end of a dump does.
+        // An acknowledgement ends an answer in the same way as the end of a dump.
         let (family, flags) = match ask {
             Ask::All(family) => (family, NLM_F_DUMP),
             Ask::One => (NFPROTO_INET, NLM_F_ACK),
@@ -116,7 +118,7 @@ impl Reader {
         })
     }
 
-    /// Sends a request of family inet that has one answer for each of `count` things, and hands over their attributes.
+    /// Sends a request of family inet that gets `count` answers, and passes the attributes of each to `each`.
     pub(super) fn ask_each(
         &mut self,
         get: u16,
@@ -144,7 +146,8 @@ impl Reader {
     }
 }
 
-/// The attributes of an answer: a message that announces (`NFT_MSG_NEW...`) what was asked for (`NFT_MSG_GET...`).
+/// Returns the attributes of an answer, a message of type `NFT_MSG_NEW...` to a request of type
+/// `NFT_MSG_GET...`.
 pub(super) fn answer_to(get: u16, message: &[u8]) -> io::Result<&[u8]> {
     if kind(message) != Some(get - 1) {
         return Err(io::ErrorKind::InvalidData.into());
@@ -152,7 +155,7 @@ pub(super) fn answer_to(get: u16, message: &[u8]) -> io::Result<&[u8]> {
     Ok(message.get(HEADERS_BYTES..).unwrap_or_default())
 }
 
-/// Whether what was asked for is not there.
+/// Reports whether the error means that the requested object does not exist.
 pub(super) fn is_missing(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOENT)
 }
@@ -191,7 +194,7 @@ mod tests {
             let elements: Vec<String> = (0..4000).map(|n| n.to_string()).collect();
             let set = format!("set s {{ type mark; elements = {{ {} }}; }}", elements.join(", "));
             nft("a test", &["-f", "-"], Some(&format!("table inet {TABLE} {{ {set}\n}}\n"))).unwrap();
-            // Amid the first look another program adds an element.
+            // During the first look another program adds an element.
             let mut told = 0;
             let mut reader = Reader::open().unwrap();
             let seen = reader.look(|reader| {

@@ -1,13 +1,16 @@
-//! Fills the kernel's copies of services' tables (`plan/kernel_tables.rs`): 65537 entries each, as a rule.
+//! Fills the kernel's copies of services' tables (`plan/kernel_tables.rs`), which usually have 65537 entries
+//! each.
 //!
-//! What the kernel has is read once for each map, then known by its contents' digest, so a copy that is as it
-//! should be costs nothing. Only entries that differ are sent, those of all copies in one transaction, as far
-//! as [`ENTRIES_PER_BATCH`] goes (or [`ENTRIES_AT_ONCE`], where nothing waits for all of them), and the kernel does it wholly or not
-//! at all: it waits for all of its processors between two transactions. It is not read back whole, since that takes longer than to change it;
-//! instead [`Tables::sample`] asks for some entries now and then, other ones each time: a map that was
-//! emptied is found at once, a single entry within M / 16 looks.
+//! The contents of each map are read from the kernel once, and then known by their digest, so a copy that is
+//! as it should be costs nothing. Only entries that differ are sent. Those of all copies go in one
+//! transaction of up to [`ENTRIES_PER_BATCH`] entries (or [`ENTRIES_AT_ONCE`], if nothing waits for all of
+//! them), since the kernel waits for all of its processors between two transactions. The kernel carries out a
+//! transaction wholly or not at all. A copy is not read back whole, since that takes longer than to change
+//! it. Instead [`Tables::sample`] now and then reads some entries, different ones each time. It finds an
+//! emptied map at once, and a single wrong entry within M / 16 samples.
 //!
-//! Also known is what was found right of all else of our table ([`super::change`], [`super::mend`]).
+//! [`Tables`] also records what was found right in the rest of our table ([`super::change`],
+//! [`super::mend`]).
 
 use std::{collections::BTreeMap, io};
 
@@ -29,48 +32,50 @@ use crate::{
     sys::netlink::NLM_F_CREATE,
 };
 
-/// The largest transaction, 12 MB when all of them change.
+/// The largest transaction, 12 MB if all of its entries change.
 const ENTRIES_PER_BATCH: usize = 4 * 65_537;
-/// What [`Tables::apply_some`] changes: the entries of so many, or of one larger copy.
+/// How many entries [`Tables::apply_some`] handles in one call: those of several copies, or of one larger
+/// copy.
 const ENTRIES_AT_ONCE: usize = 2 * 65_537;
-/// An element takes 28 bytes, and all of a message's are in one attribute of 65531 bytes at most.
+/// An element takes 28 bytes, and all elements of a message are in one attribute of 65531 bytes at most.
 const ELEMENTS_PER_MESSAGE: usize = 2_000;
-/// How many entries of each map are asked for at a time.
+/// How many entries of each map are sampled at a time.
 const SAMPLES: u64 = 16;
 
-/// What the kernel's table holds, as far as it is known.
+/// What is known about the kernel's table.
 #[derive(Default)]
 pub struct Tables {
-    /// What is in the copies, by map.
+    /// The contents of the copies, by map.
     known: BTreeMap<String, Contents>,
-    /// The structure and the copies whose chains and maps are in place, by their maps.
+    /// The name of the structure in place, and the chains of each copy in place, by the copy's map.
     placed: Option<(String, BTreeMap<String, Vec<String>>)>,
-    /// Whether there are no copies but these.
+    /// Whether the kernel has no other copies than these.
     swept: bool,
-    /// The kernel's generation of all rules and sets at which all was found right.
+    /// The kernel's generation of all rules and sets at which everything was found right.
     right_at: Option<u32>,
-    /// The flowtable's devices, as far as they existed when it got them.
+    /// The devices of the flowtable that existed when they were last set.
     devices: Option<Present>,
     next_sample: u64,
     next_copy: usize,
 }
 
-/// A copy and what of it is to be changed.
+/// A copy, and its entries that have to change.
 type Changes<'a> = (&'a KernelTable, Vec<Change>);
 
 impl Tables {
-    /// Makes the entries of these copies what they should be, whose maps and chains are in place, then removes other copies.
-    /// Says how many entries were changed.
+    /// Changes the entries of these copies to what they should be, then removes other copies. The maps and
+    /// chains of these copies must be in place. Returns how many entries were changed.
     ///
     /// # Errors
-    /// The first thing that the kernel refuses; everything else is done, and the next time that as well.
+    /// Returns the first error of the kernel. Everything else is done, and the next call tries the rest
+    /// again.
     pub fn apply(&mut self, wanted: &[KernelTable]) -> Result<usize, NftError> {
         let changed = self.fill(wanted);
         let swept = self.sweep(wanted);
         changed.and_then(|changed| swept.map(|()| changed))
     }
 
-    /// Whether [`Tables::apply_some`] does all of it at once.
+    /// Reports whether a single [`Tables::apply_some`] would do everything.
     #[must_use]
     pub fn is_little(&self, wanted: &[KernelTable]) -> bool {
         self.differing(wanted).map(KernelTable::size).sum::<usize>() <= ENTRIES_AT_ONCE
@@ -80,11 +85,11 @@ impl Tables {
         wanted.iter().filter(|table| self.known.get(&table.map) != Some(table.contents()))
     }
 
-    /// As [`Tables::apply`], but of the copies that are known to differ not more than some, other ones each time: about 50 ms of
-    /// work. Says whether all is done.
+    /// As [`Tables::apply`], but handles only some of the copies that are known to differ, different ones
+    /// each time: about 50 ms of work. Returns whether all copies are done.
     ///
     /// # Errors
-    /// As [`Tables::apply`], of these.
+    /// As [`Tables::apply`], for the copies that it handles.
     pub fn apply_some(&mut self, wanted: &[KernelTable]) -> Result<bool, NftError> {
         let mut differing: Vec<&KernelTable> = self.differing(wanted).collect();
         let count = differing.len().max(1);
@@ -105,7 +110,7 @@ impl Tables {
         Ok(all)
     }
 
-    /// Fills these copies, which were just made.
+    /// Fills these copies, which were just created.
     pub(super) fn fill_new<'a>(
         &mut self,
         new: impl Iterator<Item = &'a KernelTable> + Clone,
@@ -114,7 +119,7 @@ impl Tables {
         self.fill(new)
     }
 
-    /// As [`Tables::apply`], but leaves other copies alone.
+    /// As [`Tables::apply`], but does not remove other copies.
     pub(super) fn fill<'a>(
         &mut self,
         wanted: impl IntoIterator<Item = &'a KernelTable>,
@@ -149,8 +154,8 @@ impl Tables {
         result
     }
 
-    /// Changes these copies together. If that fails, each by itself, from what the kernel says that it has:
-    /// something else than was known, or one holds up the others.
+    /// Changes these copies together. If that fails, changes each by itself, based on the contents that are
+    /// read from the kernel: either they were not as known, or the error of one copy holds up the others.
     fn send(&mut self, copies: &[Changes<'_>]) -> Result<usize, NftError> {
         self.change(copies).or_else(|_| {
             let mut reader = None;
@@ -182,7 +187,7 @@ impl Tables {
         Ok(copies.iter().map(|(_, changes)| changes.len()).sum())
     }
 
-    /// Removes other copies than these.
+    /// Removes all copies but these.
     fn sweep(&mut self, wanted: &[KernelTable]) -> Result<(), NftError> {
         let is_wanted = |map: &str| wanted.iter().any(|table| table.map == map);
         self.known.retain(|map, _| is_wanted(map));
@@ -211,7 +216,7 @@ impl Tables {
         let steps: Vec<Step<'_>> = flush.chain(delete).chain(maps).collect();
         let mut transaction = Transaction::new();
         put(&steps, &mut transaction).map_err(|error| NftError::Table { what: "services' tables", error })?;
-        // If that fails, what is there is looked for.
+        // If this fails, the next call reads from the kernel which copies exist.
         self.swept = false;
         transaction.commit()?;
         self.swept = true;
@@ -221,13 +226,14 @@ impl Tables {
         Ok(())
     }
 
-    /// Asks for some entries of each copy, other ones each time. A copy of which one is not as it should be is read anew by
-    /// the next [`Tables::apply`].
+    /// Reads some entries of each copy, different ones each time. If an entry is wrong, the next
+    /// [`Tables::apply`] reads the whole copy again.
     pub fn sample(&mut self, wanted: &[KernelTable]) {
         let mut reader = None;
         for table in wanted {
             let entries = table.contents().entries().len() as u64;
-            // In the golden ratio they are spread evenly; all have their turn, since a table's size is a prime.
+            // Steps by the golden ratio, which spreads the samples evenly. All entries get their turn, since
+            // a table's size is a prime.
             let apart = (entries * 618 / 1000).max(1);
             let index = |n: u64| u32::try_from((self.next_sample + n) * apart % entries).unwrap_or(0);
             let indices: Vec<u32> = (0..SAMPLES.min(entries)).map(index).collect();
@@ -236,57 +242,58 @@ impl Tables {
             let found = open(&mut reader).and_then(|reader| reader.some_marks(&table.map, &indices));
             if !matches!(&found, Ok(Some(found)) if *found == expected) {
                 self.known.remove(&table.map);
-                // The rest of an answer may be in it.
+                // The connection may still hold the rest of an answer.
                 reader = None;
             }
         }
         self.next_sample = (self.next_sample + SAMPLES) % (1 << 32);
     }
 
-    /// Structure and copies of this ruleset are in place, and perhaps other copies.
+    /// Records that the structure and copies of this ruleset are in place; other copies may exist too.
     pub(super) fn placed(&mut self, ruleset: &Ruleset) {
         self.placed = Some((ruleset.structure.name.clone(), BTreeMap::new()));
         self.swept = false;
         self.placed_too(&ruleset.tables);
     }
 
-    /// And so are these.
+    /// Records that these copies are in place too.
     pub(super) fn placed_too<'a>(&mut self, copies: impl IntoIterator<Item = &'a KernelTable>) {
         if let Some((_, placed)) = &mut self.placed {
             placed.extend(copies.into_iter().map(|table| (table.map.clone(), table.chains.clone())));
         }
     }
 
-    /// The copies of this ruleset that are not in place; `None` where it is not known what is.
+    /// Returns the copies of this ruleset that are not in place; `None` if it is not known which are.
     pub(super) fn not_placed<'a>(&self, ruleset: &'a Ruleset) -> Option<Vec<&'a KernelTable>> {
         let (structure, placed) = self.placed.as_ref()?;
         let new = ruleset.tables.iter().filter(|table| !placed.contains_key(&table.map));
         (*structure == ruleset.structure.name).then(|| new.collect())
     }
 
-    /// It is not known any more what is in place.
+    /// Records that it is no longer known what is in place.
     pub(super) fn displaced(&mut self) {
         (self.placed, self.swept, self.right_at, self.devices) = (None, false, None, None);
     }
 
-    /// Nothing is known any more: somebody has removed the ruleset.
+    /// Records that nothing is known any more: the ruleset was removed.
     pub(super) fn forget(&mut self) {
         self.known.clear();
         self.displaced();
     }
 
-    /// All was found right at this generation.
+    /// Records that everything was found right at this generation.
     pub(super) fn right(&mut self, at: u32) {
         self.right_at = Some(at);
     }
 
-    /// Whether all was found right, nobody has changed rules or sets since, and these devices are still there and no others.
+    /// Reports whether everything was found right, no rule or set was changed since, and exactly these
+    /// devices still exist.
     pub(super) fn is_right(&self, at: u32, devices: &Present) -> bool {
         self.right_at == Some(at) && self.devices.as_ref() == Some(devices)
     }
 
-    /// The flowtable gets the devices that are wanted and exist. That it cannot have one holds up nothing else: who mends
-    /// the ruleset tells it.
+    /// Gives the flowtable the wanted devices that exist. A failure here does not stop an application;
+    /// [`super::mend`] reports it.
     pub(super) fn hook(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
         let present = flowtable::present(ruleset.promoted.as_ref());
         if self.devices.as_ref() != Some(&present) {
@@ -298,7 +305,7 @@ impl Tables {
     }
 }
 
-/// How many entries of these copies are not what they should be. Changes nothing.
+/// Returns how many entries of these copies are not what they should be. Changes nothing.
 #[cfg(test)]
 pub(crate) fn differing(wanted: &[KernelTable]) -> usize {
     let changes = |table: &KernelTable| {
@@ -308,7 +315,7 @@ pub(crate) fn differing(wanted: &[KernelTable]) -> usize {
     wanted.iter().map(changes).sum()
 }
 
-/// A connection that is opened when it is needed.
+/// Returns the connection, which is opened when it is first needed.
 fn open(reader: &mut Option<Reader>) -> io::Result<&mut Reader> {
     if reader.is_none() {
         *reader = Some(Reader::open()?);
@@ -326,7 +333,7 @@ fn read(reader: &mut Option<Reader>, table: &KernelTable) -> Result<Vec<u32>, Nf
     let mut marks = vec![0; table.size()];
     for (index, mark) in entries {
         let Some(entry) = usize::try_from(index).ok().and_then(|index| marks.get_mut(index)) else {
-            // None of ours: somebody else has filled it.
+            // This is no index of ours: another program has filled the map.
             let mut transaction = Transaction::new();
             transaction.add(NFT_MSG_DELSETELEM, 0, format!("the emptying of map {}", table.map), |message| {
                 message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
@@ -340,7 +347,7 @@ fn read(reader: &mut Option<Reader>, table: &KernelTable) -> Result<Vec<u32>, Nf
     Ok(marks)
 }
 
-/// Deletes and adds, in this order.
+/// Adds the messages that delete entries, then those that add entries.
 fn add(map: &str, changes: &[Change], transaction: &mut Transaction) {
     let deleted: Vec<elements::Mark> =
         changes.iter().filter(|change| change.delete).map(|change| (change.index, None)).collect();

@@ -1,8 +1,8 @@
 //! Changes of routes and rules, many in one send.
 //!
-//! The kernel does the messages of a send one by one, whatever becomes of those before, and says unasked
-//! which it refuses; that all are done is asked for with the last one. So thousands take as many system calls
-//! as there are hundreds. The crate makes the messages.
+//! The kernel handles the messages of a send one by one, even if some before were refused. It reports
+//! refusals without being asked; an acknowledgement is requested only for the last message. So thousands of
+//! changes take only as many system calls as there are hundreds. The rtnetlink crate builds the messages.
 
 use std::{
     io,
@@ -18,12 +18,13 @@ use rtnetlink::{
 
 use crate::sys::netlink::{self, DUMP_BYTES_MAX, NLMSG_ERROR, done, kind, messages, sequence};
 
-/// How many go in one send: if all are refused, the answers still fit into the socket's buffer.
+/// How many messages go in one send: if all are refused, the answers still fit into the socket's buffer.
 pub(super) const MESSAGES_MAX: usize = 128;
-/// Routes and rules are changed under a lock that others hold for seconds, while they remove devices.
+/// How long an answer may take. Routes and rules are changed under a lock that other programs hold for
+/// seconds while they remove devices.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A change, and its flags.
+/// A change, and its netlink flags.
 pub(super) type Change = (RouteNetlinkMessage, u16);
 
 /// A connection to the kernel's routing.
@@ -31,13 +32,13 @@ pub(super) struct Batch {
     socket: OwnedFd,
     sequence: u32,
     answers: Vec<u8>,
-    /// How many messages went, in how many sends.
+    /// How many messages were sent, and in how many sends.
     #[cfg(test)]
     pub(super) sent: (usize, usize),
 }
 
 impl Batch {
-    /// Opens one in the network namespace of the calling thread.
+    /// Opens a connection in the network namespace of the calling thread.
     pub(super) fn open() -> io::Result<Self> {
         let socket = netlink::open(SockProtocol::NetlinkRoute, PATIENCE)?;
         let answers = vec![0; DUMP_BYTES_MAX];
@@ -50,13 +51,13 @@ impl Batch {
         })
     }
 
-    /// The socket's address.
+    /// Returns the socket's netlink port.
     pub(super) fn port(&self) -> io::Result<u32> {
         Ok(getsockname::<NetlinkAddr>(self.socket.as_raw_fd())?.pid())
     }
 
-    /// Has the kernel make these changes, [`MESSAGES_MAX`] at most, in this order. Returns which are refused,
-    /// by their places.
+    /// Lets the kernel make these changes, [`MESSAGES_MAX`] at most, in this order. Returns the refused ones
+    /// by their places in `changes`.
     pub(super) fn send(&mut self, changes: Vec<Change>) -> io::Result<Vec<(usize, io::Error)>> {
         let Some(last) = changes.len().checked_sub(1) else { return Ok(Vec::new()) };
         let first = self.sequence;
@@ -81,7 +82,7 @@ impl Batch {
             let bytes = recv(self.socket.as_raw_fd(), &mut self.answers, MsgFlags::empty())?;
             for answer in messages(&self.answers[..bytes]).filter(|answer| kind(answer) == Some(NLMSG_ERROR))
             {
-                // Others are of a send that was given up.
+                // Other answers belong to a send that was given up.
                 let place = sequence(answer).map(|sequence| sequence.wrapping_sub(first));
                 let place =
                     place.and_then(|place| usize::try_from(place).ok()).filter(|place| *place <= last);

@@ -1,4 +1,4 @@
-//! The host's devices, and the addresses that its kernel delivers here.
+//! The host's devices, and the addresses that its kernel delivers locally.
 
 use std::{collections::BTreeMap, io};
 
@@ -18,7 +18,8 @@ use crate::{
     plan::{elements::FRAGMENTS_DEVICE, routing::inbound::is_our_name},
 };
 
-/// All devices but our own, by name, and what the kernel delivers to this host. Addresses of our own devices mean nobody.
+/// Returns all devices but our own, by name, and what the kernel delivers to this host. Addresses of our own
+/// devices are left out, since they identify no host.
 pub(super) async fn current(handle: &mut Handle) -> io::Result<(BTreeMap<String, Link>, Vec<Local>)> {
     let (mut seen, mut names, mut tables) = (Vec::<Device>::new(), BTreeMap::new(), vec![TABLE_LOCAL]);
     dump(handle, RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
@@ -55,7 +56,8 @@ pub(super) async fn current(handle: &mut Handle) -> io::Result<(BTreeMap<String,
     Ok((links, locals))
 }
 
-/// Of a table of a VRF, which may hold many routes, only addresses of this host.
+/// Requests a table's routes. A table of a VRF may hold many routes, so only addresses of this host are
+/// requested.
 fn request(family: AddressFamily, table: u32) -> RouteMessage {
     let mut request = RouteMessage::default();
     request.header.address_family = family;
@@ -83,15 +85,15 @@ fn local(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Local>
     Some(Local { net, device, kind, by_address, table: routes::table(message) })
 }
 
-/// What a message says of a device.
+/// The contents of a message about a device.
 #[derive(Default)]
 struct Device {
     name: String,
     up: bool,
     carrier: bool,
-    /// The number of the bridge, bond or VRF that it belongs to.
+    /// The number of the bridge, bond or VRF that the device belongs to.
     controller: Option<u32>,
-    /// Whether that is a bridge or bond.
+    /// Whether the controller is a bridge, bond or team.
     is_port: bool,
     vrf_table: Option<u32>,
 }

@@ -1,13 +1,14 @@
-//! Devices by which packets of clients come in without a cable: from other balancers of the tier, from routers that
-//! encapsulate them, and from lbd itself.
+//! Devices by which clients' packets arrive, but not from a cable: from other balancers of the tier, from
+//! routers that encapsulate them, and from lbd itself.
 //!
-//! No route to a client leads back through such a device, so the reverse path filter must not ask for one. What counts
-//! is the larger of the device's own `rp_filter` and that of `all`. Where `all` is not 0, the device gets 2 (loose):
-//! any route to the source will do, but only on a device with an IPv4 address (`no_addr` in `fib_frontend.c`). Hence the
-//! dummy address of RFC 7600, which means nobody; with scope host it is no source for other packets. Every device may
-//! have it. It is never taken away, since a device loses its IPv4 routes with its last address (`fib_disable_ip`).
+//! No route to a client leads back through such a device, so the reverse path filter must not require one.
+//! The kernel uses the larger of the device's own `rp_filter` and that of `all`. If `all` is not 0, the
+//! device gets 2 (loose): any route to the source is enough, but only on a device with an IPv4 address
+//! (`no_addr` in `fib_frontend.c`). So the device gets the dummy address of RFC 7600, which identifies no
+//! host. With scope host it is not used as the source of other packets. Every device may have it. It is never
+//! removed, since a device loses its IPv4 routes with its last address (`fib_disable_ip`).
 //!
-//! IPv4 is forwarded device by device; IPv6 is not, and has no such filter.
+//! IPv4 forwarding is set for each device. IPv6 forwarding is not, and IPv6 has no such filter.
 
 use std::{
     collections::BTreeSet,
@@ -29,10 +30,10 @@ use super::{change, dump};
 
 /// The IPv4 dummy address (RFC 7600).
 const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
-/// Accept what any route leads back to.
+/// Accepts every source that any route leads back to.
 const LOOSE: i32 = 2;
 
-/// Makes the device take and forward packets of any source.
+/// Makes the device accept and forward packets of any source.
 pub(super) async fn accept_any_source(handle: &mut Handle, index: u32, name: &str) -> io::Result<()> {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
@@ -46,7 +47,7 @@ pub(super) async fn accept_any_source(handle: &mut Handle, index: u32, name: &st
     fs::write(setting(name, "forwarding"), "1")
 }
 
-/// What decides whether devices are as [`accept_any_source`] makes them.
+/// The host's settings that decide whether devices are as [`accept_any_source`] sets them up.
 pub(super) struct Inbound {
     rp_filter: i32,
     /// The numbers of devices that have [`DUMMY`].
@@ -74,7 +75,7 @@ impl Inbound {
     }
 }
 
-/// What the device needs beside that of `all`.
+/// Returns the value that the device's own `rp_filter` must have, given that of `all`.
 fn rp_filter() -> io::Result<i32> {
     let all = fs::read_to_string(setting("all", "rp_filter"))?;
     Ok(if all.trim() == "0" { 0 } else { LOOSE })

@@ -1,8 +1,9 @@
 //! Tunnel devices.
 //!
-//! A device is made down, then told what it is for and not to give itself a link-local address (which would send
-//! router solicitations into the tunnel), then set up: the kernel takes neither while it makes a device, and when a
-//! message says both, it sets the device up first.
+//! A device is created down. Then it gets its alias, and generation of a link-local address is turned off,
+//! which would send router solicitations into the tunnel. Then it is set up. The kernel accepts neither
+//! setting when it creates a device. If one message has both the settings and the flag "up", the kernel sets
+//! the device up first.
 
 use std::{
     collections::BTreeMap,
@@ -40,15 +41,15 @@ use crate::{
     sys::program::program,
 };
 
-/// What the crate does not know, or does not let others write.
+/// Attributes that the crate does not know, or cannot write.
 const IFLA_IPTUN_PROTO: u16 = 9;
 const IFLA_GRE_FLAGS: u16 = 13;
 const IFLA_GRE_IGNORE_DF: u16 = 19;
 
-/// What there is.
+/// The devices of this host.
 #[derive(Default)]
 pub(super) struct Links {
-    /// Tunnels, devices with names like ours, and those that had such a name.
+    /// Tunnels, devices with names like ours, and renamed devices that had such a name.
     pub(super) devices: BTreeMap<String, DeviceNow>,
     /// The numbers of all devices.
     pub(super) indexes: BTreeMap<String, u32>,
@@ -84,12 +85,12 @@ pub(super) async fn current(handle: &mut Handle) -> io::Result<Links> {
     Ok(links)
 }
 
-/// The number of a device.
+/// Returns the number of a device.
 pub(super) async fn index(handle: &mut Handle, name: &str) -> io::Result<u32> {
     Ok(get(handle, name).await?.header.index)
 }
 
-/// A device, tunnel or not.
+/// Reads a device, tunnel or not.
 pub(super) async fn now(handle: &mut Handle, name: &str) -> io::Result<DeviceNow> {
     let inbound = Inbound::current(handle).await?;
     Ok(seen(&get(handle, name).await?, &inbound))
@@ -105,7 +106,8 @@ async fn get(handle: &mut Handle, name: &str) -> io::Result<LinkMessage> {
     }
 }
 
-/// Makes the device, down. The kernel loads the module of a kind of device by itself, but not that of a GUE header.
+/// Creates the device, down. The kernel itself loads the module for a kind of device, but not the module for
+/// a GUE header.
 pub(super) async fn add(handle: &mut Handle, device: &Device) -> io::Result<()> {
     let made = create(handle, device).await;
     match (made, device.tunnel.encap_module()) {
@@ -128,11 +130,11 @@ async fn create(handle: &mut Handle, device: &Device) -> io::Result<()> {
     change(handle, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
 }
 
-/// What may be set of a device at any time.
+/// The settings of a device that can be changed at any time.
 pub(super) struct Settings<'a> {
     pub(super) name: &'a str,
     pub(super) alias: &'a str,
-    /// `None`: as it is.
+    /// `None` leaves the MTU as it is.
     pub(super) mtu_bytes: Option<u32>,
     /// See [`Device::inbound`].
     pub(super) inbound: bool,
@@ -154,10 +156,10 @@ pub(super) async fn ready(handle: &mut Handle, index: u32, device: Settings<'_>)
     change(handle, RouteNetlinkMessage::SetLink(message), 0).await
 }
 
-/// All of [`ready`] but up, which it leaves as it is.
+/// As [`ready`], but does not set the device up.
 pub(super) async fn configure(handle: &mut Handle, index: u32, device: Settings<'_>) -> io::Result<()> {
     if let Some(mtu_bytes) = device.mtu_bytes {
-        // First of all: below 1280 a device has no IPv6 that could be told anything.
+        // The MTU comes first: below 1280 a device has no IPv6, and its IPv6 settings cannot be changed.
         let mut message = named(device.name);
         message.attributes.push(LinkAttribute::Mtu(mtu_bytes));
         change(handle, RouteNetlinkMessage::SetLink(message), 0).await?;
@@ -186,7 +188,7 @@ fn named(name: &str) -> LinkMessage {
     message
 }
 
-/// The tunnel in the words of the kernel. [`tunnel`] reads them.
+/// Returns the kernel's description of a tunnel. [`tunnel_of`] reads it back.
 fn info(tunnel: Tunnel) -> (InfoKind, InfoData) {
     let (kind, data) = match (tunnel.wrap, tunnel.ends) {
         (Wrap::Gre, Ends::V4 { local, remote }) => {
@@ -301,7 +303,7 @@ fn ipv6_is_on(spec: &AfSpecInet6) -> bool {
     matches!(spec, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 == 0)
 }
 
-/// The ends of any tunnel, and the tunnel if we could have made it.
+/// Returns the ends of any tunnel, and the tunnel itself if we could have created it.
 fn tunnel_of(data: &InfoData, kind: &str) -> (Option<Ends>, Option<Tunnel>) {
     let mut fragment_outer = false;
     let (ends, wrap) = match data {

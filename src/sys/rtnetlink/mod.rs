@@ -1,9 +1,10 @@
-//! Tunnel devices, routes and rules in the kernel, through rtnetlink: reads what there is, applies [`Op`]s.
+//! Tunnel devices, routes and rules in the kernel, through rtnetlink: reads the present ones, and applies
+//! [`Op`]s.
 //!
-//! A blocking face over an asynchronous crate: a runtime of its own, on the caller's thread, in the caller's network
-//! namespace. For the control thread only; no packet waits for it.
+//! This is a blocking interface to an asynchronous crate. It has its own runtime, on the caller's thread, in
+//! the caller's network namespace. Only the control thread uses it; no packet waits for it.
 //!
-//! What was asked for is never assumed to be there: [`Routing::converge`] reads everything back.
+//! A change is never assumed to be in place: [`Routing::converge`] reads everything back.
 
 mod batch;
 #[allow(clippy::wildcard_enum_match_arm, reason = "enums of another crate, which grow with every release")]
@@ -47,43 +48,43 @@ const DRIFT_SHOWN_MAX: usize = 10;
 /// Why routing could not be read or set up.
 #[derive(Debug, Error)]
 pub enum RoutingError {
-    /// No runtime or no socket.
+    /// The runtime or the socket could not be opened.
     #[error("rtnetlink cannot be opened: {0}")]
     Open(#[source] io::Error),
-    /// A dump failed.
+    /// Reading failed.
     #[error("{what} cannot be read: {source}")]
     Read {
         /// Links, routes or rules.
         what: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A change failed. Those before it were made.
+    /// A change failed. The changes before it were made.
     #[error("{op}: {source}{hint}")]
     Apply {
-        /// The operation that failed, as a person reads it.
+        /// The operation that failed, in words.
         op: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
         /// What to do about it; empty, or begins with `": "`.
         hint: String,
     },
-    /// Something of somebody else's is in the way.
+    /// Something that belongs to another program is in the way.
     #[error(transparent)]
     InTheWay(#[from] DiffError),
-    /// Every change was accepted, yet the kernel has something else.
+    /// Every change was accepted, but the result differs.
     #[error("{count} differences remain after all changes were accepted; somebody else changes the same things, or \
              the kernel does not do as told: {}", shown.join("; "))]
     Drift {
-        /// How many changes it would still take.
+        /// How many more changes would be needed.
         count: usize,
-        /// The first of them.
+        /// The first of these changes.
         shown: Vec<String>,
     },
 }
 
 impl RoutingError {
-    /// The operation that the kernel refused, as a person reads it.
+    /// Returns the operation that the kernel refused, in words.
     #[must_use]
     pub fn refused(&self) -> Option<&String> {
         match self {
@@ -92,7 +93,7 @@ impl RoutingError {
         }
     }
 
-    /// Whether the kernel refused a route since its next hop, or the device to it, is out of reach.
+    /// Reports whether the kernel refused a route because its next hop, or the device to it, is out of reach.
     fn is_unreachable(&self, op: &Op) -> bool {
         let Self::Apply { source, .. } = self else { return false };
         // EINVAL is "Nexthop has invalid gateway".
@@ -105,9 +106,9 @@ impl RoutingError {
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// How many changes were made; 0 when everything was right already.
+    /// How many changes were made; 0 if everything was right already.
     pub changes: usize,
-    /// For people.
+    /// Notes for a person.
     pub notes: Vec<Note>,
 }
 
@@ -116,25 +117,25 @@ pub struct Routing {
     runtime: Runtime,
     handle: Handle,
     batch: Batch,
-    /// Devices by name, as last seen.
+    /// The indexes of devices by name, as last read.
     indexes: BTreeMap<String, u32>,
     tell: Tell,
 }
 
-/// Is told of a device by its number.
+/// A function that gets the number of a device.
 type Tell = Box<dyn Fn(u32)>;
 
 impl Routing {
     /// Opens a connection in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// When there is no runtime or no socket to be had.
+    /// Returns an error if the runtime or the socket cannot be opened.
     pub fn open() -> Result<Self, RoutingError> {
         Self::open_telling(|_| {})
     }
 
-    /// The same; `tell` is told the number of every device by which fragments come from the tier
-    /// ([`Device::is_from_tier`]) before it is set up.
+    /// As [`Routing::open`], but calls `tell` with the number of every device by which fragments arrive from
+    /// the tier ([`Device::is_from_tier`]), before the device is set up.
     ///
     /// # Errors
     /// As [`Routing::open`].
@@ -149,18 +150,19 @@ impl Routing {
         Ok(Self { runtime, handle, batch, indexes: BTreeMap::new(), tell: Box::new(tell) })
     }
 
-    /// The netlink port by which it changes routes and rules: the kernel tells others of it.
+    /// Returns the netlink port by which routes and rules are changed. The kernel states this port when it
+    /// reports the changes to other sockets.
     ///
     /// # Errors
-    /// When the operating system says no.
+    /// Returns an error if a system call fails.
     pub fn port(&self) -> io::Result<u32> {
         self.batch.port()
     }
 
-    /// What there is now, with what the tunnels of `wanted` depend on.
+    /// Reads the present devices, routes and rules, and what the tunnels of `wanted` depend on.
     ///
     /// # Errors
-    /// When the kernel refuses to tell.
+    /// Returns an error if the kernel does not answer.
     pub fn current(&mut self, wanted: &Desired) -> Result<RoutingNow, RoutingError> {
         let Self { runtime, handle, indexes, .. } = self;
         runtime.block_on(async {
@@ -182,20 +184,20 @@ impl Routing {
         })
     }
 
-    /// The host's own devices, and what the kernel delivers to it.
+    /// Reads the host's own devices, and what the kernel delivers to it.
     ///
     /// # Errors
-    /// When the kernel refuses to tell.
+    /// Returns an error if the kernel does not answer.
     pub fn host(&mut self) -> Result<(BTreeMap<String, Link>, Vec<Local>), RoutingError> {
         let Self { runtime, handle, .. } = self;
         let read = |source| RoutingError::Read { what: "devices and addresses", source };
         runtime.block_on(host::current(handle)).map_err(read)
     }
 
-    /// Where these ways lead to, as far as the kernel knows none.
+    /// Returns the destinations of those of these ways that the kernel has no route for.
     ///
     /// # Errors
-    /// When it cannot be asked.
+    /// Returns an error if the kernel cannot be asked.
     pub fn unreachable(&mut self, ways: &[Way]) -> Result<Vec<IpAddr>, RoutingError> {
         let Self { runtime, handle, .. } = self;
         let read = |source| RoutingError::Read { what: "routes to backends", source };
@@ -205,16 +207,17 @@ impl Routing {
     /// Makes these changes, in this order.
     ///
     /// # Errors
-    /// At the first that the kernel refuses; of routes and rules that are added, or removed, next to each
-    /// other, some behind it may have been made. What is to be removed may be gone already.
+    /// Returns the first refusal of the kernel. Neighbouring additions, or removals, of routes and rules are
+    /// sent together, so some that follow the refused one may have been made. Removing something that is
+    /// already gone is no error.
     pub fn apply(&mut self, ops: &[Op]) -> Result<(), RoutingError> {
         self.make(ops, |_, refusal| Err(refusal))
     }
 
-    /// As [`Routing::apply`], but goes on where a next hop is out of reach, and returns those refusals.
+    /// As [`Routing::apply`], but continues if a next hop is out of reach, and returns those refusals.
     ///
     /// # Errors
-    /// At the first that the kernel refuses for another reason.
+    /// Returns the first refusal for another reason.
     pub fn apply_reachable(&mut self, ops: &[Op]) -> Result<Vec<RoutingError>, RoutingError> {
         let mut refused = Vec::new();
         self.make(ops, |op, refusal| {
@@ -227,13 +230,14 @@ impl Routing {
         Ok(refused)
     }
 
-    /// Goes on after a refusal if `refused` says so.
+    /// Makes these changes. Continues after a refusal if `refused` returns `Ok`.
     fn make(
         &mut self,
         ops: &[Op],
         mut refused: impl FnMut(&Op, RoutingError) -> Result<(), RoutingError>,
     ) -> Result<(), RoutingError> {
-        // What removes waits until nothing was refused that it makes room for.
+        // A removal is sent after the additions that replace what it removes, so that a refused addition
+        // prevents it.
         let together = |one: &Op, next: &Op| {
             !one.is_of_device() && !next.is_of_device() && one.removes() == next.removes()
         };
@@ -256,7 +260,7 @@ impl Routing {
         Ok(())
     }
 
-    /// Makes these changes in one send; what became of each.
+    /// Makes these changes in one send. Returns the result of each.
     fn send(&mut self, changes: Vec<io::Result<Change>>) -> Result<Vec<io::Result<()>>, RoutingError> {
         let (mut results, mut sent, mut places) = (Vec::new(), Vec::new(), Vec::new());
         for (change, place) in changes.into_iter().zip(0..) {
@@ -273,14 +277,14 @@ impl Routing {
         Ok(results)
     }
 
-    /// Makes the TUN device of fragments ready for use; says whether anything was to do.
+    /// Makes the TUN device of fragments ready for use. Returns whether anything had to be changed.
     ///
     /// # Errors
-    /// When there is no such device, or the kernel refuses.
+    /// Returns an error if there is no such device, or the kernel refuses.
     pub fn set_up_fragments_device(&mut self) -> Result<bool, RoutingError> {
         let Self { runtime, handle, .. } = self;
         let alias = format!("{ALIAS_PREFIX} fragments");
-        // What is sent in may be larger; but below 1280 there would be no IPv6.
+        // Packets that are sent in may be larger; but below 1280 the device would have no IPv6.
         let mtu_bytes = Some(1500);
         let device = links::Settings { name: FRAGMENTS_DEVICE, alias: &alias, mtu_bytes, inbound: true };
         let changed = runtime.block_on(async {
@@ -298,10 +302,10 @@ impl Routing {
         })
     }
 
-    /// Makes the kernel agree with `wanted`, and reads back that it does.
+    /// Makes the kernel agree with `wanted`, and reads the result back.
     ///
     /// # Errors
-    /// When something is in the way, the kernel refuses a change, or differences remain.
+    /// Returns an error if something is in the way, the kernel refuses a change, or differences remain.
     pub fn converge(&mut self, wanted: &Desired) -> Result<Applied, RoutingError> {
         let Diff { ops, notes } = diff(&self.current(wanted)?, wanted)?;
         if ops.is_empty() {
@@ -316,10 +320,10 @@ impl Routing {
         Ok(Applied { changes: ops.len(), notes })
     }
 
-    /// Removes all devices of ours, and so their routes; says how many there were.
+    /// Removes all of our devices, and with them their routes. Returns how many there were.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn remove_devices(&mut self) -> Result<usize, RoutingError> {
         let none = Desired::default();
         let mut ops = diff(&self.current(&none)?, &none)?.ops;
@@ -348,7 +352,7 @@ async fn apply(
             links::add(handle, device).await?;
             let made = set_up_new(handle, indexes, tell, device).await;
             if made.is_err() {
-                // Half made, it would be in nobody's place but in the way.
+                // A half-made device would only be in the way.
                 indexes.remove(&device.name);
                 let _ = links::remove(handle, &device.name).await;
             }
@@ -362,14 +366,14 @@ async fn apply(
             indexes.remove(name);
             links::remove(handle, name).await
         }
-        // By `Batch`.
+        // `Batch` makes these changes.
         Op::AddRoute(_) | Op::ReplaceRoute(_) | Op::RemoveRoute(_) | Op::AddRule(..) | Op::RemoveRule(..) => {
             Ok(())
         }
     }
 }
 
-/// A change of a route or rule; `None` for one of a device.
+/// Returns the message for a change of a route or rule; `None` for a change of a device.
 fn change_of(op: &Op, indexes: &BTreeMap<String, u32>) -> Option<io::Result<Change>> {
     match op {
         Op::AddRoute(route) => Some(routes::addition(indexes, route)),
@@ -403,7 +407,7 @@ async fn ready(handle: &mut Handle, index: u32, tell: &Tell, device: &Device) ->
     links::ready(handle, index, device.into()).await
 }
 
-/// A removal of what is gone already has done what it should.
+/// Removing something that is already gone counts as success.
 fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     result.or_else(|error| match error.raw_os_error() {
         Some(libc::ENODEV | libc::ESRCH | libc::ENOENT) => Ok(()),
@@ -411,7 +415,7 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     })
 }
 
-/// What a person can do about a refusal.
+/// Returns what a person can do about a refusal.
 fn hint(op: &Op, error: &io::Error) -> String {
     let errno = error.raw_os_error().unwrap_or(0);
     let advice = match (op, errno) {
@@ -467,7 +471,7 @@ async fn change(handle: &mut Handle, message: RouteNetlinkMessage, flags: u16) -
     Ok(())
 }
 
-/// Asks for everything of one kind.
+/// Requests all objects of one kind.
 async fn dump(
     handle: &mut Handle,
     message: RouteNetlinkMessage,

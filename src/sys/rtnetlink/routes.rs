@@ -1,4 +1,4 @@
-//! Routes of our protocol.
+//! The routes of our protocol.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,12 +24,13 @@ use crate::plan::routing::{PROTOCOL, Route, TABLE_MAIN, Via, is_our_table};
 
 type Indexes = BTreeMap<String, u32>;
 
-/// `RTAX_LOCK` of `RTAX_MTU`: the kernel learns no path MTU for the route. Without it, each IPv4 packet that enters a tunnel
-/// has a route looked up once more, to remember an MTU no smaller than the one it has (`tnl_update_pmtu` and `__ip_rt_update_pmtu`
-/// of Linux 6.1; IPv6 compares first). What a tunnel takes is told to senders either way.
+/// `RTAX_LOCK` of `RTAX_MTU`: the kernel learns no path MTU for the route. Without it, the kernel looks up a
+/// second route for each IPv4 packet that enters a tunnel, to remember an MTU that is no smaller than the one
+/// it has (`tnl_update_pmtu` and `__ip_rt_update_pmtu` of Linux 6.1; IPv6 compares first). Either way,
+/// senders are told the tunnel's MTU.
 const MTU_LOCKED: RouteMetric = RouteMetric::Lock(1 << 2);
 
-/// Our routes, and the prefixes of everybody else's in table main.
+/// Returns our routes, and the prefixes of all other routes in table main.
 pub(super) async fn current(
     handle: &mut Handle,
     indexes: &Indexes,
@@ -65,7 +66,8 @@ pub(super) fn addition(indexes: &Indexes, route: &Route) -> io::Result<Change> {
     Ok((RouteNetlinkMessage::NewRoute(message(route, indexes)?), NLM_F_CREATE | NLM_F_EXCL))
 }
 
-/// In the place of one for the same addresses, with the same metric. Only of IPv4, whose kernel code does it at once.
+/// Replaces the route for the same addresses with the same metric. Only for IPv4, where the kernel does this
+/// in one step.
 pub(super) fn replacement(indexes: &Indexes, route: &Route) -> io::Result<Change> {
     Ok((RouteNetlinkMessage::NewRoute(message(route, indexes)?), NLM_F_CREATE | NLM_F_REPLACE))
 }

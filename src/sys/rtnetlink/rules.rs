@@ -1,8 +1,9 @@
 //! Policy rules.
 //!
-//! The kernel compares neither the jump's aim when it looks for a rule to remove nor when it looks for a duplicate
-//! (`fib_rules.c`, `rule_find`, `rule_exists`). So rules are added without `NLM_F_EXCL`, and of two that differ in
-//! their aim only, a removal takes the older one: just what [`crate::plan::rule_tree::changes`] wants.
+//! The kernel does not compare the target of a jump when it looks for a rule to remove, nor when it looks for
+//! a duplicate (`fib_rules.c`, `rule_find`, `rule_exists`). So rules are added without `NLM_F_EXCL`. Of two
+//! rules that differ only in their target, a removal takes the older one, and
+//! [`crate::plan::rule_tree::changes`] relies on this.
 
 use std::{collections::BTreeSet, io};
 
@@ -25,7 +26,7 @@ use crate::plan::{
 /// The kernel's table `local`.
 const TABLE_LOCAL: u32 = 255;
 
-/// Our rules, and those of others before the tree.
+/// Returns our rules, and other programs' rules before the tree.
 pub(super) async fn current(
     handle: &mut Handle,
 ) -> io::Result<(BTreeSet<(Family, Rule)>, BTreeSet<ForeignRule>)> {
@@ -41,7 +42,7 @@ pub(super) async fn current(
                 if is_ours {
                     ours.insert((family, rule));
                 } else if priority < PRIORITY_AROUND && !of_local {
-                    // What an inverted rule leaves out is little.
+                    // An inverted rule excludes little, so it is treated as a rule without conditions.
                     let (iif, mark) = if is_inverted { (None, (0, 0)) } else { (iif, (mark, mask)) };
                     foreign.insert(ForeignRule { family, priority, iif, mark });
                 }

@@ -1,11 +1,12 @@
-//! The way to a tunnel's other end, or to a next hop, as far as this host knows: whether there is one, and how large packets
-//! may be on it.
+//! The way to a tunnel's other end, or to a next hop, as far as this host knows: whether there is a route,
+//! and how large packets on it may be.
 //!
-//! Tunnels and next hops are looked for without a mark, and in table main even where their device is in a VRF.
+//! Tunnels and next hops are looked up without a mark, and in table main even if their device is in a VRF.
 //!
-//! How large: the MTU of the device by which the route leads, or of the route where an operator gave it one. What the kernel has learned by
-//! ICMP errors for a while is left to the kernel: anybody may have sent them. While it knows such a value, its answer about a way
-//! has that one in place of the operator's; so the route itself is asked for then, as it was configured.
+//! The packet size is the MTU of the device that the route leads out by, or the MTU of the route if an
+//! operator has set one. A value that the kernel has learned from ICMP errors, for a limited time, is not
+//! used here: the errors may be forged. While the kernel has such a value, its answer about a way has it in
+//! place of the operator's. In that case the route is requested as it was configured.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +27,8 @@ use rtnetlink::{
 use super::{inner, request};
 use crate::{host::Way as Asked, plan::tunnel::Ends};
 
-/// Of each of `ends` that a route leads to; `devices` are the devices' MTUs, by their numbers.
+/// Returns the packet size for each of `ends` that a route leads to; `devices` are the devices' MTUs, by
+/// their numbers.
 pub(super) async fn mtu_bytes(
     handle: &mut Handle,
     ends: &BTreeSet<Ends>,
@@ -41,7 +43,7 @@ pub(super) async fn mtu_bytes(
         if way.is_learned {
             let mut configured = question;
             configured.header.flags = RouteFlags::FibMatch;
-            // By which of several next hops packets go, the first answer has said.
+            // The device stays that of the first answer, which has selected one of several next hops.
             way.mtu_bytes = ask(handle, configured).await?.and_then(|route| Way::of(&route).mtu_bytes);
         }
         known.extend(way.least(devices).map(|mtu_bytes| (ends, mtu_bytes)));
@@ -49,13 +51,14 @@ pub(super) async fn mtu_bytes(
     Ok(known)
 }
 
-/// Those that no route leads to.
+/// Returns the destinations that no route leads to.
 pub(super) async fn unreachable(handle: &mut Handle, ways: &[Asked]) -> io::Result<Vec<IpAddr>> {
     let mut unreachable = Vec::new();
     for way in ways {
         let leads = |route: &RouteMessage| {
             let is_direct = !route.attributes.iter().any(|one| matches!(one, RouteAttribute::Gateway(_)));
-            // IPv6 answers by a route of kind "unreachable" or "blackhole", where IPv4 refuses.
+            // For an unreachable destination IPv6 answers with a route of kind "unreachable" or "blackhole",
+            // while IPv4 refuses.
             matches!(route.header.kind, RouteType::Unicast | RouteType::Local)
                 && (is_direct || !way.is_next_hop)
         };
@@ -66,7 +69,7 @@ pub(super) async fn unreachable(handle: &mut Handle, ways: &[Asked]) -> io::Resu
     Ok(unreachable)
 }
 
-/// The kernel's answer; `None` if it refuses, since no route leads there now.
+/// Returns the kernel's answer; `None` if the kernel refuses because no route leads there now.
 async fn ask(handle: &mut Handle, question: RouteMessage) -> io::Result<Option<RouteMessage>> {
     let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question));
     message.header.flags = NLM_F_REQUEST;
@@ -75,7 +78,7 @@ async fn ask(handle: &mut Handle, question: RouteMessage) -> io::Result<Option<R
     Ok(Some(route))
 }
 
-/// The question for the way; none for an entrance, which has no other end.
+/// Builds the request for the way; `None` for an entrance, which has no other end.
 fn question(ends: Ends) -> Option<RouteMessage> {
     let (local, remote) = match ends {
         Ends::V4 { local, remote } => (IpAddr::V4(local), IpAddr::V4(remote)),
@@ -97,14 +100,14 @@ fn question_to(to: IpAddr, from: Option<IpAddr>) -> RouteMessage {
     message
 }
 
-/// What an answer says of the way.
+/// The contents of an answer about a way.
 #[derive(Default)]
 struct Way {
-    /// The number of the device by which it leads.
+    /// The number of the device that the way leads out by.
     device: Option<u32>,
     /// The MTU among the route's metrics.
     mtu_bytes: Option<u32>,
-    /// Whether the answer holds for a while only, so that its MTU may have come by an ICMP error.
+    /// Whether the answer is valid for a limited time only, so that its MTU may come from an ICMP error.
     is_learned: bool,
 }
 
