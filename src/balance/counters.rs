@@ -124,7 +124,7 @@ counters! {
     Probes = "probes",
     /// Probes whose sender was told what becomes of such packets.
     ProbesReported = "probes_reported",
-    /// Probes that want a report sent to somebody who is not among the tracer's `receivers`, or to a
+    /// Probes that ask for a report to an address that is not among the tracer's `receivers`, or to a
     /// well-known port.
     ProbesRefused = "probes_refused",
     /// Probes that cannot be read: damaged, of another version, or without a receiver.

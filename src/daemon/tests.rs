@@ -81,7 +81,7 @@ fn what_cannot_be_mended_holds_up_nothing_else() {
         let name = Name(format!("synrail-daemon-{}", std::process::id()).parse().unwrap());
         let state = State::new(&Config::parse("a test", FILE).unwrap()).unwrap();
         let mut lbd = lbd(&name.0, &state);
-        // Somebody else's, where the tier's tunnel should be.
+        // Another program's, where the tier's tunnel should be.
         shell("ip tuntap add dev sr-1 mode tun");
         let in_the_way = |lbd: &mut Lbd| {
             let error = lbd.repair().left.unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! By which way packets to VIPs go, and who may change the kernel now.
 //!
 //! Three things say which way it is: whether there are off-table flows (the audit finds them), whether connection tracking is
-//! nearly full (the watch says so), and what is in force. Whoever holds the lock changes the kernel: the loop that adopts a
+//! nearly full (the watch says so), and what is in force. Only the holder of the lock changes the kernel: the loop that adopts a
 //! change, or the audit, for a few milliseconds at a time. So an audit never does what an older table asked for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

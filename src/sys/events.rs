@@ -5,7 +5,7 @@
 //!   file loses its name. Counters are stored in the mapping and touch nothing.
 //! - Routing: the groups of rtnetlink (`linux/rtnetlink.h`). Of routes only those of lbd and in its tables count: a host with all routes
 //!   of the Internet has some change each moment. lbd's own changes of routes and rules carry its own port and are left out; changes of
-//!   links count whoever makes them, since Linux 6.1 does not say. Where the kernel had no room for more messages, something may have
+//!   links count, also those by lbd, since Linux 6.1 does not say. Where the kernel had no room for more messages, something may have
 //!   changed.
 //!
 //! Changes of nf_tables are not waited for but asked for: see `control.rs`.

@@ -429,11 +429,7 @@ impl Region {
         let lock = first_byte(libc::F_WRLCK);
         match fcntl(self.file.as_fd(), FcntlArg::F_OFD_SETLK(&lock)) {
             Ok(_) => {
-<<<<<<< HEAD
                 // Without it lbd looks now and then.
-=======
-                // Without a watch, lbd finds changes by polling.
->>>>>>> words-b
                 self.watch = watch(&self.file).ok();
                 Ok(())
             }

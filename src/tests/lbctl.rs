@@ -219,7 +219,7 @@ mod tests {
             reader.join().unwrap();
             ends
         });
-        // Whoever comes next works on.
+        // The next one works on.
         private.done(&["activate", "0", "1", "2", "3", "4"]);
         private.done(&["deactivate", "4"]);
         let (_, state) = Region::open(&private.0).unwrap().state().unwrap();

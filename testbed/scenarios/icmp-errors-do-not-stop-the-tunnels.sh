@@ -79,7 +79,7 @@ forge 1280 1 tunnel_too_big
 expect_eq "path MTUs after errors that say the floor" "$(learned | sort | uniq -c | xargs)" "4 mtu 1280"
 connect_all 10 --message-bytes 1000
 
-# Two backends go: their neighbour entries too. Somebody sends on.
+# Two backends go: their neighbour entries too. A client sends on.
 for n in 1 3; do ip -netns fabric link set "s$n-eth1" down; done
 ip -netns lb201 -4 neigh flush dev eth1
 ip -netns lb201 -6 neigh flush dev eth1

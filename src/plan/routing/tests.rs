@@ -338,7 +338,7 @@ fn fragments_need_another_device_and_coming_in_does_not() {
     let mut with_entries = vec!["set up device sr-2".to_owned()];
     with_entries.extend(entries("add"));
     assert_eq!(names(&converge(&mut now, &tier)), with_entries);
-    // Somebody turned on the filter of all devices.
+    // Another program turned on the filter of all devices.
     now.devices.get_mut("sr-2").unwrap().inbound = false;
     assert_eq!(names(&converge(&mut now, &tier)), ["set up device sr-2"]);
     with_entries.splice(1.., entries("remove"));

@@ -141,7 +141,7 @@ fn a_backend_and_a_balancer_of_one_path_share_a_target() {
     let tier = format!("{LB1}{LB2}");
     let state = State::new(&config_and(&[("web", &[S1, both])], &tier)).unwrap();
     assert_eq!(target(&state, "lb1").unwrap().0, number(&state, "web", "both"));
-    // Whoever of them stays keeps it.
+    // The one that stays keeps it.
     let tier_alone = state.merge(&config_and(&[("web", &[S1])], &tier)).unwrap();
     assert_eq!(target(&tier_alone, "lb1"), target(&state, "lb1"));
     let again = tier_alone.merge(&config_and(&[("web", &[S1, both])], "")).unwrap();

@@ -73,7 +73,7 @@ pub enum RoutingError {
     #[error(transparent)]
     InTheWay(#[from] DiffError),
     /// Every change was accepted, but the result differs.
-    #[error("{count} differences remain after all changes were accepted; somebody else changes the same things, or \
+    #[error("{count} differences remain after all changes were accepted; another program changes the same things, or \
              the kernel does not do as told: {}", shown.join("; "))]
     Drift {
         /// How many more changes would be needed.
@@ -431,7 +431,10 @@ fn hint(op: &Op, error: &io::Error) -> String {
             )
         }
         (Op::AddDevice(device), libc::EEXIST) => {
-            format!("somebody made {} or a tunnel with its ends just now; see: ip -d link show", device.name)
+            format!(
+                "another program made {} or a tunnel with its ends just now; see: ip -d link show",
+                device.name
+            )
         }
         (Op::Ready(_) | Op::AddDevice(_) | Op::AddRoute(_) | Op::AddRule(..), libc::EAFNOSUPPORT) => {
             "the device has no IPv6: ipv6.disable=1, or an MTU below 1280".to_owned()
@@ -443,7 +446,7 @@ fn hint(op: &Op, error: &io::Error) -> String {
             "a next hop must be another machine's address on a network of this one".to_owned()
         }
         (Op::AddRoute(_) | Op::ReplaceRoute(_), libc::EEXIST) => {
-            "somebody else has a route in the same place (ip route show table all)".to_owned()
+            "another program has a route in the same place (ip route show table all)".to_owned()
         }
         (
             Op::AddDevice(_)

@@ -534,7 +534,7 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
         let mut tables = Tables::default();
         apply_all(&first.ruleset, &mut tables);
         assert_eq!(tables.apply(&first.ruleset.tables).unwrap(), 0, "new ones are filled at once");
-        // Whoever starts anew reads the same, and nothing is to do.
+        // A new start reads the same, and nothing is to do.
         assert_eq!(Tables::default().apply(&first.ruleset.tables).unwrap(), 0);
         let names = |of: &str| {
             let (chains, maps) = Reader::open().unwrap().names().unwrap();

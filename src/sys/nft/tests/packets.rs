@@ -32,7 +32,7 @@ const SMALL_TUNNEL: &str = "
     ip route add default dev tunnel; ip -6 route add default dev tunnel
     echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
 
-/// Somebody else's mark must not pass for an answer. What leaves: whole packets, and fragments with the mark that lbd gave.
+/// Another program's mark must not pass for an answer. What leaves: whole packets, and fragments with the mark that lbd gave.
 const OTHERS: &str = "table inet t { counter steered { }
     counter whole { }
     chain before { type filter hook prerouting priority -460; meta mark set 0x10007; }

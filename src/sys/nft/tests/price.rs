@@ -1,4 +1,4 @@
-//! What a packet costs: the base chains, rules, expressions and look-ups that it meets. Whoever adds a rule to a way that many
+//! What a packet costs: the base chains, rules, expressions and look-ups that it meets. A rule that is added to a way that many
 //! packets take finds its price here.
 //!
 //! The kernel's own trace (`nft monitor trace`) has the rules that matched; those in between were tried in vain. What a rule is
