@@ -31,8 +31,8 @@
 //! - [`sys`]: the operating system
 //! - [`worker`]: a thread that decides about new flows
 //! - [`fragment_worker`]: the thread that decides about fragments, and answers the tracer
-//! - [`daemon`]: lbd
-//! - [`ctl`]: lbctl
+//! - [`daemon`]: what lbd does
+//! - [`ctl`]: what lbctl does
 //!
 //! All modules above [`io`] are pure: bytes, time and configuration in, values out. Only [`sys`] touches the
 //! operating system and holds unsafe code.
