@@ -157,11 +157,10 @@ impl Controller {
 
     fn due_repair(&mut self, now: Duration) -> Option<Effect> {
         let (by_event, by_timer) = self.repair_times();
-        let cause = match self.changed {
-            Some(changed) if by_event <= now => Cause::Event(changed),
-            Some(_) | None if by_timer <= now => Cause::Timer,
-            Some(_) | None => return None,
-        };
+        if by_event.min(by_timer) > now {
+            return None;
+        }
+        let cause = self.changed.map_or(Cause::Timer, Cause::Event);
         self.changed = None;
         self.repair = now + REPAIR_EVERY;
         Some(Effect::Repair(cause))

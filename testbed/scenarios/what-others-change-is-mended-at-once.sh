@@ -1,15 +1,13 @@
 # shellcheck shell=bash
 # proves: a link that goes down and comes back, flushed rulesets and rules, a deleted tunnel: each is mended when it happens, amid 200 connections a second
 #
-# lbd hears of it, and does not wait for its next look, which may be ten seconds away. Its log says how long after its first event all was
-# mended; here it is measured from before the change. `ip rule flush` takes the host's own rules as well; those are put back here.
+# lbd hears of it, and does not wait for its next look, which may be ten seconds away: its log tells one repair from the other, and how long
+# it took. Times are only noted, since an emulated machine is 10 to 30 times slower. `ip rule flush` takes the host's own rules as well;
+# those are put back here.
 # topology: dsr:servers=3
 # needs: queue conntrack gre traffic
 # captures: no
 # limit_s: 400
-
-# An emulated machine is 10 to 20 times slower than a real one, and the change itself takes its time.
-LIMIT_MS=4000
 
 {
     config_balancer lb201
@@ -32,19 +30,17 @@ expect_grep "a backend without a tunnel has a route" 'dev eth1' routes.before
 expect_grep "the tunnel is up" 'sr-1' tunnel.before
 expect_grep "the ruleset is there" structure_ structure.before
 
-# at_once WHAT COMMAND...: what the command spoils of WHAT is there again soon after. Of a tunnel the number may be another one.
+# at_once WHAT COMMAND...: what the command spoils of WHAT is there again. Of a tunnel the number may be another one.
 at_once() {
-    local what=$1 began after_ms
+    local what=$1
     shift
-    began=$(now_ms)
     "$@"
     is_back() { "$what" | sed 's/^[0-9]*: //' | cmp -s - <(sed 's/^[0-9]*: //' "$what.before"); }
-    wait_until 30 "lbd has mended: $what" is_back
-    after_ms=$(($(now_ms) - began))
-    expect_le "milliseconds from before the change until all is there again: $what" "$after_ms" "$LIMIT_MS"
+    wait_until 60 "lbd has mended: $what" is_back
     # Changes that come soon after one another make lbd wait longer for each.
     sleep 2
 }
+by_events() { sed -n 's/.*mended, counted from its first event.*after_ms=\([0-9]*\).*/\1/p' <(sed 's/\x1b\[[0-9;]*m//g' lb201.lbd.log); }
 blink() { ip -netns lb201 link set eth1 down; ip -netns lb201 link set eth1 up; }
 flush_rules() {
     local family
@@ -54,17 +50,19 @@ flush_rules() {
     ip -netns lb201 -4 rule add priority 32767 from all lookup default
 }
 
+traffic_start new connect "$VIP4:$PORT" --connections 16000 --rate 200 --concurrency 500 --messages 1 --timeout-ms 20000
 for round in 1 2; do
     step "round $round"
-    traffic_start "new$round" connect "$VIP4:$PORT" --connections 4000 --rate 200 --concurrency 500 --messages 1 --timeout-ms 20000
     at_once structure in_ns lb201 nft flush ruleset
     at_once tunnel ip -netns lb201 link del sr-1
     at_once rules flush_rules
     at_once routes blink
-    expect_ok "connections began all the while" kill -0 "${TRAFFIC_PID[new$round]}"
-    traffic_end "new$round"
-    expect_eq "new connections that failed" "$(gojq '.failed + .lost' "new$round.json")" 0
-    expect_eq "new connections" "$(gojq .opened "new$round.json")" 4000
 done
+expect_ok "connections began all the while" kill -0 "${TRAFFIC_PID[new]}"
+traffic_end new
+expect_eq "new connections that failed" "$(gojq '.failed + .lost' new.json)" 0
+expect_eq "new connections" "$(gojq .opened new.json)" 16000
 hold_end held
-note "by lbd's log, in milliseconds from its first event: $(sed -n 's/.*counted from its first event.*after_ms=\([0-9]*\).*/\1/p' lb201.lbd.log | paste -sd ' ')"
+# One of the eight may come at the very moment of a look.
+expect_ge "repairs that an event has caused, of 8" "$(by_events | wc -l)" 7
+note "milliseconds from their first events: $(by_events | paste -sd ' ')"
