@@ -16,8 +16,9 @@ pub const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often all of the kernel's side is compared with what it should be, whatever the events say.
 pub const REPAIR_EVERY: Duration = Duration::from_secs(10);
 /// How often the generation of nf_tables is read. As long as one program listens to changes of nf_tables, the kernel makes a message
-/// of a page for each element that any program adds: 540 MB for a set of 65537 elements (`nft_notify_enqueue` in
-/// `net/netfilter/nf_tables_api.c`). Reading the generation takes a few microseconds.
+/// of a page for each element that any program adds (`nf_tables_setelem_notify` in `net/netfilter/nf_tables_api.c`): for a set of 65537
+/// elements SUnreclaim in /proc/meminfo rose by 540 MB on Linux 6.18, and the time from 0.13 to 0.3 to 1.3 s of CPU. Reading the
+/// generation takes two system calls.
 pub const GENERATION_EVERY: Duration = Duration::from_millis(50);
 /// How long lbd waits for further events of the same change: a link that goes down takes its routes along.
 pub const SETTLE: Duration = Duration::from_millis(10);

@@ -15,7 +15,7 @@ use std::fmt;
 
 use twox_hash::XxHash3_64;
 
-use super::ruleset::{TemplateError, chains_of_text, fill};
+use super::ruleset::{TemplateError, chains_of_text, fill, without_comments};
 use crate::{
     lookup::maglev::Table,
     model::{Decider, HashMode},
@@ -186,7 +186,8 @@ pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
 /// Returns a digest that differs if the seed or the rules differ, which may be those of another version of
 /// synrail.
 fn digest(seed: u32) -> String {
-    format!("{:016x}", XxHash3_64::oneshot(format!("{seed:08x} {TEMPLATE}").as_bytes()))
+    let made_from = format!("{seed:08x} {}", without_comments(TEMPLATE));
+    format!("{:016x}", XxHash3_64::oneshot(made_from.as_bytes()))
 }
 
 /// Reports whether a chain belongs to a copy, and not to the ruleset's own structure.

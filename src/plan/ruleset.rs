@@ -303,7 +303,7 @@ impl Structure {
             ("probes_per_second", balancer.tracer.per_second.to_string()),
         ];
         let text = fill(TEMPLATE, &parameters)?;
-        let made_from = format!("{text} {native:?}");
+        let made_from = format!("{} {native:?}", without_comments(&text));
         let name = format!("{STRUCTURE_PREFIX}{:016x}", XxHash3_64::oneshot(made_from.as_bytes()));
         Ok(Self { name, text, native })
     }
@@ -374,6 +374,12 @@ pub(super) fn fill(template: &str, parameters: &[(&str, String)]) -> Result<Stri
         Some(at) => Err(TemplateError(text[at..].chars().take_while(|c| !c.is_whitespace()).collect())),
         None => Ok(text),
     }
+}
+
+/// Returns the text without lines that are comments: what the kernel gets does not depend on them.
+pub(super) fn without_comments(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Returns the names of the chains in a filled text, in which every statement has a line of its own.

@@ -189,3 +189,10 @@ fn the_name_tells_structures_apart() {
     assert_eq!(names.len(), 18);
     assert_eq!(structure(QueueBy::Nft).name, structure(QueueBy::Nft).name);
 }
+
+/// Else a release that only explains more would make every chain and every copy of a table anew.
+#[test]
+fn names_do_not_depend_on_comments() {
+    let text = "table x {\n\t# why\n\tchain c { }\n#\tchain off { }\n}\n";
+    assert_eq!(without_comments(text), "table x {\n\tchain c { }\n}\n");
+}

@@ -192,9 +192,10 @@ fn prefix(address: IpAddr, value: &[u8], mask: Option<&[u8]>) -> Option<IpNet> {
     let bits = match mask {
         None => value.len() * 8,
         Some(mask) => {
-            let bits =
-                mask.iter().map(|byte| byte.leading_ones() as usize).take_while(|ones| *ones > 0).sum();
+            let whole = mask.iter().take_while(|byte| **byte == u8::MAX).count();
+            let bits = whole * 8 + mask.get(whole).map_or(0, |byte| byte.leading_ones() as usize);
             let all: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
+            // A mask with gaps is no prefix.
             (all as usize == bits).then_some(bits)?
         }
     };
@@ -213,4 +214,25 @@ fn device(value: &[u8]) -> Option<Device> {
     let end = value.iter().position(|byte| *byte == 0);
     let name = std::str::from_utf8(&value[..end.unwrap_or(value.len())]).ok()?;
     Some(Device { name: name.to_owned(), begins: end.is_none() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_with_gaps_is_no_prefix() {
+        let address = IpAddr::from([10, 1, 2, 0]);
+        let of = |mask: [u8; 4]| prefix(address, &[], Some(&mask)).map(|net| net.prefix_len());
+        for (mask, bits) in [
+            ([0, 0, 0, 0], Some(0)),
+            ([255, 240, 0, 0], Some(12)),
+            ([255, 255, 255, 255], Some(32)),
+            ([240, 240, 0, 0], None),
+            ([255, 0, 255, 0], None),
+            ([255, 253, 0, 0], None),
+        ] {
+            assert_eq!(of(mask), bits, "{mask:?}");
+        }
+    }
 }
