@@ -147,7 +147,7 @@ impl Kernel {
         Ok(Self {
             shared: Arc::clone(shared),
             routing: Routing::open_telling(move |inbound| links::add_tier(&told, &[inbound]))?,
-            tables: nft::Tables::default(),
+            tables: nft::Tables::restoring(Arc::clone(&shared.off_table)),
             others: nft::OthersWatch::default(),
             ways: Arc::default(),
             means,

@@ -20,6 +20,12 @@ backends_up lb201 web 1 "$SERVERS"
 servers_up 1 "$SERVERS" "$VIP4:$PORT" "[$VIP6]:$PORT"
 hold_start held "$VIP4:$PORT" 60 --interval-ms 500
 
+# Some of them are of a drained backend: what keeps them there goes with the ruleset, and comes back with it.
+change lb201 deactivate s1
+off_table() { lbctl_in lb201 flows --off-table --json | gojq length; }
+moved() { (($(off_table) >= 10)); }
+wait_until 30 "the connections of s1 are off-table" moved
+
 tunnel() { ip -netns lb201 link show dev sr-1 up 2>/dev/null || true; }
 rules() { ip -netns lb201 -4 rule; ip -netns lb201 -6 rule; }
 routes() { ip -netns lb201 -4 route show table all proto 201 | without_expiry | sort; }

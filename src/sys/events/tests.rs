@@ -72,12 +72,16 @@ impl Drop for Of {
 
 const LONG: Duration = Duration::from_secs(5);
 
-/// Whether the region is seen to change before the time is over; the host's own network may change as it likes.
-fn region_changes(events: &mut Events, region: &Region, within: Duration) -> bool {
+fn routing(seen: Seen) -> bool {
+    seen.routing
+}
+
+/// Whether this is seen before the time is over. Other things may wake it as well, such as changes of the host's own network.
+fn sees(events: &mut Events, region: &Region, within: Duration, what: impl Fn(Seen) -> bool) -> bool {
     let end = clock::now() + within;
     loop {
         let left = end.saturating_duration_since(clock::now());
-        if events.wait(left, region).unwrap().region {
+        if what(events.wait(left, region).unwrap()) {
             return true;
         }
         if left.is_zero() {
@@ -90,7 +94,7 @@ fn region_changes(events: &mut Events, region: &Region, within: Duration) -> boo
 fn who_publishes_a_state_or_removes_the_region_wakes_lbd() {
     let of = Of::test("events");
     let mut events = Events::open(Signals::take().unwrap(), OURS).unwrap();
-    let mut changes = |within| region_changes(&mut events, &of.0, within);
+    let mut changes = |within| sees(&mut events, &of.0, within, |seen| seen.region);
     assert!(!changes(Duration::ZERO), "nothing has happened");
     let mut other = Region::open(of.0.name()).unwrap();
     let published = other.update(|state| Ok::<_, crate::sys::region::AccessError>((Some(state.clone()), ())));
@@ -126,14 +130,14 @@ fn what_others_change_of_links_addresses_routes_and_rules_wakes_lbd() {
             "ip link del sr-1",
         ] {
             shell(change);
-            assert!(events.wait(LONG, &of.0).unwrap().routing, "{change}");
+            assert!(sees(&mut events, &of.0, LONG, routing), "{change}");
             // The kernel tells some of it a moment later.
-            while events.wait(Duration::from_millis(20), &of.0).unwrap().routing {}
+            while sees(&mut events, &of.0, Duration::from_millis(20), routing) {}
         }
         shell("ip tuntap add dev other mode tun; ip link set other up; ip addr add 192.0.2.1/24 dev other");
-        while events.wait(Duration::from_millis(200), &of.0).unwrap().routing {}
+        while sees(&mut events, &of.0, Duration::from_millis(200), routing) {}
         shell("ip route add 198.51.100.0/24 dev other; ip route del 198.51.100.0/24");
-        assert!(!events.wait(Duration::ZERO, &of.0).unwrap().routing, "routes that are not ours");
+        assert!(!sees(&mut events, &of.0, Duration::from_millis(100), routing), "routes that are not ours");
     });
 }
 
@@ -151,8 +155,8 @@ fn changes_of_lbd_itself_do_not_wake_it() {
         };
         let ops = ["10.0.0.0/24", "1000::/112"].map(|to| Op::AddRoute(route(to)));
         kernel.apply(&ops).unwrap();
-        assert!(!events.wait(Duration::from_millis(100), &of.0).unwrap().routing, "its own");
+        assert!(!sees(&mut events, &of.0, Duration::from_millis(100), routing), "its own");
         shell("ip route del blackhole 10.0.0.0/24 metric 1000000");
-        assert!(events.wait(LONG, &of.0).unwrap().routing, "the same route, by another program");
+        assert!(sees(&mut events, &of.0, LONG, routing), "the same route, by another program");
     });
 }

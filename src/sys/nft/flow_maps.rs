@@ -164,6 +164,11 @@ pub fn delete_pending(flows: &[Flow]) -> Result<(), NftError> {
     Ok(())
 }
 
+/// Returns the names of the off-table maps.
+pub(super) fn off_table_maps() -> impl Iterator<Item = &'static str> {
+    [Kind::OffTable, Kind::OffClosing].into_iter().flat_map(Kind::both).map(Map::name)
+}
+
 impl Kind {
     fn both(self) -> [Map; 2] {
         [false, true].map(|six| Map { kind: self, six })

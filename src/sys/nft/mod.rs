@@ -221,6 +221,8 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
     // reports it.
     let new = ruleset.tables.iter().filter(|table| change.empty_sets.contains(table.map.as_str()));
     let _ = tables.fill_new(new);
+    // Before packets go by them. After a failure the next audit puts the flows there.
+    let _ = tables.restore_flows(|map| change.empty_sets.contains(map));
 
     let diff = read_elements()?.diff(&ruleset.elements);
     let mut transaction = Transaction::new();

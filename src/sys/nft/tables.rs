@@ -12,10 +12,12 @@
 //! [`Tables`] also records what was found right in the rest of our table ([`super::change`],
 //! [`super::mend`]).
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use arc_swap::ArcSwap;
 
 use super::{
-    NftError, elements,
+    NftError, elements, flow_maps,
     flowtable::{self, Present},
     image::put,
     messages::{NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE},
@@ -23,6 +25,7 @@ use super::{
     transaction::Transaction,
 };
 use crate::{
+    balance::pins::OffTable,
     plan::{
         elements::TABLE,
         kernel_tables::{self, Change, Contents, KernelTable},
@@ -57,12 +60,30 @@ pub struct Tables {
     devices: Option<Present>,
     next_sample: u64,
     next_copy: usize,
+    /// The off-table flows that lbd knows.
+    flows: Option<Arc<ArcSwap<OffTable>>>,
 }
 
 /// A copy, and its entries that have to change.
 type Changes<'a> = (&'a KernelTable, Vec<Change>);
 
 impl Tables {
+    /// Returns tables of which nothing is known. Maps of off-table flows that are made anew get these flows before
+    /// packets go by the maps.
+    #[must_use]
+    pub fn restoring(flows: Arc<ArcSwap<OffTable>>) -> Self {
+        Self { flows: Some(flows), ..Self::default() }
+    }
+
+    /// Fills the maps of off-table flows if any of them was made anew.
+    pub(super) fn restore_flows(&self, made_anew: impl Fn(&str) -> bool) -> Result<(), NftError> {
+        let Some(flows) = self.flows.as_ref().filter(|_| flow_maps::off_table_maps().any(made_anew)) else {
+            return Ok(());
+        };
+        let flows: Vec<_> = flows.load().iter().collect();
+        flow_maps::put_off_table(&flows, &OffTable::default())
+    }
+
     /// Changes the entries of these copies to what they should be, then removes other copies. The maps and
     /// chains of these copies must be in place. Returns how many entries were changed.
     ///

@@ -6,9 +6,14 @@ use super::{
     *,
 };
 use crate::{
+    balance::pins::{Flow, Held, OffTable},
     model::ids::Mark,
+    packet::Packet,
     plan::elements::{Element, Way},
+    sys::namespace::shell,
 };
+use arc_swap::ArcSwap;
+use std::sync::Arc;
 
 const FIN: u8 = 1;
 const RST: u8 = 4;
@@ -307,4 +312,33 @@ fn without_target_4(elements: &Elements) -> Elements {
         }
     }
     without
+}
+
+/// Packets of an off-table flow come as soon as the ruleset is there again, and the next audit is up to 2 s later.
+#[test]
+#[ignore = "needs root and nf_tables"]
+fn flows_are_in_their_maps_before_packets_go_by_a_ruleset_that_is_made_anew() {
+    in_namespace(|| {
+        let packet = |vip: &str| Packet::parse(&tcp(vip, 1000, ACK)).unwrap();
+        let held = |closing| Held { mark: Mark(4), closing, left_seconds: 100 };
+        let mut known = OffTable::default();
+        for (vip, closing) in VIPS.into_iter().zip([false, true]) {
+            known.insert(Flow::of(&packet(vip)).unwrap(), held(closing));
+        }
+        let mut tables = Tables::restoring(Arc::new(ArcSwap::from_pointee(known.clone())));
+        let mut ruleset = ruleset_for(&state(), "client");
+        ruleset.elements.set_way(Way::OffTable);
+        let flows = || flow_maps::off_table().unwrap().iter().count();
+        for spoil in ["true", "nft flush ruleset", "nft delete table inet synrail"] {
+            shell(spoil);
+            mend(&ruleset, &mut tables).unwrap();
+            assert_eq!(flows(), 2, "{spoil}");
+        }
+        // Maps that stay keep what packets have made of them.
+        shell(
+            "nft flush map inet synrail off_table4; nft add chain inet synrail queue_flow '{ }'; nft flush chain inet synrail queue_flow",
+        );
+        mend(&ruleset, &mut tables).unwrap();
+        assert_eq!(flows(), 1, "of the map that was emptied the next audit takes care");
+    });
 }
