@@ -93,7 +93,7 @@ pub struct Controller {
     pause: Duration,
     /// The last repair that found something to do or failed: when it ended, and the pause of its series.
     series: Option<(Duration, Duration)>,
-    /// The last effect was [`Effect::Adopt`]: the others come before the next one.
+    /// There was an [`Effect::Adopt`]: all else that is due comes before the next one.
     adopted: bool,
 }
 
@@ -142,7 +142,7 @@ impl Controller {
             }
             due.then_some(effect)
         };
-        let first = !std::mem::take(&mut self.adopted);
+        let first = !self.adopted;
         let effect = flag(&mut self.shutdown, Effect::Shutdown)
             .or_else(|| flag(&mut self.reload, Effect::Reload))
             .or_else(|| timer(&mut self.fill, CHECK_EVERY, Effect::Fill))
@@ -152,7 +152,11 @@ impl Controller {
             .or_else(|| self.due_repair(now))
             .or_else(|| flag(&mut self.copying, Effect::Copy))
             .or_else(|| flag(&mut self.region, Effect::Adopt));
-        self.adopted = effect == Some(Effect::Adopt);
+        match effect {
+            Some(Effect::Adopt) => self.adopted = true,
+            None => self.adopted = false,
+            Some(_) => {}
+        }
         effect
     }
 

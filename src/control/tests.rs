@@ -62,6 +62,9 @@ impl Run {
             }
             if let Some(effect) = self.controller.next(self.now) {
                 self.act(effect);
+                if self.now >= end {
+                    return;
+                }
                 continue;
             }
             let next = self.events.iter().map(|(at, _)| *at).min().unwrap_or(Duration::MAX);
@@ -240,11 +243,13 @@ fn a_reload_does_not_wait_for_the_end_of_a_pause() {
     let mut run = Run::settled().at(32 * S, Event::Changed);
     (run.found, run.taken_back) = (usize::MAX, Some(MS));
     run.until(92 * S);
+    // A long pause has just begun.
+    run.until(run.controller.repaired + run.controller.pause + 100 * MS);
     run.done.clear();
-    let last = run.controller.repaired;
-    run = run.at(last + S, Event::Reload);
-    run.until(last + 2 * S);
-    assert_eq!(run.repairs().first(), Some(&(last + S + SETTLE)));
+    let asked = run.now + S;
+    run = run.at(asked, Event::Reload);
+    run.until(asked + S);
+    assert_eq!(run.repairs().first(), Some(&(asked + SETTLE)));
 }
 
 /// A machine that slept, or a process that was stopped.
