@@ -32,7 +32,7 @@ pub(crate) fn nft(what: &'static str, arguments: &[&str], text: Option<&str>) ->
     });
     let output = output.map_err(NftError::Run)?;
     if output.status.success() {
-        return String::from_utf8(output.stdout).map_err(|error| NftError::ProbeError(error.to_string()));
+        return String::from_utf8(output.stdout).map_err(|error| NftError::Unreadable(error.to_string()));
     }
     let message = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = message.lines().take(MESSAGE_LINES_MAX).map(str::trim_end).collect();

@@ -118,7 +118,7 @@ pub enum NftError {
     },
     /// The output of nft cannot be read.
     #[error("cannot read what nft prints: {0}")]
-    ProbeError(String),
+    Unreadable(String),
     /// Every change was accepted, but is not in force: another program changes the table.
     #[error("table inet synrail is not as it was set ({0}): does another program change it?")]
     NotInForce(String),
