@@ -50,17 +50,20 @@ use crate::{
         self,
         ids::{Generation, TargetId},
     },
+    ops,
     plan::routing,
     shm::{
         RegionError, slots,
         stats::{self, Daemon},
     },
-    state::{Losses, Plan, State},
+    state::{Losses, Overrides, Plan, State},
     sys::{
         allocator, capability, clock,
         events::{Events, Seen},
         instance_lock::InstanceLock,
-        nft, probe,
+        nft,
+        overrides::OverridesFile,
+        probe,
         region::{AccessError, Mapping, NAME_DEFAULT, Region, RegionName},
         rtnetlink::Routing,
         signal::{Request, Signals},
@@ -102,11 +105,12 @@ fn read(file: &Path) -> io::Result<String> {
     std::fs::read_to_string(file)
 }
 
-/// Removes everything that lbd has set up: ruleset, rules, routes, devices and the region. Says what there was.
+/// Removes everything that lbd has set up: ruleset, rules, routes, devices, the region, and what was kept of it. Says what
+/// there was.
 ///
 /// # Errors
 /// When an lbd is at work, or the kernel refuses.
-pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
+pub fn cleanup(name: &RegionName, state_dir: &Path) -> Result<Vec<String>, DaemonError> {
     let _lock = InstanceLock::acquire()?;
     let mut removed = Vec::new();
     let mut region = match Region::open(name) {
@@ -139,6 +143,12 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
         Err(AccessError::Missing(_)) => {}
         Err(error) => return Err(error.into()),
     }
+    let kept = OverridesFile::new(state_dir, name);
+    let there = kept.path().exists();
+    kept.keep(&Overrides::default(), clock::unix_seconds())?;
+    if there {
+        removed.push(format!("what lbctl said, {}", kept.path().display()));
+    }
     Ok(removed)
 }
 
@@ -146,12 +156,13 @@ pub fn cleanup(name: &RegionName) -> Result<Vec<String>, DaemonError> {
 ///
 /// # Errors
 /// When it cannot start, or a worker's queue is gone.
-pub fn run(config: Option<PathBuf>, name: &RegionName) -> Result<(), DaemonError> {
+pub fn run(config: Option<PathBuf>, name: &RegionName, state_dir: &Path) -> Result<(), DaemonError> {
     // Before any thread starts, so that all of them leave signals to this one.
     let signals = take_signals()?;
     let (_lock, given) = read_and_lock(config.as_deref())?;
-    let (mut lbd, events) = with_region(name, given.as_ref(), |region, generation, state| {
-        let lbd = Lbd::start(region, generation, &state, config)?;
+    let overrides = OverridesFile::new(state_dir, name);
+    let (mut lbd, events) = with_region(name, given.as_ref(), &overrides, |region, generation, state| {
+        let lbd = Lbd::start(region, generation, &state, (config, overrides.clone()))?;
         let events = lbd.listen(signals)?;
         info!(
             region = %name, %generation, services = state.services.len(), targets = state.targets_used().count(),
@@ -190,9 +201,10 @@ fn read_and_lock(config: Option<&Path>) -> Result<(InstanceLock, Option<ParsedCo
 fn with_region<T>(
     name: &RegionName,
     given: Option<&ParsedConfig>,
+    overrides: &OverridesFile,
     with: impl FnOnce(Region, Generation, State) -> Result<T, DaemonError>,
 ) -> Result<T, DaemonError> {
-    let (region, generation, state, made) = open_region(name, given)?;
+    let (region, generation, state, made) = open_region(name, given, overrides)?;
     with(region, generation, state).inspect_err(|_| {
         // It would be followed at the next start, whatever is mended in the file until then.
         if made && let Err(error) = Region::remove(name) {
@@ -205,6 +217,7 @@ fn with_region<T>(
 fn open_region(
     name: &RegionName,
     given: Option<&ParsedConfig>,
+    overrides: &OverridesFile,
 ) -> Result<(Region, Generation, State, bool), DaemonError> {
     let (mut region, made) = match Region::open(name) {
         Ok(region) => (region, false),
@@ -213,8 +226,17 @@ fn open_region(
                 return Err(DaemonError::NothingToStartFrom(name.clone()));
             };
             let numbers = numbers_in_kernel()?;
-            info!(region = %name, numbers_taken_over = numbers.len(), "made from the configuration file");
-            (Region::create(name, &State::taking_over(config, &numbers, like)?)?, true)
+            let kept = ops::kept(overrides);
+            let (state, notes) = kept.put_into(&State::taking_over(config, &numbers, like)?);
+            let region = Region::create(name, &state)?;
+            info!(
+                region = %name, numbers_taken_over = numbers.len(), overrides = kept.len(),
+                "made from the configuration file, and from what lbctl said before"
+            );
+            for note in notes.into_iter().chain(kept.settle(clock::unix_seconds())) {
+                warn!("{note}");
+            }
+            (region, true)
         }
         Err(error) => return Err(error.into()),
     };
@@ -289,6 +311,8 @@ struct Repaired {
 /// A running lbd.
 struct Lbd {
     config: Option<PathBuf>,
+    /// Where what lbctl said is kept.
+    overrides: OverridesFile,
     region: Region,
     shown: Arc<ArcSwap<Mapping>>,
     kernel: Kernel,
@@ -333,7 +357,7 @@ impl Lbd {
         region: Region,
         generation: Generation,
         state: &State,
-        config: Option<PathBuf>,
+        (config, overrides): (Option<PathBuf>, OverridesFile),
     ) -> Result<Self, DaemonError> {
         let HostSeen { means, own, watch: host } = look_at_host(state)?;
         let opened = Opened::open(&state.balancer)?;
@@ -357,6 +381,7 @@ impl Lbd {
         auditor.take_over()?;
         let mut lbd = Self {
             config,
+            overrides,
             region,
             auditing: Auditing::default(),
             shown,
@@ -626,7 +651,7 @@ impl Lbd {
         let result = check(&file).and_then(|(config, asked)| {
             let snapshot = probe::look_with(&mut self.kernel.routing, &asked);
             let name = self.region.name().clone();
-            self.region.update(|state| {
+            ops::update(&self.overrides, clock::unix_seconds(), &mut self.region, |state| {
                 let Plan { next, changes, losses } = state.plan(&config)?;
                 let own = new_own_vips(state, &next, &snapshot);
                 if !own.is_empty() {
@@ -639,12 +664,15 @@ impl Lbd {
             })
         });
         match result {
-            Ok((_, (changes, losses))) => {
+            Ok((_, (changes, losses), not_kept)) => {
                 for change in &changes {
                     info!("{change}");
                 }
                 for loss in &losses.forgotten {
                     warn!("loss: {loss}");
+                }
+                if let Some(error) = not_kept {
+                    warn!(%error, "what lbctl said is not kept as the file changed it");
                 }
                 info!(changes = changes.len(), file = %file.display(), "read again");
             }

@@ -31,6 +31,7 @@
 //! - [`sys`]: the operating system
 //! - [`worker`]: a thread that decides about new flows
 //! - [`fragment_worker`]: the thread that decides about fragments, and answers the tracer
+//! - [`ops`]: what changes a region
 //! - [`daemon`]: what lbd does
 //! - [`ctl`]: what lbctl does
 //!
@@ -48,6 +49,7 @@ pub mod io;
 pub mod lease;
 pub mod lookup;
 pub mod model;
+pub mod ops;
 pub mod packet;
 pub mod plan;
 pub mod shm;

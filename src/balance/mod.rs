@@ -143,7 +143,7 @@ impl Forwarding {
                 targets
             },
             named: {
-                let others = service.backends.iter().filter(|backend| !backend.active);
+                let others = service.backends.iter().filter(|backend| !backend.active());
                 service.active().chain(others).map(|backend| (backend.target, backend.name.clone())).collect()
             },
         };

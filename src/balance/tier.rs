@@ -64,7 +64,7 @@ impl Tier {
     /// fragments that it gets.
     #[must_use]
     pub fn new(state: &State) -> Self {
-        let active = || state.tier.iter().enumerate().filter(|(_, member)| member.active);
+        let active = || state.tier.iter().enumerate().filter(|(_, member)| member.active());
         let owner = |(index, member): (usize, &crate::state::TierMember)| match member.target {
             None => Owner::Here,
             Some(target) => Owner::Member { index, target, mark: state.balancer.mark_mask.mark(target) },
@@ -144,14 +144,14 @@ mod tests {
     fn without_a_member_the_others_take_over_and_keep_theirs() {
         let mut state = tier_of("lb1");
         let before = owners(&state, "lb1");
-        state.tier[1].active = false;
+        state.tier[1].admission.configured = Some(false);
         let after = owners(&state, "lb1");
         assert!(!after.contains(&1));
         let moved = before.iter().zip(&after).filter(|(b, a)| **b != 1 && b != a).count();
         assert!(moved < 150, "{moved} moved besides those of lb2");
         // No member is active, or there is no tier: every balancer handles the fragments that it gets.
         for member in &mut state.tier {
-            member.active = false;
+            member.admission.configured = Some(false);
         }
         assert_eq!(owners(&state, "lb1"), vec![0; 3000]);
         state.tier.clear();

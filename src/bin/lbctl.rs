@@ -11,7 +11,7 @@ use std::{
 use synrail::{
     ctl::{self, Env},
     daemon,
-    sys::{clock, nft, output, probe, tracer::Probes},
+    sys::{clock, nft, output, overrides, probe, tracer::Probes},
 };
 
 /// `None` without rights, or without nftables; none of them without a ruleset.
@@ -29,6 +29,8 @@ fn main() -> ExitCode {
             input: &mut io::stdin().lock(),
             unix_seconds: clock::unix_seconds(),
             monotonic: clock::monotonic(),
+            state_directory: overrides::DIRECTORY_DEFAULT.into(),
+            user: overrides::user(),
             proc: PathBuf::from("/proc"),
             ruleset_counters,
             given: || nft::given().unwrap_or_default(),

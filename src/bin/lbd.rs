@@ -51,14 +51,16 @@ fn main() -> ExitCode {
         .init();
     let answer = match arguments {
         Arguments { check: true, config: Some(file), host, .. } => check(&file, host).map(Some),
-        Arguments { cleanup: true, shm, .. } => daemon::cleanup(&shm).map(|removed| {
+        Arguments { cleanup: true, shm, state_dir, .. } => daemon::cleanup(&shm, &state_dir).map(|removed| {
             let removed =
                 if removed.is_empty() { vec!["nothing: nothing was there".to_owned()] } else { removed };
             Some(removed.into_iter().map(|what| format!("removed {what}")).collect::<Vec<_>>().join("\n"))
         }),
-        Arguments { once: true, config, shm, .. } => daemon::once(config.as_deref(), &shm)
-            .map(|generation| Some(format!("generation {generation} is in force in the kernel"))),
-        Arguments { config, shm, .. } => daemon::run(config, &shm).map(|()| None),
+        Arguments { once: true, config, shm, state_dir, .. } => {
+            daemon::once(config.as_deref(), &shm, &state_dir)
+                .map(|generation| Some(format!("generation {generation} is in force in the kernel")))
+        }
+        Arguments { config, shm, state_dir, .. } => daemon::run(config, &shm, &state_dir).map(|()| None),
     };
     match answer {
         Ok(Some(answer)) => output::answer("lbd", answer),

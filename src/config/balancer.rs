@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Encap, InterfaceName, Name, Path, QueueRange, Steering,
@@ -14,7 +14,9 @@ use crate::model::{
 };
 
 /// Settings of this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// A region that was written before a setting existed has its default.
+#[serde(default = "Balancer::unconfigured")]
 pub struct Balancer {
     /// The name of this balancer.
     pub name: Name,
@@ -63,7 +65,8 @@ pub struct Balancer {
 
 /// Where decisions about probes may be reported, and how many probes are answered (Eisenbud et al., NSDI
 /// 2016, section 4.4).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TracerSettings {
     /// Where reports may be sent: at most [`TracerSettings::RECEIVERS_MAX`] prefixes. If it is empty, no
     /// reports are sent and probes are dropped.
@@ -86,7 +89,8 @@ impl Default for TracerSettings {
 }
 
 /// Limits of the fragment table. All of them, except the time, limit what the table holds at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FragmentLimits {
     /// How long a packet is remembered after its last fragment, in milliseconds. RFC 791 suggests 15 s for a
     /// receiver, RFC 8200 60 s. For a balancer on the way, a fraction of that is enough.
@@ -174,7 +178,8 @@ pub const BUSY_POLL_US: RangeInclusive<u16> = 0..=10_000;
 pub const HASH_SEED_DEFAULT: u32 = 0xcafe_babe;
 
 /// Timeouts of connection tracking for flows to a VIP, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Timeouts {
     /// Open TCP connections, including those whose packets are never answered through this balancer (with
     /// direct server return, that is all of them). RFC 5382, REQ-5: at least 2 hours and 4 minutes.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     lookup::classifier::{Classifier, Scope},
-    model::{PortRange, ids::SERVICES_MAX},
+    model::ids::SERVICES_MAX,
 };
 
 const NAME: &str = "1 to 48 of A-Z a-z 0-9 . _ -, not starting with -";
@@ -138,13 +138,6 @@ fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
             "no two services that claim the same thing; one must be more specific (port, then prefix)";
         reader.diagnose(&origin.at, &origin.place, found, allowed);
     }
-}
-
-fn port_range(text: &str) -> Option<PortRange> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let port = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    let (first, last) = (port(first)?, port(last)?);
-    (first <= last).then_some(PortRange { first, last })
 }
 
 /// Addresses that are never the destination of packets between hosts, or only on one link: "this network",

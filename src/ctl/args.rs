@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::TracerSettings,
-    model::{TableSize, ids::TARGETS_MAX},
+    model::{Remark, TableSize, ids::TARGETS_MAX},
     sys::region::{NAME_DEFAULT, RegionName},
 };
 
@@ -230,6 +230,9 @@ pub(super) struct Global {
     /// The region in shared memory.
     #[arg(long, global = true, value_name = "NAME", default_value = NAME_DEFAULT)]
     pub shm: RegionName,
+    /// The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -379,9 +382,22 @@ pub(super) enum TierCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct TierActivateArguments {
+    #[command(flatten)]
+    pub order: OrderArguments,
     /// Names of balancers.
     #[arg(value_name = "BALANCER", required = true)]
     pub balancers: Vec<String>,
+}
+
+/// The rest of an operator's word.
+#[derive(Args, Debug)]
+pub(super) struct OrderArguments {
+    /// Why; `lbctl show` says it.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<Remark>,
+    /// Until the region goes, such as at a reboot; else for good.
+    #[arg(long)]
+    pub runtime: bool,
 }
 
 #[derive(Args, Debug)]
@@ -402,6 +418,9 @@ pub(super) struct CleanArguments {
     /// Although an lbd follows it, or the file is not ours.
     #[arg(long)]
     pub force: bool,
+    /// Keep what activate and deactivate said, for the region that is made next.
+    #[arg(long)]
+    pub keep_overrides: bool,
 }
 
 #[derive(Args, Debug)]
@@ -422,6 +441,8 @@ pub(super) struct ActivateArguments {
     /// Of this service only; else of every service that has a backend of the name.
     #[arg(long, value_name = "NAME")]
     pub service: Option<String>,
+    #[command(flatten)]
+    pub order: OrderArguments,
     /// Names of backends.
     #[arg(value_name = "BACKEND", required = true)]
     pub backends: Vec<String>,

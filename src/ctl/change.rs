@@ -1,28 +1,43 @@
-//! `create`, `apply`, `activate`, `deactivate`, those of `tier` too: how a region comes to be and changes.
+//! `create`, `apply`, `activate`, `deactivate`, those of `tier` too: what [`crate::ops`] does, as text and JSON.
 //!
-//! `apply` makes out the differences without the lock, prints them, and publishes only if nobody changed the region
-//! meanwhile; so what was printed is what was done, and a slow reader of the output holds nobody up.
+//! `apply` prints a proposal before it is published, so a slow reader of the output holds up no other writer. If
+//! others change the region meanwhile, the differences are made out and printed again.
 
 use super::{
     Env, Status,
-    args::{ActivateArguments, ApplyArguments, CreateArguments},
+    args::{ActivateArguments, ApplyArguments, CreateArguments, OrderArguments, TierActivateArguments},
     daemon::{self, Adoption, DaemonView, wait_adopted},
     error::CtlError,
     text::count,
 };
 use crate::{
     config::{Balancer, Config},
-    host,
-    model::{Name, Steering, TableSize, ids::Generation},
-    plan::routing,
-    state::{Change, Losses, Plan, Service, State, StateError, TierMember},
-    sys::region::{AccessError, NAME_DEFAULT, Region, RegionName},
+    model::{Admin, Override, Remark, Steering, TableSize, ids::Generation},
+    ops::{self, Affected, OpsError, Proposal, Published, Target},
+    state::{Change, Losses},
+    sys::region::{NAME_DEFAULT, Region, RegionName},
 };
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
 /// How often `apply` begins again because others changed the region.
 const TRIES: usize = 8;
+
+impl OrderArguments {
+    /// Returns the word of the user who gives the command.
+    fn order(&self, env: &Env<'_>, active: bool) -> Override {
+        let since = i64::try_from(env.unix_seconds).ok().and_then(|at| Timestamp::from_second(at).ok());
+        let unknown = Override::unattributed(Admin::when(active));
+        Override {
+            reason: self.reason.clone(),
+            runtime: self.runtime,
+            by: Remark::new(&env.user).unwrap_or(unknown.by),
+            since: since.unwrap_or(unknown.since),
+            admin: unknown.admin,
+        }
+    }
+}
 
 /// `lbctl create`.
 pub(super) fn create(
@@ -37,10 +52,13 @@ pub(super) fn create(
     }
     let size =
         TableSize::at_most(args.m).map_err(|error| CtlError::Usage(format!("M {}: {error}", args.m)))?;
-    let state = State::unconfigured(size, n, args.active)?;
-    let mut region = Region::create(name, &state)?;
-    let (generation, _) = region.state()?;
-    tell_created(env, name, json, args, (size, generation)).map_err(|error| error.after(generation))
+    let (generation, notes) = ops::create(&env.host(name), name, size, n, args.active)?;
+    let told = tell_created(env, name, json, args, (size, generation));
+    let told = told.and_then(|status| {
+        notes.iter().try_for_each(|note| env.warn(note))?;
+        Ok(status)
+    });
+    told.map_err(|error| error.after(generation))
 }
 
 fn tell_created(
@@ -108,84 +126,62 @@ pub(super) fn apply(
 ) -> Result<Status, CtlError> {
     let (file, text) = env.read(&args.file)?;
     let config = Config::parse(&file, &text)?;
+    let host = env.host(name);
     let mut printed: Option<(Vec<Change>, Losses)> = None;
     for _ in 0..TRIES {
-        let mut region = match Region::open(name) {
-            Ok(region) => Some(region),
-            Err(AccessError::Missing(_)) => None,
-            Err(error) => return Err(error.into()),
-        };
-        let live = region.as_mut().map(|region| region.state_with_tables(|_| Vec::new())).transpose()?;
-        let base =
-            live.as_ref().map_or_else(|| State::empty(config.balancer.clone()), |(_, state)| state.clone());
-        let Plan { mut next, changes, losses } = base.plan(&config)?;
-        if live.is_none() {
-            next = State::taking_over(&config, &(env.numbers_in_kernel)(), &next)?;
-        }
-        let told = (changes, losses);
-        let (changes, losses) = &told;
-        // What lbd could not put in force must not be published.
-        routing::desired(&next)?;
-        let generation = live.as_ref().map(|(generation, _)| *generation);
-        let nothing = live.is_some() && changes.is_empty();
-        if !json && printed.as_ref() != Some(&told) {
+        let proposal = ops::propose(&host, name, &config)?;
+        let shown = (proposal.changes.clone(), proposal.losses.clone());
+        let (changes, losses) = &shown;
+        if !json && printed.as_ref() != Some(&shown) {
             if printed.is_some() {
                 env.print(format_args!("\nothers changed the region meanwhile; the differences now are:"))?;
             }
-            print_changes(env, name, live.is_none(), changes)?;
+            print_changes(env, name, &proposal)?;
             print_losses(env, losses, args)?;
         }
-        let followed = region.as_mut().map(DaemonView::of).transpose()?.flatten().is_some();
-        let own = host::new_own_vips(&base, &next, &(env.look)(&next));
-        if !own.is_empty() && followed && !args.dry_run {
-            return Err(CtlError::OwnVips(own));
+        let Proposal { own_vips, notes, .. } = &proposal;
+        if !own_vips.is_empty() && proposal.followed && !args.dry_run {
+            return Err(OpsError::OwnVips(own_vips.clone()).into());
         }
-        for finding in &own {
+        for finding in own_vips {
             env.warn(&finding.to_string())?;
         }
+        notes.iter().try_for_each(|note| env.warn(note))?;
         let refused = !losses.in_use.is_empty() && !args.allow_removal;
-        if nothing || args.dry_run || refused {
+        if proposal.is_nothing() || args.dry_run || refused {
             if json {
-                let outcome = Outcome { losses: Some(losses), ..Outcome::not_published(changes, generation) };
-                env.json(&outcome)?;
+                let outcome = Outcome::not_published(changes, proposal.generation);
+                env.json(&Outcome { losses: Some(losses), ..outcome })?;
             }
             if refused && !args.dry_run {
                 let command = format!("`lbctl apply --allow-removal{}`", on_region(name, &args.file));
                 return Err(CtlError::Removal { losses: losses.listed(), command });
             }
-            return Ok(if nothing { Status::Done } else { Status::No });
+            return Ok(if proposal.is_nothing() { Status::Done } else { Status::No });
         }
-        let warnings = warnings(&base, &next);
-        let published = match region {
-            Some(mut region) => publish_if(&mut region, &base, next)?.map(|generation| (region, generation)),
-            None => create_if(name, &next)?,
-        };
-        if let Some((mut region, generation)) = published {
+        let before = proposal.base().balancer.clone();
+        if let Some(mut published) = proposal.publish(&host)? {
+            let generation = published.generation;
             let outcome = Outcome { losses: Some(losses), ..Outcome::published(changes, generation) };
-            let told = finish(env, json, &mut region, outcome, &warnings).and_then(|status| {
-                warn_of_settings(env, &mut region, &base.balancer, &config.balancer)?;
+            let told = finish(env, json, &mut published, outcome).and_then(|status| {
+                warn_of_settings(env, &mut published.region, &before, &config.balancer)?;
                 env.out.flush()?;
                 Ok(status)
             });
             return told.map_err(|error| error.after(generation));
         }
-        printed = Some(told);
+        printed = Some(shown);
     }
     Err(CtlError::Busy(name.clone()))
 }
 
-fn print_changes(
-    env: &mut Env<'_>,
-    name: &RegionName,
-    new: bool,
-    changes: &[Change],
-) -> Result<(), CtlError> {
-    if new {
+fn print_changes(env: &mut Env<'_>, name: &RegionName, proposal: &Proposal) -> Result<(), CtlError> {
+    if proposal.makes_region() {
         env.print(format_args!("+ region {name}"))?;
-    } else if changes.is_empty() {
+    } else if proposal.changes.is_empty() {
         env.print(format_args!("nothing to change"))?;
     }
-    for change in changes {
+    for change in &proposal.changes {
         env.print(format_args!("{change}"))?;
     }
     // They are to be seen before anything happens.
@@ -233,33 +229,14 @@ fn warn_of_settings(
     Ok(())
 }
 
-/// Publishes `next` if `base` is still live.
-fn publish_if(region: &mut Region, base: &State, next: State) -> Result<Option<Generation>, CtlError> {
-    let (generation, unchanged) = region.update(|live| {
-        let unchanged = live == base;
-        Ok::<_, CtlError>((unchanged.then_some(next), unchanged))
-    })?;
-    Ok(unchanged.then_some(generation))
-}
-
-/// Makes the region if there is still none.
-fn create_if(name: &RegionName, next: &State) -> Result<Option<(Region, Generation)>, CtlError> {
-    let mut region = match Region::create(name, next) {
-        Err(AccessError::Exists(_)) => return Ok(None),
-        created => created?,
-    };
-    let (generation, _) = region.state()?;
-    Ok(Some((region, generation)))
-}
-
 /// Says what came of a change that was published, when lbd has taken it over or time is up.
 fn finish(
     env: &mut Env<'_>,
     json: bool,
-    region: &mut Region,
+    published: &mut Published,
     outcome: Outcome<'_>,
-    warnings: &[String],
 ) -> Result<Status, CtlError> {
+    let region = &mut published.region;
     let generation = Generation(outcome.generation.unwrap_or_default());
     if !region.is_current().unwrap_or(true) {
         return Err(CtlError::Gone(region.name().clone()));
@@ -298,29 +275,14 @@ fn finish(
             ))?;
         }
     }
-    for warning in warnings {
+    for warning in &published.warnings {
         env.warn(warning)?;
     }
-    Ok(if adoption == Adoption::NotYet { Status::Pending } else { Status::Done })
-}
-
-/// Of services and the tier: which have lost their last active one, or never had one.
-fn warnings(before: &State, after: &State) -> Vec<String> {
-    let empty = |service: &Service| service.active().next().is_none();
-    let was = |service: &Service| before.service(service.name.as_str()).is_some_and(empty);
-    let now = after.services.iter().filter(|service| empty(service) && !was(service));
-    let mut warnings: Vec<String> = now
-        .map(|service| {
-            format!("service \"{}\" has no active backend: its new flows are dropped", service.name)
-        })
-        .collect();
-    let empty = |state: &State| !state.tier.is_empty() && state.tier_active().next().is_none();
-    if empty(after) && !empty(before) {
-        warnings.push(
-            "no balancer of the tier is active: every balancer handles the fragments that it gets".to_owned(),
-        );
+    if let Some(error) = &published.not_kept {
+        env.warn(&format!("what lbctl says now will not outlive a reboot: {error}"))?;
     }
-    warnings
+    let pending = adoption == Adoption::NotYet || published.not_kept.is_some();
+    Ok(if pending { Status::Pending } else { Status::Done })
 }
 
 /// `lbctl activate` and `lbctl deactivate`.
@@ -331,11 +293,8 @@ pub(super) fn activate(
     args: &ActivateArguments,
     active: bool,
 ) -> Result<Status, CtlError> {
-    let (service, names) = (args.service.as_deref(), &args.backends[..]);
-    change(env, name, json, |live| {
-        let next = live.set_active(service, names, active)?;
-        Ok((next, activation_lines(live, service, names, active)))
-    })
+    let target = Target::Backends { service: args.service.as_deref(), names: &args.backends };
+    set_admin(env, name, json, target, &args.order.order(env, active))
 }
 
 /// `lbctl tier activate` and `lbctl tier deactivate`.
@@ -343,80 +302,43 @@ pub(super) fn activate_tier(
     env: &mut Env<'_>,
     name: &RegionName,
     json: bool,
-    names: &[String],
+    args: &TierActivateArguments,
     active: bool,
 ) -> Result<Status, CtlError> {
-    change(env, name, json, |live| {
-        let next = live.set_tier_active(names, active)?;
-        let of_name = |name: &String| live.tier.iter().find(|member| member.name.as_str() == name);
-        let line = |member: &TierMember| activation_line("tier", &member.name, member.active, active);
-        Ok((next, each_once(names.iter().filter_map(of_name).map(line))))
-    })
+    set_admin(env, name, json, Target::Tier { names: &args.balancers }, &args.order.order(env, active))
 }
 
-/// Publishes what `change` makes of the live state, if anything differs, after the lines that it says.
-fn change(
+fn set_admin(
     env: &mut Env<'_>,
     name: &RegionName,
     json: bool,
-    change: impl Fn(&State) -> Result<(State, Vec<String>), StateError>,
+    target: Target<'_>,
+    order: &Override,
 ) -> Result<Status, CtlError> {
-    let mut region = Region::open(name)?;
-    let (generation, (changes, lines, warnings)) = region.update(|live| {
-        let (next, lines) = change(live)?;
-        let (changes, warnings) = (live.changes(&next), warnings(live, &next));
-        Ok::<_, CtlError>(((!changes.is_empty()).then_some(next), (changes, lines, warnings)))
-    })?;
-    if !changes.is_empty() {
-        let lines = if json { vec![] } else { lines };
-        let told = lines.iter().try_for_each(|line| env.print(format_args!("{line}")));
-        let told = told.map_err(CtlError::from).and_then(|()| {
-            let outcome = Outcome::published(&changes, generation);
-            let status = finish(env, json, &mut region, outcome, &warnings)?;
-            env.out.flush()?;
-            Ok(status)
-        });
-        return told.map_err(|error| error.after(generation));
-    }
+    let ops::Ordered { affected, changes, mut published } =
+        ops::set_admin(&env.host(name), name, target, order)?;
+    let generation = published.generation;
     if !json {
-        for line in lines {
-            env.print(format_args!("{line}"))?;
+        let told = affected.iter().try_for_each(|one| env.print(format_args!("{}", line(one))));
+        told.map_err(|error| CtlError::from(error).after_if(!changes.is_empty(), generation))?;
+    }
+    if changes.is_empty() {
+        if json {
+            env.json(&Outcome::not_published(&changes, Some(generation)))?;
+        } else {
+            env.print(format_args!("nothing to change"))?;
         }
+        return Ok(Status::Done);
     }
-    if json {
-        env.json(&Outcome::not_published(&changes, Some(generation)))?;
-    } else {
-        env.print(format_args!("nothing to change"))?;
-    }
-    Ok(Status::Done)
+    let told = finish(env, json, &mut published, Outcome::published(&changes, generation));
+    let told = told.and_then(|status| {
+        env.out.flush()?;
+        Ok(status)
+    });
+    told.map_err(|error| error.after(generation))
 }
 
-/// What happens to each backend that is meant.
-fn activation_lines(live: &State, service: Option<&str>, names: &[String], active: bool) -> Vec<String> {
-    let services = || {
-        live.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name))
-    };
-    let of_name = |name: &String| {
-        let found =
-            services().flat_map(|service| service.backends.iter().map(move |backend| (service, backend)));
-        found
-            .filter(|(_, backend)| backend.name.as_str() == name)
-            .map(|(service, backend)| {
-                activation_line(service.name.as_str(), &backend.name, backend.active, active)
-            })
-            .collect::<Vec<_>>()
-    };
-    each_once(names.iter().flat_map(of_name))
-}
-
-fn activation_line(of: &str, name: &Name, was: bool, active: bool) -> String {
-    let now = if active { "active" } else { "inactive" };
-    let was = if was == active { "already" } else { "now" };
-    format!("{of}/{name}: {was} {now}")
-}
-
-/// In the same order.
-fn each_once(lines: impl Iterator<Item = String>) -> Vec<String> {
-    let mut seen = std::collections::HashSet::new();
-    lines.filter(|line| seen.insert(line.clone())).collect()
+fn line(Affected { scope, was, is }: &Affected) -> String {
+    let now = if *is { "active" } else { "inactive" };
+    format!("{scope}: {} {now}", if was == is { "already" } else { "now" })
 }

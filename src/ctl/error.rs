@@ -6,11 +6,9 @@ use thiserror::Error;
 
 use crate::{
     config::ConfigErrors,
-    host::Finding,
     lookup::classifier::Conflict,
     model::ids::Generation,
-    plan::routing::PlanError,
-    state::StateError,
+    ops::OpsError,
     sys::{
         nft::NftError,
         region::{AccessError, RegionName},
@@ -26,12 +24,9 @@ pub(super) enum CtlError {
     /// The configuration file is wrong.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// The requested change of the state is not possible.
+    /// An action was not done.
     #[error(transparent)]
-    State(#[from] StateError),
-    /// lbd could not put the state in force.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
+    Ops(#[from] OpsError),
     /// The region contains services that contradict each other; only another program can have written that.
     #[error("the region contradicts itself: {0}; `lbctl apply FILE` puts it right")]
     Conflict(#[from] Conflict),
@@ -72,19 +67,6 @@ pub(super) enum CtlError {
     /// The region was removed after it was opened.
     #[error("region \"{0}\" was removed or made anew meanwhile; the change went with it, do it again")]
     Gone(RegionName),
-    /// An lbd follows the region that should be removed.
-    #[error(
-        "region \"{name}\" is followed by lbd, process {pid}; end that first (`kill {pid}`), or use --force"
-    )]
-    Followed {
-        /// The region's name.
-        name: RegionName,
-        /// The process ID of that lbd.
-        pid: u64,
-    },
-    /// The file that should be removed may belong to another program.
-    #[error("{0}; --force removes it all the same")]
-    NotRemoved(AccessError),
     /// There are no commands to set up this backend.
     #[error("{0}")]
     Setup(String),
@@ -102,9 +84,6 @@ pub(super) enum CtlError {
     /// The off-table flows cannot be read from the kernel.
     #[error("{0}; it takes CAP_NET_ADMIN, and the network namespace of lbd")]
     OffTable(#[from] NftError),
-    /// The change would add VIPs that are addresses of this host.
-    #[error("{}\nnothing was changed", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    OwnVips(Vec<Finding>),
     /// The output cannot be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),
@@ -124,6 +103,11 @@ impl CtlError {
     /// Returns why the output cannot be written, if this is that error.
     pub(super) fn output(&self) -> Option<&io::Error> {
         if let Self::Output(error) | Self::Untold { error, .. } = self { Some(error) } else { None }
+    }
+
+    /// As [`CtlError::after`], if the command has published something.
+    pub(super) fn after_if(self, published: bool, generation: Generation) -> Self {
+        if published { self.after(generation) } else { self }
     }
 
     /// Returns this error as that of a command that has already published a generation.

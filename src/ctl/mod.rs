@@ -43,8 +43,9 @@ use crate::{
     host::Snapshot,
     io::Prober,
     model::{self, ids::TargetId},
+    ops,
     state::State,
-    sys::{nft::NftError, output::READER_GONE},
+    sys::{nft::NftError, output::READER_GONE, overrides::OverridesFile, region::RegionName},
 };
 use args::{Arguments, Command, FlowsArguments, TierCommand, TracerCommand};
 use error::CtlError;
@@ -71,6 +72,10 @@ pub struct Env<'a> {
     pub given: fn() -> BTreeMap<u32, u64>,
     /// Returns the contents of the off-table maps.
     pub off_table: fn() -> Result<OffTable, NftError>,
+    /// The directory that keeps overrides over a reboot, unless the command line names another.
+    pub state_directory: PathBuf,
+    /// The user who gives the command.
+    pub user: String,
     /// Returns the numbers that targets had, as far as the kernel still has them; an empty map if they cannot
     /// be read.
     pub numbers_in_kernel: fn() -> BTreeMap<TargetId, model::Path>,
@@ -93,7 +98,8 @@ pub enum Status {
     Usage,
     /// The answer is no, or there are differences.
     No,
-    /// The change is published, but the lbd that follows the region has not taken it over yet.
+    /// The change is published, but the lbd that follows the region has not taken it over yet, or it will not
+    /// outlive a reboot.
     Pending,
     /// `check` has found warnings, and no errors.
     Warnings,
@@ -125,6 +131,16 @@ impl From<Status> for ExitCode {
 }
 
 impl Env<'_> {
+    /// Returns what actions need besides a region.
+    fn host(&self, region: &RegionName) -> ops::Host {
+        ops::Host {
+            overrides: OverridesFile::new(&self.state_directory, region),
+            numbers_in_kernel: self.numbers_in_kernel,
+            look: self.look,
+            unix_seconds: self.unix_seconds,
+        }
+    }
+
     /// Prints a line of the answer.
     fn print(&mut self, line: fmt::Arguments<'_>) -> io::Result<()> {
         self.out.write_fmt(line)?;
@@ -236,6 +252,9 @@ fn usage(complaint: &clap::Error, env: &mut Env<'_>) -> Status {
 
 fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError> {
     let (name, json) = (&arguments.global.shm, arguments.global.json);
+    if let Some(directory) = &arguments.global.state_dir {
+        env.state_directory.clone_from(directory);
+    }
     match arguments.command {
         Command::Show => show::show(env, name, json),
         Command::Services => show::services(env, name, json),
@@ -249,12 +268,8 @@ fn dispatch(arguments: Arguments, env: &mut Env<'_>) -> Result<Status, CtlError>
         },
         Command::Tier(args) => match args.command {
             None => tier::tier(env, name, json),
-            Some(TierCommand::Activate(args)) => {
-                change::activate_tier(env, name, json, &args.balancers, true)
-            }
-            Some(TierCommand::Deactivate(args)) => {
-                change::activate_tier(env, name, json, &args.balancers, false)
-            }
+            Some(TierCommand::Activate(args)) => change::activate_tier(env, name, json, &args, true),
+            Some(TierCommand::Deactivate(args)) => change::activate_tier(env, name, json, &args, false),
         },
         Command::Tracer(args) => match args.command {
             TracerCommand::Send(args) => tracer::send(env, json, &args),

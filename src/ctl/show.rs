@@ -18,6 +18,7 @@ use crate::{
     config::Balancer,
     host::Tally,
     model::{Decider, ids::Generation},
+    ops::OpsError,
     plan::kernel_tables::Shortage,
     shm::slots::LAYOUT_VERSION,
     state::{State, StateError, TierMember},
@@ -171,7 +172,7 @@ fn show_text(
     if !state.tier.is_empty() {
         let member = |member: &TierMember| {
             let here = if member.target.is_none() { " (this one)" } else { "" };
-            format!("{}{here}{}", member.name, if member.active { "" } else { " (not active)" })
+            format!("{}{here}{}", member.name, if member.active() { "" } else { " (not active)" })
         };
         let members: Vec<String> = state.tier.iter().map(member).collect();
         env.print(format_args!("tier      {}", members.join(", ")))?;
@@ -247,7 +248,8 @@ pub(super) fn list_backends(
         && state.service(wanted).is_none()
     {
         let known: Vec<&str> = state.services.iter().map(|service| service.name.as_str()).collect();
-        return Err(StateError::NoService { name: wanted.to_owned(), known: known.join(", ") }.into());
+        let unknown = StateError::NoService { name: wanted.to_owned(), known: known.join(", ") };
+        return Err(OpsError::from(unknown).into());
     }
     let meant =
         state.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name));

@@ -26,6 +26,7 @@ use crate::{
 struct Lb {
     name: RegionName,
     proc: tempfile::TempDir,
+    state: tempfile::TempDir,
     look: fn(&State) -> Snapshot,
     given: fn() -> BTreeMap<u32, u64>,
     off_table: fn() -> Result<OffTable, NftError>,
@@ -47,6 +48,7 @@ impl Lb {
         Self {
             name,
             proc: tempfile::tempdir().unwrap(),
+            state: tempfile::tempdir().unwrap(),
             look: |_| Snapshot::default(),
             given: BTreeMap::new,
             off_table: flows::off_table,
@@ -69,6 +71,8 @@ impl Lb {
             input: &mut input.as_bytes(),
             unix_seconds: 1000,
             monotonic: Duration::from_secs(5000),
+            state_directory: self.state.path().to_owned(),
+            user: "tester".to_owned(),
             proc: self.proc.path().to_owned(),
             ruleset_counters: self.ruleset_counters,
             given: self.given,
@@ -270,7 +274,7 @@ fn what_is_in_use_is_taken_away_when_that_is_asked_for_alone() {
     let mut without = FILE.to_owned();
     without.replace_range(web, "");
     let dry = lb.with(&without, "apply - --dry-run");
-    let told = "loss: service web goes, and with it what is deactivated there: s1 s2\n";
+    let told = "loss: service web goes, and with it what lbctl said of s1 s2\n";
     assert!(dry.out.ends_with(told), "{}", dry.out);
     let renamed = FILE.replacen("\"web\"", "\"site\"\nrenamed_from = \"web\"", 1);
     let dry = lb.with(&renamed, "apply - --dry-run").out;
@@ -532,6 +536,8 @@ fn a_reader_that_leaves_early_ends_it_quietly() {
     let mut err = Vec::new();
     let name = lb.name.to_string();
     let mut env = Env {
+        state_directory: PathBuf::new(),
+        user: "tester".to_owned(),
         out: &mut Gone,
         err: &mut err,
         input: &mut io::empty(),

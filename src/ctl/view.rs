@@ -166,9 +166,9 @@ impl TierView {
         let view = |member: &TierMember| MemberView {
             name: member.name.to_string(),
             address: member.addresses().collect(),
-            active: member.active,
+            active: member.active(),
             here: member.target.is_none(),
-            entries: if member.active { entries.next().unwrap_or(0) } else { 0 },
+            entries: if member.active() { entries.next().unwrap_or(0) } else { 0 },
             target: member.target.map(|target| TargetView::new(state, target)),
         };
         Self {
@@ -215,9 +215,9 @@ pub(super) fn backends(state: &State, service: &Service) -> Vec<BackendView> {
     let view = |backend: &Backend| BackendView {
         service: service.name.to_string(),
         name: backend.name.to_string(),
-        active: backend.active,
+        active: backend.active(),
         weight: backend.weight.get(),
-        entries: if backend.active { by_rank.next().unwrap_or(0) } else { 0 },
+        entries: if backend.active() { by_rank.next().unwrap_or(0) } else { 0 },
         table_size: service.table_size.get(),
         target: TargetView::new(state, backend.target),
     };
@@ -273,7 +273,7 @@ impl ServiceView {
             kernel_copy: shortage.is_none(),
             shortage,
             active: service.active().map(|backend| backend.name.to_string()).collect(),
-            inactive: service.backends.iter().filter(|b| !b.active).map(|b| b.name.to_string()).collect(),
+            inactive: service.backends.iter().filter(|b| !b.active()).map(|b| b.name.to_string()).collect(),
         }
     }
 

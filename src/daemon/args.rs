@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser};
 
-use crate::sys::region::{NAME_DEFAULT, RegionName};
+use crate::sys::{
+    overrides,
+    region::{NAME_DEFAULT, RegionName},
+};
 
 /// The command line, for manual pages and completions.
 #[must_use]
@@ -25,6 +28,9 @@ pub struct Arguments {
     /// The region in shared memory to follow.
     #[arg(long, value_name = "NAME", default_value = NAME_DEFAULT)]
     pub shm: RegionName,
+    /// The directory that keeps over a reboot what `lbctl activate` and `lbctl deactivate` said.
+    #[arg(long, value_name = "DIRECTORY", default_value = overrides::DIRECTORY_DEFAULT)]
+    pub state_dir: PathBuf,
     /// Only check the configuration file.
     #[arg(long, requires = "config", conflicts_with = "cleanup")]
     pub check: bool,
@@ -34,7 +40,7 @@ pub struct Arguments {
     /// Put what the region says in force in the kernel, and end: the kernel decides by its own tables while no lbd runs.
     #[arg(long, conflicts_with_all = ["check", "cleanup"])]
     pub once: bool,
-    /// Remove everything that lbd has set up: ruleset, rules, routes, devices and the region.
+    /// Remove everything that lbd has set up: ruleset, rules, routes, devices, the region, and what lbctl said.
     #[arg(long)]
     pub cleanup: bool,
     /// How much to log: error, warn, info, debug or trace.

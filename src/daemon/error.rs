@@ -15,6 +15,7 @@ use crate::{
         instance_lock::AlreadyRunning,
         nfqueue::OpenError,
         nft::NftError,
+        overrides::OverridesError,
         region::{AccessError, RegionName},
         rtnetlink::RoutingError,
         tun::TunError,
@@ -51,6 +52,9 @@ pub enum DaemonError {
     /// The region cannot be used.
     #[error(transparent)]
     Region(#[from] AccessError),
+    /// The file of overrides cannot be removed.
+    #[error(transparent)]
+    Overrides(#[from] OverridesError),
     /// No region, and no file to make one from.
     #[error("there is no region \"{0}\" yet and no --config FILE to make it from")]
     NothingToStartFrom(RegionName),

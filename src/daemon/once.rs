@@ -19,6 +19,7 @@ use crate::{
     shm::stats::{self, Daemon},
     state::State,
     sys::{
+        overrides::OverridesFile,
         region::{AccessError, Region, RegionName},
         signal::Request,
     },
@@ -33,11 +34,14 @@ const TRIES: usize = 16;
 ///
 /// # Errors
 /// When it is not all in force, or changed all the time.
-pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, DaemonError> {
+pub fn once(config: Option<&Path>, name: &RegionName, state_dir: &Path) -> Result<Generation, DaemonError> {
     let mut signals = take_signals()?;
     let (_lock, given) = read_and_lock(config)?;
-    let (mut region, mut generation, mut kernel, mut left) =
-        with_region(name, given.as_ref(), |region, generation, state| {
+    let (mut region, mut generation, mut kernel, mut left) = with_region(
+        name,
+        given.as_ref(),
+        &OverridesFile::new(state_dir, name),
+        |region, generation, state| {
             let shared = Arc::new(Shared::new(Forwarding::new(&state, generation)?));
             let HostSeen { means, own, .. } = look_at_host(&state)?;
             let mut kernel = Kernel::open(means, own, &shared, None)?;
@@ -48,7 +52,8 @@ pub fn once(config: Option<&Path>, name: &RegionName) -> Result<Generation, Daem
             let _ = stats::write_flowtable(&mut region.mapping(), means.flowtable);
             let left = kernel.apply(&state, generation)?;
             Ok((region, generation, kernel, left))
-        })?;
+        },
+    )?;
     for _ in 0..TRIES {
         show(&region, |last| Daemon { adopted: generation, in_kernel: generation, ..last })?;
         let (live, state) = region.state()?;

@@ -4,6 +4,7 @@ use super::{
     kernel::{Copies, Desired},
     *,
 };
+use crate::model::{Admin, Override};
 use crate::{
     sys::{
         clock::wait_for,
@@ -58,6 +59,7 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
     kernel.wanted = Some(Desired::by(state, generation, kernel.means, &[]).unwrap());
     Lbd {
         config: None,
+        overrides: OverridesFile::new(Path::new("/nonexistent"), name),
         shown: Arc::new(ArcSwap::new(region.mapping())),
         region,
         kernel,
@@ -175,7 +177,8 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         lbd.repair().left.unwrap();
         assert_eq!((good.tables[0].contents().entries().len(), differ()), (97, 0));
         // A change that fails when the kernel has the new tables already.
-        let other = state.set_active(None, &["a".to_owned()], false).unwrap();
+        let other =
+            state.set_admin(None, &["a".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap();
         let other = Desired::by(&other, Generation(2), lbd.kernel.means, &[]).unwrap().ruleset;
         nft::apply(&other, &mut lbd.kernel.tables).unwrap();
         assert!(lbd.kernel.tables.apply(&other.tables).unwrap() > 40);
@@ -215,7 +218,9 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         };
         assert_eq!(told(&mut lbd), (1, 1));
         let set = |lbd: &mut Lbd, backend: &str, active| {
-            let change = |state: &State| state.set_active(None, &[backend.to_owned()], active);
+            let change = |state: &State| {
+                state.set_admin(None, &[backend.to_owned()], &Override::unattributed(Admin::when(active)))
+            };
             lbd.region.update(|state| Ok::<_, DaemonError>((Some(change(state)?), ()))).unwrap();
             lbd.region.state().unwrap()
         };
@@ -271,7 +276,7 @@ fn once_tells_what_is_in_force_and_what_is_not() {
         };
         let far = ", { name = 'far', address = '192.0.2.9', encap = 'direct' }";
         let mut region = Region::create(&name.0, &State::new(&file(97, far)).unwrap()).unwrap();
-        let not_all = once(None, &name.0);
+        let not_all = once(None, &name.0, Path::new("/nonexistent"));
         let Err(DaemonError::NotAll { generation, left }) = &not_all else { panic!("{not_all:?}") };
         assert_eq!((*generation, left.len()), (Generation(1), 2), "{left:?}");
         assert!(
@@ -291,7 +296,7 @@ fn once_tells_what_is_in_force_and_what_is_not() {
             region.update(merge).unwrap();
         };
         update(&mut region, 200);
-        assert_eq!(once(None, &name.0).unwrap(), Generation(2));
+        assert_eq!(once(None, &name.0, Path::new("/nonexistent")).unwrap(), Generation(2));
         assert_eq!(told(&mut region), (0, Generation(2)));
         let (_, state) = region.state().unwrap();
         let wanted = Desired::by(&state, Generation(2), nft::means().unwrap(), &[]).unwrap().ruleset;
@@ -299,7 +304,10 @@ fn once_tells_what_is_in_force_and_what_is_not() {
         assert_eq!((wanted.tables.len(), nft::Tables::default().apply(&wanted.tables).unwrap()), (2, 0));
 
         let _other = InstanceLock::acquire().unwrap();
-        assert!(matches!(once(None, &name.0), Err(DaemonError::AlreadyRunning(_))));
+        assert!(matches!(
+            once(None, &name.0, Path::new("/nonexistent")),
+            Err(DaemonError::AlreadyRunning(_))
+        ));
     });
 }
 
@@ -425,8 +433,12 @@ fn a_reload_takes_nothing_away_that_is_in_use() {
         assert_eq!((generation, with_more.services.len()), (Generation(2), 3));
         // What is out of use may go.
         let names = ["a".to_owned(), "b".to_owned()];
-        let out =
-            |state: &State| Ok::<_, DaemonError>((Some(state.set_active(Some("dns"), &names, false)?), ()));
+        let out = |state: &State| {
+            Ok::<_, DaemonError>((
+                Some(state.set_admin(Some("dns"), &names, &Override::unattributed(Admin::Disabled))?),
+                (),
+            ))
+        };
         Region::open(&name.0).unwrap().update(out).unwrap();
         assert_eq!(reload(&web).1.services.len(), 3, "\"more\" is in use");
         let without = format!("{head}{}{}", service("web", "10.0.0.0"), service("more", "10.0.0.2"));

@@ -1,8 +1,11 @@
 //! Small numbers that are easily confused: each has a type of its own.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::values::{as_number, as_string};
 
 /// The maximum number of services in one configuration.
 pub const SERVICES_MAX: usize = 1024;
@@ -155,11 +158,11 @@ impl MarkMask {
 }
 
 /// An NFQUEUE number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QueueNum(pub u16);
 
 /// The number of the configurations that a region has had. Its lowest bit selects the live slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Generation(pub u64);
 
 impl fmt::Display for Generation {
@@ -167,6 +170,26 @@ impl fmt::Display for Generation {
         self.0.fmt(f)
     }
 }
+
+// As its mark shows it.
+as_number!(TargetId, u32, TargetId::from_number, TargetId::number, "number of a target");
+
+impl fmt::Display for MarkMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#010x}", self.0)
+    }
+}
+
+impl FromStr for MarkMask {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let bits = text.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        bits.and_then(|bits| Self::new(bits).ok()).ok_or(())
+    }
+}
+
+as_string!(MarkMask, "mark mask");
 
 #[cfg(test)]
 mod tests {

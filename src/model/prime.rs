@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::values::as_number;
+
 /// M, the number of entries of a Maglev table: a prime from 3 to [`TableSize::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableSize(u32);
@@ -82,6 +84,8 @@ impl TableSize {
         self.0 as usize
     }
 }
+
+as_number!(TableSize, u32, |size: u32| TableSize::new(size.into()).ok(), TableSize::get, "table size");
 
 /// Trial division: numbers are below 2^20, so at most 500 odd divisors.
 fn is_prime(n: u32) -> bool {

@@ -1,8 +1,8 @@
 //! The properties of a service, and of the path to a backend.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr, str::FromStr};
 
-use super::values::{as_text, named};
+use super::values::{as_string, as_text, named};
 
 /// How packets reach a backend: the identity of a target. Backends of several services may share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,6 +12,35 @@ pub enum Path {
     /// Only the mark is set; the operator's own rules carry the packet.
     MarkOnly,
 }
+
+impl Path {
+    const MARK_ONLY: &str = "mark";
+}
+
+/// "gre 192.168.1.1", or "mark".
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Via(encap, address) => write!(f, "{} {address}", encap.name()),
+            Self::MarkOnly => f.write_str(Self::MARK_ONLY),
+        }
+    }
+}
+
+impl FromStr for Path {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let via =
+            |(encap, address): (&str, &str)| Some(Self::Via(Encap::named(encap)?, address.parse().ok()?));
+        match text {
+            Self::MARK_ONLY => Ok(Self::MarkOnly),
+            text => text.split_once(' ').and_then(via).ok_or(()),
+        }
+    }
+}
+
+as_string!(Path, "path to a backend");
 
 impl Path {
     /// Reports whether [`Pmtu::FragmentOuter`] is possible: only GRE over IPv4 lets the kernel fragment its
@@ -35,18 +64,7 @@ pub enum Encap {
     Direct,
 }
 
-impl Encap {
-    /// Returns the name in the configuration file.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Gre => "gre",
-            Self::Ipip => "ipip",
-            Self::Gue => "gue",
-            Self::Direct => "direct",
-        }
-    }
-}
+named!(Encap { Gre = "gre", Ipip = "ipip", Gue = "gue", Direct = "direct" });
 
 /// What is done with a packet that is too large for its backend's tunnel and must not be fragmented itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +75,8 @@ pub enum Pmtu {
     /// do this.
     FragmentOuter,
 }
+
+as_text!(Pmtu, Pmtu::named, |pmtu: &Pmtu| pmtu.name(), "pmtu");
 
 named!(Pmtu { Icmp = "icmp", FragmentOuter = "fragment-outer" });
 
@@ -118,6 +138,8 @@ impl Protocol {
 
 named!(Protocol { Tcp = "tcp", Udp = "udp", Sctp = "sctp" });
 
+as_text!(Protocol, Protocol::named, |protocol: &Protocol| protocol.name(), "protocol");
+
 /// The protocols of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Protocols {
@@ -126,6 +148,36 @@ pub enum Protocols {
     /// These protocols: ascending, never empty.
     Named(Vec<Protocol>),
 }
+
+impl Protocols {
+    const ANY: &str = "any";
+}
+
+/// "any", or the names with a space between them.
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str(Self::ANY),
+            Self::Named(named) => {
+                f.write_str(&named.iter().map(|one| one.name()).collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+}
+
+impl FromStr for Protocols {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text == Self::ANY {
+            return Ok(Self::Any);
+        }
+        let named: Option<Vec<_>> = text.split(' ').map(Protocol::named).collect();
+        named.filter(|named| named.is_sorted_by(|a, b| a < b)).map(Self::Named).ok_or(())
+    }
+}
+
+as_string!(Protocols, "list of protocols");
 
 /// Which packets to a virtual address are queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Small values that cannot be invalid: ports, queues, weights, names.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::model::ids::{QUEUES_MAX, QueueNum};
 
@@ -16,6 +16,21 @@ pub struct PortRange {
 impl PortRange {
     /// Every port.
     pub const ALL: Self = Self { first: 0, last: u16::MAX };
+}
+
+/// Reads "80" or "8000-8010".
+impl FromStr for PortRange {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        // `parse` alone would allow a sign.
+        let port = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        match (port(first), port(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(()),
+        }
+    }
 }
 
 impl fmt::Display for PortRange {
@@ -64,6 +79,15 @@ impl QueueRange {
     #[must_use]
     pub fn contains(self, queue: QueueNum) -> bool {
         (self.first..=self.last).contains(&queue.0)
+    }
+}
+
+impl FromStr for QueueRange {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let PortRange { first, last } = text.parse()?;
+        Self::new(first, last).ok_or(())
     }
 }
 
@@ -220,6 +244,48 @@ macro_rules! as_text {
     };
 }
 pub(super) use as_text;
+
+/// Serialises a type as the text that `Display` gives, and reads it back by `FromStr`.
+macro_rules! as_string {
+    ($type:ty, $what:literal) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(|_| <D::Error as serde::de::Error>::custom(concat!("no ", $what)))
+            }
+        }
+    };
+}
+pub(super) use as_string;
+
+/// Serialises a number that cannot be invalid as that number.
+macro_rules! as_number {
+    ($type:ty, $number:ty, $read:expr, $write:expr, $what:literal) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serde::Serialize::serialize(&$write(*self), serializer)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let number = <$number as serde::Deserialize>::deserialize(deserializer)?;
+                $read(number).ok_or_else(|| <D::Error as serde::de::Error>::custom(concat!("no ", $what)))
+            }
+        }
+    };
+}
+pub(super) use as_number;
+
+as_string!(PortRange, "range of ports");
+as_string!(QueueRange, "range of queues");
+as_number!(Weight, u8, Weight::new, Weight::get, "weight");
 
 as_text!(Name, Name::new, Name::as_str, "name");
 as_text!(InterfaceName, InterfaceName::new, InterfaceName::as_str, "device name");

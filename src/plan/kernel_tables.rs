@@ -229,6 +229,7 @@ pub fn changes(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Admin, Override};
     use crate::{config::Config, model::TableSize};
 
     fn state(balancer: &str, services: &str) -> State {
@@ -317,7 +318,9 @@ mod tests {
             assert_eq!((mark, table.entry(index)), (state.balancer.mark_mask.mark(target).0, Some(mark)));
         }
         assert_eq!(changes(&marks, table), []);
-        state = state.set_active(None, &["a".to_owned(), "b".to_owned()], false).unwrap();
+        state = state
+            .set_admin(None, &["a".to_owned(), "b".to_owned()], &Override::unattributed(Admin::Disabled))
+            .unwrap();
         let without = wanted(&state).unwrap();
         let none = without[0].contents();
         assert!(changes(&marks, none).iter().all(|change| change.delete && change.add.is_none()));
@@ -344,13 +347,17 @@ mod tests {
             let pairs = before.iter().zip(&after).enumerate();
             pairs.filter(|(_, (before, after))| before != after).map(|(index, _)| index).collect()
         };
-        let without = |service: Option<&str>| state.set_active(service, &["a".to_owned()], false).unwrap();
+        let without = |service: Option<&str>| {
+            state.set_admin(service, &["a".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap()
+        };
         assert_eq!(touched(&state), [0; 0]);
         assert_eq!(touched(&without(Some("s7"))), [7]);
         assert_eq!(touched(&without(None)).len(), 20);
         // Activating the backend again leads to the same table, which is not built again while it is still
         // known.
-        let shared = without(Some("s7")).set_active(None, &["a".to_owned()], true).unwrap();
+        let shared = without(Some("s7"))
+            .set_admin(None, &["a".to_owned()], &Override::unattributed(Admin::Enabled))
+            .unwrap();
         assert_eq!(touched(&shared), [0; 0]);
         assert!(std::ptr::eq(&*shared.services[7].table, &*state.services[8].table));
     }

@@ -10,11 +10,11 @@
 //! ```text
 //!        0  magic, layout version, byte order, sizes, checksum       never change
 //!       64  generation                                               the live slot is generation & 1
-//!      128  slot 0: offset, length, generation, checksums of records
+//!      128  slot 0: offset, length, generation, checksum of the document
 //!      192  slot 1: the same
 //!      256  daemon: process, generations in force, start              written by lbd
 //!     4096  65 statistics blocks, one a worker                       written by that worker alone
-//!           records, where the slots say, and tables, where the records say; grows at the end
+//!           documents, where the slots say, and tables, where a document says; grows at the end
 //! ```
 //!
 //! `layout.rs` defines the layout of a state, `slots.rs` how a state is published and read, `space.rs` where
@@ -65,6 +65,19 @@ pub trait Memory {
     fn grow(&mut self, len: usize) -> io::Result<()>;
 }
 
+/// What an operator can do about a region of another version.
+fn what_to_do(found: u32, known: u32) -> &'static str {
+    if found == 4 {
+        "lbd converts it when it starts"
+    } else if found > known {
+        "it was made by a newer version: use that one, or make the region anew with `lbctl clean --keep-overrides` and \
+         `lbctl apply FILE`"
+    } else {
+        "make it anew with `lbctl clean` and `lbctl apply FILE`. Both forget what lbctl has deactivated: note it before with \
+         `lbctl show` of the version that made the region, and deactivate it again"
+    }
+}
+
 /// Why a region cannot be used. Nothing was changed in it.
 #[derive(Debug, Error)]
 pub enum RegionError {
@@ -73,9 +86,7 @@ pub enum RegionError {
     NotARegion,
     /// The region was made by another version of this program.
     #[error(
-        "its layout is version {found}, this program knows version {known}; make it anew with `lbctl clean` and `lbctl apply FILE`. \
-         Both forget what lbctl has deactivated. To keep it, note it before with `lbctl show` of the version that made the \
-         region, and deactivate it again, or set `active = false` in FILE"
+        "its layout is version {found}, this program knows version {known}; {}", what_to_do(*found, *known)
     )]
     ForeignVersion {
         /// The region's version.
@@ -97,6 +108,9 @@ pub enum RegionError {
     /// Checksums or values are wrong.
     #[error("it is corrupt: {0}")]
     Corrupt(&'static str),
+    /// The document of a state cannot be read.
+    #[error("it is corrupt: its state: {0}")]
+    Document(#[from] serde_json::Error),
     /// The region changed again and again while it was read.
     #[error("it is being changed faster than it can be read")]
     Unstable,

@@ -1,8 +1,8 @@
 //! Publishing a state and reading it back, over any [`Memory`]; see the head of `shm/mod.rs` for the
 //! protocol.
 //!
-//! The description in a slot says where the records are, and the records say where the tables are. Tables
-//! that the live state uses stay where they are. A writer writes only the records and the new tables, each
+//! The description in a slot says where a document is, and the document says where the tables are. Tables
+//! that the live state uses stay where they are. A writer writes only the document and the new tables, each
 //! into the first gap that is long enough (`space.rs`). A reader that is slower than two publications finds
 //! other bytes in the place of its tables. It detects this by their checksums, and begins again. The writer
 //! does not check the tables that a change leaves in place; readers do.
@@ -26,7 +26,7 @@ use crate::{lookup::maglev::Table, model::ids::Generation, state::State};
 /// "synrail\0" as a word in this machine's byte order.
 const MAGIC: u64 = u64::from_ne_bytes(*b"synrail\0");
 /// Changes with every change of the layout.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 const BYTE_ORDER: u32 = 0x0102_0304;
 const GENERATION_AT: usize = 64;
 const SLOTS_AT: [usize; 2] = [128, 192];
@@ -51,15 +51,15 @@ struct Header {
     checksum: u64,
 }
 
-/// Where the records of a state are, and what they must match.
+/// Where the document of a state is, and what it must match.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 struct Slot {
     offset: u64,
     length: u64,
     generation: u64,
-    /// The checksum of the records; tables have their own.
-    records_checksum: u64,
+    /// The checksum of the document; tables have their own.
+    document_checksum: u64,
     checksum: u64,
 }
 
@@ -93,17 +93,17 @@ impl Slot {
         Self { checksum: XxHash3_64::oneshot(&self.as_bytes()[..size_of::<Self>() - 8]), ..self }
     }
 
-    /// Returns the range of the records, if it can be valid.
-    fn records(&self) -> Option<Range<usize>> {
+    /// Returns the range of the document, if it can be valid.
+    fn document(&self) -> Option<Range<usize>> {
         let (offset, length) = (usize::try_from(self.offset).ok()?, usize::try_from(self.length).ok()?);
         let right = offset >= stats::END && offset.is_multiple_of(8) && length.is_multiple_of(8);
         (right && offset <= REGION_BYTES_MAX && length <= REGION_BYTES_MAX).then_some(offset..offset + length)
     }
 }
 
-/// The records of a generation.
-struct Records {
-    /// Where the records are.
+/// The document of a generation.
+struct Live {
+    /// Where it is.
     at: Range<usize>,
     /// The state; its tables are not read.
     state: State,
@@ -203,7 +203,7 @@ fn read_generation(
     known: &KnownTables,
     pick: &impl Fn(&State) -> Vec<usize>,
 ) -> Result<State, RegionError> {
-    let Records { mut state, places, .. } = records(memory, generation)?;
+    let Live { mut state, places, .. } = live_at(memory, generation)?;
     let mut read = KnownTables::new();
     for index in pick(&state) {
         let (Some(Some(place)), Some(service)) = (places.get(index), state.services.get_mut(index)) else {
@@ -222,9 +222,9 @@ fn read_generation(
     Ok(state)
 }
 
-fn records(memory: &mut impl Memory, generation: Generation) -> Result<Records, RegionError> {
+fn live_at(memory: &mut impl Memory, generation: Generation) -> Result<Live, RegionError> {
     let slot: Slot = record(memory, SLOTS_AT[usize::from(generation.0 % 2 == 1)])?;
-    let at = slot.records().filter(|_| slot == slot.sealed() && slot.generation == generation.0);
+    let at = slot.document().filter(|_| slot == slot.sealed() && slot.generation == generation.0);
     let at = at.ok_or(RegionError::Corrupt("a slot's description"))?;
     let within = |size: usize, end: usize| {
         if end <= size { Ok(()) } else { Err(RegionError::Truncated { found: size, needed: end }) }
@@ -232,7 +232,7 @@ fn records(memory: &mut impl Memory, generation: Generation) -> Result<Records, 
     let size = memory.size()?;
     within(size, at.end)?;
     let bytes = memory.read(at.start, at.len())?;
-    if XxHash3_64::oneshot(&bytes) != slot.records_checksum {
+    if XxHash3_64::oneshot(&bytes) != slot.document_checksum {
         return Err(RegionError::Corrupt("a slot's checksum"));
     }
     let (written, state, places) = layout::decode(&bytes)?;
@@ -244,7 +244,7 @@ fn records(memory: &mut impl Memory, generation: Generation) -> Result<Records, 
         return Err(RegionError::Corrupt("where a table is"));
     }
     within(size, tables.map(|table| table.end).max().unwrap_or(0))?;
-    Ok(Records { at, state, places })
+    Ok(Live { at, state, places })
 }
 
 /// Publishes `state` as the generation after `live`, which must be the live one, and returns the new
@@ -255,7 +255,7 @@ fn records(memory: &mut impl Memory, generation: Generation) -> Result<Records, 
 pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Result<Generation, RegionError> {
     let next = Generation(live.0.checked_add(1).ok_or(RegionError::Corrupt("its generation"))?);
     // Generation 0 has no slot: the region is being created.
-    let live = if live == Generation(0) { None } else { Some(records(memory, live)?) };
+    let live = if live == Generation(0) { None } else { Some(live_at(memory, live)?) };
     let of_live = live.iter().flat_map(|live| live.state.services.iter().zip(&live.places));
     let there: HashMap<_, _> = of_live
         .filter_map(|(service, place)| Some((service.table.identity(), place.as_ref()?.bytes())))
@@ -264,15 +264,15 @@ pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Res
     let taken = tables.chain(live.iter().map(|live| live.at.clone())).collect();
     let mut space = Space::new(stats::END, taken);
     let mut new = Vec::new();
-    let records = layout::encode(state, next, |table| {
+    let document = layout::encode(state, next, |table| {
         if let Some(place) = there.get(&table.identity()) {
             return place.start;
         }
         let place = space.take(table_bytes(table.len()));
         new.push((place, table.clone()));
         place
-    });
-    let at = space.take(records.len());
+    })?;
+    let at = space.take(document.len());
     if space.end() > REGION_BYTES_MAX {
         return Err(RegionError::TooLarge { needed: space.end(), allowed: REGION_BYTES_MAX });
     }
@@ -280,15 +280,15 @@ pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Res
         return Err(RegionError::Corrupt("a table that was read from nowhere"));
     }
     memory.grow(space.end())?;
-    memory.write(at, &records)?;
+    memory.write(at, &document)?;
     for (at, table) in new {
         write_table(memory, at, &table)?;
     }
     let slot = Slot {
         offset: at as u64,
-        length: records.len() as u64,
+        length: document.len() as u64,
         generation: next.0,
-        records_checksum: XxHash3_64::oneshot(&records),
+        document_checksum: XxHash3_64::oneshot(&document),
         checksum: 0,
     };
     memory.write(SLOTS_AT[usize::from(next.0 % 2 == 1)], slot.sealed().as_bytes())?;

@@ -15,7 +15,8 @@ use crate::{
     config::{self, Balancer, Config},
     lookup::maglev::{self, Table},
     model::{
-        Decider, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight,
+        Admin, Admission, Decider, HashMode, Name, Override, Path, Pmtu, PortRange, Protocols, TableSize,
+        Weight,
         ids::{TARGETS_MAX, TargetId},
     },
 };
@@ -156,7 +157,7 @@ impl State {
                 .into_iter()
                 .map(|b| Backend {
                     target: by_name[&b.name],
-                    active: b.active == Some(true),
+                    admission: Admission { configured: b.active, by_operator: None },
                     name: b.name,
                     weight: b.weight,
                 })
@@ -168,8 +169,8 @@ impl State {
         Ok(state)
     }
 
-    /// Returns this state as changed by a configuration file. What the file leaves open stays: whether a
-    /// known backend or member of the tier is active, and the numbers of targets that are still used. A
+    /// Returns this state as changed by a configuration file. What operators said stays, unless the file says
+    /// something new about it ([`Admission::in_file`]), and so do the numbers of targets that are still used. A
     /// backend that was only renamed keeps these, too, and so does a service with `renamed_from`. Tables that
     /// would not change are kept.
     ///
@@ -219,11 +220,14 @@ impl State {
                     None => next.new_target(backend.path)?,
                 };
                 new_paths.insert(backend.path, target);
-                let active = backend
-                    .active
-                    .or_else(|| self.before(service, backend).map(|old| old.active))
-                    .unwrap_or(true);
-                backends.push(Backend { name: backend.name.clone(), target, weight: backend.weight, active });
+                let before = self.before(service, backend).map(|old| old.admission.clone());
+                let admission = before.unwrap_or_default().in_file(backend.active);
+                backends.push(Backend {
+                    name: backend.name.clone(),
+                    target,
+                    weight: backend.weight,
+                    admission,
+                });
             }
             next.services.push(service_from(service, backends));
         }
@@ -248,20 +252,20 @@ impl State {
             address4: member.address4,
             address6: member.address6,
             target,
-            active: member.active.or(known.map(|old| old.active)).unwrap_or(true),
+            admission: known.map(|old| old.admission.clone()).unwrap_or_default().in_file(member.active),
         }
     }
 
-    /// Returns this state with some backends activated or deactivated: those of one service, or of every
+    /// Returns this state with an operator's word about some backends: those of one service, or of every
     /// service that has a backend of that name.
     ///
     /// # Errors
     /// When a name is not known; then nothing is changed.
-    pub fn set_active(
+    pub fn set_admin(
         &self,
         service: Option<&str>,
         names: &[String],
-        active: bool,
+        order: &Override,
     ) -> Result<Self, StateError> {
         let mut next = self.clone();
         if let Some(name) = service
@@ -275,7 +279,7 @@ impl State {
             let mut found = false;
             for service in next.services.iter_mut().filter(|service| meant(service)) {
                 for backend in service.backends.iter_mut().filter(|backend| backend.name.as_str() == name) {
-                    backend.active = active;
+                    backend.admission = backend.admission.ordered(order);
                     found = true;
                 }
             }
@@ -288,6 +292,7 @@ impl State {
                     .filter(|service| meant(service))
                     .flat_map(|service| &service.backends);
                 let known = list(known.map(|backend| &backend.name));
+                let active = order.admin == Admin::Enabled;
                 let of_tier = self.tier.iter().any(|member| member.name.as_str() == name).then_some(active);
                 return Err(StateError::NoBackend { name: name.clone(), place, known, of_tier });
             }
@@ -296,11 +301,11 @@ impl State {
         Ok(next)
     }
 
-    /// Returns this state with some balancers of the tier activated or deactivated.
+    /// Returns this state with an operator's word about some balancers of the tier.
     ///
     /// # Errors
     /// When a name is not known; then nothing is changed.
-    pub fn set_tier_active(&self, names: &[String], active: bool) -> Result<Self, StateError> {
+    pub fn set_tier_admin(&self, names: &[String], order: &Override) -> Result<Self, StateError> {
         if self.tier.is_empty() {
             return Err(StateError::NoTier);
         }
@@ -308,8 +313,8 @@ impl State {
         for name in names {
             let member = next.tier.iter_mut().find(|member| member.name.as_str() == name);
             let known = || list(self.tier.iter().map(|member| &member.name));
-            member.ok_or_else(|| StateError::NoMember { name: name.clone(), known: known() })?.active =
-                active;
+            let member = member.ok_or_else(|| StateError::NoMember { name: name.clone(), known: known() })?;
+            member.admission = member.admission.ordered(order);
         }
         Ok(next)
     }
@@ -351,7 +356,7 @@ impl Tables {
 
     /// Gives each service its table. Missing tables are built on all CPUs: with a thousand services, this is
     /// the most expensive part of a change.
-    fn give(&mut self, services: &mut [Service], seed: u32) {
+    pub(super) fn give(&mut self, services: &mut [Service], seed: u32) {
         let made_of: Vec<MadeOf> = services.iter().map(|service| Self::made_of(service, seed)).collect();
         let missing: HashSet<&MadeOf> =
             made_of.iter().filter(|made_of| !self.0.contains_key(made_of)).collect();

@@ -3,21 +3,22 @@
 use std::{collections::HashMap, fmt};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{Backend, Service, State, TierMember};
 use crate::{
-    config::{Balancer, FragmentLimits, TracerSettings},
-    model::{Name, Path, PortRange, Protocols},
+    config::Balancer,
+    model::{Admission, Name, Path, PortRange},
 };
 
 /// One difference between two states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The subject of the change, such as `balancer`, `fragments`, `tracer`, `tier lb202`, `service web` or
+    /// The subject of the change, such as `balancer`, `timeouts`, `fragments`, `tracer`, `tier lb202`, `service web` or
     /// `backend web/s1`.
     pub what: String,
     /// The key that changed; `None` if the whole subject was added or removed.
-    pub key: Option<&'static str>,
+    pub key: Option<String>,
     /// The former value; `None` if it is new.
     pub from: Option<String>,
     /// The new value; `None` if it is removed.
@@ -32,7 +33,7 @@ impl fmt::Display for Change {
             (Some(_), Some(_)) => '~',
         };
         write!(f, "{sign} {}", self.what)?;
-        if let Some(key) = self.key {
+        if let Some(key) = &self.key {
             write!(f, " {key}")?;
         }
         match (&self.from, &self.to) {
@@ -50,10 +51,13 @@ impl State {
         let mut changes = Vec::new();
         let balancer = |state: &Self| Some(balancer_keys(&state.balancer));
         compare("balancer".to_owned(), balancer(self), balancer(next), &mut changes);
-        let fragments = |state: &Self| Some(fragment_keys(&state.balancer.fragments));
-        compare("fragments".to_owned(), fragments(self), fragments(next), &mut changes);
-        let tracer = |state: &Self| Some(tracer_keys(&state.balancer.tracer));
-        compare("tracer".to_owned(), tracer(self), tracer(next), &mut changes);
+        let parts = |state: &Self| {
+            let Balancer { timeouts, fragments, tracer, .. } = &state.balancer;
+            [("timeouts", keys_of(timeouts)), ("fragments", keys_of(fragments)), ("tracer", keys_of(tracer))]
+        };
+        for ((what, old), (_, new)) in parts(self).into_iter().zip(parts(next)) {
+            compare(what.to_owned(), Some(old), Some(new), &mut changes);
+        }
         for (name, old, new) in pairs(&self.tier, &next.tier, |member| &member.name) {
             compare(format!("tier {name}"), old.map(tier_keys), new.map(tier_keys), &mut changes);
         }
@@ -85,18 +89,22 @@ fn pairs<'a, T>(
     both.chain(fresh.map(|item| (name(item), None, Some(item)))).collect()
 }
 
-type Keys = Vec<(&'static str, String)>;
+type Keys = Vec<(String, String)>;
 
 fn compare(what: String, old: Option<Keys>, new: Option<Keys>, changes: &mut Vec<Change>) {
-    match (old, new) {
-        (Some(old), Some(new)) => {
-            for ((key, from), (_, to)) in old.into_iter().zip(new).filter(|(old, new)| old != new) {
-                let (what, from, to) = (what.clone(), Some(from), Some(to));
-                changes.push(Change { what, key: Some(key), from, to });
-            }
-        }
+    let (old, new) = match (old, new) {
+        (Some(old), Some(new)) => (old, new),
         (old, new) => {
-            changes.push(Change { what, key: None, from: old.map(summary), to: new.map(summary) });
+            return changes.push(Change { what, key: None, from: old.map(summary), to: new.map(summary) });
+        }
+    };
+    let value_in =
+        |keys: &Keys, key: &str| keys.iter().find(|(other, _)| other == key).map(|(_, value)| value.clone());
+    let only_new = new.iter().filter(|(key, _)| value_in(&old, key).is_none());
+    for (key, _) in old.iter().chain(only_new) {
+        let (from, to) = (value_in(&old, key), value_in(&new, key));
+        if from != to {
+            changes.push(Change { what: what.clone(), key: Some(key.clone()), from, to });
         }
     }
 }
@@ -118,72 +126,54 @@ fn yes_or_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
 
+/// Returns the keys of a value that is stored as JSON, with their values as text. What is nested belongs to
+/// other subjects.
+fn keys_of(value: &impl Serialize) -> Keys {
+    let Ok(Value::Object(keys)) = serde_json::to_value(value) else { return Vec::new() };
+    let own = keys.into_iter().filter(|(_, value)| !value.is_object());
+    own.map(|(key, value)| (key, text_of(&value))).collect()
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::Bool(value) => yes_or_no(*value),
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Array(items) => joined(items.iter().map(text_of)),
+        Value::Object(_) => String::new(),
+    }
+}
+
+/// Both outer addresses are one key of the file.
 fn balancer_keys(balancer: &Balancer) -> Keys {
-    let timeouts = balancer.timeouts;
-    vec![
-        ("name", balancer.name.to_string()),
-        ("address", joined(balancer.addresses())),
-        ("interfaces", joined(&balancer.interfaces)),
-        ("queues", balancer.queues.to_string()),
-        ("fragment_queue", balancer.fragment_queue.0.to_string()),
-        ("hash_seed", balancer.hash_seed.to_string()),
-        ("mark_mask", format!("{:#010x}", balancer.mark_mask.bits())),
-        ("steering", balancer.steering.name().to_owned()),
-        ("gre_in", yes_or_no(balancer.gre_in)),
-        ("rule_priority", balancer.rule_priority.map_or("automatic".to_owned(), |at| at.to_string())),
-        ("blackhole", joined(&balancer.blackhole)),
-        ("allow_own_addresses", yes_or_no(balancer.allow_own_addresses)),
-        ("kernel_entries", balancer.kernel_entries.to_string()),
-        ("pmtu_floor", balancer.pmtu_floor.to_string()),
-        ("offload", yes_or_no(balancer.offload)),
-        ("busy_poll_us", balancer.busy_poll_us.to_string()),
-        ("tcp_established_seconds", timeouts.tcp_established_seconds.to_string()),
-        ("tcp_closing_seconds", timeouts.tcp_closing_seconds.to_string()),
-        ("udp_seconds", timeouts.udp_seconds.to_string()),
-    ]
-}
-
-fn fragment_keys(limits: &FragmentLimits) -> Keys {
-    vec![
-        ("ttl_ms", limits.ttl_ms.to_string()),
-        ("entries", limits.entries.to_string()),
-        ("entries_per_source", limits.entries_per_source.to_string()),
-        ("held_packets", limits.held_packets.to_string()),
-        ("held_bytes", limits.held_bytes.to_string()),
-        ("held_bytes_per_source", limits.held_bytes_per_source.to_string()),
-    ]
-}
-
-fn tracer_keys(tracer: &TracerSettings) -> Keys {
-    vec![("receivers", joined(&tracer.receivers)), ("per_second", tracer.per_second.to_string())]
-}
-
-fn tier_keys(member: &TierMember) -> Keys {
-    vec![("address", joined(member.addresses())), ("active", yes_or_no(member.active))]
+    let mut keys = keys_of(balancer);
+    keys.retain(|(key, _)| !key.starts_with("address"));
+    keys.insert(1, ("address".to_owned(), joined(balancer.addresses())));
+    keys
 }
 
 fn service_keys(service: &Service) -> Keys {
-    let protocols = match &service.protocols {
-        Protocols::Any => "any".to_owned(),
-        Protocols::Named(named) => joined(named.iter().map(|protocol| protocol.name())),
-    };
-    let ports = if service.ports == [PortRange::ALL] { "all".to_owned() } else { joined(&service.ports) };
-    vec![
-        ("vips", joined(&service.vips)),
-        ("protocols", protocols),
-        ("ports", ports),
-        ("hash", service.hash.name().to_owned()),
-        ("pmtu", service.pmtu.name().to_owned()),
-        ("steering", service.decider.name().to_owned()),
-        ("table_size", service.table_size.get().to_string()),
-    ]
+    let mut keys = keys_of(service);
+    keys.retain(|(key, _)| !["name", "backends"].contains(&key.as_str()));
+    let all = |(key, _): &&mut (String, String)| key == "ports" && service.ports == [PortRange::ALL];
+    keys.iter_mut().filter(all).for_each(|(_, value)| "all".clone_into(value));
+    keys
+}
+
+fn tier_keys(member: &TierMember) -> Keys {
+    with_admission(vec![("address".to_owned(), joined(member.addresses()))], &member.admission)
 }
 
 fn backend_keys(backend: &Backend, path: Option<Path>) -> Keys {
-    let path = match path {
-        Some(Path::Via(encap, address)) => format!("{} {address}", encap.name()),
-        Some(Path::MarkOnly) | None => "mark".to_owned(),
-    };
-    let (weight, active) = (backend.weight.get().to_string(), yes_or_no(backend.active));
-    vec![("path", path), ("weight", weight), ("active", active)]
+    let path = path.unwrap_or(Path::MarkOnly).to_string();
+    let keys = vec![("path".to_owned(), path), ("weight".to_owned(), backend.weight.get().to_string())];
+    with_admission(keys, &backend.admission)
+}
+
+/// An override is a key where there is one.
+fn with_admission(mut keys: Keys, admission: &Admission) -> Keys {
+    keys.push(("active".to_owned(), yes_or_no(admission.active())));
+    keys.extend(admission.by_operator.as_ref().map(|order| ("override".to_owned(), order.to_string())));
+    keys
 }

@@ -3,29 +3,36 @@
 //! one.
 //!
 //! A [`State`] is made from a [`crate::config::Config`] ([`State::plan`]) and changed by activation
-//! ([`State::set_active`], [`State::set_tier_active`]). Tables depend only on (seed, M, active backends with
+//! ([`State::set_admin`], [`State::set_tier_admin`]). Tables depend only on (seed, M, active backends with
 //! their weights). So the tables of an active set are the same, in whatever way it was reached. The numbers
 //! of the targets do depend on history, since they must stay while flows carry them.
 
 mod change;
+mod check;
 mod diff;
+mod overrides;
 mod plan;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use change::{ENTRIES_MAX, StateError};
 pub use diff::Change;
+pub use overrides::{Overrides, Scope};
 pub use plan::{Losses, Plan};
 
 use crate::{
     config::Balancer,
     lookup::maglev::Table,
-    model::{Decider, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight, ids::TargetId},
+    model::{
+        Admission, Decider, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight,
+        ids::TargetId,
+    },
 };
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// Everything the balancer needs to decide and to set up the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Settings of this machine.
     pub balancer: Balancer,
@@ -41,7 +48,7 @@ pub struct State {
 }
 
 /// A service and its table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Unique among the services.
     pub name: Name,
@@ -56,6 +63,7 @@ pub struct Service {
     /// See [`crate::config::Service::pmtu`].
     pub pmtu: Pmtu,
     /// See [`crate::config::Service::decider`].
+    #[serde(rename = "steering")]
     pub decider: Decider,
     /// M, the number of entries of the Maglev table.
     pub table_size: TableSize,
@@ -63,11 +71,12 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// The Maglev table: M entries, each the rank of a backend among the active ones (sorted by name); empty
     /// if none is active.
+    #[serde(skip)]
     pub table: Table,
 }
 
 /// A backend of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     /// Unique in its service.
     pub name: Name,
@@ -75,12 +84,12 @@ pub struct Backend {
     pub target: TargetId,
     /// Its share of the table.
     pub weight: Weight,
-    /// Whether new flows may reach it.
-    pub active: bool,
+    /// Whether new flows may reach it, and why.
+    pub admission: Admission,
 }
 
 /// A balancer of the tier.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TierMember {
     /// Unique in the tier.
     pub name: Name,
@@ -90,11 +99,25 @@ pub struct TierMember {
     pub address6: Option<Ipv6Addr>,
     /// The target whose tunnel leads to it; `None` for this balancer itself.
     pub target: Option<TargetId>,
-    /// Whether it owns fragments.
-    pub active: bool,
+    /// Whether it owns fragments, and why.
+    pub admission: Admission,
+}
+
+impl Backend {
+    /// Reports whether new flows may reach it.
+    #[must_use]
+    pub fn active(&self) -> bool {
+        self.admission.active()
+    }
 }
 
 impl TierMember {
+    /// Reports whether it owns fragments.
+    #[must_use]
+    pub fn active(&self) -> bool {
+        self.admission.active()
+    }
+
     /// Returns the member's addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
@@ -104,7 +127,7 @@ impl TierMember {
 impl Service {
     /// Returns the active backends, in the order of their ranks.
     pub fn active(&self) -> impl Iterator<Item = &Backend> {
-        self.backends.iter().filter(|backend| backend.active)
+        self.backends.iter().filter(|backend| backend.active())
     }
 }
 
@@ -143,7 +166,7 @@ impl State {
 
     /// Returns the active members of the tier, in the order of their ranks.
     pub fn tier_active(&self) -> impl Iterator<Item = &TierMember> {
-        self.tier.iter().filter(|member| member.active)
+        self.tier.iter().filter(|member| member.active())
     }
 }
 

@@ -7,10 +7,7 @@
 use serde::Serialize;
 
 use super::{Backend, Change, Service, State, StateError, TierMember, change::Tables};
-use crate::{
-    config::Config,
-    model::{Name, Path},
-};
+use crate::{config::Config, model::Path};
 
 /// The effect of a file on a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +27,7 @@ pub struct Losses {
     /// active backends of a service that stays, more than half of the other active balancers of a tier, all
     /// interfaces, the balancer's name, `gre_in`, and the former `hash_seed`.
     pub in_use: Vec<String>,
-    /// Removals of what `lbctl deactivate` or an earlier file has set, and that is stored nowhere else.
+    /// Removals of what an operator said with `lbctl`.
     pub forgotten: Vec<String>,
 }
 
@@ -60,7 +57,7 @@ impl State {
         let mut changes: Vec<Change> = names
             .map(|(old, new)| Change {
                 what: format!("service {}", new.name),
-                key: Some("name"),
+                key: Some("name".to_owned()),
                 from: Some(old.name.to_string()),
                 to: Some(new.name.to_string()),
             })
@@ -155,9 +152,9 @@ fn of_balancer(old: &State, next: &State, in_use: &mut Vec<String>) {
 
 fn of_service(old: &State, service: &Service, (next, kept): (&State, Option<&Service>), losses: &mut Losses) {
     let name = &service.name;
-    let inactive = |gone: &dyn Fn(&Backend) -> bool| -> Vec<&Name> {
-        let inactive = service.backends.iter().filter(|backend| !backend.active && gone(backend));
-        inactive.map(|backend| &backend.name).collect()
+    let overridden = |gone: &dyn Fn(&Backend) -> bool| -> Vec<&Backend> {
+        let overridden = |backend: &&Backend| backend.admission.by_operator.is_some() && gone(backend);
+        service.backends.iter().filter(overridden).collect()
     };
     let active = service.active().count();
     let Some(kept) = kept else {
@@ -166,11 +163,11 @@ fn of_service(old: &State, service: &Service, (next, kept): (&State, Option<&Ser
             let plural = if active == 1 { "" } else { "s" };
             losses.in_use.push(format!("service {name} goes, with {active} backend{plural} in use{hint}"));
         }
-        let inactive = inactive(&|_| true);
-        if !inactive.is_empty() {
-            let names: Vec<&str> = inactive.iter().map(|name| name.as_str()).collect();
+        let overridden = overridden(&|_| true);
+        if !overridden.is_empty() {
+            let names: Vec<&str> = overridden.iter().map(|backend| backend.name.as_str()).collect();
             losses.forgotten.push(format!(
-                "service {name} goes, and with it what is deactivated there: {}{hint}",
+                "service {name} goes, and with it what lbctl said of {}{hint}",
                 names.join(" ")
             ));
         }
@@ -186,8 +183,10 @@ fn of_service(old: &State, service: &Service, (next, kept): (&State, Option<&Ser
     if 2 * going > active {
         losses.in_use.push(format!("service {name}: {going} of {active} backends in use go"));
     }
-    for backend in inactive(&gone) {
-        losses.forgotten.push(format!("backend {name}/{backend} goes, and with it that it is deactivated"));
+    for backend in overridden(&gone) {
+        if let Some(order) = &backend.admission.by_operator {
+            losses.forgotten.push(format!("backend {name}/{} goes, and with it: {order}", backend.name));
+        }
     }
 }
 
@@ -216,10 +215,10 @@ fn of_tier(old: &State, next: &State, losses: &mut Losses) {
     if 2 * going > active {
         losses.in_use.push(format!("tier: {going} of {active} other balancers in use go"));
     }
-    for member in old.tier.iter().filter(|member| !member.active).filter(goes) {
-        losses
-            .forgotten
-            .push(format!("balancer {} of the tier goes, and with it that it is deactivated", member.name));
+    for member in old.tier.iter().filter(goes) {
+        if let Some(order) = &member.admission.by_operator {
+            losses.forgotten.push(format!("balancer {} of the tier goes, and with it: {order}", member.name));
+        }
     }
 }
 

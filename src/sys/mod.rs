@@ -14,6 +14,7 @@ mod netlink;
 pub mod nfqueue;
 pub mod nft;
 pub mod output;
+pub mod overrides;
 pub mod probe;
 mod program;
 pub mod region;

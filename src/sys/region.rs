@@ -167,6 +167,7 @@ fn way_out(name: &RegionName, error: &RegionError) -> String {
         RegionError::ForeignByteOrder
         | RegionError::Truncated { .. }
         | RegionError::Corrupt(_)
+        | RegionError::Document(_)
         | RegionError::Os(_) => format!(
             "; make it anew with `lbctl clean --shm {name}` (and --force while an lbd follows it), then `lbctl apply FILE --shm {name}`"
         ),

@@ -8,6 +8,7 @@ use super::{
     bytes::{cut, packet},
     world::{Act, Event, FragmentLb, TIER, TUN},
 };
+use crate::model::{Admin, Override};
 use crate::{
     balance::{
         Balancer, Forwarding, Verdict,
@@ -71,7 +72,11 @@ fn fragments_of_an_off_table_flow_follow_it_and_renew_it() {
         let mut lb = FragmentLb::new(state());
         let mark = whole(&lb.state, client);
         let backend = lb.state.names_of(lb.state.balancer.mark_mask.target(mark).unwrap()).next().unwrap();
-        let drained = lb.state.set_active(None, &[backend.strip_prefix("web/").unwrap().to_owned()], false);
+        let drained = lb.state.set_admin(
+            None,
+            &[backend.strip_prefix("web/").unwrap().to_owned()],
+            &Override::unattributed(Admin::Disabled),
+        );
         lb.adopt(drained.unwrap());
         assert_ne!(whole(&lb.state, client), mark);
         let vip = if client.contains(':') { "1000::" } else { "10.0.0.0" };
@@ -239,7 +244,7 @@ proptest! {
                 Step::Activate { backend, active } => {
                     let name = format!("s{backend}");
                     // One stays.
-                    if let Ok(state) = lb.state.set_active(None, &[name], active)
+                    if let Ok(state) = lb.state.set_admin(None, &[name], &Override::unattributed(Admin::when(active)))
                         && state.services[0].active().next().is_some()
                     {
                         lb.adopt(state);

@@ -16,10 +16,11 @@ mod tests {
     };
 
     use synrail::{
-        model::{TableSize, ids::Generation},
+        model::{Admin, Admission, Override, TableSize, ids::Generation},
         state::State,
         sys::{
             clock,
+            overrides::OverridesFile,
             region::{AccessError, Region, RegionName},
         },
     };
@@ -34,20 +35,22 @@ mod tests {
     /// As large as lets 10 000 writers end in good time; an optimised one writes faster.
     const M: u64 = if cfg!(debug_assertions) { 1021 } else { 16381 };
 
-    /// A region of one test alone, removed when it ends.
-    struct Private(RegionName);
+    /// A region of one test alone, and what is kept of it, removed when it ends. In memory, since each change waits
+    /// until it is kept.
+    struct Private(RegionName, tempfile::TempDir);
 
     impl Private {
         fn new(test: &str) -> Self {
             let name: RegionName = format!("synrail-lbctl-{}-{test}", std::process::id()).parse().unwrap();
             assert!(!name.path().exists());
-            Self(name)
+            Self(name, tempfile::tempdir_in("/dev/shm").unwrap())
         }
 
         #[expect(clippy::disallowed_methods, reason = "the command itself is what is tested")]
         fn command(&self, args: &[&str]) -> Command {
             let mut command = Command::new(env!("CARGO_BIN_EXE_lbctl"));
-            command.args(["--shm", &self.0.to_string()]).args(args).stdin(Stdio::null());
+            command.args(["--shm", &self.0.to_string(), "--state-dir"]).arg(self.1.path());
+            command.args(args).stdin(Stdio::null());
             command
         }
 
@@ -66,6 +69,14 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_file(self.0.path());
         }
+    }
+
+    /// The state without the words of operators, which have the time.
+    fn plain(mut state: State) -> State {
+        for backend in &mut state.services[0].backends {
+            backend.admission = Admission { configured: Some(backend.active()), by_operator: None };
+        }
+        state
     }
 
     fn small() -> State {
@@ -98,7 +109,7 @@ mod tests {
         let state = |bits: u32| {
             let out: Vec<String> =
                 (0..BACKENDS).filter(|b| bits & 1 << b == 0).map(|b| b.to_string()).collect();
-            (bits, all.set_active(None, &out, false).unwrap())
+            (bits, plain(all.set_admin(None, &out, &Override::unattributed(Admin::Disabled)).unwrap()))
         };
         (0..1 << BACKENDS).filter(|bits| bits & 1 == 1).map(state).collect()
     }
@@ -106,7 +117,7 @@ mod tests {
     fn active_bits(state: &State) -> u32 {
         (0u32..)
             .zip(&state.services[0].backends)
-            .fold(0, |bits, (b, backend)| bits | u32::from(backend.active) << b)
+            .fold(0, |bits, (b, backend)| bits | u32::from(backend.active()) << b)
     }
 
     /// What the reader saw.
@@ -124,7 +135,7 @@ mod tests {
             let (generation, state) = region.state().unwrap();
             assert!(generation >= last);
             assert_eq!(state.services[0].table.len(), usize::try_from(M).unwrap());
-            assert!(states[&active_bits(&state)] == state, "generation {generation} is torn");
+            assert!(states[&active_bits(&state)] == plain(state), "generation {generation} is torn");
             seen.reads.fetch_add(1, Ordering::Relaxed);
             if generation > last {
                 seen.generations.fetch_add(1, Ordering::Relaxed);
@@ -223,7 +234,9 @@ mod tests {
         private.done(&["activate", "0", "1", "2", "3", "4"]);
         private.done(&["deactivate", "4"]);
         let (_, state) = Region::open(&private.0).unwrap().state().unwrap();
-        assert!(state == states[&0b01111]);
+        assert!(plain(state) == states[&0b01111]);
+        let kept = OverridesFile::new(private.1.path(), &private.0).load().unwrap();
+        assert_eq!(kept.len(), 1, "what is kept is whole, and what the last writer left");
         let left = fs::read_dir("/dev/shm").unwrap().filter_map(Result::ok);
         let ours =
             |entry: &fs::DirEntry| entry.file_name().to_string_lossy().contains(&private.0.to_string());
@@ -248,7 +261,7 @@ mod tests {
         for _ in 0..WRITERS / REGIONS {
             assert!(!reader_failed(), "the reader saw what it must not");
             let backend = 1 + usize::try_from(random.below(BACKENDS as u64 - 1)).unwrap();
-            let verb = if state.services[0].backends[backend].active { "deactivate" } else { "activate" };
+            let verb = if state.services[0].backends[backend].active() { "deactivate" } else { "activate" };
             let before = slots(&file);
             // Most of a process's life is its start; what matters is its end.
             let nanos = nanos_max / 2 + random.below(nanos_max / 2 + 1);
@@ -256,7 +269,7 @@ mod tests {
             let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
             let killed = end(child, Duration::from_nanos(nanos));
             let (now, next) = region.state().unwrap();
-            assert!(states[&active_bits(&next)] == next);
+            assert!(states[&active_bits(&next)] == plain(next.clone()));
             if killed {
                 ends.killed += 1;
                 ends.killed_after += u64::from(now > generation);

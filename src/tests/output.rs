@@ -44,7 +44,7 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "the programs themselves are what is tested")]
         fn shell(&self, program: &str, arguments: &str) -> Command {
             let mut command = Command::new("sh");
-            let line = format!("exec {program} --shm {} {arguments}", self.0);
+            let line = format!("exec {program} --shm {} --state-dir kept {arguments}", self.0);
             command.args(["-c", &line]).current_dir(self.1.path()).stdin(Stdio::null());
             command
         }

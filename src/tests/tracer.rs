@@ -6,6 +6,7 @@ use super::{
     fragments::state,
     world::{Act, Event, FragmentLb, OUTSIDE},
 };
+use crate::model::{Admin, Override};
 use crate::{
     balance::{
         Decision, Forwarding, Verdict,
@@ -125,7 +126,9 @@ fn a_datagram_follows_its_pin_and_a_syn_the_table() {
 fn a_pin_to_a_backend_that_is_inactive_or_gone() {
     let mut lb = lb();
     let other = pin_elsewhere(&lb, &datagram());
-    lb.adopt(lb.state.set_active(None, &[format!("s{other}")], false).unwrap());
+    lb.adopt(
+        lb.state.set_admin(None, &[format!("s{other}")], &Override::unattributed(Admin::Disabled)).unwrap(),
+    );
     let (_, trace) = give(&mut lb, &datagram()).unwrap();
     assert_eq!((trace.by, trace.backend.unwrap().to_string()), (By::Pin, format!("s{other}")));
     let mut state = lb.state.clone();
@@ -152,7 +155,7 @@ fn what_would_be_dropped_is_reported_as_such() {
     let (_, trace) = give(&mut lb, &probe(Protocol::Udp, "50.0.0.1", "10.0.0.0", 81)).unwrap();
     assert_eq!((trace.by, trace.backend, trace.service, trace.table), (By::NoService, None, None, None));
     let all = ["s1", "s2", "s3", "s4"].map(str::to_owned);
-    lb.adopt(lb.state.set_active(None, &all, false).unwrap());
+    lb.adopt(lb.state.set_admin(None, &all, &Override::unattributed(Admin::Disabled)).unwrap());
     let (_, trace) = give(&mut lb, &datagram()).unwrap();
     assert_eq!((trace.by, trace.backend, trace.table), (By::NoBackend, None, None));
     assert_eq!(trace.service.unwrap().as_str(), "web");

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::pins::FakePins;
+use crate::model::{Admin, Override};
 use crate::{
     balance::{
         Forwarding, Verdict,
@@ -179,11 +180,19 @@ impl Lb {
     }
 
     pub(super) fn deactivate(&mut self, backend: &str) {
-        self.adopt(self.state.set_active(None, &[backend.to_owned()], false).unwrap());
+        self.adopt(
+            self.state
+                .set_admin(None, &[backend.to_owned()], &Override::unattributed(Admin::Disabled))
+                .unwrap(),
+        );
     }
 
     pub(super) fn activate(&mut self, backend: &str) {
-        self.adopt(self.state.set_active(None, &[backend.to_owned()], true).unwrap());
+        self.adopt(
+            self.state
+                .set_admin(None, &[backend.to_owned()], &Override::unattributed(Admin::Enabled))
+                .unwrap(),
+        );
     }
 
     /// One turn of the worker.

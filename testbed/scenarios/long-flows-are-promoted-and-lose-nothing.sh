@@ -108,3 +108,6 @@ sleep 3
 expect_ge "flows that are promoted with lbd dead" "$(promoted)" 1
 balancer_start lb201 lb201.toml
 for name in tcp4 tcp6 udp4 udp6; do hold_end "$name"; done
+
+# New flows: the counters began anew with the ruleset.
+connect_all 5

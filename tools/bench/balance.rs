@@ -8,6 +8,7 @@
 use std::{hint::black_box, io, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use synrail::model::{Admin, Override};
 use synrail::{
     balance::{
         Balancer, Forwarding, Verdict,
@@ -266,7 +267,9 @@ fn publishing(c: &mut Criterion) {
         b.iter(|| {
             last = !last;
             let change = |state: &State| {
-                let next = state.set_active(None, &["999".to_owned()], last).unwrap();
+                let next = state
+                    .set_admin(None, &["999".to_owned()], &Override::unattributed(Admin::when(last)))
+                    .unwrap();
                 Ok::<_, AccessError>((Some(next), ()))
             };
             writer.update(change).unwrap()

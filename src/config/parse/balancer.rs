@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::{Item, NAME, Reader, Table, port_range, prefix, read_addresses};
+use super::{Item, NAME, Reader, Table, prefix, read_addresses};
 use crate::{
     config::{
         BLACKHOLE_MAX, BUSY_POLL_US, Balancer, HASH_SEED_DEFAULT, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT,
@@ -128,8 +128,8 @@ fn read_blackhole(reader: &mut Reader<'_>, item: Item<'_>) -> Vec<IpNet> {
 
 fn read_queues(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<QueueRange> {
     let text = item.as_i128().map(|number| number.to_string());
-    let range = text.as_deref().or(item.value.as_str()).and_then(port_range);
-    let queues = range.and_then(|range| QueueRange::new(range.first, range.last));
+    let queues: Option<QueueRange> =
+        text.as_deref().or(item.value.as_str()).and_then(|text| text.parse().ok());
     if queues.is_none() {
         item.diagnose(
             reader,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use ipnet::IpNet;
 
-use super::{Item, NAME, Origin, Reader, Table, backend, port_range, prefix};
+use super::{Item, NAME, Origin, Reader, Table, backend, prefix};
 use crate::{
     config::{Backend, Balancer, Service, keys},
     model::{
@@ -114,7 +114,7 @@ fn read_ports(reader: &mut Reader<'_>, table: &mut Table<'_>, protocols: &Protoc
     let mut ports: Vec<PortRange> = Vec::new();
     for item in item.non_empty_list(reader, PORTS) {
         let text = item.as_i128().map(|number| number.to_string());
-        match text.as_deref().or(item.value.as_str()).and_then(port_range) {
+        match text.as_deref().or(item.value.as_str()).and_then(|text| text.parse::<PortRange>().ok()) {
             Some(range)
                 if ports.iter().any(|other| range.first <= other.last && other.first <= range.last) =>
             {

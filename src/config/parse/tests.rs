@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::PortRange;
 use crate::{
     config::{Balancer, FragmentLimits, Timeouts, TracerSettings},
     model::{

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::Admission;
 use crate::{
     config::Config,
     model::{Name, Pmtu},
@@ -222,7 +223,7 @@ pub(super) fn with_tier(mut state: State, others: &[&str]) -> State {
         address4: None,
         address6: None,
         target,
-        active: true,
+        admission: Admission::default(),
     };
     state.tier = vec![member(201, None)];
     for (address, number) in others.iter().zip(202..) {

@@ -1,12 +1,12 @@
-use std::mem::offset_of;
-
 use proptest::prelude::*;
+use zerocopy::IntoBytes as _;
 
 use super::*;
 use crate::{
-    config::{Balancer, Config, FragmentLimits, KERNEL_ENTRIES},
-    model::TableSize,
+    config::{Balancer, Config, FragmentLimits},
+    model::{Name, TableSize},
     shm::RegionError,
+    state::Service,
 };
 
 fn state() -> State {
@@ -73,28 +73,28 @@ fn state() -> State {
     State::new(&Config::parse("test", text).unwrap()).unwrap()
 }
 
-/// Records, and the tables with their places.
+/// A document, and the tables with their places.
 #[derive(Debug, PartialEq)]
 struct Encoded {
-    records: Vec<u8>,
+    document: Vec<u8>,
     tables: Vec<(usize, Table)>,
 }
 
 /// With tables one behind the other from 1000 on.
 fn encoded(state: &State, generation: Generation) -> Encoded {
     let (mut tables, mut next) = (Vec::new(), 1000);
-    let records = encode(state, generation, |table| {
+    let document = encode(state, generation, |table| {
         let at = next;
         next += table_bytes(table.len());
         tables.push((at, table.clone()));
         at
     });
-    Encoded { records, tables }
+    Encoded { document: document.unwrap(), tables }
 }
 
 /// The generation and the state, with its tables.
 fn decoded(encoded: &Encoded) -> Result<(Generation, State), RegionError> {
-    let (generation, mut state, places) = decode(&encoded.records)?;
+    let (generation, mut state, places) = decode(&encoded.document)?;
     for (service, place) in state.services.iter_mut().zip(places) {
         let Some(place) = place else { continue };
         let found = encoded.tables.iter().find(|(at, _)| *at == place.bytes().start);
@@ -113,7 +113,7 @@ fn a_state_comes_back_as_it_went() {
         State::empty(Balancer::unconfigured()),
     ] {
         let content = encoded(&state, Generation(7));
-        assert_eq!(content.records.len() % 8, 0);
+        assert_eq!(content.document.len() % 8, 0);
         let (generation, back) = decoded(&content).unwrap();
         assert_eq!((generation, &back), (Generation(7), &state));
         assert_eq!(encoded(&back, Generation(7)), content);
@@ -124,7 +124,8 @@ fn a_state_comes_back_as_it_went() {
 fn a_table_that_many_services_have_is_there_once() {
     let mut state = state();
     let web = state.services[0].clone();
-    state.services.extend([web.clone(), web]);
+    let named = |name| Service { name: Name::new(name).unwrap(), ..web.clone() };
+    state.services.extend([named("again"), named("once-more")]);
     let content = encoded(&state, Generation(1));
     let sizes: Vec<_> = content.tables.iter().map(|(at, table)| (*at, table.len())).collect();
     assert_eq!(sizes, [(1000, 97), (1200, 13), (1232, 13)]);
@@ -134,7 +135,7 @@ fn a_table_that_many_services_have_is_there_once() {
 #[test]
 fn a_table_that_is_another_or_names_nobody_is_refused() {
     let content = encoded(&state(), Generation(1));
-    let (_, state, places) = decode(&content.records).unwrap();
+    let (_, state, places) = decode(&content.document).unwrap();
     assert_eq!(state, self::state());
     assert!(state.services.iter().all(|service| service.table.is_empty() || !service.table.is_read()));
     let place = places[0].unwrap();
@@ -155,97 +156,83 @@ fn a_table_that_is_another_or_names_nobody_is_refused() {
     assert_eq!(decoded(&content).unwrap_err().to_string(), "it is corrupt: a table entry");
 }
 
-/// What `state()` would be if a byte of the first record with this name were another, counted from the name.
-fn refused(name: &str, at: usize, byte: u8) -> String {
-    let mut bytes = encoded(&state(), Generation(1)).records;
-    let record = (0..bytes.len())
-        .rfind(|&start| bytes[start..].starts_with(&padded::<{ Name::BYTES_MAX }>(name)))
-        .unwrap();
-    assert_ne!(bytes[record + at], byte, "a change");
-    bytes[record + at] = byte;
-    decode(&bytes).unwrap_err().to_string()
+/// How the document of `state()` is refused when `old` is replaced by `new` in it.
+fn refused(old: &str, new: &str) -> String {
+    let document = String::from_utf8(encoded(&state(), Generation(1)).document).unwrap();
+    assert!(document.contains(old), "{old} in {document}");
+    decode(document.replacen(old, new, 1).as_bytes()).unwrap_err().to_string()
 }
 
 #[test]
-fn a_tier_that_contradicts_itself_is_refused() {
-    let (name, target, flags) = (4, offset_of!(TierRecord, target), offset_of!(TierRecord, flags));
-    let member = "it is corrupt: a balancer of the tier";
-    for (what, who, at, byte, says) in [
-        ("two of one name, or unsorted", "lb203", name, b'2', "it is corrupt: the tier"),
-        ("another balancer's own", "lb202", flags, HAS_ADDRESS4, member),
-        ("this one, with a target", "lb201", flags, ACTIVE | HAS_ADDRESS4 | HAS_TARGET, member),
-        ("none that is this one", "lb201", name, b'4', member),
-        ("no address", "lb201", flags, ACTIVE, member),
-        ("a target that is free", "lb202", target, 200, member),
-        ("the target of a backend", "lb202", target, 0, member),
+fn what_contradicts_itself_is_refused() {
+    for (old, new, says) in [
+        (r#"{"name":"lb203""#, r#"{"name":"lb202""#, "the balancers of the tier"),
+        (r#"{"name":"lb202""#, r#"{"name":"lb201""#, "a balancer of the tier"),
         (
-            "a tunnel of the family that it has not",
-            "lb203",
-            flags,
-            ACTIVE | HAS_ADDRESS4 | HAS_TARGET,
-            member,
+            r#"{"name":"lb203","address4":null,"address6":"fd00:0:0:1::203","#,
+            r#"{"name":"lb203","address4":null,"address6":null,"#,
+            "a balancer of the tier",
         ),
-        ("a flag that means nothing", "lb203", flags, 0x10 | ACTIVE | HAS_ADDRESS6 | HAS_TARGET, member),
+        (r#""address6":"fd00:0:0:1::203""#, r#""address6":"fd00:0:0:1::204""#, "a balancer of the tier"),
+        (r#""pmtu":"icmp""#, r#""pmtu":"fragment-outer""#, "a service's pmtu"),
+        (r#""vips":["10.0.1.0/24"]"#, r#""vips":[]"#, "a service"),
+        (r#""vips":["10.0.1.0/24"]"#, r#""vips":["10.0.1.1/24"]"#, "a prefix"),
+        (r#"{"name":"empty""#, r#"{"name":"outer""#, "two services of one name"),
+        (r#""target":1,"#, r#""target":99,"#, "a backend's target"),
+        (r#""target_cursor":"#, r#""target_cursor":4096,"was":"#, "the next target"),
+        (r#""ttl_ms":50"#, r#""ttl_ms":0"#, "the limits of fragments"),
+        (r#""entries_per_source":3"#, r#""entries_per_source":101"#, "the limits of fragments"),
+        (r#""kernel_entries":"#, r#""kernel_entries":99999999,"was":"#, "kernel_entries"),
+        (r#""pmtu_floor":"#, r#""pmtu_floor":551,"was":"#, "pmtu_floor"),
+        (r#""fragment_queue":"#, r#""fragment_queue":4,"was":"#, "queue numbers"),
+        (r#""tables":["#, r#""tables":[null,"#, "the number of tables"),
+        (r#""at":1000"#, r#""at":1001"#, "where a table is"),
     ] {
-        assert_eq!(refused(who, at, byte), says, "{what}");
+        assert_eq!(refused(old, new), format!("it is corrupt: {says}"), "{old} -> {new}");
     }
-    let pmtu = offset_of!(ServiceRecord, pmtu);
-    assert_eq!(refused("outer", pmtu, 2), "it is corrupt: a service's pmtu");
-    let decider = offset_of!(ServiceRecord, decider);
-    assert_eq!(refused("outer", decider, 2), "it is corrupt: who decides for a service");
-    assert_eq!(refused("web", pmtu, 1), "it is corrupt: a service's pmtu", "not all of it is gre over IPv4");
 }
 
 #[test]
-fn limits_of_fragments_are_those_of_the_file() {
-    let with = |limits: FragmentLimits| {
-        let mut state = state();
-        state.balancer.fragments = limits;
-        decoded(&encoded(&state, Generation(1)))
-    };
-    let good = state().balancer.fragments;
-    assert!(with(good).is_ok());
-    for bad in [
-        FragmentLimits { ttl_ms: 0, ..good },
-        FragmentLimits { entries: 1 << 30, ..good },
-        FragmentLimits { entries_per_source: good.entries + 1, ..good },
-        FragmentLimits { held_packets: 0, ..good },
-        FragmentLimits { held_bytes: 65_535, ..good },
-        FragmentLimits { held_bytes_per_source: good.held_bytes + 1, ..good },
+fn values_that_cannot_be_are_refused_with_their_place() {
+    for (old, new, says) in [
+        (r#""weight":1"#, r#""weight":101"#, "no weight"),
+        (r#""table_size":97"#, r#""table_size":98"#, "no table size"),
+        (r#""name":"web""#, r#""name":"a b""#, "no name"),
+        (r#""steering":"lbd""#, r#""steering":"both""#, "no decider"),
+        (r#""mark_mask":"0x0000ffff""#, r#""mark_mask":"0x0000f0f0""#, "no mark mask"),
+        (r#""queues":"3-5""#, r#""queues":"5-3""#, "no range of queues"),
+        (r#""gre 192.168.1.1""#, r#""sre 192.168.1.1""#, "no path to a backend"),
+        (r#""generation":1,"#, "", "missing field `generation`"),
     ] {
-        assert_eq!(with(bad).unwrap_err().to_string(), "it is corrupt: the limits of fragments", "{bad:?}");
+        let error = refused(old, new);
+        assert!(error.starts_with(&format!("it is corrupt: its state: {says} at line 1 column ")), "{error}");
     }
 }
 
+/// A region outlives a change of lbd and lbctl to another version.
 #[test]
-fn the_limit_of_the_kernels_tables_is_that_of_the_file() {
-    let mut state = state();
-    state.balancer.kernel_entries = *KERNEL_ENTRIES.end() + 1;
-    let error = decoded(&encoded(&state, Generation(1))).unwrap_err();
-    assert_eq!(error.to_string(), "it is corrupt: the limit of the kernel's tables");
-}
-
-#[test]
-fn the_least_path_mtu_is_one_that_is_allowed() {
-    let with = |floor| {
-        let mut state = state();
-        state.balancer.pmtu_floor = floor;
-        decoded(&encoded(&state, Generation(1))).map(|(_, state)| state.balancer.pmtu_floor)
-    };
-    assert_eq!((with(552).unwrap(), with(1000).unwrap()), (552, 1000));
-    for floor in [0, 551] {
-        assert_eq!(with(floor).unwrap_err().to_string(), "it is corrupt: the least path MTU");
+fn a_setting_that_is_missing_has_its_default_and_an_unknown_one_is_not_read() {
+    let document = String::from_utf8(encoded(&state(), Generation(1)).document).unwrap();
+    let mut other = document.clone();
+    for (old, new) in [(r#""busy_poll_us":"#, r#""made_up":"#), (r#""ttl_ms":"#, r#""made_up":"#)] {
+        assert!(other.contains(old));
+        other = other.replacen(old, new, 1);
     }
+    let (_, read, _) = decode(other.as_bytes()).unwrap();
+    let mut expected = decode(document.as_bytes()).unwrap().1;
+    expected.balancer.busy_poll_us = Balancer::unconfigured().busy_poll_us;
+    expected.balancer.fragments.ttl_ms = FragmentLimits::default().ttl_ms;
+    assert_eq!(read, expected);
 }
 
 #[test]
 fn any_length_but_the_right_one_is_refused() {
-    let bytes = encoded(&state(), Generation(1)).records;
+    let bytes = encoded(&state(), Generation(1)).document;
     for len in 0..bytes.len() {
-        // Up to 7 bytes of padding may be missing.
+        // Spaces at its end may be missing.
         assert!(decode(&bytes[..len]).is_err() || bytes.len() - len < 8, "{len}");
     }
-    let longer = [&bytes[..], &[0; 8]].concat();
+    let longer = [&bytes[..], b"{}"].concat();
     assert!(decode(&longer).is_err());
 }
 
@@ -255,8 +242,8 @@ proptest! {
     fn changed_bytes_never_cause_a_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5)) {
         let mut content = encoded(&state(), Generation(1));
         for (at, byte) in changes {
-            let at = at.index(content.records.len());
-            content.records[at] = byte;
+            let at = at.index(content.document.len());
+            content.document[at] = byte;
         }
         if let Ok((generation, state)) = decoded(&content) {
             let _ = crate::balance::Forwarding::new(&state, Generation(1));

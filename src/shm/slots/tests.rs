@@ -3,7 +3,10 @@ use std::io;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::TableSize;
+use crate::{
+    model::{Name, TableSize},
+    state::Service,
+};
 
 /// A memory in which the writer dies after some words were written.
 #[derive(Clone, Default)]
@@ -76,7 +79,7 @@ fn what_is_published_is_read() {
         assert_eq!(publish(&mut memory, &next, live).unwrap().0, round + 2);
         assert_eq!(read(&mut memory).unwrap().1, next);
     }
-    // The larger one has a table of 131080 bytes and records of 40000.
+    // The larger one has a table of 131080 bytes and a document of 40000.
     assert!(memory.bytes.len() < stats::END + 2 * 180_000, "{}", memory.bytes.len());
 }
 
@@ -133,10 +136,15 @@ impl Memory for Counted {
     }
 }
 
+/// A service of its own name.
+fn service(index: usize, size: u64, active: usize) -> Service {
+    Service { name: Name::from_index(index), ..state(size, 50, active).services.remove(0) }
+}
+
 /// Fifty services with tables of 2000 bytes each, no two of them the same.
 fn many() -> State {
     let mut state = state(997, 10, 5);
-    state.services = (1..=50).map(|active| self::state(997, 50, active).services.remove(0)).collect();
+    state.services = (1..=50).map(|active| service(active - 1, 997, active)).collect();
     state.targets = self::state(997, 50, 1).targets;
     state
 }
@@ -157,15 +165,15 @@ fn only_tables_that_are_not_known_are_read() {
     let none = KnownTables::new();
     let (whole, tables) = read(&none, &all);
     assert_eq!((&whole, tables >= 50), (&state, true));
-    let records = tables - 49;
+    let document = tables - 49;
     let (one, tables) = read(&none, &|_| vec![7]);
-    assert_eq!((&one, tables), (&state, records));
+    assert_eq!((&one, tables), (&state, document));
     assert!(one.services.iter().enumerate().all(|(index, service)| service.table.is_read() == (index == 7)));
     assert_eq!(one.services[7].table[..], state.services[7].table[..]);
     // All but one are known.
     let known = state.services[1..].iter().map(|service| (service.table.digest(), service.table.clone()));
     let (shared, tables) = read(&known.collect(), &all);
-    assert_eq!((&shared, tables), (&state, records));
+    assert_eq!((&shared, tables), (&state, document));
     assert!(std::ptr::eq(&*shared.services[9].table, &*state.services[9].table));
 }
 
@@ -173,17 +181,17 @@ fn only_tables_that_are_not_known_are_read() {
 #[test]
 fn only_tables_that_are_new_are_written() {
     let mut memory = Counted { bytes: region(&many()), ..Counted::default() };
-    let records = layout::encode(&many(), Generation(1), |_| 0).len();
+    let document = layout::encode(&many(), Generation(1), |_| 0).unwrap().len();
     for round in 1..10 {
         let (live, unread) = read_knowing(&mut memory, &KnownTables::new(), |_| Vec::new()).unwrap();
         let mut next = unread;
         // Any other table that its backends can have.
-        next.services[7] = state(997, 50, 8).services.remove(0);
+        next.services[7] = service(7, 997, 8);
         next.services[7].table = Table::new(vec![round % 8; 997]);
         (memory.read, memory.written) = (0, 0);
         publish(&mut memory, &next, live).unwrap();
-        assert!((records..records + 200).contains(&memory.read), "{} of {records}", memory.read);
-        assert!((records..records + 2200).contains(&memory.written), "{} of {records}", memory.written);
+        assert!((document..document + 1000).contains(&memory.read), "{} of {document}", memory.read);
+        assert!((document..document + 3000).contains(&memory.written), "{} of {document}", memory.written);
         let (_, whole) = read(&mut memory).unwrap();
         assert_eq!(whole, next);
         assert!(whole.services.iter().all(|service| service.table.is_read()));
@@ -207,11 +215,11 @@ fn a_table_that_is_nowhere_is_not_published() {
 fn a_region_without_its_tables_is_truncated_for_who_does_not_read_them_too() {
     let mut memory = Bytes::default();
     format(&mut memory, &state(97, 10, 5)).unwrap();
-    // The second table goes behind all of that, and so does the third, but its records are where the first ones were.
+    // The second table goes behind all of that, and so does the third, but its document is where the first one was.
     publish(&mut memory, &state(65537, 10, 5), Generation(1)).unwrap();
     publish(&mut memory, &state(65537, 10, 4), Generation(2)).unwrap();
     let slot: Slot = record(&mut memory, SLOTS_AT[1]).unwrap();
-    assert!(slot.records().unwrap().end < stats::END + 2000);
+    assert!(slot.document().unwrap().end < stats::END + 2000);
     memory.bytes.truncate(memory.bytes.len() - 8);
     let error = read_knowing(&mut memory, &KnownTables::new(), |_| Vec::new()).unwrap_err();
     assert!(matches!(error, RegionError::Truncated { .. }), "{error}");
@@ -251,9 +259,8 @@ proptest! {
             let (live, mut next) = read_knowing(&mut memory, &KnownTables::new(), |_| Vec::new()).unwrap();
             let mut after = current.clone();
             for (index, size, active) in changes {
-                let service = state(size, 50, active).services.remove(0);
-                next.services[index] = service.clone();
-                after.services[index] = service;
+                next.services[index] = service(index, size, active);
+                after.services[index] = service(index, size, active);
             }
             memory.words_left = Some(words);
             let published = publish(&mut memory, &next, live);
@@ -265,8 +272,8 @@ proptest! {
                 prop_assert_eq!(&service.table[..], &expected.table[..]);
             }
         }
-        // Two states of tables of 6000 bytes each, with records of 145000.
-        let largest = 2 * (50 * 6000 + 145_000);
+        // Two states of tables of 6000 bytes each, with documents of 170000.
+        let largest = 2 * (50 * 6000 + 170_000);
         prop_assert!(memory.bytes.len() < stats::END + largest, "{}", memory.bytes.len() - stats::END);
     }
 

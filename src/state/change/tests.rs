@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::Encap;
+use crate::model::{Admin, Override};
 
 fn config(services: &[(&str, &[(&str, &str)])]) -> Config {
     config_and(services, "")
@@ -75,11 +76,13 @@ fn a_region_made_anew_takes_numbers_over() {
 #[test]
 fn a_file_that_does_not_say_leaves_activation_alone() {
     let state = State::new(&config(&[("web", &[S1, S2])])).unwrap();
-    let down = state.set_active(None, &["s1".to_owned()], false).unwrap();
+    let down = state.set_admin(None, &["s1".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap();
     let again = down.merge(&config(&[("web", &[S1, S2])])).unwrap();
     assert_eq!(again, down);
     let said = down.merge(&config(&[("web", &[("s1", "address='192.168.1.1'\nactive=true"), S2])])).unwrap();
-    assert_eq!(said, state);
+    assert!(said.services[0].backends.iter().all(Backend::active));
+    assert!(said.overrides().is_empty());
+    assert_eq!(said.services[0].table, state.services[0].table);
 }
 
 #[test]
@@ -95,7 +98,7 @@ fn changes_are_named_one_by_one() {
             "~ backend web/s1 weight: 1 -> 5",
             "- backend web/s2: path gre 192.168.1.2, weight 1, active yes",
             "+ backend web/s3: path gre fd00::3, weight 1, active yes",
-            "+ service new: vips 10.0.0.1/32, protocols tcp, ports all, hash 5-tuple, pmtu icmp, steering lbd, table_size 997",
+            "+ service new: hash 5-tuple, pmtu icmp, ports all, protocols tcp, steering lbd, table_size 997, vips 10.0.0.1/32",
             "+ backend new/s1: path gre 192.168.1.1, weight 1, active yes",
         ]
     );
@@ -124,7 +127,7 @@ fn every_other_balancer_of_the_tier_has_a_target() {
     assert_eq!(target(&state, "lb2"), None, "this one");
     assert_eq!(target(&state, "lb3"), Some((4, gre("fd00::203"))));
     assert_eq!(state.names_of(TargetId::from_number(4).unwrap()).collect::<Vec<_>>(), ["tier/lb3"]);
-    assert!(state.tier.iter().all(|member| member.active));
+    assert!(state.tier.iter().all(|member| member.active()));
 
     // Its numbers are kept like those of backends, whatever comes or goes around them.
     let next = state.merge(&config_and(&[("web", &[S2, S3])], &format!("{LB2}{LB3}"))).unwrap();
@@ -155,18 +158,29 @@ fn balancers_of_the_tier_are_activated_like_backends() {
     let state = State::new(&config).unwrap();
     let active = |state: &State| state.tier_active().map(|m| m.name.to_string()).collect::<Vec<_>>();
     assert_eq!(active(&state), ["lb1", "lb2"]);
-    let down = state.set_tier_active(&["lb1".to_owned()], false).unwrap();
+    let down = state.set_tier_admin(&["lb1".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap();
     assert_eq!(active(&down), ["lb2"]);
     assert_eq!(active(&down.merge(&config).unwrap()), ["lb2"], "the file does not say");
     let said = config_and(&[("web", &[S1])], &format!("{LB1}active=true\n{LB2}{LB3}"));
-    assert_eq!(active(&down.merge(&said).unwrap()), ["lb1", "lb2"]);
+    assert_eq!(active(&down.merge(&said).unwrap()), ["lb1", "lb2", "lb3"], "no longer out by the file");
     let lines: Vec<_> = state.changes(&down).iter().map(ToString::to_string).collect();
-    assert_eq!(lines, ["~ tier lb1 active: yes -> no"]);
+    assert_eq!(
+        lines,
+        [
+            "~ tier lb1 active: yes -> no",
+            "+ tier lb1 override: disabled by unknown since 1970-01-01T00:00:00Z"
+        ]
+    );
 
-    let error = state.set_tier_active(&["lb1".to_owned(), "lb9".to_owned()], false).unwrap_err();
+    let error = state
+        .set_tier_admin(&["lb1".to_owned(), "lb9".to_owned()], &Override::unattributed(Admin::Disabled))
+        .unwrap_err();
     assert_eq!(error.to_string(), "no balancer \"lb9\" in the tier; there are: lb1, lb2, lb3");
     let without = State::new(&config_and(&[("web", &[S1])], "")).unwrap();
-    assert_eq!(without.set_tier_active(&["lb1".to_owned()], true), Err(StateError::NoTier));
+    assert_eq!(
+        without.set_tier_admin(&["lb1".to_owned()], &Override::unattributed(Admin::Enabled)),
+        Err(StateError::NoTier)
+    );
 }
 
 #[test]
@@ -180,9 +194,9 @@ fn changes_of_tier_limits_and_path_mtu_are_named() {
     assert_eq!(
         lines,
         [
-            "~ fragments ttl_ms: 200 -> 300",
             "~ fragments held_bytes: 16777216 -> 100000",
             "~ fragments held_bytes_per_source: 1048576 -> 100000",
+            "~ fragments ttl_ms: 200 -> 300",
             "- tier lb1: address 192.168.1.201 fd00::201, active yes",
             "+ tier lb3: address fd00::203, active yes",
             "~ service web pmtu: icmp -> fragment-outer",
@@ -193,9 +207,13 @@ fn changes_of_tier_limits_and_path_mtu_are_named() {
 #[test]
 fn unknown_names_change_nothing_and_say_what_there_is() {
     let state = State::new(&config(&[("web", &[S1, S2])])).unwrap();
-    let error = state.set_active(None, &["s1".to_owned(), "s9".to_owned()], false).unwrap_err();
+    let error = state
+        .set_admin(None, &["s1".to_owned(), "s9".to_owned()], &Override::unattributed(Admin::Disabled))
+        .unwrap_err();
     assert_eq!(error.to_string(), "no backend \"s9\" in any service; there are: s1, s2");
-    let error = state.set_active(Some("wep"), &["s1".to_owned()], false).unwrap_err();
+    let error = state
+        .set_admin(Some("wep"), &["s1".to_owned()], &Override::unattributed(Admin::Disabled))
+        .unwrap_err();
     assert_eq!(error.to_string(), "no service \"wep\"; there are: web");
 }
 
@@ -229,7 +247,7 @@ proptest! {
             let mut state = State::unconfigured(TableSize::new(997).unwrap(), 10, 3).unwrap();
             let settle = last.iter().enumerate().map(|(index, &active)| (index, active));
             for (index, active) in history.iter().copied().chain(settle) {
-                state = state.set_active(Some("default"), &[index.to_string()], active).unwrap();
+                state = state.set_admin(Some("default"), &[index.to_string()], &Override::unattributed(Admin::when(active))).unwrap();
             }
             state
         };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{Admin, Override};
 
 const HEAD: &str = "[balancer]\nname='lb1'\naddress='192.168.1.201'\ninterfaces=['eth2','eth3']\n";
 const TIER: &str = "[[tier.balancer]]\nname='lb1'\naddress='192.168.1.201'\n\
@@ -24,7 +25,7 @@ fn state(text: &str) -> State {
 
 fn deactivated(state: &State, service: &str, names: &[&str]) -> State {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    state.set_active(Some(service), &names, false).unwrap()
+    state.set_admin(Some(service), &names, &Override::unattributed(Admin::Disabled)).unwrap()
 }
 
 fn losses_by(state: &State, text: &str) -> Losses {
@@ -101,10 +102,15 @@ fn a_tier_in_use_is_not_taken_away_unasked() {
     assert_eq!(in_use(&state, HEAD), ["tier: 2 of 2 other balancers in use go"]);
     let one = TIER.replace("[[tier.balancer]]\nname='lb3'\naddress='192.168.1.203'\n", "");
     assert!(in_use(&state, &format!("{HEAD}{one}")).is_empty());
-    let out = state.set_tier_active(&["lb2".to_owned(), "lb3".to_owned()], false).unwrap();
+    let out = state
+        .set_tier_admin(&["lb2".to_owned(), "lb3".to_owned()], &Override::unattributed(Admin::Disabled))
+        .unwrap();
     let losses = losses_by(&out, HEAD);
     assert!(losses.in_use.is_empty());
-    assert_eq!(losses.forgotten[0], "balancer lb2 of the tier goes, and with it that it is deactivated");
+    assert_eq!(
+        losses.forgotten[0],
+        "balancer lb2 of the tier goes, and with it: disabled by unknown since 1970-01-01T00:00:00Z"
+    );
 }
 
 #[test]
@@ -115,14 +121,14 @@ fn what_was_deactivated_and_goes_is_told() {
     let hint = "(if it is service site now: renamed_from = \"web\" there keeps what is set)";
     let losses = losses_by(&state, &site);
     assert_eq!(losses.in_use, [format!("service web goes, with 1 backend in use {hint}")]);
-    let goes = "service web goes, and with it what is deactivated there: s1 s2";
+    let goes = "service web goes, and with it what lbctl said of s1 s2";
     assert_eq!(losses.forgotten, [format!("{goes} {hint}")]);
     let other = format!("{HEAD}{}", service("dns", 2, &[1]));
     assert_eq!(losses_by(&state, &other).forgotten, [goes]);
     let without = format!("{HEAD}{}", service("web", 1, &[1, 3]));
     assert_eq!(
         losses_by(&state, &without).forgotten,
-        ["backend web/s2 goes, and with it that it is deactivated"]
+        ["backend web/s2 goes, and with it: disabled by unknown since 1970-01-01T00:00:00Z"]
     );
 }
 

@@ -7,6 +7,7 @@ mod model;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::model::Admission;
 use crate::{
     balance::{
         Balancer,
@@ -920,7 +921,13 @@ pub(crate) fn with_tier(mut state: WholeState, own: &str) -> WholeState {
             TargetId::new(state.targets.len() - 1).unwrap()
         });
         let name = Name::new(name).unwrap();
-        state.tier.push(TierMember { name, address4: Some(address), address6: None, target, active: true });
+        state.tier.push(TierMember {
+            name,
+            address4: Some(address),
+            address6: None,
+            target,
+            admission: Admission::default(),
+        });
     }
     state
 }

@@ -4,6 +4,7 @@ use super::{
     kernel_tables::{Made, made},
     *,
 };
+use crate::model::{Admin, Override};
 use crate::{
     config::Config,
     sys::nft::{messages::NFT_MSG_NEWSETELEM, reader::DUMPS, transaction::COMMITS},
@@ -65,7 +66,8 @@ fn a_change_takes_as_much_as_it_changes_however_many_services_there_are() {
         assert_eq!(known.change(&all), [0, 0, 0]);
 
         let names = ["a".to_owned()];
-        let without = |service| all.set_active(service, &names, false).unwrap();
+        let without =
+            |service| all.set_admin(service, &names, &Override::unattributed(Admin::Disabled)).unwrap();
         let [commits, dumps, of_one] = known.change(&without(Some("s7")));
         assert!((commits, dumps) == (1, 0) && (40..58).contains(&of_one), "{commits} {dumps} {of_one}");
         known.change(&all);
@@ -122,7 +124,8 @@ fn a_change_of_what_somebody_else_has_changed_mends_it() {
         known.change(&one);
         let map = &made(two.clone()).ruleset.tables[0].map;
         nft("a test", &["flush", "map", "inet", TABLE, map], None).unwrap();
-        let without = two.set_active(None, &["a".to_owned()], false).unwrap();
+        let without =
+            two.set_admin(None, &["a".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap();
         known.change(&without);
     });
 }

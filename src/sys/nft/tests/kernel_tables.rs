@@ -5,6 +5,7 @@ use super::{
     steering::{ACK, Lb, SYN, conntrack_entries, sealed, tcp},
     *,
 };
+use crate::model::{Admin, Override};
 use crate::{
     balance::{Decision, Forwarding},
     config::Config,
@@ -315,7 +316,13 @@ fn the_kernel_decides_for_one_service_and_lbd_for_another() {
                 .backends
                 .iter()
                 .find(|backend| state.balancer.mark_mask.mark(backend.target) == first);
-            let left = state.set_active(Some("web"), &[backend.unwrap().name.to_string()], false).unwrap();
+            let left = state
+                .set_admin(
+                    Some("web"),
+                    &[backend.unwrap().name.to_string()],
+                    &Override::unattributed(Admin::Disabled),
+                )
+                .unwrap();
             let changed = made(left);
             apply_all(&changed.ruleset, &mut tables);
             tables.apply(&changed.ruleset.tables).unwrap();
@@ -543,7 +550,12 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
         assert_eq!([names("web"), names("near"), names("any")], [3, 3, 3]);
 
         // One of two backends leaves: about half of the entries, and nothing else, change.
-        let without = made(first.state.set_active(Some("web"), &["a".to_owned()], false).unwrap());
+        let without = made(
+            first
+                .state
+                .set_admin(Some("web"), &["a".to_owned()], &Override::unattributed(Admin::Disabled))
+                .unwrap(),
+        );
         let untouched = Applied { structure: StructureApplied::Kept, elements_added: 0, elements_deleted: 0 };
         assert_eq!(apply_all(&without.ruleset, &mut tables), untouched);
         let changed = tables.apply(&without.ruleset.tables).unwrap();

@@ -1,0 +1,120 @@
+//! What changes a region, as `lbctl` and others ask for it: functions that take a request and return an outcome.
+//! Nothing here prints, and nothing waits for lbd.
+//!
+//! A change is made from the live state under the writers' lock and published as a whole; if anything is wrong,
+//! nothing is changed. What operators said is also kept in a file ([`OverridesFile`]), under the same lock and
+//! before the change is published. A file that cannot be written does not keep a backend in service: the change
+//! is published all the same, and the outcome says that it will not outlive a reboot.
+
+mod admin;
+mod apply;
+mod clean;
+mod create;
+mod error;
+
+pub use admin::{Affected, Ordered, Target, set_admin};
+pub use apply::{Proposal, propose};
+pub use clean::clean;
+pub use create::{Kept, create, kept};
+pub use error::OpsError;
+
+use std::collections::BTreeMap;
+
+use crate::{
+    host::Snapshot,
+    model::{
+        Path,
+        ids::{Generation, TargetId},
+    },
+    state::{Service, State},
+    sys::{
+        overrides::{OverridesError, OverridesFile},
+        region::{AccessError, Region},
+    },
+};
+
+/// What actions need of this host, besides the region.
+pub struct Host {
+    /// Where overrides are kept.
+    pub overrides: OverridesFile,
+    /// Returns the numbers that targets had, as far as the kernel still has them; an empty map if they cannot
+    /// be read.
+    pub numbers_in_kernel: fn() -> BTreeMap<TargetId, Path>,
+    /// Takes a snapshot of what this host does to packets, as far as it concerns a state.
+    pub look: fn(&State) -> Snapshot,
+    /// The time, in seconds since 1970.
+    pub unix_seconds: u64,
+}
+
+/// A change that was published.
+pub struct Published {
+    /// The region.
+    pub region: Region,
+    /// The new generation.
+    pub generation: Generation,
+    /// What the change brings that may not be meant.
+    pub warnings: Vec<String>,
+    /// Why overrides of this change will not outlive a reboot; `None` if they will.
+    pub not_kept: Option<OverridesError>,
+}
+
+/// Publishes what `change` makes of the live state, if it makes anything, and keeps its overrides. Returns the
+/// live generation then, what `change` returned besides, and why overrides are not kept.
+///
+/// # Errors
+/// As [`Region::update`]. Nothing was changed then.
+pub fn update<T, E: From<AccessError>>(
+    overrides: &OverridesFile,
+    unix_seconds: u64,
+    region: &mut Region,
+    change: impl FnOnce(&State) -> Result<(Option<State>, T), E>,
+) -> Result<(Generation, T, Option<OverridesError>), E> {
+    let (mut before, mut not_kept) = (None, None);
+    let updated = region.update(|live| {
+        let (next, more) = change(live)?;
+        if let Some(next) = &next {
+            before = Some(live.overrides());
+            not_kept = overrides.keep(&next.overrides(), unix_seconds).err();
+        }
+        Ok::<_, E>((next, more))
+    });
+    if updated.is_err()
+        && let Some(before) = before
+    {
+        // The change was not published. If this fails as well, the next change puts the file right.
+        let _ = overrides.keep(&before, unix_seconds);
+    }
+    let (generation, more) = updated?;
+    Ok((generation, more, not_kept))
+}
+
+/// Reports which services, and whether the tier, have lost their last active one, or never had one.
+fn warnings(before: &State, after: &State) -> Vec<String> {
+    let empty = |service: &Service| service.active().next().is_none();
+    let was = |service: &Service| before.service(service.name.as_str()).is_some_and(empty);
+    let now = after.services.iter().filter(|service| empty(service) && !was(service));
+    let mut warnings: Vec<String> = now
+        .map(|service| {
+            format!("service \"{}\" has no active backend: its new flows are dropped", service.name)
+        })
+        .collect();
+    let empty = |state: &State| !state.tier.is_empty() && state.tier_active().next().is_none();
+    if empty(after) && !empty(before) {
+        warnings.push(
+            "no balancer of the tier is active: every balancer handles the fragments that it gets".to_owned(),
+        );
+    }
+    warnings
+}
+
+/// Returns the live generation and state, without tables, of a region that may not exist.
+fn live(name: &crate::sys::region::RegionName) -> Result<Option<(Region, Generation, State)>, OpsError> {
+    match Region::open(name) {
+        Ok(mut region) => {
+            let (generation, state) = region.state_with_tables(|_| Vec::new())?;
+            Ok(Some((region, generation, state)))
+        }
+        Err(AccessError::Missing(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,86 @@
+//! What must hold of a state that was not made here, such as one that was read from a region: the types cannot
+//! be invalid, but values may contradict each other.
+
+use std::collections::HashSet;
+
+use super::{ENTRIES_MAX, Service, State, TierMember};
+use crate::{
+    config::{
+        BLACKHOLE_MAX, BUSY_POLL_US, Balancer, KERNEL_ENTRIES, PMTU_FLOOR, RULE_PRIORITY, TIER_MAX,
+        TracerSettings,
+    },
+    model::{
+        Encap, Path, Pmtu,
+        ids::{SERVICES_MAX, TARGETS_MAX},
+    },
+};
+
+impl State {
+    /// Checks that nothing in the state contradicts anything else, and that limits hold. Tables are not looked
+    /// at.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), &'static str> {
+        check_balancer(&self.balancer)?;
+        require(self.targets.len() <= TARGETS_MAX, "number of targets")?;
+        require(usize::from(self.target_cursor) < TARGETS_MAX, "the next target")?;
+        require(self.tier.len() <= TIER_MAX, "number of balancers in the tier")?;
+        for member in &self.tier {
+            self.check_member(member)?;
+        }
+        let here = self.tier.iter().any(|member| member.target.is_none());
+        require(
+            self.tier.is_sorted_by(|a, b| a.name < b.name) && here != self.tier.is_empty(),
+            "the balancers of the tier",
+        )?;
+        require(self.services.len() <= SERVICES_MAX, "number of services")?;
+        let mut names = HashSet::new();
+        for service in &self.services {
+            require(names.insert(&service.name), "two services of one name")?;
+            self.check_service(service)?;
+        }
+        let entries = |service: &Service| service.active().next().map_or(0, |_| service.table_size.entries());
+        require(self.services.iter().map(entries).sum::<usize>() <= ENTRIES_MAX, "number of table entries")
+    }
+
+    fn check_member(&self, member: &TierMember) -> Result<(), &'static str> {
+        let leads_there = |path| member.addresses().any(|address| path == Path::Via(Encap::Gre, address));
+        let own = member.name == self.balancer.name;
+        let right = match member.target {
+            Some(target) => !own && self.path(target).is_some_and(leads_there),
+            None => own && member.addresses().next().is_some(),
+        };
+        require(right, "a balancer of the tier")
+    }
+
+    fn check_service(&self, service: &Service) -> Result<(), &'static str> {
+        let in_order = service.backends.is_sorted_by(|a, b| a.name < b.name);
+        require(!service.vips.is_empty() && !service.ports.is_empty() && in_order, "a service")?;
+        require(service.vips.iter().all(|vip| vip.trunc() == *vip), "a prefix")?;
+        let paths = || service.backends.iter().map(|backend| self.path(backend.target));
+        require(paths().all(|path| path.is_some()), "a backend's target")?;
+        let outer = service.pmtu != Pmtu::FragmentOuter || paths().flatten().all(Path::can_fragment_outer);
+        require(outer, "a service's pmtu")
+    }
+}
+
+fn check_balancer(balancer: &Balancer) -> Result<(), &'static str> {
+    let prefixes = balancer.blackhole.iter().chain(&balancer.tracer.receivers);
+    require(prefixes.into_iter().all(|prefix| prefix.trunc() == *prefix), "a prefix")?;
+    require(balancer.blackhole.len() <= BLACKHOLE_MAX, "number of blackholes")?;
+    let receivers = balancer.tracer.receivers.len();
+    require(receivers <= TracerSettings::RECEIVERS_MAX, "number of the tracer's receivers")?;
+    require(TracerSettings::PER_SECOND.contains(&balancer.tracer.per_second), "the limit of traces")?;
+    require(balancer.fragments.is_valid(), "the limits of fragments")?;
+    require(!balancer.queues.contains(balancer.fragment_queue), "queue numbers")?;
+    require(!balancer.gre_in || balancer.addresses().next().is_some(), "gre_in")?;
+    require(balancer.rule_priority.is_none_or(|at| RULE_PRIORITY.contains(&at)), "rule_priority")?;
+    require(KERNEL_ENTRIES.contains(&balancer.kernel_entries), "kernel_entries")?;
+    require(PMTU_FLOOR.contains(&balancer.pmtu_floor), "pmtu_floor")?;
+    require(BUSY_POLL_US.contains(&balancer.busy_poll_us), "busy_poll_us")
+}
+
+fn require(holds: bool, what: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(what) }
+}
