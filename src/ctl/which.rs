@@ -20,8 +20,8 @@ use crate::{
         pins::{Flow, OffTable},
     },
     host::{Local, Snapshot},
-    lookup::classifier::{Classifier, Scope},
-    model::{Decider, PortRange, Protocols, Steering},
+    lookup::classifier::{Classifier, Explanation, Match, Scope},
+    model::{Decider, PortRange, Steering},
     plan::kernel_tables,
     state::{Service, State},
     sys::region::{Region, RegionName},
@@ -148,14 +148,18 @@ impl By {
 
     fn answer(&self, question: &Question) -> Answer<'_> {
         let Self { state, forwarding, deciders, .. } = self;
+        let scopes: Vec<Scope<'_>> = state.services.iter().map(Service::scope).collect();
+        let why = match forwarding.classifier().explain(&scopes, &question.packet) {
+            Explanation::Claimed(by) => vec![matched(state, question, &by)],
+            Explanation::Unclaimed { here } => unclaimed(state, question, &here),
+        };
         match forwarding.decide(&question.packet) {
             Decision::Steered { service, hash, index, rank, target, mark } => {
                 let (service, decider) = (&state.services[service], deciders[service]);
                 let view = TargetView::new(state, target);
                 let backend = service.active().nth(rank.into()).map_or("", |backend| backend.name.as_str());
                 let actives = service.active().count();
-                let reason = vec![
-                    matched(state, service, question),
+                let steered = [
                     question.hashed(service.hash, state.balancer.hash_seed, hash),
                     question::looked_up(hash, service.table_size.get(), index, backend, rank, actives),
                     format!("mark {mark} is target {}: {}", target.number(), view.route()),
@@ -180,7 +184,7 @@ impl By {
                     device: view.device,
                     off_table: None,
                     owner: None,
-                    reason,
+                    reason: why.into_iter().chain(steered).collect(),
                     host: None,
                 }
             }
@@ -194,25 +198,11 @@ impl By {
                 Answer {
                     service: Some(service.name.as_str()),
                     table_size: Some(service.table_size.get()),
-                    reason: vec![matched(state, service, question), empty],
+                    reason: why.into_iter().chain([empty]).collect(),
                     ..Answer::default()
                 }
             }
-            Decision::NoService | Decision::Fragment { .. } => {
-                let mut reason = vec![question.unclaimed()];
-                let here = |service: &&Service| service.vips.iter().any(|vip| vip.contains(&question.dst));
-                let neighbours = state.services.iter().filter(here);
-                reason.extend(neighbours.map(|service| {
-                    format!("service {} there claims {}", service.name, claim(&service.scope()))
-                }));
-                if reason.len() == 1 {
-                    reason.push(format!(
-                        "{} is no service's address; `lbctl services` lists them",
-                        question.dst
-                    ));
-                }
-                Answer { reason, ..Answer::default() }
-            }
+            Decision::NoService | Decision::Fragment { .. } => Answer { reason: why, ..Answer::default() },
         }
     }
 }
@@ -260,41 +250,32 @@ fn kept(snapshot: &Snapshot, question: &Question) -> Option<String> {
     })
 }
 
-/// Returns why the packet belongs to the service, and which other services it takes precedence over.
-fn matched(state: &State, service: &Service, question: &Question) -> String {
-    let (vip, ports) = (longest(service, question), port_range(service, question));
-    let vip = vip.map_or_else(String::new, |vip| vip.to_string());
-    let ports = ports.map_or_else(String::new, |ports| match ports {
-        PortRange::ALL => ", all ports".to_owned(),
-        PortRange { first, last } if first == last => format!(", port {ports}"),
-        PortRange { .. } => format!(", ports {ports}"),
-    });
-    let less = less_specific(state, service, question);
-    format!("{} belongs to service {}: {vip}{ports}{less}", question.destination(), service.name)
+/// Returns by which claim the packet belongs to the service, and which other services it takes precedence
+/// over.
+fn matched(state: &State, question: &Question, by: &Match) -> String {
+    let Match { service, vip, ports, before } = by;
+    let ports = match ports {
+        None => String::new(),
+        Some(PortRange::ALL) => ", all ports".to_owned(),
+        Some(ports) if ports.first == ports.last => format!(", port {ports}"),
+        Some(ports) => format!(", ports {ports}"),
+    };
+    let name = |service: usize| &state.services[service].name;
+    let before: Vec<String> =
+        before.iter().map(|&(other, rule)| format!("{} ({})", name(other), rule.name())).collect();
+    let before = if before.is_empty() { String::new() } else { format!(", before {}", before.join(", ")) };
+    format!("{} belongs to service {}: {vip}{ports}{before}", question.destination(), name(*service))
 }
 
-/// Returns which other services claim the packet, and by which rule this one takes precedence.
-fn less_specific(state: &State, service: &Service, question: &Question) -> String {
-    let Some(best) = service.scope().claimed(&question.packet) else { return String::new() };
-    let others = state.services.iter().filter(|other| other.name != service.name);
-    let others: Vec<String> = others
-        .filter_map(|other| {
-            let rule = best.precedence(other.scope().claimed(&question.packet)?);
-            Some(format!("{} ({})", other.name, rule.name()))
-        })
-        .collect();
-    if others.is_empty() { String::new() } else { format!(", before {}", others.join(", ")) }
-}
-
-fn longest(service: &Service, question: &Question) -> Option<ipnet::IpNet> {
-    let vips = service.vips.iter().filter(|vip| vip.contains(&question.dst));
-    vips.max_by_key(|vip| vip.prefix_len()).copied()
-}
-
-/// Returns the narrowest range that contains the port; `None` if ports have no meaning.
-fn port_range(service: &Service, question: &Question) -> Option<PortRange> {
-    question.named().filter(|_| service.protocols != Protocols::Any)?;
-    let port = question.ports.dst;
-    let ranges = service.ports.iter().filter(|ports| (ports.first..=ports.last).contains(&port));
-    ranges.min_by_key(|ports| ports.last - ports.first).copied()
+/// Returns that no service claims the packet, and what those claim that have the address.
+fn unclaimed(state: &State, question: &Question, here: &[usize]) -> Vec<String> {
+    let mut reason = vec![question.unclaimed()];
+    reason.extend(here.iter().map(|&service| {
+        let service = &state.services[service];
+        format!("service {} there claims {}", service.name, claim(&service.scope()))
+    }));
+    if here.is_empty() {
+        reason.push(format!("{} is no service's address; `lbctl services` lists them", question.dst));
+    }
+    reason
 }
