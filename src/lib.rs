@@ -32,6 +32,7 @@
 //! - [`worker`]: a thread that decides about new flows
 //! - [`fragment_worker`]: the thread that decides about fragments, and answers the tracer
 //! - [`daemon`]: what lbd does
+//! - [`status`]: snapshots of region, lbd and kernel, as values
 //! - [`ctl`]: what lbctl does
 //!
 //! All modules above [`io`] are pure: bytes, time and configuration in, values out. Only [`sys`] touches the
@@ -52,6 +53,7 @@ pub mod packet;
 pub mod plan;
 pub mod shm;
 pub mod state;
+pub mod status;
 pub mod sys;
 pub mod worker;
 

@@ -1,8 +1,9 @@
 //! `clean`: removes a region, unless it is still in use.
 
-use super::{Env, Status, args::CleanArguments, daemon::DaemonView, error::CtlError};
+use super::{Env, Status, args::CleanArguments, error::CtlError};
 use crate::{
     shm::{RegionError, slots},
+    status::lbd::DaemonView,
     sys::region::{AccessError, Region, RegionName},
 };
 

@@ -7,14 +7,11 @@ use thiserror::Error;
 use crate::{
     config::ConfigErrors,
     host::Finding,
-    lookup::classifier::Conflict,
     model::ids::Generation,
     plan::routing::PlanError,
     state::StateError,
-    sys::{
-        nft::NftError,
-        region::{AccessError, RegionName},
-    },
+    status::StatusError,
+    sys::region::{AccessError, RegionName},
 };
 
 /// Why a command failed. Nothing was changed, unless the message says so.
@@ -23,6 +20,9 @@ pub(super) enum CtlError {
     /// The region cannot be used.
     #[error(transparent)]
     Access(AccessError),
+    /// There is no snapshot to print.
+    #[error(transparent)]
+    Status(#[from] StatusError),
     /// The configuration file is wrong.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
@@ -32,9 +32,6 @@ pub(super) enum CtlError {
     /// lbd could not put the state in force.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The region contains services that contradict each other; only another program can have written that.
-    #[error("the region contradicts itself: {0}; `lbctl apply FILE` puts it right")]
-    Conflict(#[from] Conflict),
     /// A file cannot be read.
     #[error("{file}: {error}")]
     Input {
@@ -99,9 +96,6 @@ pub(super) enum CtlError {
     /// No balancer has reported about some probes.
     #[error("{0}")]
     Untraced(String),
-    /// The off-table flows cannot be read from the kernel.
-    #[error("{0}; it takes CAP_NET_ADMIN, and the network namespace of lbd")]
-    OffTable(#[from] NftError),
     /// The change would add VIPs that are addresses of this host.
     #[error("{}\nnothing was changed", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     OwnVips(Vec<Finding>),

@@ -1,5 +1,5 @@
 //! The commands of `lbctl`, testable without a process: [`run`] takes arguments and an [`Env`], prints into
-//! it and returns a [`Status`].
+//! it and returns a [`Status`]. A command that reads prints a snapshot of [`crate::status`].
 //!
 //! Nouns read (`show`, `services`, `backends`, `tier`, `stats`, `check`, `flows`, `which`), verbs change
 //! (`create`, `apply`, `activate`, `deactivate`, `clean`). `tracer` asks balancers by sending packets, and
@@ -8,20 +8,18 @@
 
 mod args;
 mod backend_setup;
+mod batch;
 mod change;
 mod check;
 mod clean;
 mod daemon;
 mod error;
 mod flows;
-mod owner;
-mod question;
 mod show;
 mod stats;
 mod text;
 mod tier;
 mod tracer;
-mod view;
 mod which;
 
 use std::{
@@ -29,7 +27,7 @@ use std::{
     ffi::OsString,
     fmt,
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -38,13 +36,11 @@ use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
 use crate::{
-    balance::pins::OffTable,
     config::FILE_BYTES_MAX,
-    host::Snapshot,
     io::Prober,
     model::{self, ids::TargetId},
-    state::State,
-    sys::{nft::NftError, output::READER_GONE},
+    status::Sources,
+    sys::output::READER_GONE,
 };
 use args::{Arguments, Command, FlowsArguments, TierCommand, TracerCommand};
 use error::CtlError;
@@ -59,23 +55,11 @@ pub struct Env<'a> {
     pub input: &'a mut dyn Read,
     /// The time, in seconds since 1970.
     pub unix_seconds: u64,
-    /// The time of the monotonic clock.
-    pub monotonic: Duration,
-    /// The path of procfs.
-    pub proc: PathBuf,
-    /// Returns the ruleset's counters in packets, by name: an empty map if there is no ruleset, `None` if
-    /// they cannot be read.
-    pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
-    /// Returns how many packets the kernel's tables have steered, by mark; an empty map if that cannot be
-    /// read.
-    pub given: fn() -> BTreeMap<u32, u64>,
-    /// Returns the contents of the off-table maps.
-    pub off_table: fn() -> Result<OffTable, NftError>,
+    /// Where the snapshots come from that answers are made of.
+    pub sources: Sources,
     /// Returns the numbers that targets had, as far as the kernel still has them; an empty map if they cannot
     /// be read.
     pub numbers_in_kernel: fn() -> BTreeMap<TargetId, model::Path>,
-    /// Takes a snapshot of what this host does to packets, as far as it concerns a state.
-    pub look: fn(&State) -> Snapshot,
     /// How long to wait until lbd has taken over a change.
     pub adoption_wait: Duration,
     /// Sends probes and receives reports.

@@ -3,10 +3,12 @@
 use super::{
     Env, Status, daemon,
     error::CtlError,
-    text::{Table, bar, count, natural, percent},
-    view::TierView,
+    text::{Table, bar, count, percent},
 };
-use crate::sys::region::{Region, RegionName};
+use crate::{
+    status::{lbd::Lbd, view::TierView, words::natural},
+    sys::region::{Region, RegionName},
+};
 
 /// `lbctl tier`.
 pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
@@ -16,7 +18,7 @@ pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<S
     if json {
         return env.json(&view);
     }
-    let lbd = daemon::line(env, &mut region, generation)?;
+    let lbd = daemon::line(env, name, generation.0, &Lbd::read(&mut region, &env.sources)?);
     let (all, active) = (view.members.len(), view.members.iter().filter(|member| member.active).count());
     if all == 0 {
         env.print(format_args!(
