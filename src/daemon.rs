@@ -213,6 +213,22 @@ fn with_region<T>(
     })
 }
 
+/// Returns the region, converted if it is of the layout of the version before.
+fn converted(mut region: Region, overrides: &OverridesFile) -> Result<Region, DaemonError> {
+    if !ops::is_former(&mut region) {
+        return Ok(region);
+    }
+    // So no lbd of that version follows it.
+    region.follow()?;
+    let ops::Converted { region, disabled, not_kept } =
+        ops::convert(overrides, clock::unix_seconds(), region)?;
+    info!(region = %region.name(), disabled, "converted from the layout of the version before");
+    if let Some(error) = not_kept {
+        warn!(%error, "what lbctl said will not outlive a reboot");
+    }
+    Ok(region)
+}
+
 /// The region with its state: made from the file if there is none, and whether it was.
 fn open_region(
     name: &RegionName,
@@ -220,7 +236,7 @@ fn open_region(
     overrides: &OverridesFile,
 ) -> Result<(Region, Generation, State, bool), DaemonError> {
     let (mut region, made) = match Region::open(name) {
-        Ok(region) => (region, false),
+        Ok(region) => (converted(region, overrides)?, false),
         Err(AccessError::Missing(_)) => {
             let Some((config, like)) = given else {
                 return Err(DaemonError::NothingToStartFrom(name.clone()));

@@ -33,6 +33,7 @@
 //! - [`fragment_worker`]: the thread that decides about fragments, and answers the tracer
 //! - [`ops`]: what changes a region
 //! - [`daemon`]: what lbd does
+//! - [`status`]: snapshots of region, lbd and kernel, as values
 //! - [`ctl`]: what lbctl does
 //!
 //! All modules above [`io`] are pure: bytes, time and configuration in, values out. Only [`sys`] touches the
@@ -54,6 +55,7 @@ pub mod packet;
 pub mod plan;
 pub mod shm;
 pub mod state;
+pub mod status;
 pub mod sys;
 pub mod worker;
 

@@ -9,12 +9,14 @@
 mod admin;
 mod apply;
 mod clean;
+mod convert;
 mod create;
 mod error;
 
 pub use admin::{Affected, Ordered, Target, set_admin};
 pub use apply::{Proposal, propose};
 pub use clean::clean;
+pub use convert::{Converted, convert, is_former};
 pub use create::{Kept, create, kept};
 pub use error::OpsError;
 

@@ -1,15 +1,12 @@
 //! The parts of the file about the balancer itself, its limits, and the tier.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    ops::RangeInclusive,
-};
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Encap, InterfaceName, Name, Path, QueueRange, Steering,
+    Encap, InterfaceName, Name, OuterAddresses, Path, QueueRange, Steering,
     ids::{MarkMask, QueueNum},
 };
 
@@ -20,10 +17,8 @@ use crate::model::{
 pub struct Balancer {
     /// The name of this balancer.
     pub name: Name,
-    /// Outer source address of IPv4 tunnels.
-    pub address4: Option<Ipv4Addr>,
-    /// Outer source address of IPv6 tunnels.
-    pub address6: Option<Ipv6Addr>,
+    /// The outer source addresses of tunnels.
+    pub address: OuterAddresses,
     /// Where VIP traffic comes in. Empty only in a region that `lbctl create` made.
     pub interfaces: Vec<InterfaceName>,
     /// The queues for new flows; each has one worker.
@@ -204,13 +199,34 @@ impl Balancer {
         self.offload && self.steering == Steering::SynOnly
     }
 
+    /// Checks the values that their types leave open: limits, and what contradicts each other.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let prefixes = || self.blackhole.iter().chain(&self.tracer.receivers);
+        let wrong = [
+            (prefixes().any(|prefix| prefix.trunc() != *prefix), "a prefix"),
+            (self.blackhole.len() > BLACKHOLE_MAX, "number of blackholes"),
+            (self.tracer.receivers.len() > TracerSettings::RECEIVERS_MAX, "number of the tracer's receivers"),
+            (!TracerSettings::PER_SECOND.contains(&self.tracer.per_second), "the limit of traces"),
+            (!self.fragments.is_valid(), "the limits of fragments"),
+            (self.queues.contains(self.fragment_queue), "queue numbers"),
+            (self.gre_in && self.address.is_empty(), "gre_in"),
+            (self.rule_priority.is_some_and(|at| !RULE_PRIORITY.contains(&at)), "rule_priority"),
+            (!KERNEL_ENTRIES.contains(&self.kernel_entries), "kernel_entries"),
+            (!PMTU_FLOOR.contains(&self.pmtu_floor), "pmtu_floor"),
+            (!BUSY_POLL_US.contains(&self.busy_poll_us), "busy_poll_us"),
+        ];
+        wrong.into_iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, what)| Err(what))
+    }
+
     /// Returns the settings of a region that was made without a configuration file.
     #[must_use]
     pub fn unconfigured() -> Self {
         Self {
             name: Name::known("lb"),
-            address4: None,
-            address6: None,
+            address: OuterAddresses::default(),
             interfaces: Vec::new(),
             queues: QueueRange::default(),
             fragment_queue: FRAGMENT_QUEUE_DEFAULT,
@@ -230,20 +246,6 @@ impl Balancer {
             tracer: TracerSettings::default(),
         }
     }
-
-    /// Returns the balancer's outer addresses, IPv4 first.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
-    }
-
-    /// Returns the outer source address for tunnels to `remote`.
-    #[must_use]
-    pub fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
-        match remote {
-            IpAddr::V4(_) => self.address4.map(IpAddr::V4),
-            IpAddr::V6(_) => self.address6.map(IpAddr::V6),
-        }
-    }
 }
 
 /// A balancer of the tier, which may be this one. The balancers of a tier share the work of fragments.
@@ -251,10 +253,8 @@ impl Balancer {
 pub struct TierMember {
     /// Unique in the tier. The Maglev permutation is seeded with it.
     pub name: Name,
-    /// The balancer's outer IPv4 address, as in its own `[balancer] address`.
-    pub address4: Option<Ipv4Addr>,
-    /// The balancer's outer IPv6 address, as in its own `[balancer] address`.
-    pub address6: Option<Ipv6Addr>,
+    /// The balancer's outer addresses, as in its own `[balancer] address`.
+    pub address: OuterAddresses,
     /// Whether it owns fragments. `None` if the file does not say: then a known member stays as it is, and a
     /// new one is active.
     pub active: Option<bool>,
@@ -264,18 +264,13 @@ pub struct TierMember {
 pub const TIER_MAX: usize = 64;
 
 impl TierMember {
-    /// Returns the member's addresses, IPv4 first.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
-    }
-
     /// Returns the tunnel from here to another member. It uses IPv4 if both have an IPv4 address, since only
     /// such a tunnel can send its own packets in fragments. Both ends choose the same family. Returns `None`
     /// if they share no family.
     #[must_use]
     pub fn path_to(&self, other: &Self) -> Option<Path> {
-        let four = self.address4.and(other.address4).map(IpAddr::V4);
-        let six = self.address6.and(other.address6).map(IpAddr::V6);
+        let four = self.address.v4.and(other.address.v4).map(IpAddr::V4);
+        let six = self.address.v6.and(other.address.v6).map(IpAddr::V6);
         four.or(six).map(|address| Path::Via(Encap::Gre, address))
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     lookup::classifier::{Classifier, Scope},
-    model::ids::SERVICES_MAX,
+    model::{OuterAddresses, ids::SERVICES_MAX},
 };
 
 const NAME: &str = "1 to 48 of A-Z a-z 0-9 . _ -, not starting with -";
@@ -91,21 +91,17 @@ fn read_addresses(
     reader: &mut Reader<'_>,
     items: Vec<Item<'_>>,
     mut check: impl FnMut(&mut Reader<'_>, &Item<'_>, IpAddr),
-) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let (mut address4, mut address6) = (None, None);
+) -> OuterAddresses {
+    let mut addresses = OuterAddresses::default();
     for item in items {
         let Some(address) = item.string(reader, ADDRESS, unicast) else { continue };
-        let another = match address {
-            IpAddr::V4(address) => address4.replace(address).is_some(),
-            IpAddr::V6(address) => address6.replace(address).is_some(),
-        };
-        if another {
-            item.diagnose(reader, ADDRESS);
-        } else {
+        if addresses.add(address) {
             check(reader, &item, address);
+        } else {
+            item.diagnose(reader, ADDRESS);
         }
     }
-    (address4, address6)
+    addresses
 }
 
 /// Checks what can be checked only when all services are known.
@@ -140,7 +136,7 @@ fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
     }
 }
 
-/// Addresses that are never the destination of packets between hosts, or only on one link: "this network",
+/// OuterAddresses that are never the destination of packets between hosts, or only on one link: "this network",
 /// loopback, multicast, broadcast; IPv4-mapped addresses, which stand for IPv4 addresses in programs and are
 /// never on the wire; link-local IPv6 addresses, which are meaningless without a device.
 const NOT_UNICAST: [IpNet; 9] = [

@@ -6,7 +6,7 @@
 use super::{
     Env, Status,
     args::{ActivateArguments, ApplyArguments, CreateArguments, OrderArguments, TierActivateArguments},
-    daemon::{self, Adoption, DaemonView, wait_adopted},
+    daemon::{Adoption, wait_adopted},
     error::CtlError,
     text::count,
 };
@@ -15,6 +15,7 @@ use crate::{
     model::{Admin, Override, Remark, Steering, TableSize, ids::Generation},
     ops::{self, Affected, OpsError, Proposal, Published, Target},
     state::{Change, Losses},
+    status::lbd::{DaemonView, once_command},
     sys::region::{NAME_DEFAULT, Region, RegionName},
 };
 use jiff::Timestamp;
@@ -219,7 +220,7 @@ fn warn_of_settings(
     if before.steering == Steering::SynOnly && after.steering == Steering::EveryPacket {
         env.warn("with steering \"every-packet\" open flows follow the table from now on, and break where it names another backend")?;
     }
-    let devices = std::fs::read_to_string(env.proc.join("net/dev")).unwrap_or_default();
+    let devices = std::fs::read_to_string(env.sources.proc.join("net/dev")).unwrap_or_default();
     let known: Vec<&str> = devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
     for interface in
         after.interfaces.iter().filter(|name| !known.is_empty() && !known.contains(&name.as_str()))
@@ -247,15 +248,15 @@ fn finish(
     }
     match adoption {
         Adoption::InForce if !json => {
-            let behind = daemon::last(region)?.in_kernel < generation.0;
+            let behind = DaemonView::last(region)?.in_kernel < generation.0;
             let follow =
                 if behind { "; the kernel's tables, for when lbd does not decide, follow" } else { "" };
             env.print(format_args!("in force: generation {generation}{follow}"))?;
         }
         Adoption::NoDaemon if !json => {
             // With a ruleset in place that is of this region the kernel goes on, by what it was given last.
-            let kernel = if daemon::last(region)?.adopted > 0 && daemon::has_ruleset(env) == Some(true) {
-                let once = daemon::once_command(region.name());
+            let kernel = if DaemonView::last(region)?.adopted > 0 && env.sources.has_ruleset() == Some(true) {
+                let once = once_command(region.name());
                 format!(
                     "; the kernel goes by the tables that it was given last, until one does or `{once}` is run"
                 )

@@ -6,13 +6,10 @@ use thiserror::Error;
 
 use crate::{
     config::ConfigErrors,
-    lookup::classifier::Conflict,
     model::ids::Generation,
     ops::OpsError,
-    sys::{
-        nft::NftError,
-        region::{AccessError, RegionName},
-    },
+    status::StatusError,
+    sys::region::{AccessError, RegionName},
 };
 
 /// Why a command failed. Nothing was changed, unless the message says so.
@@ -21,15 +18,15 @@ pub(super) enum CtlError {
     /// The region cannot be used.
     #[error(transparent)]
     Access(AccessError),
+    /// There is no snapshot to print.
+    #[error(transparent)]
+    Status(#[from] StatusError),
     /// The configuration file is wrong.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     /// An action was not done.
     #[error(transparent)]
     Ops(#[from] OpsError),
-    /// The region contains services that contradict each other; only another program can have written that.
-    #[error("the region contradicts itself: {0}; `lbctl apply FILE` puts it right")]
-    Conflict(#[from] Conflict),
     /// A file cannot be read.
     #[error("{file}: {error}")]
     Input {
@@ -81,9 +78,6 @@ pub(super) enum CtlError {
     /// No balancer has reported about some probes.
     #[error("{0}")]
     Untraced(String),
-    /// The off-table flows cannot be read from the kernel.
-    #[error("{0}; it takes CAP_NET_ADMIN, and the network namespace of lbd")]
-    OffTable(#[from] NftError),
     /// The output cannot be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),

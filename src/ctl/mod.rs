@@ -1,5 +1,5 @@
 //! The commands of `lbctl`, testable without a process: [`run`] takes arguments and an [`Env`], prints into
-//! it and returns a [`Status`].
+//! it and returns a [`Status`]. A command that reads prints a snapshot of [`crate::status`].
 //!
 //! Nouns read (`show`, `services`, `backends`, `tier`, `stats`, `check`, `flows`, `which`), verbs change
 //! (`create`, `apply`, `activate`, `deactivate`, `clean`). `tracer` asks balancers by sending packets, and
@@ -8,20 +8,18 @@
 
 mod args;
 mod backend_setup;
+mod batch;
 mod change;
 mod check;
 mod clean;
 mod daemon;
 mod error;
 mod flows;
-mod owner;
-mod question;
 mod show;
 mod stats;
 mod text;
 mod tier;
 mod tracer;
-mod view;
 mod which;
 
 use std::{
@@ -29,7 +27,8 @@ use std::{
     ffi::OsString,
     fmt,
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -38,14 +37,12 @@ use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
 use crate::{
-    balance::pins::OffTable,
     config::FILE_BYTES_MAX,
-    host::Snapshot,
     io::Prober,
     model::{self, ids::TargetId},
     ops,
-    state::State,
-    sys::{nft::NftError, output::READER_GONE, overrides::OverridesFile, region::RegionName},
+    status::Sources,
+    sys::{output::READER_GONE, overrides::OverridesFile, region::RegionName},
 };
 use args::{Arguments, Command, FlowsArguments, TierCommand, TracerCommand};
 use error::CtlError;
@@ -60,27 +57,15 @@ pub struct Env<'a> {
     pub input: &'a mut dyn Read,
     /// The time, in seconds since 1970.
     pub unix_seconds: u64,
-    /// The time of the monotonic clock.
-    pub monotonic: Duration,
-    /// The path of procfs.
-    pub proc: PathBuf,
-    /// Returns the ruleset's counters in packets, by name: an empty map if there is no ruleset, `None` if
-    /// they cannot be read.
-    pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
-    /// Returns how many packets the kernel's tables have steered, by mark; an empty map if that cannot be
-    /// read.
-    pub given: fn() -> BTreeMap<u32, u64>,
-    /// Returns the contents of the off-table maps.
-    pub off_table: fn() -> Result<OffTable, NftError>,
     /// The directory that keeps overrides over a reboot, unless the command line names another.
     pub state_directory: PathBuf,
     /// The user who gives the command.
     pub user: String,
+    /// Where the snapshots come from that answers are made of.
+    pub sources: Sources,
     /// Returns the numbers that targets had, as far as the kernel still has them; an empty map if they cannot
     /// be read.
     pub numbers_in_kernel: fn() -> BTreeMap<TargetId, model::Path>,
-    /// Takes a snapshot of what this host does to packets, as far as it concerns a state.
-    pub look: fn(&State) -> Snapshot,
     /// How long to wait until lbd has taken over a change.
     pub adoption_wait: Duration,
     /// Sends probes and receives reports.
@@ -136,7 +121,7 @@ impl Env<'_> {
         ops::Host {
             overrides: OverridesFile::new(&self.state_directory, region),
             numbers_in_kernel: self.numbers_in_kernel,
-            look: self.look,
+            look: self.sources.look,
             unix_seconds: self.unix_seconds,
         }
     }

@@ -1,158 +1,72 @@
-//! `show`, `services`, `backends`: the state, read and printed.
+//! `show`, `services`, `backends`: print what a region contains.
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-
 use super::{
     Env, Status,
-    daemon::{self, DaemonView, Hangs, NEARLY_FULL, Offload, PinsView},
+    daemon::{self, NEARLY_FULL},
     error::CtlError,
-    text::{Table, bar, count, natural, percent},
-    view::{
-        BackendView, BalancerView, ServiceView, TargetView, TierView, backends, mask_text, names_by_target,
-        table_digest,
-    },
+    text::{Table, bar, count, percent},
 };
 use crate::{
     config::Balancer,
-    host::Tally,
-    model::{Decider, ids::Generation},
+    model::{Admission, Decider},
     ops::OpsError,
     plan::kernel_tables::Shortage,
-    shm::slots::LAYOUT_VERSION,
-    state::{State, StateError, TierMember},
+    state::StateError,
+    status::{
+        show::{Show, WholeService},
+        view::{BackendView, MemberView, ServiceView, backends},
+        words::natural,
+    },
     sys::region::{Region, RegionName},
 };
 
-/// What `show --json` prints.
-#[derive(Serialize)]
-struct Everything<'a> {
-    region: RegionView,
-    /// The lbd that follows the region, or null.
-    lbd: Option<DaemonView>,
-    /// What it has found of flows.
-    flows: PinsView,
-    /// That it does not answer, or null.
-    hangs: Option<Hangs>,
-    balancer: BalancerView,
-    /// Whether long flows are promoted.
-    offload: Offload,
-    tier: TierView,
-    services: Vec<WholeService<'a>>,
-    targets: Vec<NamedTarget>,
-}
-
-#[derive(Serialize)]
-struct RegionView {
-    name: String,
-    path: String,
-    generation: u64,
-    /// The one that an lbd has put in force last; when it does not run, of those that the kernel has by itself. 0: none yet.
-    in_force: u64,
-    layout_version: u32,
-}
-
-#[derive(Serialize)]
-struct WholeService<'a> {
-    #[serde(flatten)]
-    service: ServiceView,
-    backends: Vec<BackendView>,
-    table_digest: String,
-    table: &'a [u16],
-}
-
-#[derive(Serialize)]
-struct NamedTarget {
-    #[serde(flatten)]
-    target: TargetView,
-    /// Everything that it stands for, as service/backend or tier/balancer.
-    names: Vec<String>,
-}
-
 /// `lbctl show`.
 pub(super) fn show(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
-    let mut region = Region::open(name)?;
-    let (generation, state) = region.state()?;
+    let show = Show::read(&mut Region::open(name)?, &env.sources)?;
     if json {
-        show_json(env, &mut region, generation, &state)
-    } else {
-        show_text(env, &mut region, generation, &state)
+        return env.json(&show);
     }
-}
-
-fn show_json(
-    env: &mut Env<'_>,
-    region: &mut Region,
-    generation: Generation,
-    state: &State,
-) -> Result<Status, CtlError> {
-    let whole = |(service, view)| WholeService {
-        service: view,
-        backends: backends(state, service),
-        table_digest: table_digest(service),
-        table: &service.table,
-    };
-    let named = |(target, names)| NamedTarget { target: TargetView::new(state, target), names };
-    let last = daemon::last(region)?;
-    let lbd = region.is_followed()?.then_some(last);
-    env.json(&Everything {
-        region: RegionView {
-            name: region.name().to_string(),
-            path: region.name().path().display().to_string(),
-            generation: generation.0,
-            in_force: last.adopted,
-            layout_version: LAYOUT_VERSION,
-        },
-        lbd,
-        flows: PinsView::read(region)?,
-        hangs: daemon::hangs(env, region)?,
-        balancer: BalancerView::new(&state.balancer),
-        offload: Offload::of(region, &state.balancer)?,
-        tier: TierView::new(state),
-        services: state.services.iter().zip(ServiceView::all(state)).map(whole).collect(),
-        targets: names_by_target(state).into_iter().map(named).collect(),
-    })
-}
-
-fn show_text(
-    env: &mut Env<'_>,
-    region: &mut Region,
-    generation: Generation,
-    state: &State,
-) -> Result<Status, CtlError> {
-    let balancer = &state.balancer;
-    let lbd = daemon::line(env, region, generation)?;
-    env.print(format_args!("region    {}, generation {generation}", region.name()))?;
+    let lbd = daemon::line(env, name, show.region.generation, &show.lbd);
+    env.print(format_args!("region    {name}, generation {}", show.region.generation))?;
     env.print(format_args!("lbd       {lbd}"))?;
-    if let Some(DaemonView { host: Tally { errors, warnings }, .. }) = DaemonView::of(region)?
-        && errors + warnings > 0
-    {
+    if let Some(lbd) = show.lbd.running().filter(|lbd| lbd.host.errors + lbd.host.warnings > 0) {
+        let (errors, warnings) = (lbd.host.errors, lbd.host.warnings);
         env.print(format_args!("host      errors {errors}, warnings {warnings}: `lbctl check` tells them"))?;
     }
-    let pins = PinsView::read(region)?;
-    env.print(format_args!("flows     {}", pins.line()))?;
-    if pins.nearly_full {
+    env.print(format_args!("flows     {}", daemon::pins(&show.flows)))?;
+    if show.flows.nearly_full {
         env.print(format_args!("conntrack {NEARLY_FULL}"))?;
     }
-    let interfaces: Vec<&str> = balancer.interfaces.iter().map(|interface| interface.as_str()).collect();
+    settings(env, &show)?;
+    if !show.tier.members.is_empty() {
+        let member = |member: &MemberView| {
+            let here = if member.here { " (this one)" } else { "" };
+            format!("{}{here}{}", member.name, if member.active { "" } else { " (not active)" })
+        };
+        let members: Vec<String> = show.tier.members.iter().map(member).collect();
+        env.print(format_args!("tier      {}", members.join(", ")))?;
+    }
+    show.services.iter().try_for_each(|service| print_service(env, service))?;
+    Ok(Status::Done)
+}
+
+fn settings(env: &mut Env<'_>, show: &Show) -> Result<(), CtlError> {
+    let Balancer { interfaces, fragments: limits, tracer, .. } = &show.balancer;
     let interfaces =
-        if interfaces.is_empty() { String::new() } else { format!(", from {}", interfaces.join(" ")) };
-    let polled = match balancer.busy_poll_us {
+        if interfaces.is_empty() { String::new() } else { format!(", from {}", named(interfaces, "")) };
+    let polled = match show.balancer.busy_poll_us {
         0 => String::new(),
         us => format!(" (polled for {us} us)"),
     };
     env.print(format_args!(
         "balancer  {}{interfaces}, queues {}{polled}, hash seed {}, mark mask {}",
-        balancer.name,
-        balancer.queues,
-        balancer.hash_seed,
-        mask_text(balancer.mark_mask),
+        show.balancer.name, show.balancer.queues, show.balancer.hash_seed, show.balancer.mark_mask,
     ))?;
-    let limits = balancer.fragments;
     env.print(format_args!(
         "fragments queue {}, {} ms, {} entries ({} a source), held {} packets and {} bytes ({} a source)",
-        balancer.fragment_queue.0,
+        show.balancer.fragment_queue.0,
         limits.ttl_ms,
         limits.entries,
         limits.entries_per_source,
@@ -160,47 +74,71 @@ fn show_text(
         limits.held_bytes,
         limits.held_bytes_per_source,
     ))?;
-    let gre_in = if balancer.gre_in { ", GRE in" } else { "" };
-    env.print(format_args!("steering  {}{gre_in}", balancer.steering.name()))?;
-    env.print(format_args!("offload   {}", Offload::of(region, balancer)?.text()))?;
-    let views = ServiceView::all(state);
-    env.print(format_args!("kernel    {}", copies(balancer, &views)))?;
-    let tracer = &balancer.tracer;
+    let gre_in = if show.balancer.gre_in { ", GRE in" } else { "" };
+    env.print(format_args!("steering  {}{gre_in}", show.balancer.steering.name()))?;
+    env.print(format_args!("offload   {}", daemon::offload(show.offload)))?;
+    env.print(format_args!("kernel    {}", copies(show)))?;
     let receivers: Vec<String> = tracer.receivers.iter().map(ToString::to_string).collect();
     let receivers = if receivers.is_empty() { "nobody".to_owned() } else { receivers.join(" ") };
     env.print(format_args!("tracer    reports to {receivers}, {} probes a second", tracer.per_second))?;
-    if !state.tier.is_empty() {
-        let member = |member: &TierMember| {
-            let here = if member.target.is_none() { " (this one)" } else { "" };
-            format!("{}{here}{}", member.name, if member.active() { "" } else { " (not active)" })
-        };
-        let members: Vec<String> = state.tier.iter().map(member).collect();
-        env.print(format_args!("tier      {}", members.join(", ")))?;
+    Ok(())
+}
+
+fn print_service(env: &mut Env<'_>, whole: &WholeService) -> Result<(), CtlError> {
+    let view = &whole.service;
+    env.print(format_args!(
+        "\nservice {}: {} of {} active, hash {}, M {}",
+        view.name,
+        view.active.len(),
+        count(view.active.len() + view.inactive.len(), "backend"),
+        view.hash,
+        view.table_size,
+    ))?;
+    env.print(format_args!("  vips       {}", view.vips.join(" ")))?;
+    env.print(format_args!("  protocols  {}", named(&view.protocols, "any")))?;
+    env.print(format_args!("  ports      {}", named(&view.ports, "all")))?;
+    env.print(format_args!("  pmtu       {}", view.pmtu))?;
+    env.print(format_args!("  steering   {}\n", decided(view)))?;
+    env.text(&backend_table(&whole.backends, false))?;
+    overrides(env, whole.backends.iter().map(|backend| (backend.name.as_str(), &backend.admission)))
+}
+
+/// Prints what operators said of backends, or of balancers of the tier.
+pub(super) fn overrides<'a>(
+    env: &mut Env<'_>,
+    of: impl Iterator<Item = (&'a str, &'a Admission)>,
+) -> Result<(), CtlError> {
+    for (name, order) in of.filter_map(|(name, admission)| Some((name, admission.by_operator.as_ref()?))) {
+        env.print(format_args!("  {name}: {order}"))?;
     }
-    for (service, view) in state.services.iter().zip(views) {
-        let (active, all) = (view.active.len(), view.active.len() + view.inactive.len());
-        env.print(format_args!(
-            "\nservice {}: {active} of {} active, hash {}, M {}",
-            view.name,
-            count(all, "backend"),
-            view.hash,
-            view.table_size,
-        ))?;
-        env.print(format_args!("  vips       {}", view.vips.join(" ")))?;
-        env.print(format_args!("  protocols  {}", view.protocols()))?;
-        env.print(format_args!("  ports      {}", view.ports()))?;
-        env.print(format_args!("  pmtu       {}", view.pmtu))?;
-        env.print(format_args!("  steering   {}\n", view.decided()))?;
-        let rows = backends(state, service);
-        env.text(&backend_table(rows, false))?;
+    Ok(())
+}
+
+/// Joins names; if there are none, returns what that means.
+fn named<T: AsRef<str>>(names: &[T], none: &str) -> String {
+    if names.is_empty() {
+        return none.to_owned();
     }
-    Ok(Status::Done)
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    names.join(" ")
+}
+
+/// Returns what decides about new flows, and why if it is not what the file names.
+fn decided(view: &ServiceView) -> String {
+    match (view.decider, view.shortage) {
+        (Decider::Lbd, _) => "lbd decides".to_owned(),
+        (Decider::Kernel, None) => "the kernel decides".to_owned(),
+        (Decider::Kernel, Some(why)) => {
+            format!("lbd decides, NOT the kernel, which has no table ({why})")
+        }
+    }
 }
 
 /// Of which services the kernel has copies of the tables.
-fn copies(balancer: &Balancer, views: &[ServiceView]) -> String {
-    let of: Vec<&ServiceView> = views.iter().filter(|view| view.kernel_copy).collect();
-    let (entries, max) = (of.iter().map(|view| view.table_size).sum::<u32>(), balancer.kernel_entries);
+fn copies(show: &Show) -> String {
+    let views: Vec<&ServiceView> = show.services.iter().map(|whole| &whole.service).collect();
+    let of: Vec<&ServiceView> = views.iter().copied().filter(|view| view.kernel_copy).collect();
+    let (entries, max) = (of.iter().map(|view| view.table_size).sum::<u32>(), show.balancer.kernel_entries);
     let of_most = format!("{entries} of at most {max} entries");
     let decides = match of.iter().filter(|view| view.decider == Decider::Kernel).count() {
         0 => "decides where lbd does not".to_owned(),
@@ -230,7 +168,8 @@ pub(super) fn services(env: &mut Env<'_>, name: &RegionName, json: bool) -> Resu
     let mut table = Table::new(&["SERVICE", "ACTIVE", "HASH", ">M", "PROTOCOLS", "PORTS", "VIPS"]);
     for view in views {
         let active = format!("{} of {}", view.active.len(), view.active.len() + view.inactive.len());
-        let (m, protocols, ports) = (view.table_size.to_string(), view.protocols(), view.ports());
+        let (m, protocols, ports) =
+            (view.table_size.to_string(), named(&view.protocols, "any"), named(&view.ports, "all"));
         table.row([view.name, active, view.hash.to_owned(), m, protocols, ports, view.vips.join(" ")]);
     }
     env.text(&table.render(""))
@@ -254,30 +193,37 @@ pub(super) fn list_backends(
     let meant =
         state.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name));
     let views: Vec<BackendView> = meant.flat_map(|service| backends(&state, service)).collect();
-    if json { env.json(&views) } else { env.text(&backend_table(views, true)) }
+    if json {
+        return env.json(&views);
+    }
+    env.text(&backend_table(&views, true))?;
+    let names: Vec<String> = views.iter().map(|view| format!("{}/{}", view.service, view.name)).collect();
+    overrides(env, names.iter().map(String::as_str).zip(views.iter().map(|view| &view.admission)))?;
+    Ok(Status::Done)
 }
 
 /// Backends as a table; in each service the fullest bar is that of the largest share.
-fn backend_table(mut views: Vec<BackendView>, with_service: bool) -> String {
+fn backend_table(views: &[BackendView], with_service: bool) -> String {
+    let mut views: Vec<&BackendView> = views.iter().collect();
     if !with_service {
         views.sort_by_cached_key(|view| natural(&view.name));
     }
     let columns = ["SERVICE", "BACKEND", "PATH", ">MARK", ">WEIGHT", "ACTIVE", ">SHARE", ""];
     let (columns, indent) = if with_service { (&columns[..], "") } else { (&columns[1..], "  ") };
     let mut table = Table::new(columns);
-    let mut largest: HashMap<String, u64> = HashMap::new();
+    let mut largest: HashMap<&str, u64> = HashMap::new();
     for view in &views {
-        let largest = largest.entry(view.service.clone()).or_default();
+        let largest = largest.entry(&view.service).or_default();
         *largest = view.entries.max(*largest);
     }
     for view in views {
-        let bar = bar(view.entries, largest[&view.service]);
+        let bar = bar(view.entries, largest[view.service.as_str()]);
         let active = if view.active { "yes" } else { "no" }.to_owned();
         let share = percent(view.entries, view.table_size.into());
         let (mark, weight) = (format!("{:#x}", view.target.mark), view.weight.to_string());
         let path = view.target.path();
-        let service = with_service.then_some(view.service);
-        let rest = [view.name, path, mark, weight, active, share, bar];
+        let service = with_service.then(|| view.service.clone());
+        let rest = [view.name.clone(), path, mark, weight, active, share, bar];
         table.row(service.into_iter().chain(rest));
     }
     table.render(indent)

@@ -7,19 +7,25 @@ mod tier;
 mod tracer;
 mod which;
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 
 use super::*;
 use crate::{
+    balance::pins::OffTable,
+    host::Snapshot,
     model::ids::{Generation, QueueNum},
     plan::kernel_tables::COPIES_MAX,
     shm::{
         Memory,
         stats::{self as shown, Daemon},
     },
-    sys::region::{Region, RegionName},
+    state::State,
+    sys::{
+        nft::NftError,
+        region::{Region, RegionName},
+    },
 };
 
 /// A region of this test alone, removed when it ends.
@@ -70,15 +76,17 @@ impl Lb {
             err: &mut err,
             input: &mut input.as_bytes(),
             unix_seconds: 1000,
-            monotonic: Duration::from_secs(5000),
             state_directory: self.state.path().to_owned(),
             user: "tester".to_owned(),
-            proc: self.proc.path().to_owned(),
-            ruleset_counters: self.ruleset_counters,
-            given: self.given,
-            off_table: self.off_table,
+            sources: Sources {
+                monotonic: || Duration::from_secs(5000),
+                proc: self.proc.path().to_owned(),
+                ruleset_counters: self.ruleset_counters,
+                given: self.given,
+                off_table: self.off_table,
+                look: self.look,
+            },
             numbers_in_kernel: BTreeMap::new,
-            look: self.look,
             adoption_wait: Duration::from_millis(20),
             prober,
         };
@@ -542,13 +550,15 @@ fn a_reader_that_leaves_early_ends_it_quietly() {
         err: &mut err,
         input: &mut io::empty(),
         unix_seconds: 0,
-        monotonic: Duration::ZERO,
-        proc: PathBuf::new(),
-        ruleset_counters: || None,
-        given: BTreeMap::new,
-        off_table: flows::off_table,
+        sources: Sources {
+            monotonic: || Duration::ZERO,
+            proc: PathBuf::new(),
+            ruleset_counters: || None,
+            given: BTreeMap::new,
+            off_table: flows::off_table,
+            look: |_| Snapshot::default(),
+        },
         numbers_in_kernel: BTreeMap::new,
-        look: |_| Snapshot::default(),
         adoption_wait: Duration::ZERO,
         prober: &mut tracer::FakeProber::default(),
     };

@@ -1,4 +1,4 @@
-//! Formats text for a person: aligned columns, bars, shares and durations. PURE.
+//! Formats text for a person: aligned columns, bars and shares. PURE.
 
 use std::fmt::Write;
 
@@ -79,35 +79,9 @@ fn scaled(part: u64, whole: u64, scale: u64) -> u64 {
     u64::try_from((part * scale + whole / 2) / whole).unwrap_or(u64::MAX)
 }
 
-/// Returns a duration in its two largest units.
-pub(super) fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
-    }
-}
-
 /// Returns a count with its noun: "1 backend", "2 backends".
 pub(super) fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}
-
-/// Returns a key that sorts names in natural order: s2 before s10.
-pub(super) fn natural(name: &str) -> Vec<(u64, String)> {
-    let mut parts: Vec<(u64, String)> = Vec::new();
-    let mut rest = name;
-    while !rest.is_empty() {
-        let word = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let (word, behind) = rest.split_at(word);
-        let digits = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
-        let (digits, behind) = behind.split_at(digits);
-        parts.push((0, word.to_owned()));
-        parts.push((digits.parse().unwrap_or(u64::MAX), String::new()));
-        rest = behind;
-    }
-    parts
 }
 
 #[cfg(test)]
@@ -132,19 +106,5 @@ mod tests {
         assert_eq!(percent(1, 3), "33.3 %");
         assert_eq!(percent(u64::MAX, u64::MAX), "100.0 %");
         assert_eq!(percent(0, 0), "0.0 %");
-    }
-
-    #[test]
-    fn names_sort_as_people_sort_them() {
-        let mut names = ["s10", "s2", "a", "s1b", "s1", "10", "9"];
-        names.sort_by_key(|name| natural(name));
-        assert_eq!(names, ["9", "10", "a", "s1", "s1b", "s2", "s10"]);
-    }
-
-    #[test]
-    fn durations_have_two_units() {
-        assert_eq!(duration(59), "59 s");
-        assert_eq!(duration(61), "1 min 1 s");
-        assert_eq!(duration(3600 * 25), "1 d 1 h");
     }
 }

@@ -3,10 +3,13 @@
 use super::{
     Env, Status, daemon,
     error::CtlError,
-    text::{Table, bar, count, natural, percent},
-    view::TierView,
+    show::overrides,
+    text::{Table, bar, count, percent},
 };
-use crate::sys::region::{Region, RegionName};
+use crate::{
+    status::{lbd::Lbd, view::TierView, words::natural},
+    sys::region::{Region, RegionName},
+};
 
 /// `lbctl tier`.
 pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
@@ -16,7 +19,7 @@ pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<S
     if json {
         return env.json(&view);
     }
-    let lbd = daemon::line(env, &mut region, generation)?;
+    let lbd = daemon::line(env, name, generation.0, &Lbd::read(&mut region, &env.sources)?);
     let (all, active) = (view.members.len(), view.members.iter().filter(|member| member.active).count());
     if all == 0 {
         env.print(format_args!(
@@ -43,17 +46,21 @@ pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<S
     view.members.sort_by_cached_key(|member| natural(&member.name));
     let largest = view.members.iter().map(|member| member.entries).max().unwrap_or(0);
     let mut table = Table::new(&["BALANCER", "ADDRESS", "PATH", "DEVICE", ">MARK", "ACTIVE", ">SHARE", ""]);
-    for member in view.members {
+    for member in &view.members {
         let addresses: Vec<String> = member.address.iter().map(ToString::to_string).collect();
-        let (path, device, mark) = match member.target {
-            Some(target) => (target.path(), target.device.unwrap_or_default(), format!("{:#x}", target.mark)),
+        let (path, device, mark) = match &member.target {
+            Some(target) => {
+                (target.path(), target.device.clone().unwrap_or_default(), format!("{:#x}", target.mark))
+            }
             None => ("this balancer".to_owned(), String::new(), String::new()),
         };
         let active = if member.active { "yes" } else { "no" }.to_owned();
         let share = percent(member.entries, view.table_size.into());
         let bar = bar(member.entries, largest);
-        table.row([member.name, addresses.join(" "), path, device, mark, active, share, bar]);
+        table.row([member.name.clone(), addresses.join(" "), path, device, mark, active, share, bar]);
     }
     env.print(format_args!(""))?;
-    env.text(&table.render("  "))
+    env.text(&table.render("  "))?;
+    overrides(env, view.members.iter().map(|member| (member.name.as_str(), &member.admission)))?;
+    Ok(Status::Done)
 }

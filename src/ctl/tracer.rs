@@ -5,17 +5,15 @@ use std::{collections::HashMap, io, net::IpAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::{
-    Env, Status,
-    args::TracerSendArguments,
-    error::CtlError,
-    question::{self, Question, looked_up},
-    text::{count, duration},
-};
+use super::{Env, Status, args::TracerSendArguments, batch, error::CtlError, text::count};
 use crate::{
     balance::tracer::{By, Entry, Nonce, Pinned, Trace},
     model::{Protocol, Steering},
     packet::Probe,
+    status::{
+        question::{Question, looked_up},
+        words::duration,
+    },
 };
 
 /// How many headers can be traced at a time.
@@ -80,7 +78,7 @@ fn headers(env: &mut Env<'_>, args: &TracerSendArguments) -> Result<Vec<Traced>,
         Ok(())
     };
     match &args.batch {
-        Some(file) => question::each(&mut *env.input, file, take)?,
+        Some(file) => batch::each(&mut *env.input, file, take)?,
         None => {
             let words: Vec<&str> = args.flow.iter().map(String::as_str).collect();
             take(Question::parse(&words).map_err(CtlError::Usage)?)?;

@@ -1,59 +1,16 @@
-//! `which`: where a new flow would go, and why. It uses the same [`Forwarding`] as lbd.
+//! `which`: prints where a new flow would go, and why.
 
 use std::{io, path::Path};
 
-use serde::Serialize;
-
-use super::{
-    Env, Status,
-    args::WhichArguments,
-    daemon::PinsView,
-    error::CtlError,
-    flows::{self, FlowView},
-    owner::OwnerView,
-    question::{self, Question},
-    view::{TargetView, claim},
-};
+use super::{Env, Status, args::WhichArguments, batch, error::CtlError};
 use crate::{
-    balance::{
-        Decision, Forwarding,
-        pins::{Flow, OffTable},
+    status::{
+        owner::OwnerView,
+        question::Question,
+        which::{Answer, Outcome, Steered, Which},
     },
-    host::{Local, Snapshot},
-    lookup::classifier::{Classifier, Scope},
-    model::{Decider, PortRange, Protocols, Steering},
-    plan::kernel_tables,
-    state::{Service, State},
     sys::region::{Region, RegionName},
 };
-
-/// What `--json` prints. If the packet is not steered, only `steered`, `reason` and perhaps `service` have
-/// values.
-#[derive(Debug, Default, Serialize)]
-struct Answer<'a> {
-    steered: bool,
-    service: Option<&'a str>,
-    hash: Option<u32>,
-    index: Option<u32>,
-    table_size: Option<u32>,
-    rank: Option<u16>,
-    backend: Option<&'a str>,
-    mark: Option<u32>,
-    number: Option<u32>,
-    device: Option<String>,
-    path: Option<String>,
-    /// Whether lbd or the kernel decides about the flow's first packet, if that is whole.
-    decider: Option<Decider>,
-    /// The kernel's element for this flow, if it is off-table.
-    off_table: Option<FlowView>,
-    /// The balancer that handles its fragments, if that was requested.
-    #[serde(flatten)]
-    owner: Option<OwnerView<'a>>,
-    reason: Vec<String>,
-    /// A warning that this host takes such packets for itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    host: Option<String>,
-}
 
 /// `lbctl which PROTO SRC SPORT DST DPORT`.
 pub(super) fn which(
@@ -64,15 +21,8 @@ pub(super) fn which(
 ) -> Result<Status, CtlError> {
     let words: Vec<&str> = args.flow.iter().map(String::as_str).collect();
     let question = Question::parse(&words).map_err(CtlError::Usage)?;
-    // Only the table of this service is needed.
-    let by = By::read(env, name, |state| {
-        let scopes: Vec<Scope<'_>> = state.services.iter().map(Service::scope).collect();
-        let service = Classifier::new(&scopes).ok().and_then(|of| of.service_of(&question.packet));
-        service.into_iter().collect()
-    })?;
-    let mut answer = by.whole_answer(&question, args.fragment);
-    answer.host = kept(&(env.look)(&by.state), &question);
-    let status = if answer.steered { Status::Done } else { Status::No };
+    let which = Which::read_for(&question, &mut Region::open(name)?, &env.sources)?;
+    let answer = which.answer(&question, args.fragment);
     if json {
         env.json(&answer)?;
     } else {
@@ -81,7 +31,7 @@ pub(super) fn which(
             env.warn(kept)?;
         }
     }
-    Ok(status)
+    Ok(if matches!(answer.outcome, Outcome::Steered(_)) { Status::Done } else { Status::No })
 }
 
 /// `lbctl which --batch FILE`.
@@ -91,154 +41,28 @@ pub(super) fn batch(
     file: &Path,
     fragment: bool,
 ) -> Result<Status, CtlError> {
-    let by = By::read(env, name, |state| (0..state.services.len()).collect())?;
-    let snapshot = (env.look)(&by.state);
+    let which = Which::read(&mut Region::open(name)?, &env.sources)?;
     let Env { input, out, .. } = env;
-    question::each(*input, file, |question| {
-        let mut answer = by.whole_answer(&question, fragment);
-        answer.host = kept(&snapshot, &question);
-        serde_json::to_writer(&mut **out, &answer).map_err(io::Error::from)?;
+    batch::each(*input, file, |question| {
+        serde_json::to_writer(&mut **out, &which.answer(&question, fragment)).map_err(io::Error::from)?;
         Ok(out.write_all(b"\n")?)
     })?;
     Ok(Status::Done)
 }
 
-/// The data that answers are computed from.
-struct By {
-    state: State,
-    forwarding: Forwarding,
-    /// Flows that do not follow the tables.
-    held: OffTable,
-    /// For each service, whether lbd or the kernel decides.
-    deciders: Vec<Decider>,
-}
-
-impl By {
-    /// Reads the state with the tables of these services, and all else.
-    fn read(
-        env: &Env<'_>,
-        name: &RegionName,
-        services: impl Fn(&State) -> Vec<usize>,
-    ) -> Result<Self, CtlError> {
-        let mut region = Region::open(name)?;
-        let (generation, state) = region.state_with_tables(services)?;
-        let forwarding = Forwarding::new(&state, generation)?;
-        let held = flows::known(env, &state, &PinsView::read(&mut region)?);
-        let deciders = kernel_tables::deciders(&state);
-        Ok(Self { state, forwarding, held, deciders })
-    }
-
-    /// Returns the answer, with that about fragments if it is requested.
-    fn whole_answer(&self, question: &Question, fragment: bool) -> Answer<'_> {
-        let Self { state, forwarding, held, .. } = self;
-        let mut answer = self.answer(question);
-        if let Some((flow, held)) = Flow::of(&question.packet).and_then(|flow| Some((flow, held.get(&flow)?)))
-        {
-            let view = FlowView::new(state, forwarding, flow, held);
-            answer.reason.push(view.reason());
-            answer.off_table = Some(view);
-        }
-        if fragment {
-            let owner = OwnerView::new(state, forwarding.tier(), &question.packet);
-            answer.reason.extend(owner.reason(state));
-            answer.owner = Some(owner);
-        }
-        answer
-    }
-
-    fn answer(&self, question: &Question) -> Answer<'_> {
-        let Self { state, forwarding, deciders, .. } = self;
-        match forwarding.decide(&question.packet) {
-            Decision::Steered { service, hash, index, rank, target, mark } => {
-                let (service, decider) = (&state.services[service], deciders[service]);
-                let view = TargetView::new(state, target);
-                let backend = service.active().nth(rank.into()).map_or("", |backend| backend.name.as_str());
-                let actives = service.active().count();
-                let reason = vec![
-                    matched(state, service, question),
-                    question.hashed(service.hash, state.balancer.hash_seed, hash),
-                    question::looked_up(hash, service.table_size.get(), index, backend, rank, actives),
-                    format!("mark {mark} is target {}: {}", target.number(), view.route()),
-                    match forwarding.steering() {
-                        Steering::SynOnly => "this is about a new flow: an established one stays with the backend that it has, as long as that is one of its service's",
-                        Steering::EveryPacket => "this is about each packet of the flow: with steering \"every-packet\" nothing is pinned",
-                    }
-                    .to_owned(),
-                ];
-                Answer {
-                    steered: true,
-                    service: Some(service.name.as_str()),
-                    hash: Some(hash),
-                    index: Some(index),
-                    table_size: Some(service.table_size.get()),
-                    rank: Some(rank),
-                    backend: Some(backend),
-                    mark: Some(mark.0),
-                    number: Some(target.number()),
-                    path: Some(view.path()),
-                    decider: Some(decider),
-                    device: view.device,
-                    off_table: None,
-                    owner: None,
-                    reason,
-                    host: None,
-                }
-            }
-            Decision::NoBackend { service } => {
-                let service = &state.services[service];
-                let all = service.backends.len();
-                let empty = format!(
-                    "none of its backends is active (of {all}); `lbctl activate --service {} BACKEND` changes that",
-                    service.name
-                );
-                Answer {
-                    service: Some(service.name.as_str()),
-                    table_size: Some(service.table_size.get()),
-                    reason: vec![matched(state, service, question), empty],
-                    ..Answer::default()
-                }
-            }
-            Decision::NoService | Decision::Fragment { .. } => {
-                let mut reason = vec![question.unclaimed()];
-                let here = |service: &&Service| service.vips.iter().any(|vip| vip.contains(&question.dst));
-                let neighbours = state.services.iter().filter(here);
-                reason.extend(neighbours.map(|service| {
-                    format!("service {} there claims {}", service.name, claim(&service.scope()))
-                }));
-                if reason.len() == 1 {
-                    reason.push(format!(
-                        "{} is no service's address; `lbctl services` lists them",
-                        question.dst
-                    ));
-                }
-                Answer { reason, ..Answer::default() }
-            }
-        }
-    }
-}
-
-fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
-    if let (Some(service), Some(backend)) = (answer.service, answer.backend) {
-        let (mark, device) = (answer.mark.unwrap_or(0), answer.device.as_deref());
-        let (path, device) = (
-            answer.path.as_deref().unwrap_or(""),
-            device.map_or_else(String::new, |d| format!(" through {d}")),
-        );
-        env.print(format_args!("service  {service}"))?;
-        env.print(format_args!("backend  {backend}"))?;
-        env.print(format_args!("path     {path}{device}"))?;
-        env.print(format_args!("mark     {mark:#x} ({mark})"))?;
-        if let Some(decider) = answer.decider {
+fn print(env: &mut Env<'_>, answer: &Answer) -> Result<(), CtlError> {
+    match &answer.outcome {
+        Outcome::Steered(Steered { service, hash, index, table_size, backend, target, decider, .. }) => {
+            let device = target.device.as_ref().map_or_else(String::new, |d| format!(" through {d}"));
+            env.print(format_args!("service  {service}"))?;
+            env.print(format_args!("backend  {backend}"))?;
+            env.print(format_args!("path     {}{device}", target.path()))?;
+            env.print(format_args!("mark     {:#x} ({})", target.mark, target.mark))?;
             env.print(format_args!("decider  {decider}"))?;
+            env.print(format_args!("hash     {hash:#010x}"))?;
+            env.print(format_args!("index    {index} of {table_size}"))?;
         }
-        env.print(format_args!("hash     {:#010x}", answer.hash.unwrap_or(0)))?;
-        env.print(format_args!(
-            "index    {} of {}",
-            answer.index.unwrap_or(0),
-            answer.table_size.unwrap_or(0)
-        ))?;
-    } else {
-        env.print(format_args!("not steered"))?;
+        Outcome::NoBackend { .. } | Outcome::Unclaimed => env.print(format_args!("not steered"))?,
     }
     if let Some(owner) = answer.owner.as_ref().and_then(OwnerView::line) {
         env.print(format_args!("owner    {owner}"))?;
@@ -248,53 +72,4 @@ fn print(env: &mut Env<'_>, answer: &Answer<'_>) -> Result<(), CtlError> {
         env.print(format_args!("{label:<8} {reason}"))?;
     }
     Ok(())
-}
-
-/// Warns if the kernel keeps such packets for this host itself, whatever was decided.
-fn kept(snapshot: &Snapshot, question: &Question) -> Option<String> {
-    snapshot.local(question.dst).map(|Local { kind, device, .. }| {
-        format!(
-            "{} is {kind} of this host, on {device}: its kernel keeps such packets, and no backend gets them (lbctl check)",
-            question.dst
-        )
-    })
-}
-
-/// Returns why the packet belongs to the service, and which other services it takes precedence over.
-fn matched(state: &State, service: &Service, question: &Question) -> String {
-    let (vip, ports) = (longest(service, question), port_range(service, question));
-    let vip = vip.map_or_else(String::new, |vip| vip.to_string());
-    let ports = ports.map_or_else(String::new, |ports| match ports {
-        PortRange::ALL => ", all ports".to_owned(),
-        PortRange { first, last } if first == last => format!(", port {ports}"),
-        PortRange { .. } => format!(", ports {ports}"),
-    });
-    let less = less_specific(state, service, question);
-    format!("{} belongs to service {}: {vip}{ports}{less}", question.destination(), service.name)
-}
-
-/// Returns which other services claim the packet, and by which rule this one takes precedence.
-fn less_specific(state: &State, service: &Service, question: &Question) -> String {
-    let Some(best) = service.scope().claimed(&question.packet) else { return String::new() };
-    let others = state.services.iter().filter(|other| other.name != service.name);
-    let others: Vec<String> = others
-        .filter_map(|other| {
-            let rule = best.precedence(other.scope().claimed(&question.packet)?);
-            Some(format!("{} ({})", other.name, rule.name()))
-        })
-        .collect();
-    if others.is_empty() { String::new() } else { format!(", before {}", others.join(", ")) }
-}
-
-fn longest(service: &Service, question: &Question) -> Option<ipnet::IpNet> {
-    let vips = service.vips.iter().filter(|vip| vip.contains(&question.dst));
-    vips.max_by_key(|vip| vip.prefix_len()).copied()
-}
-
-/// Returns the narrowest range that contains the port; `None` if ports have no meaning.
-fn port_range(service: &Service, question: &Question) -> Option<PortRange> {
-    question.named().filter(|_| service.protocols != Protocols::Any)?;
-    let port = question.ports.dst;
-    let ranges = service.ports.iter().filter(|ports| (ports.first..=ports.last).contains(&port));
-    ranges.min_by_key(|ports| ports.last - ports.first).copied()
 }

@@ -9,6 +9,7 @@ use crate::{
     host::Finding,
     lookup::classifier::Conflict,
     model::ids::{Generation, QueueNum},
+    ops::OpsError,
     plan::{routing::PlanError, ruleset::TemplateError},
     state::StateError,
     sys::{
@@ -52,6 +53,9 @@ pub enum DaemonError {
     /// The region cannot be used.
     #[error(transparent)]
     Region(#[from] AccessError),
+    /// The region cannot be converted.
+    #[error(transparent)]
+    Convert(#[from] OpsError),
     /// The file of overrides cannot be removed.
     #[error(transparent)]
     Overrides(#[from] OverridesError),

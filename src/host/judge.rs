@@ -235,7 +235,7 @@ fn ends(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
             Path::Via(Encap::Direct, _) | Path::MarkOnly => None,
         })
         .collect();
-    for address in state.balancer.addresses().filter(|address| !snapshot.has(*address)) {
+    for address in state.balancer.address.iter().filter(|address| !snapshot.has(*address)) {
         let used = remotes.iter().any(|remote| remote.is_ipv4() == address.is_ipv4());
         let severity = if used { Severity::Error } else { Severity::Warning };
         let advice = "the kernel sends nothing by tunnels from an address that the host has not, and what comes to it does not \

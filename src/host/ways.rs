@@ -33,7 +33,7 @@ pub fn ways(state: &State, snapshot: &Snapshot) -> Vec<Way> {
     let way = |path: Path| {
         let Path::Via(encap, to) = path else { return None };
         let is_next_hop = encap == Encap::Direct;
-        let from = state.balancer.source_for(to).filter(|from| !is_next_hop && snapshot.has(*from));
+        let from = state.balancer.address.like(to).filter(|from| !is_next_hop && snapshot.has(*from));
         Some(Way { to, from, is_next_hop })
     };
     let ways: BTreeSet<Way> = state.targets_used().filter_map(|(_, path)| way(path)).collect();
@@ -66,7 +66,7 @@ pub(super) fn unreachable(state: &State, snapshot: &Snapshot) -> Option<Finding>
 /// Returns the device on whose network such an address is, and its VRF. The device is found by the balancer's
 /// own address, otherwise by `interfaces`.
 fn in_vrf<'a>(state: &'a State, snapshot: &'a Snapshot, address: IpAddr) -> Option<(&'a str, &'a str)> {
-    let source = state.balancer.source_for(address).and_then(|from| snapshot.local(from));
+    let source = state.balancer.address.like(address).and_then(|from| snapshot.local(from));
     let devices = source.map(|local| local.device.as_str()).into_iter();
     let mut devices = devices.chain(state.balancer.interfaces.iter().map(|name| name.as_str()));
     devices.find_map(|device| Some((device, snapshot.links.get(device)?.vrf.as_deref()?)))

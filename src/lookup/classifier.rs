@@ -11,7 +11,7 @@
 //! All this is decided once, when a [`Classifier`] is built. Addresses are cut at the edges of all prefixes.
 //! In each piece, ports are cut the same way for each protocol. The results are disjoint boxes, which two
 //! binary searches find. The ruleset is made of the same boxes ([`Classifier::claims`]), so lbd and the
-//! kernel cannot differ.
+//! kernel cannot differ. [`Classifier::explain`] says which rule decided.
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt::Display, net::IpAddr};
 
@@ -22,6 +22,9 @@ use crate::{
     model::{Name, PortRange, Protocol, Protocols},
     packet::{L4, Packet},
 };
+pub use explain::{Explanation, Match, Precedence};
+
+mod explain;
 
 /// The facts about a service that the classifier needs.
 #[derive(Clone, Copy, Debug)]
@@ -34,95 +37,6 @@ pub struct Scope<'a> {
     pub protocols: &'a Protocols,
     /// Its ports.
     pub ports: &'a [PortRange],
-}
-
-/// Why a packet belongs to one of two services that both have its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precedence {
-    /// The service names the port.
-    Port,
-    /// The service names a range of ports, and the other service names none.
-    PortRange,
-    /// The service's prefix is longer.
-    Prefix,
-    /// The service names the protocol.
-    Protocol,
-    /// The service's range of ports is narrower.
-    NarrowerRange,
-    /// The service takes every protocol, so also this one.
-    EveryProtocol,
-    /// The service comes first in the file.
-    Order,
-}
-
-impl Precedence {
-    /// Returns the rule as a reason that follows the service's name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Port => "one port",
-            Self::PortRange => "a range of ports",
-            Self::Prefix => "longer prefix",
-            Self::Protocol => "named protocol",
-            Self::NarrowerRange => "narrower range of ports",
-            Self::EveryProtocol => "takes every protocol",
-            Self::Order => "first in the file",
-        }
-    }
-}
-
-/// How specifically a service claims a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claimed {
-    rank: Rank,
-    /// Whether the service names protocols. This matters for echo requests, where equal prefixes are no
-    /// conflict.
-    named: bool,
-}
-
-impl Claimed {
-    /// Returns the rule by which this claim wins over another.
-    #[must_use]
-    pub fn precedence(self, other: Self) -> Precedence {
-        let ((class, prefix, named, _), (other_class, other_prefix, other_named, other_width)) =
-            (self.rank, other.rank);
-        if class != other_class {
-            return if class == PortClass::Exact { Precedence::Port } else { Precedence::PortRange };
-        }
-        if prefix != other_prefix {
-            return Precedence::Prefix;
-        }
-        if named != other_named {
-            return Precedence::Protocol;
-        }
-        if self.rank.3 != other_width {
-            return Precedence::NarrowerRange;
-        }
-        if self.named == other.named { Precedence::Order } else { Precedence::EveryProtocol }
-    }
-}
-
-impl Scope<'_> {
-    /// Returns how specifically the service claims a packet, or `None` if it does not.
-    #[must_use]
-    pub fn claimed(&self, packet: &Packet) -> Option<Claimed> {
-        let dst = packet.addresses.destination();
-        let prefix = self.vips.iter().filter(|vip| vip.contains(&dst)).map(IpNet::prefix_len).max()?;
-        let named = match self.protocols {
-            Protocols::Any => None,
-            Protocols::Named(named) => Some(named),
-        };
-        if matches!(packet.l4, L4::Echo { .. }) {
-            return Some(Claimed { rank: rank(PortRange::ALL, prefix, false), named: named.is_some() });
-        }
-        let of_all = Claimed { rank: rank(PortRange::ALL, prefix, false), named: false };
-        let Some(named) = named else { return Some(of_all) };
-        let port = packet.l4.ports()?.dst;
-        let protocol = named.iter().any(|protocol| protocol.number() == packet.protocol);
-        let ranges = self.ports.iter().filter(|range| protocol && (range.first..=range.last).contains(&port));
-        let narrowest = ranges.min_by_key(|range| range.last - range.first)?;
-        Some(Claimed { rank: rank(*narrowest, prefix, true), named: true })
-    }
 }
 
 /// A range of addresses of one family, including both ends.

@@ -287,5 +287,11 @@ as_string!(PortRange, "range of ports");
 as_string!(QueueRange, "range of queues");
 as_number!(Weight, u8, Weight::new, Weight::get, "weight");
 
+impl AsRef<str> for InterfaceName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 as_text!(Name, Name::new, Name::as_str, "name");
 as_text!(InterfaceName, InterfaceName::new, InterfaceName::as_str, "device name");

@@ -353,8 +353,7 @@ impl Elements {
             }
         }
         let balancer = &state.balancer;
-        let local = [balancer.address4.map(IpAddr::V4), balancer.address6.map(IpAddr::V6)];
-        for address in local.into_iter().flatten() {
+        for address in balancer.address.iter() {
             elements
                 .insert_by_family([SetName::Local4, SetName::Local6], Element::addresses(single(address)));
         }

@@ -500,7 +500,7 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
             continue;
         };
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-        let ends = state.balancer.source_for(address).and_then(|local| Ends::new(local, address));
+        let ends = state.balancer.address.like(address).and_then(|local| Ends::new(local, address));
         let ends = ends.ok_or_else(|| PlanError::NoSource { user: users.noun(), address, family })?;
         let tunnel = Tunnel { wrap, ends, fragment_outer: fragmenting.contains(&target) };
         if let Some(first) = by_ends.insert((tunnel.kind(), ends), users.first()) {

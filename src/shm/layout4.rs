@@ -28,6 +28,7 @@ mod decode;
 
 use std::{collections::BTreeMap, mem::size_of, ops::Range};
 
+use jiff::Timestamp;
 use twox_hash::XxHash3_64;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -38,13 +39,14 @@ use super::{
 use crate::{
     config::Config,
     model::{
-        InterfaceName, Name, Path,
+        Admin, Admission, InterfaceName, Name, Override, Path, Remark,
         ids::{Generation, TargetId},
     },
+    state::{Backend, Service, State, StateError, TierMember},
 };
 
 /// The layout that is read here.
-pub(crate) const VERSION: u32 = 4;
+pub const VERSION: u32 = 4;
 
 const GENERATION_AT: usize = 64;
 const SLOTS_AT: [usize; 2] = [128, 192];
@@ -56,7 +58,7 @@ const SLOT_BYTES_MAX: u64 = 512 << 20;
 
 /// What a region of layout 4 says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Former {
+pub struct Former {
     /// The generation that is live.
     pub generation: Generation,
     /// The configuration. It does not say which backends and members are active.
@@ -269,7 +271,7 @@ impl Slot {
 ///
 /// # Errors
 /// When the region is of another layout, or is not valid.
-pub(crate) fn read(memory: &mut impl Memory) -> Result<Former, RegionError> {
+pub fn read(memory: &mut impl Memory) -> Result<Former, RegionError> {
     let found = memory.size()?;
     let within = |needed| {
         if needed <= found { Ok(()) } else { Err(RegionError::Truncated { found, needed }) }
@@ -295,6 +297,48 @@ pub(crate) fn read(memory: &mut impl Memory) -> Result<Former, RegionError> {
 fn record<T: FromBytes>(memory: &mut impl Memory, offset: usize) -> Result<T, RegionError> {
     let bytes = memory.read(offset, size_of::<T>())?;
     T::read_from_bytes(&bytes).map_err(|_| Corrupt("a record that is cut short"))
+}
+
+impl Former {
+    /// Returns the same as a state of today. What was not active is disabled, since `since`: layout 4 does not
+    /// say whether the file or an operator said so.
+    ///
+    /// # Errors
+    /// When a limit is passed that layout 4 did not have.
+    pub fn state(&self, since: Timestamp) -> Result<State, StateError> {
+        let remark = Remark::new("by the region of the version before");
+        let disabled = Override { reason: remark, since, ..Override::unattributed(Admin::Disabled) };
+        let admission =
+            |active: bool| Admission { configured: None, by_operator: (!active).then(|| disabled.clone()) };
+        let Config { balancer, services, tier } = &self.config;
+        let mut state = State { target_cursor: self.cursor, ..State::empty(balancer.clone()) };
+        for (&target, &path) in &self.numbers {
+            state.targets.resize(state.targets.len().max(target.index() + 1), None);
+            state.targets[target.index()] = Some(path);
+        }
+        for (service, targets) in services.iter().zip(&self.backend_targets) {
+            let backends = service.backends.iter().zip(targets).map(|(backend, &target)| Backend {
+                name: backend.name.clone(),
+                target,
+                weight: backend.weight,
+                admission: admission(
+                    !self.inactive_backends.contains(&(service.name.clone(), backend.name.clone())),
+                ),
+            });
+            state.services.push(Service::new(service, backends.collect()));
+        }
+        state.tier = tier
+            .iter()
+            .zip(&self.member_targets)
+            .map(|(member, &target)| TierMember {
+                name: member.name.clone(),
+                address: member.address,
+                target,
+                admission: admission(!self.inactive_members.contains(&member.name)),
+            })
+            .collect();
+        state.with_tables()
+    }
 }
 
 #[cfg(test)]

@@ -21,8 +21,7 @@
 //! there is room, `stats.rs` what workers and the daemon leave for `lbctl`.
 
 pub mod layout;
-#[cfg_attr(not(test), expect(dead_code, reason = "a region of layout 4 is not converted yet"))]
-mod layout4;
+pub mod layout4;
 pub mod slots;
 mod space;
 pub mod stats;
@@ -69,7 +68,7 @@ pub trait Memory {
 
 /// What an operator can do about a region of another version.
 fn what_to_do(found: u32, known: u32) -> &'static str {
-    if found == 4 {
+    if found == layout4::VERSION {
         "lbd converts it when it starts"
     } else if found > known {
         "it was made by a newer version: use that one, or make the region anew with `lbctl clean --keep-overrides` and \

@@ -229,7 +229,7 @@ impl State {
                     admission,
                 });
             }
-            next.services.push(service_from(service, backends));
+            next.services.push(Service::new(service, backends));
         }
         tables.give(&mut next.services, config.balancer.hash_seed);
         for (member, tunnel) in config.tier.iter().zip(tunnels) {
@@ -249,8 +249,7 @@ impl State {
         let known = self.tier.iter().find(|old| old.name == member.name);
         TierMember {
             name: member.name.clone(),
-            address4: member.address4,
-            address6: member.address6,
+            address: member.address,
             target,
             admission: known.map(|old| old.admission.clone()).unwrap_or_default().in_file(member.active),
         }
@@ -317,6 +316,19 @@ impl State {
             member.admission = member.admission.ordered(order);
         }
         Ok(next)
+    }
+
+    /// Returns this state with all of its tables made anew.
+    ///
+    /// # Errors
+    /// When they have more entries than a region may hold.
+    pub fn with_tables(mut self) -> Result<Self, StateError> {
+        let entries = self.services.iter().map(|service| service.table_size.entries()).sum();
+        if entries > ENTRIES_MAX {
+            return Err(StateError::TooManyEntries(entries));
+        }
+        Tables::default().give(&mut self.services, self.balancer.hash_seed);
+        Ok(self)
     }
 
     fn set_target(&mut self, target: TargetId, path: Path) {
@@ -399,19 +411,22 @@ fn on_all_cpus<T: Sync, U: Send>(items: &[T], of: impl Fn(&T) -> U + Sync) -> Ve
     })
 }
 
-/// Returns the service without its table.
-fn service_from(service: &config::Service, backends: Vec<Backend>) -> Service {
-    Service {
-        name: service.name.clone(),
-        vips: service.vips.clone(),
-        protocols: service.protocols.clone(),
-        ports: service.ports.clone(),
-        hash: service.hash,
-        pmtu: service.pmtu,
-        decider: service.decider,
-        table_size: service.table_size,
-        backends,
-        table: Table::default(),
+impl Service {
+    /// Returns a service of a file, without its table.
+    #[must_use]
+    pub fn new(service: &config::Service, backends: Vec<Backend>) -> Self {
+        Self {
+            name: service.name.clone(),
+            vips: service.vips.clone(),
+            protocols: service.protocols.clone(),
+            ports: service.ports.clone(),
+            hash: service.hash,
+            pmtu: service.pmtu,
+            decider: service.decider,
+            table_size: service.table_size,
+            backends,
+            table: Table::default(),
+        }
     }
 }
 

@@ -5,10 +5,7 @@ use std::collections::HashSet;
 
 use super::{ENTRIES_MAX, Service, State, TierMember};
 use crate::{
-    config::{
-        BLACKHOLE_MAX, BUSY_POLL_US, Balancer, KERNEL_ENTRIES, PMTU_FLOOR, RULE_PRIORITY, TIER_MAX,
-        TracerSettings,
-    },
+    config::TIER_MAX,
     model::{
         Encap, Path, Pmtu,
         ids::{SERVICES_MAX, TARGETS_MAX},
@@ -22,7 +19,7 @@ impl State {
     /// # Errors
     /// What is wrong.
     pub fn check(&self) -> Result<(), &'static str> {
-        check_balancer(&self.balancer)?;
+        self.balancer.check()?;
         require(self.targets.len() <= TARGETS_MAX, "number of targets")?;
         require(usize::from(self.target_cursor) < TARGETS_MAX, "the next target")?;
         require(self.tier.len() <= TIER_MAX, "number of balancers in the tier")?;
@@ -45,11 +42,11 @@ impl State {
     }
 
     fn check_member(&self, member: &TierMember) -> Result<(), &'static str> {
-        let leads_there = |path| member.addresses().any(|address| path == Path::Via(Encap::Gre, address));
+        let leads_there = |path| member.address.iter().any(|address| path == Path::Via(Encap::Gre, address));
         let own = member.name == self.balancer.name;
         let right = match member.target {
             Some(target) => !own && self.path(target).is_some_and(leads_there),
-            None => own && member.addresses().next().is_some(),
+            None => own && !member.address.is_empty(),
         };
         require(right, "a balancer of the tier")
     }
@@ -63,22 +60,6 @@ impl State {
         let outer = service.pmtu != Pmtu::FragmentOuter || paths().flatten().all(Path::can_fragment_outer);
         require(outer, "a service's pmtu")
     }
-}
-
-fn check_balancer(balancer: &Balancer) -> Result<(), &'static str> {
-    let prefixes = balancer.blackhole.iter().chain(&balancer.tracer.receivers);
-    require(prefixes.into_iter().all(|prefix| prefix.trunc() == *prefix), "a prefix")?;
-    require(balancer.blackhole.len() <= BLACKHOLE_MAX, "number of blackholes")?;
-    let receivers = balancer.tracer.receivers.len();
-    require(receivers <= TracerSettings::RECEIVERS_MAX, "number of the tracer's receivers")?;
-    require(TracerSettings::PER_SECOND.contains(&balancer.tracer.per_second), "the limit of traces")?;
-    require(balancer.fragments.is_valid(), "the limits of fragments")?;
-    require(!balancer.queues.contains(balancer.fragment_queue), "queue numbers")?;
-    require(!balancer.gre_in || balancer.addresses().next().is_some(), "gre_in")?;
-    require(balancer.rule_priority.is_none_or(|at| RULE_PRIORITY.contains(&at)), "rule_priority")?;
-    require(KERNEL_ENTRIES.contains(&balancer.kernel_entries), "kernel_entries")?;
-    require(PMTU_FLOOR.contains(&balancer.pmtu_floor), "pmtu_floor")?;
-    require(BUSY_POLL_US.contains(&balancer.busy_poll_us), "busy_poll_us")
 }
 
 fn require(holds: bool, what: &'static str) -> Result<(), &'static str> {

@@ -49,7 +49,7 @@ impl State {
     #[must_use]
     pub fn changes(&self, next: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
-        let balancer = |state: &Self| Some(balancer_keys(&state.balancer));
+        let balancer = |state: &Self| Some(keys_of(&state.balancer));
         compare("balancer".to_owned(), balancer(self), balancer(next), &mut changes);
         let parts = |state: &Self| {
             let Balancer { timeouts, fragments, tracer, .. } = &state.balancer;
@@ -145,14 +145,6 @@ fn text_of(value: &Value) -> String {
     }
 }
 
-/// Both outer addresses are one key of the file.
-fn balancer_keys(balancer: &Balancer) -> Keys {
-    let mut keys = keys_of(balancer);
-    keys.retain(|(key, _)| !key.starts_with("address"));
-    keys.insert(1, ("address".to_owned(), joined(balancer.addresses())));
-    keys
-}
-
 fn service_keys(service: &Service) -> Keys {
     let mut keys = keys_of(service);
     keys.retain(|(key, _)| !["name", "backends"].contains(&key.as_str()));
@@ -162,7 +154,7 @@ fn service_keys(service: &Service) -> Keys {
 }
 
 fn tier_keys(member: &TierMember) -> Keys {
-    with_admission(vec![("address".to_owned(), joined(member.addresses()))], &member.admission)
+    with_admission(vec![("address".to_owned(), joined(member.address.iter()))], &member.admission)
 }
 
 fn backend_keys(backend: &Backend, path: Option<Path>) -> Keys {

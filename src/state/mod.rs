@@ -13,8 +13,6 @@ mod diff;
 mod overrides;
 mod plan;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 pub use change::{ENTRIES_MAX, StateError};
 pub use diff::Change;
 pub use overrides::{Overrides, Scope};
@@ -24,8 +22,8 @@ use crate::{
     config::Balancer,
     lookup::maglev::Table,
     model::{
-        Admission, Decider, HashMode, Name, Path, Pmtu, PortRange, Protocols, TableSize, Weight,
-        ids::TargetId,
+        Admission, Decider, HashMode, Name, OuterAddresses, Path, Pmtu, PortRange, Protocols, TableSize,
+        Weight, ids::TargetId,
     },
 };
 use ipnet::IpNet;
@@ -93,10 +91,8 @@ pub struct Backend {
 pub struct TierMember {
     /// Unique in the tier.
     pub name: Name,
-    /// Its outer IPv4 address.
-    pub address4: Option<Ipv4Addr>,
-    /// Its outer IPv6 address.
-    pub address6: Option<Ipv6Addr>,
+    /// Its outer addresses.
+    pub address: OuterAddresses,
     /// The target whose tunnel leads to it; `None` for this balancer itself.
     pub target: Option<TargetId>,
     /// Whether it owns fragments, and why.
@@ -116,11 +112,6 @@ impl TierMember {
     #[must_use]
     pub fn active(&self) -> bool {
         self.admission.active()
-    }
-
-    /// Returns the member's addresses, IPv4 first.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.address4.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
     }
 }
 

@@ -271,9 +271,35 @@ impl Region {
     /// # Errors
     /// Returns an error if the region exists already, or cannot be created.
     pub fn create(name: &RegionName, state: &State) -> Result<Self, AccessError> {
+        let region = Self::nameless(name, state)?;
+        region.link(&name.path())?;
+        Ok(region)
+    }
+
+    /// Puts a region that holds `state` in the place of this one, which may be of another layout.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be created; then this one is in its place.
+    pub fn replace(self, state: &State) -> Result<Self, AccessError> {
+        let region = Self::nameless(&self.name, state)?;
+        // No region has such a name. What a process has left that died here is in the way.
+        let beside = Path::new(DIRECTORY).join(format!(".{}.new", self.name));
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.os("removing what is left of another attempt", error));
+            }
+            _ => {}
+        }
+        region.link(&beside)?;
+        fs::rename(&beside, self.name.path())
+            .map_err(|error| self.os("putting the new one in its place", error))?;
+        Ok(region)
+    }
+
+    /// Creates a region that has no name until it is complete, so a process that dies before leaves nothing.
+    fn nameless(name: &RegionName, state: &State) -> Result<Self, AccessError> {
         let os = |doing| move |error| AccessError::Os { name: name.clone(), doing, error };
         let unusable = |error| AccessError::Unusable { name: name.clone(), error };
-        // The file has no name until it is complete, so a process that dies before leaves nothing behind.
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
         let file = options.open(DIRECTORY).map_err(os("making it"))?;
@@ -281,16 +307,17 @@ impl Region {
         let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
         let mut region = Self { name: name.clone(), file, map, tables: KnownTables::new(), watch: None };
         slots::format(&mut region, state).map_err(unusable)?;
-        let nameless = format!("/proc/self/fd/{}", region.file.as_raw_fd());
-        let here = nix::fcntl::AT_FDCWD;
-        linkat(here, &nameless[..], here, &name.path(), AtFlags::AT_SYMLINK_FOLLOW).map_err(|error| {
-            match error {
-                Errno::EEXIST => AccessError::Exists(name.clone()),
-                error => os("naming it")(error.into()),
-            }
-        })?;
         region.share(state);
         Ok(region)
+    }
+
+    fn link(&self, path: &Path) -> Result<(), AccessError> {
+        let nameless = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let here = nix::fcntl::AT_FDCWD;
+        linkat(here, &nameless[..], here, path, AtFlags::AT_SYMLINK_FOLLOW).map_err(|error| match error {
+            Errno::EEXIST => AccessError::Exists(self.name.clone()),
+            error => self.os("naming it", error.into()),
+        })
     }
 
     /// Opens a region. Its contents are not checked yet.

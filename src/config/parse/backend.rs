@@ -91,7 +91,7 @@ fn read_path(
     if six_only && address.is_ipv4() {
         at.diagnose(reader, format_args!("an IPv6 address, as encap is \"{encap}\""));
     }
-    if balancer.is_some_and(|balancer| balancer.source_for(address) == Some(address)) {
+    if balancer.is_some_and(|balancer| balancer.address.like(address) == Some(address)) {
         at.diagnose(reader, "another host's address; this one is the balancer's own");
     }
     if let Some(vip) = vips.iter().find(|vip| vip.contains(&address)) {
@@ -108,7 +108,7 @@ fn read_path(
             ),
         );
     }
-    if kind != Encap::Direct && balancer.is_some_and(|balancer| balancer.source_for(address).is_none()) {
+    if kind != Encap::Direct && balancer.is_some_and(|balancer| balancer.address.like(address).is_none()) {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         at.diagnose(
             reader,

@@ -25,7 +25,7 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     let name = name.and_then(|item| item.string(reader, NAME, Name::new));
     let addresses = table.take("address").map(Item::list).unwrap_or_default();
     let addresses_named = addresses.len();
-    (balancer.address4, balancer.address6) = read_addresses(reader, addresses, |_, _, _| {});
+    balancer.address = read_addresses(reader, addresses, |_, _, _| {});
     if let Some(item) = table.require(reader, "interfaces", INTERFACE) {
         for item in item.non_empty_list(reader, INTERFACE) {
             match item.string(reader, INTERFACE, InterfaceName::new) {

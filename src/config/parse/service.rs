@@ -81,7 +81,7 @@ fn read_vips(reader: &mut Reader<'_>, table: &mut Table<'_>, balancer: Option<&B
             );
         } else if vips.contains(&vip) {
             item.diagnose(reader, "each once");
-        } else if let Some(own) = balancer.and_then(|balancer| balancer.source_for(vip.addr()))
+        } else if let Some(own) = balancer.and_then(|balancer| balancer.address.like(vip.addr()))
             && vip.contains(&own)
         {
             item.diagnose(reader, format_args!("prefixes without the balancer's own address, {own}"));

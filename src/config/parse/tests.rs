@@ -51,7 +51,7 @@ fn complaint(old: &str, new: &str) -> String {
 #[test]
 fn reads_a_whole_file() {
     let config = Config::parse("lb.toml", WHOLE).unwrap();
-    assert_eq!(config.balancer.address4, Some([192, 168, 1, 201].into()));
+    assert_eq!(config.balancer.address.v4, Some([192, 168, 1, 201].into()));
     assert_eq!(config.balancer.queues, QueueRange::new(0, 1).unwrap());
     assert_eq!(config.balancer.timeouts, Timeouts::default());
     let [web] = &config.services[..] else { panic!("{config:?}") };

@@ -86,14 +86,14 @@ fn read_member(
     };
     let items = item.map(|item| item.non_empty_list(reader, ADDRESS)).unwrap_or_default();
     let all = items.len();
-    let (address4, address6) = read_addresses(reader, items, |reader, item, address| {
+    let address = read_addresses(reader, items, |reader, item, address| {
         check_address(reader, item, address, (own, table.place.as_str()), around);
     });
     let active = table.take("active").and_then(|item| item.bool(reader));
     table.finish(reader, &keys::TIER.names());
-    let member = TierMember { name: name?, address4, address6, active };
+    let member = TierMember { name: name?, address, active };
     // If an address was refused, the families of the member are not known.
-    let known = all > 0 && member.addresses().count() == all;
+    let known = all > 0 && member.address.iter().count() == all;
     known.then_some((member, place))
 }
 
@@ -104,11 +104,11 @@ fn check_address(
     (own, place): (Option<bool>, &str),
     around: &mut Surroundings<'_>,
 ) {
-    let here = around.balancer.is_some_and(|balancer| balancer.source_for(address) == Some(address));
+    let here = around.balancer.is_some_and(|balancer| balancer.address.like(address) == Some(address));
     let vip = around.services.iter().flat_map(|service| &service.vips).find(|vip| vip.contains(&address));
     let other = around.addresses.insert(address, place.to_owned());
     if let Some(balancer) = around.balancer.filter(|_| own == Some(true) && !here) {
-        let allowed = match balancer.source_for(address) {
+        let allowed = match balancer.address.like(address) {
             Some(ours) => format!("{ours}, as [balancer] address says of this balancer; make both the same"),
             None => "no address of a family that [balancer] address lacks, as this is this balancer: add it there, or \
                      take it out here"
@@ -141,7 +141,7 @@ fn check_own(
     let own = |(member, _): &(TierMember, Place)| member.name == balancer.name;
     // For a member with this balancer's address an error was recorded already: its name is wrong.
     let named_wrong = |(member, _): &(TierMember, Place)| {
-        member.addresses().any(|address| balancer.source_for(address) == Some(address))
+        member.address.iter().any(|address| balancer.address.like(address) == Some(address))
     };
     if !members.iter().any(own) && !members.iter().any(named_wrong) {
         let found = format_args!("no \"{}\", which is this balancer's [balancer] name", balancer.name);
@@ -152,9 +152,11 @@ fn check_own(
 /// Checks that every two members share a family, so that the table is right on all of them or on none. Only
 /// members with a single family can lack one, so all members are compared with the first of these.
 fn check_families(reader: &mut Reader<'_>, members: &[(TierMember, Place)]) {
-    let Some((first, _)) = members.iter().find(|(member, _)| member.addresses().count() == 1) else { return };
+    let Some((first, _)) = members.iter().find(|(member, _)| member.address.iter().count() == 1) else {
+        return;
+    };
     for (member, place) in members.iter().filter(|(member, _)| first.path_to(member).is_none()) {
-        let found = if member.address4.is_some() { "only IPv4" } else { "only IPv6" };
+        let found = if member.address.v4.is_some() { "only IPv4" } else { "only IPv6" };
         let allowed = format_args!(
             "an address of a family that balancer \"{}\" has too, as each sends fragments to every other",
             first.name

@@ -23,11 +23,14 @@ fn given(name: &str, vips: &[&str], protocols: &[Protocol], ports: &[(u16, u16)]
 }
 
 fn classifier(services: &[Given]) -> Result<Classifier, Conflict> {
-    let scopes: Vec<_> = services
-        .iter()
-        .map(|g| Scope { name: &g.name, vips: &g.vips, protocols: &g.protocols, ports: &g.ports })
-        .collect();
-    Classifier::new(&scopes)
+    Classifier::new(&scopes(services))
+}
+
+fn scopes(services: &[Given]) -> Vec<Scope<'_>> {
+    fn scope(Given { name, vips, protocols, ports }: &Given) -> Scope<'_> {
+        Scope { name, vips, protocols, ports }
+    }
+    services.iter().map(scope).collect()
 }
 
 fn packet(dst: &str, protocol: u8, port: u16) -> Packet {
@@ -152,6 +155,43 @@ fn pings_reach_the_longest_prefix() {
 }
 
 #[test]
+fn the_rule_that_decided_is_explained() {
+    let services = [
+        given("net", &["10.0.0.0/24", "10.0.0.0/30"], &[Tcp], &[]),
+        given("any", &["10.0.0.0/30"], &[], &[]),
+        given("wide", &["10.0.0.0/30"], &[Tcp], &[(80, 99)]),
+        given("narrow", &["10.0.0.0/30"], &[Tcp, Udp], &[(80, 89), (443, 443)]),
+        given("port", &["10.0.0.0/24"], &[Tcp], &[(85, 85), (80, 90)]),
+        given("same", &["10.0.0.0/24"], &[Udp], &[(53, 53)]),
+    ];
+    let classifier = classifier(&services).unwrap();
+    let explain =
+        |dst, protocol, port| match classifier.explain(&scopes(&services), &packet(dst, protocol, port)) {
+            Explanation::Unclaimed { here } => Err(here),
+            Explanation::Claimed(Match { service, vip, ports, before }) => {
+                let claim = ports.map_or_else(|| vip.to_string(), |ports| format!("{vip} {ports}"));
+                Ok((service, claim, before))
+            }
+        };
+    let is = |service, claim: &str, before: &[(usize, Precedence)]| {
+        Ok((service, claim.to_owned(), before.to_vec()))
+    };
+    use Precedence::{EveryProtocol, NarrowerRange, Order, Port, PortRange, Prefix, Protocol};
+    let expected = is(4, "10.0.0.0/24 85", &[(0, Port), (1, Port), (2, Port), (3, Port)]);
+    assert_eq!(explain("10.0.0.1", 6, 85), expected);
+    let expected =
+        is(3, "10.0.0.0/30 80-89", &[(0, PortRange), (1, PortRange), (2, NarrowerRange), (4, Prefix)]);
+    assert_eq!(explain("10.0.0.1", 6, 86), expected);
+    assert_eq!(explain("10.0.0.1", 6, 1), is(0, "10.0.0.0/30 0-65535", &[(1, Protocol)]));
+    assert_eq!(explain("10.0.0.1", 50, 0), is(1, "10.0.0.0/30", &[]));
+    let longest = [(0, EveryProtocol), (2, EveryProtocol), (3, EveryProtocol), (4, Prefix), (5, Prefix)];
+    assert_eq!(explain("10.0.0.1", ICMP, 0), is(1, "10.0.0.0/30", &longest));
+    assert_eq!(explain("10.0.0.9", ICMP, 0), is(0, "10.0.0.0/24", &[(4, Order), (5, Order)]));
+    assert_eq!(explain("10.0.0.9", 17, 54), Err(vec![0, 4, 5]));
+    assert_eq!(explain("10.0.1.9", 17, 54), Err(vec![]));
+}
+
+#[test]
 fn a_later_fragment_is_no_services_where_its_port_matters() {
     let services = [given("any", &["10.0.0.0/24"], &[], &[]), given("dns", &["10.0.0.5/32"], &[Udp], &[])];
     let classifier = classifier(&services).unwrap();
@@ -202,6 +242,41 @@ fn naive(services: &[Given], dst: Ipv4Addr, protocol: u8, port: u16) -> Option<u
     best.map(|(_, index)| index)
 }
 
+/// How one service claims what a probe asks about: the best rank of all its prefixes and ranges, and whether
+/// it takes every protocol.
+fn naive_claim(service: &Given, dst: Ipv4Addr, protocol: u8, port: u16) -> Option<(Rank, bool)> {
+    let every = service.protocols == Protocols::Any;
+    let vips = service.vips.iter().filter(|vip| vip.contains(&IpAddr::V4(dst)));
+    let ranks = vips.flat_map(|vip| {
+        let by_port = protocol != ICMP && !every;
+        let named = |p: Protocol| matches!(&service.protocols, Protocols::Named(named) if named.contains(&p));
+        let known = Protocol::ALL.into_iter().any(|p| p.number() == protocol && named(p));
+        let all = (!by_port).then_some(PortRange::ALL);
+        let ports = service
+            .ports
+            .iter()
+            .copied()
+            .filter(move |r| by_port && known && r.first <= port && port <= r.last);
+        ports.chain(all).map(move |ports| rank(ports, vip.prefix_len(), by_port))
+    });
+    Some((ranks.min()?, every))
+}
+
+/// Whether a rule says which of two claims wins: they differ in it, and are alike in all rules before it.
+fn holds(rule: Precedence, (best, best_every): (Rank, bool), (other, other_every): (Rank, bool)) -> bool {
+    match rule {
+        Precedence::Port => best.0 == PortClass::Exact && other.0 != PortClass::Exact,
+        Precedence::PortRange => best.0 == PortClass::Range && other.0 == PortClass::All,
+        Precedence::Prefix => best.0 == other.0 && best.1.0 > other.1.0,
+        Precedence::Protocol => (best.0, best.1) == (other.0, other.1) && best.2.0 && !other.2.0,
+        Precedence::NarrowerRange => {
+            (best.0, best.1, best.2) == (other.0, other.1, other.2) && best.3 < other.3
+        }
+        Precedence::EveryProtocol => best == other && best_every && !other_every,
+        Precedence::Order => best == other && best_every == other_every,
+    }
+}
+
 fn any_service() -> impl Strategy<Value = (u8, u8, Vec<Protocol>, Vec<(u16, u16)>)> {
     let port = prop_oneof![
         Just((80, 80)),
@@ -236,6 +311,21 @@ proptest! {
             prop_assert_eq!(of_echo.first().map(|c| c.service).or(of_icmp), echo, "pings by the kernel");
             let expected = naive(&services, dst, protocol, port);
             prop_assert_eq!(classifier.service_of(&packet(&dst.to_string(), protocol, port)), expected);
+            for (protocol, service) in [(protocol, expected), (ICMP, echo)] {
+                let explained = classifier.explain(&scopes(&services), &packet(&dst.to_string(), protocol, port));
+                let claim = |service: usize| naive_claim(&services[service], dst, protocol, port);
+                let Explanation::Claimed(Match { service: found, before, .. }) = explained else {
+                    prop_assert_eq!(service, None);
+                    continue;
+                };
+                prop_assert_eq!(Some(found), service);
+                let others: Vec<usize> = (0..services.len()).filter(|&s| s != found && claim(s).is_some()).collect();
+                prop_assert_eq!(before.iter().map(|&(other, _)| other).collect::<Vec<_>>(), others);
+                for (other, rule) in before {
+                    let (best, other) = (claim(found).unwrap(), claim(other).unwrap());
+                    prop_assert!(holds(rule, best, other), "{rule:?}: {best:?} before {other:?}");
+                }
+            }
             // Exactly one box holds a claimed packet, none another.
             let held: Vec<_> = claims.iter().filter(|c| {
                 within(c.addresses)

@@ -34,7 +34,7 @@ pub(super) const USER: &str = "gre_in";
 
 /// Returns the addresses at which GRE from routers ends; none without `gre_in`.
 pub fn addresses(balancer: &Balancer) -> impl Iterator<Item = IpAddr> {
-    balancer.addresses().filter(|_| balancer.gre_in)
+    balancer.address.iter().filter(|_| balancer.gre_in)
 }
 
 /// Returns the names of the desired entrances.
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(told(&state), []);
         state.balancer.gre_in = true;
         assert_eq!(told(&state), [owned(four), owned(six)]);
-        state.balancer.address4 = None;
+        state.balancer.address.v4 = None;
         assert_eq!(told(&state), [owned(six)]);
     }
 
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(names(&ops), mended);
         // Removals come after it. An entrance at another address is another device.
         let mut moved = with_gre_in();
-        moved.balancer.address4 = Some("192.168.1.202".parse().unwrap());
+        moved.balancer.address.v4 = Some("192.168.1.202".parse().unwrap());
         moved.services.clear();
         moved.targets.clear();
         wanted = desired(&moved).unwrap();
@@ -280,7 +280,7 @@ mod tests {
         assert!(!now.devices["sr-in4"].ready);
         assert_eq!(names(&diff(&now, &Desired::default()).unwrap().ops), ["remove device sr-in4"]);
         let mut moved = with_gre_in();
-        moved.balancer.address4 = Some("192.168.1.202".parse().unwrap());
+        moved.balancer.address.v4 = Some("192.168.1.202".parse().unwrap());
         let ops = names(&converge(&mut now, &desired(&moved).unwrap()));
         assert_eq!(ops[0], "remove device sr-in4");
     }

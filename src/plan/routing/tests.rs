@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Admission;
+use crate::model::{Admission, OuterAddresses};
 use crate::{
     config::Config,
     model::{Name, Pmtu},
@@ -162,7 +162,7 @@ fn a_direct_backend_is_the_next_hop_of_the_families_that_its_services_have() {
 fn what_cannot_work_is_an_error_that_names_the_backend() {
     let error = |state: &State| desired(state).unwrap_err().to_string();
     let mut ipv4_only = state("\"10.0.0.0/32\"", &["address = \"fd00:0:0:1::1\""]);
-    ipv4_only.balancer.address6 = None;
+    ipv4_only.balancer.address.v6 = None;
     assert!(error(&ipv4_only).starts_with("backend web/s1: [balancer] address has no IPv6 address"));
     let two = ["address = \"192.168.1.1\"\nencap = \"ipip\"", "address = \"192.168.1.1\"\nencap = \"gue\""];
     assert!(error(&state(DUAL, &two)).starts_with("backends web/s1 and web/s2: ipip and gue to one address"));
@@ -220,8 +220,7 @@ fn a_tunnel_that_changed_is_made_anew_and_one_that_lacks_a_setting_is_not() {
 pub(super) fn with_tier(mut state: State, others: &[&str]) -> State {
     let member = |number: usize, target| TierMember {
         name: Name::new(&format!("lb{number}")).unwrap(),
-        address4: None,
-        address6: None,
+        address: OuterAddresses::default(),
         target,
         admission: Admission::default(),
     };
@@ -271,7 +270,7 @@ fn a_balancer_of_the_tier_has_device_routes_and_rule_like_a_backend_and_takes_pa
 #[test]
 fn what_cannot_work_in_the_tier_is_an_error_that_names_the_balancer() {
     let mut state = with_tier(state("\"10.0.0.0/32\"", &[]), &["fd00:0:0:1::202"]);
-    state.balancer.address6 = None;
+    state.balancer.address.v6 = None;
     let error = desired(&state).unwrap_err().to_string();
     assert!(error.starts_with("balancer tier/lb202: [balancer] address has no IPv6 address"), "{error}");
 }

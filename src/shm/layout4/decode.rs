@@ -19,8 +19,8 @@ use crate::{
         TracerSettings,
     },
     model::{
-        Decider, Encap, HashMode, InterfaceName, Name, Path, Pmtu, PortRange, Protocol, Protocols,
-        QueueRange, Steering, TableSize, Weight,
+        Decider, Encap, HashMode, InterfaceName, Name, OuterAddresses, Path, Pmtu, PortRange, Protocol,
+        Protocols, QueueRange, Steering, TableSize, Weight,
         ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
     },
     shm::RegionError::{self, Corrupt},
@@ -246,8 +246,10 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
     }
     Ok(Balancer {
         name: name_of(&head.name)?,
-        address4: (head.addresses & 1 != 0).then(|| Ipv4Addr::from(head.address4)),
-        address6: (head.addresses & 2 != 0).then(|| Ipv6Addr::from(head.address6)),
+        address: OuterAddresses {
+            v4: (head.addresses & 1 != 0).then(|| Ipv4Addr::from(head.address4)),
+            v6: (head.addresses & 2 != 0).then(|| Ipv6Addr::from(head.address6)),
+        },
         queues: QueueRange::new(head.queue_first, head.queue_last).ok_or(Corrupt("queue numbers"))?,
         fragment_queue: QueueNum(head.fragment_queue),
         hash_seed: head.hash_seed,
@@ -301,15 +303,17 @@ fn member_of(record: &TierRecord, targets: &Targets, here: &Name) -> Result<Used
     let has = |flag: u8| record.flags & flag != 0;
     let member = TierMember {
         name: name_of(&record.name)?,
-        address4: has(HAS_ADDRESS4).then(|| Ipv4Addr::from(record.address4)),
-        address6: has(HAS_ADDRESS6).then(|| Ipv6Addr::from(record.address6)),
+        address: OuterAddresses {
+            v4: has(HAS_ADDRESS4).then(|| Ipv4Addr::from(record.address4)),
+            v6: has(HAS_ADDRESS6).then(|| Ipv6Addr::from(record.address6)),
+        },
         active: None,
     };
-    let leads_there = |path| member.addresses().any(|address| path == Path::Via(Encap::Gre, address));
+    let leads_there = |path| member.address.iter().any(|address| path == Path::Via(Encap::Gre, address));
     let target = targets.get(record.target).filter(|_| has(HAS_TARGET));
     let right = match target {
         Some((_, path)) => member.name != *here && leads_there(path),
-        None => member.name == *here && !has(HAS_TARGET) && member.addresses().next().is_some(),
+        None => member.name == *here && !has(HAS_TARGET) && member.address.iter().next().is_some(),
     };
     if !right || record.flags > (ACTIVE | HAS_ADDRESS4 | HAS_ADDRESS6 | HAS_TARGET) {
         return Err(Corrupt("a balancer of the tier"));

@@ -29,8 +29,10 @@ use crate::{
 fn state() -> State {
     let balancer = Balancer {
         interfaces: vec![InterfaceName::new("eth1").unwrap()],
-        address4: Some("192.168.1.201".parse().unwrap()),
-        address6: Some("fd00:0:0:1::201".parse().unwrap()),
+        address: crate::model::OuterAddresses {
+            v4: Some("192.168.1.201".parse().unwrap()),
+            v6: Some("fd00:0:0:1::201".parse().unwrap()),
+        },
         queues: QueueRange::new(0, 1).unwrap(),
         ..Balancer::unconfigured()
     };

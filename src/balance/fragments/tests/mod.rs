@@ -7,7 +7,7 @@ mod model;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::Admission;
+use crate::model::{Admission, OuterAddresses};
 use crate::{
     balance::{
         Balancer,
@@ -923,8 +923,7 @@ pub(crate) fn with_tier(mut state: WholeState, own: &str) -> WholeState {
         let name = Name::new(name).unwrap();
         state.tier.push(TierMember {
             name,
-            address4: Some(address),
-            address6: None,
+            address: OuterAddresses { v4: Some(address), v6: None },
             target,
             admission: Admission::default(),
         });

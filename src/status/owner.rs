@@ -1,5 +1,5 @@
 //! Which balancer of the tier handles the fragments of a flow, and why: the second half of `which
-//! --fragment`.
+//! --fragment`. PURE.
 
 use std::net::IpAddr;
 
@@ -14,12 +14,12 @@ use crate::{
 
 /// What `--json` prints about the owner.
 #[derive(Debug, Serialize)]
-pub(super) struct OwnerView<'a> {
+pub struct OwnerView {
     /// The balancer's name. Null if no table decides, so that each balancer handles the fragments that it
     /// gets, and if no balancer handles any.
-    owner: Option<&'a str>,
+    pub owner: Option<String>,
     /// Whether this balancer is the owner.
-    owner_here: bool,
+    pub owner_here: bool,
     /// `None` if the destination is no VIP: fragments to it are not queued.
     #[serde(skip)]
     explained: Option<Explained>,
@@ -31,8 +31,10 @@ pub(super) struct OwnerView<'a> {
     target: Option<TargetView>,
 }
 
-impl<'a> OwnerView<'a> {
-    pub(super) fn new(state: &'a State, tier: &Tier, packet: &Packet) -> Self {
+impl OwnerView {
+    /// Returns which balancer handles the fragments of a packet's flow.
+    #[must_use]
+    pub fn new(state: &State, tier: &Tier, packet: &Packet) -> Self {
         let (dst, hashed): (IpAddr, _) = match packet.addresses {
             Addresses::V4 { src, dst } => (dst.into(), format!("({src}, {dst}, {})", packet.protocol)),
             Addresses::V6 { src, dst } => (dst.into(), format!("({src}, {dst})")),
@@ -47,7 +49,7 @@ impl<'a> OwnerView<'a> {
             None => (false, None),
         };
         Self {
-            owner: rank.and_then(of_rank).map(|member: &TierMember| member.name.as_str()),
+            owner: rank.and_then(of_rank).map(|member: &TierMember| member.name.to_string()),
             owner_here: here,
             explained,
             hashed,
@@ -56,9 +58,10 @@ impl<'a> OwnerView<'a> {
     }
 
     /// Returns the answer in a few words; `None` if there are no fragments to handle.
-    pub(super) fn line(&self) -> Option<String> {
+    #[must_use]
+    pub fn line(&self) -> Option<String> {
         self.explained?;
-        Some(match (self.owner, &self.target) {
+        Some(match (&self.owner, &self.target) {
             (Some(owner), Some(target)) => format!("{owner} (tier: {})", target.route()),
             (Some(owner), None) => format!("{owner} (tier: this balancer)"),
             (None, _) => "this balancer".to_owned(),
@@ -66,11 +69,12 @@ impl<'a> OwnerView<'a> {
     }
 
     /// Returns why this balancer is the owner.
-    pub(super) fn reason(&self, state: &State) -> Vec<String> {
+    #[must_use]
+    pub fn reason(&self, state: &State) -> Vec<String> {
         let Some(Explained { hash, index, rank, .. }) = self.explained else {
             return vec!["fragments: none is queued where the destination is no VIP".to_owned()];
         };
-        let Some((owner, rank)) = self.owner.zip(rank) else {
+        let Some((owner, rank)) = self.owner.as_ref().zip(rank) else {
             let why = if state.tier.is_empty() {
                 "there is no [tier]"
             } else {

@@ -1,13 +1,8 @@
 //! A packet that a person asks about, described by five words. `which` and `tracer` take the same questions,
-//! and word their reasons alike.
+//! and word their reasons alike. PURE.
 
-use std::{
-    io::{BufRead as _, BufReader, Read},
-    net::IpAddr,
-    path::Path,
-};
+use std::net::IpAddr;
 
-use super::error::CtlError;
 use crate::{
     model::{HashMode, Protocol},
     packet::{ICMP, ICMPV6, Packet, Ports},
@@ -15,16 +10,25 @@ use crate::{
 
 /// A packet that a person asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub struct Question {
+    /// The number of the protocol.
     pub protocol: u8,
+    /// The source address.
     pub src: IpAddr,
+    /// The destination address.
     pub dst: IpAddr,
+    /// The ports; 0 if the protocol has none.
     pub ports: Ports,
+    /// The facts about such a packet, the first of its flow.
     pub packet: Packet,
 }
 
 impl Question {
-    pub(super) fn parse(words: &[&str]) -> Result<Self, String> {
+    /// Reads the five words `PROTO SRC SPORT DST DPORT`.
+    ///
+    /// # Errors
+    /// When they describe no packet: a complaint.
+    pub fn parse(words: &[&str]) -> Result<Self, String> {
         let [protocol, src, sport, dst, dport] = words[..] else {
             return Err(format!("{} words; a question is: PROTO SRC SPORT DST DPORT", words.len()));
         };
@@ -54,12 +58,14 @@ impl Question {
     }
 
     /// Returns the protocol, if it is one of those with ports.
-    pub(super) fn named(&self) -> Option<Protocol> {
+    #[must_use]
+    pub fn named(&self) -> Option<Protocol> {
         Protocol::ALL.into_iter().find(|protocol| protocol.number() == self.protocol)
     }
 
     /// Returns the destination for use in a reason.
-    pub(super) fn destination(&self) -> String {
+    #[must_use]
+    pub fn destination(&self) -> String {
         match self.named() {
             Some(protocol) => format!("{} {} port {}", self.dst, protocol.name(), self.ports.dst),
             None if matches!(self.protocol, ICMP | ICMPV6) => format!("{} icmp", self.dst),
@@ -68,7 +74,8 @@ impl Question {
     }
 
     /// Returns which fields were hashed, and the result.
-    pub(super) fn hashed(&self, mode: HashMode, seed: u32, hash: u32) -> String {
+    #[must_use]
+    pub fn hashed(&self, mode: HashMode, seed: u32, hash: u32) -> String {
         let Self { src, dst, protocol, .. } = self;
         let fields = match mode {
             HashMode::FiveTuple => {
@@ -82,54 +89,16 @@ impl Question {
     }
 
     /// Returns why no service takes the packet.
-    pub(super) fn unclaimed(&self) -> String {
+    #[must_use]
+    pub fn unclaimed(&self) -> String {
         format!("no service claims {}", self.destination())
     }
 }
 
 /// Returns which entry of the table a hash leads to.
-pub(super) fn looked_up(
-    hash: u32,
-    table_size: u32,
-    index: u32,
-    backend: &str,
-    rank: u16,
-    active: usize,
-) -> String {
+#[must_use]
+pub fn looked_up(hash: u32, table_size: u32, index: u32, backend: &str, rank: u16, active: usize) -> String {
     format!(
         "({hash} * {table_size}) >> 32 = {index}, and that entry of the table is {backend} (rank {rank} of {active} active)"
     )
-}
-
-/// Passes every question of a file to `ask`; for `-` it reads `input`. Skips empty lines and lines that begin
-/// with #.
-pub(super) fn each(
-    input: &mut dyn Read,
-    file: &Path,
-    mut ask: impl FnMut(Question) -> Result<(), CtlError>,
-) -> Result<(), CtlError> {
-    let stdin = file == Path::new("-");
-    let label = if stdin { "standard input".to_owned() } else { file.display().to_string() };
-    let input_error = |error| CtlError::Input { file: label.clone(), error };
-    let mut opened;
-    let input: &mut dyn Read = if stdin {
-        input
-    } else {
-        opened = std::fs::File::open(file).map_err(input_error)?;
-        &mut opened
-    };
-    for (number, line) in (1..).zip(BufReader::new(input).lines()) {
-        let line = line.map_err(input_error)?;
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        if words.first().is_none_or(|word| word.starts_with('#')) {
-            continue;
-        }
-        let question = Question::parse(&words).map_err(|complaint| CtlError::Batch {
-            file: label.clone(),
-            line: number,
-            complaint,
-        })?;
-        ask(question)?;
-    }
-    Ok(())
 }

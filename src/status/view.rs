@@ -1,93 +1,36 @@
-//! What `lbctl` shows of a state, as values: printed as JSON as they are, and as text by `show.rs`. PURE.
+//! Parts of a state as values: settings, targets, services, backends, the tier. PURE.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ipnet::IpNet;
 use serde::Serialize;
 use twox_hash::XxHash3_64;
 
 use crate::{
     balance::tier::{TABLE_SIZE, Tier},
-    config::{Balancer, FragmentLimits, TracerSettings},
-    lookup::classifier::Scope,
-    model::{
-        Decider, Encap, Name, Path, PortRange, Protocols, Steering,
-        ids::{MarkMask, TargetId},
-    },
+    model::{Admission, Decider, Encap, Name, Path, PortRange, Protocols, ids::TargetId},
     plan::kernel_tables::{self, Shortage},
     state::{Backend, Service, State, TierMember},
 };
 
-/// The settings of `[balancer]`, `[timeouts]`, `[fragments]` and `[tracer]`.
-#[derive(Debug, Serialize)]
-pub(super) struct BalancerView {
-    name: String,
-    address: Vec<IpAddr>,
-    interfaces: Vec<String>,
-    queues: String,
-    fragment_queue: u16,
-    hash_seed: u32,
-    mark_mask: String,
-    steering: Steering,
-    gre_in: bool,
-    rule_priority: Option<u32>,
-    blackhole: Vec<IpNet>,
-    allow_own_addresses: bool,
-    kernel_entries: u32,
-    pmtu_floor: u16,
-    offload: bool,
-    busy_poll_us: u16,
-    tcp_established_seconds: u32,
-    tcp_closing_seconds: u32,
-    udp_seconds: u32,
-    fragments: FragmentLimits,
-    tracer: TracerSettings,
-}
-
-impl BalancerView {
-    pub(super) fn new(balancer: &Balancer) -> Self {
-        Self {
-            name: balancer.name.to_string(),
-            address: balancer.addresses().collect(),
-            interfaces: balancer.interfaces.iter().map(ToString::to_string).collect(),
-            queues: balancer.queues.to_string(),
-            fragment_queue: balancer.fragment_queue.0,
-            hash_seed: balancer.hash_seed,
-            mark_mask: mask_text(balancer.mark_mask),
-            steering: balancer.steering,
-            gre_in: balancer.gre_in,
-            rule_priority: balancer.rule_priority,
-            blackhole: balancer.blackhole.clone(),
-            allow_own_addresses: balancer.allow_own_addresses,
-            kernel_entries: balancer.kernel_entries,
-            pmtu_floor: balancer.pmtu_floor,
-            offload: balancer.offload,
-            busy_poll_us: balancer.busy_poll_us,
-            tcp_established_seconds: balancer.timeouts.tcp_established_seconds,
-            tcp_closing_seconds: balancer.timeouts.tcp_closing_seconds,
-            udp_seconds: balancer.timeouts.udp_seconds,
-            fragments: balancer.fragments,
-            tracer: balancer.tracer.clone(),
-        }
-    }
-}
-
 /// A target: where packets with its mark go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct TargetView {
+pub struct TargetView {
     /// The target's number, in the device and the routing table.
     pub number: u32,
     /// The mark as a number.
     pub mark: u32,
     /// "gre", "ipip", "gue", "direct"; null where packets are only marked.
-    encap: Option<&'static str>,
-    address: Option<IpAddr>,
+    pub encap: Option<&'static str>,
+    /// The address of the backend or balancer; null where packets are only marked.
+    pub address: Option<IpAddr>,
     /// The tunnel device; null where there is none.
     pub device: Option<String>,
 }
 
 impl TargetView {
-    pub(super) fn new(state: &State, target: TargetId) -> Self {
+    /// Returns what a state says about a target.
+    #[must_use]
+    pub fn new(state: &State, target: TargetId) -> Self {
         let (encap, address) = match state.path(target) {
             Some(Path::Via(encap, address)) => (Some(encap), Some(address)),
             Some(Path::MarkOnly) | None => (None, None),
@@ -102,16 +45,18 @@ impl TargetView {
         }
     }
 
-    /// The path as the configuration file would put it.
-    pub(super) fn path(&self) -> String {
+    /// Returns the path as the configuration file would put it.
+    #[must_use]
+    pub fn path(&self) -> String {
         match (self.encap, self.address) {
             (Some(encap), Some(address)) => format!("{encap} {address}"),
             _ => "mark".to_owned(),
         }
     }
 
-    /// Where packets with its mark go.
-    pub(super) fn route(&self) -> String {
+    /// Returns where packets with its mark go, in words.
+    #[must_use]
+    pub fn route(&self) -> String {
         match (&self.device, self.path().as_str()) {
             (Some(device), path) => format!("{path} through {device}"),
             (None, "mark") => "nothing but the mark, for rules of your own".to_owned(),
@@ -120,8 +65,9 @@ impl TargetView {
     }
 }
 
-/// Every target in use, with its names.
-pub(super) fn names_by_target(state: &State) -> BTreeMap<TargetId, Vec<String>> {
+/// Returns every target in use, with its names.
+#[must_use]
+pub fn names_by_target(state: &State) -> BTreeMap<TargetId, Vec<String>> {
     let mut names: BTreeMap<TargetId, Vec<String>> =
         state.targets_used().map(|(target, _)| (target, Vec::new())).collect();
     for (target, name) in state.names() {
@@ -132,7 +78,7 @@ pub(super) fn names_by_target(state: &State) -> BTreeMap<TargetId, Vec<String>> 
 
 /// The balancers that share the work of fragments.
 #[derive(Debug, Serialize)]
-pub(super) struct TierView {
+pub struct TierView {
     /// The name of this balancer.
     pub balancer: String,
     /// The size of the table of owners.
@@ -147,28 +93,37 @@ pub(super) struct TierView {
 
 /// A balancer of the tier.
 #[derive(Debug, Serialize)]
-pub(super) struct MemberView {
+pub struct MemberView {
+    /// Its name.
     pub name: String,
+    /// Its addresses.
     pub address: Vec<IpAddr>,
+    /// Whether it handles fragments.
     pub active: bool,
     /// Whether it is this balancer.
     pub here: bool,
     /// How many entries of the table of owners are its own.
     pub entries: u64,
+    /// What the file and operators say of it: `configured` and `override`.
+    #[serde(flatten)]
+    pub admission: Admission,
     /// Where its fragments are sent; null for this balancer.
     pub target: Option<TargetView>,
 }
 
 impl TierView {
-    pub(super) fn new(state: &State) -> Self {
+    /// Returns the tier of a state; without members if there is none.
+    #[must_use]
+    pub fn new(state: &State) -> Self {
         let tier = Tier::new(state);
         let mut entries = entries_by_rank(tier.table(), state.tier_active().count()).into_iter();
         let view = |member: &TierMember| MemberView {
             name: member.name.to_string(),
-            address: member.addresses().collect(),
+            address: member.address.iter().collect(),
             active: member.active(),
             here: member.target.is_none(),
             entries: if member.active() { entries.next().unwrap_or(0) } else { 0 },
+            admission: member.admission.clone(),
             target: member.target.map(|target| TargetView::new(state, target)),
         };
         Self {
@@ -195,48 +150,62 @@ fn entries_by_rank(table: &[u16], ranks: usize) -> Vec<u64> {
 
 /// A backend and its share of the table.
 #[derive(Debug, Serialize)]
-pub(super) struct BackendView {
+pub struct BackendView {
+    /// The name of its service.
     pub service: String,
+    /// Its name.
     pub name: String,
+    /// Whether it gets new flows.
     pub active: bool,
+    /// Its weight.
     pub weight: u8,
     /// How many entries of the table are its own.
     pub entries: u64,
     /// Of how many.
     pub table_size: u32,
+    /// What the file and operators say of it: `configured` and `override`.
+    #[serde(flatten)]
+    pub admission: Admission,
     /// Where its packets go.
     #[serde(flatten)]
     pub target: TargetView,
 }
 
-/// The backends of a service, in the order of names.
-pub(super) fn backends(state: &State, service: &Service) -> Vec<BackendView> {
+/// Returns the backends of a service, in the order of names.
+#[must_use]
+pub fn backends(state: &State, service: &Service) -> Vec<BackendView> {
     let mut by_rank = entries_by_rank(&service.table, service.active().count()).into_iter();
-    let view = |backend: &Backend| BackendView {
+    let mut view = |backend: &Backend, active: bool| BackendView {
         service: service.name.to_string(),
         name: backend.name.to_string(),
-        active: backend.active(),
+        active,
         weight: backend.weight.get(),
-        entries: if backend.active() { by_rank.next().unwrap_or(0) } else { 0 },
+        entries: if active { by_rank.next().unwrap_or(0) } else { 0 },
         table_size: service.table_size.get(),
+        admission: backend.admission.clone(),
         target: TargetView::new(state, backend.target),
     };
-    service.backends.iter().map(view).collect()
+    service.backends.iter().map(|backend| view(backend, backend.active())).collect()
 }
 
 /// A service without its table.
 #[derive(Debug, Serialize)]
-pub(super) struct ServiceView {
+pub struct ServiceView {
+    /// Its name.
     pub name: String,
+    /// Its virtual addresses.
     pub vips: Vec<String>,
     /// Empty for every protocol.
-    protocols: Vec<&'static str>,
+    pub protocols: Vec<&'static str>,
     /// Empty for all.
-    ports: Vec<String>,
+    pub ports: Vec<String>,
+    /// What is hashed of a packet.
     pub hash: &'static str,
+    /// What is done about packets that a tunnel cannot carry whole.
     pub pmtu: &'static str,
     /// Who shall decide about new flows: "lbd" or "kernel".
     pub decider: Decider,
+    /// M, the number of entries of its table.
     pub table_size: u32,
     /// Whether the kernel gets a copy of the table. Without one lbd decides, whatever `steering` says.
     pub kernel_copy: bool,
@@ -250,8 +219,9 @@ pub(super) struct ServiceView {
 }
 
 impl ServiceView {
-    /// All services of a state, in its order.
-    pub(super) fn all(state: &State) -> Vec<Self> {
+    /// Returns all services of a state, in its order.
+    #[must_use]
+    pub fn all(state: &State) -> Vec<Self> {
         let shortages = kernel_tables::shortages(state);
         state.services.iter().zip(shortages).map(|(service, shortage)| Self::new(service, shortage)).collect()
     }
@@ -276,46 +246,16 @@ impl ServiceView {
             inactive: service.backends.iter().filter(|b| !b.active()).map(|b| b.name.to_string()).collect(),
         }
     }
-
-    /// Who decides about new flows, and why if it is not whom the file names.
-    pub(super) fn decided(&self) -> String {
-        match (self.decider, self.shortage) {
-            (Decider::Lbd, _) => "lbd decides".to_owned(),
-            (Decider::Kernel, None) => "the kernel decides".to_owned(),
-            (Decider::Kernel, Some(why)) => {
-                format!("lbd decides, NOT the kernel, which has no table ({why})")
-            }
-        }
-    }
-
-    pub(super) fn protocols(&self) -> String {
-        if self.protocols.is_empty() { "any".to_owned() } else { self.protocols.join(" ") }
-    }
-
-    pub(super) fn ports(&self) -> String {
-        if self.ports.is_empty() { "all".to_owned() } else { self.ports.join(" ") }
-    }
 }
 
-/// What a scope claims, in a few words.
-pub(super) fn claim(scope: &Scope<'_>) -> String {
-    let protocols = match scope.protocols {
-        Protocols::Any => return "every protocol".to_owned(),
-        Protocols::Named(named) => named.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(" "),
-    };
-    if *scope.ports == [PortRange::ALL] {
-        return format!("{protocols}, all ports");
-    }
-    let ports: Vec<String> = scope.ports.iter().map(ToString::to_string).collect();
-    format!("{protocols}, ports {}", ports.join(" "))
-}
-
-/// What two balancers must have in common to steer a service alike: the names of the active backends and the table.
-pub(super) fn table_digest(service: &Service) -> String {
+/// Returns a digest of what two balancers must have in common to steer a service alike: the names of the
+/// active backends and the table.
+#[must_use]
+pub fn table_digest(service: &Service) -> String {
     digest(service.active().map(|backend| &backend.name), &service.table)
 }
 
-/// XXH3, 64 bits, over each name and a zero byte, then over each rank as two bytes, the lower first.
+/// Returns XXH3, 64 bits, over each name and a zero byte, then over each rank as two bytes, the lower first.
 fn digest<'a>(names: impl Iterator<Item = &'a Name>, table: &[u16]) -> String {
     let mut bytes = Vec::with_capacity(table.len() * 2);
     for name in names {
@@ -324,8 +264,4 @@ fn digest<'a>(names: impl Iterator<Item = &'a Name>, table: &[u16]) -> String {
     }
     bytes.extend(table.iter().flat_map(|rank| rank.to_le_bytes()));
     format!("{:016x}", XxHash3_64::oneshot(&bytes))
-}
-
-pub(super) fn mask_text(mask: MarkMask) -> String {
-    format!("{:#010x}", mask.bits())
 }

@@ -1,0 +1,50 @@
+//! How a region of the former layout becomes one of today's, when lbd starts after an upgrade.
+
+use jiff::Timestamp;
+
+use super::OpsError;
+use crate::{
+    shm::{RegionError, layout4, slots},
+    sys::{
+        overrides::{OverridesError, OverridesFile},
+        region::{AccessError, Region},
+    },
+};
+
+/// What a conversion came to.
+pub struct Converted {
+    /// The region in the place of the former one.
+    pub region: Region,
+    /// Backends, and balancers of the tier, that were not active and are disabled now.
+    pub disabled: usize,
+    /// Why this will not outlive a reboot; `None` if it will.
+    pub not_kept: Option<OverridesError>,
+}
+
+/// Reports whether a region is of the former layout.
+#[must_use]
+pub fn is_former(region: &mut Region) -> bool {
+    matches!(slots::check(region), Err(RegionError::ForeignVersion { found: layout4::VERSION, .. }))
+}
+
+/// Converts a region of the former layout: the same settings, services, numbers and tables; what was not active
+/// is disabled. Counters begin at 0. The caller must be the lbd that follows it ([`Region::follow`]).
+///
+/// # Errors
+/// When another process writes it, or it is not valid.
+pub fn convert(
+    overrides: &OverridesFile,
+    unix_seconds: u64,
+    mut region: Region,
+) -> Result<Converted, OpsError> {
+    let lock = region.lock()?;
+    let name = region.name().clone();
+    let former = layout4::read(&mut region).map_err(|error| AccessError::Unusable { name, error })?;
+    let now = i64::try_from(unix_seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let state = former.state(now.unwrap_or(Timestamp::UNIX_EPOCH))?;
+    let kept = state.overrides();
+    let region = region.replace(&state)?;
+    drop(lock);
+    let not_kept = overrides.keep(&kept, unix_seconds).err();
+    Ok(Converted { region, disabled: kept.len(), not_kept })
+}
