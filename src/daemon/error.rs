@@ -9,7 +9,7 @@ use crate::{
     host::Finding,
     lookup::classifier::Conflict,
     model::ids::{Generation, QueueNum},
-    plan::{routing::PlanError, ruleset::TemplateError},
+    plan::{routing::PlanError, template::TemplateError},
     state::StateError,
     sys::{
         instance_lock::AlreadyRunning,

@@ -5,8 +5,7 @@ use tracing::warn;
 use super::{DaemonError, kernel::Kernel, links};
 use crate::{
     plan::{
-        elements::FRAGMENTS_DEVICE,
-        routing::{self, Note, Op},
+        routing::{self, FRAGMENTS_DEVICE, Note, Op},
         ruleset::Ruleset,
     },
     sys::{

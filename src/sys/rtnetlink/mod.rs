@@ -37,8 +37,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::host::{Link, Local, Way};
 use crate::plan::{
-    elements::FRAGMENTS_DEVICE,
-    routing::{ALIAS_PREFIX, Desired, Device, Diff, DiffError, Note, Op, RoutingNow, diff},
+    routing::{ALIAS_PREFIX, Desired, Device, Diff, DiffError, FRAGMENTS_DEVICE, Note, Op, RoutingNow, diff},
     tunnel::Ends,
 };
 
