@@ -416,6 +416,15 @@ impl Auditor {
     }
 }
 
+/// Finds the off-table flows of `next` before packets follow the kernel's tables of it ([`Auditor::place`]). A failure is
+/// logged, and holds nothing up.
+pub(super) fn place_before(shared: &Arc<Shared>, lock: &Arc<Ways>, next: &Forwarding, ways: &mut Chosen) {
+    let placed = Auditor::open(shared, lock).and_then(|mut auditor| auditor.place(next, ways));
+    if let Err(error) = placed {
+        error!(%error, "off-table flows of a new table: they follow it until the next audit");
+    }
+}
+
 fn request(keep: Keep) -> Request {
     Request::Set { protect: keep.protect, seconds: keep.seconds }
 }
@@ -454,13 +463,13 @@ impl Auditing {
     }
 
     /// The tables have changed.
-    pub(super) fn tell(&self) {
+    pub(super) fn notify(&self) {
         // An audit that has ended is started again by the main loop.
         let _ = self.changed.as_ref().map(|changed| changed.send(()));
     }
 
     /// Whether it still runs.
-    pub(super) fn lives(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }

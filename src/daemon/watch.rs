@@ -4,7 +4,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tracing::{error, info, warn};
 
-use super::{ErrorLatch, kernel::place_before, ways::Ways};
+use super::{ErrorLatch, audit::place_before, ways::Ways};
 use crate::{
     balance::watch::Watch,
     model::Steering,
