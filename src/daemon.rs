@@ -2,8 +2,8 @@
 //! starts the workers. Then it waits for events and does what `control.rs` says is due, until a signal ends it.
 //!
 //! Order of a start: region, parts of the kernel, queues and the TUN device, routing, ruleset, workers. Queues are bound before
-//! rules send packets to them. Start, change, roll-back and repair are one function, [`Kernel`]'s reconciliation
-//! (`kernel.rs`, `reconcile.rs`).
+//! rules send packets to them. Start, change, roll-back and repair are one function, `Kernel::reconcile` (`daemon/kernel.rs`).
+//! `daemon/reconcile.rs` has its steps.
 //!
 //! If a new state cannot be put in force, the last good one stays, and the reason is logged. An lbd that ends leaves the
 //! kernel as it is: existing flows go on, and the fallback tables decide about new ones. [`once`] puts a state in force
