@@ -51,12 +51,12 @@ pub enum Effect {
     Shutdown,
     /// Read the configuration file again.
     Reload,
-    /// Check that the workers live; copy all tables that the kernel lacks; then as [`Effect::Adopt`].
+    /// Check that the workers run; bring all fallback tables up to date; then as [`Effect::Adopt`].
     Check,
     /// Make sure that the region is whole and still the one of its name; adopt what is new there.
     Adopt,
-    /// Copy some of the tables that the kernel lacks ([`Controller::copying`]).
-    Copy,
+    /// Bring some of the fallback tables up to date ([`Controller::fallback_due`]).
+    Fallback,
     /// Look how full connection tracking is ([`Controller::next_fill`]).
     Fill,
     /// Ask for the generation of nf_tables.
@@ -80,7 +80,7 @@ pub struct Controller {
     shutdown: bool,
     reload: bool,
     region: bool,
-    copying: bool,
+    fallback: bool,
     check: Duration,
     fill: Duration,
     generation: Duration,
@@ -105,7 +105,7 @@ impl Controller {
             shutdown: false,
             reload: false,
             region: true,
-            copying: false,
+            fallback: false,
             check: now + CHECK_EVERY,
             fill: now,
             generation: now,
@@ -150,7 +150,7 @@ impl Controller {
             .or_else(|| first.then(|| flag(&mut self.region, Effect::Adopt)).flatten())
             .or_else(|| timer(&mut self.generation, GENERATION_EVERY, Effect::Generation))
             .or_else(|| self.due_repair(now))
-            .or_else(|| flag(&mut self.copying, Effect::Copy))
+            .or_else(|| flag(&mut self.fallback, Effect::Fallback))
             .or_else(|| flag(&mut self.region, Effect::Adopt));
         match effect {
             Some(Effect::Adopt) => self.adopted = true,
@@ -180,7 +180,7 @@ impl Controller {
     /// How long there is nothing to do.
     #[must_use]
     pub fn timeout(&self, now: Duration) -> Duration {
-        if self.shutdown || self.reload || self.region || self.copying {
+        if self.shutdown || self.reload || self.region || self.fallback {
             return Duration::ZERO;
         }
         let (by_event, by_timer) = self.repair_times();
@@ -188,9 +188,9 @@ impl Controller {
         next.unwrap_or(now).saturating_sub(now)
     }
 
-    /// Whether the kernel still lacks tables, after an adoption or [`Effect::Copy`].
-    pub fn copying(&mut self, copying: bool) {
-        self.copying = copying;
+    /// Whether fallback tables are still due, after an adoption or [`Effect::Fallback`].
+    pub fn fallback_due(&mut self, due: bool) {
+        self.fallback = due;
     }
 
     /// After [`Effect::Fill`]: when to look again.

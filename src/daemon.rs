@@ -1,22 +1,24 @@
-//! What lbd does besides deciding: it takes over what there is, puts the state in force, starts the workers, and then
-//! waits for events, and does what `control.rs` says, until a signal ends it.
+//! The control thread of lbd. It takes over what an earlier lbd left in the kernel, puts the region's state in force, and
+//! starts the workers. Then it waits for events and does what `control.rs` says is due, until a signal ends it.
 //!
-//! Order of start: region, kernel parts, queues and the TUN device, routing, ruleset, workers. Queues are bound before
-//! rules send packets to them, and routes are there before marks that need them. What a change needs is in `kernel.rs`.
+//! Order of a start: region, parts of the kernel, queues and the TUN device, routing, ruleset, workers. Queues are bound before
+//! rules send packets to them. Start, change, roll-back and repair are one function, `Kernel::reconcile` (`daemon/kernel.rs`).
+//! `daemon/reconcile.rs` has its steps.
 //!
-//! Whatever goes wrong with a new state, the last good one stays in force, and the reason is logged. Ending leaves the
-//! kernel as it is, so that flows go on, and new ones begin by its copies of the tables; [`once`] brings these up to date
-//! without staying; [`cleanup`] removes everything.
+//! If a new state cannot be put in force, the last good one stays, and the reason is logged. An lbd that ends leaves the
+//! kernel as it is: existing flows go on, and the fallback tables decide about new ones. [`once`] puts a state in force
+//! without staying. [`cleanup`] removes everything.
 
 mod args;
 mod audit;
+mod desired;
 mod error;
 mod host;
 mod kernel;
 mod lease;
 mod links;
-mod mend;
 mod once;
+mod reconcile;
 mod watch;
 mod ways;
 mod workers;
@@ -32,11 +34,12 @@ use std::{
 use arc_swap::ArcSwap;
 pub use args::{Arguments, command};
 use audit::{Auditing, Auditor};
+use desired::StartupSettings;
 pub use error::DaemonError;
 use host::{HostSeen, HostWatch, look_at_host};
-use kernel::{Copies, Kernel, StartupSettings};
-use mend::{Mended, mend_tun, tend_tun};
+use kernel::{Fallback, Kernel};
 pub use once::once;
+use reconcile::Report;
 use tracing::{debug, error, info, warn};
 use watch::FillWatch;
 use workers::{Opened, Workers};
@@ -85,15 +88,15 @@ pub fn check(file: &Path) -> Result<(Config, State), DaemonError> {
     Ok((config, state))
 }
 
-/// What is not as it should be on this host for what a configuration file says, worst first; changes nothing.
+/// Finds what on this host is not as it should be for a configuration file, worst first. Changes nothing.
 ///
 /// # Errors
-/// When the file is wrong, or the host cannot be looked at.
+/// When the file is wrong, or the host cannot be examined.
 pub fn check_host(file: &Path) -> Result<Vec<Finding>, DaemonError> {
     host::findings(&check(file)?.1)
 }
 
-/// The text of a file. What is no regular file might let lbd wait for ever, or have no end.
+/// Reads the text of a file. Anything but a regular file might block for ever, or have no end.
 fn read(file: &Path) -> io::Result<String> {
     let metadata = std::fs::metadata(file)?;
     if !metadata.is_file() {
@@ -152,12 +155,12 @@ pub fn cleanup(name: &RegionName, state_dir: &Path) -> Result<Vec<String>, Daemo
     Ok(removed)
 }
 
-/// Balances until it is told to end.
+/// Runs lbd until a signal ends it.
 ///
 /// # Errors
-/// When it cannot start, or a worker's queue is gone.
+/// When it cannot start, or a worker ends.
 pub fn run(config: Option<PathBuf>, name: &RegionName, state_dir: &Path) -> Result<(), DaemonError> {
-    // Before any thread starts, so that all of them leave signals to this one.
+    // Threads inherit the mask of signals, so this comes before any of them starts.
     let signals = take_signals()?;
     let (_lock, given) = read_and_lock(config.as_deref())?;
     let overrides = OverridesFile::new(state_dir, name);
@@ -170,25 +173,25 @@ pub fn run(config: Option<PathBuf>, name: &RegionName, state_dir: &Path) -> Resu
         );
         Ok((lbd, events))
     })?;
-    // With its tables.
+    // Its tables are large.
     drop(given);
     allocator::give_back();
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        warn!(%error, "the service manager cannot be told");
+        warn!(%error, "the service manager cannot be notified");
     }
     let result = lbd.follow(events);
     lbd.end();
     result
 }
 
-/// A file that was read and checked, with the state that it asks for.
+/// A configuration file that was read and checked, and its state.
 type ParsedConfig = (Config, State);
 
 fn take_signals() -> Result<Signals, DaemonError> {
     Signals::take().map_err(|error| DaemonError::Os { doing: "taking signals", error })
 }
 
-/// Makes sure that this process may do it, that the file is valid, and that no other lbd runs.
+/// Makes sure that this process has the rights, that the file is valid, and that no other lbd runs.
 fn read_and_lock(config: Option<&Path>) -> Result<(InstanceLock, Option<ParsedConfig>), DaemonError> {
     if !capability::may_administer_network() {
         return Err(DaemonError::NotAllowed);
@@ -197,7 +200,7 @@ fn read_and_lock(config: Option<&Path>) -> Result<(InstanceLock, Option<ParsedCo
     Ok((InstanceLock::acquire()?, given))
 }
 
-/// Does something with the region and its state. One that was made for it does not outlive an error.
+/// Calls `with` with the region and its state. A region that was made for that is removed after an error.
 fn with_region<T>(
     name: &RegionName,
     given: Option<&ParsedConfig>,
@@ -206,7 +209,7 @@ fn with_region<T>(
 ) -> Result<T, DaemonError> {
     let (region, generation, state, made) = open_region(name, given, overrides)?;
     with(region, generation, state).inspect_err(|_| {
-        // It would be followed at the next start, whatever is mended in the file until then.
+        // Otherwise the next start would follow it, and not the corrected file.
         if made && let Err(error) = Region::remove(name) {
             warn!(%error, "the region that was made just now stays");
         }
@@ -286,7 +289,7 @@ fn open_region(
     Ok((region, generation, state, made))
 }
 
-/// The numbers that targets had, as the kernel still knows them ([`routing::numbers`]).
+/// Returns the numbers of targets that the kernel's routing still shows ([`routing::numbers`]).
 ///
 /// # Errors
 /// When the kernel's routing cannot be read.
@@ -294,7 +297,7 @@ pub fn numbers_in_kernel() -> Result<BTreeMap<TargetId, model::Path>, DaemonErro
     Ok(routing::numbers(&Routing::open()?.current(&routing::Desired::default())?))
 }
 
-/// Changes what the region shows of who follows it.
+/// Changes what the region shows about the lbd that follows it.
 fn show(region: &Region, change: impl FnOnce(Daemon) -> Daemon) -> Result<(), DaemonError> {
     let mut mapping = region.mapping();
     let shown = Daemon::read(&mut mapping).and_then(|last| change(last).write(&mut mapping));
@@ -303,25 +306,17 @@ fn show(region: &Region, change: impl FnOnce(Daemon) -> Daemon) -> Result<(), Da
 
 fn removal(name: &RegionName, file: &Path, losses: &Losses) -> DaemonError {
     let shm = if name.to_string() == NAME_DEFAULT { String::new() } else { format!(" --shm {name}") };
-    // The command is given from elsewhere.
+    // The operator may be in another directory.
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let rest = format!("{shm} {}", file.display());
     DaemonError::Removal { file, losses: losses.listed(), rest }
 }
 
-/// What of a state is not in force, and holds up nothing else.
-fn tell(left: &[DaemonError]) {
+/// Logs what of a state is not in force, while the rest is.
+fn log_left(left: &[DaemonError]) {
     for problem in left {
         error!(%problem, "not all of it is in force; the rest is tried again every few seconds");
     }
-}
-
-/// What became of a repair.
-struct Repaired {
-    /// Something was not as it should be, and is now.
-    mended: bool,
-    /// Something cannot be repaired.
-    failed: bool,
 }
 
 /// A running lbd.
@@ -339,19 +334,19 @@ struct Lbd {
     nearly_full: bool,
     started: Instant,
     daemon: Daemon,
-    /// With the region and what it says.
+    /// Errors of the region and of adopting its state.
     region_error: ErrorLatch,
-    /// With mending the kernel.
+    /// Errors of repairs.
     repair_error: ErrorLatch,
     host: HostWatch,
 }
 
-/// What was last complained about, so that it is not said every second.
+/// The last error that was logged, so that the same error is not logged every second.
 #[derive(Default)]
 struct ErrorLatch(String);
 
 impl ErrorLatch {
-    /// Logs a problem that was not the last one; `effect` is what it means and what becomes of it.
+    /// Logs a problem, unless it was the last one. `effect` says what it means, and what lbd does.
     fn raise(&mut self, effect: &str, problem: &dyn std::fmt::Display) {
         let message = problem.to_string();
         if self.0 != message {
@@ -412,9 +407,9 @@ impl Lbd {
             repair_error: ErrorLatch::default(),
             host,
         };
-        tend_tun(&lbd.tun, &mut lbd.kernel)?;
+        lbd.kernel.set_up_fragments_device(&lbd.tun)?;
         lbd.watch_conntrack();
-        tell(&lbd.kernel.apply(state, generation)?);
+        log_left(&lbd.kernel.apply(state, generation)?.left);
         lbd.workers.start(opened, &shared, &lbd.shown)?;
         lbd.auditing = Auditing::start(auditor, &lbd.shown)?;
         lbd.adopted(generation);
@@ -422,12 +417,12 @@ impl Lbd {
         Ok(lbd)
     }
 
-    /// Time since it was started.
+    /// The time since the start.
     fn now(&self) -> Duration {
         clock::now().duration_since(self.started)
     }
 
-    /// Everything that it waits for. What came before is looked at first ([`Controller::new`]).
+    /// Opens what lbd waits for. Events before that are not lost: [`Controller`] begins with a look at everything.
     fn listen(&self, signals: Signals) -> Result<Events, DaemonError> {
         let events = self.kernel.routing.port().and_then(|port| Events::open(signals, port));
         if self.region.watch().is_none() {
@@ -439,7 +434,7 @@ impl Lbd {
         events.map_err(|error| DaemonError::Os { doing, error })
     }
 
-    /// Does what events and time ask for ([`Controller`]), until told to end.
+    /// Does what is due after events or by time ([`Controller`]), until a signal ends it.
     fn follow(&mut self, mut events: Events) -> Result<(), DaemonError> {
         let mut controller = Controller::new(self.now());
         loop {
@@ -448,7 +443,7 @@ impl Lbd {
                 Some(effect) => self.act(effect, &mut controller)?,
                 None => {}
             }
-            controller.copying(self.kernel.copies() == Copies::Due);
+            controller.fallback_due(self.kernel.fallback() == Fallback::Due);
             let seen = events.wait(controller.timeout(self.now()), &self.region);
             let failed = |error| DaemonError::Os { doing: "waiting for events", error };
             let Seen { signal, region, routing } = seen.map_err(failed)?;
@@ -471,11 +466,11 @@ impl Lbd {
                 controller.handle(Event::Region, self.now());
             }
             Effect::Check => self.check()?,
-            Effect::Adopt => self.look_at_region(),
-            Effect::Copy => self.copy_tables(false),
+            Effect::Adopt => self.follow_region(),
+            Effect::Fallback => self.fill_fallback(false),
             Effect::Fill => {
-                // By these all packets may have to go.
-                if self.kernel.copies() != Copies::Due && self.watch_conntrack() {
+                // With full connection tracking all packets go by the fallback tables, which must be up to date then.
+                if self.kernel.fallback() != Fallback::Due && self.watch_conntrack() {
                     self.show_nearly_full();
                 }
                 controller.next_fill(self.now() + self.watch.next_look());
@@ -491,7 +486,8 @@ impl Lbd {
             }
             Effect::Repair(cause) => {
                 let began = self.now();
-                let Repaired { mended, failed } = self.repair_and_tell();
+                let report = self.repair();
+                let (mended, failed) = (report.any(), !report.left.is_empty());
                 debug!(?cause, mended, failed, "the kernel's side was compared with what it should be");
                 if let (true, Cause::Event(noticed)) = (mended, cause) {
                     let after_ms = self.now().saturating_sub(noticed).as_millis();
@@ -505,18 +501,18 @@ impl Lbd {
         Ok(())
     }
 
-    /// What is checked once a second, whatever the events say.
+    /// Checks once a second what an event may have been missed for.
     fn check(&mut self) -> Result<(), DaemonError> {
         self.workers.check()?;
-        // However fast changes come, once a second all of them are there.
-        self.copy_tables(true);
-        self.look_at_region();
+        // If changes come without a pause, the fallback tables have them once a second.
+        self.fill_fallback(true);
+        self.follow_region();
         self.show_nearly_full();
         self.keep_auditing();
         Ok(())
     }
 
-    /// Chooses the way of packets by how full connection tracking is. Says whether that is to be shown.
+    /// Chooses the way of packets by how full connection tracking is. Returns whether the region is to show a change.
     fn watch_conntrack(&mut self) -> bool {
         let Kernel { shared, ways, .. } = &self.kernel;
         let nearly_full = self.watch.look(self.now(), shared, ways);
@@ -524,12 +520,12 @@ impl Lbd {
     }
 
     fn show_nearly_full(&self) {
-        // A region that is gone is noticed at the next look.
+        // The next check notices if the region is gone.
         let _ = stats::set_nearly_full(&mut self.region.mapping(), self.nearly_full);
     }
 
     fn keep_auditing(&mut self) {
-        if self.auditing.lives() {
+        if self.auditing.is_running() {
             return;
         }
         error!("the audit of pins has ended; it is started again");
@@ -540,9 +536,9 @@ impl Lbd {
         }
     }
 
-    /// Adopts what is new in the region. What is wrong is logged once, and tried again at every check.
-    fn look_at_region(&mut self) {
-        match self.adopt_what_is_new() {
+    /// Adopts what is new in the region. An error is logged once, and every check tries again.
+    fn follow_region(&mut self) {
+        match self.try_to_follow() {
             Ok(()) => self.region_error.clear(),
             Err(error) => {
                 self.region_error
@@ -551,21 +547,19 @@ impl Lbd {
         }
     }
 
-    /// Repairs the kernel's side; what cannot be repaired is logged once.
-    fn repair_and_tell(&mut self) -> Repaired {
-        let Mended { any: mended, left } = self.repair();
-        let failed = left.is_err();
-        match left {
-            Ok(()) => self.repair_error.clear(),
-            Err(error) => {
-                self.repair_error
-                    .raise("not all of the kernel's side can be mended; it is tried again", &error);
-            }
+    /// Repairs the kernel's side. The first problem that is left is logged once.
+    fn repair(&mut self) -> Report {
+        let report = self.kernel.repair(&self.tun);
+        match report.left.first() {
+            None => self.repair_error.clear(),
+            Some(problem) => self
+                .repair_error
+                .raise("not all of the kernel's side can be mended; it is tried again", problem),
         }
-        Repaired { mended, failed }
+        report
     }
 
-    /// What differs on the host since the last look is logged.
+    /// Logs what has changed on the host since the last look.
     fn look_at_host(&mut self) {
         if let Err(error) = self.host.look(&mut self.kernel) {
             self.repair_error.raise("the host cannot be looked at; it is tried again", &error);
@@ -573,7 +567,7 @@ impl Lbd {
         self.host.show(&self.region);
     }
 
-    fn adopt_what_is_new(&mut self) -> Result<(), DaemonError> {
+    fn try_to_follow(&mut self) -> Result<(), DaemonError> {
         let unusable = |region: &Region, error| AccessError::Unusable { name: region.name().clone(), error };
         if self.region.is_current().is_ok_and(|current| !current) {
             self.reopen()?;
@@ -591,9 +585,9 @@ impl Lbd {
         if generation == self.daemon.adopted {
             return Ok(());
         }
-        let left = self.kernel.apply(&state, generation).inspect_err(|_| self.kernel.roll_back());
-        self.auditing.tell();
-        tell(&left?);
+        let report = self.kernel.apply(&state, generation);
+        self.auditing.notify();
+        log_left(&report?.left);
         self.adopted(generation);
         info!(%generation, targets = state.targets_used().count(), "adopted");
         self.host.judge_by(&state);
@@ -602,40 +596,36 @@ impl Lbd {
         Ok(())
     }
 
-    /// The kernel, and the device by which held fragments come back.
-    fn repair(&mut self) -> Mended {
-        let kernel = self.kernel.repair();
-        kernel.and(Mended::of(mend_tun(&self.tun, &mut self.kernel)))
-    }
-
     fn adopted(&mut self, generation: Generation) {
         self.daemon.adopted = generation;
         self.show_daemon();
     }
 
     fn show_daemon(&mut self) {
-        // That the kernel refuses some is logged, and tried again.
-        if self.kernel.copies() != Copies::Due {
+        // Refused tables count as done: that is logged, and a repair tries again.
+        if self.kernel.fallback() != Fallback::Due {
             self.daemon.in_kernel = self.daemon.adopted;
         }
-        // A region that is gone is noticed at the next look.
+        // The next check notices if the region is gone.
         let _ = self.daemon.write(&mut self.region.mapping());
     }
 
-    /// The kernel's copies of the tables follow a change: some of them, or `all`.
-    fn copy_tables(&mut self, all: bool) {
-        while self.kernel.copies() == Copies::Due {
-            tell(self.kernel.copy_some().err().as_slice());
+    /// Brings fallback tables that are due up to date: some of them, or `all`.
+    fn fill_fallback(&mut self, all: bool) {
+        while self.kernel.fallback() == Fallback::Due {
+            if let Err(error) = self.kernel.fill_some_fallback() {
+                log_left(&[error.into()]);
+            }
             if !all {
                 break;
             }
         }
-        if self.kernel.copies() != Copies::Due && self.daemon.in_kernel != self.daemon.adopted {
+        if self.kernel.fallback() != Fallback::Due && self.daemon.in_kernel != self.daemon.adopted {
             self.show_daemon();
         }
     }
 
-    /// The region's name names another file now.
+    /// Opens the region again, whose name leads to another file now.
     fn reopen(&mut self) -> Result<(), DaemonError> {
         let mut region = Region::open(self.region.name())?;
         region.follow()?;
@@ -653,8 +643,8 @@ impl Lbd {
         Ok(())
     }
 
-    /// SIGHUP: as `lbctl apply FILE`. What a file takes away of that which is in use is
-    /// for a person to allow.
+    /// Does what `lbctl apply FILE` does, at SIGHUP. A file that takes away what is in use is refused: that needs `lbctl apply
+    /// --allow-removal`.
     fn reload(&mut self) {
         let Some(file) = self.config.clone() else {
             return warn!("SIGHUP: there is no --config FILE to read again");
@@ -696,10 +686,10 @@ impl Lbd {
         }
     }
 
-    /// Ends the workers; the kernel keeps what it has, but for the way of packets while connection tracking is nearly full:
+    /// Ends the workers. The kernel keeps what it has, except the way of packets while connection tracking is nearly full:
     /// nothing would set that back when there is room again.
     fn end(mut self) {
-        self.copy_tables(true);
+        self.fill_fallback(true);
         self.workers.end(&self.kernel.shared);
         if let Err(error) = self.kernel.ways.lock().set_nearly_full(false) {
             warn!(%error, "packets to VIPs go untracked until lbd starts again");

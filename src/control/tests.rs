@@ -99,7 +99,7 @@ impl Run {
                     self.controller.handle(Event::Region, self.now);
                 }
             }
-            Effect::Shutdown | Effect::Reload | Effect::Check | Effect::Copy | Effect::Generation => {}
+            Effect::Shutdown | Effect::Reload | Effect::Check | Effect::Fallback | Effect::Generation => {}
         }
     }
 
@@ -194,11 +194,11 @@ fn events_without_end_take_a_fifth_of_the_time_at_most() {
 #[test]
 fn a_signal_is_heard_between_two_of_many_copies() {
     let mut run = Run::settled();
-    run.controller.copying(true);
+    run.controller.fallback_due(true);
     assert_eq!(run.controller.timeout(run.now), Duration::ZERO);
     run.controller.handle(Event::Shutdown, run.now);
     assert_eq!(run.controller.next(run.now), Some(Effect::Shutdown));
-    assert_eq!(run.controller.next(run.now), Some(Effect::Copy));
+    assert_eq!(run.controller.next(run.now), Some(Effect::Fallback));
     assert_eq!(run.controller.next(run.now), None, "it is told whether there are more");
 }
 
@@ -209,13 +209,13 @@ fn what_is_urgent_comes_first() {
     for event in [Event::Changed, Event::Region, Event::Reload, Event::Shutdown] {
         controller.handle(event, now);
     }
-    controller.copying(true);
+    controller.fallback_due(true);
     let done: Vec<Effect> = std::iter::from_fn(|| controller.next(now + SETTLE)).collect();
     let repair = Effect::Repair(Cause::Event(now));
     let (shutdown, reload, check, adopt) = (Effect::Shutdown, Effect::Reload, Effect::Check, Effect::Adopt);
     assert_eq!(
         done,
-        [shutdown, reload, Effect::Fill, check, adopt, Effect::Generation, repair, Effect::Copy]
+        [shutdown, reload, Effect::Fill, check, adopt, Effect::Generation, repair, Effect::Fallback]
     );
 }
 
@@ -233,9 +233,9 @@ fn states_that_are_published_without_a_gap_starve_nothing() {
     let [adopted, filled, asked, checked] = counts;
     assert!(adopted >= 30 && filled >= 10 && asked >= 15 && checked >= 1, "{counts:?}");
     assert_eq!(run.repairs().len(), 1);
-    run.controller.copying(true);
+    run.controller.fallback_due(true);
     run.until(run.now + S / 2);
-    assert_eq!(count(&run, Effect::Copy), 1);
+    assert_eq!(count(&run, Effect::Fallback), 1);
 }
 
 #[test]

@@ -1,16 +1,16 @@
-//! The audit of pins: flows that their table does not name are taken out of connection tracking, pins that are not valid
-//! for their service are forgotten, and flows that have shown to be connections are protected. What is judged, and how, is in
-//! `balance/pins.rs`.
+//! The audit of pins. It moves off-table flows, those whose pins differ from their tables, from connection tracking to maps. It
+//! deletes pins that are not valid for their service, and protects flows that have proved to be connections. `balance/pins.rs`
+//! judges the flows.
 //!
-//! It has a thread of its own, since it reads all of connection tracking. It judges by the tables that are in force when it
-//! begins; each of its steps takes the lock ([`super::ways`]), and where other tables are in force by then, what was judged
-//! is thrown away and the audit begins again. The order of steps loses no flow on its way: the workers are told where it is,
-//! it is put into its map, packets are led there, and then its entry is deleted.
+//! The audit has a thread of its own, since it reads all of connection tracking. It judges by the tables that are in force
+//! when it begins. Each of its steps takes the lock ([`super::ways`]). If other tables are in force by then, the audit drops its
+//! results and begins again. No flow is lost on its way: first the workers learn where it is, then it is put into its map,
+//! then packets are led to the map, and then its entry is deleted.
 //!
-//! Where connection tracking is nearly full, packets go by the kernel's tables and not by their entries. There a change of
+//! While connection tracking is nearly full, packets go by the fallback tables and not by their entries. Then a change of
 //! tables finds its off-table flows before it is in force ([`Auditor::place`]).
 //!
-//! With `steering = "every-packet"` no flow is pinned; the maps are emptied.
+//! With `steering = "every-packet"` no flow is pinned, and the maps are emptied.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -53,11 +53,11 @@ use crate::{
 
 mod cadence;
 
-/// So many flows are changed while the lock is held.
+/// How many flows are changed while the lock is held.
 const PER_STEP: usize = 1000;
-/// How often an audit begins again since tables have changed meanwhile.
+/// How often an audit begins, if the tables change each time meanwhile.
 const TRIES: usize = 16;
-/// So many flows are protected where connection tracking has no limit.
+/// How many flows are protected if connection tracking has no limit.
 const PROTECTED_MAX: usize = 131_072;
 const PROC: &str = "/proc";
 
@@ -66,18 +66,18 @@ pub(super) struct Auditor {
     shared: Arc<Shared>,
     ways: Arc<Ways>,
     conntrack: Conntrack,
-    /// When [`Shared::off_table`] was made.
+    /// When [`Shared::off_table`] was last brought up to date.
     seen: Option<Instant>,
-    /// Off-table flows that had no room in their map at the last audit of all entries.
+    /// How many off-table flows had no room in their map at the last audit of all entries.
     no_room: u64,
-    /// Flows that went by the flowtable at the last audit.
+    /// The flows that were in the flowtable at the last audit.
     promoted: HashSet<Flow>,
 }
 
 /// What an audit did.
 #[derive(Clone, Copy, Debug, Default)]
 struct Done {
-    /// Of the flows in the maps, those that the table does not name.
+    /// How many flows in the maps still differ from their tables.
     off_table: usize,
     moved: usize,
     forgotten: u64,
@@ -123,8 +123,8 @@ impl Auditor {
         })
     }
 
-    /// Reads what the maps hold from before: packets go by them from the first ruleset on. Maps with an element that is none
-    /// of ours count as empty: the ruleset makes maps of another kind anew, and the first audit reads them again.
+    /// Reads the maps that an earlier lbd has filled: packets go by them from the first ruleset on. Maps with an element that
+    /// cannot be ours count as empty. The ruleset makes such maps anew, and the first audit reads them again.
     pub(super) fn take_over(&mut self) -> Result<(), DaemonError> {
         let held = match flow_maps::off_table() {
             Err(NftError::Set { what, error }) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -141,12 +141,12 @@ impl Auditor {
         Ok(())
     }
 
-    /// One whole audit, until it holds for the tables in force; what is to be shown of it.
+    /// Makes one whole audit by the tables in force. Returns the counts that the region shows.
     pub(super) fn audit(&mut self, scope: Scope) -> Result<Pins, DaemonError> {
         for _ in 0..TRIES {
             match self.try_audit(scope) {
                 Ok(done) => {
-                    self.tell(scope, &done);
+                    Self::log(scope, &done);
                     if scope == Scope::All {
                         self.no_room = done.no_room as u64;
                     }
@@ -165,7 +165,7 @@ impl Auditor {
         Err(DaemonError::Unsettled(self.shared.forwarding.load().generation()))
     }
 
-    fn tell(&self, scope: Scope, done: &Done) {
+    fn log(scope: Scope, done: &Done) {
         let Done { off_table, moved, forgotten, put_back, no_room, not_protected, .. } = *done;
         if moved > 0 || forgotten > 0 {
             info!(
@@ -214,8 +214,8 @@ impl Auditor {
         read.shortened(&shortened);
         let back = lost(&last, &read, u32::try_from(passed).unwrap_or(u32::MAX));
         let (mut plan, promoted) = self.plan(&forwarding, &read, scope)?;
-        // A flow that the table names again stays where it is remembered, since backends may go again before its next packet;
-        // but not where others may need its room.
+        // A flow whose table leads to its backend again stays in the map, since the table may change back before its next
+        // packet. If the map is crowded, it makes room.
         let crowded = read.is_crowded();
         let stays = |flow, held: Held| match crowded {
             true => forwarding.is_off_table(flow, held.mark),
@@ -228,7 +228,7 @@ impl Auditor {
                 leave.push(flow);
             }
         }
-        // A connection that came later has the same addresses and ports.
+        // A later connection has the same addresses and ports.
         let other = |flow: &Flow, held: &Held| read.get(flow).is_some_and(|known| known.mark != held.mark);
         leave.extend(plan.moves.iter().filter(|(_, flow, held)| other(flow, held)).map(|(_, flow, _)| *flow));
         let back = self.still_theirs(&forwarding, back)?;
@@ -274,7 +274,8 @@ impl Auditor {
         Ok(done)
     }
 
-    /// Those whose client's port no newer connection has: that one is tracked, or its SYN is pending, with another mark.
+    /// Returns those of the lost flows that no newer connection has replaced: one with the same addresses and ports that is
+    /// tracked, or whose SYN is pending, with another mark.
     fn still_theirs(
         &mut self,
         forwarding: &Forwarding,
@@ -296,7 +297,7 @@ impl Auditor {
         Ok(lost)
     }
 
-    /// Judges all entries of connection tracking; says also which flows are promoted.
+    /// Judges all entries of connection tracking. Returns also which flows are promoted.
     fn plan(
         &mut self,
         forwarding: &Forwarding,
@@ -320,7 +321,7 @@ impl Auditor {
             }
             Ok(())
         })?;
-        // Without a limit of the kernel's (0) there is one of ours.
+        // 0 is no limit.
         let max = conntrack::fill(Path::new(PROC)).map_or(0, |fill| fill.max);
         let protected = if max == 0 { PROTECTED_MAX } else { usize::try_from(max / 2).unwrap_or(usize::MAX) };
         plan.limit(
@@ -336,13 +337,13 @@ impl Auditor {
         Ok((plan, promoted))
     }
 
-    /// Before `next` is in force: the flows that it will not name where they are. They go where they went.
+    /// Puts flows that `next` would lead elsewhere into the maps, before it is in force. So they stay with their backends.
     pub(super) fn place(&mut self, next: &Forwarding, ways: &mut Chosen) -> Result<(), DaemonError> {
         if next.steering() == Steering::EveryPacket {
             return Ok(());
         }
         let mut known = flow_maps::off_table()?;
-        // The next audit gives them their time.
+        // The next audit sets their lifetimes.
         let _ = known.follow(&self.shared.off_table.load());
         let (plan, _) = self.plan(next, &known, Scope::All).map_err(conntrack_failed)?;
         let flows: Vec<_> = plan.moves.iter().map(|(_, flow, held)| (*flow, *held)).collect();
@@ -355,7 +356,7 @@ impl Auditor {
         Ok(())
     }
 
-    /// SYNs whose target is no backend of the service that claims their connection now are asked about anew.
+    /// Forgets pending SYNs whose target is no backend of the service that claims them now. They are queued again.
     fn weed_pending(&mut self, forwarding: &Arc<Forwarding>) -> Result<u64, Ended> {
         let pending = flow_maps::pending(forwarding.mark_mask())?;
         let invalid = pending.into_iter().filter(|(flow, mark)| !forwarding.is_valid(*flow, *mark));
@@ -364,7 +365,7 @@ impl Auditor {
         Ok(invalid.len() as u64)
     }
 
-    /// Does something with all of them, some at a time, as long as the tables stay what they are.
+    /// Calls `step` with all of them, some at a time, each time with the lock held, while the tables stay the same.
     fn steps<T>(
         &mut self,
         forwarding: &Arc<Forwarding>,
@@ -381,7 +382,8 @@ impl Auditor {
         Ok(())
     }
 
-    /// The workers are told, as long as the tables stay what they are: what [`Auditor::place`] told them must not be lost.
+    /// Shares these flows with the workers, if the tables are still the same. Otherwise what [`Auditor::place`] has shared
+    /// would be lost.
     fn agree(&mut self, forwarding: &Arc<Forwarding>, held: OffTable) -> Result<(), Ended> {
         let ways = Arc::clone(&self.ways);
         let _lock = ways.lock();
@@ -392,7 +394,7 @@ impl Auditor {
         Ok(())
     }
 
-    /// The end of an audit: these are the off-table flows.
+    /// Ends an audit, with these off-table flows as its result.
     fn finish(&mut self, forwarding: &Arc<Forwarding>, held: OffTable, scope: Scope) -> Result<(), Ended> {
         let off_table = !held.is_empty();
         let ways = Arc::clone(&self.ways);
@@ -407,7 +409,7 @@ impl Auditor {
         Ok(ways.set_off_table(off_table)?)
     }
 
-    /// The workers are told.
+    /// Shares these flows with the workers.
     fn know(&mut self, held: OffTable) {
         self.seen = Some(clock::now());
         if !(held.is_empty() && self.shared.off_table.load().is_empty()) {
@@ -416,11 +418,20 @@ impl Auditor {
     }
 }
 
+/// Finds the off-table flows of `next` before packets follow the kernel's tables of it ([`Auditor::place`]). A failure is
+/// logged, and holds nothing up.
+pub(super) fn place_before(shared: &Arc<Shared>, lock: &Arc<Ways>, next: &Forwarding, ways: &mut Chosen) {
+    let placed = Auditor::open(shared, lock).and_then(|mut auditor| auditor.place(next, ways));
+    if let Err(error) = placed {
+        error!(%error, "off-table flows of a new table: they follow it until the next audit");
+    }
+}
+
 fn request(keep: Keep) -> Request {
     Request::Set { protect: keep.protect, seconds: keep.seconds }
 }
 
-/// How many were there.
+/// Deletes these entries. Returns how many of them existed.
 fn delete<'a>(
     conntrack: &mut Conntrack,
     flows: impl IntoIterator<Item = &'a FlowName>,
@@ -435,7 +446,7 @@ fn refused(error: Option<std::io::Error>) -> Result<(), Ended> {
     error.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// The thread that audits, once it is started; it ends when this is dropped.
+/// The thread of the audit, once it is started. It ends when this is dropped.
 #[derive(Default)]
 pub(super) struct Auditing {
     changed: Option<Sender<()>>,
@@ -443,7 +454,7 @@ pub(super) struct Auditing {
 }
 
 impl Auditing {
-    /// Audits from now on, when a ruleset is in force; shows the results in the region.
+    /// Starts the thread, when a ruleset is in force. It shows its results in the region.
     pub(super) fn start(auditor: Auditor, shown: &Arc<ArcSwap<Mapping>>) -> Result<Self, DaemonError> {
         let (changed, wait) = mpsc::channel();
         let shown = Arc::clone(shown);
@@ -453,14 +464,14 @@ impl Auditing {
         Ok(Self { changed: Some(changed), thread: Some(thread) })
     }
 
-    /// The tables have changed.
-    pub(super) fn tell(&self) {
-        // An audit that has ended is started again by the main loop.
+    /// Announces that the tables have changed.
+    pub(super) fn notify(&self) {
+        // The control thread starts an audit again that has ended.
         let _ = self.changed.as_ref().map(|changed| changed.send(()));
     }
 
-    /// Whether it still runs.
-    pub(super) fn lives(&self) -> bool {
+    /// Whether the thread still runs.
+    pub(super) fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
@@ -498,7 +509,7 @@ fn run(mut auditor: Auditor, changed: &Receiver<()>, shown: &ArcSwap<Mapping>) {
         match audited {
             Ok(pins) => {
                 last_error.clear();
-                // A region that is gone is noticed by who follows it.
+                // The control thread notices if the region is gone.
                 let _ = pins.write(&mut shown.load_full());
             }
             Err(error) => last_error.raise("the audit of pins failed; it is tried again", &error),

@@ -10,7 +10,7 @@ use crate::{
     lookup::classifier::Conflict,
     model::ids::{Generation, QueueNum},
     ops::OpsError,
-    plan::{routing::PlanError, ruleset::TemplateError},
+    plan::{routing::PlanError, template::TemplateError},
     state::StateError,
     sys::{
         instance_lock::AlreadyRunning,
@@ -45,9 +45,9 @@ pub enum DaemonError {
     Removal {
         /// The file.
         file: PathBuf,
-        /// What goes.
+        /// What it takes away.
         losses: Vec<String>,
-        /// Of the command: region and file.
+        /// The rest of the command: region and file.
         rest: String,
     },
     /// The region cannot be used.
@@ -59,10 +59,10 @@ pub enum DaemonError {
     /// The file of overrides cannot be removed.
     #[error(transparent)]
     Overrides(#[from] OverridesError),
-    /// No region, and no file to make one from.
+    /// There is no region, and no file to make it from.
     #[error("there is no region \"{0}\" yet and no --config FILE to make it from")]
     NothingToStartFrom(RegionName),
-    /// A region without interfaces.
+    /// The region names no interfaces.
     #[error(
         "region \"{0}\" names no interfaces, so nothing would be steered; give it a configuration with `lbctl apply FILE`"
     )]
@@ -70,30 +70,30 @@ pub enum DaemonError {
     /// A next hop cannot be reached now.
     #[error("a target is out of reach: {0}")]
     OutOfReach(RoutingError),
-    /// `lbd --once`: the kernel has the state, but not all of it.
+    /// `lbd --once`: a part of the state is not in force.
     #[error("generation {generation} is in force in the kernel, but for:\n  {}", .left.join("\n  "))]
     NotAll {
-        /// The state's.
+        /// The generation of the state.
         generation: Generation,
         /// What is not in force, and why.
         left: Vec<String>,
     },
-    /// `lbd --once`: the region changes faster than the kernel can be made to follow, or it was told to end.
+    /// `lbd --once`: the region changed each time meanwhile, or a signal came.
     #[error("generation {0} is in force in the kernel; there is a newer one: run lbd --once again")]
     Unsettled(Generation),
-    /// No right to set up the network.
+    /// The process has no right to set up the network.
     #[error("lbd needs CAP_NET_ADMIN; run it as root")]
     NotAllowed,
     /// Parts of the kernel are missing, or something on the host keeps packets from backends.
     #[error("lbd cannot work on this host as it is:\n  {0}")]
     Host(String),
-    /// A change would bring VIPs that are addresses of this host.
+    /// A change would add VIPs that are addresses of this host.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     OwnVips(Vec<Finding>),
-    /// `lbd --check --host` has printed some.
+    /// `lbd --check --host` has found errors, and printed them.
     #[error("errors on this host: {0}")]
     HostErrors(u64),
-    /// Another lbd is at work here.
+    /// Another lbd runs in this network namespace.
     #[error(transparent)]
     AlreadyRunning(#[from] AlreadyRunning),
     /// A queue cannot be opened.
@@ -125,12 +125,12 @@ pub enum DaemonError {
         /// Why.
         error: io::Error,
     },
-    /// The operating system said no.
+    /// The operating system refused something.
     #[error("{doing}: {error}")]
     Os {
         /// What was tried.
         doing: &'static str,
-        /// What it said.
+        /// Why.
         error: io::Error,
     },
 }

@@ -1,4 +1,5 @@
-//! lbd's looks at the host: at the start what is needed is an error; later, what differs from the last look is logged.
+//! How lbd examines the host. At the start, what lbd cannot work without is an error. Later, what differs from the last look is
+//! logged.
 
 use ipnet::IpNet;
 use tracing::{error, info, warn};
@@ -15,35 +16,35 @@ use crate::{
     },
 };
 
-/// What there is of a host when lbd begins.
+/// The host at the start of lbd.
 pub(super) struct HostSeen {
-    /// What this kernel has of what may be missing.
+    /// Which optional features this kernel has.
     pub(super) means: Means,
-    /// Addresses of this host.
+    /// The addresses of this host.
     pub(super) own: Vec<IpNet>,
-    /// Looks at it from then on.
+    /// For later looks.
     pub(super) watch: HostWatch,
 }
 
-/// Looks at the host again and again.
+/// Repeated looks at the host.
 pub(super) struct HostWatch {
-    /// What lbd does now.
+    /// The state in force.
     state: State,
-    /// Missing parts of the kernel, which are looked for at the start only.
+    /// Missing parts of the kernel, as found at the start.
     parts: Vec<Finding>,
-    told: Told,
+    logged: Told,
 }
 
-/// The first look, which changes nothing: what this kernel has and what is missing, and the host.
+/// Examines the kernel and the host. Changes nothing.
 fn first_look(state: &State) -> Result<(Means, Vec<Finding>, Snapshot), DaemonError> {
     let Probe { means, missing } = probe::probe(&state.balancer)?;
     Ok((means, missing, probe::look(state)))
 }
 
-/// Everything that is not as it should be on this host, worst first.
+/// Returns everything that is not as it should be on this host, worst first.
 ///
 /// # Errors
-/// When it cannot be looked at.
+/// When the kernel cannot be examined.
 pub(super) fn findings(state: &State) -> Result<Vec<Finding>, DaemonError> {
     let (_, mut findings, snapshot) = first_look(state)?;
     findings.extend(host::judge(state, &snapshot));
@@ -51,10 +52,10 @@ pub(super) fn findings(state: &State) -> Result<Vec<Finding>, DaemonError> {
     Ok(findings)
 }
 
-/// The first look; logs what is found.
+/// Takes the first look, and logs what is found.
 ///
 /// # Errors
-/// When lbd cannot start on this host, or it cannot be looked at.
+/// When lbd cannot work on this host, or the kernel cannot be examined.
 pub(super) fn look_at_host(state: &State) -> Result<HostSeen, DaemonError> {
     info!("looking at this host and what its kernel has");
     let (means, parts, snapshot) = first_look(state)?;
@@ -65,7 +66,7 @@ pub(super) fn look_at_host(state: &State) -> Result<HostSeen, DaemonError> {
         return Err(DaemonError::Host(fatal.join("\n  ")));
     }
     let mut watch = HostWatch::new(state, parts);
-    watch.tell(found);
+    watch.log(found);
     Ok(HostSeen { means, own: own(&snapshot), watch })
 }
 
@@ -74,43 +75,43 @@ fn own(snapshot: &Snapshot) -> Vec<IpNet> {
 }
 
 impl HostWatch {
-    /// One that has told nothing yet, for what lbd does by this state, with these parts of the kernel missing.
+    /// Has logged nothing yet. `parts` are missing parts of the kernel.
     pub(super) fn new(state: &State, parts: Vec<Finding>) -> Self {
-        Self { state: state.clone(), parts, told: Told::default() }
+        Self { state: state.clone(), parts, logged: Told::default() }
     }
 
-    /// What the last look has found.
+    /// Returns what the last look has found.
     #[cfg(test)]
     pub(super) fn findings(&self) -> &[Finding] {
-        self.told.findings()
+        self.logged.findings()
     }
 
-    /// lbd does this from now on.
+    /// Judges by this state from now on.
     pub(super) fn judge_by(&mut self, state: &State) {
         self.state = state.clone();
     }
 
-    /// Logs what differs from the last look, and lets the ruleset know the host's addresses.
+    /// Logs what differs from the last look, and cuts the host's addresses out of the ruleset.
     ///
     /// # Errors
     /// When the ruleset cannot be changed.
     pub(super) fn look(&mut self, kernel: &mut Kernel) -> Result<(), DaemonError> {
         let snapshot = probe::look_with(&mut kernel.routing, &self.state);
-        self.tell(host::judge(&self.state, &snapshot));
-        // A host has some; else they could not be read.
+        self.log(host::judge(&self.state, &snapshot));
+        // Every host has addresses. Without any, they could not be read.
         if !snapshot.locals.is_empty() && kernel.set_own(own(&snapshot))? {
             info!("addresses of this host in prefixes of VIPs are others now: those stay the host's own");
         }
         Ok(())
     }
 
-    /// Shows in the region how much the last look has found. A region that is gone is noticed elsewhere.
+    /// Shows in the region how much the last look has found. The next check notices if the region is gone.
     pub(super) fn show(&self, region: &Region) {
-        let _ = stats::write_host(&mut region.mapping(), Tally::of(self.told.findings()));
+        let _ = stats::write_host(&mut region.mapping(), Tally::of(self.logged.findings()));
     }
 
-    fn tell(&mut self, judged: Vec<Finding>) {
-        let news = self.told.look(self.parts.iter().cloned().chain(judged).collect());
+    fn log(&mut self, judged: Vec<Finding>) {
+        let news = self.logged.look(self.parts.iter().cloned().chain(judged).collect());
         for Finding { severity, name, value, wanted, advice, .. } in &news.new {
             match severity {
                 Severity::Note => info!(name, value, wanted, "{advice}"),

@@ -1,11 +1,10 @@
-//! The kernel's side of lbd: what a state asks of it is put there, kept there, and put back when a newer state fails.
+//! The kernel's side of lbd: what a state asks of it is put there, kept there, and put back if a newer state fails.
 //!
-//! Order of a change: new routes, rules and elements; then the workers' tables, then the kernel's copies of them; then
-//! routes that nobody needs any more. Many copies that no packet goes by as long as lbd lives, and no route waits for, are due:
-//! the change is in force without them, and they follow in small parts ([`Kernel::copy_some`]), since a backend of hundreds of
-//! services changes hundreds of thousands of their entries. Devices by which routers send packets in GRE are removed before all this, and set up
-//! after it. Tunnels to backends and the tier are up before the rules that drop what they bring for no VIP: their routes
-//! need them up. At a first start they are so for as long as one run of nft takes; they take packets of those ends alone.
+//! All of this is one function, [`Kernel::reconcile`]; `reconcile.rs` has its steps, and why they come in this order.
+//!
+//! Large fallback tables may be due after a change: if no packet goes by them while lbd runs, and no route waits for them, the
+//! change is in force without them, and they follow in small parts ([`Kernel::fill_some_fallback`]). A backend of hundreds of
+//! services changes hundreds of thousands of their entries.
 
 use std::sync::Arc;
 
@@ -14,34 +13,34 @@ use tracing::{error, info, warn};
 
 use super::{
     DaemonError,
-    audit::Auditor,
+    audit::place_before,
+    desired::{Desired, StartupSettings},
     links,
-    mend::{Mended, mend_routing, mend_ruleset, mend_tables, restore_before_ruleset, tell},
+    reconcile::{Policy, Report, Step, run},
     ways::{Chosen, Ways},
 };
 use crate::{
-    balance::Forwarding,
-    config::Balancer,
     model::{
-        Name, QueueRange, Steering,
-        ids::{Generation, MarkMask, QueueNum},
+        Name, Steering,
+        ids::{Generation, MarkMask},
     },
     plan::{
-        elements::{Claims, Elements, Way},
+        elements::{Elements, Way},
         kernel_tables::{self, Shortage},
-        routing,
-        ruleset::{Means, Ruleset},
+        routing::{self, Note, Op},
+        ruleset::Means,
     },
     state::State,
     sys::{
         conntrack::Conntrack,
-        nft::{self, NftError},
+        nft::{self, Differences, NftError},
         rtnetlink::{Routing, RoutingError},
+        tun::Tun,
     },
     worker::Shared,
 };
 
-/// What lbd has set up, and with what.
+/// Connections to the kernel, and what is known of it.
 pub(super) struct Kernel {
     pub(super) shared: Arc<Shared>,
     pub(super) routing: Routing,
@@ -50,188 +49,85 @@ pub(super) struct Kernel {
     /// Its lock is held while the kernel is changed.
     pub(super) ways: Arc<Ways>,
     pub(super) means: Means,
-    /// What the workers were started with; `None` where the kernel alone decides.
+    /// What the workers were started with; `None` if there are no workers, so that the kernel alone decides.
     startup: Option<StartupSettings>,
-    /// What the kernel should have.
-    pub(super) wanted: Option<Desired>,
-    /// Whether it had all of that routing when it was last looked at.
+    /// The last good state.
+    pub(super) desired: Option<Desired>,
+    /// Whether the kernel had all of the desired routing when it was last looked at.
     routing_right: bool,
-    /// What was last said about its routing.
-    told: Vec<routing::Note>,
-    /// Addresses of this host, as they were last seen.
+    /// What was last logged about routing.
+    notes: Vec<Note>,
+    /// The addresses of this host, as last seen.
     own: Vec<IpNet>,
-    /// The services that were last said to be decided by lbd, though the kernel should.
+    /// The services that lbd decides for although the kernel should, as last logged.
     left_to_lbd: Vec<(Name, Shortage)>,
-    copies: Copies,
+    fallback: Fallback,
 }
 
-/// The kernel's copies of the tables.
+/// The state of the fallback tables: the kernel's copies of services' tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Copies {
-    /// They are of what is wanted.
+pub(super) enum Fallback {
+    /// They are as desired.
     #[default]
     Right,
-    /// They are of states before, or some of them; [`Kernel::copy_some`] is to follow.
+    /// Some of them are still those of earlier states. [`Kernel::fill_some_fallback`] changes them.
     Due,
-    /// They could not be changed; a repair tries again.
+    /// They could not be changed. A repair tries again.
     Failed,
 }
 
-impl Copies {
-    /// How they are after all of them were to be changed.
-    fn after<T, E>(result: &Result<T, E>) -> Self {
-        if result.is_ok() { Self::Right } else { Self::Failed }
-    }
-}
-
-/// Settings that hold as long as the workers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct StartupSettings {
-    queues: QueueRange,
-    fragment_queue: QueueNum,
-    mark_mask: MarkMask,
-}
-
-/// What one state asks of the kernel, and the workers' side of it.
-pub(super) struct Desired {
-    pub(super) forwarding: Arc<Forwarding>,
-    pub(super) routing: routing::Desired,
-    pub(super) ruleset: Ruleset,
-    /// The ruleset's, before addresses of this host are cut out.
-    elements: Elements,
-    /// See [`routing::tier_devices`].
-    pub(super) tier_devices: Vec<String>,
-}
-
-impl StartupSettings {
-    pub(super) fn of(balancer: &Balancer) -> Self {
-        Self {
-            queues: balancer.queues,
-            fragment_queue: balancer.fragment_queue,
-            mark_mask: balancer.mark_mask,
-        }
-    }
-}
-
-impl Desired {
-    pub(super) fn by(
-        state: &State,
-        generation: Generation,
-        means: Means,
-        own: &[IpNet],
-    ) -> Result<Self, DaemonError> {
-        let forwarding = Arc::new(Forwarding::new(state, generation)?);
-        let mut ruleset = Ruleset::new(state, &Claims::of(forwarding.classifier()), means)?;
-        let whole = ruleset.elements.without(own);
-        let elements = std::mem::replace(&mut ruleset.elements, whole);
-        Ok(Self {
-            routing: routing::desired(state)?,
-            ruleset,
-            elements,
-            tier_devices: routing::tier_devices(state).collect(),
-            forwarding,
-        })
-    }
-}
-
 impl Kernel {
-    /// Nothing is changed yet.
+    /// Changes nothing yet.
     pub(super) fn open(
         means: Means,
         own: Vec<IpNet>,
         shared: &Arc<Shared>,
         startup: Option<StartupSettings>,
     ) -> Result<Self, DaemonError> {
-        // The worker of fragments is told about the tier's tunnels before fragments can come by them.
-        let told = Arc::clone(shared);
+        // The worker of fragments knows a tunnel of the tier before fragments can come by it.
+        let links = Arc::clone(shared);
         Ok(Self {
             shared: Arc::clone(shared),
-            routing: Routing::open_telling(move |inbound| links::add_tier(&told, &[inbound]))?,
+            routing: Routing::open_announcing(move |inbound| links::add_tier(&links, &[inbound]))?,
             tables: nft::Tables::restoring(Arc::clone(&shared.off_table)),
             others: nft::OthersWatch::default(),
             ways: Arc::default(),
             means,
             startup,
-            wanted: None,
+            desired: None,
             routing_right: false,
-            told: Vec::new(),
+            notes: Vec::new(),
             own,
             left_to_lbd: Vec::new(),
-            copies: Copies::default(),
+            fallback: Fallback::default(),
         })
     }
 
-    /// Kernel and workers shall do what `state` says, but for the kernel's copies of the tables, which may be [`Copies::Due`]
-    /// then where there are workers. Returns what is left to a repair and held up nothing else: targets whose next hops are
-    /// out of reach now, and those copies, as long as workers decide for all services.
-    pub(super) fn apply(
-        &mut self,
-        state: &State,
-        generation: Generation,
-    ) -> Result<Vec<DaemonError>, DaemonError> {
+    /// Makes kernel and workers do what `state` says. If there are workers, the fallback tables may be [`Fallback::Due`] then.
+    /// The report has what is left to a repair: targets whose next hops are out of reach now, and fallback tables, as long
+    /// as workers decide for all services.
+    ///
+    /// # Errors
+    /// The first failure. The last good state is in force again then, as far as the kernel allows it.
+    pub(super) fn apply(&mut self, state: &State, generation: Generation) -> Result<Report, DaemonError> {
         let mut state = state.clone();
-        let balancer = &mut state.balancer;
-        if let Some(startup) = self.startup.filter(|startup| *startup != StartupSettings::of(balancer)) {
-            let mask = format!("{:#x}", balancer.mark_mask.bits());
-            warn!(
-                queues = %balancer.queues, fragment_queue = balancer.fragment_queue.0, mark_mask = mask,
-                "other queues or marks are used from the next start on"
-            );
-            let StartupSettings { queues, fragment_queue, mark_mask } = startup;
-            (balancer.queues, balancer.fragment_queue, balancer.mark_mask) =
-                (queues, fragment_queue, mark_mask);
+        if let Some(startup) = self.startup {
+            startup.keep_in(&mut state.balancer);
         }
-        let mut wanted = Desired::by(&state, generation, self.means, &self.own)?;
-        let left = kernel_tables::left_to_lbd(&state).map(|(service, why)| (service.name.clone(), why));
-        let left: Vec<(Name, Shortage)> = left.collect();
-        // Without lbd other words are said about them (once.rs).
-        for (name, why) in left.iter().filter(|one| self.startup.is_some() && !self.left_to_lbd.contains(one))
-        {
-            warn!(
-                service = name.as_str(),
-                "the kernel has no table of it ({why}), so lbd decides, not the kernel"
-            );
+        let mut desired = Desired::by(&state, generation, self.means, &self.own)?;
+        self.log_left_to_lbd(&state);
+        let (kept, not_kept) =
+            self.desired.as_ref().map_or((0, 0), |last| desired.routing.succeed(&last.routing));
+        let report = self.reconcile(&mut desired, Policy::Change).inspect_err(|_| self.roll_back())?;
+        if let Some(notes) = &report.notes {
+            log_new(&mut self.notes, notes);
         }
-        self.left_to_lbd = left;
-        let ways = Arc::clone(&self.ways);
-        let mut ways = ways.lock();
-        let former = self.wanted.as_ref().map_or((0, 0), |last| wanted.routing.succeed(&last.routing));
-        // Most changes leave routing alone. What others have changed of it is mended by a repair.
-        let routing_right = std::mem::take(&mut self.routing_right)
-            && self.wanted.as_ref().is_some_and(|last| last.routing == wanted.routing);
-        let (before, after) = if routing_right {
-            (Vec::new(), Vec::new())
-        } else {
-            let now = self.routing.current(&wanted.routing)?;
-            routing::diff(&now, &wanted.routing).map_err(RoutingError::from)?.around_ruleset()
-        };
-        let left = self.routing.apply_reachable(&before)?;
-        // New devices are told already; these may have been backends' until now. What leaves the tier still counts.
-        links::add_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        if ways.way() == Way::Untracked {
-            place_before(&self.shared, &self.ways, &wanted.forwarding, &mut ways);
-        }
-        let tables = &mut self.tables;
-        let applied =
-            ways.with(&mut wanted.ruleset, |ruleset, in_force| nft::change(ruleset, in_force, tables))?;
-        ways.adopt(&self.shared, &wanted.forwarding);
-        let mut left: Vec<DaemonError> = left.into_iter().map(DaemonError::OutOfReach).collect();
-        // Before routes go that they lead to.
-        let may_follow = after.is_empty() && ways.way() != Way::Untracked;
-        let entries_changed = self.copy_or_postpone(&wanted.ruleset, may_follow, &mut left)?;
-        self.routing.apply(&after)?;
-        let in_reach = !left.iter().any(|problem| matches!(problem, DaemonError::OutOfReach(_)));
-        if in_reach && !routing_right {
-            tell(&mut self.told, self.routing.converge(&wanted.routing)?.notes);
-        }
-        self.routing_right = in_reach;
-        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
         let pinned = |last: &Desired| last.forwarding.steering() == Steering::SynOnly;
-        if wanted.forwarding.steering() == Steering::EveryPacket && self.wanted.as_ref().is_none_or(pinned) {
-            forget_pins(&wanted.ruleset.elements, state.balancer.mark_mask);
+        if desired.forwarding.steering() == Steering::EveryPacket && self.desired.as_ref().is_none_or(pinned)
+        {
+            forget_pins(&desired.ruleset.elements, state.balancer.mark_mask);
         }
-        if former != (0, 0) {
-            let (kept, not_kept) = former;
+        if (kept, not_kept) != (0, 0) {
             info!(
                 kept,
                 not_kept,
@@ -239,117 +135,228 @@ impl Kernel {
                  `ip route del blackhole PREFIX`, so that they do not go round between routers and this host"
             );
         }
-        self.wanted = Some(wanted);
-        info!(
-            routing_changes = before.len() + after.len(), rules = ?applied.structure, elements_added = applied.elements_added,
-            elements_deleted = applied.elements_deleted, entries_changed, "in force"
-        );
-        Ok(left)
+        self.desired = Some(desired);
+        report.log_change();
+        Ok(report)
     }
 
-    /// Brings the kernel's copies of the tables up to date, or leaves them due: many of them, where they `may_follow` and nobody
-    /// goes by them as long as lbd lives. Says how many entries were changed. That they cannot be is `left` to a repair where
-    /// workers decide.
-    fn copy_or_postpone(
-        &mut self,
-        ruleset: &Ruleset,
-        may_follow: bool,
-        left: &mut Vec<DaemonError>,
-    ) -> Result<usize, DaemonError> {
-        let only_without_lbd = self.startup.is_some() && !ruleset.kernel_decides();
-        let changes = self.wanted.is_some();
-        if may_follow && only_without_lbd && changes && !self.tables.is_little(&ruleset.tables) {
-            self.copies = Copies::Due;
-            return Ok(0);
+    /// Puts the last good state in force again, after a change that failed half-way.
+    pub(super) fn roll_back(&mut self) {
+        let report = self.return_to_last_good(Policy::RollBack);
+        // The log has targets out of reach since they were first found.
+        let left = report.left.iter().filter(|problem| !matches!(problem, DaemonError::OutOfReach(_)));
+        for problem in left {
+            error!(%problem, "not all of the last good state is in force; the rest is tried again every few seconds");
         }
-        let applied = self.tables.apply(&ruleset.tables);
-        self.copies = Copies::after(&applied);
-        match applied {
-            Err(error) if only_without_lbd => {
-                left.push(error.into());
-                Ok(0)
+    }
+
+    /// Repairs what other programs have changed: a link that went down takes its routes along, a service that reloads the
+    /// host's own rules may flush ours. `tun` is the device by which held fragments come back.
+    pub(super) fn repair(&mut self, tun: &Tun) -> Report {
+        let mut report = self.return_to_last_good(Policy::Repair);
+        match self.set_up_fragments_device(tun) {
+            Ok(changed) => report.fragments_device = changed,
+            Err(error) => report.left.push(error),
+        }
+        if let Some(notes) = &report.notes {
+            log_new(&mut self.notes, notes);
+        }
+        report.log_repair();
+        report
+    }
+
+    /// Makes sure that the device by which held fragments come back is there and set up. Returns whether anything was to do.
+    pub(super) fn set_up_fragments_device(&mut self, tun: &Tun) -> Result<bool, DaemonError> {
+        let new = tun.renew()?;
+        links::set_tun(&self.shared, tun.index());
+        Ok(self.routing.set_up_fragments_device()? || new)
+    }
+
+    fn return_to_last_good(&mut self, policy: Policy) -> Report {
+        let Some(mut desired) = self.desired.take() else { return Report::default() };
+        let report = self.reconcile(&mut desired, policy);
+        self.desired = Some(desired);
+        report.unwrap_or_else(|error| {
+            let mut report = Report::default();
+            report.left.push(error);
+            report
+        })
+    }
+
+    /// Makes kernel and workers do what is desired, step by step (`reconcile.rs`).
+    fn reconcile(&mut self, desired: &mut Desired, policy: Policy) -> Result<Report, DaemonError> {
+        let ways = Arc::clone(&self.ways);
+        let mut ways = ways.lock();
+        // Most changes leave routing alone. A repair finds what other programs have changed of it.
+        let routing_right = std::mem::take(&mut self.routing_right)
+            && !policy.compares()
+            && self.desired.as_ref().is_some_and(|last| last.routing == desired.routing);
+        let mut late = Vec::new();
+        let report = run(policy, |step, report| {
+            match step {
+                Step::RoutingBefore if routing_right => {}
+                Step::RoutingBefore => late = self.change_routing(&desired.routing, report)?,
+                Step::Ruleset => report.ruleset = self.put_ruleset(&mut ways, desired, policy)?,
+                Step::Workers => {
+                    if self.workers_follow_others(desired) {
+                        ways.adopt(&self.shared, &desired.forwarding);
+                    }
+                }
+                Step::Fallback => self.put_fallback(ways.way(), desired, policy, late.is_empty(), report)?,
+                Step::RoutingAfter if routing_right => {}
+                Step::RoutingAfter => self.finish_routing(&desired.routing, &late, policy, report)?,
+                Step::Tier => links::set_tier(&self.shared, &links::indexes(&desired.tier_devices)),
             }
-            applied => Ok(applied?),
-        }
+            Ok(())
+        })?;
+        self.routing_right = report.routing_is_right();
+        Ok(report)
     }
 
-    /// How the kernel's copies of the tables are.
-    pub(super) fn copies(&self) -> Copies {
-        self.copies
+    /// Makes the changes of routing that come before the ruleset. Returns those that come after it.
+    fn change_routing(
+        &mut self,
+        desired: &routing::Desired,
+        report: &mut Report,
+    ) -> Result<Vec<Op>, RoutingError> {
+        let mut diff = routing::diff(&self.routing.current(desired)?, desired)?;
+        report.notes = Some(std::mem::take(&mut diff.notes));
+        let (early, late) = diff.around_ruleset();
+        report.add_routing(&early, self.routing.apply_reachable(&early)?);
+        Ok(late)
     }
 
-    /// Brings a part of those that are [`Copies::Due`] up to date.
-    ///
-    /// # Errors
-    /// When the kernel refuses; what it does not refuse is done, and a repair tries the rest again.
-    pub(super) fn copy_some(&mut self) -> Result<(), DaemonError> {
-        let Some(wanted) = &self.wanted else { return Ok(()) };
-        let wanted = &wanted.ruleset.tables;
-        let _lock = self.ways.lock();
-        // One that is refused does not hold up the others.
-        let all = self.tables.apply_some(wanted).or_else(|_| self.tables.apply(wanted).map(|_| true));
-        self.copies = match all {
-            Ok(false) => Copies::Due,
-            Ok(true) => Copies::Right,
-            Err(_) => Copies::Failed,
-        };
-        if all? {
-            info!(tables = wanted.len(), "the kernel has copies of the tables");
+    /// Makes the changes of routing that come after the ruleset. A change is read back, unless next hops are out of reach.
+    fn finish_routing(
+        &mut self,
+        desired: &routing::Desired,
+        late: &[Op],
+        policy: Policy,
+        report: &mut Report,
+    ) -> Result<(), RoutingError> {
+        report.add_routing(late, self.routing.apply_reachable(late)?);
+        if policy == Policy::Change && report.all_in_reach() {
+            self.routing.converge(desired)?;
         }
         Ok(())
     }
 
-    /// After a change that failed half-way: kernel and workers as they were for the last good state. What that needs and
-    /// cannot have now comes with a repair.
-    pub(super) fn roll_back(&mut self) {
-        let Some(wanted) = &mut self.wanted else { return };
-        let ways = Arc::clone(&self.ways);
-        let mut ways = ways.lock();
-        self.routing_right = false;
-        let after = restore_before_ruleset(&mut self.routing, &wanted.routing);
+    /// Puts the ruleset in force, with the way of packets that is chosen now. Returns what was changed; `None` if it was
+    /// compared and nothing differed.
+    fn put_ruleset(
+        &mut self,
+        ways: &mut Chosen,
+        desired: &mut Desired,
+        policy: Policy,
+    ) -> Result<Option<(Differences, nft::Applied)>, NftError> {
+        // A new tunnel is known already; one that was a backend's until now is not. What leaves the tier still counts.
+        links::add_tier(&self.shared, &links::indexes(&desired.tier_devices));
+        if ways.way() == Way::Untracked && self.workers_follow_others(desired) {
+            place_before(&self.shared, &self.ways, &desired.forwarding, ways);
+        }
         let tables = &mut self.tables;
-        let ruleset = ways.with(&mut wanted.ruleset, |ruleset, _| nft::apply(ruleset, tables));
-        // Before routes go that their entries lead to now.
-        let tables = self.tables.apply(&wanted.ruleset.tables);
-        let routing =
-            after.and_then(|after| if ruleset.is_ok() { self.routing.apply(&after) } else { Ok(()) });
-        if let Err(error) = routing {
-            error!(%error, "routing of the last good state");
-        }
-        if let Err(error) = ruleset {
-            error!(%error, "ruleset of the last good state");
-        }
-        self.copies = Copies::after(&tables);
-        if let Err(error) = tables {
-            error!(%error, "the kernel's copies of the tables of the last good state");
-        }
-        ways.adopt(&self.shared, &wanted.forwarding);
-        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
+        ways.with(&mut desired.ruleset, |ruleset, in_force| {
+            if policy.compares() {
+                return nft::mend(ruleset, tables);
+            }
+            nft::change(ruleset, in_force, tables).map(|applied| Some((Differences::default(), applied)))
+        })
     }
 
-    /// The host has these addresses now. Those in prefixes of VIPs stay its own; says whether that changes anything.
+    /// Whether the workers follow other tables than the desired ones.
+    fn workers_follow_others(&self, desired: &Desired) -> bool {
+        !Arc::ptr_eq(&self.shared.forwarding.load(), &desired.forwarding)
+    }
+
+    /// Brings the fallback tables up to date, or leaves them due. `routing_done` says that no route waits for their entries.
+    fn put_fallback(
+        &mut self,
+        way: Way,
+        desired: &Desired,
+        policy: Policy,
+        routing_done: bool,
+        report: &mut Report,
+    ) -> Result<(), NftError> {
+        let tables = &desired.ruleset.tables;
+        let workers_decide = self.startup.is_some() && !desired.ruleset.kernel_decides();
+        let due = self.fallback == Fallback::Due;
+        let follows = match policy {
+            // The first ones are there when lbd is ready.
+            Policy::Change => self.desired.is_some() && !self.tables.is_little(tables),
+            Policy::RollBack => false,
+            Policy::Repair => due,
+        };
+        // Packets go by them only if lbd does not answer.
+        if follows && workers_decide && way != Way::Untracked && routing_done {
+            self.fallback = Fallback::Due;
+            return Ok(());
+        }
+        if policy == Policy::Repair {
+            self.tables.sample(tables);
+        }
+        let applied = self.tables.apply(tables);
+        self.fallback = if applied.is_ok() { Fallback::Right } else { Fallback::Failed };
+        match applied {
+            // Entries that were due did not differ by another program's doing.
+            Ok(_) if due && policy == Policy::Repair => Ok(()),
+            Ok(entries) => {
+                report.entries = entries;
+                Ok(())
+            }
+            Err(error) if workers_decide => {
+                report.left.push(error.into());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The state of the fallback tables.
+    pub(super) fn fallback(&self) -> Fallback {
+        self.fallback
+    }
+
+    /// Brings some of the fallback tables that are [`Fallback::Due`] up to date.
+    ///
+    /// # Errors
+    /// When the kernel refuses one. The others are brought up to date, and a repair tries the rest again.
+    pub(super) fn fill_some_fallback(&mut self) -> Result<(), NftError> {
+        let Some(desired) = &self.desired else { return Ok(()) };
+        let desired = &desired.ruleset.tables;
+        let _lock = self.ways.lock();
+        // One that is refused does not hold up the others.
+        let all = self.tables.apply_some(desired).or_else(|_| self.tables.apply(desired).map(|_| true));
+        self.fallback = match all {
+            Ok(false) => Fallback::Due,
+            Ok(true) => Fallback::Right,
+            Err(_) => Fallback::Failed,
+        };
+        if all? {
+            info!(tables = desired.len(), "the fallback tables are up to date");
+        }
+        Ok(())
+    }
+
+    /// The host has these addresses now. Those in prefixes of VIPs stay its own. Returns whether that changes anything.
     ///
     /// # Errors
     /// When the ruleset cannot be changed.
-    pub(super) fn set_own(&mut self, own: Vec<IpNet>) -> Result<bool, DaemonError> {
+    pub(super) fn set_own(&mut self, own: Vec<IpNet>) -> Result<bool, NftError> {
         self.own = own;
-        let Some(wanted) = &mut self.wanted else { return Ok(false) };
+        let Some(mut desired) = self.desired.take() else { return Ok(false) };
         let ways = Arc::clone(&self.ways);
         let mut ways = ways.lock();
-        let mut elements = wanted.elements.without(&self.own);
-        // The way may be another one since; that is no change of addresses.
-        elements.set_way(ways.way());
-        wanted.ruleset.elements.set_way(ways.way());
-        if elements == wanted.ruleset.elements {
-            return Ok(false);
-        }
-        wanted.ruleset.elements = elements;
-        let tables = &mut self.tables;
-        ways.with(&mut wanted.ruleset, |ruleset, in_force| nft::change(ruleset, in_force, tables))?;
-        Ok(true)
+        let changes = desired.set_own(&self.own, ways.way());
+        let changed = if changes {
+            self.put_ruleset(&mut ways, &mut desired, Policy::Change).map(|_| true)
+        } else {
+            Ok(false)
+        };
+        self.desired = Some(desired);
+        changed
     }
 
-    /// Whether others have changed nf_tables since this was last asked.
+    /// Whether other programs have changed nf_tables since the last call.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -359,40 +366,32 @@ impl Kernel {
         self.others.look()
     }
 
-    /// Mends what other programs have changed: a link that went down takes its routes along, a service that reloads the
-    /// host's own rules may flush ours. What cannot be mended holds up nothing else.
-    pub(super) fn repair(&mut self) -> Mended {
-        let Some(wanted) = &mut self.wanted else { return Mended { any: false, left: Ok(()) } };
-        let ways = Arc::clone(&self.ways);
-        let mut ways = ways.lock();
-        // First, since an entrance must not open without it.
-        let tables = &mut self.tables;
-        let ruleset = ways.with(&mut wanted.ruleset, |ruleset, _| mend_ruleset(ruleset, tables));
-        let routing = mend_routing(&mut self.routing, &wanted.routing, ruleset.is_ok(), &mut self.told);
-        let routing = routing.unwrap_or_else(Mended::failed);
-        self.routing_right = ruleset.is_ok() && routing.left.is_ok();
-        // Tables that still follow a change of lbd's own are not repaired.
-        let mut tables = Ok(false);
-        if self.copies != Copies::Due {
-            tables = mend_tables(&mut self.tables, &wanted.ruleset);
-            self.copies = Copies::after(&tables);
+    /// Logs the services that lbd decides for although the kernel should, as far as they are new. Without workers, `once.rs`
+    /// reports them.
+    fn log_left_to_lbd(&mut self, state: &State) {
+        let left = kernel_tables::left_to_lbd(state).map(|(service, why)| (service.name.clone(), why));
+        let left: Vec<(Name, Shortage)> = left.collect();
+        for (name, why) in left.iter().filter(|one| self.startup.is_some() && !self.left_to_lbd.contains(one))
+        {
+            warn!(
+                service = name.as_str(),
+                "the kernel has no table of it ({why}), so lbd decides, not the kernel"
+            );
         }
-        links::set_tier(&self.shared, &links::indexes(&wanted.tier_devices));
-        Mended::of(ruleset).and(Mended::of(tables)).and(routing)
+        self.left_to_lbd = left;
     }
 }
 
-/// Packets are about to go by the kernel's tables of `next`, so flows that these do not name where they are must be known
-/// first. That it cannot be holds nothing up.
-pub(super) fn place_before(shared: &Arc<Shared>, lock: &Arc<Ways>, next: &Forwarding, ways: &mut Chosen) {
-    let placed = Auditor::open(shared, lock).and_then(|mut auditor| auditor.place(next, ways));
-    if let Err(error) = placed {
-        error!(%error, "off-table flows of a new table: they follow it until the next audit");
+/// Logs the notes that are new, and remembers these.
+fn log_new(last: &mut Vec<Note>, notes: &[Note]) {
+    for note in notes.iter().filter(|note| !last.contains(note)) {
+        warn!("{note}");
     }
+    *last = notes.to_vec();
 }
 
-/// Nothing keeps the entries of flows up to date while every packet is steered by itself, so they must not be found by who
-/// comes later. That they cannot be deleted harms nobody now.
+/// Deletes the connection tracking entries of pinned flows. Nothing keeps them up to date while every packet is steered by
+/// itself, so a later `syn-only` must not find them. If they cannot be deleted, they do no harm until then.
 fn forget_pins(elements: &Elements, mask: MarkMask) {
     match Conntrack::open().and_then(|mut conntrack| conntrack.forget(mask, |to| elements.has_vip(to))) {
         Ok(0) => {}

@@ -1,4 +1,5 @@
-//! The thread that holds the lease ([`crate::lease`]): it looks whether all workers go on, and tells the kernel and the region.
+//! The thread that holds the lease ([`crate::lease`]): while all workers go on, it renews the lease in the kernel and shows that in
+//! the region.
 
 use std::{
     io,
@@ -18,7 +19,7 @@ use crate::{
     worker::{Beat, Shared},
 };
 
-/// Workers as they are watched, in the order of their blocks.
+/// The workers' signs of life, in the order of their blocks of statistics.
 pub(super) type Beats = Vec<(Identity, Arc<Beat>)>;
 
 struct Holder {
@@ -26,11 +27,11 @@ struct Holder {
     watch: Watch,
     tun: Arc<Tun>,
     region: Arc<ArcSwap<Mapping>>,
-    /// What kept the lease from being renewed last.
+    /// Why the last renewal failed.
     trouble: Option<String>,
 }
 
-/// Holds the lease from now on, until workers are told to stop.
+/// Holds the lease from now on, until the workers are stopped.
 pub(super) fn hold(
     beats: Beats,
     tun: Arc<Tun>,
@@ -40,7 +41,7 @@ pub(super) fn hold(
     let kinds = beats.iter().map(|(identity, _)| kind(*identity));
     let watch = Watch::new(clock::monotonic(), kinds);
     let mut holder = Holder { watch, beats, tun, region: Arc::clone(region), trouble: None };
-    // So that it is held as soon as lbd is ready.
+    // The lease is held when lbd is ready.
     holder.turn();
     let shared = Arc::clone(shared);
     let stopped = move || shared.stop.load(Ordering::Relaxed).then_some(());
@@ -61,13 +62,13 @@ impl Holder {
         let now = clock::monotonic();
         let Look { renew, news } = self.watch.look(now, self.beats.iter().map(|(_, beat)| beat.turns()));
         let renewed = renew.into_iter().try_for_each(|kind| self.tun.inject(&lease::renewal(kind)));
-        self.tell(&news, &renewed);
+        self.log(&news, &renewed);
         let mut region = self.region.load_full();
-        // A region that was truncated shows nothing; its follower notices and says so.
+        // The control thread notices if the region was truncated.
         let _ = stats::looked(&mut region, now, self.watch.hangs());
     }
 
-    fn tell(&mut self, news: &[News], renewed: &io::Result<()>) {
+    fn log(&mut self, news: &[News], renewed: &io::Result<()>) {
         for news in news {
             match *news {
                 News::Hangs(worker) => warn!(
@@ -90,9 +91,9 @@ impl Holder {
             match &trouble {
                 Some(problem) => warn!(
                     problem,
-                    "the kernel cannot be told that lbd answers (device sr-frag); its own tables decide"
+                    "the lease cannot be renewed (device sr-frag); the kernel's own tables decide"
                 ),
-                None => info!("the kernel is told again that lbd answers"),
+                None => info!("the lease is renewed again"),
             }
             self.trouble = trouble;
         }

@@ -1,20 +1,21 @@
-//! What the worker of fragments is told about our devices.
+//! What the worker of fragments knows about our devices.
 //!
-//! By the device that a fragment came in by, the worker knows that it was at another balancer or here before, and sends it
-//! nowhere else. The ruleset lets fragments in by the names of devices; so a new device's index is told before it is set
-//! up, and that of a tunnel that leaves the tier is forgotten after the ruleset and the table of owners have changed.
+//! The device that a fragment came in by shows the worker that the fragment has been at another balancer, or here, and must
+//! not be sent to another one. The ruleset lets fragments in by the names of devices. So the worker learns the index of a
+//! new device before the device is set up, and forgets a tunnel that leaves the tier after the ruleset and the table of owners
+//! have changed.
 
 use crate::{
     sys::interface_index,
     worker::{Links, Shared},
 };
 
-/// By this device come held fragments.
+/// Sets the device by which held fragments come.
 pub(super) fn set_tun(shared: &Shared, tun: u32) {
     change(shared, |links| links.tun = tun);
 }
 
-/// By these devices come fragments from the tier, as by those that are known.
+/// Adds devices by which fragments come from the tier.
 pub(super) fn add_tier(shared: &Shared, devices: &[u32]) {
     change(shared, |links| {
         links.tier.extend(devices);
@@ -23,12 +24,12 @@ pub(super) fn add_tier(shared: &Shared, devices: &[u32]) {
     });
 }
 
-/// By these devices come fragments from the tier, and by no others.
+/// Sets the devices by which fragments come from the tier.
 pub(super) fn set_tier(shared: &Shared, devices: &[u32]) {
     change(shared, |links| links.tier = devices.to_vec());
 }
 
-/// The devices of these names that there are. One that was made anew has another index.
+/// Returns the indexes of those of these devices that exist. A device that was made anew has another index.
 pub(super) fn indexes(names: &[String]) -> Vec<u32> {
     names.iter().filter_map(|name| interface_index(name)).collect()
 }

@@ -1,5 +1,5 @@
-//! `lbd --once`: the kernel is brought up to date, and nobody stays. No queue is opened, so no packet is taken meanwhile from
-//! the kernel, which decides by its own tables. Who tells it to end is heard between two states, never amid one.
+//! `lbd --once`: puts the region's state in force in the kernel, and ends. No queue is opened, so meanwhile the kernel decides
+//! by the fallback tables. A signal ends it between two states, never during a change.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -26,14 +26,14 @@ use crate::{
     worker::Shared,
 };
 
-/// How often it begins anew since the state has changed meanwhile.
+/// How many states it puts in force, if the region changes each time meanwhile.
 const TRIES: usize = 16;
 
-/// Puts the region's state in force in the kernel and ends: new flows go by its copies of the tables then, as they do when
-/// an lbd has ended. Says which generation it is.
+/// Puts the region's state in force in the kernel. New flows go by the fallback tables then, as they do after an lbd has
+/// ended. Returns the generation of the state.
 ///
 /// # Errors
-/// When it is not all in force, or changed all the time.
+/// When not all of it is in force, or the region changes each time.
 pub fn once(config: Option<&Path>, name: &RegionName, state_dir: &Path) -> Result<Generation, DaemonError> {
     let mut signals = take_signals()?;
     let (_lock, given) = read_and_lock(config)?;
@@ -47,10 +47,10 @@ pub fn once(config: Option<&Path>, name: &RegionName, state_dir: &Path) -> Resul
             let mut kernel = Kernel::open(means, own, &shared, None)?;
             Auditor::open(&kernel.shared, &kernel.ways)?.take_over()?;
             let nearly_full = FillWatch::default().look(Duration::ZERO, &kernel.shared, &kernel.ways);
-            // A region that is gone is noticed below.
+            // The next step notices if the region is gone.
             let _ = stats::set_nearly_full(&mut region.mapping(), nearly_full);
             let _ = stats::write_flowtable(&mut region.mapping(), means.flowtable);
-            let left = kernel.apply(&state, generation)?;
+            let left = kernel.apply(&state, generation)?.left;
             Ok((region, generation, kernel, left))
         },
     )?;
@@ -76,21 +76,21 @@ pub fn once(config: Option<&Path>, name: &RegionName, state_dir: &Path) -> Resul
         {
             break;
         }
-        left = kernel.apply(&state, live).inspect_err(|_| kernel.roll_back())?;
+        left = kernel.apply(&state, live)?.left;
         generation = live;
     }
     show(&region, |last| Daemon { pid: 0, adopted: generation, in_kernel: generation, ..last })?;
     Err(DaemonError::Unsettled(generation))
 }
 
-/// Flows that the tables no longer name are kept apart, once: nobody will do it when this process has ended.
+/// Audits pins once: flows that the tables no longer name get into the maps of off-table flows, since no audit follows.
 fn audit(kernel: &Kernel, region: &Region) -> Result<(), DaemonError> {
     let pins = Auditor::open(&kernel.shared, &kernel.ways)?.audit(Scope::All)?;
     let unusable = |error| AccessError::Unusable { name: region.name().clone(), error };
     Ok(pins.write(&mut region.mapping()).map_err(unusable)?)
 }
 
-/// Services of which new flows find nobody who decides.
+/// Returns, as problems, the services whose new flows the kernel cannot decide about.
 fn without_table(state: &State) -> impl Iterator<Item = String> {
     let services = state.services.iter().zip(kernel_tables::shortages(state));
     services.filter(|(service, _)| service.active().next().is_some()).filter_map(|(service, why)| {

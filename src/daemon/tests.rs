@@ -1,9 +1,6 @@
 //! Against the kernel that runs. Run as root: `cargo test daemon -- --ignored`.
 
-use super::{
-    kernel::{Copies, Desired},
-    *,
-};
+use super::{desired::Desired, *};
 use crate::model::{Admin, Override};
 use crate::{
     sys::{
@@ -56,7 +53,7 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
     let mut kernel =
         Kernel::open(nft::means().unwrap(), Vec::new(), &shared, Some(StartupSettings::of(&state.balancer)))
             .unwrap();
-    kernel.wanted = Some(Desired::by(state, generation, kernel.means, &[]).unwrap());
+    kernel.desired = Some(Desired::by(state, generation, kernel.means, &[]).unwrap());
     Lbd {
         config: None,
         overrides: OverridesFile::new(Path::new("/nonexistent"), name),
@@ -76,6 +73,12 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
     }
 }
 
+/// Repairs, and leaves nothing.
+fn repair(lbd: &mut Lbd) {
+    let left = lbd.repair().left;
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[test]
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
 fn what_cannot_be_mended_holds_up_nothing_else() {
@@ -86,7 +89,7 @@ fn what_cannot_be_mended_holds_up_nothing_else() {
         // Another program's, where the tier's tunnel should be.
         shell("ip tuntap add dev sr-1 mode tun");
         let in_the_way = |lbd: &mut Lbd| {
-            let error = lbd.repair().left.unwrap_err().to_string();
+            let error = lbd.repair().left[0].to_string();
             assert!(error.contains("sr-1") && error.contains("not synrail's"), "{error}");
         };
         in_the_way(&mut lbd);
@@ -95,7 +98,7 @@ fn what_cannot_be_mended_holds_up_nothing_else() {
             in_the_way(&mut lbd);
             assert!(!lbd.tun.renew().unwrap(), "{spoil}");
             assert!(!lbd.kernel.routing.set_up_fragments_device().unwrap(), "{spoil}");
-            assert!(nft::in_force(&lbd.kernel.wanted.as_ref().unwrap().ruleset).unwrap(), "{spoil}");
+            assert!(nft::in_force(&lbd.kernel.desired.as_ref().unwrap().ruleset).unwrap(), "{spoil}");
             let links = Links { tun: lbd.tun.index(), tier: links::indexes(&["sr-1".to_owned()]) };
             assert_eq!(**lbd.kernel.shared.links.load(), links, "{spoil}");
         }
@@ -109,8 +112,8 @@ fn packets_do_not_stay_untracked_when_it_ends() {
         let name = Name(format!("synrail-ends-{}", std::process::id()).parse().unwrap());
         let state = State::empty(Config::parse("a test", FILE).unwrap().balancer);
         let mut lbd = lbd(&name.0, &state);
-        lbd.repair().left.unwrap();
-        let tracked = lbd.kernel.wanted.as_ref().unwrap().ruleset.clone();
+        repair(&mut lbd);
+        let tracked = lbd.kernel.desired.as_ref().unwrap().ruleset.clone();
         lbd.kernel.ways.lock().set_nearly_full(true).unwrap();
         assert!(!nft::in_force(&tracked).unwrap());
         lbd.end();
@@ -126,11 +129,61 @@ fn the_kernel_is_mended_whatever_is_wrong_with_the_region() {
         let state = State::empty(Config::parse("a test", FILE).unwrap().balancer);
         let mut lbd = lbd(&name.0, &state);
         std::fs::OpenOptions::new().write(true).open(name.0.path()).unwrap().set_len(0).unwrap();
-        lbd.look_at_region();
-        lbd.repair_and_tell();
+        lbd.follow_region();
+        lbd.repair();
         assert!(!lbd.region_error.0.is_empty());
         assert_eq!(lbd.repair_error.0, "");
-        assert!(nft::in_force(&lbd.kernel.wanted.as_ref().unwrap().ruleset).unwrap());
+        assert!(nft::in_force(&lbd.kernel.desired.as_ref().unwrap().ruleset).unwrap());
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn a_change_that_fails_leaves_the_last_good_state_in_force() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-fails-{}", std::process::id()).parse().unwrap());
+        let with_tier = State::new(&Config::parse("a test", FILE).unwrap()).unwrap();
+        let state = State::empty(with_tier.balancer.clone());
+        let mut lbd = lbd(&name.0, &state);
+        repair(&mut lbd);
+        let good = lbd.kernel.desired.as_ref().unwrap().ruleset.clone();
+        // Another program's device, in the place of the tier's tunnel.
+        shell("ip tuntap add dev sr-1 mode tun; nft flush ruleset");
+        let error = lbd.kernel.apply(&with_tier, Generation(2)).unwrap_err().to_string();
+        assert!(error.contains("sr-1") && error.contains("not synrail's"), "{error}");
+        assert!(nft::in_force(&good).unwrap());
+        assert_eq!(lbd.kernel.shared.forwarding.load().generation(), Generation(1));
+        assert!(lbd.kernel.shared.links.load().tier.is_empty());
+
+        assert!(lbd.kernel.apply(&state, Generation(3)).unwrap().left.is_empty());
+        assert_eq!(lbd.kernel.shared.forwarding.load().generation(), Generation(3));
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn a_change_that_leaves_routing_alone_does_not_read_it() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-alone-{}", std::process::id()).parse().unwrap());
+        let (head, _) = FILE.split_once("[[tier.balancer]]").unwrap();
+        let service = "[[service]]\nname = 'web'\nvips = '10.0.0.0/32'\ntable_size = 97\n\
+                       backend = [{ name = 'a', encap = 'mark' }, { name = 'b', encap = 'mark' }]\n";
+        let state = State::new(&Config::parse("a test", &format!("{head}{service}")).unwrap()).unwrap();
+        let mut lbd = lbd(&name.0, &state);
+        assert!(lbd.kernel.apply(&state, Generation(2)).unwrap().left.is_empty());
+        let spoil = "ip rule add priority 12000 fwmark 5 lookup 20005 protocol 201";
+        shell(spoil);
+        let drained =
+            state.set_admin(None, &["a".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap();
+        assert!(lbd.kernel.apply(&drained, Generation(3)).unwrap().left.is_empty());
+        shell("ip rule | grep -q ^12000:");
+        repair(&mut lbd);
+        shell("! ip rule | grep -q ^12000:");
+        // Without the service there is other routing.
+        shell(spoil);
+        let empty = State::empty(state.balancer.clone());
+        assert!(lbd.kernel.apply(&empty, Generation(4)).unwrap().left.is_empty());
+        shell("! ip rule | grep -q ^12000:");
     });
 }
 
@@ -141,7 +194,7 @@ fn what_must_wait_for_the_ruleset_does_so_when_that_cannot_be_had() {
         let name = Name(format!("synrail-waits-{}", std::process::id()).parse().unwrap());
         let state = State::empty(Config::parse("a test", FILE).unwrap().balancer);
         let mut lbd = lbd(&name.0, &state);
-        let good = lbd.kernel.wanted.as_ref().unwrap().ruleset.clone();
+        let good = lbd.kernel.desired.as_ref().unwrap().ruleset.clone();
         let refused = || {
             let mut ruleset = good.clone();
             ruleset.structure.text = "no ruleset at all".to_owned();
@@ -150,10 +203,10 @@ fn what_must_wait_for_the_ruleset_does_so_when_that_cannot_be_had() {
         for mend in [|lbd: &mut Lbd| _ = lbd.repair(), |lbd: &mut Lbd| lbd.kernel.roll_back()] {
             // A rule that nobody wants any more: pure removals wait as entrances do.
             shell("nft flush ruleset; ip rule add priority 12000 fwmark 5 lookup 20005 protocol 201");
-            lbd.kernel.wanted.as_mut().unwrap().ruleset = refused();
+            lbd.kernel.desired.as_mut().unwrap().ruleset = refused();
             mend(&mut lbd);
             shell("ip rule | grep -q ^12000:");
-            lbd.kernel.wanted.as_mut().unwrap().ruleset = good.clone();
+            lbd.kernel.desired.as_mut().unwrap().ruleset = good.clone();
             mend(&mut lbd);
             shell("! ip rule | grep -q ^12000:");
             assert!(nft::in_force(&good).unwrap());
@@ -171,10 +224,10 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         let (head, _) = FILE.split_once("[[tier.balancer]]").unwrap();
         let state = State::new(&Config::parse("a test", &format!("{head}{service}")).unwrap()).unwrap();
         let mut lbd = lbd(&name.0, &state);
-        let good = lbd.kernel.wanted.as_ref().unwrap().ruleset.clone();
+        let good = lbd.kernel.desired.as_ref().unwrap().ruleset.clone();
         // What it finds by itself, whatever lbd thinks that it knows.
         let differ = || nft::Tables::default().apply(&good.tables).unwrap();
-        lbd.repair().left.unwrap();
+        repair(&mut lbd);
         assert_eq!((good.tables[0].contents().entries().len(), differ()), (97, 0));
         // A change that fails when the kernel has the new tables already.
         let other =
@@ -187,7 +240,7 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         let flush = format!("nft flush map inet synrail {}", good.tables[0].map);
         for spoil in ["nft flush ruleset", &flush] {
             shell(spoil);
-            lbd.repair().left.unwrap();
+            repair(&mut lbd);
             assert_eq!(differ(), 0, "{spoil}");
         }
     });
@@ -210,7 +263,7 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         let text = head.to_owned() + &service("web", "10.0.0.0") + &service("dns", "10.0.0.1");
         let state = State::new(&Config::parse("a test", &text).unwrap()).unwrap();
         let mut lbd = lbd(&name.0, &state);
-        lbd.repair().left.unwrap();
+        repair(&mut lbd);
         lbd.adopted(Generation(1));
         let told = |lbd: &mut Lbd| {
             let daemon = Daemon::read(&mut lbd.region).unwrap();
@@ -226,24 +279,24 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         };
 
         let (generation, state) = set(&mut lbd, "a", false);
-        assert!(lbd.kernel.apply(&state, generation).unwrap().is_empty());
+        assert!(lbd.kernel.apply(&state, generation).unwrap().left.is_empty());
         assert_eq!(lbd.kernel.shared.forwarding.load().generation(), generation);
         lbd.adopted(generation);
-        assert_eq!((lbd.kernel.copies(), told(&mut lbd)), (Copies::Due, (2, 1)));
-        lbd.copy_tables(false);
-        assert_eq!((lbd.kernel.copies(), told(&mut lbd)), (Copies::Due, (2, 1)));
+        assert_eq!((lbd.kernel.fallback(), told(&mut lbd)), (Fallback::Due, (2, 1)));
+        lbd.fill_fallback(false);
+        assert_eq!((lbd.kernel.fallback(), told(&mut lbd)), (Fallback::Due, (2, 1)));
         // A repair does not take it for a change by another program.
-        lbd.repair().left.unwrap();
-        let tables = |lbd: &Lbd| lbd.kernel.wanted.as_ref().unwrap().ruleset.tables.clone();
+        repair(&mut lbd);
+        let tables = |lbd: &Lbd| lbd.kernel.desired.as_ref().unwrap().ruleset.tables.clone();
         let wanted = tables(&lbd);
         let differ = wanted.iter().map(|table| differing(std::slice::from_ref(table)) > 0);
         assert_eq!(differ.collect::<Vec<_>>(), [false, true], "one of two was copied");
 
         let (generation, _) = set(&mut lbd, "b", false);
         lbd.adopt().unwrap();
-        assert_eq!((generation.0, lbd.kernel.copies(), told(&mut lbd)), (3, Copies::Due, (3, 1)));
-        lbd.copy_tables(true);
-        assert_eq!((lbd.kernel.copies(), told(&mut lbd)), (Copies::Right, (3, 3)));
+        assert_eq!((generation.0, lbd.kernel.fallback(), told(&mut lbd)), (3, Fallback::Due, (3, 1)));
+        lbd.fill_fallback(true);
+        assert_eq!((lbd.kernel.fallback(), told(&mut lbd)), (Fallback::Right, (3, 3)));
         assert_eq!((tables(&lbd).len(), differing(&tables(&lbd))), (2, 0));
 
         // Who is told to end leaves the kernel what is in force.
@@ -326,13 +379,13 @@ fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
             "ip link set lo up; ip link add in0 type veth peer name out0; ip link set out0 up; ip link set in0 up; ip addr add 192.168.2.201/24 dev in0
              echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
         );
-        lbd.repair().left.unwrap();
+        repair(&mut lbd);
         let mut found = || {
             lbd.look_at_host();
             let findings = lbd.host.findings().iter();
             let found: Vec<String> =
                 findings.map(|finding| format!("{} {}", finding.name, finding.value)).collect();
-            let ruleset = &lbd.kernel.wanted.as_ref().unwrap().ruleset;
+            let ruleset = &lbd.kernel.desired.as_ref().unwrap().ruleset;
             let vip = |address: &str| ruleset.elements.has_vip(address.parse().unwrap());
             (found, nft::in_force(ruleset).unwrap(), ["10.1.0.7", "10.1.0.8", "1000::5"].map(vip))
         };

@@ -1,10 +1,10 @@
-//! Looks how full connection tracking is, and chooses the way of packets by it.
+//! Watches how full connection tracking is, and chooses the way of packets by it.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tracing::{error, info, warn};
 
-use super::{ErrorLatch, kernel::place_before, ways::Ways};
+use super::{ErrorLatch, audit::place_before, ways::Ways};
 use crate::{
     balance::watch::Watch,
     model::Steering,
@@ -15,27 +15,27 @@ use crate::{
     worker::Shared,
 };
 
-/// Where the kernel says it.
+/// Where the kernel shows it.
 const PROC: &str = "/proc";
 
-/// It is told when it could not be read for so long.
+/// After how long without a reading that is logged.
 const UNREADABLE_FOR: Duration = Duration::from_secs(5);
 
-/// The watch, and what it last said.
+/// The watch, and what was last done about it.
 #[derive(Default)]
 pub(super) struct FillWatch {
     watch: Watch,
-    /// What was said to the kernel; `None` where it has to be said anew.
-    said: Option<bool>,
-    told: bool,
-    /// Since when it cannot be read.
+    /// The way that was last set in the kernel; `None` if it has to be set.
+    set: Option<bool>,
+    logged: bool,
+    /// Since when there is no reading.
     unreadable_since: Option<Duration>,
-    unreadable_told: bool,
+    unreadable_logged: bool,
     last_error: ErrorLatch,
 }
 
 impl FillWatch {
-    /// Whether it is nearly full. The way of packets is changed accordingly, and a change is told. With steering
+    /// Returns whether it is nearly full. Changes the way of packets accordingly, and logs a change. With steering
     /// "every-packet" nothing is tracked, so it does not matter.
     pub(super) fn look(&mut self, now: Duration, shared: &Arc<Shared>, ways: &Arc<Ways>) -> bool {
         let tracks = shared.forwarding.load().steering() == Steering::SynOnly;
@@ -43,7 +43,7 @@ impl FillWatch {
             Ok(fill) if tracks => {
                 self.unreadable_since = None;
                 let nearly_full = self.watch.look(now, fill.entries, fill.max);
-                self.tell(nearly_full, fill);
+                self.log(nearly_full, fill);
                 nearly_full
             }
             Ok(_) => false,
@@ -52,8 +52,8 @@ impl FillWatch {
                 false
             }
         };
-        if self.said != Some(nearly_full) {
-            self.said = match turn(shared, ways, nearly_full) {
+        if self.set != Some(nearly_full) {
+            self.set = match turn(shared, ways, nearly_full) {
                 Ok(()) => Some(nearly_full),
                 Err(error) => {
                     self.last_error
@@ -61,23 +61,23 @@ impl FillWatch {
                     None
                 }
             };
-            if self.said.is_some() {
+            if self.set.is_some() {
                 self.last_error.clear();
             }
         }
         nearly_full
     }
 
-    /// How long until the next look.
+    /// Returns how long until the next look.
     pub(super) fn next_look(&self) -> Duration {
         self.watch.next_look()
     }
 
-    fn tell(&mut self, nearly_full: bool, Fill { entries, max }: Fill) {
-        if nearly_full == self.told {
+    fn log(&mut self, nearly_full: bool, Fill { entries, max }: Fill) {
+        if nearly_full == self.logged {
             return;
         }
-        self.told = nearly_full;
+        self.logged = nearly_full;
         if nearly_full {
             error!(
                 entries,
@@ -90,18 +90,18 @@ impl FillWatch {
         }
     }
 
-    /// At a first start the kernel has no connection tracking until the ruleset asks for it.
+    /// At a first start the kernel has no connection tracking until the ruleset needs it.
     fn cannot_read(&mut self, now: Duration, error: &io::Error) {
         let since = *self.unreadable_since.get_or_insert(now);
-        if !self.unreadable_told && now.saturating_sub(since) >= UNREADABLE_FOR {
-            self.unreadable_told = true;
+        if !self.unreadable_logged && now.saturating_sub(since) >= UNREADABLE_FOR {
+            self.unreadable_logged = true;
             warn!(%error, "it cannot be read how full connection tracking is (net.netfilter.nf_conntrack_count)");
         }
     }
 }
 
-/// Connection tracking is nearly full, or no more. Where the tables in force have not been audited yet, their off-table flows
-/// are put into the maps before packets go by the kernel's tables.
+/// Sets the way of packets when connection tracking is nearly full, or no more. If the tables in force have not been audited
+/// yet, their off-table flows are put into the maps before packets go by the fallback tables.
 ///
 /// # Errors
 /// When the way cannot be changed.

@@ -1,8 +1,8 @@
-//! By which way packets to VIPs go, and who may change the kernel now.
+//! The way of packets to VIPs, and the lock of all changes of the kernel.
 //!
-//! Three things say which way it is: whether there are off-table flows (the audit finds them), whether connection tracking is
-//! nearly full (the watch says so), and what is in force. Only the holder of the lock changes the kernel: the loop that adopts a
-//! change, or the audit, for a few milliseconds at a time. So an audit never does what an older table asked for.
+//! The way depends on whether there are off-table flows, which the audit finds, and on whether connection tracking is nearly
+//! full, which the watch finds. Only the holder of the lock changes the kernel: the control thread, or the audit for a few
+//! milliseconds at a time. So the audit never acts by a former table.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,23 +16,23 @@ use crate::{
     worker::Shared,
 };
 
-/// By which way packets go, under a lock.
+/// The way of packets, under the lock.
 #[derive(Default)]
 pub(super) struct Ways(Mutex<Chosen>);
 
-/// What chooses the way.
+/// What the way depends on.
 #[derive(Default)]
 pub(super) struct Chosen {
     off_table: bool,
     nearly_full: bool,
-    /// Other tables are in force than at the last audit of all entries.
+    /// Whether other tables are in force than at the last audit of all entries.
     unsettled: bool,
-    /// What the sets hold, once a ruleset is in force.
+    /// The elements of the sets, once a ruleset is in force.
     in_force: Option<Elements>,
 }
 
 impl Ways {
-    /// Nobody else changes the kernel as long as this is held.
+    /// Waits for the lock. No other thread changes the kernel while it is held.
     pub(super) fn lock(&self) -> MutexGuard<'_, Chosen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -47,7 +47,7 @@ impl Chosen {
         }
     }
 
-    /// Puts a ruleset in force, or mends it, with the way that is chosen; `put` is told which elements are in
+    /// Calls `put`, which puts the ruleset in force, or mends it, with the chosen way. `put` gets the elements that are in
     /// force.
     pub(super) fn with<T>(
         &mut self,
@@ -60,23 +60,23 @@ impl Chosen {
         Ok(done)
     }
 
-    /// The workers follow these tables from now on.
+    /// Makes the workers follow these tables.
     pub(super) fn adopt(&mut self, shared: &Shared, forwarding: &Arc<Forwarding>) {
         shared.forwarding.store(Arc::clone(forwarding));
         self.unsettled = true;
     }
 
-    /// The off-table flows of the tables in force are in their maps.
+    /// Records that the off-table flows of the tables in force are in the maps.
     pub(super) fn settled(&mut self) {
         self.unsettled = false;
     }
 
-    /// Whether they may be elsewhere as yet.
+    /// Whether they may not be there yet.
     pub(super) fn is_unsettled(&self) -> bool {
         self.unsettled
     }
 
-    /// There are off-table flows, or none any more.
+    /// Sets the way when there are off-table flows, or none any more.
     ///
     /// # Errors
     /// When the way cannot be changed. The next call, or a repair, tries again.
@@ -85,7 +85,7 @@ impl Chosen {
         self.switch()
     }
 
-    /// Connection tracking is nearly full, or no more.
+    /// Sets the way when connection tracking is nearly full, or no more.
     ///
     /// # Errors
     /// As [`Chosen::set_off_table`].
@@ -97,11 +97,11 @@ impl Chosen {
     fn switch(&mut self) -> Result<(), NftError> {
         let way = self.way();
         let Some(in_force) = &mut self.in_force else { return Ok(()) };
-        let mut wanted = in_force.clone();
-        wanted.set_way(way);
-        if wanted != *in_force {
-            nft::change_elements(in_force, &wanted)?;
-            *in_force = wanted;
+        let mut desired = in_force.clone();
+        desired.set_way(way);
+        if desired != *in_force {
+            nft::change_elements(in_force, &desired)?;
+            *in_force = desired;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The threads that decide: one for each queue, and one for fragments.
+//! The worker threads: one for each queue of flows, and one for fragments.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ use crate::{
     worker::{Beat, Shared, Worker},
 };
 
-/// What workers work with, opened before rules send packets there.
+/// The queues and sockets of the workers, opened before rules send packets to the queues.
 pub(super) struct Opened {
     queues: Vec<FlowQueue>,
     fragments: FragmentQueue,
@@ -61,7 +61,7 @@ impl Opened {
         })
     }
 
-    /// How many will work.
+    /// Returns how many workers there will be.
     pub(super) fn workers(&self) -> usize {
         self.queues.len() + 1
     }
@@ -71,7 +71,7 @@ impl Opened {
     }
 }
 
-/// Where workers put their counters: the region that is followed, which may be made anew.
+/// Puts a worker's counters into the region that lbd follows, which may be another one later.
 struct Show {
     region: Arc<ArcSwap<Mapping>>,
     worker: usize,
@@ -80,7 +80,7 @@ struct Show {
 
 impl CounterSink for Show {
     fn counters(&mut self, counters: &mut Counters) {
-        // A region that was truncated shows nothing; its follower notices and says so.
+        // The control thread notices if the region was truncated.
         let _ = stats::write(&mut self.region.load_full(), self.worker, self.identity, counters);
     }
 }
@@ -89,7 +89,7 @@ impl CounterSink for Show {
 #[derive(Default)]
 pub(super) struct Workers {
     threads: Vec<(Identity, JoinHandle<io::Result<()>>)>,
-    /// See [`lease::hold`].
+    /// The thread that holds the lease ([`lease::hold`]).
     lease: Option<JoinHandle<()>>,
 }
 
@@ -127,10 +127,10 @@ impl Workers {
         Ok(())
     }
 
-    /// For the next worker to be started.
+    /// Returns the sink of the next worker to be started.
     fn show(&self, identity: Identity, region: &Arc<ArcSwap<Mapping>>) -> Show {
         let mut show = Show { region: Arc::clone(region), worker: self.threads.len(), identity };
-        // So that it is known whose it is before it has counted anything.
+        // The block shows its worker before that has counted anything.
         show.counters(&mut Counters::default());
         show
     }
@@ -146,13 +146,13 @@ impl Workers {
         Ok(())
     }
 
-    /// Says in a region that was made anew whose the blocks are, which an idle worker would not.
+    /// Writes into another region whose the blocks are. An idle worker would not.
     pub(super) fn identify(&self, region: &mut Arc<Mapping>) -> Result<(), RegionError> {
         let mut workers = self.threads.iter().enumerate();
         workers.try_for_each(|(worker, &(identity, _))| stats::identify(region, worker, identity))
     }
 
-    /// Whether all of them still work.
+    /// Checks that all threads still run.
     pub(super) fn check(&mut self) -> Result<(), DaemonError> {
         if self.lease.as_ref().is_some_and(JoinHandle::is_finished) {
             let error = io::Error::other("its thread ended");
@@ -170,7 +170,7 @@ impl Workers {
         Err(DaemonError::Worker { queue, error })
     }
 
-    /// Ends them, once they have answered what waits.
+    /// Ends the threads, once they have answered all queued packets.
     pub(super) fn end(&mut self, shared: &Shared) {
         shared.stop.store(true, Ordering::Relaxed);
         if self.lease.take().is_some_and(|thread| thread.join().is_err()) {

@@ -30,7 +30,7 @@ use crate::{
 
 use super::{
     kernel_tables::KernelTable,
-    routing::{self, inbound},
+    routing::{self, FRAGMENTS_DEVICE, inbound},
 };
 pub use read::Raw;
 
@@ -45,8 +45,6 @@ const UNSTEERED: &str = "unsteered";
 pub(crate) const BY_LBD: &str = "by_lbd";
 /// The chain that drops packets that come out of a tunnel and are for no VIP.
 const FROM_TUNNEL: &str = "from_tunnel";
-/// The TUN device by which held fragments come back. No target's device has such a name.
-pub const FRAGMENTS_DEVICE: &str = "sr-frag";
 
 /// One of the sets and maps that synrail fills with single elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,7 +15,7 @@ use std::fmt;
 
 use twox_hash::XxHash3_64;
 
-use super::ruleset::{TemplateError, chains_of_text, fill, without_comments};
+use super::template::{TemplateError, chains_of_text, fill, without_comments};
 use crate::{
     lookup::maglev::Table,
     model::{Decider, HashMode},

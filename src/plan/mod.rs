@@ -8,4 +8,5 @@ pub mod nf_table;
 pub mod routing;
 pub mod rule_tree;
 pub mod ruleset;
+pub mod template;
 pub mod tunnel;

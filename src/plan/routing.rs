@@ -42,7 +42,6 @@ use crate::{
         ids::{MarkMask, TargetId},
     },
     plan::{
-        elements::FRAGMENTS_DEVICE,
         rule_tree::{self, DeviceName, Rule},
         tunnel::{Ends, Tunnel, fragmenting, wrap},
     },
@@ -57,6 +56,8 @@ pub const TABLE_BASE: u32 = 20_000;
 pub const TABLE_MAIN: u32 = 254;
 /// The beginning of the aliases of our devices.
 pub const ALIAS_PREFIX: &str = "synrail:";
+/// The TUN device by which held fragments come back. No target's device has such a name.
+pub const FRAGMENTS_DEVICE: &str = "sr-frag";
 /// The longest alias. The kernel takes 255 bytes (`IFALIASZ` - 1), and the NUL that the netlink crate writes
 /// is one of them.
 pub const ALIAS_BYTES_MAX: usize = 254;

@@ -8,12 +8,12 @@
 
 use std::collections::BTreeSet;
 
-use thiserror::Error;
 use twox_hash::XxHash3_64;
 
 use super::{
     elements::{self, Claims, Elements},
     kernel_tables::{self, KernelTable},
+    template::{TemplateError, fill, without_comments},
 };
 use crate::{
     balance::pins::{PROBATION_SECONDS, UDP_PROBATION_SECONDS},
@@ -194,11 +194,6 @@ pub enum QuotedFields {
     Port,
 }
 
-/// The template and its parameters do not match.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("the ruleset's template: {0}")]
-pub struct TemplateError(String);
-
 impl Ruleset {
     /// Makes the ruleset for this state, whose services claim these boxes.
     ///
@@ -356,36 +351,6 @@ const PROBE6: &str = "ip6 daddr @vip6 ip6 nexthdr { tcp, udp, sctp }";
 fn probe(length: &str, says: usize, bytes: usize) -> String {
     let (magic, bits) = (u128::from_be_bytes(Probe::MAGIC), Probe::MAGIC.len() * 8);
     format!("{length} {says} @nh,{},{bits} {magic:#034x}", bytes * 8 - bits)
-}
-
-/// Returns the template with every `{{name}}` replaced. The comment at its head, which explains the
-/// parameters, is left out.
-pub(super) fn fill(template: &str, parameters: &[(&str, String)]) -> Result<String, TemplateError> {
-    let body_starts = template.find("\ntable ").ok_or_else(|| TemplateError("no table".to_owned()))? + 1;
-    let mut text = template[body_starts..].to_owned();
-    for (name, value) in parameters {
-        let marker = format!("{{{{{name}}}}}");
-        if !text.contains(&marker) {
-            return Err(TemplateError(format!("has no parameter {marker}")));
-        }
-        text = text.replace(&marker, value);
-    }
-    match text.find("{{") {
-        Some(at) => Err(TemplateError(text[at..].chars().take_while(|c| !c.is_whitespace()).collect())),
-        None => Ok(text),
-    }
-}
-
-/// Returns the text without lines that are comments: what the kernel gets does not depend on them.
-pub(super) fn without_comments(text: &str) -> String {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-    lines.flat_map(|line| [line, "\n"]).collect()
-}
-
-/// Returns the names of the chains in a filled text, in which every statement has a line of its own.
-pub(super) fn chains_of_text(text: &str) -> Vec<String> {
-    let chains = text.lines().filter_map(|line| line.trim().strip_prefix("chain "));
-    chains.filter_map(|rest| rest.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tun_tap::{Iface, Mode};
 
 use super::{clock, interface_index};
-use crate::{io::Inject, plan::elements::FRAGMENTS_DEVICE};
+use crate::{io::Inject, plan::routing::FRAGMENTS_DEVICE};
 
 /// How many packets that the kernel has sent into the device are read at a time; more than the device's queue
 /// holds (500).

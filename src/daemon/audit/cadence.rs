@@ -1,23 +1,23 @@
-//! When the next audit of pins is due, and how much it looks at. PURE.
+//! When the next audit of pins is due, and which entries it examines. PURE.
 //!
-//! All entries are looked at after a change of the tables, and once more when every handshake that was under way is over;
-//! besides now and then, since a SYN that is sent again and again makes its handshake last. Between these, kept flows alone
-//! are looked at. Audits that take much come less often.
+//! It examines all entries after a change of the tables, and again when the handshakes of that time are over. It also does so
+//! from time to time, since retransmitted SYNs prolong a handshake. Otherwise it examines kept flows only. The longer
+//! audits take, the less often they come.
 
 use std::time::Duration;
 
-/// How often kept flows are looked at.
+/// How often kept flows are examined.
 const EVERY: Duration = Duration::from_secs(2);
-/// How often all entries are.
+/// How often all entries are examined.
 const ALL_EVERY: Duration = Duration::from_secs(30);
-/// `pending` lasts 10 s.
+/// When handshakes of before a change are over: an element of `pending` expires after 10 s.
 const HANDSHAKES_OVER: Duration = Duration::from_secs(12);
-/// After an audit there is none for so many times the CPU time that it took ...
+/// The pause after an audit is this many times the CPU time that it took ...
 const SHARE: u32 = 50;
-/// ... but not for longer than this.
+/// ... and not longer than this.
 const EVERY_MAX: Duration = Duration::from_secs(10);
 
-/// How much an audit looks at.
+/// Which entries an audit examines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::daemon) enum Scope {
     /// All entries, and `pending`.
@@ -28,17 +28,17 @@ pub(in crate::daemon) enum Scope {
 
 /// When audits are due.
 pub(super) struct Cadence {
-    /// The next one.
+    /// The next audit.
     next: Duration,
-    /// The next of all entries ...
+    /// The next audit of all entries ...
     all: Duration,
-    /// ... and one between.
+    /// ... and an additional one.
     handshakes_over: Option<Duration>,
     all_every: Duration,
 }
 
 impl Cadence {
-    /// The first one is due at once.
+    /// The first audit is due at once.
     pub(super) fn new(udp_seconds: u32) -> Self {
         Self {
             next: Duration::ZERO,
@@ -48,19 +48,19 @@ impl Cadence {
         }
     }
 
-    /// The tables have changed: the next one is due now.
+    /// The tables have changed: the next audit is due now.
     pub(super) fn changed(&mut self, now: Duration, udp_seconds: u32) {
         (self.next, self.all) = (now, now);
         self.handshakes_over = Some(now + HANDSHAKES_OVER);
         self.all_every = all_every(udp_seconds);
     }
 
-    /// How long there is nothing to do.
+    /// Returns how long no audit is due.
     pub(super) fn wait(&self, now: Duration) -> Duration {
         self.next.min(self.handshakes_over.unwrap_or(self.next)).saturating_sub(now)
     }
 
-    /// What is due, if anything is.
+    /// Returns which audit is due, if one is.
     pub(super) fn due(&self, now: Duration) -> Option<Scope> {
         let over = self.handshakes_over.is_some_and(|over| over <= now);
         if over || (self.next <= now && self.all <= now) {
@@ -69,7 +69,7 @@ impl Cadence {
         (self.next <= now).then_some(Scope::Kept)
     }
 
-    /// An audit has begun and ended then, and took so much of a CPU. One of all entries that failed is still due.
+    /// An audit began and ended at these times, and took this much CPU time. If it failed, an audit of all entries is still due.
     pub(super) fn done(&mut self, begun: Duration, ended: Duration, cpu: Duration, ok: bool) {
         if self.due(begun) == Some(Scope::All) {
             self.handshakes_over = self.handshakes_over.filter(|over| *over > begun);

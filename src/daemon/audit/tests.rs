@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     balance::{Decision, pins::UDP_PROBATION_SECONDS},
     config::Config,
-    daemon::{kernel::Desired, watch},
+    daemon::{desired::Desired, watch},
     model::ids::{Generation, Mark, MarkMask},
     packet::{Packet, Ports, UDP},
     plan::elements::Way,

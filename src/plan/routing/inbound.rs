@@ -120,8 +120,8 @@ mod tests {
     use crate::{
         model::ids::MarkMask,
         plan::{
-            elements::{Claims, Elements, FRAGMENTS_DEVICE, SetName},
-            routing::{Desired, DeviceNow, RoutingNow, desired, diff},
+            elements::{Claims, Elements, SetName},
+            routing::{Desired, DeviceNow, FRAGMENTS_DEVICE, RoutingNow, desired, diff},
         },
         state::State,
     };

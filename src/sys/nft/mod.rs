@@ -12,8 +12,9 @@
 //! - The entries of services' maps that are new (`tables.rs`).
 //! - The elements of the sets, if they differ, with the name of the structure.
 //!
-//! The order makes the first application harmless: as long as the set of interfaces is empty, no packet meets
-//! a rule. Then everything except the entries of services' tables is read back. What is in place already is
+//! If there was no table, the last two are exchanged. As long as the set of interfaces is empty, no packet
+//! meets a rule. With the elements, flows that connection tracking or lbd knows go on at once, and the others
+//! need not wait for entries that take a second to fill in. Then everything except the entries of services' tables is read back. What is in place already is
 //! not changed, so a restarted lbd takes over. A base chain is removed only if another version of synrail had
 //! other base chains, or another program has changed it ([`Applied`] reports this). Changes of services'
 //! tables that existed before come later ([`Tables::apply`]), and may be large.
@@ -220,7 +221,9 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
     // Fill the tables that were added with the other changes. After a failure Tables::apply tries again and
     // reports it.
     let new = ruleset.tables.iter().filter(|table| change.empty_sets.contains(table.map.as_str()));
-    let _ = tables.fill_new(new);
+    if before.is_some() {
+        let _ = tables.fill_new(new.clone());
+    }
     // Before packets go by them. After a failure the next audit puts the flows there.
     let _ = tables.restore_flows(|map| change.empty_sets.contains(map));
 
@@ -234,6 +237,9 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
     }
     elements::change(&diff, &mut transaction);
     transaction.commit()?;
+    if before.is_none() {
+        let _ = tables.fill_new(new);
+    }
     let _ = tables.hook(ruleset);
     if !named || !change.differences.is_empty() || !diff.is_empty() {
         let left = differences_but_devices(ruleset)?;
@@ -296,8 +302,7 @@ fn add_tables(ruleset: &Ruleset, new: &[&KernelTable], tables: &mut Tables) -> R
 /// # Errors
 /// As [`apply`].
 pub fn mend(ruleset: &Ruleset, tables: &mut Tables) -> Result<Option<(Differences, Applied)>, NftError> {
-    let failed = |error| NftError::Table { what: "the generation", error };
-    let at = Reader::open().and_then(|mut reader| reader.generation()).map_err(failed)?;
+    let at = reader::generation(&mut None)?;
     if tables.is_right(at, &flowtable::present(ruleset.promoted.as_ref())) {
         return Ok(None);
     }

@@ -13,7 +13,10 @@ use std::{
 
 use nix::sys::socket::{MsgFlags, recv, send};
 
-use super::messages::{NFPROTO_INET, NFT_MSG_GETGEN, NFTA_GEN_ID};
+use super::{
+    NftError,
+    messages::{NFPROTO_INET, NFT_MSG_GETGEN, NFTA_GEN_ID},
+};
 use crate::sys::netlink::{
     DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, Writer, dump, kind, netfilter,
     number, take,
@@ -60,7 +63,7 @@ impl Reader {
 
     /// Returns the generation of the ruleset, which changes with every change of a rule or set in any table.
     /// Elements that packets add to sets do not change it.
-    pub(super) fn generation(&mut self) -> io::Result<u32> {
+    fn generation(&mut self) -> io::Result<u32> {
         let mut generation = None;
         self.ask(
             NFT_MSG_GETGEN,
@@ -144,6 +147,23 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Returns the connection, which is opened when it is first needed.
+pub(super) fn opened(reader: &mut Option<Reader>) -> io::Result<&mut Reader> {
+    match reader {
+        Some(reader) => Ok(reader),
+        None => Ok(reader.insert(Reader::open()?)),
+    }
+}
+
+/// Returns the generation of the ruleset, by a connection that is opened when it is first needed.
+pub(super) fn generation(reader: &mut Option<Reader>) -> Result<u32, NftError> {
+    let generation = opened(reader).and_then(Reader::generation);
+    // After an error it is useless.
+    generation
+        .inspect_err(|_| *reader = None)
+        .map_err(|error| NftError::Table { what: "the generation", error })
 }
 
 /// Returns the attributes of an answer, a message of type `NFT_MSG_NEW...` to a request of type

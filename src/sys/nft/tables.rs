@@ -21,7 +21,7 @@ use super::{
     flowtable::{self, Present},
     image::put,
     messages::{NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE},
-    reader::Reader,
+    reader::{Reader, opened},
     transaction::Transaction,
 };
 use crate::{
@@ -260,7 +260,7 @@ impl Tables {
             let indices: Vec<u32> = (0..SAMPLES.min(entries)).map(index).collect();
             let expected: Vec<(u32, u32)> =
                 indices.iter().filter_map(|&index| Some((index, table.contents().entry(index)?))).collect();
-            let found = open(&mut reader).and_then(|reader| reader.some_marks(&table.map, &indices));
+            let found = opened(&mut reader).and_then(|reader| reader.some_marks(&table.map, &indices));
             if !matches!(&found, Ok(Some(found)) if *found == expected) {
                 self.known.remove(&table.map);
                 // The connection may still hold the rest of an answer.
@@ -336,20 +336,12 @@ pub(crate) fn differing(wanted: &[KernelTable]) -> usize {
     wanted.iter().map(changes).sum()
 }
 
-/// Returns the connection, which is opened when it is first needed.
-fn open(reader: &mut Option<Reader>) -> io::Result<&mut Reader> {
-    if reader.is_none() {
-        *reader = Some(Reader::open()?);
-    }
-    reader.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
-}
-
 fn failed(table: &KernelTable, error: io::Error) -> NftError {
     NftError::Set { what: format!("map {}", table.map), error }
 }
 
 fn read(reader: &mut Option<Reader>, table: &KernelTable) -> Result<Vec<u32>, NftError> {
-    let entries = open(reader).and_then(|reader| reader.marks(&table.map));
+    let entries = opened(reader).and_then(|reader| reader.marks(&table.map));
     let entries = entries.inspect_err(|_| *reader = None).map_err(|error| failed(table, error))?;
     let mut marks = vec![0; table.size()];
     for (index, mark) in entries {

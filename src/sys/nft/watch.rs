@@ -2,7 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{NftError, reader::Reader, transaction::TAKEN};
+use super::{
+    NftError,
+    reader::{self, Reader},
+    transaction::TAKEN,
+};
 
 /// Notices changes of others.
 #[derive(Default)]
@@ -20,10 +24,7 @@ impl OthersWatch {
     /// # Errors
     /// When the kernel does not answer.
     pub fn look(&mut self) -> Result<bool, NftError> {
-        let failed = |error| NftError::Table { what: "the generation", error };
-        let mut reader = self.reader.take().map_or_else(Reader::open, Ok).map_err(failed)?;
-        let generation = reader.generation().map_err(failed)?;
-        self.reader = Some(reader);
+        let generation = reader::generation(&mut self.reader)?;
         let others = generation.wrapping_sub(TAKEN.load(Ordering::Relaxed));
         Ok(self.others.replace(others).is_some_and(|last| last != others))
     }

@@ -15,7 +15,7 @@ use rtnetlink::{
 use super::{dump, routes};
 use crate::{
     host::{Link, Local, LocalKind, TABLE_LOCAL},
-    plan::{elements::FRAGMENTS_DEVICE, routing::inbound::is_our_name},
+    plan::routing::{FRAGMENTS_DEVICE, inbound::is_our_name},
 };
 
 /// Returns all devices but our own, by name, and what the kernel delivers to this host. Addresses of our own

@@ -37,8 +37,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::host::{Link, Local, Way};
 use crate::plan::{
-    elements::FRAGMENTS_DEVICE,
-    routing::{ALIAS_PREFIX, Desired, Device, Diff, DiffError, Note, Op, RoutingNow, diff},
+    routing::{ALIAS_PREFIX, Desired, Device, Diff, DiffError, FRAGMENTS_DEVICE, Note, Op, RoutingNow, diff},
     tunnel::Ends,
 };
 
@@ -119,11 +118,11 @@ pub struct Routing {
     batch: Batch,
     /// The indexes of devices by name, as last read.
     indexes: BTreeMap<String, u32>,
-    tell: Tell,
+    announce: Announce,
 }
 
 /// A function that gets the number of a device.
-type Tell = Box<dyn Fn(u32)>;
+type Announce = Box<dyn Fn(u32)>;
 
 impl Routing {
     /// Opens a connection in the network namespace of the calling thread.
@@ -131,15 +130,15 @@ impl Routing {
     /// # Errors
     /// Returns an error if the runtime or the socket cannot be opened.
     pub fn open() -> Result<Self, RoutingError> {
-        Self::open_telling(|_| {})
+        Self::open_announcing(|_| {})
     }
 
-    /// As [`Routing::open`], but calls `tell` with the number of every device by which fragments arrive from
+    /// As [`Routing::open`], but calls `announce` with the number of every device by which fragments arrive from
     /// the tier ([`Device::is_from_tier`]), before the device is set up.
     ///
     /// # Errors
     /// As [`Routing::open`].
-    pub fn open_telling(tell: impl Fn(u32) + 'static) -> Result<Self, RoutingError> {
+    pub fn open_announcing(announce: impl Fn(u32) + 'static) -> Result<Self, RoutingError> {
         let runtime = Builder::new_current_thread().enable_io().build().map_err(RoutingError::Open)?;
         let entered = runtime.enter();
         let (connection, handle, _) =
@@ -147,7 +146,7 @@ impl Routing {
         runtime.spawn(connection);
         drop(entered);
         let batch = Batch::open().map_err(RoutingError::Open)?;
-        Ok(Self { runtime, handle, batch, indexes: BTreeMap::new(), tell: Box::new(tell) })
+        Ok(Self { runtime, handle, batch, indexes: BTreeMap::new(), announce: Box::new(announce) })
     }
 
     /// Returns the netlink port by which routes and rules are changed. The kernel states this port when it
@@ -246,8 +245,8 @@ impl Routing {
             let results = if let Some(changes) = changes {
                 self.send(changes)?
             } else {
-                let Self { runtime, handle, indexes, tell, .. } = self;
-                ops.iter().map(|op| runtime.block_on(apply(handle, indexes, tell, op))).collect()
+                let Self { runtime, handle, indexes, announce, .. } = self;
+                ops.iter().map(|op| runtime.block_on(apply(handle, indexes, announce, op))).collect()
             };
             for (op, result) in ops.iter().zip(results) {
                 let result = if op.removes() { gone_is_fine(result) } else { result };
@@ -344,13 +343,13 @@ impl Routing {
 async fn apply(
     handle: &mut Handle,
     indexes: &mut BTreeMap<String, u32>,
-    tell: &Tell,
+    announce: &Announce,
     op: &Op,
 ) -> io::Result<()> {
     match op {
         Op::AddDevice(device) => {
             links::add(handle, device).await?;
-            let made = set_up_new(handle, indexes, tell, device).await;
+            let made = set_up_new(handle, indexes, announce, device).await;
             if made.is_err() {
                 // A half-made device would only be in the way.
                 indexes.remove(&device.name);
@@ -360,7 +359,7 @@ async fn apply(
         }
         Op::Ready(device) => {
             let index = links::index(handle, &device.name).await?;
-            ready(handle, index, tell, device).await
+            ready(handle, index, announce, device).await
         }
         Op::RemoveDevice(name) => {
             indexes.remove(name);
@@ -388,7 +387,7 @@ fn change_of(op: &Op, indexes: &BTreeMap<String, u32>) -> Option<io::Result<Chan
 async fn set_up_new(
     handle: &mut Handle,
     indexes: &mut BTreeMap<String, u32>,
-    tell: &Tell,
+    announce: &Announce,
     device: &Device,
 ) -> io::Result<()> {
     let index = links::index(handle, &device.name).await?;
@@ -396,13 +395,13 @@ async fn set_up_new(
     if device.is_entrance() {
         links::configure(handle, index, device.into()).await
     } else {
-        ready(handle, index, tell, device).await
+        ready(handle, index, announce, device).await
     }
 }
 
-async fn ready(handle: &mut Handle, index: u32, tell: &Tell, device: &Device) -> io::Result<()> {
+async fn ready(handle: &mut Handle, index: u32, announce: &Announce, device: &Device) -> io::Result<()> {
     if device.is_from_tier() {
-        tell(index);
+        announce(index);
     }
     links::ready(handle, index, device.into()).await
 }

@@ -32,7 +32,7 @@ fn a_device_by_which_the_tier_sends_is_told_before_it_is_up() {
     in_namespace(|| {
         let told = Rc::new(RefCell::new(Vec::new()));
         let telling = Rc::clone(&told);
-        let mut routing = Routing::open_telling(move |index| {
+        let mut routing = Routing::open_announcing(move |index| {
             shell("! ip -o link show sr-1 | grep -q '[<,]UP[,>]'");
             telling.borrow_mut().push(index);
         })
