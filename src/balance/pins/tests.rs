@@ -278,6 +278,14 @@ fn what_a_map_has_lost_is_put_back() {
     assert_eq!(lost(&last, &now, 10), [], "its client has sent a FIN");
 }
 
+#[test]
+fn a_plan_of_nothing_needs_no_room() {
+    let mut plan = Plan::<usize>::default();
+    plan.limit(Limits { room: [[0; 2]; 2], strangers: [0; 2], protected: 0 }, &OffTable::default());
+    assert_eq!((plan.moves.len(), plan.keep.len(), plan.forget.len()), (0, 0, 0));
+    assert_eq!((plan.no_room, plan.protected, plan.not_protected), (0, 0, 0));
+}
+
 fn entries() -> impl Strategy<Value = Vec<Tracked>> {
     let entry = (0..2usize, 0..40u16, 0..4usize, any::<[bool; 3]>(), 0..8000u32).prop_map(
         |(family, sport, target, [kept_bit, protected, closing], left_seconds)| {
