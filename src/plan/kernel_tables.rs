@@ -229,14 +229,13 @@ pub fn changes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Admin, Override};
-    use crate::{config::Config, model::TableSize};
+    use crate::{
+        model::{Admin, Override, TableSize},
+        tests::fixture,
+    };
 
     fn state(balancer: &str, services: &str) -> State {
-        let text = format!(
-            "[balancer]\nname='lb'\naddress='192.168.1.201'\ninterfaces='eth1'\n{balancer}\n{services}"
-        );
-        State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap()
+        fixture::balancer(balancer).tables(services).state()
     }
 
     fn service(name: &str, vip: &str, keys: &str) -> String {

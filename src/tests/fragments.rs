@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     bytes::{cut, packet},
+    fixture,
     world::{Act, Event, FragmentLb, TIER, TUN},
 };
 use crate::model::{Admin, Override};
@@ -16,7 +17,6 @@ use crate::{
         fragments::tests::with_tier,
         pins::{Flow, Held, OffTable},
     },
-    config::Config,
     io::QueueError,
     model::{
         Path,
@@ -26,24 +26,18 @@ use crate::{
     state::State,
 };
 
-const CONFIG: &str = "
-    [balancer]
-    name = 'lb1'
-    address = ['192.168.1.201', 'fd00:0:0:1::201']
-    interfaces = ['eth2']
-    [[service]]
-    name = 'web'
-    vips = ['10.0.0.0/32', '1000::/128']
-    protocols = ['udp']
-    ports = ['80']
-    table_size = 997
-    backend = [ { name = 's1', address = '192.168.1.1' }, { name = 's2', address = '192.168.1.2' },
-                { name = 's3', address = '192.168.1.3' }, { name = 's4', address = 'fd00:0:0:1::4' } ]
-";
 pub(super) const ETH: u32 = 2;
 
 pub(super) fn state() -> State {
-    State::new(&Config::parse("world", CONFIG).unwrap()).unwrap()
+    fixture::balancer("")
+        .service("web", "10.0.0.0/32 1000::/128", "protocols = 'udp'\nports = '80'\ntable_size = 997")
+        .backends(&[
+            ("s1", "192.168.1.1"),
+            ("s2", "192.168.1.2"),
+            ("s3", "192.168.1.3"),
+            ("s4", "fd00:0:0:1::4"),
+        ])
+        .state()
 }
 
 /// A datagram from this client in three fragments.

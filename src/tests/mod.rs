@@ -3,6 +3,7 @@
 
 mod backlog;
 pub(crate) mod bytes;
+pub(crate) mod fixture;
 mod fragments;
 pub(crate) mod pins;
 mod scenarios;

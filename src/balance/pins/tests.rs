@@ -3,53 +3,21 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::Config, model::ids::Generation, packet::SCTP, state::State};
+use crate::{model::ids::Generation, packet::SCTP, tests::fixture};
 
 /// Two services of one VIP whose backends differ, s3 drained, and one that has none in use.
-const CONFIG: &str = r#"
-[balancer]
-name = "lb1"
-address = "192.168.1.201"
-interfaces = ["eth2"]
-[timeouts]
-tcp_established_seconds = 7440
-[[service]]
-name = "web"
-vips = ["10.0.0.1/32", "1000::1/128"]
-protocols = ["tcp"]
-ports = [80]
-[[service.backend]]
-name = "s1"
-address = "192.168.1.1"
-[[service.backend]]
-name = "s2"
-address = "192.168.1.2"
-[[service.backend]]
-name = "s3"
-address = "192.168.1.3"
-active = false
-[[service]]
-name = "log"
-vips = ["10.0.0.1/32", "1000::1/128"]
-protocols = ["udp", "sctp"]
-ports = [514]
-[[service.backend]]
-name = "s2"
-address = "192.168.1.2"
-[[service.backend]]
-name = "s4"
-address = "192.168.1.4"
-[[service]]
-name = "off"
-vips = ["10.0.0.2/32"]
-[[service.backend]]
-name = "s1"
-address = "192.168.1.1"
-active = false
-"#;
-
 fn forwarding() -> Forwarding {
-    let state = State::new(&Config::parse("test", CONFIG).unwrap()).unwrap();
+    let vips = "10.0.0.1/32 1000::1/128";
+    let state = fixture::balancer("address = '192.168.1.201'")
+        .tables("[timeouts]\ntcp_established_seconds = 7440")
+        .service("web", vips, "protocols = 'tcp'\nports = [80]")
+        .backends(&[("s1", "192.168.1.1"), ("s2", "192.168.1.2")])
+        .backend("s3", "address = '192.168.1.3'\nactive = false")
+        .service("log", vips, "protocols = ['udp', 'sctp']\nports = [514]")
+        .backends(&[("s2", "192.168.1.2"), ("s4", "192.168.1.4")])
+        .service("off", "10.0.0.2/32", "")
+        .backend("s1", "address = '192.168.1.1'\nactive = false")
+        .state();
     Forwarding::new(&state, Generation(1)).unwrap()
 }
 
@@ -276,6 +244,14 @@ fn what_a_map_has_lost_is_put_back() {
     assert_eq!(lost(&last, &OffTable::default(), 10), [(flow(1), held(false, 90))]);
     let now: OffTable = [(flow(1), held(true, 3))].into_iter().collect();
     assert_eq!(lost(&last, &now, 10), [], "its client has sent a FIN");
+}
+
+#[test]
+fn a_plan_of_nothing_needs_no_room() {
+    let mut plan = Plan::<usize>::default();
+    plan.limit(Limits { room: [[0; 2]; 2], strangers: [0; 2], protected: 0 }, &OffTable::default());
+    assert_eq!((plan.moves.len(), plan.keep.len(), plan.forget.len()), (0, 0, 0));
+    assert_eq!((plan.no_room, plan.protected, plan.not_protected), (0, 0, 0));
 }
 
 fn entries() -> impl Strategy<Value = Vec<Tracked>> {

@@ -1,6 +1,6 @@
 //! Against the kernel that runs. Run as root: `cargo test daemon::audit -- --ignored`.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::net::IpAddr;
 
 use super::*;
 use crate::{
@@ -15,31 +15,24 @@ use crate::{
         namespace::{in_namespace, shell},
         nft,
     },
+    tests::fixture,
 };
 
 type Services<'a> = &'a [(&'a str, u16, &'a [&'a str])];
 
 /// Services of UDP at one VIP, each with its port and its backends, of which those that begin with `-` are not active.
 fn config(steering: &str, services: Services<'_>) -> Config {
-    let mut text = format!(
-        "[balancer]\nname = \"lb201\"\naddress = \"192.168.1.201\"\ninterfaces = [\"lo\"]\nsteering = \"{steering}\"\n"
-    );
+    let mut file =
+        fixture::balancer(&format!("address = '192.168.1.201'\ninterfaces = 'lo'\nsteering = '{steering}'"));
     for (name, port, backends) in services {
-        let vips = "[\"10.0.0.1/32\", \"1000::1/128\"]";
-        let _ = write!(
-            text,
-            "[[service]]\nname = \"{name}\"\nvips = {vips}\nprotocols = [\"udp\"]\nports = [{port}]\n"
-        );
+        file = file.service(name, "10.0.0.1/32 1000::1/128", &format!("protocols = 'udp'\nports = [{port}]"));
         for backend in *backends {
             let (backend, active) = backend.strip_prefix('-').map_or((*backend, true), |name| (name, false));
-            let address = format!("192.168.1.{}", &backend[1..]);
-            let _ = write!(
-                text,
-                "[[service.backend]]\nname = \"{backend}\"\naddress = \"{address}\"\nactive = {active}\n"
-            );
+            file =
+                file.backend(backend, &format!("address = '192.168.1.{}'\nactive = {active}", &backend[1..]));
         }
     }
-    Config::parse("a test", &text).unwrap()
+    file.config()
 }
 
 /// A kernel whose ruleset and tables follow a state, without devices and routes.

@@ -1,40 +1,15 @@
 use super::*;
-use crate::{config::Config, model::Pmtu};
+use crate::{model::Pmtu, tests::fixture};
 
 fn state() -> State {
-    let text = r#"
-[balancer]
-name = "lb201"
-address = ["192.168.1.201", "fd00:0:0:1::201"]
-interfaces = ["eth1"]
-queues = "0"
-[[service]]
-name = "web"
-vips = ["10.0.0.0/32", "1000::/112"]
-protocols = ["tcp"]
-ports = ["80"]
-[[service.backend]]
-name = "s1"
-address = "192.168.1.1"
-[[service.backend]]
-name = "s2"
-address = "fd00:0:0:1::2"
-encap = "gue"
-[[service]]
-name = "api"
-vips = ["10.0.0.0/32"]
-protocols = ["tcp"]
-ports = ["443"]
-[[service.backend]]
-name = "s1"
-address = "192.168.1.1"
-encap = "ipip"
-[[service.backend]]
-name = "s3"
-address = "192.168.1.3"
-encap = "direct"
-"#;
-    State::new(&Config::parse("test.toml", text).unwrap()).unwrap()
+    fixture::balancer("interfaces = 'eth1'\nqueues = '0'")
+        .service("web", "10.0.0.0/32 1000::/112", "protocols = 'tcp'\nports = '80'")
+        .backends(&[("s1", "192.168.1.1")])
+        .backend("s2", "address = 'fd00:0:0:1::2'\nencap = 'gue'")
+        .service("api", "10.0.0.0/32", "protocols = 'tcp'\nports = '443'")
+        .backend("s1", "address = '192.168.1.1'\nencap = 'ipip'")
+        .backend("s3", "address = '192.168.1.3'\nencap = 'direct'")
+        .state()
 }
 
 #[test]

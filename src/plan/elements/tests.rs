@@ -1,4 +1,5 @@
 use super::*;
+use crate::tests::fixture;
 
 fn v4(first: &str, last: &str) -> AddressRange {
     let bits = |text: &str| u32::from(text.parse::<Ipv4Addr>().unwrap());
@@ -40,14 +41,12 @@ fn a_claim_goes_where_packets_without_ports_can_match_it() {
 
 /// The elements for two services, of which the second has one address of the first's prefix; and their chains.
 fn nested(kernel_entries: u32, [net, host]: [&str; 2]) -> (Elements, Vec<String>) {
-    let file = format!(
-        "[balancer]\nname='lb'\naddress='192.168.1.201'\ninterfaces='eth1'\nkernel_entries={kernel_entries}\n\
-         [[service]]\nname='net'\nvips='10.0.0.0/24'\nsteering='{net}'\ntable_size=97\n\
-         backend=[{{name='a',address='192.168.1.1'}}]\n\
-         [[service]]\nname='host'\nvips='10.0.0.5'\nprotocols='tcp'\nsteering='{host}'\ntable_size=101\n\
-         backend=[{{name='b',address='192.168.1.2'}}]\n"
-    );
-    let state = State::new(&crate::config::Config::parse("lb.toml", &file).unwrap()).unwrap();
+    let state = fixture::balancer(&format!("kernel_entries = {kernel_entries}"))
+        .service("net", "10.0.0.0/24", &format!("steering = '{net}'\ntable_size = 97"))
+        .backends(&[("a", "192.168.1.1")])
+        .service("host", "10.0.0.5", &format!("protocols = 'tcp'\nsteering = '{host}'\ntable_size = 101"))
+        .backends(&[("b", "192.168.1.2")])
+        .state();
     let tables = super::super::kernel_tables::wanted(&state).unwrap();
     let classifier = Classifier::new(&state.services.iter().map(|s| s.scope()).collect::<Vec<_>>()).unwrap();
     let elements = Elements::wanted(&state, &Claims::of(&classifier), &tables);

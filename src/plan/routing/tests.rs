@@ -7,30 +7,23 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{Admission, OuterAddresses};
 use crate::{
-    config::Config,
     model::{Name, Pmtu},
     plan::rule_tree::Action,
     state::TierMember,
+    tests::fixture,
 };
-
-const BALANCER: &str = r#"
-[balancer]
-name = "lb201"
-address = ["192.168.1.201", "fd00:0:0:1::201"]
-interfaces = ["eth1"]
-queues = "0"
-"#;
 
 /// The state of a file with one service, `web`, and the given keys of its backends.
 pub(super) fn state(vips: &str, backends: &[&str]) -> State {
-    let mut text = format!("{BALANCER}\n[[service]]\nname = \"web\"\nvips = [{vips}]\n");
-    for (number, keys) in backends.iter().enumerate() {
-        text += &format!("[[service.backend]]\nname = \"s{}\"\n{keys}\n", number + 1);
-    }
-    State::new(&Config::parse("test.toml", &text).unwrap()).unwrap()
+    let file = fixture::balancer("interfaces = 'eth1'\nqueues = '0'").service("web", vips, "");
+    backends
+        .iter()
+        .zip(1..)
+        .fold(file, |file, (keys, number)| file.backend(&format!("s{number}"), keys))
+        .state()
 }
 
-pub(super) const DUAL: &str = r#""10.0.0.0/32", "1000::/128""#;
+pub(super) const DUAL: &str = "10.0.0.0/32 1000::/128";
 
 fn every_kind() -> State {
     state(
@@ -136,7 +129,7 @@ fn a_direct_backend_is_the_next_hop_of_the_families_that_its_services_have() {
             .collect()
     };
     let seen: Vec<String> =
-        next_hops(&state("\"10.0.0.0/32\"", &["address = \"192.168.1.1\"\nencap = \"direct\""]));
+        next_hops(&state("10.0.0.0/32", &["address = \"192.168.1.1\"\nencap = \"direct\""]));
     assert_eq!(seen, ["route 0.0.0.0/0 via 192.168.1.1 table 20001 metric 0"]);
     // And so it has rules in these families alone.
     let families = |vips| -> BTreeSet<Family> {
@@ -145,8 +138,8 @@ fn a_direct_backend_is_the_next_hop_of_the_families_that_its_services_have() {
         converge(&mut now, &desired(&state).unwrap());
         now.rules.iter().map(|(family, _)| *family).collect()
     };
-    assert_eq!(families("\"10.0.0.0/32\""), BTreeSet::from([Family::V4]));
-    assert_eq!(families("\"1000::/128\""), BTreeSet::from([Family::V6]));
+    assert_eq!(families("10.0.0.0/32"), BTreeSet::from([Family::V4]));
+    assert_eq!(families("1000::/128"), BTreeSet::from([Family::V6]));
     assert_eq!(families(DUAL), BTreeSet::from(Family::ALL));
     let seen: Vec<String> = next_hops(&state(DUAL, &["address = \"fd00:0:0:1::1\"\nencap = \"direct\""]));
     assert_eq!(
@@ -161,7 +154,7 @@ fn a_direct_backend_is_the_next_hop_of_the_families_that_its_services_have() {
 #[test]
 fn what_cannot_work_is_an_error_that_names_the_backend() {
     let error = |state: &State| desired(state).unwrap_err().to_string();
-    let mut ipv4_only = state("\"10.0.0.0/32\"", &["address = \"fd00:0:0:1::1\""]);
+    let mut ipv4_only = state("10.0.0.0/32", &["address = \"fd00:0:0:1::1\""]);
     ipv4_only.balancer.address.v6 = None;
     assert!(error(&ipv4_only).starts_with("backend web/s1: [balancer] address has no IPv6 address"));
     let two = ["address = \"192.168.1.1\"\nencap = \"ipip\"", "address = \"192.168.1.1\"\nencap = \"gue\""];
@@ -269,7 +262,7 @@ fn a_balancer_of_the_tier_has_device_routes_and_rule_like_a_backend_and_takes_pa
 
 #[test]
 fn what_cannot_work_in_the_tier_is_an_error_that_names_the_balancer() {
-    let mut state = with_tier(state("\"10.0.0.0/32\"", &[]), &["fd00:0:0:1::202"]);
+    let mut state = with_tier(state("10.0.0.0/32", &[]), &["fd00:0:0:1::202"]);
     state.balancer.address.v6 = None;
     let error = desired(&state).unwrap_err().to_string();
     assert!(error.starts_with("balancer tier/lb202: [balancer] address has no IPv6 address"), "{error}");
@@ -480,10 +473,10 @@ fn a_former_vip_keeps_its_blackhole_until_somebody_takes_it_away() {
         of_main.map(|route| route.to.to_string()).collect::<Vec<_>>().join(" ")
     };
     let mut now = RoutingNow::default();
-    let first = planned("\"10.0.0.0/32\", \"10.0.0.1/32\"", &["10.1.0.0/16"]);
+    let first = planned("10.0.0.0/32 10.0.0.1/32", &["10.1.0.0/16"]);
     converge(&mut now, &first);
     assert_eq!(blackholes(&now), "10.0.0.0/32 10.0.0.1/32 10.1.0.0/16");
-    let mut second = planned("\"10.0.0.9/32\"", &[]);
+    let mut second = planned("10.0.0.9/32", &[]);
     assert_eq!(second.succeed(&first), (2, 0));
     converge(&mut now, &second);
     assert_eq!(blackholes(&now), "10.0.0.0/32 10.0.0.1/32 10.0.0.9/32");
@@ -491,7 +484,7 @@ fn a_former_vip_keeps_its_blackhole_until_somebody_takes_it_away() {
     now.routes.retain(|route| route.to.to_string() != "10.0.0.1/32");
     assert_eq!(diff(&now, &second).unwrap().ops, []);
     // One is a VIP again, and another lies in a prefix that is dropped as a whole.
-    let mut third = planned("\"10.0.0.0/32\"", &["10.0.0.0/15"]);
+    let mut third = planned("10.0.0.0/32", &["10.0.0.0/15"]);
     assert_eq!(third.succeed(&second), (0, 0));
     assert!(third.former.is_empty());
     converge(&mut now, &third);

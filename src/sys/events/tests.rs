@@ -1,6 +1,5 @@
 use super::*;
 use crate::{
-    config::Config,
     plan::routing::{Op, Route, Via},
     state::State,
     sys::{
@@ -8,6 +7,7 @@ use crate::{
         namespace::{in_namespace, shell},
         rtnetlink::Routing,
     },
+    tests::fixture,
 };
 
 const OURS: u32 = 4711;
@@ -56,8 +56,7 @@ struct Of(Region);
 impl Of {
     fn test(name: &str) -> Self {
         let name = format!("synrail-{name}-{}", std::process::id()).parse().unwrap();
-        let file = "[balancer]\nname = 'lb'\ninterfaces = 'lo'\n";
-        let state = State::empty(Config::parse("a test", file).unwrap().balancer);
+        let state = State::empty(fixture::balancer("interfaces = 'lo'").config().balancer);
         let mut region = Region::create(&name, &state).unwrap();
         region.follow().unwrap();
         Self(region)

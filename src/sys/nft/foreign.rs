@@ -151,10 +151,9 @@ impl<'a> Base<'a> {
 mod tests {
     use super::*;
     use crate::{
-        config::Config,
         host::{Snapshot, judge},
-        state::State,
         sys::namespace::{in_namespace, shell},
+        tests::fixture,
     };
 
     #[test]
@@ -204,10 +203,10 @@ NFT",
     /// Returns the names of the chains that are reported to translate packets to VIPs, for a balancer that
     /// has tunnels.
     fn translating() -> Vec<String> {
-        let text = "[balancer]\nname = 'a'\naddress = '192.168.1.201'\ninterfaces = ['eth1', 'eth2']\n\
-                    [[service]]\nname = 'web'\nvips = ['10.0.0.0/32', '1000::/128']\nprotocols = 'tcp'\nports = '5001'\n\
-                    backend = [{ name = 's1', address = '192.168.1.1' }]\n";
-        let state = State::new(&Config::parse("f", text).unwrap()).unwrap();
+        let state = fixture::balancer("interfaces = ['eth1', 'eth2']")
+            .service("web", "10.0.0.0/32 1000::/128", "protocols = 'tcp'\nports = '5001'")
+            .backends(&[("s1", "192.168.1.1")])
+            .state();
         let host = Snapshot { nats: foreign().unwrap().nats, ..Snapshot::default() };
         judge(&state, &host).into_iter().filter(|it| it.wanted == "none of these").map(|it| it.name).collect()
     }

@@ -11,7 +11,6 @@ use tun_tap::{Iface, Mode};
 
 use super::*;
 use crate::{
-    config::Config,
     host::{LocalKind, Snapshot, own_vips},
     model::ids::MarkMask,
     plan::{
@@ -24,6 +23,7 @@ use crate::{
         interface_index,
         namespace::{in_namespace, shell},
     },
+    tests::fixture,
 };
 
 #[test]
@@ -255,11 +255,8 @@ fn what_the_kernel_keeps_for_the_host_goes_by_the_command_that_is_told() {
         ] {
             let local = seen(net).unwrap();
             assert_eq!((local.device.as_str(), local.kind, local.by_address), (device, kind, by_address));
-            let text = format!(
-                "[balancer]\nname = 'a'\naddress = '192.168.1.201'\ninterfaces = 'eth2'\n[[service]]\nname = 'web'\nvips = '{}'\n",
-                local.net.network()
-            );
-            let state = State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap();
+            let vip = local.net.network().to_string();
+            let state = fixture::balancer("address = '192.168.1.201'").service("web", &vip, "").state();
             let host = Snapshot { locals: vec![local], ..Snapshot::default() };
             let advice = own_vips(&state, &host).remove(0).advice;
             let (_, command) = advice.split_once("(ip route del ").unwrap();
@@ -362,11 +359,10 @@ fn direct_between_two_networks(balancer: &str) -> Desired {
          ip route add default via 192.168.2.254; ip -6 route add default via fd00:2::254
          echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
     );
-    let text = format!(
-        "[balancer]\nname = 'a'\naddress = '192.168.1.201'\ninterfaces = 'eth2'\n{balancer}\n[[service]]\nname = 'web'\n\
-         vips = ['10.0.0.0/32', '1000::/128']\n[[service.backend]]\nname = 's1'\naddress = 'fd00:1::1'\nencap = 'direct'\n"
-    );
-    let state = State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap();
+    let state = fixture::balancer(&format!("address = '192.168.1.201'\n{balancer}"))
+        .service("web", "10.0.0.0/32 1000::/128", "")
+        .backend("s1", "address = 'fd00:1::1'\nencap = 'direct'")
+        .state();
     crate::plan::routing::desired(&state).unwrap()
 }
 
@@ -468,16 +464,16 @@ fn what_a_thousand_targets_take_is_sent_in_few_sends() {
              ip route add default dev eth1; echo 1 > /proc/sys/net/ipv4/ip_forward",
         );
         let state = |targets: usize| {
-            let mut text = "[balancer]\nname = 'a'\naddress = '172.20.0.1'\ninterfaces = 'eth1'\n[[service]]\nname = 'web'\n\
-                            vips = '10.0.0.0/32'\ntable_size = 1009\n"
-                .to_owned();
-            for n in 1..=targets {
+            let web = fixture::balancer("address = '172.20.0.1'\ninterfaces = 'eth1'").service(
+                "web",
+                "10.0.0.0/32",
+                "table_size = 1009",
+            );
+            let backend = |file: fixture::Fixture, n: usize| {
                 let address = format!("172.20.{}.{}", n / 250 + 1, n % 250 + 1);
-                text += &format!(
-                    "[[service.backend]]\nname = 'b{n:04}'\naddress = '{address}'\nencap = 'direct'\n"
-                );
-            }
-            State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap()
+                file.backend(&format!("b{n:04}"), &format!("address = '{address}'\nencap = 'direct'"))
+            };
+            (1..=targets).fold(web, backend).state()
         };
         let mut routing = Routing::open().unwrap();
         let sent = |routing: &mut Routing, state: Option<&State>| {

@@ -14,40 +14,14 @@ use crate::{
         flow_table::FlowMark,
         pins::{Flow, Held, OffTable},
     },
-    config::Config,
     model::{Encap, Name, Path, Steering, ids::Generation},
     state::{State as WholeState, TierMember},
     tests::{
         bytes::{Piece, cut, ip, packet},
+        fixture,
         pins::FakePins,
     },
 };
-
-const CONFIG: &str = "
-    [balancer]
-    name = 'lb201'
-    address = ['192.168.1.201', 'fd00:0:0:1::201']
-    interfaces = ['eth2']
-    [[service]]
-    name = 'web'
-    vips = ['10.0.0.0', '1000::']
-    protocols = ['tcp', 'udp']
-    ports = ['80']
-    table_size = 997
-    backend = [ { name = 's1', address = '192.168.1.1' }, { name = 's2', address = '192.168.1.2' },
-                { name = 's3', address = '192.168.1.3' }, { name = 's4', address = 'fd00:0:0:1::4' } ]
-    [[service]]
-    name = 'empty'
-    vips = ['10.0.0.1']
-    protocols = ['udp']
-    table_size = 97
-    backend = [ { name = 's1', address = '192.168.1.1', active = false } ]
-    [[service]]
-    name = 'any'
-    vips = ['10.0.0.2', '1000::2']
-    table_size = 97
-    backend = [ { name = 's1', address = '192.168.1.1' }, { name = 's2', address = '192.168.1.2' } ]
-";
 
 const SMALL: FragmentLimits = FragmentLimits {
     ttl_ms: 100,
@@ -59,7 +33,15 @@ const SMALL: FragmentLimits = FragmentLimits {
 };
 
 fn state(limits: FragmentLimits) -> WholeState {
-    let mut state = WholeState::new(&Config::parse("fragments", CONFIG).unwrap()).unwrap();
+    let [s1, s2, s3] = [("s1", "192.168.1.1"), ("s2", "192.168.1.2"), ("s3", "192.168.1.3")];
+    let mut state = fixture::balancer("")
+        .service("web", "10.0.0.0 1000::", "protocols = ['tcp', 'udp']\nports = '80'\ntable_size = 997")
+        .backends(&[s1, s2, s3, ("s4", "fd00:0:0:1::4")])
+        .service("empty", "10.0.0.1", "protocols = 'udp'\ntable_size = 97")
+        .backend("s1", "address = '192.168.1.1'\nactive = false")
+        .service("any", "10.0.0.2 1000::2", "table_size = 97")
+        .backends(&[s1, s2])
+        .state();
     state.balancer.fragments = limits;
     state
 }

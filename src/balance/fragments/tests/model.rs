@@ -359,81 +359,97 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
     #[test]
     fn the_table_does_what_a_simple_one_does(steps in prop::collection::vec(step(), 1..250)) {
-        let forwardings = LIMITS.map(|limits| ready(&state(limits)));
-        let mut lb = Lb::new(LIMITS[0]);
-        let mut model = Model { limits: LIMITS[0], ..Model::default() };
-        let (mut now, mut limits) = (0, LIMITS[0]);
-        let mut away: Vec<(Vec<u8>, (u8, u8, bool))> = Vec::new();
-        for step in steps {
-            model.moved.clear();
-            match step {
-                Step::Clock(time) => {
-                    // Mostly forward a little, sometimes to anywhere.
-                    now = if time < 1300 { now + time / 10 } else { time };
-                    lb.now_ms = now;
-                }
-                Step::Tick => {
-                    model.time(now);
-                    model.adapt(limits);
-                    lb.tick(now);
-                }
-                Step::Limits(first) => {
-                    let which = usize::from(!first);
-                    limits = LIMITS[which];
-                    lb.forwarding = forwardings[which].clone();
-                }
-                Step::Seconds(seconds) => {
-                    lb.pins.known().pass(seconds);
-                    for left in model.flows.values_mut() {
-                        *left = left.saturating_sub(seconds);
-                    }
-                    model.flows.retain(|_, left| *left > 0);
-                }
-                Step::Failures(broken, full) => {
-                    (model.broken, model.full) = (broken, full);
-                    (lb.pins.known().broken, lb.pins.known().full) = (broken, full);
-                }
-                Step::Give(fact) => {
-                    let bytes = bytes(&fact);
-                    model.time(now);
-                    model.adapt(limits);
-                    model.count("packets", 1);
-                    model.count("fragments", 1);
-                    model.count("fragment_from_tier", usize::from(fact.from_tier));
-                    let mark = whole(&lb.forwarding, &alone(&bytes)).ok_or("drop_no_service");
-                    let mut released = Vec::new();
-                    let expected = model.give(&fact, &bytes, mark, &mut released);
-                    model.count(expected.err().unwrap_or("steered_fragment"), 1);
-                    let origin = if fact.from_tier { Origin::Tier } else { Origin::Outside };
-                    prop_assert_eq!(lb.from(origin, &bytes), expected.ok());
-                    let got: Vec<Vec<u8>> = lb.released.drain(..).map(<[u8]>::into_vec).collect();
-                    prop_assert_eq!(&got, &released);
-                    away.extend(got.into_iter().map(|bytes| (bytes, (fact.source, fact.id, fact.tcp))));
-                }
-                Step::Return(which) if !away.is_empty() => {
-                    let (bytes, key) = away.remove(which.index(away.len()));
-                    model.time(now);
-                    model.adapt(limits);
-                    model.count("packets", 1);
-                    let expected = model.give_back(key);
-                    model.count(expected.err().unwrap_or("steered_fragment"), 1);
-                    prop_assert_eq!(lb.from(Origin::Held, &bytes), expected.ok());
-                }
-                Step::Lose(which) if !away.is_empty() => {
-                    let (bytes, key) = away.remove(which.index(away.len()));
-                    model.count("fragment_inject_failed", 1);
-                    model.came_back(key);
-                    lb.balancer.inject_failed(&bytes);
-                }
-                Step::Return(_) | Step::Lose(_) => {}
-            }
-            let levels = [Counter::FragmentEntriesNow, Counter::FragmentHeldPacketsNow, Counter::FragmentHeldBytesNow];
-            prop_assert_eq!(levels.map(|level| lb.balancer.counters.get(level)), model.levels());
-            let counts = lb.moved().into_iter().filter(|(name, _)| !name.ends_with("_now"));
-            prop_assert_eq!(&counts.collect::<BTreeMap<_, _>>(), &model.moved);
-            prop_assert_eq!(lb.pins.known().len(), model.flows.len());
-        }
+        both_do_the_same(steps)?;
     }
+}
+
+/// Once these two packets of a source had more than its share.
+#[test]
+fn the_table_does_what_a_simple_one_does_with_two_packets_of_a_source() {
+    let early = |id, start, more| {
+        let (known_port, tcp, cut, from_tier) = (false, false, false, false);
+        Step::Give(Fact { source: 2, id, start, len: 8, more, known_port, tcp, cut, from_tier })
+    };
+    both_do_the_same(vec![early(1, 8, true), early(0, 32, false), early(0, 8, true)]).unwrap();
+}
+
+fn both_do_the_same(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let forwardings = LIMITS.map(|limits| ready(&state(limits)));
+    let mut lb = Lb::new(LIMITS[0]);
+    let mut model = Model { limits: LIMITS[0], ..Model::default() };
+    let (mut now, mut limits) = (0, LIMITS[0]);
+    let mut away: Vec<(Vec<u8>, (u8, u8, bool))> = Vec::new();
+    for step in steps {
+        model.moved.clear();
+        match step {
+            Step::Clock(time) => {
+                // Mostly forward a little, sometimes to anywhere.
+                now = if time < 1300 { now + time / 10 } else { time };
+                lb.now_ms = now;
+            }
+            Step::Tick => {
+                model.time(now);
+                model.adapt(limits);
+                lb.tick(now);
+            }
+            Step::Limits(first) => {
+                let which = usize::from(!first);
+                limits = LIMITS[which];
+                lb.forwarding = forwardings[which].clone();
+            }
+            Step::Seconds(seconds) => {
+                lb.pins.known().pass(seconds);
+                for left in model.flows.values_mut() {
+                    *left = left.saturating_sub(seconds);
+                }
+                model.flows.retain(|_, left| *left > 0);
+            }
+            Step::Failures(broken, full) => {
+                (model.broken, model.full) = (broken, full);
+                (lb.pins.known().broken, lb.pins.known().full) = (broken, full);
+            }
+            Step::Give(fact) => {
+                let bytes = bytes(&fact);
+                model.time(now);
+                model.adapt(limits);
+                model.count("packets", 1);
+                model.count("fragments", 1);
+                model.count("fragment_from_tier", usize::from(fact.from_tier));
+                let mark = whole(&lb.forwarding, &alone(&bytes)).ok_or("drop_no_service");
+                let mut released = Vec::new();
+                let expected = model.give(&fact, &bytes, mark, &mut released);
+                model.count(expected.err().unwrap_or("steered_fragment"), 1);
+                let origin = if fact.from_tier { Origin::Tier } else { Origin::Outside };
+                prop_assert_eq!(lb.from(origin, &bytes), expected.ok());
+                let got: Vec<Vec<u8>> = lb.released.drain(..).map(<[u8]>::into_vec).collect();
+                prop_assert_eq!(&got, &released);
+                away.extend(got.into_iter().map(|bytes| (bytes, (fact.source, fact.id, fact.tcp))));
+            }
+            Step::Return(which) if !away.is_empty() => {
+                let (bytes, key) = away.remove(which.index(away.len()));
+                model.time(now);
+                model.adapt(limits);
+                model.count("packets", 1);
+                let expected = model.give_back(key);
+                model.count(expected.err().unwrap_or("steered_fragment"), 1);
+                prop_assert_eq!(lb.from(Origin::Held, &bytes), expected.ok());
+            }
+            Step::Lose(which) if !away.is_empty() => {
+                let (bytes, key) = away.remove(which.index(away.len()));
+                model.count("fragment_inject_failed", 1);
+                model.came_back(key);
+                lb.balancer.inject_failed(&bytes);
+            }
+            Step::Return(_) | Step::Lose(_) => {}
+        }
+        let levels =
+            [Counter::FragmentEntriesNow, Counter::FragmentHeldPacketsNow, Counter::FragmentHeldBytesNow];
+        prop_assert_eq!(levels.map(|level| lb.balancer.counters.get(level)), model.levels());
+        let counts = lb.moved().into_iter().filter(|(name, _)| !name.ends_with("_now"));
+        prop_assert_eq!(&counts.collect::<BTreeMap<_, _>>(), &model.moved);
+        prop_assert_eq!(lb.pins.known().len(), model.flows.len());
+    }
+    Ok(())
 }
 
 /// A first fragment as if it were the packet.

@@ -6,22 +6,19 @@ use super::{
 };
 use crate::model::{Admin, Override};
 use crate::{
-    config::Config,
     sys::nft::{messages::NFT_MSG_NEWSETELEM, reader::DUMPS, transaction::COMMITS},
+    tests::fixture,
 };
 
 const SERVICES: usize = 60;
 
 fn services(count: usize) -> State {
-    let service = |n: usize| {
-        format!(
-            "[[service]]\nname = 's{n}'\nvips = ['10.0.{n}.1', '1000::{n}']\nprotocols = 'tcp'\ntable_size = 97\n\
-             backend = [{{ name = 'a', encap = 'mark' }}, {{ name = 'b', encap = 'mark' }}]\n"
-        )
+    let service = |file: fixture::Fixture, n: usize| {
+        file.service(&format!("s{n}"), &format!("10.0.{n}.1 1000::{n}"), "protocols = 'tcp'\ntable_size = 97")
+            .backend("a", "encap = 'mark'")
+            .backend("b", "encap = 'mark'")
     };
-    let head = "[balancer]\nname = 'lb'\ninterfaces = 'eth1'\n".to_owned();
-    let text: String = std::iter::once(head).chain((0..count).map(service)).collect();
-    State::new(&Config::parse("lb.toml", &text).unwrap()).unwrap()
+    (0..count).fold(fixture::balancer(""), service).state()
 }
 
 /// What lbd knows.
