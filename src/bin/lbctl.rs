@@ -13,6 +13,7 @@ use synrail::{
     sys::{clock, output, overrides, tracer::Probes},
 };
 
+#[expect(clippy::disallowed_methods, reason = "the environment is an argument, and this is main")]
 fn main() -> ExitCode {
     output::prepare();
     let status = ctl::run(
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
             input: &mut io::stdin().lock(),
             unix_seconds: clock::unix_seconds(),
             state_directory: overrides::DIRECTORY_DEFAULT.into(),
-            user: overrides::user(),
+            user: overrides::user(std::env::var("SUDO_USER").ok()),
             sources: Sources::of_host(),
             numbers_in_kernel: || daemon::numbers_in_kernel().unwrap_or_default(),
             adoption_wait: Duration::from_secs(2),

@@ -2,6 +2,7 @@
 
 mod check;
 mod flows;
+mod overrides;
 mod stats;
 mod tier;
 mod tracer;

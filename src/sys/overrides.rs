@@ -134,11 +134,11 @@ impl OverridesFile {
     }
 }
 
-/// Returns the name of the user who gives commands: who called sudo, if that was it.
+/// Returns the name of the user who gives commands: `sudo_user`, who called sudo, if this is root.
 #[must_use]
-pub fn user() -> String {
+pub fn user(sudo_user: Option<String>) -> String {
     let uid = nix::unistd::getuid();
-    let sudo = std::env::var("SUDO_USER").ok().filter(|name| uid.is_root() && !name.is_empty());
+    let sudo = sudo_user.filter(|name| uid.is_root() && !name.is_empty());
     let named = || nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
     sudo.or_else(named).unwrap_or_else(|| format!("user {uid}"))
 }

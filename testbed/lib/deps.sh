@@ -144,9 +144,9 @@ with_lock() {
 # deps_build DIRECTORY: build the project and copy its programs there (a copy, so that a later build cannot change a
 # run, and so that the place of the target directory does not matter), without line numbers, which are most of their
 # bytes. $TESTBED_BIN names programs built beforehand.
-PROGRAMS=(lbd lbctl traffic)
+PROGRAMS=(lbd lbctl traffic) # and kernel-tests, where a scenario needs it
 deps_build() {
-    local to=$1 from=${TESTBED_BIN:-} program
+    local to=$1 from=${TESTBED_BIN:-} program path
     if [[ -z $from ]]; then
         have cargo || die "cargo is missing; see https://rustup.rs (the Rust of Debian 12 is too old)"
         step "building synrail (cargo build --release)"
@@ -156,10 +156,18 @@ deps_build() {
     fi
     mkdir -p "$to"
     for program in "${PROGRAMS[@]}"; do
-        if [[ -x $from/$program ]]; then
-            strip --strip-debug -o "$to/$program" "$from/$program" 2>/dev/null || cp "$from/$program" "$to/$program"
+        path=$from/$program
+        [[ $program != kernel-tests || -n ${TESTBED_BIN:-} ]] || path=$(kernel_tests) || die "the build of the tests failed"
+        if [[ -x $path ]]; then
+            strip --strip-debug -o "$to/$program" "$path" 2>/dev/null || cp "$path" "$to/$program"
         else
-            complain "there is no program $from/$program; what needs it will fail"
+            complain "there is no program $path; what needs it will fail"
         fi
     done
+}
+# kernel_tests: the program of the library's tests, built as tools/check has it, with assertions.
+kernel_tests() {
+    step "building the library's tests (cargo test --lib --no-run)" >&2
+    (cd "$CHECKOUT" && cargo test --quiet --lib --no-run --message-format json-render-diagnostics |
+        gojq --raw-output 'select(.reason == "compiler-artifact" and .profile.test and .executable).executable')
 }

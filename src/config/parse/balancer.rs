@@ -47,7 +47,7 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
         }
     } else if balancer.queues.contains(balancer.fragment_queue) {
         let key = table.key("fragment_queue");
-        let allowed = format_args!("a number outside of queues, {}", balancer.queues);
+        let allowed = format!("a number outside of queues, {}", balancer.queues);
         reader.diagnose(
             &table.at,
             &key,

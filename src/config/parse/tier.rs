@@ -116,7 +116,7 @@ fn check_address(
         };
         item.diagnose(reader, allowed);
     } else if let Some(balancer) = around.balancer.filter(|_| own == Some(false) && here) {
-        let allowed = format_args!(
+        let allowed = format!(
             "another host's address; this one is that of this balancer, whose [balancer] name is \"{}\"",
             balancer.name
         );
@@ -144,7 +144,7 @@ fn check_own(
         member.address.iter().any(|address| balancer.address.like(address) == Some(address))
     };
     if !members.iter().any(own) && !members.iter().any(named_wrong) {
-        let found = format_args!("no \"{}\", which is this balancer's [balancer] name", balancer.name);
+        let found = format!("no \"{}\", which is this balancer's [balancer] name", balancer.name);
         reader.diagnose(at, key, found, MEMBERS);
     }
 }
@@ -157,7 +157,7 @@ fn check_families(reader: &mut Reader<'_>, members: &[(TierMember, Place)]) {
     };
     for (member, place) in members.iter().filter(|(member, _)| first.path_to(member).is_none()) {
         let found = if member.address.v4.is_some() { "only IPv4" } else { "only IPv6" };
-        let allowed = format_args!(
+        let allowed = format!(
             "an address of a family that balancer \"{}\" has too, as each sends fragments to every other",
             first.name
         );

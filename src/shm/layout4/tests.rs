@@ -145,6 +145,33 @@ fn tables_are_the_same_when_they_are_made_again() {
 }
 
 #[test]
+fn a_state_made_of_it_has_the_same_marks_and_tables_and_what_was_out_is_out() {
+    let (former, said) = (read(&mut Bytes::fixture()).unwrap(), said());
+    let since = Timestamp::from_second(1000).unwrap();
+    let state = former.state(since).unwrap();
+    state.check().unwrap();
+    assert_eq!(state.targets_used().collect::<BTreeMap<_, _>>(), former.numbers);
+    assert_eq!((state.target_cursor, &state.balancer), (former.cursor, &former.config.balancer));
+    for (service, said) in state.services.iter().zip(said["services"].as_array().unwrap()) {
+        assert_eq!(json!(service.table.to_vec()), said["table"], "{}", service.name);
+        let backends: Vec<_> =
+            service.backends.iter().map(|b| json!([b.name, b.active(), b.target])).collect();
+        assert_eq!(backends, pick(&said["backends"], &["name", "active", "number"]));
+    }
+    let members: Vec<_> = state.tier.iter().map(|member| json!([member.name, member.active()])).collect();
+    assert_eq!(members, pick(&said["tier"]["members"], &["name", "active"]));
+    assert_eq!(state.overrides().len(), 4);
+    let out = state.services.iter().flat_map(|s| &s.backends).find(|backend| !backend.active()).unwrap();
+    assert_eq!(
+        out.admission.by_operator.as_ref().unwrap().to_string(),
+        "disabled by unknown since 1970-01-01T00:16:40Z: by the region of the version before"
+    );
+    // The file of then changes nothing but what has another default today.
+    let changes = state.plan(&former.config).unwrap().changes;
+    assert_eq!(changes, []);
+}
+
+#[test]
 fn a_changed_byte_is_an_error() {
     let mut memory = Bytes::fixture();
     let descriptions = (0..size_of::<Header>()).chain(GENERATION_AT..GENERATION_AT + 8);

@@ -51,7 +51,7 @@ pub(crate) async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
     };
     let mut signals = Signals::new()?;
     let server = Server::listen(&args.tcp, &args.udp)?;
-    for (protocol, address) in server.address.iter()? {
+    for (protocol, address) in server.addresses()? {
         output::say(format_args!("listening: {protocol} {address}\n"));
     }
     if let Err(unsaid) = output::answer("ready\n") {

@@ -291,7 +291,8 @@ fn a_set_whose_elements_shall_live_shorter_keeps_those_that_it_has() {
             "10.0.0.1 . 10.0.0.2 . 1 . 2 . 0x3",
             ("timeout 64s", "timeout 10s"),
         );
-        assert!(listing.contains("timeout 10s\n") && listing.contains("expires 1m"), "{listing}");
+        let left = ["expires 1m", "expires 5"].iter().any(|left| listing.contains(left));
+        assert!(listing.contains("timeout 10s\n") && left, "{listing}");
     });
 }
 

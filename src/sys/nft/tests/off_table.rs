@@ -140,7 +140,7 @@ fn a_closing_flow_keeps_its_backend_and_yields_to_a_new_connection() {
             lb.steer(&tcp_at(vip, 3, SYN, 0x7777_0000), Mark(3));
             let listing = nft("a listing", &["list", "set", "inet", TABLE, &map_of("reopened", vip)], None);
             // For as long as a backend repeats its answer.
-            assert!(listing.as_ref().unwrap().contains("expires 1m3"), "{listing:?}");
+            assert!(listing.as_ref().unwrap().contains("expires 1m"), "{listing:?}");
             lb.send(&tcp_at(vip, 3, ACK, 0x1111_0000));
             assert_eq!([left()[0], left()[1]], [three + 1, four + 7], "{vip}");
             let [(3, 4, renewed)] = flows("off_closing", vip)[..] else { panic!("{vip}") };

@@ -1,0 +1,106 @@
+//! What operators say of backends: who, when, why; and what becomes of it when the region is made again.
+
+use std::fs;
+
+use super::*;
+
+const DISABLED: &str = "disabled by tester since 1970-01-01T00:16:40Z";
+
+/// As a reboot does it.
+fn reboot(lb: &Lb) {
+    Region::remove(&lb.name).unwrap();
+}
+
+fn kept(lb: &Lb) -> std::path::PathBuf {
+    lb.state.path().join(format!("{}.json", lb.name))
+}
+
+#[test]
+fn who_disabled_what_when_and_why_is_shown() {
+    let lb = Lb::new("why");
+    lb.with(FILE, "apply -");
+    let said = lb.done("deactivate --service web s1 --reason disk");
+    assert!(said.contains("web/s1: now inactive\n"), "{said}");
+    assert!(lb.done("show").contains(&format!("  s1: {DISABLED}: disk\n")));
+    assert!(lb.done("backends").contains(&format!("  web/s1: {DISABLED}: disk\n")));
+    let backend = &lb.json("backends --service web --json")[0];
+    assert_eq!((&backend["active"], &backend["override"]["reason"]), (&false.into(), &"disk".into()));
+    assert_eq!(backend["override"]["by"], "tester");
+    // Another reason is a change, none is not.
+    assert!(lb.done("deactivate --service web s1").contains("web/s1: already inactive\nnothing to change\n"));
+    assert!(lb.done("deactivate --service web s1 --reason fan").contains("in force") || kept(&lb).exists());
+    assert!(lb.done("show").contains(&format!("  s1: {DISABLED}: fan\n")));
+    lb.done("activate --service web s1");
+    assert!(!lb.done("show").contains("tester"));
+    assert!(!kept(&lb).exists(), "nothing is kept of nothing");
+    let ended = lb.run("deactivate s1 --reason");
+    assert_eq!(ended.status, Status::Usage);
+}
+
+#[test]
+fn a_reboot_ends_only_what_is_meant_to_end_with_the_region() {
+    let lb = Lb::new("reboot");
+    lb.with(FILE, "apply -");
+    lb.done("deactivate --service web s1 --reason disk");
+    assert_eq!(lb.run("deactivate --service web s2 --runtime").status, Status::Done);
+    assert!(lb.done("show").contains(&format!("  s2: {DISABLED}, until the region goes\n")));
+    reboot(&lb);
+    let ended = lb.with(FILE, "apply -");
+    assert_eq!((ended.status, ended.err.as_str()), (Status::Done, ""));
+    assert!(ended.out.contains("active no, override disabled by tester"), "{}", ended.out);
+    assert_eq!(lb.active(), ["s2"]);
+    assert!(lb.done("show").contains(&format!("  s1: {DISABLED}: disk\n")));
+    // A region that is removed on purpose takes what was said along, unless it shall not.
+    lb.done("clean --keep-overrides");
+    lb.with(FILE, "apply -");
+    assert_eq!(lb.active(), ["s2"]);
+    lb.done("clean");
+    lb.with(FILE, "apply -");
+    assert_eq!(lb.active(), ["s1", "s2"]);
+}
+
+#[test]
+fn a_damaged_file_is_told_and_kept_aside_and_the_configuration_counts() {
+    let lb = Lb::new("damaged");
+    lb.with(FILE, "apply -");
+    lb.done("deactivate --service web s1 --reason disk");
+    let whole = fs::read(kept(&lb)).unwrap();
+    fs::write(kept(&lb), &whole[..whole.len() / 2]).unwrap();
+    reboot(&lb);
+    let dry = lb.with(FILE, "apply - --dry-run");
+    assert!(dry.err.contains("cannot be used, so only the file counts") && kept(&lb).exists(), "{}", dry.err);
+    let ended = lb.with(FILE, "apply -");
+    assert_eq!(ended.status, Status::Done);
+    let aside = kept(&lb).with_extension("json.damaged-1000");
+    let told = format!("lbctl: warning: the damaged file is kept as {}\n", aside.display());
+    assert!(ended.err.contains("EOF while parsing") && ended.err.contains(&told), "{}", ended.err);
+    assert_eq!(fs::read(aside).unwrap(), whole[..whole.len() / 2]);
+    assert_eq!(lb.active(), ["s1", "s2"]);
+    lb.done("deactivate --service web s1");
+    assert!(kept(&lb).exists());
+}
+
+#[test]
+fn what_cannot_be_kept_is_done_all_the_same_and_told() {
+    let lb = Lb::new("full");
+    lb.with(FILE, "apply -");
+    fs::create_dir(kept(&lb)).unwrap();
+    let ended = lb.run("deactivate --service web s1");
+    assert_eq!(ended.status, Status::Pending);
+    assert!(ended.err.contains("what lbctl says now will not outlive a reboot: "), "{}", ended.err);
+    assert_eq!(lb.active(), ["s2"]);
+}
+
+#[test]
+fn an_override_of_what_is_gone_is_told_and_forgotten() {
+    let lb = Lb::new("gone");
+    lb.with(FILE, "apply -");
+    lb.done("deactivate --service web s1 --reason disk");
+    reboot(&lb);
+    let other = FILE.replace("\"s1\"", "\"s7\"");
+    let ended = lb.with(&other, "apply -");
+    assert!(ended.err.contains("web/s1 was overridden by lbctl, but there is none"), "{}", ended.err);
+    lb.done("deactivate --service web s2");
+    let kept = fs::read_to_string(kept(&lb)).unwrap();
+    assert!(kept.contains("s2") && !kept.contains("s1"), "{kept}");
+}
