@@ -16,6 +16,7 @@ _lbctl() {
     local context curcontext="$curcontext" state line
     _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -33,6 +34,7 @@ _lbctl() {
             (show)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -41,6 +43,7 @@ _arguments "${_arguments_options[@]}" : \
 (services)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -50,6 +53,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--service=[Of this service only]:NAME:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -58,6 +62,7 @@ _arguments "${_arguments_options[@]}" : \
 (tier)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -73,7 +78,10 @@ _arguments "${_arguments_options[@]}" : \
         case $line[1] in
             (activate)
 _arguments "${_arguments_options[@]}" : \
+'--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -82,7 +90,10 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (deactivate)
 _arguments "${_arguments_options[@]}" : \
+'--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -124,6 +135,7 @@ esac
 (stats)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -132,6 +144,7 @@ _arguments "${_arguments_options[@]}" : \
 (flows)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--off-table[Those that are off-table; there is no list of the others]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -141,6 +154,7 @@ _arguments "${_arguments_options[@]}" : \
 (check)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -150,6 +164,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--batch=[Answer every line of a file; - is standard input]:FILE:_files' \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--fragment[Tell also which balancer of the tier handles its fragments]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -160,6 +175,7 @@ _arguments "${_arguments_options[@]}" : \
 (tracer)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -180,6 +196,7 @@ _arguments "${_arguments_options[@]}" : \
 '--wait=[How long to wait for reports after the last probe, in milliseconds; several balancers may report]:MS:_default' \
 '--per-second=[How many probes to send in a second]:N:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -219,6 +236,7 @@ _arguments "${_arguments_options[@]}" : \
 '-i+[How many backends are active at first]:ACTIVE:_default' \
 '--initially-active=[How many backends are active at first]:ACTIVE:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -229,6 +247,7 @@ _arguments "${_arguments_options[@]}" : \
 (apply)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--dry-run[Print the differences and losses, and change nothing]' \
 '--allow-removal[Also if it takes away what is in use]' \
 '--json[Print JSON]' \
@@ -240,7 +259,10 @@ _arguments "${_arguments_options[@]}" : \
 (activate)
 _arguments "${_arguments_options[@]}" : \
 '--service=[Of this service only; else of every service that has a backend of the name]:NAME:_default' \
+'--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -250,7 +272,10 @@ _arguments "${_arguments_options[@]}" : \
 (deactivate)
 _arguments "${_arguments_options[@]}" : \
 '--service=[Of this service only; else of every service that has a backend of the name]:NAME:_default' \
+'--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -261,6 +286,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--service=[Its service; needed where several have a backend of this name]:NAME:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -270,7 +296,9 @@ _arguments "${_arguments_options[@]}" : \
 (clean)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
 '--force[Although an lbd follows it, or the file is not ours]' \
+'--keep-overrides[Keep what activate and deactivate said, for the region that is made next]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \

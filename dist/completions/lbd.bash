@@ -23,7 +23,7 @@ _lbd() {
 
     case "${cmd}" in
         lbd)
-            opts="-h -V --config --shm --check --host --once --cleanup --log --help --version"
+            opts="-h -V --config --shm --state-dir --check --host --once --cleanup --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -34,6 +34,10 @@ _lbd() {
                     return 0
                     ;;
                 --shm)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

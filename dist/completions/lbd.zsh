@@ -17,11 +17,12 @@ _lbd() {
     _arguments "${_arguments_options[@]}" : \
 '--config=[The configuration file. The region is made from it if there is none]:FILE:_files' \
 '--shm=[The region in shared memory to follow]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what \`lbctl activate\` and \`lbctl deactivate\` said]:DIRECTORY:_files' \
 '--log=[How much to log\: error, warn, info, debug or trace]:LEVEL:_default' \
 '(--cleanup)--check[Only check the configuration file]' \
 '--host[With --check\: look at this host as well, and say what there keeps packets from backends]' \
 '(--check --cleanup)--once[Put what the region says in force in the kernel, and end\: the kernel decides by its own tables while no lbd runs]' \
-'--cleanup[Remove everything that lbd has set up\: ruleset, rules, routes, devices and the region]' \
+'--cleanup[Remove everything that lbd has set up\: ruleset, rules, routes, devices, the region, and what lbctl said]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
 '-V[Print version]' \

@@ -255,8 +255,7 @@ pub struct TierMember {
     pub name: Name,
     /// The balancer's outer addresses, as in its own `[balancer] address`.
     pub address: OuterAddresses,
-    /// Whether it owns fragments. `None` if the file does not say: then a known member stays as it is, and a
-    /// new one is active.
+    /// Whether it owns fragments. `None` if the file does not say, which means yes.
     pub active: Option<bool>,
 }
 

@@ -212,8 +212,8 @@ pub const TIER: Section = Section {
         ),
         key(
             "active",
-            "whether it owns fragments; when left out, a known one stays as `lbctl` last made it",
-            Default::Words("new ones do"),
+            "whether it owns fragments; what `lbctl tier activate` and `deactivate` said goes before, until this changes",
+            Default::Words("`true`"),
         ),
     ],
     nested: &[],
@@ -266,8 +266,8 @@ pub const BACKEND: Section = Section {
         ),
         key(
             "active",
-            "when left out, a known backend stays as `lbctl` last made it, also under a new name with the same `address` and `encap`",
-            Default::Words("new ones are"),
+            "whether it gets new flows; what `lbctl activate` and `deactivate` said goes before, until this changes, also under a new name with the same `address` and `encap`",
+            Default::Words("`true`"),
         ),
     ],
     nested: &[],

@@ -71,7 +71,6 @@ pub struct Backend {
     pub path: Path,
     /// Its share of the table, relative to the others of the service: 1..=100.
     pub weight: Weight,
-    /// Whether it gets new flows. `None` if the file does not say: then a known backend stays as it is, and a
-    /// new one is active.
+    /// Whether it gets new flows. `None` if the file does not say, which means yes.
     pub active: Option<bool>,
 }

@@ -25,7 +25,8 @@ Exit status:
   1  failed: the region is missing, corrupt, being changed, ...; nothing was changed
   2  the command line is wrong
   3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers
-  4  written, but the lbd that follows the region has not taken it over in time
+  4  written, but the lbd that follows the region has not taken it over in time, or it
+     will not outlive a reboot
 `check` has its own: 0, 1 and 2, as monitoring wants them.
    141  the reader of the output ended early, as in `lbctl show | head`
 Output that cannot be written, to a full disk say, is a failure (1); a complaint that cannot is none.";
@@ -169,15 +170,17 @@ Examples:
   lbctl create --shm try 65537 100    another region, for trying things out";
 const CLEAN: &str = "\
 A region that an lbd follows is kept: that lbd would go on with the copy it has, and
-nobody could change it. A corrupt region is removed, a file that is no region is not;
---force removes either.
+nothing could change it. A corrupt region is removed, a file that is no region is not;
+--force removes either. What activate and deactivate said is removed as well, unless
+--keep-overrides is given.
 
 Examples:
   lbctl clean
+  lbctl clean --keep-overrides        a corrupt region: backends that are out stay out
   lbctl clean --shm try";
 const APPLY: &str = "\
-Makes the region if there is none. What the file leaves open stays as it is: a known
-backend without `active` keeps its state, targets keep their marks. Where nothing
+Makes the region if there is none. What activate and deactivate said stays, unless the
+file has another `active` there than before. Targets keep their marks. Where nothing
 differs nothing is written.
 
 A file that was cut off can be valid. So one that takes away what is in use is refused, unless
@@ -189,22 +192,28 @@ renamed_from there.
 
 Balancers of a tier must agree about who is in it. One that is new comes into every file
 with `active = false`; apply those everywhere, then `lbctl tier activate` it everywhere
-and take the line out again, or the next apply deactivates it. One that goes is
-deactivated everywhere first, then taken out of the files.
+and take the line out again. One that goes is deactivated everywhere first, then taken
+out of the files.
 
 Examples:
   lbctl apply lb.toml --dry-run       exit status 3 if anything would change
   lbctl apply lb.toml
   generate | lbctl apply -            from standard input";
 const ACTIVATE: &str = "\
+Ends a deactivate, or goes before `active = false` of the file. It lasts over a reboot,
+unless --runtime is given.
+
 Examples:
   lbctl activate 6 7 8
   lbctl activate --service web s1     of this service only";
 const DEACTIVATE: &str = "\
-Flows that a backend has stay with it; new ones go to the others.
+Flows that a backend has stay with it; new ones go to the others. It goes before the
+file, and lasts over a reboot, unless --runtime is given. `lbctl show` says who said so,
+when and why. Exit status 4 if it is done but cannot be kept.
 
 Examples:
   lbctl deactivate 1
+  lbctl deactivate s1 --reason \"disk\"
   lbctl deactivate --service web s1   of this service only";
 const BACKEND_SETUP: &str = "\
 Examples:

@@ -78,7 +78,7 @@ fn a_probe_is_dropped_and_reported_about() {
         let (backend, target, mark) = by_table(&lb.state, &probe);
         assert_eq!(receiver, probe.receiver);
         assert_eq!((trace.nonce.0, trace.ttl, trace.generation), (probe.nonce, 61, 1));
-        assert_eq!((trace.balancer.as_str(), trace.device.unwrap().as_str()), ("lb1", "eth2"));
+        assert_eq!((trace.balancer.as_str(), trace.device.unwrap().as_str()), ("lb201", "eth2"));
         assert_eq!((trace.by, trace.backend.unwrap().as_str()), (By::Table, backend.as_str()));
         assert_eq!(trace.service.unwrap().as_str(), "web");
         let entry = trace.table.unwrap();

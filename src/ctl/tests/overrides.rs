@@ -11,7 +11,7 @@ fn reboot(lb: &Lb) {
     Region::remove(&lb.name).unwrap();
 }
 
-fn kept(lb: &Lb) -> std::path::PathBuf {
+fn kept(lb: &Lb) -> PathBuf {
     lb.state.path().join(format!("{}.json", lb.name))
 }
 
