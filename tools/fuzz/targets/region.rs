@@ -53,8 +53,8 @@ fuzz_target!(|bytes: &[u8]| {
         }
         // Two services may claim the same: an error, like all that is wrong.
         let _ = Forwarding::new(&state, generation);
-        let records = layout::encode(&state, generation, |_| 0);
-        let (again, without, places) = layout::decode(&records).expect("what was encoded");
+        let document = layout::encode(&state, generation, |_| 0).expect("text and numbers");
+        let (again, without, places) = layout::decode(&document).expect("what was encoded");
         assert_eq!((again, without.services.len()), (generation, state.services.len()));
         for (service, place) in state.services.iter().zip(places) {
             let table = place.map(|place| place.checked(&service.table).expect("its table"));
