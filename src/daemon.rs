@@ -59,7 +59,7 @@ use crate::{
         RegionError, slots,
         stats::{self, Daemon},
     },
-    state::{Losses, Overrides, Plan, State},
+    state::{Losses, Plan, State},
     sys::{
         allocator, capability, clock,
         events::{Events, Seen},
@@ -147,10 +147,11 @@ pub fn cleanup(name: &RegionName, state_dir: &Path) -> Result<Vec<String>, Daemo
         Err(error) => return Err(error.into()),
     }
     let kept = OverridesFile::new(state_dir, name);
-    let there = kept.path().exists();
-    kept.keep(&Overrides::default(), clock::unix_seconds())?;
-    if there {
-        removed.push(format!("what lbctl said, {}", kept.path().display()));
+    match kept.remove() {
+        Ok(false) => {}
+        Ok(true) => removed.push(format!("overrides, {}", kept.path().display())),
+        // The rest is done.
+        Err(error) => warn!(%error, "overrides stay for the region that is made next"),
     }
     Ok(removed)
 }
@@ -223,13 +224,19 @@ fn converted(mut region: Region, overrides: &OverridesFile) -> Result<Region, Da
     }
     // So no lbd of that version follows it.
     region.follow()?;
-    let ops::Converted { region, disabled, not_kept } =
-        ops::convert(overrides, clock::unix_seconds(), region)?;
+    let ops::Converted { region, disabled, saved } = ops::convert(overrides, clock::unix_seconds(), region)?;
     info!(region = %region.name(), disabled, "converted from the layout of the version before");
-    if let Some(error) = not_kept {
-        warn!(%error, "what lbctl said will not outlive a reboot");
-    }
+    log_saved(saved);
     Ok(region)
+}
+
+/// Logs what came of keeping overrides.
+fn log_saved(saved: ops::Saved) {
+    match saved {
+        Ok(None) => {}
+        Ok(Some(aside)) => warn!(file = %aside.display(), "the damaged file of overrides is kept"),
+        Err(error) => warn!(%error, "overrides will not outlive a reboot"),
+    }
 }
 
 /// The region with its state: made from the file if there is none, and whether it was.
@@ -246,15 +253,14 @@ fn open_region(
             };
             let numbers = numbers_in_kernel()?;
             let kept = ops::kept(overrides);
-            let (state, notes) = kept.put_into(&State::taking_over(config, &numbers, like)?);
-            let region = Region::create(name, &state)?;
+            let (state, notes) = kept.put_into(&State::taking_over(config, &numbers, like)?, Some(config));
+            let mut region = Region::create(name, &state)?;
             info!(
-                region = %name, numbers_taken_over = numbers.len(), overrides = kept.len(),
-                "made from the configuration file, and from what lbctl said before"
+                region = %name, numbers_taken_over = numbers.len(), overrides = kept.count(),
+                "made from the configuration file, and from overrides that were kept"
             );
-            for note in notes.into_iter().chain(kept.settle(clock::unix_seconds())) {
-                warn!("{note}");
-            }
+            notes.iter().for_each(|note| warn!("{note}"));
+            log_saved(kept.settle(clock::unix_seconds(), &mut region)?);
             (region, true)
         }
         Err(error) => return Err(error.into()),
@@ -272,6 +278,10 @@ fn open_region(
     let (generation, state) = region.state()?;
     if state.balancer.interfaces.is_empty() {
         return Err(DaemonError::NoInterfaces(name.clone()));
+    }
+    if !made {
+        // They may have been written when the disk was full, or restored from elsewhere.
+        log_saved(ops::save(overrides, clock::unix_seconds(), &mut region)?);
     }
     if let Some((config, _)) = given {
         match state.plan(config) {
@@ -550,7 +560,9 @@ impl Lbd {
     /// Repairs the kernel's side. The first problem that is left is logged once.
     fn repair(&mut self) -> Report {
         let report = self.kernel.repair(&self.tun);
-        match report.left.first() {
+        // A next hop that is out of reach must not hide anything else.
+        let worst = |problem: &&DaemonError| !matches!(problem, DaemonError::OutOfReach(_));
+        match report.left.iter().find(worst).or(report.left.first()) {
             None => self.repair_error.clear(),
             Some(problem) => self
                 .repair_error
@@ -670,16 +682,14 @@ impl Lbd {
             })
         });
         match result {
-            Ok((_, (changes, losses), not_kept)) => {
+            Ok((_, (changes, losses), saved)) => {
                 for change in &changes {
                     info!("{change}");
                 }
                 for loss in &losses.forgotten {
                     warn!("loss: {loss}");
                 }
-                if let Some(error) = not_kept {
-                    warn!(%error, "what lbctl said is not kept as the file changed it");
-                }
+                log_saved(saved);
                 info!(changes = changes.len(), file = %file.display(), "read again");
             }
             Err(error) => error!("SIGHUP: {error}; nothing was changed"),

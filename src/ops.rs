@@ -3,8 +3,8 @@
 //!
 //! A change is made from the live state under the writers' lock and published as a whole; if anything is wrong,
 //! nothing is changed. What operators said is also kept in a file ([`OverridesFile`]), under the same lock and
-//! before the change is published. A file that cannot be written does not keep a backend in service: the change
-//! is published all the same, and the outcome says that it will not outlive a reboot.
+//! after the change was published: a disk that is full or hangs keeps no backend in service. What could not be
+//! kept is told, and tried again with every later change and when lbd starts.
 
 mod admin;
 mod apply;
@@ -13,14 +13,14 @@ mod convert;
 mod create;
 mod error;
 
-pub use admin::{Affected, Ordered, Target, set_admin};
+pub use admin::{Affected, Ordered, Subject, set_admin};
 pub use apply::{Proposal, propose};
-pub use clean::clean;
+pub use clean::{Cleaned, clean};
 pub use convert::{Converted, convert, is_former};
-pub use create::{Kept, create, kept};
+pub use create::{Created, Kept, create, kept};
 pub use error::OpsError;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
     host::Snapshot,
@@ -56,12 +56,15 @@ pub struct Published {
     pub generation: Generation,
     /// What the change brings that may not be meant.
     pub warnings: Vec<String>,
-    /// Why overrides of this change will not outlive a reboot; `None` if they will.
-    pub not_kept: Option<OverridesError>,
+    /// What came of keeping the overrides.
+    pub saved: Saved,
 }
 
-/// Publishes what `change` makes of the live state, if it makes anything, and keeps its overrides. Returns the
-/// live generation then, what `change` returned besides, and why overrides are not kept.
+/// What came of keeping overrides: where a damaged file is now, or why they will not outlive a reboot.
+pub type Saved = Result<Option<PathBuf>, OverridesError>;
+
+/// Publishes what `change` makes of the live state, if it makes anything, and keeps the overrides of the state
+/// that is live then. Returns its generation, what `change` returned besides, and what came of keeping.
 ///
 /// # Errors
 /// As [`Region::update`]. Nothing was changed then.
@@ -70,24 +73,16 @@ pub fn update<T, E: From<AccessError>>(
     unix_seconds: u64,
     region: &mut Region,
     change: impl FnOnce(&State) -> Result<(Option<State>, T), E>,
-) -> Result<(Generation, T, Option<OverridesError>), E> {
-    let (mut before, mut not_kept) = (None, None);
-    let updated = region.update(|live| {
-        let (next, more) = change(live)?;
-        if let Some(next) = &next {
-            before = Some(live.overrides());
-            not_kept = overrides.keep(&next.overrides(), unix_seconds).err();
-        }
-        Ok::<_, E>((next, more))
-    });
-    if updated.is_err()
-        && let Some(before) = before
-    {
-        // The change was not published. If this fails as well, the next change puts the file right.
-        let _ = overrides.keep(&before, unix_seconds);
-    }
-    let (generation, more) = updated?;
-    Ok((generation, more, not_kept))
+) -> Result<(Generation, T, Saved), E> {
+    region.update_and(change, |live| overrides.keep(&live.overrides(), unix_seconds))
+}
+
+/// Keeps the overrides of a region as it is.
+///
+/// # Errors
+/// When the region cannot be read.
+pub fn save(overrides: &OverridesFile, unix_seconds: u64, region: &mut Region) -> Result<Saved, AccessError> {
+    update(overrides, unix_seconds, region, |_| Ok((None, ()))).map(|(_, (), saved)| saved)
 }
 
 /// Reports which services, and whether the tier, have lost their last active one, or never had one.

@@ -25,7 +25,7 @@ function __fish_lbctl_using_subcommand
 end
 
 complete -c lbctl -n "__fish_lbctl_needs_command" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_needs_command" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_needs_command" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_needs_command" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c lbctl -n "__fish_lbctl_needs_command" -s V -l version -d 'Print version'
@@ -46,20 +46,20 @@ complete -c lbctl -n "__fish_lbctl_needs_command" -f -a "backend-setup" -d 'Prin
 complete -c lbctl -n "__fish_lbctl_needs_command" -f -a "clean" -d 'Remove the region'
 complete -c lbctl -n "__fish_lbctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c lbctl -n "__fish_lbctl_using_subcommand show" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand show" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand show" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand show" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand show" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand services" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand services" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand services" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand services" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand services" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand backends" -l service -d 'Of this service only' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand backends" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand backends" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand backends" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand backends" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand backends" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and not __fish_seen_subcommand_from activate deactivate help" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and not __fish_seen_subcommand_from activate deactivate help" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and not __fish_seen_subcommand_from activate deactivate help" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and not __fish_seen_subcommand_from activate deactivate help" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and not __fish_seen_subcommand_from activate deactivate help" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and not __fish_seen_subcommand_from activate deactivate help" -f -a "activate" -d 'Let balancers own fragments'
@@ -67,13 +67,13 @@ complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and not __fish_seen_su
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and not __fish_seen_subcommand_from activate deactivate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from activate" -l reason -d 'Why; `lbctl show` says it' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from activate" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from activate" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from activate" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from activate" -l runtime -d 'Until the region goes, such as at a reboot; else for good'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from activate" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from activate" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from deactivate" -l reason -d 'Why; `lbctl show` says it' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from deactivate" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from deactivate" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from deactivate" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from deactivate" -l runtime -d 'Until the region goes, such as at a reboot; else for good'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from deactivate" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from deactivate" -s h -l help -d 'Print help'
@@ -81,26 +81,26 @@ complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcom
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from help" -f -a "deactivate" -d 'Let balancers own no fragments'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tier; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c lbctl -n "__fish_lbctl_using_subcommand stats" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand stats" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand stats" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand stats" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand stats" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand flows" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand flows" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand flows" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand flows" -l off-table -d 'Those that are off-table; there is no list of the others'
 complete -c lbctl -n "__fish_lbctl_using_subcommand flows" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand flows" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand check" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand check" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand check" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand check" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand check" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand which" -l batch -d 'Answer every line of a file; - is standard input' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand which" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand which" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand which" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand which" -l fragment -d 'Tell also which balancer of the tier handles its fragments'
 complete -c lbctl -n "__fish_lbctl_using_subcommand which" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand which" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and not __fish_seen_subcommand_from send help" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and not __fish_seen_subcommand_from send help" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and not __fish_seen_subcommand_from send help" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and not __fish_seen_subcommand_from send help" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and not __fish_seen_subcommand_from send help" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and not __fish_seen_subcommand_from send help" -f -a "send" -d 'Send probes, and print what balancers report'
@@ -110,18 +110,18 @@ complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and __fish_seen_subc
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and __fish_seen_subcommand_from send" -l wait -d 'How long to wait for reports after the last probe, in milliseconds; several balancers may report' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and __fish_seen_subcommand_from send" -l per-second -d 'How many probes to send in a second' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and __fish_seen_subcommand_from send" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and __fish_seen_subcommand_from send" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and __fish_seen_subcommand_from send" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and __fish_seen_subcommand_from send" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and __fish_seen_subcommand_from send" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and __fish_seen_subcommand_from help" -f -a "send" -d 'Send probes, and print what balancers report'
 complete -c lbctl -n "__fish_lbctl_using_subcommand tracer; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c lbctl -n "__fish_lbctl_using_subcommand create" -s i -l initially-active -d 'How many backends are active at first' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand create" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand create" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand create" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand create" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand create" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand apply" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand apply" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand apply" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand apply" -l dry-run -d 'Print the differences and losses, and change nothing'
 complete -c lbctl -n "__fish_lbctl_using_subcommand apply" -l allow-removal -d 'Also if it takes away what is in use'
 complete -c lbctl -n "__fish_lbctl_using_subcommand apply" -l json -d 'Print JSON'
@@ -129,24 +129,24 @@ complete -c lbctl -n "__fish_lbctl_using_subcommand apply" -s h -l help -d 'Prin
 complete -c lbctl -n "__fish_lbctl_using_subcommand activate" -l service -d 'Of this service only; else of every service that has a backend of the name' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand activate" -l reason -d 'Why; `lbctl show` says it' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand activate" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand activate" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand activate" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand activate" -l runtime -d 'Until the region goes, such as at a reboot; else for good'
 complete -c lbctl -n "__fish_lbctl_using_subcommand activate" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand activate" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand deactivate" -l service -d 'Of this service only; else of every service that has a backend of the name' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand deactivate" -l reason -d 'Why; `lbctl show` says it' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand deactivate" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand deactivate" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand deactivate" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand deactivate" -l runtime -d 'Until the region goes, such as at a reboot; else for good'
 complete -c lbctl -n "__fish_lbctl_using_subcommand deactivate" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand deactivate" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand backend-setup" -l service -d 'Its service; needed where several have a backend of this name' -r
 complete -c lbctl -n "__fish_lbctl_using_subcommand backend-setup" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand backend-setup" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand backend-setup" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand backend-setup" -l json -d 'Print JSON'
 complete -c lbctl -n "__fish_lbctl_using_subcommand backend-setup" -s h -l help -d 'Print help'
 complete -c lbctl -n "__fish_lbctl_using_subcommand clean" -l shm -d 'The region in shared memory' -r
-complete -c lbctl -n "__fish_lbctl_using_subcommand clean" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]' -r -F
+complete -c lbctl -n "__fish_lbctl_using_subcommand clean" -l state-dir -d 'The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]' -r -F
 complete -c lbctl -n "__fish_lbctl_using_subcommand clean" -l force -d 'Although an lbd follows it, or the file is not ours'
 complete -c lbctl -n "__fish_lbctl_using_subcommand clean" -l keep-overrides -d 'Keep what activate and deactivate said, for the region that is made next'
 complete -c lbctl -n "__fish_lbctl_using_subcommand clean" -l json -d 'Print JSON'

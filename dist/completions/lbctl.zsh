@@ -16,7 +16,7 @@ _lbctl() {
     local context curcontext="$curcontext" state line
     _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -34,7 +34,7 @@ _lbctl() {
             (show)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -43,7 +43,7 @@ _arguments "${_arguments_options[@]}" : \
 (services)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -53,7 +53,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--service=[Of this service only]:NAME:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -62,7 +62,7 @@ _arguments "${_arguments_options[@]}" : \
 (tier)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -80,7 +80,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -92,7 +92,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -135,7 +135,7 @@ esac
 (stats)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -144,7 +144,7 @@ _arguments "${_arguments_options[@]}" : \
 (flows)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--off-table[Those that are off-table; there is no list of the others]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -154,7 +154,7 @@ _arguments "${_arguments_options[@]}" : \
 (check)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -164,7 +164,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--batch=[Answer every line of a file; - is standard input]:FILE:_files' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--fragment[Tell also which balancer of the tier handles its fragments]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -175,7 +175,7 @@ _arguments "${_arguments_options[@]}" : \
 (tracer)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -196,7 +196,7 @@ _arguments "${_arguments_options[@]}" : \
 '--wait=[How long to wait for reports after the last probe, in milliseconds; several balancers may report]:MS:_default' \
 '--per-second=[How many probes to send in a second]:N:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -236,7 +236,7 @@ _arguments "${_arguments_options[@]}" : \
 '-i+[How many backends are active at first]:ACTIVE:_default' \
 '--initially-active=[How many backends are active at first]:ACTIVE:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -247,7 +247,7 @@ _arguments "${_arguments_options[@]}" : \
 (apply)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--dry-run[Print the differences and losses, and change nothing]' \
 '--allow-removal[Also if it takes away what is in use]' \
 '--json[Print JSON]' \
@@ -261,7 +261,7 @@ _arguments "${_arguments_options[@]}" : \
 '--service=[Of this service only; else of every service that has a backend of the name]:NAME:_default' \
 '--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -274,7 +274,7 @@ _arguments "${_arguments_options[@]}" : \
 '--service=[Of this service only; else of every service that has a backend of the name]:NAME:_default' \
 '--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -286,7 +286,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--service=[Its service; needed where several have a backend of this name]:NAME:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -296,7 +296,7 @@ _arguments "${_arguments_options[@]}" : \
 (clean)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--force[Although an lbd follows it, or the file is not ours]' \
 '--keep-overrides[Keep what activate and deactivate said, for the region that is made next]' \
 '--json[Print JSON]' \

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufWriter},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -23,7 +24,10 @@ fn main() -> ExitCode {
             err: &mut output::Complaints,
             input: &mut io::stdin().lock(),
             unix_seconds: clock::unix_seconds(),
-            state_directory: overrides::DIRECTORY_DEFAULT.into(),
+            state_directory: overrides::directory(
+                std::env::var_os("XDG_STATE_HOME").map(PathBuf::from),
+                std::env::var_os("HOME").map(PathBuf::from),
+            ),
             user: overrides::user(std::env::var("SUDO_USER").ok()),
             sources: Sources::of_host(),
             numbers_in_kernel: || daemon::numbers_in_kernel().unwrap_or_default(),

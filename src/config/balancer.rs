@@ -185,6 +185,19 @@ pub struct Timeouts {
     pub udp_seconds: u32,
 }
 
+impl Timeouts {
+    /// Allowed values of each. RFC 5382 requires at least 7440 s; conntrack takes 31 bits. Longer timeouts should
+    /// never be needed.
+    pub const SECONDS: RangeInclusive<u32> = 1..=864_000;
+
+    /// Reports whether all values are allowed.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let all = [self.tcp_established_seconds, self.tcp_closing_seconds, self.udp_seconds];
+        all.iter().all(|seconds| Self::SECONDS.contains(seconds))
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self { tcp_established_seconds: 7440, tcp_closing_seconds: 240, udp_seconds: 120 }
@@ -210,6 +223,7 @@ impl Balancer {
             (self.blackhole.len() > BLACKHOLE_MAX, "number of blackholes"),
             (self.tracer.receivers.len() > TracerSettings::RECEIVERS_MAX, "number of the tracer's receivers"),
             (!TracerSettings::PER_SECOND.contains(&self.tracer.per_second), "the limit of traces"),
+            (!self.timeouts.is_valid(), "the timeouts"),
             (!self.fragments.is_valid(), "the limits of fragments"),
             (self.queues.contains(self.fragment_queue), "queue numbers"),
             (self.gre_in && self.address.is_empty(), "gre_in"),

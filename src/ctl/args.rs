@@ -25,8 +25,8 @@ Exit status:
   1  failed: the region is missing, corrupt, being changed, ...; nothing was changed
   2  the command line is wrong
   3  the answer is no: `apply --dry-run` found differences, or `which` that nothing steers
-  4  written, but the lbd that follows the region has not taken it over in time, or it
-     will not outlive a reboot
+  4  written, but the lbd that follows the region has not taken it over in time, or
+     overrides will not outlive a reboot, or those that were kept cannot be used
 `check` has its own: 0, 1 and 2, as monitoring wants them.
    141  the reader of the output ended early, as in `lbctl show | head`
 Output that cannot be written, to a full disk say, is a failure (1); a complaint that cannot is none.";
@@ -239,7 +239,7 @@ pub(super) struct Global {
     /// The region in shared memory.
     #[arg(long, global = true, value_name = "NAME", default_value = NAME_DEFAULT)]
     pub shm: RegionName,
-    /// The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail]
+    /// The directory that keeps over a reboot what activate and deactivate said [default: /var/lib/synrail, for root]
     #[arg(long, global = true, value_name = "DIRECTORY")]
     pub state_dir: Option<PathBuf>,
     /// Print JSON.
@@ -402,7 +402,7 @@ pub(super) struct TierActivateArguments {
 #[derive(Args, Debug)]
 pub(super) struct OrderArguments {
     /// Why; `lbctl show` says it.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub reason: Option<Remark>,
     /// Until the region goes, such as at a reboot; else for good.
     #[arg(long)]

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::{Balancer, Config},
     model::{Admin, Override, Remark, Steering, TableSize, ids::Generation},
-    ops::{self, Affected, OpsError, Proposal, Published, Target},
+    ops::{self, Affected, Created, OpsError, Proposal, Published, Saved, Subject},
     state::{Change, Losses},
     status::lbd::{DaemonView, once_command},
     sys::region::{NAME_DEFAULT, Region, RegionName},
@@ -53,13 +53,12 @@ pub(super) fn create(
     }
     let size =
         TableSize::at_most(args.m).map_err(|error| CtlError::Usage(format!("M {}: {error}", args.m)))?;
-    let (generation, notes) = ops::create(&env.host(name), name, size, n, args.active)?;
-    let told = tell_created(env, name, json, args, (size, generation));
-    let told = told.and_then(|status| {
-        notes.iter().try_for_each(|note| env.warn(note))?;
-        Ok(status)
+    let created = ops::create(&env.host(name), name, size, n, args.active)?;
+    let told = tell_created(env, name, json, args, (size, &created)).and_then(|status| {
+        created.notes.iter().try_for_each(|note| env.warn(note))?;
+        Ok(if tell_saved(env, &created.saved)? { status } else { Status::Pending })
     });
-    told.map_err(|error| error.after(generation))
+    told.map_err(|error| error.after(created.generation))
 }
 
 fn tell_created(
@@ -67,13 +66,13 @@ fn tell_created(
     name: &RegionName,
     json: bool,
     args: &CreateArguments,
-    (size, generation): (TableSize, Generation),
+    (size, created): (TableSize, &Created),
 ) -> Result<Status, CtlError> {
     let n = args.n as usize;
     if json {
         return env.json(&json!({
-            "region": name.to_string(), "generation": generation.0,
-            "table_size": size.get(), "backends": n, "active": args.active,
+            "region": name.to_string(), "generation": created.generation.0,
+            "table_size": size.get(), "backends": n, "active": created.active,
         }));
     }
     let lowered = if u64::from(size.get()) == args.m {
@@ -88,7 +87,7 @@ fn tell_created(
     env.print(format_args!(
         "region {name} made: service default, M {}{lowered}, {names}, {} active",
         size.get(),
-        args.active
+        created.active
     ))?;
     env.out.flush()?;
     Ok(Status::Done)
@@ -105,6 +104,9 @@ struct Outcome<'a> {
     published: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     lbd: Option<Adoption>,
+    /// Why overrides will not outlive a reboot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_kept: Option<&'a str>,
 }
 
 impl<'a> Outcome<'a> {
@@ -114,7 +116,7 @@ impl<'a> Outcome<'a> {
 
     fn not_published(changes: &'a [Change], generation: Option<Generation>) -> Self {
         let generation = generation.map(|generation| generation.0);
-        Self { changes, losses: None, generation, published: false, lbd: None }
+        Self { changes, losses: None, generation, published: false, lbd: None, not_kept: None }
     }
 }
 
@@ -244,7 +246,8 @@ fn finish(
     }
     let adoption = wait_adopted(region, generation, env.adoption_wait)?;
     if json {
-        env.json(&Outcome { lbd: Some(adoption), ..outcome })?;
+        let not_kept = published.saved.as_ref().err().map(ToString::to_string);
+        env.json(&Outcome { lbd: Some(adoption), not_kept: not_kept.as_deref(), ..outcome })?;
     }
     match adoption {
         Adoption::InForce if !json => {
@@ -279,11 +282,18 @@ fn finish(
     for warning in &published.warnings {
         env.warn(warning)?;
     }
-    if let Some(error) = &published.not_kept {
-        env.warn(&format!("what lbctl says now will not outlive a reboot: {error}"))?;
+    let kept = tell_saved(env, &published.saved)?;
+    Ok(if adoption == Adoption::NotYet || !kept { Status::Pending } else { Status::Done })
+}
+
+/// Prints what came of keeping overrides, and returns whether all that were kept count, and will outlive a reboot.
+fn tell_saved(env: &mut Env<'_>, saved: &Saved) -> Result<bool, CtlError> {
+    match saved {
+        Ok(None) => {}
+        Ok(Some(aside)) => env.warn(&format!("the damaged file is kept as {}", aside.display()))?,
+        Err(error) => env.warn(&format!("overrides will not outlive a reboot: {error}"))?,
     }
-    let pending = adoption == Adoption::NotYet || published.not_kept.is_some();
-    Ok(if pending { Status::Pending } else { Status::Done })
+    Ok(matches!(saved, Ok(None)))
 }
 
 /// `lbctl activate` and `lbctl deactivate`.
@@ -294,8 +304,8 @@ pub(super) fn activate(
     args: &ActivateArguments,
     active: bool,
 ) -> Result<Status, CtlError> {
-    let target = Target::Backends { service: args.service.as_deref(), names: &args.backends };
-    set_admin(env, name, json, target, &args.order.order(env, active))
+    let subject = Subject::Backends { service: args.service.as_deref(), names: &args.backends };
+    set_admin(env, name, json, subject, &args.order.order(env, active))
 }
 
 /// `lbctl tier activate` and `lbctl tier deactivate`.
@@ -306,18 +316,18 @@ pub(super) fn activate_tier(
     args: &TierActivateArguments,
     active: bool,
 ) -> Result<Status, CtlError> {
-    set_admin(env, name, json, Target::Tier { names: &args.balancers }, &args.order.order(env, active))
+    set_admin(env, name, json, Subject::Tier { names: &args.balancers }, &args.order.order(env, active))
 }
 
 fn set_admin(
     env: &mut Env<'_>,
     name: &RegionName,
     json: bool,
-    target: Target<'_>,
+    subject: Subject<'_>,
     order: &Override,
 ) -> Result<Status, CtlError> {
     let ops::Ordered { affected, changes, mut published } =
-        ops::set_admin(&env.host(name), name, target, order)?;
+        ops::set_admin(&env.host(name), name, subject, order)?;
     let generation = published.generation;
     if !json {
         let told = affected.iter().try_for_each(|one| env.print(format_args!("{}", line(one))));
@@ -329,7 +339,7 @@ fn set_admin(
         } else {
             env.print(format_args!("nothing to change"))?;
         }
-        return Ok(Status::Done);
+        return Ok(if tell_saved(env, &published.saved)? { Status::Done } else { Status::Pending });
     }
     let told = finish(env, json, &mut published, Outcome::published(&changes, generation));
     let told = told.and_then(|status| {

@@ -1,7 +1,10 @@
 //! `clean`: removes a region, unless it is still in use.
 
 use super::{Env, Status, args::CleanArguments, error::CtlError};
-use crate::{ops, sys::region::RegionName};
+use crate::{
+    ops::{self, Cleaned},
+    sys::region::RegionName,
+};
 
 /// `lbctl clean`.
 pub(super) fn clean(
@@ -10,13 +13,23 @@ pub(super) fn clean(
     json: bool,
     args: &CleanArguments,
 ) -> Result<Status, CtlError> {
-    let not_removed = ops::clean(&env.host(name), name, args.force, args.keep_overrides)?;
+    let host = env.host(name);
+    let Cleaned { region, overrides } = ops::clean(&host, name, args.force, args.keep_overrides)?;
+    let failed = overrides.as_ref().err().map(ToString::to_string);
+    let overrides = overrides.unwrap_or(false);
     if json {
-        env.json(&serde_json::json!({ "removed": name.to_string() }))?;
+        let removed = region.then(|| name.to_string());
+        let left = &failed;
+        env.json(&serde_json::json!({ "removed": removed, "overrides_removed": overrides, "overrides_left": left }))?;
     } else {
-        env.print(format_args!("region {name} removed"))?;
+        if region {
+            env.print(format_args!("region {name} removed"))?;
+        }
+        if overrides {
+            env.print(format_args!("overrides removed, {}", host.overrides.path().display()))?;
+        }
     }
-    let Some(error) = not_removed else { return Ok(Status::Done) };
-    env.warn(&format!("what lbctl said stays for the region that is made next: {error}"))?;
+    let Some(error) = failed else { return Ok(Status::Done) };
+    env.warn(&format!("overrides stay for the region that is made next: {error}"))?;
     Ok(Status::Pending)
 }

@@ -213,6 +213,8 @@ fn failed(error: &CtlError, changes: bool, env: &mut Env<'_>) -> Status {
         let _ = env.out.flush();
     }
     for line in error.to_string().lines() {
+        // A name that was given may hold anything.
+        let line = line.replace(char::is_control, "?");
         let _ = writeln!(env.err, "lbctl: {line}");
     }
     if reader_gone {

@@ -108,7 +108,7 @@ pub(super) fn overrides<'a>(
     env: &mut Env<'_>,
     of: impl Iterator<Item = (&'a str, &'a Admission)>,
 ) -> Result<(), CtlError> {
-    for (name, order) in of.filter_map(|(name, admission)| Some((name, admission.by_operator.as_ref()?))) {
+    for (name, order) in of.filter_map(|(name, admission)| Some((name, admission.in_force()?))) {
         env.print(format_args!("  {name}: {order}"))?;
     }
     Ok(())

@@ -16,7 +16,6 @@ use crate::{
         instance_lock::AlreadyRunning,
         nfqueue::OpenError,
         nft::NftError,
-        overrides::OverridesError,
         region::{AccessError, RegionName},
         rtnetlink::RoutingError,
         tun::TunError,
@@ -56,9 +55,6 @@ pub enum DaemonError {
     /// The region cannot be converted.
     #[error(transparent)]
     Convert(#[from] OpsError),
-    /// The file of overrides cannot be removed.
-    #[error(transparent)]
-    Overrides(#[from] OverridesError),
     /// There is no region, and no file to make it from.
     #[error("there is no region \"{0}\" yet and no --config FILE to make it from")]
     NothingToStartFrom(RegionName),

@@ -16,17 +16,25 @@ pub struct Admission {
     /// The file's key `active`; `None` if the file does not have it, which means yes.
     #[serde(default)]
     pub configured: Option<bool>,
-    /// The operator's word.
+    /// The operator's word that outlives the region.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
-    pub by_operator: Option<Override>,
+    pub lasting: Option<Override>,
+    /// The operator's word that ends with the region. It goes before the one that outlives it.
+    #[serde(default, rename = "runtime_override", skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Override>,
 }
 
 impl Admission {
     /// Returns what follows: the operator's word if there is one, else the file's.
     #[must_use]
     pub fn active(&self) -> bool {
-        let admin = self.by_operator.as_ref().map(|order| order.admin);
-        admin.map_or(self.configured.unwrap_or(true), |admin| admin == Admin::Enabled)
+        self.in_force().map_or(self.configured.unwrap_or(true), |order| order.admin == Admin::Enabled)
+    }
+
+    /// Returns the operator's word that counts.
+    #[must_use]
+    pub fn in_force(&self) -> Option<&Override> {
+        self.runtime.as_ref().or(self.lasting.as_ref())
     }
 
     /// Returns what is said after a file with this `active` was applied. A file that says something new ends
@@ -34,32 +42,31 @@ impl Admission {
     #[must_use]
     pub fn in_file(&self, configured: Option<bool>) -> Self {
         let new = configured.is_some() && configured != self.configured;
-        Self { configured, by_operator: self.by_operator.clone().filter(|_| !new) }.tidied()
+        let before = if new { Self::default() } else { self.clone() };
+        Self { configured, ..before }.tidied()
     }
 
     /// Returns what is said after an operator's word. A word that repeats what holds changes nothing, unless it
-    /// has a reason or lasts for another time.
+    /// has a reason. One that outlives the region ends one that does not.
     #[must_use]
     pub fn ordered(&self, order: &Override) -> Self {
-        let holds = |old: &Override| old.admin == order.admin && old.runtime == order.runtime;
-        let repeated =
-            self.by_operator.as_ref().map_or(self.active() == (order.admin == Admin::Enabled), holds);
-        if repeated && order.reason.is_none() {
+        let repeats = self.active() == (order.admin == Admin::Enabled) && order.reason.is_none();
+        if repeats && (order.runtime || self.runtime.is_none()) {
             return self.clone();
         }
-        self.overridden(order)
+        let order = Some(order.clone());
+        if order.as_ref().is_some_and(|order| order.runtime) {
+            return Self { runtime: order, ..self.clone() }.tidied();
+        }
+        Self { lasting: order, runtime: None, ..self.clone() }.tidied()
     }
 
-    /// Returns what is said with an override that was kept.
-    #[must_use]
-    pub fn overridden(&self, order: &Override) -> Self {
-        Self { by_operator: Some(order.clone()), ..self.clone() }.tidied()
-    }
-
-    /// "Enabled" is no exception where the file says the same.
+    /// "Enabled" is no exception where all that it goes before says the same.
     fn tidied(mut self) -> Self {
-        let file_enables = self.configured.unwrap_or(true);
-        self.by_operator = self.by_operator.filter(|order| order.admin == Admin::Disabled || !file_enables);
+        let enables = self.configured.unwrap_or(true);
+        self.lasting = self.lasting.filter(|order| order.admin == Admin::Disabled || !enables);
+        let enables = self.lasting.as_ref().map_or(enables, |order| order.admin == Admin::Enabled);
+        self.runtime = self.runtime.filter(|order| order.admin == Admin::Disabled || !enables);
         self
     }
 }
@@ -122,7 +129,8 @@ named!(Admin { Enabled = "enabled", Disabled = "disabled" });
 
 as_text!(Admin, Admin::named, |admin: &Admin| admin.name(), "administrative state");
 
-/// A line that a person wrote: 1 to [`Remark::BYTES_MAX`] bytes without control characters.
+/// A line that a person wrote: 1 to [`Remark::BYTES_MAX`] bytes, not only blanks, without characters that control
+/// how a line looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark(String);
 
@@ -133,7 +141,15 @@ impl Remark {
     /// Returns the remark, if `text` is one.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
-        let valid = (1..=Self::BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control);
+        // Line and paragraph separators, marks and overrides of direction, and what has no width.
+        let hidden = [
+            '\u{200b}'..='\u{200f}',
+            '\u{2028}'..='\u{202e}',
+            '\u{2060}'..='\u{206f}',
+            '\u{feff}'..='\u{feff}',
+        ];
+        let hides = |c: char| c.is_control() || hidden.iter().any(|range| range.contains(&c));
+        let valid = text.len() <= Self::BYTES_MAX && !text.trim().is_empty() && !text.contains(hides);
         valid.then(|| Self(text.to_owned()))
     }
 
@@ -149,7 +165,7 @@ impl std::str::FromStr for Remark {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::new(text).ok_or("one line, 1 to 200 bytes without control characters")
+        Self::new(text).ok_or("one line, 1 to 200 bytes, not only blanks, without control characters")
     }
 }
 
@@ -170,7 +186,7 @@ mod tests {
         let out = silent.ordered(&Override::unattributed(Admin::Disabled));
         assert!(!out.active());
         assert_eq!(out.ordered(&Override::unattributed(Admin::Enabled)), silent, "nothing is left of it");
-        let off = Admission { configured: Some(false), by_operator: None };
+        let off = Admission { configured: Some(false), ..Admission::default() };
         assert!(!off.active());
         let on = off.ordered(&Override::unattributed(Admin::Enabled));
         assert!(on.active());
@@ -192,25 +208,47 @@ mod tests {
         let out = Admission::default().ordered(&disabled_for("disk"));
         assert_eq!(out.ordered(&Override::unattributed(Admin::Disabled)), out);
         let other = out.ordered(&disabled_for("fan"));
-        assert_eq!(other.by_operator, Some(disabled_for("fan")));
-        let runtime = Override { runtime: true, ..Override::unattributed(Admin::Disabled) };
-        assert_eq!(out.ordered(&runtime).by_operator, Some(runtime));
-        let off = Admission { configured: Some(false), by_operator: None };
+        assert_eq!(other.in_force(), Some(&disabled_for("fan")));
+        let off = Admission { configured: Some(false), ..Admission::default() };
         assert_eq!(off.ordered(&Override::unattributed(Admin::Disabled)), off);
-        assert!(off.ordered(&disabled_for("disk")).by_operator.is_some());
+        assert!(off.ordered(&disabled_for("disk")).in_force().is_some());
+    }
+
+    #[test]
+    fn a_word_that_ends_with_the_region_leaves_the_one_that_does_not() {
+        let runtime = |admin| Override { runtime: true, ..Override::unattributed(admin) };
+        let out = Admission::default().ordered(&disabled_for("disk"));
+        let tried = out.ordered(&runtime(Admin::Enabled));
+        assert!(tried.active());
+        assert_eq!((&tried.lasting, tried.in_force()), (&out.lasting, Some(&runtime(Admin::Enabled))));
+        assert_eq!(out.ordered(&runtime(Admin::Disabled)), out, "it is so already");
+        let again = tried.ordered(&disabled_for("disk"));
+        assert_eq!(again, out, "a lasting word ends the other");
+        let briefly = Admission::default().ordered(&runtime(Admin::Disabled));
+        assert!(!briefly.active());
+        assert_eq!(
+            briefly.ordered(&runtime(Admin::Enabled)),
+            Admission::default().ordered(&runtime(Admin::Enabled))
+        );
+        assert_eq!(briefly.ordered(&runtime(Admin::Enabled)), Admission::default());
+        let lasts = briefly.ordered(&Override::unattributed(Admin::Disabled));
+        assert_eq!((lasts.runtime, lasts.lasting.is_some()), (None, true));
     }
 
     #[test]
     fn it_reads_back_as_it_was_written() {
-        let admission =
-            Admission { configured: Some(true), by_operator: Some(disabled_for("disk \"a\" is full")) };
+        let admission = Admission {
+            configured: Some(true),
+            lasting: Some(disabled_for("disk \"a\" is full")),
+            runtime: None,
+        };
         let text = serde_json::to_string(&admission).unwrap();
         assert_eq!(
             text,
             r#"{"configured":true,"override":{"admin":"disabled","reason":"disk \"a\" is full","by":"unknown","since":"1970-01-01T00:00:00Z"}}"#
         );
         assert_eq!(serde_json::from_str::<Admission>(&text).unwrap(), admission);
-        for bad in ["", "a\nb", &"x".repeat(Remark::BYTES_MAX + 1)] {
+        for bad in ["", " ", "a\nb", "a\u{202e}b", &"x".repeat(Remark::BYTES_MAX + 1)] {
             assert_eq!(Remark::new(bad), None);
         }
     }

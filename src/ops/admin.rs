@@ -9,7 +9,7 @@ use crate::{
 
 /// What an operator's word is about.
 #[derive(Clone, Copy, Debug)]
-pub enum Target<'a> {
+pub enum Subject<'a> {
     /// Backends of one service, or of every service that has a backend of that name.
     Backends {
         /// The service.
@@ -35,7 +35,7 @@ pub struct Affected {
     pub is: bool,
 }
 
-impl Target<'_> {
+impl Subject<'_> {
     fn order(self, state: &State, order: &Override) -> Result<State, StateError> {
         match self {
             Self::Backends { service, names } => state.set_admin(service, names, order),
@@ -96,16 +96,16 @@ pub struct Ordered {
 pub fn set_admin(
     host: &Host,
     name: &RegionName,
-    target: Target<'_>,
+    subject: Subject<'_>,
     order: &Override,
 ) -> Result<Ordered, OpsError> {
     let mut region = Region::open(name)?;
-    let (generation, (affected, changes, warnings), not_kept) =
+    let (generation, (affected, changes, warnings), saved) =
         update(&host.overrides, host.unix_seconds, &mut region, |live| {
-            let next = target.order(live, order)?;
-            let (affected, changes) = (target.affected(live, &next), live.changes(&next));
+            let next = subject.order(live, order)?;
+            let (affected, changes) = (subject.affected(live, &next), live.changes(&next));
             let warnings = warnings(live, &next);
             Ok::<_, OpsError>(((next != *live).then_some(next), (affected, changes, warnings)))
         })?;
-    Ok(Ordered { affected, changes, published: Published { region, generation, warnings, not_kept } })
+    Ok(Ordered { affected, changes, published: Published { region, generation, warnings, saved } })
 }

@@ -45,7 +45,7 @@ pub fn propose(host: &Host, name: &RegionName, config: &Config) -> Result<Propos
     if live.is_none() {
         let kept = kept(&host.overrides);
         next = State::taking_over(config, &(host.numbers_in_kernel)(), &next)?;
-        (next, notes) = kept.put_into(&next);
+        (next, notes) = kept.put_into(&next, Some(config));
         changes = base.changes(&next);
         kept_overrides = Some(kept);
     }
@@ -96,21 +96,21 @@ impl Proposal {
     /// When the region cannot be changed or made.
     pub fn publish(self, host: &Host) -> Result<Option<Published>, OpsError> {
         let Self { region, base, next, name, kept, .. } = self;
-        let mut warnings = warnings(&base, &next);
+        let warnings = warnings(&base, &next);
         let Some(mut region) = region else {
             let mut region = match Region::create(&name, &next) {
                 Err(AccessError::Exists(_)) => return Ok(None),
                 created => created?,
             };
-            warnings.extend(kept.and_then(|kept| kept.settle(host.unix_seconds)));
+            let saved = kept.map_or(Ok(Ok(None)), |kept| kept.settle(host.unix_seconds, &mut region))?;
             let (generation, _) = region.state()?;
-            return Ok(Some(Published { region, generation, warnings, not_kept: None }));
+            return Ok(Some(Published { region, generation, warnings, saved }));
         };
-        let (generation, unchanged, not_kept) =
+        let (generation, unchanged, saved) =
             update(&host.overrides, host.unix_seconds, &mut region, |live| {
                 let unchanged = *live == base;
                 Ok::<_, OpsError>((unchanged.then_some(next), unchanged))
             })?;
-        Ok(unchanged.then_some(Published { region, generation, warnings, not_kept }))
+        Ok(unchanged.then_some(Published { region, generation, warnings, saved }))
     }
 }

@@ -3,38 +3,52 @@
 use super::{Host, OpsError};
 use crate::{
     shm::{RegionError, slots, stats},
-    state::Overrides,
     sys::{
         overrides::OverridesError,
         region::{AccessError, Region, RegionName, WriteLock},
     },
 };
 
-/// Removes a region, and unless `keep_overrides` what was kept of it. With `force` also one that is in use, or a
-/// file that is no region. Returns why the overrides could not be removed.
-///
-/// # Errors
-/// When there is none, or it is in use.
-pub fn clean(
-    host: &Host,
-    name: &RegionName,
-    force: bool,
-    keep_overrides: bool,
-) -> Result<Option<OverridesError>, OpsError> {
-    let _lock = if force { None } else { Some(needed_by_nothing(name)?) };
-    Region::remove(name)?;
-    Ok(if keep_overrides {
-        None
-    } else {
-        host.overrides.keep(&Overrides::default(), host.unix_seconds).err()
-    })
+/// What was removed.
+pub struct Cleaned {
+    /// Whether there was a region.
+    pub region: bool,
+    /// Whether overrides were kept, or why they could not be removed.
+    pub overrides: Result<bool, OverridesError>,
 }
 
-/// Makes sure that the file is a region, that no lbd follows it, and that no writer changes it while the lock
-/// lives.
-fn needed_by_nothing(name: &RegionName) -> Result<WriteLock, OpsError> {
+/// Removes a region, and unless `keep_overrides` what was kept of it. With `force` also one that is in use, or a
+/// file that is no region.
+///
+/// # Errors
+/// When there is nothing to remove, or it is in use.
+pub fn clean(host: &Host, name: &RegionName, force: bool, keep_overrides: bool) -> Result<Cleaned, OpsError> {
+    let forget = || if keep_overrides { Ok(false) } else { host.overrides.remove() };
+    let lock = if force {
+        Region::open(name).and_then(|region| region.lock()).ok()
+    } else {
+        needed_by_nothing(name)?
+    };
+    match Region::remove(name) {
+        Ok(()) => {
+            let overrides = forget();
+            drop(lock);
+            Ok(Cleaned { region: true, overrides })
+        }
+        // After a reboot only the file is there.
+        Err(error @ AccessError::Missing(_)) => match forget() {
+            Ok(false) => Err(error.into()),
+            overrides => Ok(Cleaned { region: false, overrides }),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes sure that the file, if there is one, is a region, that no lbd follows it, and that no writer changes it
+/// while the lock lives.
+fn needed_by_nothing(name: &RegionName) -> Result<Option<WriteLock>, OpsError> {
     let mut region = match Region::open(name) {
-        Err(error @ AccessError::Missing(_)) => return Err(error.into()),
+        Err(AccessError::Missing(_)) => return Ok(None),
         Err(error) => return Err(OpsError::NotRemoved(error)),
         Ok(region) => region,
     };
@@ -48,5 +62,5 @@ fn needed_by_nothing(name: &RegionName) -> Result<WriteLock, OpsError> {
     if let Err(error @ RegionError::NotARegion) = slots::check(&mut region) {
         return Err(OpsError::NotRemoved(AccessError::Unusable { name: name.clone(), error }));
     }
-    Ok(region.lock()?)
+    Ok(Some(region.lock()?))
 }

@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::OpsError;
+use super::{OpsError, Saved};
 use crate::{
     shm::{RegionError, layout4, slots},
     sys::{
-        overrides::{OverridesError, OverridesFile},
+        overrides::OverridesFile,
         region::{AccessError, Region},
     },
 };
@@ -17,8 +17,8 @@ pub struct Converted {
     pub region: Region,
     /// Backends, and balancers of the tier, that were not active and are disabled now.
     pub disabled: usize,
-    /// Why this will not outlive a reboot; `None` if it will.
-    pub not_kept: Option<OverridesError>,
+    /// What came of keeping that.
+    pub saved: Saved,
 }
 
 /// Reports whether a region is of the former layout.
@@ -43,8 +43,9 @@ pub fn convert(
     let now = i64::try_from(unix_seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     let state = former.state(now.unwrap_or(Timestamp::UNIX_EPOCH))?;
     let kept = state.overrides();
-    let region = region.replace(&state)?;
+    // First, since a region that is converted is not converted again.
+    let saved = overrides.keep(&kept, unix_seconds);
+    let converted = region.replace(&state)?;
     drop(lock);
-    let not_kept = overrides.keep(&kept, unix_seconds).err();
-    Ok(Converted { region, disabled: kept.len(), not_kept })
+    Ok(Converted { region: converted, disabled: kept.len(), saved })
 }

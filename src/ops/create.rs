@@ -1,12 +1,13 @@
 //! How a region is made: without a file, or with what was kept of a region that is gone.
 
-use super::{Host, OpsError};
+use super::{Host, OpsError, Saved, save};
 use crate::{
+    config::Config,
     model::{TableSize, ids::Generation},
     state::{Overrides, State},
     sys::{
         overrides::{OverridesError, OverridesFile},
-        region::{Region, RegionName},
+        region::{AccessError, Region, RegionName},
     },
 };
 
@@ -28,48 +29,57 @@ pub fn kept(file: &OverridesFile) -> Kept {
 }
 
 impl Kept {
-    /// Returns `state` with the overrides, and what a person should know about them.
+    /// Returns `state`, made of `config` if there is one, with the overrides; and what a person should know
+    /// about them.
     #[must_use]
-    pub fn put_into(&self, state: &State) -> (State, Vec<String>) {
-        let (next, unknown) = state.with_overrides(&self.overrides);
+    pub fn put_into(&self, state: &State, config: Option<&Config>) -> (State, Vec<String>) {
+        let services = config.iter().flat_map(|config| &config.services);
+        let renamed: Vec<_> =
+            services.filter_map(|new| Some((new.renamed_from.as_ref()?, &new.name))).collect();
+        let (next, unknown) = state.with_overrides(&self.overrides, &renamed);
         let mut notes: Vec<String> = unknown
             .iter()
-            .map(|scope| format!("{scope} was overridden by lbctl, but there is none; the override goes with the next change"))
+            .map(|scope| {
+                format!("there is no {scope}, which has an override; the override goes with the next change")
+            })
             .collect();
         notes.extend(self.damaged.as_ref().map(|error| {
-            format!(
-                "what lbctl said before this region was made cannot be used, so only the file counts: {error}"
-            )
+            format!("overrides that were kept cannot be used, so only the file counts: {error}")
         }));
         (next, notes)
     }
 
     /// Returns the number of overrides.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.overrides.len()
     }
 
-    /// Reports whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.overrides.is_empty()
-    }
-
-    /// Once the region is made: renames a damaged file, so that the next change does not replace it. Returns
-    /// where it is now, or why it could not be renamed.
-    #[must_use]
-    pub fn settle(&self, unix_seconds: u64) -> Option<String> {
-        let Some(OverridesError::Damaged { .. }) = self.damaged else { return None };
-        Some(match self.file.set_aside(unix_seconds) {
-            Ok(aside) => format!("the damaged file is kept as {}", aside.display()),
-            Err(error) => format!("the damaged file cannot be renamed: {error}"),
-        })
+    /// Once the region is made: sets a damaged file aside.
+    ///
+    /// # Errors
+    /// When the region cannot be read.
+    pub fn settle(&self, unix_seconds: u64, region: &mut Region) -> Result<Saved, AccessError> {
+        match self.damaged {
+            Some(OverridesError::Damaged { .. }) => save(&self.file, unix_seconds, region),
+            Some(OverridesError::Os { .. }) | None => Ok(Ok(None)),
+        }
     }
 }
 
-/// Makes a region with a service "default" for every destination ([`State::unconfigured`]). Returns its generation,
-/// and what a person should know about overrides that were kept.
+/// A region that was made.
+pub struct Created {
+    /// Its generation.
+    pub generation: Generation,
+    /// How many backends are active.
+    pub active: usize,
+    /// What a person should know about overrides that were kept.
+    pub notes: Vec<String>,
+    /// What came of keeping them.
+    pub saved: Saved,
+}
+
+/// Makes a region with a service "default" for every destination ([`State::unconfigured`]).
 ///
 /// # Errors
 /// When there is a region already, or it cannot be made.
@@ -79,11 +89,12 @@ pub fn create(
     size: TableSize,
     backends: usize,
     active: usize,
-) -> Result<(Generation, Vec<String>), OpsError> {
+) -> Result<Created, OpsError> {
     let kept = kept(&host.overrides);
-    let (state, mut notes) = kept.put_into(&State::unconfigured(size, backends, active)?);
+    let (state, notes) = kept.put_into(&State::unconfigured(size, backends, active)?, None);
     let mut region = Region::create(name, &state)?;
-    notes.extend(kept.settle(host.unix_seconds));
+    let saved = kept.settle(host.unix_seconds, &mut region)?;
     let (generation, _) = region.state()?;
-    Ok((generation, notes))
+    let active = state.services.iter().map(|service| service.active().count()).sum();
+    Ok(Created { generation, active, notes, saved })
 }

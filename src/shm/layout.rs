@@ -11,8 +11,10 @@
 //!                 none if no backend is active
 //! ```
 //!
-//! A setting that a document does not have gets its default, and what a document has besides is not read. So a
-//! region outlives a change of lbd and lbctl to another version.
+//! A setting of [`Balancer`](crate::config::Balancer) that a document does not have gets its default, and what a
+//! document has besides is not read. So a region outlives a change of lbd and lbctl to another version; an older
+//! lbctl that changes it drops what it does not know. A key that a service or a backend gets needs
+//! `#[serde(default)]` for that.
 //!
 //! [`decode`] trusts nothing: every value is converted to the type that cannot be invalid, and all of them are
 //! checked together ([`State::check`]). So are tables ([`TablePlace::table`]). A checksum detects accidents;

@@ -309,12 +309,11 @@ impl Former {
         let remark = Remark::new("by the region of the version before");
         let disabled = Override { reason: remark, since, ..Override::unattributed(Admin::Disabled) };
         let admission =
-            |active: bool| Admission { configured: None, by_operator: (!active).then(|| disabled.clone()) };
+            |active: bool| Admission { lasting: (!active).then(|| disabled.clone()), ..Admission::default() };
         let Config { balancer, services, tier } = &self.config;
         let mut state = State { target_cursor: self.cursor, ..State::empty(balancer.clone()) };
         for (&target, &path) in &self.numbers {
-            state.targets.resize(state.targets.len().max(target.index() + 1), None);
-            state.targets[target.index()] = Some(path);
+            state.set_target(target, path);
         }
         for (service, targets) in services.iter().zip(&self.backend_targets) {
             let backends = service.backends.iter().zip(targets).map(|(backend, &target)| Backend {

@@ -253,6 +253,7 @@ fn live_at(memory: &mut impl Memory, generation: Generation) -> Result<Live, Reg
 /// # Errors
 /// When the state is too large or the region is gone; then the live generation stays as it is.
 pub fn publish(memory: &mut impl Memory, state: &State, live: Generation) -> Result<Generation, RegionError> {
+    state.check().map_err(RegionError::Corrupt)?;
     let next = Generation(live.0.checked_add(1).ok_or(RegionError::Corrupt("its generation"))?);
     // Generation 0 has no slot: the region is being created.
     let live = if live == Generation(0) { None } else { Some(live_at(memory, live)?) };

@@ -157,7 +157,7 @@ impl State {
                 .into_iter()
                 .map(|b| Backend {
                     target: by_name[&b.name],
-                    admission: Admission { configured: b.active, by_operator: None },
+                    admission: Admission { configured: b.active, ..Admission::default() },
                     name: b.name,
                     weight: b.weight,
                 })
@@ -182,10 +182,7 @@ impl State {
 
     /// Merges by names. Tables that would be the same as one of `tables` are shared with it.
     pub(super) fn merge_by_name(&self, config: &Config, tables: &mut Tables) -> Result<Self, StateError> {
-        let entries = config.services.iter().map(|service| service.table_size.entries()).sum();
-        if entries > ENTRIES_MAX {
-            return Err(StateError::TooManyEntries(entries));
-        }
+        limit_entries(config.services.iter().map(|service| service.table_size))?;
         let mut next = Self { target_cursor: self.target_cursor, ..Self::empty(config.balancer.clone()) };
         let old_paths: HashMap<Path, TargetId> =
             self.targets_used().map(|(target, path)| (path, target)).collect();
@@ -323,15 +320,12 @@ impl State {
     /// # Errors
     /// When they have more entries than a region may hold.
     pub fn with_tables(mut self) -> Result<Self, StateError> {
-        let entries = self.services.iter().map(|service| service.table_size.entries()).sum();
-        if entries > ENTRIES_MAX {
-            return Err(StateError::TooManyEntries(entries));
-        }
+        limit_entries(self.services.iter().map(|service| service.table_size))?;
         Tables::default().give(&mut self.services, self.balancer.hash_seed);
         Ok(self)
     }
 
-    fn set_target(&mut self, target: TargetId, path: Path) {
+    pub(crate) fn set_target(&mut self, target: TargetId, path: Path) {
         if self.targets.len() <= target.index() {
             self.targets.resize(target.index() + 1, None);
         }
@@ -349,6 +343,11 @@ impl State {
         self.target_cursor = u16::try_from((free.index() + 1) % TARGETS_MAX).unwrap_or(0);
         Ok(free)
     }
+}
+
+fn limit_entries(sizes: impl Iterator<Item = TableSize>) -> Result<(), StateError> {
+    let entries = sizes.map(TableSize::entries).sum();
+    if entries > ENTRIES_MAX { Err(StateError::TooManyEntries(entries)) } else { Ok(()) }
 }
 
 /// Tables by what they are made of. No table is made twice, and services with the same table share it.

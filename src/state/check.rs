@@ -7,7 +7,7 @@ use super::{ENTRIES_MAX, Service, State, TierMember};
 use crate::{
     config::TIER_MAX,
     model::{
-        Encap, Path, Pmtu,
+        Encap, Path, Pmtu, PortRange, Protocols,
         ids::{SERVICES_MAX, TARGETS_MAX},
     },
 };
@@ -54,6 +54,9 @@ impl State {
     fn check_service(&self, service: &Service) -> Result<(), &'static str> {
         let in_order = service.backends.is_sorted_by(|a, b| a.name < b.name);
         require(!service.vips.is_empty() && !service.ports.is_empty() && in_order, "a service")?;
+        let disjoint = service.ports.is_sorted_by(|a, b| a.last < b.first);
+        let with_ports = service.protocols != Protocols::Any || service.ports == [PortRange::ALL];
+        require(disjoint && with_ports, "a service's ports")?;
         require(service.vips.iter().all(|vip| vip.trunc() == *vip), "a prefix")?;
         let paths = || service.backends.iter().map(|backend| self.path(backend.target));
         require(paths().all(|path| path.is_some()), "a backend's target")?;

@@ -166,6 +166,6 @@ fn backend_keys(backend: &Backend, path: Option<Path>) -> Keys {
 /// An override is a key where there is one.
 fn with_admission(mut keys: Keys, admission: &Admission) -> Keys {
     keys.push(("active".to_owned(), yes_or_no(admission.active())));
-    keys.extend(admission.by_operator.as_ref().map(|order| ("override".to_owned(), order.to_string())));
+    keys.extend(admission.in_force().map(|order| ("override".to_owned(), order.to_string())));
     keys
 }

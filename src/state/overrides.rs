@@ -22,6 +22,9 @@ pub struct Overrides(Vec<Entry>);
 struct Entry {
     #[serde(flatten)]
     scope: Scope,
+    /// What the file said then; a file that says something new ends the override.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    configured: Option<bool>,
     #[serde(flatten)]
     order: Override,
 }
@@ -78,8 +81,7 @@ impl Overrides {
     #[must_use]
     pub fn to_json(&self) -> String {
         let document = Document { version: VERSION, overrides: self.0.clone() };
-        // Neither text nor numbers can fail to be written.
-        serde_json::to_string(&document).unwrap_or_default() + "\n"
+        serde_json::to_string(&document).expect("text and numbers") + "\n"
     }
 
     /// Reports whether there are none.
@@ -99,32 +101,35 @@ impl State {
     /// Returns the overrides that outlive the region.
     #[must_use]
     pub fn overrides(&self) -> Overrides {
-        let lasting = |admission: &Admission| admission.by_operator.clone().filter(|order| !order.runtime);
-        let backends = self.services.iter().flat_map(|service| {
-            service.backends.iter().filter_map(move |backend| {
-                let scope = Scope::Backend { service: service.name.clone(), backend: backend.name.clone() };
-                Some(Entry { scope, order: lasting(&backend.admission)? })
-            })
-        });
-        let members = self.tier.iter().filter_map(|member| {
-            Some(Entry {
-                scope: Scope::Tier { tier: member.name.clone() },
-                order: lasting(&member.admission)?,
-            })
-        });
-        Overrides(backends.chain(members).collect())
+        let entry = |scope: &dyn Fn() -> Scope, admission: &Admission| {
+            let order = admission.lasting.clone()?;
+            Some(Entry { scope: scope(), configured: admission.configured, order })
+        };
+        let mut entries = Vec::new();
+        for service in &self.services {
+            for backend in &service.backends {
+                let scope =
+                    || Scope::Backend { service: service.name.clone(), backend: backend.name.clone() };
+                entries.extend(entry(&scope, &backend.admission));
+            }
+        }
+        for member in &self.tier {
+            entries.extend(entry(&|| Scope::Tier { tier: member.name.clone() }, &member.admission));
+        }
+        Overrides(entries)
     }
 
     /// Returns this state with overrides that were kept, and what of them is about nothing that there is.
+    /// `renamed` has the former and the present names of services.
     #[must_use]
-    pub fn with_overrides(&self, kept: &Overrides) -> (Self, Vec<Scope>) {
+    pub fn with_overrides(&self, kept: &Overrides, renamed: &[(&Name, &Name)]) -> (Self, Vec<Scope>) {
         let (mut next, mut unknown) = (self.clone(), Vec::new());
-        for Entry { scope, order } in &kept.0 {
+        for Entry { scope, configured, order } in &kept.0 {
             let admission = match scope {
                 Scope::Backend { service, backend } => next
                     .services
                     .iter_mut()
-                    .find(|one| one.name == *service)
+                    .find(|one| one.name == *service || renamed.contains(&(service, &one.name)))
                     .and_then(|service| service.backends.iter_mut().find(|one| one.name == *backend))
                     .map(|backend| &mut backend.admission),
                 Scope::Tier { tier } => {
@@ -132,7 +137,11 @@ impl State {
                 }
             };
             match admission {
-                Some(admission) => *admission = admission.overridden(order),
+                Some(admission) => {
+                    let then =
+                        Admission { configured: *configured, lasting: Some(order.clone()), runtime: None };
+                    *admission = then.in_file(admission.configured);
+                }
                 None => unknown.push(scope.clone()),
             }
         }
@@ -176,7 +185,7 @@ mod tests {
     fn what_is_kept_gives_the_same_state_but_for_what_ends_with_the_region() {
         let kept = Overrides::from_json(changed().overrides().to_json().as_bytes()).unwrap();
         assert_eq!((kept.len(), kept.is_empty()), (3, false));
-        let (again, unknown) = state().with_overrides(&kept);
+        let (again, unknown) = state().with_overrides(&kept, &[]);
         assert_eq!(unknown, []);
         let lasting = |state: &State| -> Vec<String> {
             state.services[0].active().map(|backend| backend.name.to_string()).collect()
@@ -196,8 +205,23 @@ mod tests {
         let mut other = state();
         other.services[0].backends.retain(|backend| backend.name.as_str() != "s1");
         other.tier.clear();
-        let (_, unknown) = other.with_overrides(&kept);
+        let (_, unknown) = other.with_overrides(&kept, &[]);
         assert_eq!(unknown.iter().map(ToString::to_string).collect::<Vec<_>>(), ["web/s1", "tier/lb2"]);
+    }
+
+    /// As if the file had been edited and applied, and not while the region was gone.
+    #[test]
+    fn a_file_that_says_something_new_ends_what_was_kept_and_a_renamed_service_keeps_it() {
+        let kept = changed().overrides();
+        let mut edited = state();
+        edited.services[0].backends[0].admission.configured = Some(true);
+        assert!(edited.with_overrides(&kept, &[]).0.services[0].backends[0].active());
+        let mut renamed = state();
+        renamed.services[0].name = Name::new("www").unwrap();
+        let (web, www) = (Name::new("web").unwrap(), Name::new("www").unwrap());
+        let (again, unknown) = renamed.with_overrides(&kept, &[(&web, &www)]);
+        assert_eq!(unknown, []);
+        assert!(!again.services[0].backends[0].active());
     }
 
     #[test]

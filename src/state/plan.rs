@@ -153,7 +153,7 @@ fn of_balancer(old: &State, next: &State, in_use: &mut Vec<String>) {
 fn of_service(old: &State, service: &Service, (next, kept): (&State, Option<&Service>), losses: &mut Losses) {
     let name = &service.name;
     let overridden = |gone: &dyn Fn(&Backend) -> bool| -> Vec<&Backend> {
-        let overridden = |backend: &&Backend| backend.admission.by_operator.is_some() && gone(backend);
+        let overridden = |backend: &&Backend| backend.admission.in_force().is_some() && gone(backend);
         service.backends.iter().filter(overridden).collect()
     };
     let active = service.active().count();
@@ -184,7 +184,7 @@ fn of_service(old: &State, service: &Service, (next, kept): (&State, Option<&Ser
         losses.in_use.push(format!("service {name}: {going} of {active} backends in use go"));
     }
     for backend in overridden(&gone) {
-        if let Some(order) = &backend.admission.by_operator {
+        if let Some(order) = backend.admission.in_force() {
             losses.forgotten.push(format!("backend {name}/{} goes, and with it: {order}", backend.name));
         }
     }
@@ -216,7 +216,7 @@ fn of_tier(old: &State, next: &State, losses: &mut Losses) {
         losses.in_use.push(format!("tier: {going} of {active} other balancers in use go"));
     }
     for member in old.tier.iter().filter(goes) {
-        if let Some(order) = &member.admission.by_operator {
+        if let Some(order) = member.admission.in_force() {
             losses.forgotten.push(format!("balancer {} of the tier goes, and with it: {order}", member.name));
         }
     }

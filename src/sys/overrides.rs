@@ -2,9 +2,9 @@
 //! new one.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -59,60 +59,101 @@ impl OverridesFile {
     /// Returns what is kept: nothing if there is no file.
     ///
     /// # Errors
-    /// When the file cannot be read, or is damaged.
+    /// When the file cannot be read, is damaged, or others may have written it.
     pub fn load(&self) -> Result<Overrides, OverridesError> {
-        let bytes = match fs::metadata(&self.0) {
-            Ok(metadata) if metadata.len() > BYTES_MAX => {
-                return Err(self.damaged(format!("it has more than {BYTES_MAX} bytes")));
-            }
-            Ok(_) => fs::read(&self.0),
-            Err(error) => Err(error),
-        };
-        match bytes {
-            Ok(bytes) => Overrides::from_json(&bytes).map_err(|why| self.damaged(why)),
+        match self.read() {
+            Ok(Ok(bytes)) => Overrides::from_json(&bytes).map_err(|why| self.damaged(why)),
+            Ok(Err(why)) => Err(self.damaged(why)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Overrides::default()),
             Err(error) => Err(self.os(error)),
         }
     }
 
-    /// Keeps `overrides`, and nothing else. Without any there is no file. A damaged one is set aside.
+    /// Keeps `overrides`, and nothing else. Without any there is no file. A damaged one is set aside: returns
+    /// where it is now.
     ///
     /// # Errors
-    /// When the file cannot be written; then it is as it was.
-    pub fn keep(&self, overrides: &Overrides, unix_seconds: u64) -> Result<(), OverridesError> {
-        match self.load() {
-            Ok(kept) if kept == *overrides => return Ok(()),
-            Err(OverridesError::Damaged { .. }) => drop(self.set_aside(unix_seconds)?),
-            Ok(_) | Err(OverridesError::Os { .. }) => {}
+    /// When the file cannot be read or written; then it is as it was.
+    pub fn keep(&self, overrides: &Overrides, unix_seconds: u64) -> Result<Option<PathBuf>, OverridesError> {
+        let aside = match self.load() {
+            Ok(kept) if kept == *overrides => return Ok(None),
+            Ok(_) => None,
+            Err(OverridesError::Damaged { .. }) => Some(self.set_aside(unix_seconds)?),
+            Err(error @ OverridesError::Os { .. }) => return Err(error),
+        };
+        if overrides.is_empty() {
+            self.remove()?;
+        } else {
+            self.replace(overrides).map_err(|error| self.os(error))?;
         }
-        self.write(overrides).map_err(|error| self.os(error))
+        Ok(aside)
+    }
+
+    /// Removes the file. Returns whether there was one.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self) -> Result<bool, OverridesError> {
+        match fs::remove_file(&self.0).and_then(|()| self.sync_directory()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.os(error)),
+        }
     }
 
     /// Renames a damaged file, so that the next one does not replace it. Returns its new path.
-    ///
-    /// # Errors
-    /// When it cannot be renamed.
-    pub fn set_aside(&self, unix_seconds: u64) -> Result<PathBuf, OverridesError> {
-        let aside = self.0.with_extension(format!("json.damaged-{unix_seconds}"));
+    fn set_aside(&self, unix_seconds: u64) -> Result<PathBuf, OverridesError> {
+        // One of the same second must not replace another.
+        let names = (unix_seconds..).map(|at| self.0.with_extension(format!("json.damaged-{at}")));
+        let aside = names.take(1000).find(|name| !name.exists());
+        let aside = aside.ok_or_else(|| self.os(io::ErrorKind::AlreadyExists.into()))?;
         let renamed = fs::rename(&self.0, &aside).and_then(|()| self.sync_directory());
         renamed.map(|()| aside).map_err(|error| self.os(error))
     }
 
-    fn write(&self, overrides: &Overrides) -> io::Result<()> {
-        if overrides.is_empty() {
-            return match fs::remove_file(&self.0) {
-                Ok(()) => self.sync_directory(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-            };
+    /// Returns the contents, or why they are not read: whoever may write the file controls this balancer.
+    fn read(&self) -> io::Result<Result<Vec<u8>, String>> {
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.0);
+        let file = match opened {
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+                return Ok(Err("it is a symbolic link".to_owned()));
+            }
+            opened => opened?,
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(Err("it is no regular file".to_owned()));
         }
-        fs::create_dir_all(self.directory())?;
-        // One writer at a time: the writers' lock of the region is held.
-        let new = self.0.with_extension("json.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(overrides.to_json().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.0)?;
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        if owner != nix::unistd::geteuid().as_raw() || mode & 0o022 != 0 {
+            return Ok(Err(format!(
+                "it belongs to user {owner} with mode {mode:04o}, so others may have written it"
+            )));
+        }
+        let mut bytes = Vec::new();
+        file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > BYTES_MAX {
+            return Ok(Err(format!("it has more than {BYTES_MAX} bytes")));
+        }
+        Ok(Ok(bytes))
+    }
+
+    fn replace(&self, overrides: &Overrides) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(self.directory())?;
+        // Of this process alone, since a region that is made again has another lock.
+        let new = self.0.with_extension(format!("json.new-{}", std::process::id()));
+        let _ = fs::remove_file(&new);
+        let mut options = OpenOptions::new();
+        let written = options.write(true).create_new(true).mode(0o600).open(&new).and_then(|mut file| {
+            file.write_all(overrides.to_json().as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, &self.0)
+        });
+        if let Err(error) = written {
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
         self.sync_directory()
     }
 
@@ -132,6 +173,14 @@ impl OverridesFile {
     fn os(&self, error: io::Error) -> OverridesError {
         OverridesError::Os { file: self.0.clone(), error }
     }
+}
+
+/// Returns where overrides are kept if nothing else is said: root's are those of the host, those of another user
+/// are in `state_home`, or else below `home`.
+#[must_use]
+pub fn directory(state_home: Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
+    let of_user = state_home.or_else(|| Some(home?.join(".local/state"))).map(|path| path.join("synrail"));
+    of_user.filter(|_| !nix::unistd::geteuid().is_root()).unwrap_or_else(|| DIRECTORY_DEFAULT.into())
 }
 
 /// Returns the name of the user who gives commands: `sudo_user`, who called sudo, if this is root.
@@ -183,19 +232,37 @@ mod tests {
         fs::write(file.path(), &whole[..whole.len() / 2]).unwrap();
         let error = file.load().unwrap_err().to_string();
         assert!(error.contains("synrail.json: EOF while parsing"), "{error}");
-        file.keep(&overrides(&["2"]), 1000).unwrap();
+        let aside = file.keep(&overrides(&["2"]), 1000).unwrap().unwrap();
         assert_eq!(file.load().unwrap(), overrides(&["2"]));
-        let aside = directory.path().join("synrail.json.damaged-1000");
+        assert_eq!(aside, directory.path().join("synrail.json.damaged-1000"));
         assert_eq!(fs::read(aside).unwrap(), whole[..whole.len() / 2]);
     }
 
     #[test]
-    fn what_cannot_be_written_leaves_the_old_one() {
+    fn what_others_may_have_written_is_not_used() {
         let directory = tempfile::tempdir().unwrap();
         let file = OverridesFile::new(directory.path(), &"synrail".parse().unwrap());
+        let refused = |says: &str| {
+            let error = file.load().unwrap_err().to_string();
+            assert!(error.ends_with(says), "{error}");
+            fs::remove_file(file.path()).unwrap();
+        };
+        nix::unistd::mkfifo(file.path(), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        refused("it is no regular file");
+        std::os::unix::fs::symlink("/dev/zero", file.path()).unwrap();
+        refused("it is a symbolic link");
         file.keep(&overrides(&["1"]), 1000).unwrap();
-        fs::create_dir(file.path().with_extension("json.new")).unwrap();
+        fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        refused("with mode 0666, so others may have written it");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_and_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("place");
+        fs::write(&place, "").unwrap();
+        let file = OverridesFile::new(&place, &"synrail".parse().unwrap());
         assert!(matches!(file.keep(&overrides(&["2"]), 1000), Err(OverridesError::Os { .. })));
-        assert_eq!(file.load().unwrap(), overrides(&["1"]));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

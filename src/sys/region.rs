@@ -119,6 +119,9 @@ pub enum AccessError {
     /// This user may not open the region.
     #[error("region \"{0}\" is another user's; run this as that user, for lbd's as root")]
     NotAllowed(RegionName),
+    /// The region was removed, or made anew, after it was opened.
+    #[error("region \"{0}\" was removed or made anew meanwhile; nothing was changed, do it again")]
+    Gone(RegionName),
     /// Another writer holds the lock.
     #[error("region \"{name}\" is being changed by {holder} since more than {} s; nothing was changed", LOCK_WAIT.as_secs())]
     Locked {
@@ -169,7 +172,7 @@ fn way_out(name: &RegionName, error: &RegionError) -> String {
         | RegionError::Corrupt(_)
         | RegionError::Document(_)
         | RegionError::Os(_) => format!(
-            "; make it anew with `lbctl clean --shm {name}` (and --force while an lbd follows it), then `lbctl apply FILE --shm {name}`"
+            "; make it anew with `lbctl clean --keep-overrides --shm {name}` (and --force while an lbd follows it), then `lbctl apply FILE --shm {name}`"
         ),
     }
 }
@@ -280,19 +283,15 @@ impl Region {
     ///
     /// # Errors
     /// Returns an error if it cannot be created; then this one is in its place.
-    pub fn replace(self, state: &State) -> Result<Self, AccessError> {
+    pub fn replace(&self, state: &State) -> Result<Self, AccessError> {
         let region = Self::nameless(&self.name, state)?;
-        // No region has such a name. What a process has left that died here is in the way.
-        let beside = Path::new(DIRECTORY).join(format!(".{}.new", self.name));
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(self.os("removing what is left of another attempt", error));
-            }
-            _ => {}
-        }
+        // No region has such a name, and no other process takes this one.
+        let beside = Path::new(DIRECTORY).join(format!(".{}.new-{}", self.name, std::process::id()));
         region.link(&beside)?;
-        fs::rename(&beside, self.name.path())
-            .map_err(|error| self.os("putting the new one in its place", error))?;
+        fs::rename(&beside, self.name.path()).map_err(|error| {
+            let _ = fs::remove_file(&beside);
+            self.os("putting the new one in its place", error)
+        })?;
         Ok(region)
     }
 
@@ -407,13 +406,29 @@ impl Region {
         &mut self,
         change: impl FnOnce(&State) -> Result<(Option<State>, T), E>,
     ) -> Result<(Generation, T), E> {
+        self.update_and(change, |_| ()).map(|(generation, result, ())| (generation, result))
+    }
+
+    /// As [`Region::update`]; then calls `after` with the state that is live, under the same lock, and returns
+    /// its value as well.
+    ///
+    /// # Errors
+    /// As [`Region::update`].
+    pub fn update_and<T, R, E: From<AccessError>>(
+        &mut self,
+        change: impl FnOnce(&State) -> Result<(Option<State>, T), E>,
+        after: impl FnOnce(&State) -> R,
+    ) -> Result<(Generation, T, R), E> {
         let _lock = self.lock()?;
+        if !self.is_current().map_err(|error| self.os("asking for its name", error))? {
+            return Err(AccessError::Gone(self.name.clone()).into());
+        }
         let (live, state) = self.state_with_tables(|_| Vec::new())?;
         let (next, result) = change(&state)?;
-        let Some(next) = next else { return Ok((live, result)) };
+        let Some(next) = next else { return Ok((live, result, after(&state))) };
         let generation = slots::publish(self, &next, live).map_err(|error| self.unusable(error))?;
         self.touch();
-        Ok((generation, result))
+        Ok((generation, result, after(&next)))
     }
 
     /// Wakes the lbd that waits for a change of the region ([`super::events`]).

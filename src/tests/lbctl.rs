@@ -74,7 +74,7 @@ mod tests {
     /// The state without the words of operators, which have the time.
     fn plain(mut state: State) -> State {
         for backend in &mut state.services[0].backends {
-            backend.admission = Admission { configured: Some(backend.active()), by_operator: None };
+            backend.admission = Admission { configured: Some(backend.active()), ..Admission::default() };
         }
         state
     }

@@ -16,8 +16,6 @@ use crate::{
 
 const BLACKHOLE: &str = "unicast addresses or prefixes, such as \"10.0.0.0/24\" or \"1000::/112\"";
 const INTERFACE: &str = "names of network devices, 1 to 15 bytes each";
-/// RFC 5382 requires at least 7440 s; conntrack takes 31 bits. Longer timeouts should never be needed.
-const TIMEOUT_SECONDS_MAX: u32 = 864_000;
 
 pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Balancer> {
     let mut balancer = Balancer::unconfigured();
@@ -148,7 +146,7 @@ pub(super) fn read_timeouts(reader: &mut Reader<'_>, item: Item<'_>) -> Option<T
         ("udp_seconds", &mut timeouts.udp_seconds),
     ] {
         if let Some(item) = table.take(key) {
-            *value = item.integer(reader, 1..=TIMEOUT_SECONDS_MAX).unwrap_or(*value);
+            *value = item.integer(reader, Timeouts::SECONDS).unwrap_or(*value);
         }
     }
     table.finish(reader, &keys::TIMEOUTS.names());

@@ -50,13 +50,25 @@ fn a_reboot_ends_only_what_is_meant_to_end_with_the_region() {
     assert!(ended.out.contains("active no, override disabled by tester"), "{}", ended.out);
     assert_eq!(lb.active(), ["s2"]);
     assert!(lb.done("show").contains(&format!("  s1: {DISABLED}: disk\n")));
+    // Tried for a while.
+    lb.done("activate --service web s1 --runtime");
+    assert_eq!(lb.active(), ["s1", "s2"]);
+    reboot(&lb);
+    lb.with(FILE, "apply -");
+    assert_eq!(lb.active(), ["s2"]);
     // A region that is removed on purpose takes what was said along, unless it shall not.
     lb.done("clean --keep-overrides");
     lb.with(FILE, "apply -");
     assert_eq!(lb.active(), ["s2"]);
-    lb.done("clean");
+    let removed = lb.done("clean");
+    assert!(removed.contains(&format!("overrides removed, {}\n", kept(&lb).display())), "{removed}");
     lb.with(FILE, "apply -");
     assert_eq!(lb.active(), ["s1", "s2"]);
+    // Also where a reboot has taken the region already.
+    lb.done("deactivate --service web s1");
+    reboot(&lb);
+    assert!(lb.done("clean").starts_with("overrides removed, "));
+    lb.refused("clean", Status::Failed, "there is no region");
 }
 
 #[test]
@@ -70,7 +82,7 @@ fn a_damaged_file_is_told_and_kept_aside_and_the_configuration_counts() {
     let dry = lb.with(FILE, "apply - --dry-run");
     assert!(dry.err.contains("cannot be used, so only the file counts") && kept(&lb).exists(), "{}", dry.err);
     let ended = lb.with(FILE, "apply -");
-    assert_eq!(ended.status, Status::Done);
+    assert_eq!(ended.status, Status::Pending);
     let aside = kept(&lb).with_extension("json.damaged-1000");
     let told = format!("lbctl: warning: the damaged file is kept as {}\n", aside.display());
     assert!(ended.err.contains("EOF while parsing") && ended.err.contains(&told), "{}", ended.err);
@@ -84,10 +96,23 @@ fn a_damaged_file_is_told_and_kept_aside_and_the_configuration_counts() {
 fn what_cannot_be_kept_is_done_all_the_same_and_told() {
     let lb = Lb::new("full");
     lb.with(FILE, "apply -");
-    fs::create_dir(kept(&lb)).unwrap();
+    // As on a disk that is full.
+    let place = lb.state.path().to_owned();
+    fs::remove_dir(&place).unwrap();
+    fs::write(&place, "").unwrap();
     let ended = lb.run("deactivate --service web s1");
     assert_eq!(ended.status, Status::Pending);
-    assert!(ended.err.contains("what lbctl says now will not outlive a reboot: "), "{}", ended.err);
+    assert!(ended.err.contains("overrides will not outlive a reboot: "), "{}", ended.err);
+    assert_eq!(lb.active(), ["s2"]);
+    let json: Value =
+        serde_json::from_str(&lb.run("deactivate --service web s1 --reason disk --json").out).unwrap();
+    assert!(json["not_kept"].as_str().unwrap().contains("synrail-ctl-"), "{json}");
+    // What holds already is kept as soon as it can be.
+    fs::remove_file(&place).unwrap();
+    assert!(lb.done("deactivate --service web s1").contains("nothing to change"));
+    assert!(kept(&lb).exists());
+    reboot(&lb);
+    lb.with(FILE, "apply -");
     assert_eq!(lb.active(), ["s2"]);
 }
 
@@ -99,7 +124,7 @@ fn an_override_of_what_is_gone_is_told_and_forgotten() {
     reboot(&lb);
     let other = FILE.replace("\"s1\"", "\"s7\"");
     let ended = lb.with(&other, "apply -");
-    assert!(ended.err.contains("web/s1 was overridden by lbctl, but there is none"), "{}", ended.err);
+    assert!(ended.err.contains("there is no web/s1, which has an override"), "{}", ended.err);
     lb.done("deactivate --service web s2");
     let kept = fs::read_to_string(kept(&lb)).unwrap();
     assert!(kept.contains("s2") && !kept.contains("s1"), "{kept}");

@@ -163,7 +163,7 @@ fn a_state_made_of_it_has_the_same_marks_and_tables_and_what_was_out_is_out() {
     assert_eq!(state.overrides().len(), 4);
     let out = state.services.iter().flat_map(|s| &s.backends).find(|backend| !backend.active()).unwrap();
     assert_eq!(
-        out.admission.by_operator.as_ref().unwrap().to_string(),
+        out.admission.in_force().unwrap().to_string(),
         "disabled by unknown since 1970-01-01T00:16:40Z: by the region of the version before"
     );
     // The file of then changes nothing but what has another default today.
