@@ -266,6 +266,12 @@ power_on() {
     plug_balancer "${1#lb}" | batch fabric
     make_balancer "${1#lb}"
 }
+# power_fails: of the whole machine that the testbed runs in, where a scenario's head says "# boots: 2" (testbed/run).
+power_fails() {
+    : > "$RUN/power-fails"
+    sleep 60
+    broken "the power did not fail"
+}
 # plug_out LB, plug_in LB: its cables; the machine itself runs on.
 plug_out() { printf 'link set %s down\n' "$1-eth1" "$1-eth2" | batch fabric; }
 plug_in() { printf 'link set %s up\n' "$1-eth1" "$1-eth2" | batch fabric; }
