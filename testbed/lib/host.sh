@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The host's own kernel instead of a virtual machine: the job runs in namespaces of its own for mounts, network,
-# processes and IPC, with its own /run, /dev/shm and /var/lib, so that nothing of it is left when it ends. In /var/lib all but synrail is the
-# host's. Needs root.
+# processes and IPC, with its own /run and /dev/shm, so that nothing of it is left when it ends; in its /var/lib all but
+# synrail is the host's. Needs root.
 
 # host_run RUN_DIRECTORY SECONDS: run RUN_DIRECTORY/job; returns its exit status.
 host_run() {
