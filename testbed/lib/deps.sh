@@ -17,7 +17,7 @@ PACKAGES=(
     qemu-system-x86=qemu-system-x86_64 busybox-static=busybox kmod=modprobe cpio=cpio
     nftables=nft iproute2=ip conntrack=conntrack tcpdump=tcpdump ethtool=ethtool procps=ps util-linux=unshare
     iperf3=iperf3 curl=curl gojq=gojq python3=/usr/bin/python3 gzip=gzip
-    xz-utils=xz
+    xz-utils=xz e2fsprogs=mkfs.ext4
 )
 # nginx itself is unpacked; these are the libraries it links.
 NGINX_LIBRARIES=(libcrypt1 libpcre2-8-0 libssl3 zlib1g)

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # The host's own kernel instead of a virtual machine: the job runs in namespaces of its own for mounts, network,
-# processes and IPC, with its own /run and /dev/shm, so that nothing of it is left when it ends. Needs root.
+# processes and IPC, with its own /run and /dev/shm, so that nothing of it is left when it ends; in its /var/lib all but
+# synrail is the host's. Needs root.
 
 # host_run RUN_DIRECTORY SECONDS: run RUN_DIRECTORY/job; returns its exit status.
 host_run() {
@@ -9,6 +10,8 @@ host_run() {
     local enter=(unshare --mount --net --ipc --uts --pid --fork --kill-child --mount-proc --propagation private --
         bash -c 'mount -t tmpfs -o mode=755 run /run && mkdir -p /run/netns /run/lock &&
             mount -t tmpfs -o mode=1777 shm /dev/shm && mount -t sysfs sysfs /sys &&
+            mkdir /run/lib && mount --rbind /var/lib /run/lib && mount -t tmpfs -o mode=755 lib /var/lib &&
+            find /run/lib -mindepth 1 -maxdepth 1 ! -name synrail -exec ln -s -t /var/lib {} + &&
             ip link set lo up && exec bash "$1"' host-job "$run/job")
     if ((seconds == 0)); then
         "${enter[@]}" || status=$?

@@ -17,4 +17,6 @@ bars() {
     done
 }
 servers_used() { gojq --slurp '[.[].servers | to_entries[] | select(.value > 0) | .key] | unique | length' "$@"; }
+# servers_named FILE...: their names, on one line
+servers_named() { gojq --slurp --raw-output '[.[].servers | to_entries[] | select(.value > 0) | .key] | unique | join(" ")' "$@"; }
 total() { local what=$1; shift; gojq --slurp "map(.$what // 0) | add" "$@"; }

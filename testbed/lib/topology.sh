@@ -54,7 +54,7 @@ topology_down() {
     # Also what these have started: one process that is left keeps its namespace, and the modules that this uses.
     wait_until 5 "nothing runs in the namespaces" namespaces_empty || true
     ip -all netns delete
-    rm -f /dev/shm/lb20? /dev/shm/lb21?
+    rm -f /dev/shm/lb20? /dev/shm/lb21? /var/lib/synrail/lb20?.json* /var/lib/synrail/lb21?.json*
 }
 # namespaces_empty: whether nothing runs in the namespaces; what does is ended.
 namespaces_empty() {
@@ -253,17 +253,24 @@ make_balancer() {
     } | batch "lb$1"
 }
 
-# power_off LB: the machine is gone, with its links, connection tracking, rules, and the region. Its lbd must be gone before.
+# power_off LB: the machine is gone, with its links, connection tracking, rules, the region, and what was kept of that: it
+# comes back as a new one. Its lbd must be gone before.
 power_off() {
     printf 'link delete %s\n' "$1-eth1" "$1-eth2" | batch fabric
     ip netns delete "$1"
-    rm -f "/dev/shm/$1"
+    rm -f "/dev/shm/$1" "/var/lib/synrail/$1.json"*
 }
 # power_on LB: it has booted, and knows nothing.
 power_on() {
     make_namespace "$1"
     plug_balancer "${1#lb}" | batch fabric
     make_balancer "${1#lb}"
+}
+# power_fails: of the whole machine that the testbed runs in, where a scenario's head says "# boots: 2" (testbed/run).
+power_fails() {
+    : > "$RUN/power-fails"
+    sleep 60
+    broken "the power did not fail"
 }
 # plug_out LB, plug_in LB: its cables; the machine itself runs on.
 plug_out() { printf 'link set %s down\n' "$1-eth1" "$1-eth2" | batch fabric; }

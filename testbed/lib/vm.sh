@@ -2,9 +2,9 @@
 # Debian's stock kernel in QEMU, by software emulation, with the host's root file system as its own, or with that of another
 # release (lib/release.sh).
 #
-# No disk, no network card, no privilege on the host: the guest sees that root read-only over 9p with a layer in
-# memory above it, the checkout read-only, and one directory (the run) that it can write. It ends with its job, at the
-# time limit, or with this process, whichever comes first. /dev/kvm is not used unless TESTBED_ACCEL=kvm says so:
+# No disk (but $vm_disk, if that names a file), no network card, no privilege on the host: the guest sees that root
+# read-only over 9p with a layer in memory above it, the checkout read-only, and one directory (the run) that it can
+# write. It ends with its job, at the time limit, or with this process, whichever comes first. /dev/kvm is not used unless TESTBED_ACCEL=kvm says so:
 # some hosts have one on which a stock kernel hangs.
 #
 # Several machines may do the same job side by side, and divide its work (lib/verdicts.sh). What is a machine's own, its
@@ -12,6 +12,7 @@
 # host has for each: emulated CPUs that have to take turns wait for each other in vain.
 
 VM_MEMORY_MIB=${TESTBED_MEMORY_MIB:-1536}
+vm_disk=''
 INITRAMFS_MODULES=(virtio_pci 9pnet_virtio 9p overlay virtio_console)
 
 # vm_run RUN_DIRECTORY SECONDS MACHINES MEANWHILE..: boot, run RUN_DIRECTORY/job inside each, pass their output on, and
@@ -110,6 +111,7 @@ vm_arguments() {
     vm_share checkout "$CHECKOUT" readonly=on
     vm_share modules "$KERNEL_ROOT/lib/modules/$KERNEL_VERSION" readonly=on
     vm_share run "$run" readonly=off
+    [[ -z $vm_disk ]] || qemu+=(-drive "file=$(qemu_path "$vm_disk"),format=raw,if=virtio")
 }
 vm_share() {
     qemu+=(-virtfs "local,path=$(qemu_path "$2"),mount_tag=$1,security_model=none,multidevs=remap,$3")
