@@ -48,8 +48,8 @@ rm /dev/shm/lb201
 truncate -s "$(($(stat -c %s "$kept") / 2))" "$kept"
 cp "$kept" half.json
 balancer_start lb201 lb201.toml
-expect_grep "lbd says so" "what lbctl said before this region was made cannot be used, so only the file counts: $kept: EOF" lb201.lbd.log
-expect_grep "and where it is kept" "the damaged file is kept as $kept.damaged-[0-9]+" lb201.lbd.log
+expect_grep "lbd says so" "overrides that were kept cannot be used, so only the file counts: $kept: EOF" lb201.lbd.log
+expect_grep "and where it is kept" "the damaged file of overrides is kept file=$kept.damaged-[0-9]+" lb201.lbd.log
 note "$(grep 'cannot be used' lb201.lbd.log)"
 expect_eq "active, as the file says" "$(active)" "s1 s2 s3"
 expect_eq "files that are kept" "$(find /var/lib/synrail -name 'lb201*' | sed 's/[0-9]*$//')" "$kept.damaged-"
