@@ -3,7 +3,7 @@
 //! A process that hangs keeps its queues open, so the kernel would wait for its verdicts for ever. Therefore
 //! the ruleset queues packets only while its sets `lease_flows` and `lease_fragments` have an element, which
 //! expires after [`LEASE`]. Without an element, packets pass as if no program listened on the queue, and the
-//! kernel's copies of the tables decide. A thread of lbd checks all workers every [`LOOK`]. It renews the
+//! fallback tables decide. A thread of lbd checks all workers every [`LOOK`]. It renews the
 //! element by sending a packet ([`renewal`]) through the device of held fragments. So no transaction of
 //! nf_tables is needed, and whatever stops the process or the thread ends the lease.
 //!

@@ -192,14 +192,14 @@ fn events_without_end_take_a_fifth_of_the_time_at_most() {
 }
 
 #[test]
-fn a_signal_is_heard_between_two_of_many_copies() {
+fn a_signal_is_handled_between_two_of_many_fallback_tables() {
     let mut run = Run::settled();
     run.controller.fallback_due(true);
     assert_eq!(run.controller.timeout(run.now), Duration::ZERO);
     run.controller.handle(Event::Shutdown, run.now);
     assert_eq!(run.controller.next(run.now), Some(Effect::Shutdown));
     assert_eq!(run.controller.next(run.now), Some(Effect::Fallback));
-    assert_eq!(run.controller.next(run.now), None, "it is told whether there are more");
+    assert_eq!(run.controller.next(run.now), None, "fallback_due says whether there are more");
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn settings(env: &mut Env<'_>, show: &Show) -> Result<(), CtlError> {
     let gre_in = if show.balancer.gre_in { ", GRE in" } else { "" };
     env.print(format_args!("steering  {}{gre_in}", show.balancer.steering.name()))?;
     env.print(format_args!("offload   {}", daemon::offload(show.offload)))?;
-    env.print(format_args!("kernel    {}", copies(show)))?;
+    env.print(format_args!("kernel    {}", fallback_tables(show)))?;
     let receivers: Vec<String> = tracer.receivers.iter().map(ToString::to_string).collect();
     let receivers = if receivers.is_empty() { "nobody".to_owned() } else { receivers.join(" ") };
     env.print(format_args!("tracer    reports to {receivers}, {} probes a second", tracer.per_second))?;
@@ -134,8 +134,8 @@ fn decided(view: &ServiceView) -> String {
     }
 }
 
-/// Of which services the kernel has copies of the tables.
-fn copies(show: &Show) -> String {
+/// Which services have fallback tables.
+fn fallback_tables(show: &Show) -> String {
     let views: Vec<&ServiceView> = show.services.iter().map(|whole| &whole.service).collect();
     let of: Vec<&ServiceView> = views.iter().copied().filter(|view| view.kernel_copy).collect();
     let (entries, max) = (of.iter().map(|view| view.table_size).sum::<u32>(), show.balancer.kernel_entries);
@@ -144,7 +144,7 @@ fn copies(show: &Show) -> String {
         0 => "decides where lbd does not".to_owned(),
         services => format!("decides for {}, and where lbd does not", count(services, "service")),
     };
-    let without: Vec<String> = [Shortage::Entries, Shortage::Copies]
+    let without: Vec<String> = [Shortage::Entries, Shortage::Tables]
         .into_iter()
         .filter_map(|why| {
             let without = views.iter().filter(|view| view.shortage == Some(why));

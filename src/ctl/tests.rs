@@ -17,7 +17,7 @@ use crate::{
     balance::pins::OffTable,
     host::Snapshot,
     model::ids::{Generation, QueueNum},
-    plan::kernel_tables::COPIES_MAX,
+    plan::kernel_tables::FALLBACK_TABLES_MAX,
     shm::{
         Memory,
         stats::{self as shown, Daemon},
@@ -407,8 +407,8 @@ fn what_a_service_does_about_path_mtu_is_shown() {
 }
 
 #[test]
-fn services_without_a_copy_in_the_kernel_are_named() {
-    let lb = Lb::new("copies");
+fn services_without_a_fallback_table_are_named() {
+    let lb = Lb::new("tables");
     lb.with(FILE, "apply -");
     assert!(
         lb.done("show").contains("\nkernel    decides where lbd does not; 194 of at most 1048576 entries\n")
@@ -417,18 +417,18 @@ fn services_without_a_copy_in_the_kernel_are_named() {
     let not = "\nkernel    decides where lbd does not, but NOT for all (kernel_entries); 97 of at most 100 entries\n";
     assert!(lb.done("show").contains(not));
     let services = lb.json("services --json");
-    let copies: Vec<&Value> =
+    let in_kernel: Vec<&Value> =
         services.as_array().unwrap().iter().map(|service| &service["kernel_copy"]).collect();
-    assert_eq!(copies, [true, false]);
+    assert_eq!(in_kernel, [true, false]);
     // There is room for all entries, but not for so many services.
     let mut many = FILE.split("[[service]]").next().unwrap().to_owned();
-    for n in 0..COPIES_MAX + 2 {
+    for n in 0..FALLBACK_TABLES_MAX + 2 {
         many += &format!(
             "[[service]]\nname = \"s{n}\"\nvips = \"10.7.0.{n}\"\ntable_size = 97\nsteering = \"kernel\"\n\
              backend = [{{ name = \"b\", address = \"192.168.1.1\" }}]\n"
         );
     }
-    let other = Lb::new("many-copies");
+    let other = Lb::new("many-tables");
     other.with(&many, "apply -");
     let text = other.done("show");
     assert!(text.contains(", but NOT for s128 s129 (128 services at most); "), "{text}");

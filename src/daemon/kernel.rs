@@ -64,7 +64,7 @@ pub(super) struct Kernel {
     fallback: Fallback,
 }
 
-/// The state of the fallback tables: the kernel's copies of services' tables.
+/// The state of the fallback tables (`plan/kernel_tables.rs`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Fallback {
     /// They are as desired.

@@ -85,7 +85,7 @@ named!(Pmtu { Icmp = "icmp", FragmentOuter = "fragment-outer" });
 pub enum Decider {
     /// lbd, which gets the packets by a queue.
     Lbd,
-    /// The kernel, by its copy of the service's table. lbd decides about packets that the kernel cannot
+    /// The kernel, by the service's fallback table. lbd decides about packets that the kernel cannot
     /// decide about.
     Kernel,
 }

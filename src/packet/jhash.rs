@@ -1,7 +1,7 @@
 //! The kernel's flow hash: Bob Jenkins' lookup3 as in `include/linux/jhash.h`, and the index that
 //! `nft ... jhash KEY mod M seed S` computes from it (`net/netfilter/nft_hash.c`).
 //!
-//! Because this is the kernel's hash, a copy of a table in an nft map sends every flow where lbd sends it.
+//! Because this is the kernel's hash, a fallback table, which is an nft map, sends every flow where lbd does.
 //! The seed has 32 bits. It makes the balancers of a cluster agree, and differ from all others, but it is no
 //! defence against a client that aims its flows at one backend.
 

@@ -1,4 +1,4 @@
-//! The elements of the ruleset's sets, and of its maps that lead to services' tables: the desired elements,
+//! The elements of the ruleset's sets, and of its maps that lead to fallback tables: the desired elements,
 //! those in the kernel (`read.rs`), and the difference. PURE.
 //!
 //! When a service's decider changes, or a fixed property of the table by which the kernel decides for it, its
@@ -166,7 +166,7 @@ impl SetName {
         [Self::ClaimedProtocol4, Self::ClaimedProtocol6],
         [Self::ClaimedAddress4, Self::ClaimedAddress6],
     ];
-    /// The maps from claims to the services' tables, in the same order.
+    /// The maps from claims to fallback tables, in the same order.
     const KERNEL: [[Self; 2]; 3] = [
         [Self::KernelPort4, Self::KernelPort6],
         [Self::KernelProtocol4, Self::KernelProtocol6],
@@ -302,9 +302,9 @@ pub struct Elements {
 
 impl Elements {
     /// Returns the elements that the sets should have for this state. `claims` are the boxes that its
-    /// services claim, and `tables` are their tables in the kernel. The way is [`Way::Tracked`].
+    /// services claim, and `tables` are their fallback tables. The way is [`Way::Tracked`].
     #[must_use]
-    pub fn wanted(state: &State, claims: &Claims, tables: &[KernelTable]) -> Self {
+    pub fn desired(state: &State, claims: &Claims, tables: &[KernelTable]) -> Self {
         let mut elements = Self::default();
         for interface in &state.balancer.interfaces {
             elements.insert(SetName::Interfaces, Element::Interface(interface.to_string()));
@@ -433,9 +433,9 @@ impl Elements {
         self.len() == 0
     }
 
-    /// Returns the difference between `self` and `wanted`.
+    /// Returns the difference between `self` and `desired`.
     #[must_use]
-    pub fn diff(&self, wanted: &Self) -> ElementsDiff {
+    pub fn diff(&self, desired: &Self) -> ElementsDiff {
         let missing_in = |from: &Self, other: &Self| {
             let mut rest = Self::default();
             for set in SetName::ALL {
@@ -447,8 +447,8 @@ impl Elements {
         };
         ElementsDiff {
             refill: self.spoiled.clone(),
-            delete: missing_in(self, wanted),
-            add: missing_in(wanted, self),
+            delete: missing_in(self, desired),
+            add: missing_in(desired, self),
         }
     }
 
@@ -537,8 +537,8 @@ pub struct ElementsDiff {
 impl ElementsDiff {
     /// Returns the additions that fill the sets that are empty.
     #[must_use]
-    pub fn filling(wanted: &Elements, empty: impl Fn(SetName) -> bool) -> Self {
-        let mut add = wanted.clone();
+    pub fn filling(desired: &Elements, empty: impl Fn(SetName) -> bool) -> Self {
+        let mut add = desired.clone();
         add.of.retain(|set, _| empty(*set));
         Self { add, ..Self::default() }
     }

@@ -1,15 +1,16 @@
-//! The kernel's copies of services' tables. They decide for services with `steering = "kernel"`, and for
-//! other services when lbd does not: it is dead, or its queue is full. PURE.
+//! Fallback tables: services' tables in the kernel. They decide for services with `steering = "kernel"`, and
+//! for other services when lbd does not: it is dead, or its queue is full. PURE.
 //!
-//! A copy is a map from the index that lbd would compute to the mark that it would set, and two chains that
-//! compute it (`nft/kernel_table.nft`). Their names contain everything that is fixed about them. So a service
-//! gets new ones if its hash, size or seed changes, or if another version of synrail makes them differently;
-//! packets are led to the new ones before the old ones are removed. Only single entries change while traffic
-//! runs.
+//! A fallback table is a map from the index that lbd would compute to the mark that it would set, and two
+//! chains that compute it (`nft/kernel_table.nft`). Their names contain everything that is fixed about them.
+//! So a service gets new ones if its hash, size or seed changes, or if another version of synrail makes them
+//! differently; packets are led to the new ones before the old ones are removed. Only single entries change
+//! while traffic runs.
 //!
-//! Kernel memory is limited. Services get copies while these fit into `kernel_entries`: first the services
-//! that the kernel is to decide for, then the others, each in the order of the file. At most [`COPIES_MAX`]
-//! services get copies, since the rules of all copies are read and compared whenever lbd checks the ruleset.
+//! Kernel memory is limited. Services get fallback tables while these fit into `kernel_entries`: first the
+//! services that the kernel is to decide for, then the others, each in the order of the file. At most
+//! [`FALLBACK_TABLES_MAX`] services get one, since the rules of all are read and compared whenever lbd checks
+//! the ruleset.
 
 use std::fmt;
 
@@ -26,22 +27,22 @@ const TEMPLATE: &str = include_str!("../../nft/kernel_table.nft");
 const CHAIN_PREFIX: &str = "kernel_";
 const MAP_PREFIX: &str = "table_";
 
-/// The maximum number of services that have copies. Each copy has up to 20 rules, which are compared at every
-/// check.
-pub const COPIES_MAX: usize = 128;
+/// The maximum number of services that have fallback tables. Each has up to 20 rules, which are compared at
+/// every check.
+pub const FALLBACK_TABLES_MAX: usize = 128;
 
-/// A service's table as the kernel should have it.
+/// The fallback table of a service as the kernel should have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelTable {
     /// Index of the service.
     pub service: usize,
-    /// Whether new flows of the service follow the copy at once.
+    /// Whether new flows of the service follow the fallback table at once.
     pub decides: bool,
     /// The name of the map.
     pub map: String,
     /// The chain that packets of the service go to.
     pub chain: String,
-    /// The names of all chains of the copy.
+    /// The names of all its chains.
     pub chains: Vec<String>,
     /// The map and the chains: one `table` block.
     pub text: String,
@@ -49,7 +50,7 @@ pub struct KernelTable {
     contents: Contents,
 }
 
-/// The contents of a copy. They can be compared without reading the entries.
+/// The contents of a fallback table. They can be compared without reading the entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     table: Table,
@@ -64,7 +65,7 @@ impl KernelTable {
         self.size
     }
 
-    /// Returns the contents of the copy.
+    /// Returns the contents.
     #[must_use]
     pub fn contents(&self) -> &Contents {
         &self.contents
@@ -85,73 +86,74 @@ impl Contents {
     }
 }
 
-/// Why a service has no copy.
+/// Why a service has no fallback table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
     /// Its table has more entries than are left of [`crate::config::Balancer::kernel_entries`].
     Entries,
-    /// [`COPIES_MAX`] other services have a copy.
-    Copies,
+    /// [`FALLBACK_TABLES_MAX`] other services have one.
+    Tables,
 }
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Entries => f.write_str("kernel_entries"),
-            Self::Copies => write!(f, "{COPIES_MAX} services at most"),
+            Self::Tables => write!(f, "{FALLBACK_TABLES_MAX} services at most"),
         }
     }
 }
 
-/// Returns which services have no copy, and why: see [`crate::config::Balancer::kernel_entries`] and
-/// [`COPIES_MAX`].
+/// Returns which services have no fallback table, and why: see
+/// [`crate::config::Balancer::kernel_entries`] and [`FALLBACK_TABLES_MAX`].
 #[must_use]
 pub fn shortages(state: &State) -> Vec<Option<Shortage>> {
-    let (mut left, mut copies_left) = (state.balancer.kernel_entries, COPIES_MAX);
+    let (mut left, mut tables_left) = (state.balancer.kernel_entries, FALLBACK_TABLES_MAX);
     let mut shortages = vec![None; state.services.len()];
     for decider in [Decider::Kernel, Decider::Lbd] {
         let services = state.services.iter().zip(&mut shortages);
         for (service, shortage) in services.filter(|(service, _)| service.decider == decider) {
             let entries = service.table_size.get();
-            if copies_left == 0 {
-                *shortage = Some(Shortage::Copies);
+            if tables_left == 0 {
+                *shortage = Some(Shortage::Tables);
             } else if entries > left {
                 *shortage = Some(Shortage::Entries);
             } else {
-                (left, copies_left) = (left - entries, copies_left - 1);
+                (left, tables_left) = (left - entries, tables_left - 1);
             }
         }
     }
     shortages
 }
 
-/// Returns which services have a copy.
+/// Returns which services have a fallback table.
 #[must_use]
-pub fn covered(state: &State) -> Vec<bool> {
+pub fn with_fallback_table(state: &State) -> Vec<bool> {
     shortages(state).iter().map(Option::is_none).collect()
 }
 
 /// Returns what decides about new flows of each service. This is lbd also if the kernel should decide but has
-/// no copy.
+/// no fallback table.
 #[must_use]
 pub fn deciders(state: &State) -> Vec<Decider> {
-    let decider = |(service, covered): (&Service, bool)| if covered { service.decider } else { Decider::Lbd };
-    state.services.iter().zip(covered(state)).map(decider).collect()
+    let decider =
+        |(service, has_table): (&Service, bool)| if has_table { service.decider } else { Decider::Lbd };
+    state.services.iter().zip(with_fallback_table(state)).map(decider).collect()
 }
 
-/// Returns the services that the kernel should decide for but cannot, because they have no copy, and why. lbd
-/// decides for them.
+/// Returns the services that the kernel should decide for but cannot, because they have no fallback table,
+/// and why. lbd decides for them.
 pub fn left_to_lbd(state: &State) -> impl Iterator<Item = (&Service, Shortage)> {
     let services = state.services.iter().zip(shortages(state));
     let left = services.filter(|(service, _)| service.decider == Decider::Kernel);
     left.filter_map(|(service, shortage)| Some((service, shortage?)))
 }
 
-/// Returns the copies for this state, in the order of the services.
+/// Returns the fallback tables for this state, in the order of the services.
 ///
 /// # Errors
 /// Never with the built-in template; a test checks that.
-pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
+pub fn desired(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
     let seed = state.balancer.hash_seed;
     let digest = digest(seed);
     let of_service = |index: usize| {
@@ -179,8 +181,8 @@ pub fn wanted(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
         let contents = Contents { table: service.table.clone(), marks };
         Ok(KernelTable { service: index, decides, map, chain, chains, text, size, contents })
     };
-    let services = covered(state).into_iter().enumerate();
-    services.filter(|(_, covered)| *covered).map(|(index, _)| of_service(index)).collect()
+    let services = with_fallback_table(state).into_iter().enumerate();
+    services.filter(|(_, has_table)| *has_table).map(|(index, _)| of_service(index)).collect()
 }
 
 /// Returns a digest that differs if the seed or the rules differ, which may be those of another version of
@@ -190,13 +192,13 @@ fn digest(seed: u32) -> String {
     format!("{:016x}", XxHash3_64::oneshot(made_from.as_bytes()))
 }
 
-/// Reports whether a chain belongs to a copy, and not to the ruleset's own structure.
+/// Reports whether a chain belongs to a fallback table, and not to the ruleset's own structure.
 #[must_use]
 pub fn is_our_chain(name: &str) -> bool {
     name.starts_with(CHAIN_PREFIX)
 }
 
-/// Reports whether a map belongs to a copy, and not to the ruleset's own structure.
+/// Reports whether a map belongs to a fallback table, and not to the ruleset's own structure.
 #[must_use]
 pub fn is_our_map(name: &str) -> bool {
     name.starts_with(MAP_PREFIX)
@@ -213,16 +215,16 @@ pub struct Change {
     pub add: Option<u32>,
 }
 
-/// Returns the changes from `current`, the kernel's marks by index (0: none), to the entries of a copy.
+/// Returns the changes from `current`, the kernel's marks by index (0: none), to these contents.
 pub fn changes(
     current: impl ExactSizeIterator<Item = u32>,
     contents: &Contents,
 ) -> impl Iterator<Item = Change> {
     let length = current.len().max(contents.table.len());
-    let wanted = contents.entries().map(Some).chain(std::iter::repeat(None));
+    let desired = contents.entries().map(Some).chain(std::iter::repeat(None));
     let current = current.chain(std::iter::repeat(0));
-    current.zip(wanted).take(length).zip(0..).filter_map(|((current, wanted), index)| {
-        (current != wanted.unwrap_or(0)).then_some(Change { index, delete: current != 0, add: wanted })
+    current.zip(desired).take(length).zip(0..).filter_map(|((current, desired), index)| {
+        (current != desired.unwrap_or(0)).then_some(Change { index, delete: current != 0, add: desired })
     })
 }
 
@@ -246,15 +248,18 @@ mod tests {
     }
 
     #[test]
-    fn services_get_copies_while_they_fit() {
+    fn services_get_fallback_tables_while_they_fit() {
         let services =
             ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|vip| service(&format!("s{vip}"), vip, "")).concat();
         for (entries, expected) in
             [(0, [false; 3]), (96, [false; 3]), (97, [true, false, false]), (291, [true; 3])]
         {
             let state = state(&format!("kernel_entries={entries}"), &services);
-            assert_eq!(covered(&state), expected, "{entries}");
-            assert_eq!(wanted(&state).unwrap().len(), expected.iter().filter(|covered| **covered).count());
+            assert_eq!(with_fallback_table(&state), expected, "{entries}");
+            assert_eq!(
+                desired(&state).unwrap().len(),
+                expected.iter().filter(|has_table| **has_table).count()
+            );
         }
         // Services that the kernel is to decide for come first.
         let second = services.replacen("vips='10.0.0.2'", "vips='10.0.0.2'\nsteering='kernel'", 1);
@@ -262,25 +267,28 @@ mod tests {
             let state = state(&format!("kernel_entries={entries}"), &second);
             let left: Vec<_> =
                 left_to_lbd(&state).map(|(service, why)| format!("{} {why}", service.name)).collect();
-            let decides: Vec<_> = wanted(&state).unwrap().iter().map(|table| table.decides).collect();
-            (covered(&state), decides, left)
+            let decides: Vec<_> = desired(&state).unwrap().iter().map(|table| table.decides).collect();
+            (with_fallback_table(&state), decides, left)
         };
         assert_eq!(decided(96), (vec![false; 3], vec![], vec!["s10.0.0.2 kernel_entries".to_owned()]));
         assert_eq!(decided(97), (vec![false, true, false], vec![true], vec![]));
         assert_eq!(decided(200), (vec![true, true, false], vec![false, true], vec![]));
         let mut state = state("kernel_entries=200", &services);
         state.services[0].table_size = TableSize::new(211).unwrap();
-        assert_eq!(covered(&state), [false, true, true], "a large one leaves room to others");
-        state.services = (0..COPIES_MAX + 9).map(|_| state.services[1].clone()).collect();
+        assert_eq!(with_fallback_table(&state), [false, true, true], "a large one leaves room to others");
+        state.services = (0..FALLBACK_TABLES_MAX + 9).map(|_| state.services[1].clone()).collect();
         state.balancer.kernel_entries = u32::MAX;
-        assert_eq!(covered(&state).iter().filter(|covered| **covered).count(), COPIES_MAX);
+        assert_eq!(
+            with_fallback_table(&state).iter().filter(|has_table| **has_table).count(),
+            FALLBACK_TABLES_MAX
+        );
         // The reason is the limit that would have to be raised.
         let whys = |state: &State| {
             shortages(state).into_iter().flatten().map(|why| why.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(whys(&state), ["128 services at most"; 9]);
         state.balancer.kernel_entries = 97;
-        assert_eq!(whys(&state), ["kernel_entries"; COPIES_MAX + 8]);
+        assert_eq!(whys(&state), ["kernel_entries"; FALLBACK_TABLES_MAX + 8]);
     }
 
     #[test]
@@ -291,7 +299,7 @@ mod tests {
             .zip(1..)
             .map(|(keys, n)| service(&format!("s{n}"), &format!("10.0.0.{n}"), keys))
             .collect();
-        let tables = wanted(&state("hash_seed=17", &all)).unwrap();
+        let tables = desired(&state("hash_seed=17", &all)).unwrap();
         let names: Vec<&str> = tables.iter().map(|table| table.chain.as_str()).collect();
         let expected = ["s1_5-tuple_97", "s2_source_97", "s3_addresses_97"];
         assert_eq!(names, expected.map(|fixed| format!("kernel_{fixed}_{}", digest(17))));
@@ -307,7 +315,7 @@ mod tests {
     #[test]
     fn entries_are_what_lbd_would_say() {
         let mut state = state("", &service("web", "10.0.0.1", "protocols='tcp'"));
-        let tables = wanted(&state).unwrap();
+        let tables = desired(&state).unwrap();
         let table = tables[0].contents();
         let marks: Vec<u32> = table.entries().collect();
         let changes = |current: &[u32], to| changes(current.iter().copied(), to).collect::<Vec<_>>();
@@ -320,7 +328,7 @@ mod tests {
         state = state
             .set_admin(None, &["a".to_owned(), "b".to_owned()], &Override::unattributed(Admin::Disabled))
             .unwrap();
-        let without = wanted(&state).unwrap();
+        let without = desired(&state).unwrap();
         let none = without[0].contents();
         assert!(changes(&marks, none).iter().all(|change| change.delete && change.add.is_none()));
         assert_eq!(changes(&marks, none).len(), 97);
@@ -336,13 +344,13 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_one_backend_touches_the_copies_of_its_services_alone() {
+    fn a_change_of_one_backend_touches_only_the_fallback_tables_of_its_services() {
         let services: String =
             (0..20).map(|n| service(&format!("s{n}"), &format!("10.0.0.{n}"), "")).collect();
         let state = state("", &services);
-        let before = wanted(&state).unwrap();
+        let before = desired(&state).unwrap();
         let touched = |state: &State| -> Vec<usize> {
-            let after = wanted(state).unwrap();
+            let after = desired(state).unwrap();
             let pairs = before.iter().zip(&after).enumerate();
             pairs.filter(|(_, (before, after))| before != after).map(|(index, _)| index).collect()
         };

@@ -98,7 +98,7 @@ pub struct Object {
     /// The attributes; those of a counter with its initial values.
     pub data: Vec<u8>,
     /// Whether entries that were created with the object go on using it. Such an object stays when it is no
-    /// longer wanted.
+    /// longer desired.
     pub outlives: bool,
 }
 
@@ -204,10 +204,10 @@ pub struct Change<'a> {
     pub empty_sets: BTreeSet<&'a str>,
 }
 
-/// Returns the changes from `current` (`None`: there is no table) to `wanted`. What is tolerated is left
+/// Returns the changes from `current` (`None`: there is no table) to `desired`. What is tolerated is left
 /// alone, and so are the things that its rules name.
 #[must_use]
-pub fn change<'a>(current: Option<&'a Image>, wanted: &'a Image, tolerated: Tolerated) -> Change<'a> {
+pub fn change<'a>(current: Option<&'a Image>, desired: &'a Image, tolerated: Tolerated) -> Change<'a> {
     static NOTHING: Image =
         Image { dormant: false, chains: BTreeMap::new(), sets: BTreeMap::new(), objects: BTreeMap::new() };
     let mut change = Change::default();
@@ -216,14 +216,14 @@ pub fn change<'a>(current: Option<&'a Image>, wanted: &'a Image, tolerated: Tole
         change.steps.push(Step::AddTable);
     }
     let current = current.unwrap_or(&NOTHING);
-    if current.dormant != wanted.dormant {
+    if current.dormant != desired.dormant {
         change.tell(Thing::Table, "the table is dormant".to_owned());
         change.wake = true;
     }
-    let left = left_alone(current, wanted, tolerated);
-    let sets_go = sets(&mut change, current, wanted, &left);
-    let objects_go = objects(&mut change, current, wanted, &left);
-    chains(&mut change, current, wanted, &left, sets_go || objects_go);
+    let left = left_alone(current, desired, tolerated);
+    let sets_go = sets(&mut change, current, desired, &left);
+    let objects_go = objects(&mut change, current, desired, &left);
+    chains(&mut change, current, desired, &left, sets_go || objects_go);
     change.steps.sort_by_key(|step| (step.phase(), step.place()));
     change
 }
@@ -265,12 +265,12 @@ impl Step<'_> {
     }
 }
 
-/// Returns the names that are not wanted but are not to be touched.
-fn left_alone(current: &Image, wanted: &Image, tolerated: Tolerated) -> BTreeSet<String> {
+/// Returns the names that are not desired but are not to be touched.
+fn left_alone(current: &Image, desired: &Image, tolerated: Tolerated) -> BTreeSet<String> {
     let chains = current.chains.keys().filter(|name| (tolerated.chain)(name));
-    let chains = chains.filter(|name| !wanted.chains.contains_key(*name));
+    let chains = chains.filter(|name| !desired.chains.contains_key(*name));
     let sets = current.sets.keys().filter(|name| (tolerated.set)(name));
-    let sets = sets.filter(|name| !wanted.sets.contains_key(*name));
+    let sets = sets.filter(|name| !desired.sets.contains_key(*name));
     let mut left: BTreeSet<String> = chains.chain(sets).cloned().collect();
     let chains = current.chains.iter().filter(|(name, _)| left.contains(*name));
     let expressions = chains.flat_map(|(_, chain)| &chain.rules).flat_map(|rule| &rule.expressions);
@@ -286,9 +286,14 @@ impl Change<'_> {
 }
 
 /// Adds the changes of sets. Returns whether any set is deleted, which rules may use.
-fn sets<'a>(change: &mut Change<'a>, current: &'a Image, wanted: &'a Image, left: &BTreeSet<String>) -> bool {
+fn sets<'a>(
+    change: &mut Change<'a>,
+    current: &'a Image,
+    desired: &'a Image,
+    left: &BTreeSet<String>,
+) -> bool {
     let mut gone = false;
-    for (name, set) in &wanted.sets {
+    for (name, set) in &desired.sets {
         match current.sets.get(name) {
             None => {
                 change.tell(Thing::Set(name.clone()), format!("set {name} is missing"));
@@ -313,7 +318,8 @@ fn sets<'a>(change: &mut Change<'a>, current: &'a Image, wanted: &'a Image, left
             Some(_) => {}
         }
     }
-    for name in current.sets.keys().filter(|name| !wanted.sets.contains_key(*name) && !left.contains(*name)) {
+    for name in current.sets.keys().filter(|name| !desired.sets.contains_key(*name) && !left.contains(*name))
+    {
         change.tell(Thing::Set(name.clone()), format!("set {name} is not wanted"));
         gone = true;
         change.steps.push(Step::DeleteSet(name));
@@ -325,11 +331,11 @@ fn sets<'a>(change: &mut Change<'a>, current: &'a Image, wanted: &'a Image, left
 fn objects<'a>(
     change: &mut Change<'a>,
     current: &'a Image,
-    wanted: &'a Image,
+    desired: &'a Image,
     left: &BTreeSet<String>,
 ) -> bool {
     let mut gone = false;
-    for ((kind, name), object) in &wanted.objects {
+    for ((kind, name), object) in &desired.objects {
         match current.objects.get(&(*kind, name.clone())) {
             Some(is) if is.data == object.data => continue,
             None => change.tell(Thing::Object(name.clone()), format!("object {name} is missing")),
@@ -342,7 +348,7 @@ fn objects<'a>(
         change.steps.push(Step::AddObject(*kind, name, object));
     }
     for (key @ (kind, name), object) in &current.objects {
-        if !wanted.objects.contains_key(key) && !object.outlives && !left.contains(name) {
+        if !desired.objects.contains_key(key) && !object.outlives && !left.contains(name) {
             change.tell(Thing::Object(name.clone()), format!("object {name} is not wanted"));
             gone = true;
             change.steps.push(Step::DeleteObject(*kind, name));
@@ -354,19 +360,19 @@ fn objects<'a>(
 fn chains<'a>(
     change: &mut Change<'a>,
     current: &'a Image,
-    wanted: &'a Image,
+    desired: &'a Image,
     left: &BTreeSet<String>,
     uses_gone: bool,
 ) {
     let unwanted = || {
         let chains = current.chains.iter();
-        chains.filter(|(name, _)| !wanted.chains.contains_key(*name) && !left.contains(*name))
+        chains.filter(|(name, _)| !desired.chains.contains_key(*name) && !left.contains(*name))
     };
-    let remade = |name: &str, is: &Chain| wanted.chains.get(name).is_some_and(|chain| chain.base != is.base);
+    let remade = |name: &str, is: &Chain| desired.chains.get(name).is_some_and(|chain| chain.base != is.base);
     let refill =
         uses_gone || unwanted().next().is_some() || current.chains.iter().any(|(name, is)| remade(name, is));
     for (name, is) in &current.chains {
-        let Some(chain) = wanted.chains.get(name) else { continue };
+        let Some(chain) = desired.chains.get(name) else { continue };
         let differs = rules_differ(name, &is.rules, &chain.rules);
         if refill || differs.is_some() {
             if !is.rules.is_empty() {
@@ -400,21 +406,21 @@ fn chains<'a>(
         }
     }
     change.steps.extend(unwanted().map(|(name, _)| Step::DeleteChain(name)));
-    for (name, chain) in wanted.chains.iter().filter(|(name, _)| !current.chains.contains_key(*name)) {
+    for (name, chain) in desired.chains.iter().filter(|(name, _)| !current.chains.contains_key(*name)) {
         change.tell(Thing::Chain(name.clone()), format!("chain {name} is missing"));
         change.steps.extend([Step::AddChain(name, chain), Step::AddRules(name, &chain.rules)]);
     }
 }
 
 /// Returns a description of how the rules of this chain differ, or `None` if they do not.
-fn rules_differ(chain: &str, current: &[Rule], wanted: &[Rule]) -> Option<String> {
-    if current == wanted {
+fn rules_differ(chain: &str, current: &[Rule], desired: &[Rule]) -> Option<String> {
+    if current == desired {
         return None;
     }
-    if current.len() != wanted.len() {
-        return Some(format!("chain {chain} has {} rules, not {}", current.len(), wanted.len()));
+    if current.len() != desired.len() {
+        return Some(format!("chain {chain} has {} rules, not {}", current.len(), desired.len()));
     }
-    let first = current.iter().zip(wanted).take_while(|(is, wanted)| is == wanted).count();
+    let first = current.iter().zip(desired).take_while(|(is, desired)| is == desired).count();
     Some(format!("chain {chain}: rule {} differs", first + 1))
 }
 

@@ -1,10 +1,10 @@
 //! The ruleset as a value: `nft/synrail.nft` with its parameters filled in, and the rules that are written by
 //! netlink. PURE.
 //!
-//! Structure (chains and rules), copies of services' tables (`kernel_tables.rs`) and elements (`elements.rs`)
-//! are separate. Elements and copies change while traffic runs; the structure changes only with the version
-//! of synrail or with settings of the whole balancer. The name of the structure is made from all of it, and
-//! the table has an empty chain of this name. So a restarted lbd can see that there is nothing to do.
+//! Structure (chains and rules), fallback tables (`kernel_tables.rs`) and elements (`elements.rs`) are
+//! separate. Elements and fallback tables change while traffic runs; the structure changes only with the
+//! version of synrail or with settings of the whole balancer. The name of the structure is made from all of
+//! it, and the table has an empty chain of this name. So a restarted lbd can see that there is nothing to do.
 
 use std::collections::BTreeSet;
 
@@ -63,7 +63,7 @@ pub struct Means {
 pub struct Ruleset {
     /// Chains and rules.
     pub structure: Structure,
-    /// The kernel's copies of services' tables.
+    /// The fallback tables.
     pub tables: Vec<KernelTable>,
     /// Elements of the sets.
     pub elements: Elements,
@@ -174,7 +174,7 @@ pub enum OffMap {
     Closing,
 }
 
-/// The maps that lead a quoted packet to its service's table.
+/// The maps that lead a quoted packet to its service's fallback table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotedIn {
     /// `claimed_port4` and so on.
@@ -201,13 +201,13 @@ impl Ruleset {
     /// Never with the built-in template; a test checks that.
     pub fn new(state: &State, claims: &Claims, means: Means) -> Result<Self, TemplateError> {
         let structure = Structure::new(&state.balancer, means)?;
-        let tables = kernel_tables::wanted(state)?;
-        let elements = Elements::wanted(state, claims, &tables);
+        let tables = kernel_tables::desired(state)?;
+        let elements = Elements::desired(state, claims, &tables);
         let promoted = promotes(&state.balancer, means).then(|| elements::promoted_devices(&state.balancer));
         Ok(Self { structure, tables, elements, promoted })
     }
 
-    /// Reports whether new flows of any service follow the kernel's copy of its table at once.
+    /// Reports whether new flows of any service follow its fallback table at once.
     #[must_use]
     pub fn kernel_decides(&self) -> bool {
         self.tables.iter().any(|table| table.decides)

@@ -48,7 +48,7 @@ mod tests {
         assert_eq!(fill("# head\ntable {{a}}", &[("a", "x".to_owned())]).unwrap(), "table x");
     }
 
-    /// Otherwise a release that only explains more would make every chain and every copy of a table anew.
+    /// Otherwise a release that only explains more would make every chain and every fallback table anew.
     #[test]
     fn names_do_not_depend_on_comments() {
         let text = "table x {\n\t# why\n\tchain c { }\n#\tchain off { }\n}\n";

@@ -29,7 +29,7 @@ pub(crate) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
 
 /// When a thread of the daemon last looked at the workers.
 const LOOKED_AT: usize = DAEMON_AT + 32;
-/// The generation of the kernel's copies of the tables.
+/// The generation of the fallback tables.
 const IN_KERNEL_AT: usize = DAEMON_AT + 40;
 /// Whether the kernel can offload long flows: 0 is not known, 1 a flowtable, 2 none.
 const OFFLOAD_AT: usize = DAEMON_AT + 80;
@@ -50,8 +50,8 @@ pub struct Daemon {
     pub pid: u64,
     /// The generation that the workers decide by.
     pub adopted: Generation,
-    /// The last generation of which the kernel had all copies of tables. New flows follow these copies when
-    /// lbd is not running. The copies are updated after the workers' tables, one after the other.
+    /// The last generation of which the kernel had all fallback tables. New flows follow these when lbd is
+    /// not running. They are updated after the workers' tables, one after the other.
     pub in_kernel: Generation,
     /// When lbd started, in seconds since 1970.
     pub started_unix_seconds: u64,

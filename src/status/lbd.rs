@@ -22,10 +22,10 @@ use crate::{
 pub struct DaemonView {
     /// Its process ID.
     pub pid: u64,
-    /// The generation in force: while lbd runs, its workers decide by it; otherwise the kernel decides by its
-    /// copies of the tables. 0: none yet.
+    /// The generation in force: while lbd runs, its workers decide by it; otherwise the kernel decides by
+    /// the fallback tables. 0: none yet.
     pub adopted: u64,
-    /// The last generation of which the kernel had all tables.
+    /// The last generation of which the kernel had all fallback tables.
     pub in_kernel: u64,
     /// When it started, in seconds since 1970.
     pub started_unix_seconds: u64,

@@ -132,7 +132,7 @@ pub struct Packets {
     pub target: TargetView,
     /// Packets that lbd has steered.
     pub packets: u64,
-    /// Packets that the kernel's copies of services' tables have steered.
+    /// Packets that the fallback tables have steered.
     pub by_kernel: u64,
 }
 

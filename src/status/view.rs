@@ -203,13 +203,13 @@ pub struct ServiceView {
     pub hash: &'static str,
     /// What is done about packets that a tunnel cannot carry whole.
     pub pmtu: &'static str,
-    /// Who shall decide about new flows: "lbd" or "kernel".
+    /// What shall decide about new flows: "lbd" or "kernel".
     pub decider: Decider,
     /// M, the number of entries of its table.
     pub table_size: u32,
-    /// Whether the kernel gets a copy of the table. Without one lbd decides, whatever `steering` says.
+    /// Whether the service has a fallback table. Without one lbd decides, whatever `steering` says.
     pub kernel_copy: bool,
-    /// Why it gets none.
+    /// Why it has none.
     #[serde(skip)]
     pub shortage: Option<Shortage>,
     /// The active backends; an entry of the table is an index into them.

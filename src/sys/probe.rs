@@ -38,8 +38,8 @@ pub struct Probe {
 /// Returns an error if there is no nft command.
 pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
     let mut findings = Vec::new();
-    let copies = (balancer.kernel_entries > 0).then_some(&NFT_HASH);
-    let parts: Vec<&NftPart> = NFT_PARTS.iter().chain(copies).collect();
+    let hash = (balancer.kernel_entries > 0).then_some(&NFT_HASH);
+    let parts: Vec<&NftPart> = NFT_PARTS.iter().chain(hash).collect();
     let texts: Vec<&str> = parts.iter().map(|part| part.text).collect();
     for (part, answer) in parts.iter().zip(check("a part of nf_tables", &texts)?) {
         if let Err(message) = answer {
@@ -150,7 +150,7 @@ const NFT_PARTS: [NftPart; 6] = [
     },
 ];
 
-/// The part that the kernel's copies of tables need.
+/// The part that fallback tables need.
 const NFT_HASH: NftPart = NftPart {
     name: "hashes in nf_tables (not needed with kernel_entries = 0)",
     module: "nft_hash",

@@ -299,10 +299,10 @@ mod tests {
         ] {
             let mut read = Elements::default();
             read.read(set, vec![Some(raw(key))]);
-            let mut wanted = Elements::default();
-            wanted.insert(set, Element::Mark(7));
-            let diff = read.diff(&wanted);
-            assert_eq!((diff.refill.into_iter().collect(), diff.add), (vec![set], wanted), "{set:?}");
+            let mut desired = Elements::default();
+            desired.insert(set, Element::Mark(7));
+            let diff = read.diff(&desired);
+            assert_eq!((diff.refill.into_iter().collect(), diff.add), (vec![set], desired), "{set:?}");
             assert!(!read.diff(&Elements::default()).is_empty());
         }
         let mut read = Elements::default();

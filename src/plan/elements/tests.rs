@@ -47,9 +47,9 @@ fn nested(kernel_entries: u32, [net, host]: [&str; 2]) -> (Elements, Vec<String>
         .service("host", "10.0.0.5", &format!("protocols = 'tcp'\nsteering = '{host}'\ntable_size = 101"))
         .backends(&[("b", "192.168.1.2")])
         .state();
-    let tables = super::super::kernel_tables::wanted(&state).unwrap();
+    let tables = super::super::kernel_tables::desired(&state).unwrap();
     let classifier = Classifier::new(&state.services.iter().map(|s| s.scope()).collect::<Vec<_>>()).unwrap();
-    let elements = Elements::wanted(&state, &Claims::of(&classifier), &tables);
+    let elements = Elements::desired(&state, &Claims::of(&classifier), &tables);
     (elements, tables.into_iter().map(|table| table.chain).collect())
 }
 

@@ -42,8 +42,8 @@ fn image() -> Image {
 }
 
 /// What differs, and the steps in short.
-fn changed(current: Option<&Image>, wanted: &Image, tolerated: Tolerated) -> (Vec<String>, Vec<String>) {
-    let change = change(current, wanted, tolerated);
+fn changed(current: Option<&Image>, desired: &Image, tolerated: Tolerated) -> (Vec<String>, Vec<String>) {
+    let change = change(current, desired, tolerated);
     let step = |step: &Step<'_>| match step {
         Step::AddTable => "table".to_owned(),
         Step::FlushChain(name) => format!("flush {name}"),
@@ -122,8 +122,8 @@ fn a_policy_is_set_and_a_dormant_table_wakes() {
     assert_eq!(drop, told(&["chain in has policy drop"], &["policy in 1"]));
     let mut dormant = image();
     dormant.dormant = true;
-    let wanted = image();
-    let change = change(Some(&dormant), &wanted, NOBODY);
+    let desired = image();
+    let change = change(Some(&dormant), &desired, NOBODY);
     assert!(change.wake && change.steps.is_empty() && change.removed_base_chains.is_empty());
     assert_eq!(change.differences[0].to_string(), "the table is dormant");
 }

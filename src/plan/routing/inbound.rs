@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn the_ruleset_knows_the_entrances_and_their_addresses() {
         let elements = |state: &State| {
-            let elements = Elements::wanted(state, &Claims::default(), &[]);
+            let elements = Elements::desired(state, &Claims::default(), &[]);
             [SetName::Interfaces, SetName::Tunnels, SetName::GreIn4, SetName::GreIn6]
                 .map(|set| elements.of(set).iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         };
@@ -179,7 +179,7 @@ mod tests {
         let names: Vec<&str> = devices.keys().map(String::as_str).collect();
         assert_eq!(names, ["sr-1", "sr-2", "sr-5", "sr-in4", "sr-in6"]);
         let names = names.into_iter().chain([FRAGMENTS_DEVICE]).map(|name| format!("\"{name}\""));
-        let known = Elements::wanted(&state, &Claims::default(), &[]);
+        let known = Elements::desired(&state, &Claims::default(), &[]);
         let known = known.of(SetName::Tunnels).iter().map(ToString::to_string);
         assert_eq!(known.collect::<BTreeSet<_>>(), names.collect());
     }

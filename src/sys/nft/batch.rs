@@ -333,7 +333,7 @@ fn unreachable(rule: &mut Rule<'_>, family: Family) {
     rule.add_expr(&Verdict::Drop);
 }
 
-/// Looks up the service's table by the packet that an ICMP error quotes.
+/// Looks up the service's fallback table by the packet that an ICMP error quotes.
 fn quoted(rule: &mut Rule<'_>, family: Family, maps: QuotedIn, fields: QuotedFields) {
     let map = match (maps, fields, family) {
         (QuotedIn::Claimed, QuotedFields::Address, Family::Ipv4) => c"claimed_address4",

@@ -12,7 +12,7 @@ use std::{
 use super::{NftError, batch, command, command::nft, image::ElementsOf, reader::Reader};
 use crate::{
     plan::{
-        kernel_tables::{COPIES_MAX, KernelTable},
+        kernel_tables::{FALLBACK_TABLES_MAX, KernelTable},
         nf_table::{Chain, Image},
         ruleset::{NativeRule, Ruleset, Structure},
     },
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How many results are cached, those of two rulesets; the oldest is discarded first.
-const REMEMBERED_MAX: usize = 2 * (COPIES_MAX + 1);
+const REMEMBERED_MAX: usize = 2 * (FALLBACK_TABLES_MAX + 1);
 
 /// The cached results, each with the text that it was made from.
 static COMPILED: Mutex<Vec<(String, Arc<Image>)>> = Mutex::new(Vec::new());

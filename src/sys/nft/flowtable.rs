@@ -1,5 +1,5 @@
 //! The devices of the flowtable. nft makes the flowtable in a network namespace that has no devices. So
-//! devices are added here, and deleted when they are no longer wanted. The kernel itself removes a device
+//! devices are added here, and deleted when they are no longer desired. The kernel itself removes a device
 //! that disappears.
 
 use std::collections::BTreeSet;
@@ -21,10 +21,10 @@ const NAME: &str = "promoted";
 /// Existing devices with their indexes: a device that was created anew has another index.
 pub(super) type Present = Vec<(String, u32)>;
 
-/// Returns those of the wanted devices that exist.
-pub(super) fn present(wanted: Option<&BTreeSet<String>>) -> Present {
-    let wanted = wanted.into_iter().flatten();
-    wanted.filter_map(|name| Some((name.clone(), interface_index(name)?))).collect()
+/// Returns those of the desired devices that exist.
+pub(super) fn present(desired: Option<&BTreeSet<String>>) -> Present {
+    let desired = desired.into_iter().flatten();
+    desired.filter_map(|name| Some((name.clone(), interface_index(name)?))).collect()
 }
 
 /// Returns how the flowtable's devices differ: the devices to add, and those to delete. Returns nothing if
@@ -33,14 +33,14 @@ pub(super) fn difference(present: &Present) -> Result<(Vec<String>, Vec<String>)
     let read = Reader::open().and_then(|mut reader| reader.look(Reader::flowtables));
     let is = read.map_err(|error| NftError::Table { what: "flowtables", error })?;
     let Some(flowtable) = is.get(NAME) else { return Ok((Vec::new(), Vec::new())) };
-    let is_wanted = |device: &String| present.iter().any(|(name, _)| name == device);
+    let is_desired = |device: &String| present.iter().any(|(name, _)| name == device);
     let add = present.iter().map(|(name, _)| name).filter(|name| !flowtable.devices.contains(*name));
-    let delete = flowtable.devices.iter().filter(|device| !is_wanted(device));
+    let delete = flowtable.devices.iter().filter(|device| !is_desired(device));
     Ok((add.cloned().collect(), delete.cloned().collect()))
 }
 
-/// Sets the flowtable's devices to those that are wanted and exist. If the kernel refuses one, the others are
-/// still set.
+/// Sets the flowtable's devices to those that are desired and exist. If the kernel refuses one, the others
+/// are still set.
 pub(super) fn set_devices(present: &Present) -> Result<(), NftError> {
     let (add, delete) = difference(present)?;
     let delete = delete.iter().map(|device| (NFT_MSG_DELFLOWTABLE, device));

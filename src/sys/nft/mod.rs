@@ -7,17 +7,18 @@
 //!
 //! An application has these steps, each of which is one transaction:
 //!
-//! - Chains, rules, sets and objects that are not as they should be (`plan/nf_table.rs`), including services'
-//!   chains and maps.
-//! - The entries of services' maps that are new (`tables.rs`).
+//! - Chains, rules, sets and objects that are not as they should be (`plan/nf_table.rs`), including chains
+//!   and maps of fallback tables.
+//! - The entries of fallback tables that are new (`tables.rs`).
 //! - The elements of the sets, if they differ, with the name of the structure.
 //!
 //! If there was no table, the last two are exchanged. As long as the set of interfaces is empty, no packet
 //! meets a rule. With the elements, flows that connection tracking or lbd knows go on at once, and the others
-//! need not wait for entries that take a second to fill in. Then everything except the entries of services' tables is read back. What is in place already is
-//! not changed, so a restarted lbd takes over. A base chain is removed only if another version of synrail had
-//! other base chains, or another program has changed it ([`Applied`] reports this). Changes of services'
-//! tables that existed before come later ([`Tables::apply`]), and may be large.
+//! need not wait for entries that take a second to fill in. Then everything except the entries of fallback
+//! tables is read back. What is in place already is not changed, so a restarted lbd takes over. A base chain
+//! is removed only if another version of synrail had other base chains, or another program has changed it
+//! ([`Applied`] reports this). Changes of fallback tables that existed before come later ([`Tables::apply`]),
+//! and may be large.
 //!
 //! [`apply`] reads all of our table before and after. If the table in force is known, [`change`] does not
 //! read it, but sends the differences, and calls [`apply`] if the kernel refuses them. [`mend`] reads the
@@ -177,29 +178,29 @@ pub enum StructureApplied {
     BaseChainsRemoved(Vec<String>),
 }
 
-/// Services' tables that are no longer wanted are removed last ([`Tables::apply`]), when nothing leads to
+/// Fallback tables that are no longer desired are removed last ([`Tables::apply`]), when nothing leads to
 /// them any more.
 const TOLERATED: Tolerated = Tolerated { chain: kernel_tables::is_our_chain, set: kernel_tables::is_our_map };
 
-/// Changes the kernel's table to match `ruleset`, and reads it back. Of services' tables it fills only new
-/// ones.
+/// Changes the kernel's table to match `ruleset`, and reads it back. Of fallback tables it fills only
+/// new ones.
 ///
-/// If the table exists already, packets always find the elements that rules look up: new tables of services
+/// If the table exists already, packets always find the elements that rules look up: new fallback tables
 /// are filled first, and sets that are made anew get their elements in the transaction that makes them.
 ///
 /// # Errors
 /// Returns an error if nft or the kernel refuses a step. Each step is done wholly or not at all.
 pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError> {
     tables.displaced();
-    let mut wanted = compiler::compile(ruleset)?;
+    let mut desired = compiler::compile(ruleset)?;
     let name = &ruleset.structure.name;
-    let before = read_image(&wanted)?;
+    let before = read_image(&desired)?;
     let named = before.as_ref().is_some_and(|image| image.chains.contains_key(name));
     if named {
-        wanted.chains.insert(name.clone(), nf_table::Chain::default());
+        desired.chains.insert(name.clone(), nf_table::Chain::default());
     }
     let with_tables;
-    let mut change = nf_table::change(before.as_ref(), &wanted, TOLERATED);
+    let mut change = nf_table::change(before.as_ref(), &desired, TOLERATED);
     let structure = structure_applied(before.is_some(), &change);
     if structure != StructureApplied::Kept {
         tables.forget();
@@ -210,8 +211,8 @@ pub fn apply(ruleset: &Ruleset, tables: &mut Tables) -> Result<Applied, NftError
         // Another version's rules may lack the chains that these tables lead to. Then the tables are added
         // with the other changes.
         if !new.is_empty() && add_tables(ruleset, &new, tables).is_ok() {
-            with_tables = read_image(&wanted)?;
-            change = nf_table::change(with_tables.as_ref(), &wanted, TOLERATED);
+            with_tables = read_image(&desired)?;
+            change = nf_table::change(with_tables.as_ref(), &desired, TOLERATED);
         }
     }
     let filled = before
@@ -285,12 +286,12 @@ fn change_known(
     Ok(Applied { structure: StructureApplied::Kept, elements_added, elements_deleted })
 }
 
-/// Adds these tables of services, and fills them. If filling fails, [`Tables::apply`] tries again and reports
+/// Adds these fallback tables, and fills them. If filling fails, [`Tables::apply`] tries again and reports
 /// it.
 fn add_tables(ruleset: &Ruleset, new: &[&KernelTable], tables: &mut Tables) -> Result<(), NftError> {
-    let wanted = compiler::compile_tables(&ruleset.structure, new)?;
+    let desired = compiler::compile_tables(&ruleset.structure, new)?;
     let nothing = Image::default();
-    let change = nf_table::change(Some(&nothing), &wanted, TOLERATED);
+    let change = nf_table::change(Some(&nothing), &desired, TOLERATED);
     change_structure(&change, &ElementsDiff::default())?;
     let _ = tables.fill_new(new.iter().copied());
     Ok(())
@@ -333,9 +334,9 @@ pub fn differences(ruleset: &Ruleset) -> Result<Differences, NftError> {
 }
 
 fn differences_but_devices(ruleset: &Ruleset) -> Result<Differences, NftError> {
-    let wanted = compiler::compile_whole(ruleset)?;
-    let current = read_image(&wanted)?;
-    let change = nf_table::change(current.as_ref(), &wanted, TOLERATED);
+    let desired = compiler::compile_whole(ruleset)?;
+    let current = read_image(&desired)?;
+    let change = nf_table::change(current.as_ref(), &desired, TOLERATED);
     let mut differences: Vec<String> = change.differences.iter().map(ToString::to_string).collect();
     if current.is_some() {
         let diff = read_elements()?.diff(&ruleset.elements);
@@ -350,13 +351,13 @@ pub(crate) fn in_force(ruleset: &Ruleset) -> Result<bool, NftError> {
     Ok(differences(ruleset)?.is_empty())
 }
 
-/// Changes the elements of sets from those in force to the wanted ones, in one transaction.
+/// Changes the elements of sets from those in force to the desired ones, in one transaction.
 ///
 /// # Errors
 /// Returns an error if the kernel refuses, most likely because other elements are in force.
-pub fn change_elements(in_force: &Elements, wanted: &Elements) -> Result<(), NftError> {
+pub fn change_elements(in_force: &Elements, desired: &Elements) -> Result<(), NftError> {
     let mut transaction = Transaction::new();
-    elements::change(&in_force.diff(wanted), &mut transaction);
+    elements::change(&in_force.diff(desired), &mut transaction);
     transaction.commit()
 }
 
@@ -438,7 +439,7 @@ pub fn counters() -> Result<Vec<Counter>, NftError> {
     Ok(counters)
 }
 
-/// Returns how many packets the kernel's copies of services' tables have steered, by the mark that they set.
+/// Returns how many packets the fallback tables have steered, by the mark that they set.
 ///
 /// # Errors
 /// Returns an error if the counts cannot be read.
@@ -462,7 +463,7 @@ fn change_structure(change: &Change<'_>, elements: &ElementsDiff) -> Result<(), 
     Ok(())
 }
 
-/// Reports what happened to the structure; services' tables do not count.
+/// Reports what happened to the structure; fallback tables do not count.
 fn structure_applied(was_there: bool, change: &Change<'_>) -> StructureApplied {
     if !was_there {
         StructureApplied::Created
@@ -484,8 +485,8 @@ fn is_of_services(thing: &Thing) -> bool {
 }
 
 /// Reads the kernel's table, except elements that are changed one by one; `None` if there is no table.
-fn read_image(wanted: &Image) -> Result<Option<Image>, NftError> {
-    let image = Reader::open().and_then(|mut reader| reader.image(ElementsOf::These(wanted)));
+fn read_image(desired: &Image) -> Result<Option<Image>, NftError> {
+    let image = Reader::open().and_then(|mut reader| reader.image(ElementsOf::These(desired)));
     image.map_err(|error| NftError::Table { what: "chains, rules and sets", error })
 }
 

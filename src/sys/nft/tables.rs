@@ -1,11 +1,10 @@
-//! Fills the kernel's copies of services' tables (`plan/kernel_tables.rs`), which usually have 65537 entries
-//! each.
+//! Fills the fallback tables (`plan/kernel_tables.rs`), which usually have 65537 entries each.
 //!
-//! The contents of each map are read from the kernel once, and then known by their digest, so a copy that is
-//! as it should be costs nothing. Only entries that differ are sent. Those of all copies go in one
+//! The contents of each map are read from the kernel once, and then known by their digest, so a table that
+//! is as it should be costs nothing. Only entries that differ are sent. Those of all tables go in one
 //! transaction of up to [`ENTRIES_PER_BATCH`] entries (or [`ENTRIES_AT_ONCE`], if nothing waits for all of
 //! them), since the kernel waits for all of its processors between two transactions. The kernel carries out a
-//! transaction wholly or not at all. A copy is not read back whole, since that takes longer than to change
+//! transaction wholly or not at all. A table is not read back whole, since that takes longer than to change
 //! it. Instead [`Tables::sample`] now and then reads some entries, different ones each time. It finds an
 //! emptied map at once, and a single wrong entry within M / 16 samples.
 //!
@@ -37,8 +36,8 @@ use crate::{
 
 /// The largest transaction, 12 MB if all of its entries change.
 const ENTRIES_PER_BATCH: usize = 4 * 65_537;
-/// How many entries [`Tables::apply_some`] handles in one call: those of several copies, or of one larger
-/// copy.
+/// How many entries [`Tables::apply_some`] handles in one call: those of several tables, or of one larger
+/// table.
 const ENTRIES_AT_ONCE: usize = 2 * 65_537;
 /// An element takes 28 bytes, and all elements of a message are in one attribute of 65531 bytes at most.
 const ELEMENTS_PER_MESSAGE: usize = 2_000;
@@ -48,23 +47,23 @@ const SAMPLES: u64 = 16;
 /// What is known about the kernel's table.
 #[derive(Default)]
 pub struct Tables {
-    /// The contents of the copies, by map.
+    /// The contents of the fallback tables, by map.
     known: BTreeMap<String, Contents>,
-    /// The name of the structure in place, and the chains of each copy in place, by the copy's map.
+    /// The name of the structure in place, and the chains of each fallback table in place, by its map.
     placed: Option<(String, BTreeMap<String, Vec<String>>)>,
-    /// Whether the kernel has no other copies than these.
+    /// Whether the kernel has no other fallback tables than these.
     swept: bool,
     /// The kernel's generation of all rules and sets at which everything was found right.
     right_at: Option<u32>,
     /// The devices of the flowtable that existed when they were last set.
     devices: Option<Present>,
     next_sample: u64,
-    next_copy: usize,
+    next_table: usize,
     /// The off-table flows that lbd knows.
     flows: Option<Arc<ArcSwap<OffTable>>>,
 }
 
-/// A copy, and its entries that have to change.
+/// A fallback table, and its entries that have to change.
 type Changes<'a> = (&'a KernelTable, Vec<Change>);
 
 impl Tables {
@@ -84,37 +83,37 @@ impl Tables {
         flow_maps::put_off_table(&flows, &OffTable::default())
     }
 
-    /// Changes the entries of these copies to what they should be, then removes other copies. The maps and
-    /// chains of these copies must be in place. Returns how many entries were changed.
+    /// Changes the entries of these fallback tables to what they should be, then removes other ones. The maps
+    /// and chains of these must be in place. Returns how many entries were changed.
     ///
     /// # Errors
     /// Returns the first error of the kernel. Everything else is done, and the next call tries the rest
     /// again.
-    pub fn apply(&mut self, wanted: &[KernelTable]) -> Result<usize, NftError> {
-        let changed = self.fill(wanted);
-        let swept = self.sweep(wanted);
+    pub fn apply(&mut self, desired: &[KernelTable]) -> Result<usize, NftError> {
+        let changed = self.fill(desired);
+        let swept = self.sweep(desired);
         changed.and_then(|changed| swept.map(|()| changed))
     }
 
     /// Reports whether a single [`Tables::apply_some`] would do everything.
     #[must_use]
-    pub fn is_little(&self, wanted: &[KernelTable]) -> bool {
-        self.differing(wanted).map(KernelTable::size).sum::<usize>() <= ENTRIES_AT_ONCE
+    pub fn is_little(&self, desired: &[KernelTable]) -> bool {
+        self.differing(desired).map(KernelTable::size).sum::<usize>() <= ENTRIES_AT_ONCE
     }
 
-    fn differing<'a>(&self, wanted: &'a [KernelTable]) -> impl Iterator<Item = &'a KernelTable> {
-        wanted.iter().filter(|table| self.known.get(&table.map) != Some(table.contents()))
+    fn differing<'a>(&self, desired: &'a [KernelTable]) -> impl Iterator<Item = &'a KernelTable> {
+        desired.iter().filter(|table| self.known.get(&table.map) != Some(table.contents()))
     }
 
-    /// As [`Tables::apply`], but handles only some of the copies that are known to differ, different ones
-    /// each time: about 50 ms of work. Returns whether all copies are done.
+    /// As [`Tables::apply`], but handles only some of the tables that are known to differ, different ones
+    /// each time: about 50 ms of work. Returns whether all tables are done.
     ///
     /// # Errors
-    /// As [`Tables::apply`], for the copies that it handles.
-    pub fn apply_some(&mut self, wanted: &[KernelTable]) -> Result<bool, NftError> {
-        let mut differing: Vec<&KernelTable> = self.differing(wanted).collect();
+    /// As [`Tables::apply`], for the tables that it handles.
+    pub fn apply_some(&mut self, desired: &[KernelTable]) -> Result<bool, NftError> {
+        let mut differing: Vec<&KernelTable> = self.differing(desired).collect();
         let count = differing.len().max(1);
-        differing.rotate_left(self.next_copy % count);
+        differing.rotate_left(self.next_table % count);
         let mut entries = 0;
         let some = differing.iter().take_while(|table| {
             let fits = entries == 0 || entries + table.size() <= ENTRIES_AT_ONCE;
@@ -122,16 +121,16 @@ impl Tables {
             fits
         });
         let some: Vec<&KernelTable> = some.copied().collect();
-        self.next_copy = self.next_copy.wrapping_add(some.len());
+        self.next_table = self.next_table.wrapping_add(some.len());
         let all = some.len() == differing.len();
         self.fill(some)?;
         if all {
-            self.sweep(wanted)?;
+            self.sweep(desired)?;
         }
         Ok(all)
     }
 
-    /// Fills these copies, which were just created.
+    /// Fills these fallback tables, which were just created.
     pub(super) fn fill_new<'a>(
         &mut self,
         new: impl Iterator<Item = &'a KernelTable> + Clone,
@@ -140,10 +139,10 @@ impl Tables {
         self.fill(new)
     }
 
-    /// As [`Tables::apply`], but does not remove other copies.
+    /// As [`Tables::apply`], but does not remove other tables.
     pub(super) fn fill<'a>(
         &mut self,
-        wanted: impl IntoIterator<Item = &'a KernelTable>,
+        desired: impl IntoIterator<Item = &'a KernelTable>,
     ) -> Result<usize, NftError> {
         let (mut reader, mut waiting, mut entries) = (None, Vec::new(), 0);
         let mut result = Ok(0);
@@ -152,7 +151,7 @@ impl Tables {
                 result = with.map(|changed| sum + changed);
             }
         };
-        for table in wanted {
+        for table in desired {
             let changes: Vec<Change> = match self.known.get(&table.map) {
                 Some(contents) if contents == table.contents() => continue,
                 Some(contents) => kernel_tables::changes(contents.entries(), table.contents()).collect(),
@@ -175,27 +174,27 @@ impl Tables {
         result
     }
 
-    /// Changes these copies together. If that fails, changes each by itself, based on the contents that are
-    /// read from the kernel: either they were not as known, or the error of one copy holds up the others.
-    fn send(&mut self, copies: &[Changes<'_>]) -> Result<usize, NftError> {
-        self.change(copies).or_else(|_| {
+    /// Changes these tables together. If that fails, changes each by itself, based on the contents that are
+    /// read from the kernel: either they were not as known, or the error of one table holds up the others.
+    fn send(&mut self, tables: &[Changes<'_>]) -> Result<usize, NftError> {
+        self.change(tables).or_else(|_| {
             let mut reader = None;
             let anew = |(table, _): &Changes<'_>| {
                 let marks = read(&mut reader, table)?;
                 let changes = kernel_tables::changes(marks.into_iter(), table.contents()).collect();
                 self.change(&[(*table, changes)])
             };
-            let each: Vec<_> = copies.iter().map(anew).collect();
+            let each: Vec<_> = tables.iter().map(anew).collect();
             each.into_iter().sum()
         })
     }
 
-    fn change(&mut self, copies: &[Changes<'_>]) -> Result<usize, NftError> {
-        for (table, _) in copies {
+    fn change(&mut self, tables: &[Changes<'_>]) -> Result<usize, NftError> {
+        for (table, _) in tables {
             self.known.remove(&table.map);
         }
         let mut transaction = Transaction::new();
-        for (table, changes) in copies {
+        for (table, changes) in tables {
             for (index, changes) in changes.chunks(ENTRIES_PER_BATCH).enumerate() {
                 if index > 0 {
                     std::mem::replace(&mut transaction, Transaction::new()).commit()?;
@@ -204,17 +203,17 @@ impl Tables {
             }
         }
         transaction.commit()?;
-        self.known.extend(copies.iter().map(|(table, _)| (table.map.clone(), table.contents().clone())));
-        Ok(copies.iter().map(|(_, changes)| changes.len()).sum())
+        self.known.extend(tables.iter().map(|(table, _)| (table.map.clone(), table.contents().clone())));
+        Ok(tables.iter().map(|(_, changes)| changes.len()).sum())
     }
 
-    /// Removes all copies but these.
-    fn sweep(&mut self, wanted: &[KernelTable]) -> Result<(), NftError> {
-        let is_wanted = |map: &str| wanted.iter().any(|table| table.map == map);
-        self.known.retain(|map, _| is_wanted(map));
+    /// Removes all fallback tables but these.
+    fn sweep(&mut self, desired: &[KernelTable]) -> Result<(), NftError> {
+        let is_desired = |map: &str| desired.iter().any(|table| table.map == map);
+        self.known.retain(|map, _| is_desired(map));
         let (chains, maps) = match &self.placed {
             Some((_, placed)) if self.swept => {
-                let old = placed.iter().filter(|(map, _)| !is_wanted(map));
+                let old = placed.iter().filter(|(map, _)| !is_desired(map));
                 let (maps, chains): (Vec<String>, Vec<Vec<String>>) =
                     old.map(|(map, chains)| (map.clone(), chains.clone())).unzip();
                 (chains.concat(), maps)
@@ -225,9 +224,9 @@ impl Tables {
                     names.map_err(|error| NftError::Table { what: "the names of chains and maps", error })?;
                 chains.retain(|name| {
                     kernel_tables::is_our_chain(name)
-                        && !wanted.iter().any(|table| table.chains.contains(name))
+                        && !desired.iter().any(|table| table.chains.contains(name))
                 });
-                maps.retain(|name| kernel_tables::is_our_map(name) && !is_wanted(name));
+                maps.retain(|name| kernel_tables::is_our_map(name) && !is_desired(name));
                 (chains, maps)
             }
         };
@@ -237,21 +236,21 @@ impl Tables {
         let steps: Vec<Step<'_>> = flush.chain(delete).chain(maps).collect();
         let mut transaction = Transaction::new();
         put(&steps, &mut transaction).map_err(|error| NftError::Table { what: "services' tables", error })?;
-        // If this fails, the next call reads from the kernel which copies exist.
+        // If this fails, the next call reads from the kernel which tables exist.
         self.swept = false;
         transaction.commit()?;
         self.swept = true;
         if let Some((_, placed)) = &mut self.placed {
-            placed.retain(|map, _| is_wanted(map));
+            placed.retain(|map, _| is_desired(map));
         }
         Ok(())
     }
 
-    /// Reads some entries of each copy, different ones each time. If an entry is wrong, the next
-    /// [`Tables::apply`] reads the whole copy again.
-    pub fn sample(&mut self, wanted: &[KernelTable]) {
+    /// Reads some entries of each table, different ones each time. If an entry is wrong, the next
+    /// [`Tables::apply`] reads the whole table again.
+    pub fn sample(&mut self, desired: &[KernelTable]) {
         let mut reader = None;
-        for table in wanted {
+        for table in desired {
             let entries = table.contents().entries().len() as u64;
             // Steps by the golden ratio, which spreads the samples evenly. All entries get their turn, since
             // a table's size is a prime.
@@ -270,21 +269,23 @@ impl Tables {
         self.next_sample = (self.next_sample + SAMPLES) % (1 << 32);
     }
 
-    /// Records that the structure and copies of this ruleset are in place; other copies may exist too.
+    /// Records that the structure and fallback tables of this ruleset are in place; other tables may exist
+    /// too.
     pub(super) fn placed(&mut self, ruleset: &Ruleset) {
         self.placed = Some((ruleset.structure.name.clone(), BTreeMap::new()));
         self.swept = false;
         self.placed_too(&ruleset.tables);
     }
 
-    /// Records that these copies are in place too.
-    pub(super) fn placed_too<'a>(&mut self, copies: impl IntoIterator<Item = &'a KernelTable>) {
+    /// Records that these tables are in place too.
+    pub(super) fn placed_too<'a>(&mut self, tables: impl IntoIterator<Item = &'a KernelTable>) {
         if let Some((_, placed)) = &mut self.placed {
-            placed.extend(copies.into_iter().map(|table| (table.map.clone(), table.chains.clone())));
+            placed.extend(tables.into_iter().map(|table| (table.map.clone(), table.chains.clone())));
         }
     }
 
-    /// Returns the copies of this ruleset that are not in place; `None` if it is not known which are.
+    /// Returns the fallback tables of this ruleset that are not in place; `None` if it is not known which
+    /// are.
     pub(super) fn not_placed<'a>(&self, ruleset: &'a Ruleset) -> Option<Vec<&'a KernelTable>> {
         let (structure, placed) = self.placed.as_ref()?;
         let new = ruleset.tables.iter().filter(|table| !placed.contains_key(&table.map));
@@ -313,7 +314,7 @@ impl Tables {
         self.right_at == Some(at) && self.devices.as_ref() == Some(devices)
     }
 
-    /// Gives the flowtable the wanted devices that exist. A failure here does not stop an application;
+    /// Gives the flowtable the desired devices that exist. A failure here does not stop an application;
     /// [`super::mend`] reports it.
     pub(super) fn hook(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
         let present = flowtable::present(ruleset.promoted.as_ref());
@@ -326,14 +327,14 @@ impl Tables {
     }
 }
 
-/// Returns how many entries of these copies are not what they should be. Changes nothing.
+/// Returns how many entries of these tables are not what they should be. Changes nothing.
 #[cfg(test)]
-pub(crate) fn differing(wanted: &[KernelTable]) -> usize {
+pub(crate) fn differing(desired: &[KernelTable]) -> usize {
     let changes = |table: &KernelTable| {
         let marks = read(&mut None, table).unwrap();
         kernel_tables::changes(marks.into_iter(), table.contents()).count()
     };
-    wanted.iter().map(changes).sum()
+    desired.iter().map(changes).sum()
 }
 
 fn failed(table: &KernelTable, error: io::Error) -> NftError {

@@ -117,7 +117,7 @@ fn a_change_of_what_somebody_else_has_changed_mends_it() {
             // Which also says that all is in force.
             known.change(&two);
         }
-        // What it had to add is there already, and what it knows of copies is wrong.
+        // What it had to add is there already, and what is known of fallback tables is wrong.
         known.change(&one);
         let map = &made(two.clone()).ruleset.tables[0].map;
         nft("a test", &["flush", "map", "inet", TABLE, map], None).unwrap();

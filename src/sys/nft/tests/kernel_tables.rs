@@ -1,4 +1,4 @@
-//! The kernel's copies of services' tables: what decides while nobody listens to the queue.
+//! Fallback tables: they decide while no process listens to the queue.
 
 use super::{
     packets::{balancer_with, counted_by, sum, without_lease},
@@ -535,7 +535,7 @@ fn while_connection_tracking_is_full_the_kernel_decides_and_tracks_none() {
 
 #[test]
 #[ignore = "needs root and nf_tables"]
-fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
+fn fallback_tables_change_by_the_entries_that_differ_and_are_removed_when_not_desired() {
     in_namespace(|| {
         let first = made_of(FILE);
         let mut tables = Tables::default();
@@ -586,7 +586,7 @@ fn copies_change_by_the_entries_that_differ_and_go_when_nobody_wants_them() {
 
 #[test]
 #[ignore = "needs root and nf_tables"]
-fn entries_that_somebody_changed_are_noticed_and_mended() {
+fn entries_that_another_program_changed_are_noticed_and_mended() {
     in_namespace(|| {
         let Made { ruleset, .. } = made_of(FILE);
         let mut tables = Tables::default();

@@ -53,7 +53,7 @@ fn what_is_in_force_is_what_nft_makes_of_the_text() {
     });
 }
 
-/// An earlier version had sets where claims are maps now. Filling the services' tables takes a while, in which flows begin; but
+/// An earlier version had sets where claims are maps now. Filling the fallback tables takes a while, in which flows begin; but
 /// where a set of concatenated ranges is new the kernel itself looks at the old, empty one for a moment of its commit.
 #[test]
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
@@ -332,7 +332,7 @@ fn a_foreign_table_that_nft_cannot_read_is_in_nobodys_way() {
         assert!(in_force(&made.ruleset).unwrap());
         assert!(counters().unwrap().iter().any(|counter| counter.name == "restored"));
         assert_eq!(foreign().unwrap(), Foreign::default());
-        // Other elements, and services' tables that go.
+        // Other elements, and fallback tables that are removed.
         let mut other = made.ruleset.clone();
         (other.elements, other.tables) = (Elements::default(), vec![]);
         assert!(crate::sys::nft::apply(&other, &mut tables).unwrap().elements_deleted > 0);
