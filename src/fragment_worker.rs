@@ -150,8 +150,8 @@ impl<Q: Queue, P: FlowTable, I: Inject, T: ReportSink, R: CounterSink, C: FnMut(
         let result = self.queue.answer(message, Verdict::Drop);
         if let Some((receiver, trace)) = answer {
             let trace = Trace { device: self.reports.device(device), ..trace };
-            let told = serde_json::to_vec(&trace).map_err(io::Error::from);
-            counters.count(match told.and_then(|report| self.reports.send_report(receiver, &report)) {
+            let report = serde_json::to_vec(&trace).map_err(io::Error::from);
+            counters.count(match report.and_then(|report| self.reports.send_report(receiver, &report)) {
                 Ok(()) => Counter::ProbesReported,
                 Err(error) => {
                     tracing::debug!(%receiver, %error, "a report of the packet tracer cannot be sent");

@@ -54,14 +54,14 @@ pub(super) fn create(
     let size =
         TableSize::at_most(args.m).map_err(|error| CtlError::Usage(format!("M {}: {error}", args.m)))?;
     let created = ops::create(&env.host(name), name, size, n, args.active)?;
-    let told = tell_created(env, name, json, args, (size, &created)).and_then(|status| {
+    let answered = print_created(env, name, json, args, (size, &created)).and_then(|status| {
         created.notes.iter().try_for_each(|note| env.warn(note))?;
-        Ok(if tell_saved(env, &created.saved)? { status } else { Status::Pending })
+        Ok(if print_saved(env, &created.saved)? { status } else { Status::Pending })
     });
-    told.map_err(|error| error.after(created.generation))
+    answered.map_err(|error| error.after(created.generation))
 }
 
-fn tell_created(
+fn print_created(
     env: &mut Env<'_>,
     name: &RegionName,
     json: bool,
@@ -166,12 +166,12 @@ pub(super) fn apply(
         if let Some(mut published) = proposal.publish(&host)? {
             let generation = published.generation;
             let outcome = Outcome { losses: Some(losses), ..Outcome::published(changes, generation) };
-            let told = finish(env, json, &mut published, outcome).and_then(|status| {
+            let answered = finish(env, json, &mut published, outcome).and_then(|status| {
                 warn_of_settings(env, &mut published.region, &before, &config.balancer)?;
                 env.out.flush()?;
                 Ok(status)
             });
-            return told.map_err(|error| error.after(generation));
+            return answered.map_err(|error| error.after(generation));
         }
         printed = Some(shown);
     }
@@ -282,12 +282,12 @@ fn finish(
     for warning in &published.warnings {
         env.warn(warning)?;
     }
-    let kept = tell_saved(env, &published.saved)?;
+    let kept = print_saved(env, &published.saved)?;
     Ok(if adoption == Adoption::NotYet || !kept { Status::Pending } else { Status::Done })
 }
 
 /// Prints what came of keeping overrides, and returns whether all that were kept count, and will outlive a reboot.
-fn tell_saved(env: &mut Env<'_>, saved: &Saved) -> Result<bool, CtlError> {
+fn print_saved(env: &mut Env<'_>, saved: &Saved) -> Result<bool, CtlError> {
     match saved {
         Ok(None) => {}
         Ok(Some(aside)) => env.warn(&format!("the damaged file is kept as {}", aside.display()))?,
@@ -330,8 +330,8 @@ fn set_admin(
         ops::set_admin(&env.host(name), name, subject, order)?;
     let generation = published.generation;
     if !json {
-        let told = affected.iter().try_for_each(|one| env.print(format_args!("{}", line(one))));
-        told.map_err(|error| CtlError::from(error).after_if(!changes.is_empty(), generation))?;
+        let printed = affected.iter().try_for_each(|one| env.print(format_args!("{}", line(one))));
+        printed.map_err(|error| CtlError::from(error).after_if(!changes.is_empty(), generation))?;
     }
     if changes.is_empty() {
         if json {
@@ -339,14 +339,14 @@ fn set_admin(
         } else {
             env.print(format_args!("nothing to change"))?;
         }
-        return Ok(if tell_saved(env, &published.saved)? { Status::Done } else { Status::Pending });
+        return Ok(if print_saved(env, &published.saved)? { Status::Done } else { Status::Pending });
     }
-    let told = finish(env, json, &mut published, Outcome::published(&changes, generation));
-    let told = told.and_then(|status| {
+    let answered = finish(env, json, &mut published, Outcome::published(&changes, generation));
+    let answered = answered.and_then(|status| {
         env.out.flush()?;
         Ok(status)
     });
-    told.map_err(|error| error.after(generation))
+    answered.map_err(|error| error.after(generation))
 }
 
 fn line(Affected { scope, was, is }: &Affected) -> String {

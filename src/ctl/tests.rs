@@ -277,14 +277,14 @@ fn what_is_in_use_is_taken_away_when_that_is_asked_for_alone() {
         (&Value::from(false), &going.into())
     );
     assert_eq!(lb.json("show --json")["region"]["generation"], 1);
-    // Out of use it goes, and what was set of it is told.
+    // Out of use, the service can be removed. The overrides that go with it are listed.
     lb.run("deactivate --service web s1 s2");
     let web = FILE.find("[[service]]").unwrap()..FILE.rfind("[[service]]").unwrap();
     let mut without = FILE.to_owned();
     without.replace_range(web, "");
     let dry = lb.with(&without, "apply - --dry-run");
-    let told = "loss: service web goes, and with it what lbctl said of s1 s2\n";
-    assert!(dry.out.ends_with(told), "{}", dry.out);
+    let loss = "loss: service web goes, and with it what lbctl said of s1 s2\n";
+    assert!(dry.out.ends_with(loss), "{}", dry.out);
     let renamed = FILE.replacen("\"web\"", "\"site\"\nrenamed_from = \"web\"", 1);
     let dry = lb.with(&renamed, "apply - --dry-run").out;
     assert_eq!(dry, "~ service site name: web -> site\n");
@@ -349,7 +349,7 @@ fn a_change_is_in_force_when_lbd_has_taken_it_over() {
 }
 
 #[test]
-fn what_the_last_lbd_has_put_in_force_is_told() {
+fn what_the_last_lbd_has_put_in_force_is_shown() {
     let lb = Lb::new("in-force");
     lb.done("create -i 5 100 10");
     assert!(lb.done("show").contains("none follows this region\n"));
@@ -372,7 +372,7 @@ fn what_the_last_lbd_has_put_in_force_is_told() {
 }
 
 #[test]
-fn what_somebody_needs_is_not_removed() {
+fn what_is_in_use_is_not_removed() {
     let lb = Lb::new("clean");
     lb.refused("clean", Status::Failed, "there is no region");
     lb.done("create 100 10");
@@ -438,7 +438,7 @@ fn services_without_a_fallback_table_are_named() {
 }
 
 #[test]
-fn who_decides_is_said_by_show_and_which() {
+fn show_and_which_name_what_decides() {
     let lb = Lb::new("deciders");
     let of_web = FILE.replacen("name = \"web\"\n", "name = \"web\"\nsteering = \"kernel\"\n", 1);
     assert_ne!(of_web, FILE);
@@ -478,7 +478,7 @@ fn equal_active_sets_have_equal_digests() {
 }
 
 #[test]
-fn a_backend_in_several_services_must_be_told_apart() {
+fn a_backend_in_several_services_needs_the_service() {
     let lb = Lb::new("setup");
     lb.with(FILE, "apply -");
     lb.refused("backend-setup s1", Status::Usage, "in several services: web, all; choose one with --service");

@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 
 use super::{DaemonError, kernel::Kernel};
 use crate::{
-    host::{self, Finding, Severity, Snapshot, Tally, Told},
+    host::{self, Finding, Reported, Severity, Snapshot, Tally},
     plan::ruleset::Means,
     shm::stats,
     state::State,
@@ -32,7 +32,7 @@ pub(super) struct HostWatch {
     state: State,
     /// Missing parts of the kernel, as found at the start.
     parts: Vec<Finding>,
-    logged: Told,
+    logged: Reported,
 }
 
 /// Examines the kernel and the host. Changes nothing.
@@ -77,7 +77,7 @@ fn own(snapshot: &Snapshot) -> Vec<IpNet> {
 impl HostWatch {
     /// Has logged nothing yet. `parts` are missing parts of the kernel.
     pub(super) fn new(state: &State, parts: Vec<Finding>) -> Self {
-        Self { state: state.clone(), parts, logged: Told::default() }
+        Self { state: state.clone(), parts, logged: Reported::default() }
     }
 
     /// Returns what the last look has found.

@@ -201,7 +201,7 @@ fn what_must_wait_for_the_ruleset_does_so_when_that_cannot_be_had() {
             ruleset
         };
         for mend in [|lbd: &mut Lbd| _ = lbd.repair(), |lbd: &mut Lbd| lbd.kernel.roll_back()] {
-            // A rule that nobody wants any more: pure removals wait as entrances do.
+            // A rule that is no longer desired: pure removals wait as entrances do.
             shell("nft flush ruleset; ip rule add priority 12000 fwmark 5 lookup 20005 protocol 201");
             lbd.kernel.desired.as_mut().unwrap().ruleset = refused();
             mend(&mut lbd);
@@ -265,11 +265,11 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         let mut lbd = lbd(&name.0, &state);
         repair(&mut lbd);
         lbd.adopted(Generation(1));
-        let told = |lbd: &mut Lbd| {
+        let reported = |lbd: &mut Lbd| {
             let daemon = Daemon::read(&mut lbd.region).unwrap();
             (daemon.adopted.0, daemon.in_kernel.0)
         };
-        assert_eq!(told(&mut lbd), (1, 1));
+        assert_eq!(reported(&mut lbd), (1, 1));
         let set = |lbd: &mut Lbd, backend: &str, active| {
             let change = |state: &State| {
                 state.set_admin(None, &[backend.to_owned()], &Override::unattributed(Admin::when(active)))
@@ -282,24 +282,24 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         assert!(lbd.kernel.apply(&state, generation).unwrap().left.is_empty());
         assert_eq!(lbd.kernel.shared.forwarding.load().generation(), generation);
         lbd.adopted(generation);
-        assert_eq!((lbd.kernel.fallback(), told(&mut lbd)), (Fallback::Due, (2, 1)));
+        assert_eq!((lbd.kernel.fallback(), reported(&mut lbd)), (Fallback::Due, (2, 1)));
         lbd.fill_fallback(false);
-        assert_eq!((lbd.kernel.fallback(), told(&mut lbd)), (Fallback::Due, (2, 1)));
+        assert_eq!((lbd.kernel.fallback(), reported(&mut lbd)), (Fallback::Due, (2, 1)));
         // A repair does not take it for a change by another program.
         repair(&mut lbd);
         let tables = |lbd: &Lbd| lbd.kernel.desired.as_ref().unwrap().ruleset.tables.clone();
-        let wanted = tables(&lbd);
-        let differ = wanted.iter().map(|table| differing(std::slice::from_ref(table)) > 0);
-        assert_eq!(differ.collect::<Vec<_>>(), [false, true], "one of two was copied");
+        let desired = tables(&lbd);
+        let differ = desired.iter().map(|table| differing(std::slice::from_ref(table)) > 0);
+        assert_eq!(differ.collect::<Vec<_>>(), [false, true], "one of two was filled");
 
         let (generation, _) = set(&mut lbd, "b", false);
         lbd.adopt().unwrap();
-        assert_eq!((generation.0, lbd.kernel.fallback(), told(&mut lbd)), (3, Fallback::Due, (3, 1)));
+        assert_eq!((generation.0, lbd.kernel.fallback(), reported(&mut lbd)), (3, Fallback::Due, (3, 1)));
         lbd.fill_fallback(true);
-        assert_eq!((lbd.kernel.fallback(), told(&mut lbd)), (Fallback::Right, (3, 3)));
+        assert_eq!((lbd.kernel.fallback(), reported(&mut lbd)), (Fallback::Right, (3, 3)));
         assert_eq!((tables(&lbd).len(), differing(&tables(&lbd))), (2, 0));
 
-        // Who is told to end leaves the kernel what is in force.
+        // A shutdown leaves in the kernel what is in force.
         set(&mut lbd, "a", true);
         lbd.adopt().unwrap();
         let last = tables(&lbd);
@@ -311,7 +311,7 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
 
 #[test]
 #[ignore = "needs root, nf_tables and nft_hash"]
-fn once_tells_what_is_in_force_and_what_is_not() {
+fn once_reports_what_is_in_force_and_what_is_not() {
     in_namespace(|| {
         let name = Name(format!("synrail-once-{}", std::process::id()).parse().unwrap());
         shell("ip link set lo up; echo 1 > /proc/sys/net/ipv4/ip_forward");
@@ -338,11 +338,11 @@ fn once_tells_what_is_in_force_and_what_is_not() {
                 && left[1].contains("\"dns\""),
             "{left:?}"
         );
-        let told = |region: &mut Region| {
+        let reported = |region: &mut Region| {
             let Daemon { pid, adopted, .. } = Daemon::read(region).unwrap();
             (pid, adopted)
         };
-        assert_eq!(told(&mut region), (0, Generation(1)));
+        assert_eq!(reported(&mut region), (0, Generation(1)));
 
         let update = |region: &mut Region, entries| {
             let merge = |state: &State| Ok::<_, DaemonError>((Some(state.merge(&file(entries, ""))?), ()));
@@ -350,11 +350,11 @@ fn once_tells_what_is_in_force_and_what_is_not() {
         };
         update(&mut region, 200);
         assert_eq!(once(None, &name.0, Path::new("/nonexistent")).unwrap(), Generation(2));
-        assert_eq!(told(&mut region), (0, Generation(2)));
+        assert_eq!(reported(&mut region), (0, Generation(2)));
         let (_, state) = region.state().unwrap();
-        let wanted = Desired::by(&state, Generation(2), nft::means().unwrap(), &[]).unwrap().ruleset;
-        assert!(nft::in_force(&wanted).unwrap());
-        assert_eq!((wanted.tables.len(), nft::Tables::default().apply(&wanted.tables).unwrap()), (2, 0));
+        let desired = Desired::by(&state, Generation(2), nft::means().unwrap(), &[]).unwrap().ruleset;
+        assert!(nft::in_force(&desired).unwrap());
+        assert_eq!((desired.tables.len(), nft::Tables::default().apply(&desired.tables).unwrap()), (2, 0));
 
         let _other = InstanceLock::acquire().unwrap();
         assert!(matches!(
@@ -392,7 +392,7 @@ fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
         let nothing = || (Vec::new(), true, [true; 3]);
         let flowtable = nft::means().unwrap().flowtable;
         assert_eq!(found(), nothing());
-        for (change, undo, told, vips) in [
+        for (change, undo, finding, vips) in [
             (
                 "sysctl -qw net.ipv4.ip_forward=0",
                 "sysctl -qw net.ipv4.ip_forward=1",
@@ -444,7 +444,7 @@ fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
                 [true, true, false],
             ),
         ] {
-            // The kernel adds an IPv6 address a moment after it was told to.
+            // The kernel adds an IPv6 address a moment after the command.
             let mut comes = |expected, after: &str| {
                 let is_there = || (found() == expected).then_some(());
                 let came = wait_for(Duration::from_secs(10), Duration::from_millis(10), is_there);
@@ -452,8 +452,8 @@ fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
             };
             shell(change);
             // A flowtable names the device as it is called now.
-            let in_force = told != "interface in0 missing" || !flowtable;
-            comes((vec![told.to_owned()], in_force, vips), change);
+            let in_force = finding != "interface in0 missing" || !flowtable;
+            comes((vec![finding.to_owned()], in_force, vips), change);
             shell(undo);
             comes(nothing(), undo);
         }

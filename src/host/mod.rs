@@ -6,12 +6,12 @@
 //! packets from reaching backends belongs here.
 //!
 //! A finding contains no number that changes by itself, because a finding that was reported is reported again
-//! only if it differs ([`Told`]).
+//! only if it differs ([`Reported`]).
 
 mod judge;
 mod nat;
 mod own;
-mod told;
+mod reported;
 mod ways;
 
 use std::{
@@ -26,7 +26,7 @@ use serde::Serialize;
 pub use judge::{judge, settings};
 pub use nat::{Condition, Device, Effect, NatChain, NatRule, What};
 pub use own::{new_own_vips, own_vips};
-pub use told::Told;
+pub use reported::Reported;
 pub use ways::{Way, ways};
 
 /// How serious a finding is.

@@ -51,7 +51,7 @@ fn well() -> Snapshot {
 }
 
 /// Severity, whether it stops a start, name, and value.
-fn told(findings: &[Finding]) -> Vec<String> {
+fn shown(findings: &[Finding]) -> Vec<String> {
     let stops = |finding: &Finding| if finding.stops_start { "!" } else { "" };
     let line = |f: &Finding| format!("{}{} {}: {}", f.severity, stops(f), f.name, f.value);
     findings.iter().map(line).collect()
@@ -60,7 +60,7 @@ fn told(findings: &[Finding]) -> Vec<String> {
 fn judged(state: &State, change: impl Fn(&mut Snapshot)) -> Vec<String> {
     let mut snapshot = well();
     change(&mut snapshot);
-    told(&judge(state, &snapshot))
+    shown(&judge(state, &snapshot))
 }
 
 fn with(settings: &[(&str, u32)]) -> Vec<String> {
@@ -77,9 +77,9 @@ fn a_host_as_it_should_be_has_no_findings() {
     let state = state(|file| file);
     assert_eq!(settings(&state.balancer).len(), well().settings.len());
     assert!(settings(&state.balancer).iter().all(|path| well().settings.contains_key(path)));
-    // Settings that are not there yet, or a host that cannot be read, are no findings, but the latter is told.
+    // Settings that are not there yet, or a host that cannot be read, are no findings; but that the host cannot be read is one.
     let nothing = Snapshot { unread: vec![("addresses", "not allowed".to_owned())], ..Snapshot::default() };
-    assert_eq!(told(&judge(&state, &nothing)), ["note addresses: not to be read (not allowed)"]);
+    assert_eq!(shown(&judge(&state, &nothing)), ["note addresses: not to be read (not allowed)"]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn settings_that_stop_packets_are_found_with_the_command_that_mends_them() {
     assert_eq!(
         with(&[("net/ipv4/ip_forward", 0), ("net/ipv4/conf/eth1/forwarding", 0)]).len(),
         1,
-        "told once"
+        "reported once"
     );
     let full = with(&[("net/netfilter/nf_conntrack_count", 900)]);
     assert_eq!(full, with(&[("net/netfilter/nf_conntrack_count", 1000)]), "no number that changes by itself");
@@ -193,16 +193,19 @@ fn backends_without_a_route_are_found_in_one_line() {
     let six = way("fd00:0:0:1::2", Some("fd00:0:0:1::201"), false);
     let (one, next) = (way("192.168.1.1", Some("192.168.1.201"), false), way("192.168.1.3", None, true));
     assert_eq!(ways(&state, &host), [one, next, six]);
-    // An own address that the host lacks is told by itself, and a backend that is this host as well.
+    // An own address that the host lacks is a finding of its own, and so is a backend that is this host as well.
     host.locals[0] = Local::own("192.168.1.3".parse().unwrap(), "eth1");
     assert_eq!(ways(&state, &host), [Way { from: None, ..one }, six]);
 
     let some = of(&["192.168.1.1", "192.168.1.3"]);
-    let told = judged(&state, |host| host.unreachable.clone_from(&some));
-    assert_eq!(told, ["error route to backends: none to 192.168.1.1, 192.168.1.3"]);
+    let findings = judged(&state, |host| host.unreachable.clone_from(&some));
+    assert_eq!(findings, ["error route to backends: none to 192.168.1.1, 192.168.1.3"]);
     let many: Vec<IpAddr> = (1..=9).map(|n| IpAddr::V4(Ipv4Addr::new(10, 9, 9, n))).collect();
-    let told = judged(&state, |host| host.unreachable.clone_from(&many));
-    assert_eq!(told, ["error route to backends: none to 10.9.9.1, 10.9.9.2, 10.9.9.3, 10.9.9.4, and 5 more"]);
+    let findings = judged(&state, |host| host.unreachable.clone_from(&many));
+    assert_eq!(
+        findings,
+        ["error route to backends: none to 10.9.9.1, 10.9.9.2, 10.9.9.3, 10.9.9.4, and 5 more"]
+    );
     let advice = |vrf: Option<&str>| {
         let mut host = well();
         host.unreachable.clone_from(&some);
@@ -270,15 +273,15 @@ fn vips_that_are_addresses_of_the_host_are_found() {
     both(&mut host);
     assert_eq!(new_own_vips(&state, &state, &host), []);
     let none = State::empty(state.balancer.clone());
-    assert_eq!(told(&new_own_vips(&none, &state, &host)).len(), 2);
-    assert_eq!(told(&new_own_vips(&none, &allowed, &host)).len(), 1);
+    assert_eq!(shown(&new_own_vips(&none, &state, &host)).len(), 2);
+    assert_eq!(shown(&new_own_vips(&none, &allowed, &host)).len(), 1);
     // A region without a file claims every address.
     let made = State::unconfigured(crate::model::TableSize::DEFAULT, 2, 1).unwrap();
     assert_eq!(own_vips(&made, &host), []);
 }
 
 #[test]
-fn what_makes_a_vip_the_hosts_is_removed_by_the_command_that_is_told() {
+fn what_makes_a_vip_the_hosts_is_removed_by_the_advised_command() {
     let state = state(|file| file.replace("1000::/112", "1000::/128"));
     let advice = |net: &str, kind, by_address, table| {
         let own = Local::own(IpAddr::V4(Ipv4Addr::UNSPECIFIED), "dummy0");
@@ -359,7 +362,7 @@ fn translation_of_packets_to_vips_is_found() {
     let state = state(|file| file);
     let all = &found(&state, &chain("ip", &[]))[..];
     assert_eq!(
-        told(all),
+        shown(all),
         ["warning chain post of table ip n, hook postrouting: a masquerade of packets to VIPs (10.0.0.0/32)"]
     );
     assert!(all[0].advice.contains("nft insert rule ip n post ip daddr 10.0.0.0/32 accept"), "{}", all[0]);
@@ -388,21 +391,21 @@ fn translation_of_packets_to_vips_is_found() {
 }
 
 #[test]
-fn only_what_differs_is_told_again_and_not_too_much() {
+fn only_differences_are_reported_again_and_a_limited_number() {
     let finding = |name: &str, value: &str, severity| Finding::new(severity, name, value, "x", String::new());
     let (a, b) = (finding("a", "0", Severity::Warning), finding("b", "0", Severity::Error));
-    let mut told = Told::default();
-    assert_eq!(told.look(Vec::new()).new, []);
-    let news = told.look(vec![a.clone(), b.clone()]);
+    let mut reported = Reported::default();
+    assert_eq!(reported.look(Vec::new()).new, []);
+    let news = reported.look(vec![a.clone(), b.clone()]);
     assert_eq!((news.new, news.over), (vec![b.clone(), a.clone()], vec![]), "worst first");
-    assert_eq!(told.look(vec![b.clone(), a]), Told::default().look(Vec::new()));
+    assert_eq!(reported.look(vec![b.clone(), a]), Reported::default().look(Vec::new()));
     let worse = finding("a", "1", Severity::Error);
-    let news = told.look(vec![worse.clone()]);
+    let news = reported.look(vec![worse.clone()]);
     assert_eq!((news.new, news.over, news.left_out), (vec![worse.clone()], vec![b], 0));
-    assert_eq!(told.findings(), [worse]);
-    assert_eq!(Tally::of(told.findings()), Tally { errors: 1, warnings: 0 });
+    assert_eq!(reported.findings(), [worse]);
+    assert_eq!(Tally::of(reported.findings()), Tally { errors: 1, warnings: 0 });
     let many = (0..50).map(|n| finding(&n.to_string(), "0", Severity::Note)).collect();
-    let news = told.look(many);
-    assert_eq!((news.new.len() + news.over.len(), news.left_out), (Told::LINES_MAX, 31));
-    assert_eq!(told.look(vec![]).over.len(), Told::LINES_MAX);
+    let news = reported.look(many);
+    assert_eq!((news.new.len() + news.over.len(), news.left_out), (Reported::LINES_MAX, 31));
+    assert_eq!(reported.look(vec![]).over.len(), Reported::LINES_MAX);
 }

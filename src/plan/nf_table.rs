@@ -212,12 +212,12 @@ pub fn change<'a>(current: Option<&'a Image>, desired: &'a Image, tolerated: Tol
         Image { dormant: false, chains: BTreeMap::new(), sets: BTreeMap::new(), objects: BTreeMap::new() };
     let mut change = Change::default();
     if current.is_none() {
-        change.tell(Thing::Table, "there is no table".to_owned());
+        change.differs(Thing::Table, "there is no table".to_owned());
         change.steps.push(Step::AddTable);
     }
     let current = current.unwrap_or(&NOTHING);
     if current.dormant != desired.dormant {
-        change.tell(Thing::Table, "the table is dormant".to_owned());
+        change.differs(Thing::Table, "the table is dormant".to_owned());
         change.wake = true;
     }
     let left = left_alone(current, desired, tolerated);
@@ -280,7 +280,7 @@ fn left_alone(current: &Image, desired: &Image, tolerated: Tolerated) -> BTreeSe
 }
 
 impl Change<'_> {
-    fn tell(&mut self, thing: Thing, text: String) {
+    fn differs(&mut self, thing: Thing, text: String) {
         self.differences.push(Difference { thing, text });
     }
 }
@@ -296,12 +296,12 @@ fn sets<'a>(
     for (name, set) in &desired.sets {
         match current.sets.get(name) {
             None => {
-                change.tell(Thing::Set(name.clone()), format!("set {name} is missing"));
+                change.differs(Thing::Set(name.clone()), format!("set {name} is missing"));
                 change.empty_sets.insert(name);
                 change.steps.push(Step::AddSet(name, set));
             }
             Some(is) if is.declaration != set.declaration => {
-                change.tell(Thing::Set(name.clone()), format!("set {name} is declared otherwise"));
+                change.differs(Thing::Set(name.clone()), format!("set {name} is declared otherwise"));
                 gone = true;
                 change.steps.push(Step::DeleteSet(name));
                 change.steps.push(Step::AddSet(name, set));
@@ -312,7 +312,7 @@ fn sets<'a>(
                 }
             }
             Some(is) if is.elements != set.elements => {
-                change.tell(Thing::Set(name.clone()), format!("set {name} has other elements"));
+                change.differs(Thing::Set(name.clone()), format!("set {name} has other elements"));
                 change.steps.push(Step::FillSet(name, set));
             }
             Some(_) => {}
@@ -320,7 +320,7 @@ fn sets<'a>(
     }
     for name in current.sets.keys().filter(|name| !desired.sets.contains_key(*name) && !left.contains(*name))
     {
-        change.tell(Thing::Set(name.clone()), format!("set {name} is not wanted"));
+        change.differs(Thing::Set(name.clone()), format!("set {name} is not wanted"));
         gone = true;
         change.steps.push(Step::DeleteSet(name));
     }
@@ -338,9 +338,9 @@ fn objects<'a>(
     for ((kind, name), object) in &desired.objects {
         match current.objects.get(&(*kind, name.clone())) {
             Some(is) if is.data == object.data => continue,
-            None => change.tell(Thing::Object(name.clone()), format!("object {name} is missing")),
+            None => change.differs(Thing::Object(name.clone()), format!("object {name} is missing")),
             Some(_) => {
-                change.tell(Thing::Object(name.clone()), format!("object {name} is declared otherwise"));
+                change.differs(Thing::Object(name.clone()), format!("object {name} is declared otherwise"));
                 gone = true;
                 change.steps.push(Step::DeleteObject(*kind, name));
             }
@@ -349,7 +349,7 @@ fn objects<'a>(
     }
     for (key @ (kind, name), object) in &current.objects {
         if !desired.objects.contains_key(key) && !object.outlives && !left.contains(name) {
-            change.tell(Thing::Object(name.clone()), format!("object {name} is not wanted"));
+            change.differs(Thing::Object(name.clone()), format!("object {name} is not wanted"));
             gone = true;
             change.steps.push(Step::DeleteObject(*kind, name));
         }
@@ -381,23 +381,25 @@ fn chains<'a>(
             change.steps.push(Step::AddRules(name, &chain.rules));
         }
         if let Some(text) = differs {
-            change.tell(Thing::Chain(name.clone()), text);
+            change.differs(Thing::Chain(name.clone()), text);
         }
         if chain.base != is.base {
-            change
-                .tell(Thing::Chain(name.clone()), format!("chain {name} has another type, hook or priority"));
+            change.differs(
+                Thing::Chain(name.clone()),
+                format!("chain {name} has another type, hook or priority"),
+            );
             change.steps.extend([Step::DeleteChain(name), Step::AddChain(name, chain)]);
             if is.base.is_some() {
                 change.removed_base_chains.push(name.clone());
             }
         } else if let Some(policy) = chain.policy.filter(|policy| is.policy != Some(*policy)) {
             let is = if is.policy == Some(NF_ACCEPT) { "accept" } else { "drop" };
-            change.tell(Thing::Chain(name.clone()), format!("chain {name} has policy {is}"));
+            change.differs(Thing::Chain(name.clone()), format!("chain {name} has policy {is}"));
             change.steps.push(Step::SetPolicy(name, policy));
         }
     }
     for (name, is) in unwanted() {
-        change.tell(Thing::Chain(name.clone()), format!("chain {name} is not wanted"));
+        change.differs(Thing::Chain(name.clone()), format!("chain {name} is not wanted"));
         if !is.rules.is_empty() {
             change.steps.push(Step::FlushChain(name));
         }
@@ -407,7 +409,7 @@ fn chains<'a>(
     }
     change.steps.extend(unwanted().map(|(name, _)| Step::DeleteChain(name)));
     for (name, chain) in desired.chains.iter().filter(|(name, _)| !current.chains.contains_key(*name)) {
-        change.tell(Thing::Chain(name.clone()), format!("chain {name} is missing"));
+        change.differs(Thing::Chain(name.clone()), format!("chain {name} is missing"));
         change.steps.extend([Step::AddChain(name, chain), Step::AddRules(name, &chain.rules)]);
     }
 }

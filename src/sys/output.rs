@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_lines_are_counted_and_told_when_it_works_again() {
+    fn lost_lines_are_counted_and_reported_when_output_works_again() {
         let mut disk = Disk { room: 10, written: Vec::new() };
         let mut lines = Lines::default();
         for line in ["one\n", "two and more\n", "three\n", "four\n"] {
@@ -277,8 +277,8 @@ mod tests {
             lines.line(line.as_bytes(), &mut |bytes, _| disk.put(bytes));
         }
         let text = String::from_utf8(disk.written).unwrap();
-        let told = "log: 4 lines before this one could not be written: No space left on device (os error 28)\nsix\nseven\n";
-        assert!(text.ends_with(&format!("\n{told}")), "{text}");
+        let expected = "log: 4 lines before this one could not be written: No space left on device (os error 28)\nsix\nseven\n";
+        assert!(text.ends_with(&format!("\n{expected}")), "{text}");
         assert_eq!(lines.lost, 0);
     }
 

@@ -46,7 +46,7 @@ fn release(lb: &mut FragmentLb, id: u32, later: usize) -> Vec<Vec<u8>> {
 fn injected(acts: Vec<Act>) -> Vec<Vec<u8>> {
     let bytes = |act| match act {
         Act::Injected(bytes) => Some(bytes),
-        Act::Verdict(_) | Act::Told(..) => None,
+        Act::Verdict(_) | Act::Report(..) => None,
     };
     acts.into_iter().filter_map(bytes).collect()
 }
@@ -152,14 +152,14 @@ fn a_device_that_takes_nothing_empties_it() {
 }
 
 #[test]
-fn who_stops_sends_in_the_rest() {
+fn a_worker_that_stops_sends_in_the_rest() {
     let mut lb = lb(8192);
     assert_eq!(release(&mut lb, 1, 300).len(), 64);
     assert_eq!(injected(lb.stop(None, 100)).len(), 300 - 64);
 }
 
 #[test]
-fn who_stops_does_so_while_fragments_keep_coming() {
+fn a_worker_stops_while_fragments_keep_coming() {
     let acts = lb(8192).stop(Some(piece(1, 1)), 100);
     assert_eq!(acts, vec![Act::Verdict(Verdict::Drop); 100]);
 }

@@ -352,7 +352,7 @@ fn a_tier_of_three_handles_every_fragment_at_its_owner() {
                 Act::Injected(bytes) => waiting.push((at, TUN, client, bytes)),
                 Act::Verdict(Verdict::Drop) => {}
                 Act::Verdict(Verdict::Pass) => panic!("all are for a VIP"),
-                Act::Told(..) => panic!("no probe was sent"),
+                Act::Report(..) => panic!("no probe was sent"),
                 Act::Verdict(Verdict::Steer(mark)) => match leads_to(&lbs[at], mark) {
                     (false, _) => reached.entry(client).or_default().push((at, mark)),
                     (true, Path::Via(_, address)) => {

@@ -127,7 +127,7 @@ mod tests {
         generations: AtomicU64,
     }
 
-    /// Reads until told to stop; every state must be whole, and none older than the last.
+    /// Reads until stopped; every state must be whole, and none older than the last.
     fn read_on(name: &RegionName, states: &HashMap<u32, State>, seen: &Seen, stop: &AtomicBool) {
         let mut region = Region::open(name).unwrap();
         let mut last = Generation(0);
@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// Tells the reader to stop, also when the test fails.
+    /// Stops the reader, also when the test fails.
     struct Stop<'a>(&'a AtomicBool);
 
     impl Drop for Stop<'_> {

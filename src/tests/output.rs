@@ -54,7 +54,7 @@ mod tests {
             (status.code(), String::from_utf8(stderr).unwrap())
         }
 
-        /// With a pipe as standard output that nobody reads.
+        /// With a pipe as standard output that no program reads.
         fn unread(&self, program: &str, arguments: &str) -> (Option<i32>, String) {
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
@@ -234,7 +234,7 @@ mod tests {
         lbd.adopts(&lb, "deactivate s1");
         lbd.adopts(&lb, "activate s1");
         lbd.ends();
-        // Its reader does not read: the pipe, a small one, fills, lbd does not wait; then it reads on, and is told.
+        // Its reader does not read: the pipe, a small one, fills, lbd does not wait; then it reads on, and gets a line about the loss.
         let (reader, writer) = std::io::pipe().unwrap();
         nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(8192)).unwrap();
         let mut lbd = Lbd::start(&lb, writer.into(), "2>&1");
@@ -249,8 +249,8 @@ mod tests {
         lbd.adopts(&lb, "deactivate s1");
         lbd.ends();
         let lines = lines.join().unwrap();
-        let told = lines.iter().filter(|line| line.contains("lines before this one could not be written"));
-        assert_eq!(told.count(), 1, "{lines:#?}");
+        let reports = lines.iter().filter(|line| line.contains("lines before this one could not be written"));
+        assert_eq!(reports.count(), 1, "{lines:#?}");
         assert!(lines.last().unwrap().contains("ended; the kernel goes on by itself"));
         // Nothing there at all.
         let mut lbd = Lbd::start(&lb, Stdio::null(), "<&- >&- 2>&-");

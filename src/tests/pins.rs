@@ -24,7 +24,7 @@ fn flow_of(packet: &Packet) -> Flow {
 pub(crate) struct Known {
     flows: HashMap<Flow, FlowMark>,
     pub(crate) asked: Vec<Packet>,
-    /// Whether nothing can be asked or told.
+    /// Whether every request fails.
     pub(crate) broken: bool,
     /// Whether there is no room for a new entry.
     pub(crate) full: bool,

@@ -145,7 +145,7 @@ fn a_deactivated_backend_gets_nothing_new_and_others_keep_almost_all() {
     assert_eq!(owners(&mut lb), before, "the same set, the same table");
 }
 
-/// Packets that the kernel has no mark for: it was just told of the flow, or it cannot know which flow they belong to.
+/// Packets that the kernel has no mark for: the flow has just been put into its maps, or it cannot know which flow they belong to.
 #[test]
 fn packets_amid_an_off_table_flow_and_errors_about_it_follow_it() {
     let mut lb = Lb::new(CONFIG);
@@ -230,7 +230,7 @@ fn a_batch_is_answered_at_once_and_in_order() {
 }
 
 #[test]
-fn who_stops_answers_what_waits_and_not_for_ever() {
+fn a_worker_that_stops_answers_what_waits_and_not_for_ever() {
     let syns: Vec<_> = (1..=30).map(|port| syn("50.0.0.1", port, "10.0.0.0", 80)).collect();
     assert_eq!(Lb::new(CONFIG).stop(syns.clone(), None, 100), 30);
     assert_eq!(Lb::new(CONFIG).stop(syns.clone(), syns.last().cloned(), 100), 100);

@@ -46,7 +46,7 @@ fn lb_of(mut state: State) -> FragmentLb {
 fn give(lb: &mut FragmentLb, probe: &Probe) -> Option<(SocketAddr, Trace)> {
     let mut acts = lb.turn(Event::By(OUTSIDE, probe.bytes())).unwrap();
     assert_eq!(acts.remove(0), Act::Verdict(Verdict::Drop));
-    let [Act::Told(receiver, report)] = &acts[..] else {
+    let [Act::Report(receiver, report)] = &acts[..] else {
         assert_eq!(acts, []);
         return None;
     };
@@ -181,7 +181,7 @@ fn only_configured_receivers_hear_anything() {
         let probe = Probe { receiver: receiver.parse().unwrap(), ..datagram() };
         assert_eq!(give(&mut lb, &probe).unwrap().0, probe.receiver);
     }
-    // By default nobody does.
+    // By default there are no receivers.
     let mut lb = FragmentLb::new(state());
     assert_eq!(give(&mut lb, &datagram()), None);
     assert_eq!(lb.report.moved(), [("packets", 1), ("probes", 1), ("probes_refused", 1)]);
@@ -226,7 +226,7 @@ fn the_longest_report_fits_its_datagram() {
     let pin = FlowMark { mark: Mark(1), left_seconds: Some(u32::MAX) };
     lb.pins.known().set(&datagram().packet(), pin);
     let mut acts = lb.turn(Event::By(OUTSIDE, datagram().bytes())).unwrap();
-    let Some(Act::Told(_, report)) = acts.pop() else { panic!("{acts:?}") };
+    let Some(Act::Report(_, report)) = acts.pop() else { panic!("{acts:?}") };
     // What is left is more than all its numbers can be longer.
     assert!(report.len() + 200 < Trace::BYTES_MAX, "{}", report.len());
 }

@@ -57,9 +57,9 @@ pub(super) struct FakeQueue {
 pub(super) enum Waits {
     #[default]
     Allowed,
-    /// Not before it was told to wait no more.
+    /// Not before `wait_no_more`.
     Forbidden,
-    Told,
+    Ended,
 }
 
 pub(super) struct FakeMessage {
@@ -88,7 +88,10 @@ impl FakeQueue {
             Some(Event::Nothing) => Ok(None),
             None => {
                 let next = self.stream.clone().map(|bytes| FakeMessage { device: 0, bytes });
-                assert!(next.is_some() || self.waits != Waits::Forbidden, "who stops waits for a packet");
+                assert!(
+                    next.is_some() || self.waits != Waits::Forbidden,
+                    "a worker that stops does not wait for a packet"
+                );
                 Ok(next)
             }
             Some(Event::Fails(error)) => Err(error),
@@ -115,7 +118,7 @@ impl BatchQueue for FakeQueue {
     }
 
     fn wait_no_more(&mut self) {
-        self.waits = Waits::Told;
+        self.waits = Waits::Ended;
     }
 
     fn answer(&mut self, mut decide: impl FnMut(&[u8]) -> Verdict) -> Vec<QueueError> {
@@ -213,7 +216,7 @@ impl Lb {
         }
     }
 
-    /// How many packets the worker decides about when it is told to stop while these wait, and then this comes for ever, or nothing.
+    /// How many packets the worker decides about when it is stopped while these wait, and then this comes for ever, or nothing.
     pub(super) fn stop(mut self, waiting: Vec<Vec<u8>>, stream: Option<Vec<u8>>, drain_max: u32) -> u64 {
         let events = waiting.into_iter().map(Event::Packet).collect();
         *self.worker.parts().0 =
@@ -254,7 +257,7 @@ pub(super) const OUTSIDE: u32 = 3;
 pub(super) enum Act {
     Verdict(Verdict),
     Injected(Vec<u8>),
-    Told(SocketAddr, String),
+    Report(SocketAddr, String),
 }
 
 /// What every part of a [`FragmentLb`] sees.
@@ -312,7 +315,7 @@ impl ReportSink for FakeReportSink {
         if outside.mute {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        outside.acts.push(Act::Told(receiver, String::from_utf8(report.to_vec()).unwrap()));
+        outside.acts.push(Act::Report(receiver, String::from_utf8(report.to_vec()).unwrap()));
         Ok(())
     }
 }
@@ -376,7 +379,7 @@ impl FragmentLb {
         Ok(std::mem::take(&mut self.outside.lock().unwrap().acts))
     }
 
-    /// What the worker does when it is told to stop, and this comes for ever, or nothing more.
+    /// What the worker does when it is stopped, and this comes for ever, or nothing more.
     pub(super) fn stop(mut self, stream: Option<Vec<u8>>, drain_max: u32) -> Vec<Act> {
         self.worker.queue().0.stream = stream;
         self.shared.stop.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What operators say of backends: who, when, why; and what becomes of it when the region is made again.
+//! What operators say of backends: by which user, when, why; and what becomes of it when the region is made again.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn kept(lb: &Lb) -> PathBuf {
 }
 
 #[test]
-fn who_disabled_what_when_and_why_is_shown() {
+fn the_user_time_and_reason_of_an_override_are_shown() {
     let lb = Lb::new("why");
     lb.with(FILE, "apply -");
     let said = lb.done("deactivate --service web s1 --reason disk");
@@ -72,7 +72,7 @@ fn a_reboot_ends_only_what_is_meant_to_end_with_the_region() {
 }
 
 #[test]
-fn a_damaged_file_is_told_and_kept_aside_and_the_configuration_counts() {
+fn a_damaged_file_is_reported_and_kept_aside_and_the_configuration_counts() {
     let lb = Lb::new("damaged");
     lb.with(FILE, "apply -");
     lb.done("deactivate --service web s1 --reason disk");
@@ -84,8 +84,8 @@ fn a_damaged_file_is_told_and_kept_aside_and_the_configuration_counts() {
     let ended = lb.with(FILE, "apply -");
     assert_eq!(ended.status, Status::Pending);
     let aside = kept(&lb).with_extension("json.damaged-1000");
-    let told = format!("lbctl: warning: the damaged file is kept as {}\n", aside.display());
-    assert!(ended.err.contains("EOF while parsing") && ended.err.contains(&told), "{}", ended.err);
+    let warning = format!("lbctl: warning: the damaged file is kept as {}\n", aside.display());
+    assert!(ended.err.contains("EOF while parsing") && ended.err.contains(&warning), "{}", ended.err);
     assert_eq!(fs::read(aside).unwrap(), whole[..whole.len() / 2]);
     assert_eq!(lb.active(), ["s1", "s2"]);
     lb.done("deactivate --service web s1");
@@ -93,7 +93,7 @@ fn a_damaged_file_is_told_and_kept_aside_and_the_configuration_counts() {
 }
 
 #[test]
-fn what_cannot_be_kept_is_done_all_the_same_and_told() {
+fn what_cannot_be_kept_is_done_all_the_same_with_a_warning() {
     let lb = Lb::new("full");
     lb.with(FILE, "apply -");
     // As on a disk that is full.
@@ -117,7 +117,7 @@ fn what_cannot_be_kept_is_done_all_the_same_and_told() {
 }
 
 #[test]
-fn an_override_of_what_is_gone_is_told_and_forgotten() {
+fn an_override_of_what_is_gone_is_reported_and_forgotten() {
     let lb = Lb::new("gone");
     lb.with(FILE, "apply -");
     lb.done("deactivate --service web s1 --reason disk");

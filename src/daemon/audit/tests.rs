@@ -88,9 +88,9 @@ impl World {
     /// The marks that connection tracking, the maps and the workers know.
     fn found(&mut self, packet: &Packet) -> [Option<Mark>; 3] {
         let held = flow_maps::off_table().unwrap().held(packet);
-        let told = self.shared.off_table.load().held(packet);
+        let in_workers = self.shared.off_table.load().held(packet);
         let pinned = self.conntrack.lookup(packet).unwrap();
-        [pinned.map(|pin| pin.mark), held.map(|held| held.mark), told.map(|held| held.mark)]
+        [pinned.map(|pin| pin.mark), held.map(|held| held.mark), in_workers.map(|held| held.mark)]
     }
 
     /// Whether the kernel has the way that is chosen, and which that is.
@@ -136,7 +136,7 @@ fn a_drained_backend_keeps_its_flows_in_the_maps() {
             for (packet, mark) in &flows {
                 let at = Some(*mark);
                 match world.found(packet) {
-                    [None, held, told] => assert!(held == at && told == at, "{packet:?}"),
+                    [None, held, in_workers] => assert!(held == at && in_workers == at, "{packet:?}"),
                     found => assert!(*mark != Mark(1) && found == [at, None, None], "{packet:?} {found:?}"),
                 }
             }
@@ -306,9 +306,9 @@ fn flows_of_a_new_table_are_placed_when_connection_tracking_is_full_before_their
             watch::turn(&world.shared, &world.ways, true).unwrap();
             assert_eq!(world.way(), Way::Untracked);
             for (packet, mark) in flows.iter().filter(|(_, mark)| *mark == Mark(1)) {
-                let [_, held, told] = world.found(packet);
+                let [_, held, in_workers] = world.found(packet);
                 let placed = (!audited).then_some(*mark);
-                assert_eq!((held, told), (placed, placed), "{packet:?}");
+                assert_eq!((held, in_workers), (placed, placed), "{packet:?}");
             }
             watch::turn(&world.shared, &world.ways, false).unwrap();
         }

@@ -42,8 +42,8 @@ fn a_backend_that_gets_fragments_is_told_and_asks_for_segments_that_fit_all_the_
     assert!(!before.contains("fragments"));
     state.services[0].pmtu = Pmtu::FragmentOuter;
     let script = commands(&state, "web", "s1").unwrap();
-    let told: String = script.lines().filter(|line| !before.contains(line)).collect();
-    assert!(told.starts_with("# Large packets come in fragments"), "{told}");
+    let added: String = script.lines().filter(|line| !before.contains(line)).collect();
+    assert!(added.starts_with("# Large packets come in fragments"), "{added}");
     assert!(script.contains("advmss 1436"));
     // GUE over IPv6, and GRE's neighbour by ipip: nothing of theirs is in fragments.
     assert!(!commands(&state, "web", "s2").unwrap().contains("fragments"));

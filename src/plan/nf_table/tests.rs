@@ -1,6 +1,6 @@
 use super::*;
 
-const NOBODY: Tolerated = Tolerated { chain: |_| false, set: |_| false };
+const NONE: Tolerated = Tolerated { chain: |_| false, set: |_| false };
 const OLD: Tolerated =
     Tolerated { chain: |name| name.starts_with("old"), set: |name| name.starts_with("old") };
 
@@ -65,10 +65,10 @@ fn changed(current: Option<&Image>, desired: &Image, tolerated: Tolerated) -> (V
 fn after(spoil: impl FnOnce(&mut Image)) -> (Vec<String>, Vec<String>) {
     let mut current = image();
     spoil(&mut current);
-    changed(Some(&current), &image(), NOBODY)
+    changed(Some(&current), &image(), NONE)
 }
 
-fn told(differences: &[&str], steps: &[&str]) -> (Vec<String>, Vec<String>) {
+fn expected(differences: &[&str], steps: &[&str]) -> (Vec<String>, Vec<String>) {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
     (owned(differences), owned(steps))
 }
@@ -82,12 +82,12 @@ fn what_is_as_it_should_be_is_not_touched() {
         // Flows may still have the lifetimes of other settings.
         current.objects.insert((7, "t2".to_owned()), Object { outlives: true, ..Object::default() });
     };
-    assert_eq!(after(listed), told(&[], &[]));
+    assert_eq!(after(listed), expected(&[], &[]));
 }
 
 #[test]
 fn a_table_is_made_of_what_is_used_first() {
-    let (differences, steps) = changed(None, &image(), NOBODY);
+    let (differences, steps) = changed(None, &image(), NONE);
     assert_eq!(differences[0], "there is no table");
     let expected = [
         "table",
@@ -108,22 +108,22 @@ fn rules_are_filled_again_in_their_chain_alone() {
     let rules =
         |change: fn(&mut Vec<Rule>)| after(|image| change(&mut image.chains.get_mut("ask").unwrap().rules));
     let refill = ["flush ask", "rules ask 3"];
-    assert_eq!(rules(|rules| rules[1] = rule(7)), told(&["chain ask: rule 2 differs"], &refill));
-    assert_eq!(rules(|rules| rules.swap(0, 1)), told(&["chain ask: rule 1 differs"], &refill));
-    assert_eq!(rules(|rules| rules.push(rule(7))), told(&["chain ask has 4 rules, not 3"], &refill));
-    assert_eq!(rules(Vec::clear), told(&["chain ask has 0 rules, not 3"], &["rules ask 3"]));
+    assert_eq!(rules(|rules| rules[1] = rule(7)), expected(&["chain ask: rule 2 differs"], &refill));
+    assert_eq!(rules(|rules| rules.swap(0, 1)), expected(&["chain ask: rule 1 differs"], &refill));
+    assert_eq!(rules(|rules| rules.push(rule(7))), expected(&["chain ask has 4 rules, not 3"], &refill));
+    assert_eq!(rules(Vec::clear), expected(&["chain ask has 0 rules, not 3"], &["rules ask 3"]));
     let anonymous = |rules: &mut Vec<Rule>| rules[2].expressions[0].anonymous = Some(Box::new(set(1, 1)));
-    assert_eq!(rules(anonymous), told(&["chain ask: rule 3 differs"], &refill));
+    assert_eq!(rules(anonymous), expected(&["chain ask: rule 3 differs"], &refill));
 }
 
 #[test]
 fn a_policy_is_set_and_a_dormant_table_wakes() {
     let drop = after(|image| image.chains.get_mut("in").unwrap().policy = Some(0));
-    assert_eq!(drop, told(&["chain in has policy drop"], &["policy in 1"]));
+    assert_eq!(drop, expected(&["chain in has policy drop"], &["policy in 1"]));
     let mut dormant = image();
     dormant.dormant = true;
     let desired = image();
-    let change = change(Some(&dormant), &desired, NOBODY);
+    let change = change(Some(&dormant), &desired, NONE);
     assert!(change.wake && change.steps.is_empty() && change.removed_base_chains.is_empty());
     assert_eq!(change.differences[0].to_string(), "the table is dormant");
 }
@@ -150,18 +150,18 @@ fn what_cannot_be_changed_is_made_anew_while_no_rule_uses_it() {
     assert_eq!(steps, all(&["-chain in", "+chain in"], &[]));
     let mut current = image();
     current.chains.get_mut("in").unwrap().base = Some(vec![2]);
-    assert_eq!(change(Some(&current), &image(), NOBODY).removed_base_chains, ["in"]);
+    assert_eq!(change(Some(&current), &image(), NONE).removed_base_chains, ["in"]);
 }
 
 #[test]
-fn what_is_missing_comes_and_what_nobody_wants_goes() {
+fn what_is_missing_is_added_and_what_is_not_desired_is_removed() {
     let (differences, steps) = after(|image| {
         image.sets.remove("seen");
         image.objects.remove(&(1, "k".to_owned()));
     });
     assert_eq!(
         (differences, steps),
-        told(&["set seen is missing", "object k is missing"], &["+object k", "+set seen"])
+        expected(&["set seen is missing", "object k is missing"], &["+object k", "+set seen"])
     );
     let (differences, steps) = after(|image| {
         image.chains.insert("more".to_owned(), chain(Some(7), vec![rule(1)]));
@@ -189,8 +189,8 @@ fn what_is_tolerated_keeps_what_it_uses() {
     current.chains.insert("old1".to_owned(), chain(None, vec![naming("gone"), naming("old_map")]));
     current.chains.insert("gone".to_owned(), chain(None, vec![rule(1)]));
     current.sets.insert("old_map".to_owned(), set(5, 5));
-    assert_eq!(changed(Some(&current), &image(), OLD), told(&[], &[]));
-    // Nobody leads there any more.
+    assert_eq!(changed(Some(&current), &image(), OLD), expected(&[], &[]));
+    // No chain leads there any more.
     current.chains.remove("old1");
     let (differences, steps) = changed(Some(&current), &image(), OLD);
     assert_eq!(differences, ["chain gone is not wanted"]);

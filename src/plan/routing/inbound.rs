@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn each_address_has_an_entrance_and_none_without_the_setting() {
-        let told = |state: &State| -> Vec<(String, String, String)> {
+        let entrances = |state: &State| -> Vec<(String, String, String)> {
             let devices = desired(state).unwrap().devices.into_values().filter(|device| device.inbound);
             devices.map(|device| (device.name, device.tunnel.to_string(), device.alias)).collect()
         };
@@ -146,11 +146,11 @@ mod tests {
         let six = ("sr-in6", "ip6gre fd00:0:0:1::201 from anywhere", "synrail: gre_in");
         let owned = |(name, tunnel, alias): (&str, &str, &str)| (name.into(), tunnel.into(), alias.into());
         let mut state = state(DUAL, &[]);
-        assert_eq!(told(&state), []);
+        assert_eq!(entrances(&state), []);
         state.balancer.gre_in = true;
-        assert_eq!(told(&state), [owned(four), owned(six)]);
+        assert_eq!(entrances(&state), [owned(four), owned(six)]);
         state.balancer.address.v4 = None;
-        assert_eq!(told(&state), [owned(six)]);
+        assert_eq!(entrances(&state), [owned(six)]);
     }
 
     #[test]
@@ -303,8 +303,8 @@ mod tests {
             named.starts_with("device sr-in4 (kind \"gre\", alias \"mine\") exists and is not synrail's")
         );
         let same = refused("gre1", |device| device.alias.clear()).unwrap_err();
-        let told = "device gre1 is not synrail's and is the same tunnel (gre 192.168.1.201 from anywhere) that sr-in4";
-        assert!(same.starts_with(told), "{same}");
+        let expected = "device gre1 is not synrail's and is the same tunnel (gre 192.168.1.201 from anywhere) that sr-in4";
+        assert!(same.starts_with(expected), "{same}");
         // A tunnel to one router, and the kernel's own device for everything, are not in the way.
         let to_router = |device: &mut DeviceNow| {
             let ends = Ends::V4 {

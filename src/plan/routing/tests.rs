@@ -233,14 +233,14 @@ pub(super) fn with_tier(mut state: State, others: &[&str]) -> State {
 fn a_balancer_of_the_tier_has_device_routes_and_rule_like_a_backend_and_takes_packets_in() {
     let state = with_tier(state(DUAL, &["address = \"192.168.1.1\""]), &["192.168.1.202", "fd00:0:0:1::203"]);
     let wanted = desired(&state).unwrap();
-    let told: Vec<_> = wanted
+    let lines: Vec<_> = wanted
         .devices
         .values()
         .map(|device| (device.alias.as_str(), device.tunnel.to_string(), device.inbound))
         .collect();
     let tunnel = |text: &str| text.to_owned();
     assert_eq!(
-        told,
+        lines,
         [
             ("synrail: web/s1", tunnel("gre 192.168.1.201 to 192.168.1.1"), false),
             ("synrail: tier/lb202", tunnel("gre in fragments 192.168.1.201 to 192.168.1.202"), true),

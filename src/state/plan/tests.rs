@@ -203,8 +203,8 @@ fn a_wrong_renamed_from_is_a_complaint() {
 fn what_decides_about_all_packets_is_not_lost_unseen() {
     let with = |settings: &str| format!("{HEAD}{settings}{}", service("web", 1, &[1, 2]));
     let state = state(&with("gre_in=true\nhash_seed=5\n"));
-    let told = |settings: &str| in_use(&state, &with(settings)).join("; ");
-    assert_eq!(told("gre_in=true\nhash_seed=5\n"), "");
-    assert!(told("hash_seed=5\n").starts_with("gre_in goes"));
-    assert!(told("gre_in=true\n").starts_with("hash_seed was 0x5 and is"));
+    let losses = |settings: &str| in_use(&state, &with(settings)).join("; ");
+    assert_eq!(losses("gre_in=true\nhash_seed=5\n"), "");
+    assert!(losses("hash_seed=5\n").starts_with("gre_in goes"));
+    assert!(losses("gre_in=true\n").starts_with("hash_seed was 0x5 and is"));
 }

@@ -150,13 +150,13 @@ impl Differences {
 }
 
 /// How many differences are printed.
-const TOLD_MAX: usize = 4;
+const SHOWN_MAX: usize = 4;
 
 impl fmt::Display for Differences {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told: Vec<&str> = self.0.iter().take(TOLD_MAX).map(String::as_str).collect();
-        f.write_str(&told.join("; "))?;
-        match self.0.len().saturating_sub(told.len()) {
+        let shown: Vec<&str> = self.0.iter().take(SHOWN_MAX).map(String::as_str).collect();
+        f.write_str(&shown.join("; "))?;
+        match self.0.len().saturating_sub(shown.len()) {
             0 => Ok(()),
             more => write!(f, "; and {more} more"),
         }

@@ -215,13 +215,13 @@ mod tests {
             let set = format!("set s {{ type mark; elements = {{ {} }}; }}", elements.join(", "));
             nft("a test", &["-f", "-"], Some(&format!("table inet {TABLE} {{ {set}\n}}\n"))).unwrap();
             // During the first look another program adds an element.
-            let mut told = 0;
+            let mut read = 0;
             let mut reader = Reader::open().unwrap();
             let seen = reader.look(|reader| {
                 let mut seen = Vec::new();
                 reader.dump("s", |element| {
-                    told += 1;
-                    if told == 100 {
+                    read += 1;
+                    if read == 100 {
                         let text = format!("add element inet {TABLE} s {{ 10000 }}\n");
                         nft("a test", &["-f", "-"], Some(&text)).unwrap();
                     }
@@ -233,7 +233,7 @@ mod tests {
             seen.sort();
             seen.dedup();
             assert_eq!(seen.len(), 4001);
-            assert!(told > 2 * 4000, "{told}");
+            assert!(read > 2 * 4000, "{read}");
             let nothing = reader.look(|reader| reader.dump("nothing", |_| panic!("nothing is there")));
             nothing.unwrap();
         });

@@ -28,13 +28,13 @@ use crate::{
 
 #[test]
 #[ignore = "needs root and /dev/net/tun"]
-fn a_device_by_which_the_tier_sends_is_told_before_it_is_up() {
+fn a_device_by_which_the_tier_sends_is_announced_before_it_is_up() {
     in_namespace(|| {
-        let told = Rc::new(RefCell::new(Vec::new()));
-        let telling = Rc::clone(&told);
+        let announced = Rc::new(RefCell::new(Vec::new()));
+        let announcing = Rc::clone(&announced);
         let mut routing = Routing::open_announcing(move |index| {
             shell("! ip -o link show sr-1 | grep -q '[<,]UP[,>]'");
-            telling.borrow_mut().push(index);
+            announcing.borrow_mut().push(index);
         })
         .unwrap();
         // From the tier, to a backend, from routers.
@@ -50,7 +50,7 @@ fn a_device_by_which_the_tier_sends_is_told_before_it_is_up() {
                 Device { name, tunnel, alias: format!("{ALIAS_PREFIX} test"), mtu_bytes: None, inbound };
             routing.apply(&[Op::Ready(device)]).unwrap();
         }
-        assert_eq!(*told.borrow(), [interface_index("sr-1").unwrap()]);
+        assert_eq!(*announced.borrow(), [interface_index("sr-1").unwrap()]);
     });
 }
 
@@ -80,7 +80,7 @@ fn what_comes_in_by_an_entrance_without_a_mark_is_never_forwarded() {
         // What is marked for others goes on behind them, and what comes in elsewhere is none of their business.
         shell(&format!("{way} mark 7 | grep -q 'dev out'; {way6} mark 7 | grep -q 'dev out'"));
         shell("ip route get 172.31.0.1 from 50.0.0.1 iif out | grep -q 'dev out'");
-        // The same rule for another device is nobody's of ours.
+        // The same rule for another device is not one of ours.
         let foreign = "priority 22289 iif out fwmark 0/0xffff blackhole protocol 201";
         shell(&format!("ip rule add {foreign}; ip -6 rule del priority 22289 iif sr-in4"));
         assert_eq!(routing.converge(&wanted).unwrap().changes, 1);
@@ -233,10 +233,10 @@ fn a_way_without_a_route_is_found() {
     });
 }
 
-/// As `host/own.rs` tells the commands.
+/// The commands that `host/own.rs` advises.
 #[test]
 #[ignore = "needs root and /dev/net/tun"]
-fn what_the_kernel_keeps_for_the_host_goes_by_the_command_that_is_told() {
+fn what_the_kernel_keeps_for_the_host_goes_by_the_advised_command() {
     in_namespace(|| {
         shell(
             "ip link set lo up; ip tuntap add dev under mode tun; ip link set under up
@@ -400,10 +400,13 @@ fn no_rule_of_others_catches_what_is_marked_and_each_keeps_the_rest() {
         shell(
             "ip route get 50.0.0.1 mark 1 | grep -q 'dev vpn'; ip -6 route get 2000::1 mark 1 | grep -q 'dev vpn'",
         );
-        // No room left: it is said.
+        // No room left: there is a note.
         shell("ip rule add pref 2 lookup 500");
-        let told = routing.converge(&wanted).unwrap().notes;
-        assert!(matches!(told[..], [.., Note::EarlierRule(ForeignRule { priority: 2, .. }, 1)]), "{told:?}");
+        let notes = routing.converge(&wanted).unwrap().notes;
+        assert!(
+            matches!(notes[..], [.., Note::EarlierRule(ForeignRule { priority: 2, .. }, 1)]),
+            "{notes:?}"
+        );
         shell("ip rule del pref 2");
         assert_eq!(routing.converge(&wanted).unwrap().notes, []);
         // They are not ours.
@@ -438,8 +441,8 @@ fn a_configured_priority_holds_and_what_comes_before_it_is_said() {
             "ip rule add pref 500 lookup 500; ip rule add pref 600 iif eth1 lookup 500; ip rule add pref 701 fwmark 1 lookup 500",
         );
         let mut routing = Routing::open().unwrap();
-        let told = routing.converge(&wanted).unwrap().notes;
-        let places: Vec<u32> = told
+        let notes = routing.converge(&wanted).unwrap().notes;
+        let places: Vec<u32> = notes
             .iter()
             .filter_map(|note| match note {
                 Note::EarlierRule(rule, 700) => Some(rule.priority),
@@ -449,7 +452,7 @@ fn a_configured_priority_holds_and_what_comes_before_it_is_said() {
                 | Note::Ipv6TooLarge { .. } => None,
             })
             .collect();
-        assert_eq!(places, [500, 701], "{told:?}");
+        assert_eq!(places, [500, 701], "{notes:?}");
         shell("ip rule | grep -q '^700:.*goto 702'");
     });
 }
@@ -504,7 +507,7 @@ fn what_a_thousand_targets_take_is_sent_in_few_sends() {
 
 #[test]
 #[ignore = "needs root and /dev/net/tun"]
-fn a_refusal_amid_others_is_told_of_what_it_is() {
+fn a_refusal_amid_others_names_its_operation() {
     in_namespace(|| {
         shell("ip tuntap add dev eth1 mode tun; ip link set eth1 up; ip addr add 172.20.0.1/24 dev eth1");
         let route = |target: u32, gateway: &str| Route {
@@ -521,13 +524,13 @@ fn a_refusal_amid_others_is_told_of_what_it_is() {
         let mut routing = Routing::open().unwrap();
         let refused = routing.apply_reachable(&ops).unwrap();
         let refused: Vec<&String> = refused.iter().filter_map(RoutingError::refused).collect();
-        let told = |target: u32| format!("add route 0.0.0.0/0 via 192.0.2.1 table {target} metric 0");
-        assert_eq!(refused, [&told(20_008), &told(20_201)]);
+        let refusal = |target: u32| format!("add route 0.0.0.0/0 via 192.0.2.1 table {target} metric 0");
+        assert_eq!(refused, [&refusal(20_008), &refusal(20_201)]);
         count(20_300);
         // It ends at the first refusal, before what removes.
         ops.push(Op::RemoveRoute(route(300, "172.20.0.2")));
         let error = routing.apply(&ops[7..]).unwrap_err();
-        assert_eq!(error.refused(), Some(&told(20_008)), "{error}");
+        assert_eq!(error.refused(), Some(&refusal(20_008)), "{error}");
         count(20_300);
         // What is gone is no refusal.
         let gone = Op::RemoveRoute(route(300, "172.20.0.2"));
@@ -561,7 +564,7 @@ fn ipv4_routes_of_tunnels_learn_no_path_mtu_and_former_ones_are_replaced() {
         shell(locked);
         shell("ip route replace default dev sr-1 table 20001 protocol 201 scope link");
         let former = BTreeSet::from([Route { via: Via::Other, ..four }, six]);
-        assert_eq!(routes(&[]), former, "it is told apart");
+        assert_eq!(routes(&[]), former, "they are distinguished");
         assert_eq!(routes(&[Op::ReplaceRoute(four)]), both);
         shell(locked);
         // With a next hop the kernel would take it for one of 576 bytes.

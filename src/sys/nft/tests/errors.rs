@@ -13,12 +13,12 @@ use crate::{plan::elements::Element, sys::namespace::shell, tests::bytes::ip};
 
 /// What gets past the ruleset: to the kernel's handlers, and out to a client.
 const WATCH: &str = "table inet t { counter handled { }
-    counter told { }
+    counter errors { }
     chain arrived { type filter hook input priority 0; icmp type != echo-request counter name handled
         icmpv6 type < 128 counter name handled; }
     chain leaving { type filter hook output priority 0; oif lo accept
-        icmp type != echo-reply counter name told
-        icmpv6 type < 128 counter name told; }
+        icmp type != echo-reply counter name errors
+        icmpv6 type < 128 counter name errors; }
     }";
 const GRE: u8 = 47;
 const TOO_BIG: u8 = 255;
@@ -170,22 +170,22 @@ fn no_client_is_told_that_a_vip_is_unreachable() {
         // nothing to a second limit, of unreachable routes.
         shell("echo 0 > /proc/sys/net/ipv4/icmp_ratemask; echo 0 > /proc/sys/net/ipv6/icmp/ratelimit");
         let pairs = [("10.9.0.2", "192.0.2.7", "192.0.2.200"), ("fd09::2", "2001:db8::80", "2001:db8::81")];
-        let (mut unreachable, mut told) = (0, 0);
+        let (mut unreachable, mut errors) = (0, 0);
         for kind in ["unreachable", "prohibit"] {
             for (from, vip, other) in pairs {
                 shell(&format!("ip route replace {kind} {vip}; ip route replace {kind} {other}"));
                 client.send(&packet(17, 100, from, vip)).unwrap();
                 unreachable += 1;
                 assert_eq!(
-                    [counted_by("unreachable"), packets_of("t", "told")],
-                    [unreachable, told],
+                    [counted_by("unreachable"), packets_of("t", "errors")],
+                    [unreachable, errors],
                     "{kind} {vip}"
                 );
                 client.send(&packet(17, 100, from, other)).unwrap();
-                told += 1;
+                errors += 1;
                 assert_eq!(
-                    [counted_by("unreachable"), packets_of("t", "told")],
-                    [unreachable, told],
+                    [counted_by("unreachable"), packets_of("t", "errors")],
+                    [unreachable, errors],
                     "{kind} {other}"
                 );
                 shell(&format!("ip route del {vip}; ip route del {other}"));

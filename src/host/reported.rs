@@ -4,7 +4,7 @@ use super::Finding;
 
 /// The findings of the last check.
 #[derive(Debug, Default)]
-pub struct Told(Vec<Finding>);
+pub struct Reported(Vec<Finding>);
 
 /// What is to be reported after a check.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct News {
     pub left_out: usize,
 }
 
-impl Told {
+impl Reported {
     /// The maximum number of lines after one check.
     pub const LINES_MAX: usize = 20;
 
