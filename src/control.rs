@@ -2,7 +2,7 @@
 //!
 //! lbd waits for events (`sys/events.rs`) until [`Controller::timeout`], and then does what [`Controller::next`] says, one
 //! effect after the other, the most urgent first. Where an event could be missed, a timer asks again: the region once a second,
-//! all of the kernel's side every ten. Two things announce nothing and are looked at instead: how full connection tracking is, and
+//! all of the kernel's side every ten. Two things cause no event and are polled instead: how full connection tracking is, and
 //! the generation of nf_tables ([`GENERATION_EVERY`] says why).
 //!
 //! What other programs change in the kernel is repaired at once. Repairs must not take the processor from the workers, and a program may
@@ -98,7 +98,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// lbd begins to hear events now; what came before is looked at first.
+    /// lbd begins to receive events now; what came before is looked at first.
     #[must_use]
     pub fn new(now: Duration) -> Self {
         Self {
@@ -132,7 +132,7 @@ impl Controller {
         }
     }
 
-    /// What is due; each effect is said once.
+    /// What is due; each effect is returned once.
     pub fn next(&mut self, now: Duration) -> Option<Effect> {
         let flag = |flag: &mut bool, effect| std::mem::take(flag).then_some(effect);
         let timer = |at: &mut Duration, every, effect| {

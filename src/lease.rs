@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_process_blames_no_worker_when_it_goes_on() {
+    fn a_stopped_process_reports_no_worker_when_it_goes_on() {
         let mut watch = watch();
         let turns = |now: u64| [if now < 3000 { now } else { now + 1 }; 3];
         looked(&mut watch, 150, 3000, turns);

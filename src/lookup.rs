@@ -1,4 +1,4 @@
-//! Which backend has a packet: the service that claims it ([`classifier`]), and that service's table ([`maglev`]). PURE.
+//! Which backend gets a packet: the service that claims it ([`classifier`]), and that service's table ([`maglev`]). PURE.
 
 pub mod classifier;
 pub mod maglev;

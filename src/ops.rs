@@ -4,7 +4,7 @@
 //! A change is made from the live state under the writers' lock and published as a whole; if anything is wrong,
 //! nothing is changed. What operators said is also kept in a file ([`OverridesFile`]), under the same lock and
 //! after the change was published: a disk that is full or hangs keeps no backend in service. What could not be
-//! kept is told, and tried again with every later change and when lbd starts.
+//! kept is reported, and tried again with every later change and when lbd starts.
 
 mod admin;
 mod apply;

@@ -472,7 +472,7 @@ pub struct Plan<N> {
     pub protected: usize,
     /// How many of them are entries of flows that stay in the flowtable.
     pub promoted: usize,
-    wanted: Vec<(N, Flow, Held, Keep)>,
+    candidates: Vec<(N, Flow, Held, Keep)>,
 }
 
 impl<N> Default for Plan<N> {
@@ -486,7 +486,7 @@ impl<N> Default for Plan<N> {
             not_protected: 0,
             protected: 0,
             promoted: 0,
-            wanted: Vec::new(),
+            candidates: Vec::new(),
         }
     }
 }
@@ -496,7 +496,7 @@ impl<N> Plan<N> {
     pub fn add(&mut self, judgement: Judgement, name: impl FnOnce() -> N) {
         match judgement {
             Judgement::Forget => self.forget.push(name()),
-            Judgement::Move(flow, held, keep) => self.wanted.push((name(), flow, held, keep)),
+            Judgement::Move(flow, held, keep) => self.candidates.push((name(), flow, held, keep)),
             Judgement::Keep(keep) => {
                 self.protected += usize::from(keep.protected);
                 self.promoted += usize::from(keep.promoted);
@@ -512,10 +512,10 @@ impl<N> Plan<N> {
     /// or later.
     pub fn limit(&mut self, limits: Limits, known: &OffTable) {
         let Limits { mut room, mut strangers, .. } = limits;
-        let mut wanted = std::mem::take(&mut self.wanted);
-        wanted.sort_by_key(|(_, _, held, keep)| Reverse((keep.kept, held.left_seconds)));
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.sort_by_key(|(_, _, held, keep)| Reverse((keep.kept, held.left_seconds)));
         let mut left = Vec::new();
-        for (name, flow, held, keep) in wanted {
+        for (name, flow, held, keep) in candidates {
             if let Some(there) = known.get(&flow).filter(|there| there.mark == held.mark) {
                 self.moves.push((name, flow, Held { closing: there.closing, ..held }));
                 if known.is_stranger(&flow) && !keep.kept {

@@ -1,7 +1,7 @@
 //! Whether connection tracking is nearly full. PURE.
 //!
 //! When it is full, and no entry may be dropped for a new one, the kernel drops every packet that it would
-//! have to track. So before that happens, packets to VIPs pass untracked: they follow the kernel's tables,
+//! have to track. So before that happens, packets to VIPs pass untracked: they follow the fallback tables,
 //! and off-table flows follow their maps. This lasts until there has been room for some time.
 
 use std::{collections::VecDeque, time::Duration};

@@ -26,7 +26,7 @@ fn check(file: &Path, host: bool) -> Result<String, DaemonError> {
         Tally { errors: 0, warnings: 0 } => answer += "\nthis host: nothing keeps packets from backends",
         Tally { errors: 0, .. } => {}
         Tally { errors, .. } => {
-            // The exit status tells of the host, whatever becomes of the answer.
+            // The exit status reports the errors of the host, also if the answer cannot be written.
             let _ = output::answer("lbd", answer);
             return Err(DaemonError::HostErrors(errors));
         }

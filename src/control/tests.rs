@@ -3,7 +3,7 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);
 
-/// lbd with a clock of its own, which does at once what it is told.
+/// lbd with a clock of its own. Each effect is done at once.
 struct Run {
     controller: Controller,
     now: Duration,
@@ -113,7 +113,7 @@ impl Run {
 }
 
 #[test]
-fn what_happened_before_events_were_heard_is_looked_at_first() {
+fn what_happened_before_events_are_received_is_looked_at_first() {
     let mut run = Run::new();
     run.until(S / 2);
     assert_eq!(run.times(|effect| effect == Effect::Adopt), [Duration::ZERO]);

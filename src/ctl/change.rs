@@ -26,7 +26,7 @@ use serde_json::json;
 const TRIES: usize = 8;
 
 impl OrderArguments {
-    /// Returns the word of the user who gives the command.
+    /// Returns the override that the command gives, with the user's name.
     fn order(&self, env: &Env<'_>, active: bool) -> Override {
         let since = i64::try_from(env.unix_seconds).ok().and_then(|at| Timestamp::from_second(at).ok());
         let unknown = Override::unattributed(Admin::when(active));

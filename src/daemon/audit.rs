@@ -418,7 +418,7 @@ impl Auditor {
     }
 }
 
-/// Finds the off-table flows of `next` before packets follow the kernel's tables of it ([`Auditor::place`]). A failure is
+/// Finds the off-table flows of `next` before packets follow its fallback tables ([`Auditor::place`]). A failure is
 /// logged, and holds nothing up.
 pub(super) fn place_before(shared: &Arc<Shared>, lock: &Arc<Ways>, next: &Forwarding, ways: &mut Chosen) {
     let placed = Auditor::open(shared, lock).and_then(|mut auditor| auditor.place(next, ways));

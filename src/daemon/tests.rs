@@ -225,7 +225,7 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         let state = State::new(&Config::parse("a test", &format!("{head}{service}")).unwrap()).unwrap();
         let mut lbd = lbd(&name.0, &state);
         let good = lbd.kernel.desired.as_ref().unwrap().ruleset.clone();
-        // What it finds by itself, whatever lbd thinks that it knows.
+        // What it finds by itself, whatever lbd has recorded.
         let differ = || nft::Tables::default().apply(&good.tables).unwrap();
         repair(&mut lbd);
         assert_eq!((good.tables[0].contents().entries().len(), differ()), (97, 0));

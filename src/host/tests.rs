@@ -268,7 +268,7 @@ fn vips_that_are_addresses_of_the_host_are_found() {
             "note VIP 10.1.0.0/24: a prefix with addresses of this host in it: 10.1.0.7 (dummy0)",
         ]
     );
-    // A change is not to blame for what was so before.
+    // What was so before a change is not a finding about the change.
     let mut host = well();
     both(&mut host);
     assert_eq!(new_own_vips(&state, &state, &host), []);

@@ -10,7 +10,7 @@
 //! protocol. So the ruleset spends one comparison on any other packet, and a few more on those of this
 //! length. No other TCP segment may be taken for a probe: a segment of a connection that ended in these bytes
 //! would be dropped, and sent again for ever. Whole datagrams of other programs with the same length and end
-//! cannot be told from probes.
+//! cannot be distinguished from probes.
 //!
 //! ```text
 //!  IPv4 20 or IPv6 40      TTL 64
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_answered_is_told_apart() {
+    fn probes_that_cannot_be_answered_are_distinguished() {
         assert_eq!(Probe::parse(&with(probe(), 8, 2)), Err(ProbeError::Version));
         assert_eq!(Probe::parse(&with(probe(), 9, 5)), Err(ProbeError::Receiver));
         let no_port = Probe { receiver: SocketAddr::new(probe().receiver.ip(), 0), ..probe() };

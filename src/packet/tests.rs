@@ -243,7 +243,7 @@ fn header6(next: u8, field: u16, id: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_fragment_knows_its_packet_and_its_place() {
+fn a_fragment_has_its_packets_identity_and_its_place() {
     let ports = &tcp(0)[..8];
     let packet = fragment4(0xfffe, 0x2000, ports);
     let whole = Packet::parse(&v4(17, ports));
@@ -369,7 +369,7 @@ fn an_icmp_error_may_quote_a_fragment() {
     assert_eq!(quoted(&error4(11, &pong[..24])), Err(Malformed::IcmpQuote));
 }
 
-/// An error that comes in fragments itself: the first one tells where all go.
+/// An error that comes in fragments itself: the first one shows where all go.
 #[test]
 fn a_fragmented_icmp_error_is_about_the_flow_it_quotes() {
     let mut error = error4(3, &answer(v4(17, &[&ANSWER_PORTS[..], &[0; 36]].concat())));

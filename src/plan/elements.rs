@@ -96,7 +96,7 @@ pub enum Way {
     /// [`Way::Tracked`].
     OffTable,
     /// Connection tracking is nearly full. Packets of flows that are not in these maps are not tracked
-    /// either, and follow the kernel's tables. With `steering = "every-packet"`, which tracks nothing, this
+    /// either, and follow the fallback tables. With `steering = "every-packet"`, which tracks nothing, this
     /// is the same as [`Way::OffTable`].
     Untracked,
 }

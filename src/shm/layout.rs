@@ -16,9 +16,9 @@
 //! lbctl that changes it drops what it does not know. A key that a service or a backend gets needs
 //! `#[serde(default)]` for that.
 //!
-//! [`decode`] trusts nothing: every value is converted to the type that cannot be invalid, and all of them are
-//! checked together ([`State::check`]). So are tables ([`TablePlace::table`]). A checksum detects accidents;
-//! this detects everything else.
+//! [`decode`] takes no value unchecked: every value is converted to the type that cannot be invalid, and all
+//! of them are checked together ([`State::check`]). So are tables ([`TablePlace::table`]). A checksum detects
+//! accidents; this detects everything else.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 

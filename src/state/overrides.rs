@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_nothing_is_named() {
+    fn overrides_of_unknown_names_are_named() {
         let kept = changed().overrides();
         let mut other = state();
         other.services[0].backends.retain(|backend| backend.name.as_str() != "s1");

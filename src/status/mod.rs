@@ -41,7 +41,7 @@ pub struct Sources {
     /// Returns the ruleset's counters in packets, by name: an empty map if there is no ruleset, `None` if
     /// they cannot be read.
     pub ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
-    /// Returns how many packets the kernel's tables have steered, by mark; an empty map if that cannot be
+    /// Returns how many packets the fallback tables have steered, by mark; an empty map if that cannot be
     /// read.
     pub given: fn() -> BTreeMap<u32, u64>,
     /// Returns the contents of the off-table maps.

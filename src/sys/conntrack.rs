@@ -101,8 +101,8 @@ impl Conntrack {
         let mut conntrack =
             Self { socket: netfilter(PATIENCE)?, sequence: 0, request: Writer::default(), missing: None };
         let (unspecified, ports) = (IpAddr::from([0; 4]), Ports { src: 0, dst: 0 });
-        if let Some(nobody) = Packet::synthetic(17, unspecified, unspecified, ports) {
-            conntrack.missing = conntrack.pin_of(&nobody).err().and_then(|error| error.raw_os_error());
+        if let Some(unknown) = Packet::synthetic(17, unspecified, unspecified, ports) {
+            conntrack.missing = conntrack.pin_of(&unknown).err().and_then(|error| error.raw_os_error());
         }
         Ok(conntrack)
     }

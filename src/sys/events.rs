@@ -76,7 +76,7 @@ impl Events {
     /// netlink socket with `own_port`.
     ///
     /// # Errors
-    /// When the operating system says no.
+    /// Returns an error if the operating system refuses.
     pub fn open(signals: Signals, own_port: u32) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let routing = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
@@ -89,9 +89,9 @@ impl Events {
     /// Waits for any of them or for a change of `region`, which is followed, at most `limit`.
     ///
     /// # Errors
-    /// When the operating system says no.
+    /// Returns an error if the operating system refuses.
     pub fn wait(&mut self, limit: Duration, region: &Region) -> io::Result<Seen> {
-        // Not shorter than asked for, or the caller would turn round with nothing to do.
+        // Rounded up: a shorter wait would wake the caller before anything is due.
         let limit = limit.as_nanos().div_ceil(1_000_000);
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         let wanted = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);

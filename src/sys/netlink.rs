@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_is_told() {
+    fn errors_of_the_kernel_are_returned() {
         for kind in [NLMSG_DONE, NLMSG_ERROR] {
             for code in [libc::EINTR, libc::EPERM, libc::ENOENT] {
                 let (refused, _) = taken(&[message(kind, 7, &(-code).to_ne_bytes())]);

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn one_message_says_everything() {
+    fn one_message_has_all_settings_of_a_queue() {
         let byte = |of: libc::c_int| u8::try_from(of).unwrap();
         let expected = |queue: [u8; 2], copy: u32, length: u32| {
             let [copy, length] = [copy, length].map(u32::to_be_bytes);

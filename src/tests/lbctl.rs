@@ -381,7 +381,7 @@ address = "192.168.1.1"
     }
 
     #[test]
-    fn a_region_that_somebody_else_is_writing_is_left_alone() {
+    fn a_region_that_another_process_is_writing_is_left_alone() {
         let private = Private::new("locked");
         let holder = Region::create(&private.0, &small()).unwrap();
         let lock = holder.lock().unwrap();
@@ -399,7 +399,7 @@ address = "192.168.1.1"
     }
 
     #[test]
-    fn what_goes_wrong_is_told_by_the_exit_status() {
+    fn the_exit_status_reports_errors() {
         let private = Private::new("status");
         assert_eq!(private.output(&["show"]).status.code(), Some(1));
         assert_eq!(private.output(&["shwo"]).status.code(), Some(2));

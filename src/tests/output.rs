@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_a_change_was_made_is_told_when_its_answer_is_lost() {
+    fn whether_a_change_was_made_is_reported_when_its_answer_is_lost() {
         let lb = Private::new("change");
         // What `apply` would do could not be shown, so it was not done.
         for lost in [lb.ended(LBCTL, "apply lb.toml >/dev/full"), lb.unread(LBCTL, "apply lb.toml")] {

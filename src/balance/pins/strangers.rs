@@ -186,8 +186,8 @@ mod tests {
                 let counted = now.strangers()[usize::from(six)];
                 prop_assert_eq!(counted, usize::from(renewed < 2 && audit != 0), "it takes no room where it is not");
                 let left = now.get(&flow).map(|held| held.left_seconds);
-                let wanted = (audit != 0).then(|| if renewed >= 2 && audit == 2 { short + 1 } else { short });
-                prop_assert_eq!(left, wanted);
+                let expected = (audit != 0).then(|| if renewed >= 2 && audit == 2 { short + 1 } else { short });
+                prop_assert_eq!(left, expected);
                 last = now;
             }
         }

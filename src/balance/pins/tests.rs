@@ -71,7 +71,7 @@ fn a_pin_is_valid_for_its_service_alone() {
                 }
             }
         }
-        // Nobody claims it any more.
+        // No service claims it any more.
         let judged = forwarding.judge(&tracked(amid(TCP, client, vip, (1, 81)), mark(0)));
         assert_eq!(judged, Judgement::Forget);
     }
@@ -166,7 +166,7 @@ fn the_long_lifetime_is_for_kept_flows() {
     let protected = Tracked { protected: true, ..of(on, kept(), 290, Phase::Open) };
     assert_eq!(keep(&protected), (false, None));
 
-    // What the kernel says of a flow that is promoted is no lifetime, and what it gives one that was is no lifetime of ours.
+    // The time that the kernel reports of a promoted flow is no lifetime. The one that it gives a flow after that is not ours.
     let promoted = |tracked, promotion| Tracked { promotion, protected: true, ..tracked };
     let open = |left_seconds| of(on, kept(), left_seconds, Phase::Open);
     for promoted in [promoted(open(300), Promotion::Now), promoted(udp(300, true), Promotion::Now)] {
@@ -275,7 +275,7 @@ fn entries() -> impl Strategy<Value = Vec<Tracked>> {
 
 proptest! {
     #[test]
-    fn a_plan_keeps_its_limits_and_loses_nobody(
+    fn a_plan_keeps_its_limits_and_loses_no_flow(
         entries in entries(),
         room in any::<[[u8; 2]; 2]>(),
         strangers in any::<[u8; 2]>(),
@@ -312,9 +312,9 @@ proptest! {
             for closing in 0..2 {
                 let here = |n: &&usize| matches!(&judged[**n], Judgement::Move(flow, held, _) if map_of(flow, held.closing) == (family, closing));
                 // Kept flows come first.
-                let wanted = off.iter().filter(here).filter(is_kept).count();
+                let kept_flows = off.iter().filter(here).filter(is_kept).count();
                 let got = moved.iter().filter(here).filter(is_kept).count();
-                prop_assert_eq!(got, wanted.min(limits.room[family][closing]));
+                prop_assert_eq!(got, kept_flows.min(limits.room[family][closing]));
                 // No room is left unused.
                 let full = moved.iter().filter(here).count() == limits.room[family][closing];
                 let none_left = off.difference(&moved).filter(here).count() == 0;

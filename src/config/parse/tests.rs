@@ -307,7 +307,7 @@ fn limits_of_fragments_have_limits() {
     ] {
         assert_eq!(complaint_about(&format!("[fragments]\n{text}\n")), expected);
     }
-    // What a share may be is not told by a value that is itself refused.
+    // The limit of a share is not derived from a value that is itself refused.
     for (text, key, expected) in [
         (
             "entries = 63\nentries_per_source = 0",
@@ -418,7 +418,7 @@ fn a_tracer_has_receivers() {
 }
 
 #[test]
-fn a_service_says_who_decides() {
+fn a_service_names_what_decides() {
     let with = |steering: &str| WHOLE.replace("hash = \"5-tuple\"", &format!("steering = \"{steering}\""));
     let decider = |text: &str| Config::parse("f", text).unwrap().services[0].decider;
     assert_eq!(

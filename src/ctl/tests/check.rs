@@ -16,7 +16,7 @@ fn vip_on_lo(_: &State) -> Snapshot {
 }
 
 #[test]
-fn check_tells_by_its_status_how_bad_it_is() {
+fn the_status_of_check_is_that_of_the_worst_finding() {
     let mut lb = Lb::new("check");
     let check = |lb: &Lb| {
         let Ended { status, out, err } = lb.run("check");
@@ -58,7 +58,7 @@ fn check_tells_by_its_status_how_bad_it_is() {
 }
 
 #[test]
-fn a_ruleset_that_is_gone_is_an_error_for_who_may_see_it() {
+fn a_missing_ruleset_is_an_error_where_it_may_be_read() {
     let mut lb = Lb::new("gone");
     lb.with(FILE, "apply -");
     // Nothing was in force yet.
@@ -97,7 +97,7 @@ fn tables_that_the_kernel_has_not_yet_are_noted() {
 
 #[test]
 fn a_service_that_drops_its_new_flows_is_a_warning() {
-    let lb = Lb::new("nobody");
+    let lb = Lb::new("no-backend");
     lb.with(FILE, "apply -");
     let _daemon = lb.daemon(9);
     assert_eq!(lb.run("check").status.code(), 0);
@@ -112,7 +112,7 @@ fn a_service_that_drops_its_new_flows_is_a_warning() {
 }
 
 #[test]
-fn other_commands_tell_that_the_host_keeps_packets() {
+fn other_commands_report_that_the_host_keeps_packets() {
     let mut lb = Lb::new("kept");
     lb.with(FILE, "apply -");
     let question = "which tcp 50.0.0.1 40000 10.0.0.0 80";

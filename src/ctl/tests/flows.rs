@@ -44,7 +44,7 @@ fn off_table_flows_are_listed_with_their_backends() {
 }
 
 #[test]
-fn flows_that_are_in_another_namespace_are_told() {
+fn flows_of_another_namespace_are_reported() {
     let mut lb = Lb::new("elsewhere");
     lb.off_table = || Ok(OffTable::default());
     lb.with(FILE, "apply -");

@@ -56,7 +56,7 @@ fn a_reboot_ends_only_what_is_meant_to_end_with_the_region() {
     reboot(&lb);
     lb.with(FILE, "apply -");
     assert_eq!(lb.active(), ["s2"]);
-    // A region that is removed on purpose takes what was said along, unless it shall not.
+    // `clean` removes the overrides with the region, unless they are to be kept.
     lb.done("clean --keep-overrides");
     lb.with(FILE, "apply -");
     assert_eq!(lb.active(), ["s2"]);

@@ -71,7 +71,7 @@ fn statistics_are_of_the_queues_that_lbd_has_until_it_starts_again() {
 }
 
 #[test]
-fn levels_are_told_from_counts() {
+fn levels_are_distinguished_from_counts() {
     let lb = Lb::new("levels");
     lb.with(&format!("{FILE}[fragments]\nentries = 1000\nttl_ms = 70\n"), "apply -");
     let mut region = lb.daemon(1);

@@ -1,4 +1,4 @@
-//! `tier`, and who owns the fragments of a flow.
+//! `tier`, and which balancer owns the fragments of a flow.
 
 use super::*;
 
@@ -135,7 +135,7 @@ fn without_a_tier_there_is_nothing_to_change() {
 }
 
 #[test]
-fn which_tells_who_owns_the_fragments_and_why() {
+fn which_names_the_owner_of_fragments_and_the_reason() {
     let lb = Lb::new("owner");
     lb.with(&format!("{FILE}{TIER}"), "apply -");
     lb.done("tier deactivate lb201 lb203");

@@ -157,7 +157,7 @@ fn a_batch_is_sent_evenly_and_answered_in_order() {
 }
 
 #[test]
-fn what_is_dropped_or_pinned_is_said() {
+fn reports_name_what_is_dropped_or_pinned() {
     let (lb, mut prober) = (Lb::new("trace-dropped"), FakeProber::with(&["lb201"]));
     let says = |prober: &mut FakeProber, flow: &str, sentence: &str| {
         let ended = lb.with_prober(prober, "", &format!("tracer send {flow}"));

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn which_tells_where_and_why() {
+fn which_names_the_backend_and_the_reason() {
     let lb = Lb::new("which");
     lb.with(FILE, "apply -");
     let text = lb.done("which tcp 50.0.0.1 40000 10.0.0.0 80");
@@ -68,7 +68,7 @@ fn which_names_the_rule_of_precedence() {
 }
 
 #[test]
-fn which_tells_why_not() {
+fn which_names_the_reason_for_no_backend() {
     let lb = Lb::new("whynot");
     lb.with(FILE, "apply -");
     for (flow, why) in [

@@ -330,12 +330,12 @@ fn a_new_connection_of_the_same_port_is_not_put_back() {
         let (again, other) = (of_s1[0], of_s1[1]);
         shell("nft flush map inet synrail off_table4; nft flush map inet synrail off_table6");
         world.conntrack.pin(&again, Mark(2), MarkMask::DEFAULT, 100).unwrap();
-        // Another thread knows no time of the copy, and puts nothing back by it.
+        // A new auditor does not know how old the workers' flows are, and puts nothing back by them.
         let mut restarted = Auditor::open(&world.shared, &world.ways).unwrap();
-        let copy = world.shared.off_table.load_full();
+        let of_workers = world.shared.off_table.load_full();
         restarted.audit(Scope::All).unwrap();
         assert_eq!(world.found(&other), [None; 3]);
-        world.shared.off_table.store(copy);
+        world.shared.off_table.store(of_workers);
         world.audit();
         assert!(!world.found(&again).contains(&Some(Mark(1))), "{:?}", world.found(&again));
         assert_eq!(world.found(&other), [None, Some(Mark(1)), Some(Mark(1))]);

@@ -53,24 +53,24 @@ fn the_most_specific_service_wins() {
         given("host-any", &["10.0.0.9/32"], &[], &[]),
     ];
     let classifier = classifier(&services).unwrap();
-    let who = |dst, protocol, port| {
+    let service = |dst, protocol, port| {
         classifier.service_of(&packet(dst, protocol, port)).map(|index| services[index].name.as_str())
     };
-    assert_eq!(who("10.0.0.1", 6, 80), Some("net-port"));
-    assert_eq!(who("10.0.0.1", 6, 81), Some("net-all"), "a named protocol before any");
-    assert_eq!(who("10.0.0.1", 17, 80), Some("any"));
-    assert_eq!(who("10.0.0.1", 1, 0), Some("any"));
-    assert_eq!(who("10.0.0.5", 6, 80), Some("net-port"), "one port before all, whatever the prefix");
-    assert_eq!(who("10.0.0.5", 6, 81), Some("host-all"));
-    assert_eq!(who("10.0.0.5", 6, 8000), Some("host-range"));
-    assert_eq!(who("10.0.0.5", 6, 8055), Some("host-narrow"));
-    assert_eq!(who("10.0.0.5", 17, 1), Some("host-all"));
-    assert_eq!(who("10.0.0.5", 132, 1), Some("any"));
-    assert_eq!(who("10.0.0.9", 6, 81), Some("host-any"), "the longer prefix before the named protocol");
-    assert_eq!(who("1000::1", 6, 9), Some("net-all"));
-    assert_eq!(who("1000::1", 17, 9), None);
-    assert_eq!(who("1000::1:0", 6, 9), None);
-    assert_eq!(who("10.0.1.0", 6, 80), None);
+    assert_eq!(service("10.0.0.1", 6, 80), Some("net-port"));
+    assert_eq!(service("10.0.0.1", 6, 81), Some("net-all"), "a named protocol before any");
+    assert_eq!(service("10.0.0.1", 17, 80), Some("any"));
+    assert_eq!(service("10.0.0.1", 1, 0), Some("any"));
+    assert_eq!(service("10.0.0.5", 6, 80), Some("net-port"), "one port before all, whatever the prefix");
+    assert_eq!(service("10.0.0.5", 6, 81), Some("host-all"));
+    assert_eq!(service("10.0.0.5", 6, 8000), Some("host-range"));
+    assert_eq!(service("10.0.0.5", 6, 8055), Some("host-narrow"));
+    assert_eq!(service("10.0.0.5", 17, 1), Some("host-all"));
+    assert_eq!(service("10.0.0.5", 132, 1), Some("any"));
+    assert_eq!(service("10.0.0.9", 6, 81), Some("host-any"), "the longer prefix before the named protocol");
+    assert_eq!(service("1000::1", 6, 9), Some("net-all"));
+    assert_eq!(service("1000::1", 17, 9), None);
+    assert_eq!(service("1000::1:0", 6, 9), None);
+    assert_eq!(service("10.0.1.0", 6, 80), None);
 }
 
 #[test]
@@ -141,17 +141,17 @@ fn pings_reach_the_longest_prefix() {
         given("second", &["10.0.1.1/32"], &[Tcp], &[(80, 80)]),
     ];
     let classifier = classifier(&services).unwrap();
-    let who = |dst, protocol| {
+    let service = |dst, protocol| {
         classifier.service_of(&packet(dst, protocol, 0)).map(|index| services[index].name.as_str())
     };
-    assert_eq!(who("10.0.0.5", ICMP), Some("host"), "whatever it claims, and others claim");
-    assert_eq!(who("1000::5", ICMPV6), Some("host"));
-    assert_eq!(who("10.0.0.5", 50), Some("any"), "a protocol that no other claims");
-    assert_eq!(who("10.0.0.7", ICMP), Some("any"));
-    assert_eq!(who("10.0.0.200", ICMP), Some("net"));
-    assert_eq!(who("10.0.0.6", ICMP), Some("any-host"), "of two prefixes alike that for every protocol");
-    assert_eq!(who("10.0.1.1", ICMP), Some("first"), "else the first");
-    assert_eq!(who("10.0.2.1", ICMP), None);
+    assert_eq!(service("10.0.0.5", ICMP), Some("host"), "whatever it claims, and others claim");
+    assert_eq!(service("1000::5", ICMPV6), Some("host"));
+    assert_eq!(service("10.0.0.5", 50), Some("any"), "a protocol that no other claims");
+    assert_eq!(service("10.0.0.7", ICMP), Some("any"));
+    assert_eq!(service("10.0.0.200", ICMP), Some("net"));
+    assert_eq!(service("10.0.0.6", ICMP), Some("any-host"), "of two prefixes alike that for every protocol");
+    assert_eq!(service("10.0.1.1", ICMP), Some("first"), "else the first");
+    assert_eq!(service("10.0.2.1", ICMP), None);
 }
 
 #[test]

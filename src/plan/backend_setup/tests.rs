@@ -36,7 +36,7 @@ fn a_gre_backend_is_set_up_with_tunnel_vips_and_segment_sizes() {
 }
 
 #[test]
-fn a_backend_that_gets_fragments_is_told_and_asks_for_segments_that_fit_all_the_same() {
+fn the_setup_of_a_backend_that_gets_fragments_warns_and_clamps_segments_all_the_same() {
     let mut state = state();
     let before = commands(&state, "web", "s1").unwrap();
     assert!(!before.contains("fragments"));
@@ -69,7 +69,7 @@ fn names_fit_into_the_kernel_and_differ_by_address() {
 }
 
 #[test]
-fn what_is_no_backend_is_named() {
+fn an_unknown_backend_is_named() {
     let error = |service, backend| commands(&state(), service, backend).unwrap_err().to_string();
     assert_eq!(error("wob", "s1"), "there is no service \"wob\"");
     assert_eq!(error("web", "s9"), "service \"web\" has no backend \"s9\"");

@@ -54,7 +54,7 @@ fn nested(kernel_entries: u32, [net, host]: [&str; 2]) -> (Elements, Vec<String>
 }
 
 #[test]
-fn claims_lead_to_who_decides() {
+fn claims_lead_to_what_decides() {
     let decided = |kernel_entries, steering| {
         let (elements, chains) = nested(kernel_entries, steering);
         let claims = names(elements.of(SetName::ClaimedProtocol4));

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_ours_are_told_from_others() {
+    fn names_of_ours_are_distinguished_from_others() {
         for ours in [DEVICE4, DEVICE6, "sr-1"] {
             assert!(is_our_name(ours), "{ours}");
             assert_eq!(entrance(ours).is_some(), target_of_device(ours).is_none());

@@ -372,7 +372,7 @@ fn what_is_not_ours_stays_and_is_named() {
 }
 
 #[test]
-fn our_tables_and_names_are_told_from_others() {
+fn our_tables_and_names_are_distinguished_from_others() {
     assert!(is_our_table(20_001, false) && is_our_table(24_096, false) && is_our_table(TABLE_MAIN, true));
     assert!(!is_our_table(20_000, false) && !is_our_table(24_097, false) && !is_our_table(TABLE_MAIN, false));
     assert_eq!(target_of_device("sr-4096").map(table), Some(24_096));
@@ -430,7 +430,7 @@ fn a_device_follows_the_network_below_and_keeps_ipv6() {
 }
 
 #[test]
-fn a_tunnel_over_ipv6_that_cannot_keep_its_promise_is_told() {
+fn a_tunnel_over_ipv6_below_which_the_mtu_is_too_small_is_noted() {
     let wanted =
         desired(&state(DUAL, &["address = \"fd00:0:0:1::1\"", "address = \"192.168.1.2\""])).unwrap();
     let notes = |underlay: u32| {
@@ -440,10 +440,10 @@ fn a_tunnel_over_ipv6_that_cannot_keep_its_promise_is_told() {
     };
     assert_eq!(notes(1324), []);
     let [note] = &notes(1323)[..] else { panic!("{:?}", notes(1323)) };
-    let said = note.to_string();
+    let text = note.to_string();
     assert!(
-        said.contains("below sr-1 takes 1323 bytes: IPv6 packets above 1279") && said.contains("1324 bytes,"),
-        "{said}"
+        text.contains("below sr-1 takes 1323 bytes: IPv6 packets above 1279") && text.contains("1324 bytes,"),
+        "{text}"
     );
 }
 
@@ -462,7 +462,7 @@ fn devices_and_routes_say_which_number_a_path_has() {
 }
 
 #[test]
-fn a_former_vip_keeps_its_blackhole_until_somebody_takes_it_away() {
+fn a_former_vip_keeps_its_blackhole_until_it_is_removed_by_hand() {
     let planned = |vips: &str, blackhole: &[&str]| {
         let mut state = state(vips, &["address = \"192.168.1.1\""]);
         state.balancer.blackhole = blackhole.iter().map(|prefix| prefix.parse().unwrap()).collect();

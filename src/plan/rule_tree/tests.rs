@@ -211,7 +211,7 @@ fn entries_lie_before_the_first_rule_that_could_catch_what_is_marked() {
         (None, Some(500), 487),
         (None, Some(14), 1),
         (None, Some(10), 1),
-        // No room: told of, not solved.
+        // No room: reported, not solved.
         (None, Some(3), 1),
         (None, Some(0), 1),
         // They stay where they are, though there would be room behind.
@@ -225,7 +225,7 @@ fn entries_lie_before_the_first_rule_that_could_catch_what_is_marked() {
 }
 
 #[test]
-fn entries_are_told_from_the_rules_of_backends_and_of_the_tree() {
+fn entries_are_distinguished_from_the_rules_of_backends_and_of_the_tree() {
     let all: BTreeSet<Rule> = entries(MarkMask::DEFAULT, 487, [device("eth2")]).collect();
     assert!(all.len() == 4 && all.iter().all(is_entry));
     let targets = (0..9).filter_map(TargetId::new).collect();

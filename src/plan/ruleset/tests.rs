@@ -167,7 +167,7 @@ fn one_queue_has_no_fanout() {
 }
 
 #[test]
-fn the_name_tells_structures_apart() {
+fn different_structures_have_different_names() {
     let other_timeouts = Timeouts { udp_seconds: 60, ..Timeouts::default() };
     let steering = Steering::EveryPacket;
     let balancers = [

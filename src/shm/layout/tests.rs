@@ -133,7 +133,7 @@ fn a_table_that_many_services_have_is_there_once() {
 }
 
 #[test]
-fn a_table_that_is_another_or_names_nobody_is_refused() {
+fn a_table_that_is_another_or_names_no_backend_is_refused() {
     let content = encoded(&state(), Generation(1));
     let (_, state, places) = decode(&content.document).unwrap();
     assert_eq!(state, self::state());

@@ -1,4 +1,4 @@
-//! Converts the bytes of a slot, and trusts nothing; see [`super`].
+//! Converts the bytes of a slot, and checks every value; see [`super`].
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -1,5 +1,5 @@
 //! The fixture is a region that lbctl of commit fafdeaa made. `fixture.toml` says how, `fixture.json` is what
-//! `lbctl show --json` of that commit said about it.
+//! `lbctl show --json` of that commit printed about it.
 
 use std::io;
 
@@ -61,8 +61,8 @@ impl Memory for Bytes {
     }
 }
 
-/// What lbctl of then said about the fixture.
-fn said() -> Value {
+/// What lbctl of then printed about the fixture.
+fn fixture_json() -> Value {
     serde_json::from_slice(include_bytes!("fixture.json")).unwrap()
 }
 
@@ -91,7 +91,7 @@ fn the_configuration_is_that_of_the_file() {
 
 #[test]
 fn the_rest_is_what_was_shown() {
-    let (former, said) = (read(&mut Bytes::fixture()).unwrap(), said());
+    let (former, said) = (read(&mut Bytes::fixture()).unwrap(), fixture_json());
     let mask = former.config.balancer.mark_mask;
     assert_eq!(json!(former.generation.0), said["region"]["generation"]);
     let numbers: Vec<_> = former.numbers.iter().map(|(number, path)| target(mask, *number, *path)).collect();
@@ -133,7 +133,7 @@ fn the_rest_is_what_was_shown() {
 
 #[test]
 fn tables_are_the_same_when_they_are_made_again() {
-    let (former, said) = (read(&mut Bytes::fixture()).unwrap(), said());
+    let (former, said) = (read(&mut Bytes::fixture()).unwrap(), fixture_json());
     for (service, said) in former.config.services.iter().zip(said["services"].as_array().unwrap()) {
         let active = service.backends.iter().filter(|backend| {
             !former.inactive_backends.contains(&(service.name.clone(), backend.name.clone()))
@@ -146,7 +146,7 @@ fn tables_are_the_same_when_they_are_made_again() {
 
 #[test]
 fn a_state_made_of_it_has_the_same_marks_and_tables_and_what_was_out_is_out() {
-    let (former, said) = (read(&mut Bytes::fixture()).unwrap(), said());
+    let (former, said) = (read(&mut Bytes::fixture()).unwrap(), fixture_json());
     let since = Timestamp::from_second(1000).unwrap();
     let state = former.state(since).unwrap();
     state.check().unwrap();

@@ -210,9 +210,9 @@ fn a_table_that_is_nowhere_is_not_published() {
     assert_eq!(read(&mut memory).unwrap(), (Generation(1), state(97, 10, 5)));
 }
 
-/// Who changes a state does not read its tables, and must not build on what has lost them.
+/// A writer does not read the tables of the state that it changes, and must not build on a state that has lost them.
 #[test]
-fn a_region_without_its_tables_is_truncated_for_who_does_not_read_them_too() {
+fn a_region_without_its_tables_is_truncated_also_without_reading_them() {
     let mut memory = Bytes::default();
     format(&mut memory, &state(97, 10, 5)).unwrap();
     // The second table goes behind all of that, and so does the third, but its document is where the first one was.

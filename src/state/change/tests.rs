@@ -62,7 +62,7 @@ fn a_region_made_anew_takes_numbers_over() {
         (2, 3, 4)
     );
     assert_eq!(number(&anew, "dns", "new"), number(&after, "dns", "new"));
-    // Of what the kernel has, and the file no longer: nobody gets its number now.
+    // The kernel has a target that the file no longer has: its number is not given to another one now.
     let known = before.targets_used().collect();
     let anew = State::taking_over(&file, &known, &after).unwrap();
     assert_eq!(

@@ -40,7 +40,7 @@ fn active(state: &State, service: &str) -> Vec<String> {
     state.service(service).unwrap().active().map(|backend| backend.name.to_string()).collect()
 }
 
-/// Cut anywhere, a file is wrong, or has every service and most of the tier, or says what goes.
+/// A file that is cut anywhere is invalid, or has every service and most of the tier, or the plan lists what goes.
 #[test]
 fn no_cut_of_a_file_takes_services_away_unseen() {
     let whole = format!("{HEAD}{}{}{TIER}", service("web", 1, &[1, 2, 3]), service("dns", 2, &[4]));
@@ -83,7 +83,7 @@ fn what_is_in_use_is_not_taken_away_unasked() {
 }
 
 #[test]
-fn the_file_of_another_balancer_is_told() {
+fn the_file_of_another_balancer_is_reported() {
     let web = service("web", 1, &[1]);
     let state = state(&format!("{HEAD}{web}"));
     let other = HEAD.replace("lb1", "lb2");
@@ -114,7 +114,7 @@ fn a_tier_in_use_is_not_taken_away_unasked() {
 }
 
 #[test]
-fn what_was_deactivated_and_goes_is_told() {
+fn what_was_deactivated_and_goes_is_reported() {
     let web = service("web", 1, &[1, 2, 3]);
     let state = deactivated(&state(&format!("{HEAD}{web}")), "web", &["s1", "s2"]);
     let site = format!("{HEAD}{}", service("site", 1, &[1, 2, 3]));
@@ -172,7 +172,7 @@ fn a_backend_under_another_name_stays_as_it_is() {
         service("web", 1, &[1, 2]).replace("'s1'", "'x'").replace("'s2'", "'s1'").replace("'x'", "'s2'")
     );
     assert_eq!(active(&state.plan(&config(&file)).unwrap().next, "web"), ["s2"]);
-    // Said in the file it is as said.
+    // A backend that the file itself activates is active.
     let file = format!("{HEAD}{}", service("web", 1, &[1, 2]).replace("'s1',", "'new',active=true,"));
     assert_eq!(active(&state.plan(&config(&file)).unwrap().next, "web"), ["new", "s2"]);
 }

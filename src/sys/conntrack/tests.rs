@@ -60,7 +60,7 @@ fn requests_are_laid_out_as_the_kernel_reads_them() {
 }
 
 #[test]
-fn what_the_kernel_tells_apart_by_more_than_is_known_is_not_asked() {
+fn flows_of_protocols_with_unknown_keys_are_not_asked_about() {
     for (protocol, asked) in [(GRE, false), (DCCP, false), (UDP_LITE, false), (50, true), (89, true)] {
         let packet = packet(protocol, "10.0.0.1", "10.0.0.2", (0, 0));
         assert_eq!(can_be_found(&packet), asked, "{protocol}");
@@ -111,7 +111,7 @@ fn answers_are_read_whatever_they_hold() {
 
 #[test]
 #[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
-fn the_kernel_tells_marks_of_flows() {
+fn the_kernel_returns_marks_of_flows() {
     in_namespace(|| {
         let rules = "table inet t { chain c { type filter hook output priority 0; ct mark set 0x17; }\n}\n";
         nft("a test", &["-f", "-"], Some(rules)).unwrap();
@@ -211,7 +211,7 @@ fn the_kernel_pins_flows() {
     });
 }
 
-/// With identifier 77; the checksum is left to the kernel, or wrong, which nobody minds on the way out.
+/// With identifier 77; the checksum is left to the kernel, or wrong, which is not checked on the way out.
 fn send_echo_request(address: &str) {
     let to = SocketAddr::new(address.parse().unwrap(), 0);
     let (family, protocol, kind) = match to {

@@ -90,7 +90,7 @@ fn sees(events: &mut Events, region: &Region, within: Duration, what: impl Fn(Se
 }
 
 #[test]
-fn who_publishes_a_state_or_removes_the_region_wakes_lbd() {
+fn publishing_a_state_or_removing_the_region_wakes_lbd() {
     let of = Of::test("events");
     let mut events = Events::open(Signals::take().unwrap(), OURS).unwrap();
     let mut changes = |within| sees(&mut events, &of.0, within, |seen| seen.region);
@@ -130,7 +130,7 @@ fn what_others_change_of_links_addresses_routes_and_rules_wakes_lbd() {
         ] {
             shell(change);
             assert!(sees(&mut events, &of.0, LONG, routing), "{change}");
-            // The kernel tells some of it a moment later.
+            // The kernel reports some of it a moment later.
             while sees(&mut events, &of.0, Duration::from_millis(20), routing) {}
         }
         shell("ip tuntap add dev other mode tun; ip link set other up; ip addr add 192.0.2.1/24 dev other");

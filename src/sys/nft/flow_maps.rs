@@ -503,7 +503,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root and nf_tables"]
-    fn a_full_map_is_told_and_pending_is_weeded() {
+    fn a_full_map_is_reported_and_pending_is_weeded() {
         in_namespace(|| {
             tables(10);
             let flows =

@@ -213,7 +213,7 @@ NFT",
 
     #[test]
     #[ignore = "needs root and nf_tables"]
-    fn chains_that_translate_packets_to_vips_are_told_and_no_others() {
+    fn chains_that_translate_packets_to_vips_are_reported_and_no_others() {
         let (pre, post) = ("prerouting priority dstnat", "postrouting priority srcnat");
         let cases = [
             ("ip", post, "masquerade", true),

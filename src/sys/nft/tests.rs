@@ -143,7 +143,7 @@ fn every_mask_and_queue_range_is_taken() {
 
 #[test]
 #[ignore = "needs root and nf_tables"]
-fn a_rule_that_somebody_removed_comes_back() {
+fn a_rule_that_another_program_removed_comes_back() {
     in_namespace(|| {
         let ruleset = ruleset(&state(), 127);
         apply(&ruleset).unwrap();

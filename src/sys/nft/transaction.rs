@@ -36,7 +36,7 @@ thread_local! {
 /// Messages that are in force together.
 pub(super) struct Transaction {
     batch: Writer,
-    /// What each message is about, for who reads an error.
+    /// What each message is about, for errors.
     what: Vec<String>,
     last_at: usize,
 }

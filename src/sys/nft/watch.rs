@@ -17,7 +17,7 @@ pub struct OthersWatch {
 }
 
 impl OthersWatch {
-    /// Whether others have changed rules or sets of any table since the last look; the first one says no. What packets put into sets
+    /// Whether others have changed rules or sets of any table since the last look; false at the first one. What packets put into sets
     /// is no such change. No other thread of this process may change anything meanwhile. A transaction of its own that
     /// changed nothing looks like one of another program, or hides one: a repair by the timer finds that.
     ///

@@ -27,7 +27,7 @@ type Indexes = BTreeMap<String, u32>;
 /// `RTAX_LOCK` of `RTAX_MTU`: the kernel learns no path MTU for the route. Without it, the kernel looks up a
 /// second route for each IPv4 packet that enters a tunnel, to remember an MTU that is no smaller than the one
 /// it has (`tnl_update_pmtu` and `__ip_rt_update_pmtu` of Linux 6.1; IPv6 compares first). Either way,
-/// senders are told the tunnel's MTU.
+/// senders learn the tunnel's MTU.
 const MTU_LOCKED: RouteMetric = RouteMetric::Lock(1 << 2);
 
 /// Returns our routes, and the prefixes of all other routes in table main.

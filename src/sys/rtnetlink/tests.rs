@@ -77,7 +77,7 @@ fn what_comes_in_by_an_entrance_without_a_mark_is_never_forwarded() {
         let wanted = Desired { rules, ..Desired::default() };
         assert_eq!(routing.converge(&wanted).unwrap().changes, 4);
         shell(&is_not);
-        // What is marked for others goes on behind them, and what comes in elsewhere is none of their business.
+        // What is marked for others goes on behind them, and they do not match what comes in elsewhere.
         shell(&format!("{way} mark 7 | grep -q 'dev out'; {way6} mark 7 | grep -q 'dev out'"));
         shell("ip route get 172.31.0.1 from 50.0.0.1 iif out | grep -q 'dev out'");
         // The same rule for another device is not one of ours.

@@ -47,7 +47,7 @@ fn what_is_injected_is_forwarded_whatever_the_reverse_path_filter_is() {
 
 #[test]
 #[ignore = "needs root and /dev/net/tun"]
-fn what_somebody_does_to_the_device_is_mended() {
+fn changes_of_the_device_by_others_are_mended() {
     in_namespace(|| {
         shell("ip link set lo up");
         let mut tun = Arc::new(Tun::open().unwrap());
@@ -83,7 +83,7 @@ fn a_name_that_is_taken_is_named() {
         let _tun = Tun::open().unwrap();
         assert!(matches!(Tun::open(), Err(TunError::Taken)));
     });
-    // The kernel lets others have a persistent TUN device that nobody is attached to.
+    // The kernel lets others have a persistent TUN device that no process is attached to.
     for taken in ["ip link add sr-frag type veth peer name x", "ip tuntap add dev sr-frag mode tun"] {
         in_namespace(move || {
             shell(taken);
@@ -94,7 +94,7 @@ fn a_name_that_is_taken_is_named() {
 
 #[test]
 #[ignore = "needs root and /dev/net/tun"]
-fn nobody_elses_device_is_taken_for_one_that_was_removed() {
+fn no_device_of_others_is_taken_for_one_that_was_removed() {
     in_namespace(|| {
         let tun = Tun::open().unwrap();
         shell("ip link del sr-frag; ip tuntap add dev sr-frag mode tun");

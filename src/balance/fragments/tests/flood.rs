@@ -91,7 +91,7 @@ fn honest_datagrams_pass_a_flood_from_one_source() {
         assert_eq!(
             lb.balancer.counters.get(Counter::FragmentEvicted),
             0,
-            "its share is enough for nobody else to go"
+            "the fragments of the flood stay within their source's share, and replace no others"
         );
     }
 }

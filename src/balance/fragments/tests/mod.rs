@@ -192,7 +192,7 @@ fn early_fragments_are_held_until_the_first_comes() {
         expected.extend((index == 1).then_some(("fragment_entries_now", -1)));
         assert_eq!(lb.moved(), expected);
     }
-    // What comes back to nobody is not held again.
+    // A held fragment that comes back without an entry is not held again.
     assert_eq!(lb.from(Origin::Held, &later(1, 24, true)), None);
     assert_eq!(lb.moved(), [("packets", 1), ("drop_fragment_late", 1)]);
     assert_eq!(lb.give(&later(2, 24, true)), None);
@@ -263,7 +263,7 @@ fn a_first_fragment_follows_its_connection_mark_and_keeps_it() {
         assert_eq!(lb.moved(), expected, "{before:?}");
         assert_eq!(lb.pins.known().get(&flow), after, "{before:?}");
         lb.give(&later(1, 24, false));
-        assert_eq!(lb.moved().len(), 4, "later ones ask nothing, tell nothing");
+        assert_eq!(lb.moved().len(), 4, "later ones read and write no entry");
         assert_eq!(lb.pins.known().asked, [flow]);
     }
 }
@@ -723,7 +723,7 @@ fn holding_packets_make_room_for_each_other() {
             ("fragment_held_bytes_now", -28)
         ]
     );
-    // A packet does not make room for its own, and what fills all alone finds no room: nobody is sent away for it.
+    // A packet does not make room for its own, and what fills all alone finds no room: no other packet is evicted for it.
     lb.give(&from_source("50.0.0.1", 2, 56, &[0; 8]));
     lb.give(&from_source("50.0.0.1", 2, 72, &[0; 8]));
     lb.moved();
@@ -782,7 +782,7 @@ fn a_source_has_its_share() {
 
 /// The smallest fragments cost their sender least, and take as much of `held_packets` as any.
 #[test]
-fn a_source_of_tiny_fragments_sends_nobody_away() {
+fn a_source_of_tiny_fragments_evicts_no_other_source() {
     let limits = FragmentLimits::default();
     let mut lb = Lb::new(limits);
     for host in 1..=100 {
@@ -934,7 +934,7 @@ fn what_another_balancer_owns_is_sent_there_once() {
     }
     let counted: u64 = lb.balancer.counters.targets().iter().sum();
     assert_eq!(counted, elsewhere.len() as u64, "of each packet the first fragment");
-    assert_eq!(lb.pins.known().asked, [], "who owns them asks, and pins");
+    assert_eq!(lb.pins.known().asked, [], "their owner asks connection tracking, and pins");
     // The same from another balancer is handled here.
     let (_, bytes, mark) = &elsewhere[0];
     let backend = lb.from(Origin::Tier, bytes).unwrap();

@@ -152,7 +152,7 @@ fn the_kernel_dumps_protects_extends_and_deletes() {
 
 #[test]
 #[ignore = "needs root and nf_conntrack_netlink"]
-fn tcp_is_told_by_its_state() {
+fn tcp_is_recognized_by_its_state() {
     in_namespace(|| {
         shell(
             "ip link set lo up; ip addr add 10.0.0.1/24 dev lo

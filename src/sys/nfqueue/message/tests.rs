@@ -59,7 +59,7 @@ fn messages_that_came_at_once_are_read_one_by_one() {
 }
 
 #[test]
-fn what_the_kernel_reports_is_told_apart() {
+fn reports_of_the_kernel_are_distinguished() {
     let read = |code: i32| packets(&error(code)).collect::<Vec<_>>().pop().unwrap().unwrap_err();
     assert!(matches!(read(-libc::ENOENT), QueueError::TooLate));
     assert!(matches!(read(-libc::ENOBUFS), QueueError::Overrun));
@@ -72,7 +72,7 @@ fn what_the_kernel_reports_is_told_apart() {
     assert!(
         matches!(read(-libc::EINVAL), QueueError::Other(error) if error.raw_os_error() == Some(libc::EINVAL))
     );
-    // Nobody has asked for an acknowledgement.
+    // No acknowledgement was requested.
     assert!(is_unreadable(&Err(read(0))));
 }
 

@@ -1,4 +1,4 @@
-//! lbd, the kernel's tables and `lbctl which` name the same backend for a flow.
+//! lbd, the fallback tables and `lbctl which` name the same backend for a flow.
 
 use std::{
     collections::{BTreeMap, hash_map::RandomState},
@@ -41,7 +41,7 @@ struct Sent {
     bytes: Vec<u8>,
 }
 
-/// Flows of services by their clients, of whom each has one.
+/// Flows of services by their clients; each client has one.
 fn random_flows() -> BTreeMap<String, Sent> {
     let hash = RandomState::new();
     let mut flows = BTreeMap::new();

@@ -45,7 +45,7 @@ const LET_GO: &str = "tc qdisc change dev near root tbf rate 1gbit burst 100000 
 
 /// Sends these packets to the VIP so that they come in one batch.
 fn send_together(lb: &Lb, vip: &str, packets: &[Vec<u8>]) {
-    // To nobody, and of the same family, since batches have one. It takes 164 of the 200 bytes with its Ethernet header, and
+    // For no service, and of the same family, since batches have one. It takes 164 of the 200 bytes with its Ethernet header, and
     // what is left is too little for any other.
     let filler = match vip.contains(':') {
         false => sealed(ip(253, "10.9.0.2", "192.0.2.200", &[0; 130])),
@@ -105,7 +105,7 @@ fn the_end_of_a_connection_in_one_batch_with_its_ack_is_tracked() {
                 let (ack, end) = (tcp(vip, port, ACK), tcp(vip, port, ACK | flag));
                 lb.steer(&tcp(vip, port, SYN), Mark(3));
                 send_together(&lb, vip, &[ack.clone(), end.clone()]);
-                // Whatever lbd thinks of it, it goes where its SYN went.
+                // Whatever lbd decides about it, it goes where its SYN went.
                 lb.answer(&end, Mark(4));
                 // What closes with answers is acknowledged; what is reset is over.
                 if flag == FIN {
@@ -173,7 +173,7 @@ fn the_end_of_a_connection_in_a_burst_of_it_is_tracked() {
 #[ignore = "needs root, nf_tables, nfnetlink_queue, /dev/net/tun, sch_tbf and ethtool"]
 fn a_burst_that_the_kernel_decides_about_is_steered_whole() {
     let file = FILE.replace("\"client\"", "\"card\"");
-    // Because the service says so, and because nobody listens.
+    // Because the service says so, and because no process listens to the queue.
     for file in [by_kernel(&file, &["web"]), file] {
         in_namespace(move || {
             let lb = Lb::with(&made_of(&file).ruleset, "card");
@@ -198,7 +198,7 @@ fn a_burst_that_the_kernel_decides_about_is_steered_whole() {
 
 #[test]
 #[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
-fn an_unknown_flow_that_finds_no_room_waits_for_nobody() {
+fn an_unknown_flow_that_finds_no_room_does_not_wait() {
     // Where the kernel has no table for the service, all wait, as they would without room for any.
     for (entries, queued) in [(1000, 0), (0, BURST)] {
         in_namespace(move || {

@@ -21,14 +21,14 @@ fn services(count: usize) -> State {
     (0..count).fold(fixture::balancer(""), service).state()
 }
 
-/// What lbd knows.
+/// What lbd knows of the kernel's table.
 struct Known {
     tables: Tables,
     elements: Option<Elements>,
 }
 
 impl Known {
-    /// Puts a state in force as a change does. Says how many transactions and dumps that took, and how many
+    /// Puts a state in force as a change does. Returns how many transactions and dumps that took, and how many
     /// entries it changed.
     fn change(&mut self, state: &State) -> [usize; 3] {
         let Made { ruleset, .. } = made(state.clone());
@@ -80,7 +80,7 @@ fn a_change_takes_as_much_as_it_changes_however_many_services_there_are() {
 
 #[test]
 #[ignore = "needs root and nf_tables"]
-fn a_look_reads_what_somebody_may_have_changed() {
+fn a_look_reads_what_another_program_may_have_changed() {
     in_namespace(|| {
         let mut known = Known { tables: Tables::default(), elements: None };
         let state = services(2);
@@ -102,7 +102,7 @@ fn a_look_reads_what_somebody_may_have_changed() {
 
 #[test]
 #[ignore = "needs root and nf_tables"]
-fn a_change_of_what_somebody_else_has_changed_mends_it() {
+fn a_change_of_what_another_program_has_changed_mends_it() {
     in_namespace(|| {
         let mut known = Known { tables: Tables::default(), elements: None };
         let (one, two) = (services(1), services(2));
@@ -114,7 +114,7 @@ fn a_change_of_what_somebody_else_has_changed_mends_it() {
         ] {
             known.change(&one);
             nft("a test", by_hand, None).unwrap();
-            // Which also says that all is in force.
+            // Which also asserts that all is in force.
             known.change(&two);
         }
         // What it had to add is there already, and what is known of fallback tables is wrong.

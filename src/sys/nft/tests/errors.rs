@@ -163,7 +163,7 @@ fn too_big_about_a_tunnel_is_let_by_if_it_can_be_true() {
 
 #[test]
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
-fn no_client_is_told_that_a_vip_is_unreachable() {
+fn no_client_gets_an_error_that_a_vip_is_unreachable() {
     in_namespace(|| {
         let client = balancer(1280);
         // The kernel sends few errors a second to one address. IPv4 by icmp_ratemask: on Linux 6.1 icmp_ratelimit = 0 leaves

@@ -98,7 +98,7 @@ fn cpu_time() -> Duration {
 
 #[test]
 #[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
-fn who_polls_does_not_sleep_as_long_as_it_was_told() {
+fn a_queue_that_is_busy_polled_does_not_sleep() {
     in_namespace(|| {
         let mut lb = Lb::new(Steering::SynOnly, "client");
         nft("a test", &["-f", "-"], Some(NOTES)).unwrap();
@@ -127,12 +127,12 @@ fn who_polls_does_not_sleep_as_long_as_it_was_told() {
 
 #[test]
 #[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
-fn what_the_kernel_reports_about_a_batch_is_told() {
+fn errors_of_the_kernel_about_a_batch_are_returned() {
     in_namespace(|| {
         let mut lb = Lb::new(Steering::SynOnly, "client");
         let mut queue = lb.queue.take().unwrap();
         queue.wait_no_more();
-        // More than the socket holds: the others go on undecided, and that is said once.
+        // More than the socket holds: the others go on undecided, and that is reported once.
         queue.narrow();
         (0..BURST).for_each(|port| lb.send(&syn(port)));
         let (mut overruns, mut taken) = (0, 0);

@@ -90,7 +90,7 @@ fn apply_all(ruleset: &Ruleset, tables: &mut Tables) -> Applied {
     crate::sys::nft::apply(ruleset, tables).unwrap()
 }
 
-/// This copy, as if its map had another name.
+/// This fallback table, as if its map had another name.
 fn nowhere(table: &KernelTable) -> KernelTable {
     let mut table = table.clone();
     table.map = "table_nowhere".to_owned();
@@ -135,7 +135,7 @@ fn icmp(client: &str, vip: &str, [four, six]: [u8; 2], rest: &[u8]) -> Vec<u8> {
 fn packets_to(vip: &str, client: &str, port: u16) -> [Vec<Vec<u8>>; 2] {
     let six = vip.contains(':');
     let (router, header) = if six { ("fd09::77", 40) } else { ("10.9.0.77", 20) };
-    // Of a flow that nobody has seen.
+    // Of a flow that is not known.
     let quoted = |protocol| packet(protocol, vip, 80, client, port + 1000, 0);
     let error = |kinds, quoted: &[u8]| icmp(router, vip, kinds, &[&[0; 4][..], quoted].concat());
     let [high, low] = port.to_be_bytes();
@@ -250,7 +250,7 @@ fn without_lbd_every_packet_goes_where_lbd_would_send_it() {
 fn where_the_kernel_decides_nothing_is_queued_and_all_goes_where_lbd_would_send_it() {
     in_namespace(|| {
         let Made { state, forwarding, ruleset } = made_of(&by_kernel(FILE, &ALL));
-        // Nobody holds a lease either.
+        // There is no lease either.
         let client = without_lease(&ruleset);
         nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
         // All of our bits, and none of a target: no mark of others may pass for anything.
@@ -264,7 +264,7 @@ fn where_the_kernel_decides_nothing_is_queued_and_all_goes_where_lbd_would_send_
         apply_all(&made_of(&by_kernel(FILE, &ALL[1..])).ruleset, &mut Tables::default());
         let counts = given().unwrap();
         assert_eq!((counts.len(), counts.values().sum::<u64>()), (state.targets_used().count(), steered));
-        // What it cannot decide is lbd's: quotes that are hard to read, errors about what nobody claims.
+        // What it cannot decide is lbd's: quotes that are hard to read, errors about what no service claims.
         let unsteered = counted_by("unsteered");
         assert_eq!(QUEUED.map(counted_by), [0, 0, 0, unsteered, unsteered]);
         assert!(unsteered > 0);
@@ -341,7 +341,7 @@ fn the_kernel_decides_for_one_service_and_lbd_for_another() {
 
 #[test]
 #[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
-fn where_the_kernels_table_does_not_say_lbd_is_asked() {
+fn what_a_fallback_table_cannot_decide_is_queued() {
     in_namespace(|| {
         let file = by_kernel(FILE, &["web"]).replace("kernel_entries", "queues = \"0\"\nkernel_entries");
         let Made { forwarding, ruleset, .. } = made_of(&file);
@@ -506,7 +506,7 @@ fn while_connection_tracking_is_full_the_kernel_decides_and_tracks_none() {
         ruleset.elements.set_way(Way::Untracked);
         let client = balancer_with(&ruleset);
         nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
-        // What is for another protocol than TCP, UDP and SCTP is queued, and nobody listens.
+        // What is for another protocol than TCP, UDP and SCTP is queued, and no process listens.
         let mut queued = 0;
         for round in 1..=2 {
             for (vip, from) in [("192.0.2.1", "10.9.0.2"), ("2001:db8::1", "fd09::2")] {
@@ -615,7 +615,7 @@ fn entries_that_another_program_changed_are_noticed_and_mended() {
         change(&format!("flush chain inet {TABLE} {}\n", ruleset.tables[0].chain));
         assert!(!in_force(&ruleset).unwrap());
         assert_eq!(apply_all(&ruleset, &mut tables).structure, StructureApplied::Kept);
-        // One table that cannot be had keeps no other from being mended, and the kernel's reason is told.
+        // A table that cannot be changed does not keep others from being mended, and the kernel's reason is in the error.
         let [web, near, ..] = &ruleset.tables[..] else { unreachable!("five tables") };
         let missing = nowhere(near);
         change(&format!("flush map inet {TABLE} {map}\n"));

@@ -84,7 +84,7 @@ fn packets() -> Vec<Vec<u8>> {
 fn packets_are_queued_while_a_lease_lasts_and_no_longer() {
     in_namespace(|| {
         let (mut lb, packets) = (Hung::new(), packets());
-        // Nobody has renewed it yet. Fragments go on to be put together.
+        // It has not been renewed yet. Fragments go on to be put together.
         assert_eq!(lb.queued(&packets), [0, 0]);
         assert_eq!(["lease_ended", "fragments_unanswered", "unsteered"].map(counted_by), [6, 2, 4]);
         lb.renew(Kind::Flows);

@@ -106,7 +106,7 @@ fn handle(chain: &str, rule: usize) -> String {
     line.unwrap().rsplit_once("handle ").unwrap().1.to_owned()
 }
 
-/// What is done by hand, as nft wants it, and how the description of it begins. `HANDLE` stands for that of rule 2 of chain
+/// What is done by hand, as nft takes it, and how the description of it begins. `HANDLE` stands for that of rule 2 of chain
 /// steer, `FIRST` for that of rule 1 of chain error6.
 const BY_HAND: [(&str, &str); 31] = [
     ("add table inet synrail { flags dormant; }", "the table is dormant"),
@@ -296,7 +296,7 @@ fn a_set_whose_elements_shall_live_shorter_keeps_those_that_it_has() {
     });
 }
 
-/// A set of another program's whose user data nft 1.0.6 cannot read: it dies whatever it is asked for.
+/// A set of another program's whose user data nft 1.0.6 cannot read: it aborts with any command.
 fn unreadable_for_nft() {
     // As libnftnl writes it: the key is of an expression that is a constant (kind 4).
     const USERDATA: [u8; 22] = [0, 4, 2, 0, 0, 0, 3, 14, 0, 4, 4, 0, 0, 0, 1, 6, 0, 4, 7, 0, 0, 0];
@@ -316,7 +316,7 @@ fn unreadable_for_nft() {
 
 #[test]
 #[ignore = "needs root and nf_tables"]
-fn a_foreign_table_that_nft_cannot_read_is_in_nobodys_way() {
+fn a_foreign_table_that_nft_cannot_read_hinders_nothing() {
     in_namespace(|| {
         unreadable_for_nft();
         let version = nft("a test", &["--version"], None).unwrap();

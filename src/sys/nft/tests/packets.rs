@@ -23,7 +23,7 @@ use crate::{
     sys::{clock::wait_for, namespace::shell, nfqueue::FragmentQueue},
 };
 
-/// A balancer between a client, whom a TUN device stands for, and a tunnel, whom a device of small MTU stands for.
+/// A balancer between a client and a tunnel. A TUN device stands for the client, a device of small MTU for the tunnel.
 const SMALL_TUNNEL: &str = "
     ip addr add 10.9.0.1/24 dev client; ip addr add fd09::1/64 dev client nodad; ip link set client up
     ip link add tunnel type veth peer name far; ip link set tunnel mtu 1280
@@ -105,7 +105,7 @@ pub(super) fn ruleset_for(state: &State, interface: &str) -> Ruleset {
     ruleset
 }
 
-/// Who claims these asks lbd.
+/// The element that leads packets of this claim to lbd.
 fn led_to_lbd(claimed: &Element) -> Element {
     let Element::Range(fields) = claimed else { panic!("{claimed}") };
     Element::Goto(*fields, BY_LBD.to_owned())
@@ -280,7 +280,7 @@ fn fragments_are_steered_one_by_one_or_put_together_by_the_kernel() {
             assert_eq!(client.send(fragment).unwrap(), fragment.len());
         }
         assert_eq!([counted_by("fragments"), counted_by("fragments_unanswered")], [8, 4]);
-        // Nobody answers for whole packets either, but the SYN goes where its fragments went.
+        // No process answers for whole packets either, but the SYN goes where its fragments went.
         assert_eq!(["queued_syn", "syn_again", "queued_udp", "unsteered"].map(counted_by), [0, 1, 1, 1]);
         // The next lbd takes over, though nothing of the ruleset has changed.
         let mut queue = FragmentQueue::open(QueueNum(20199), MarkMask::DEFAULT).unwrap();
@@ -319,7 +319,7 @@ fn extension_headers_are_copied_whole_however_long_they_are() {
         assert!(matches!(parsed.l4, L4::Tcp { syn: true, .. }), "{parsed:?}");
         queue.answer(message, Verdict::Steer(Mark(3))).unwrap();
         assert_eq!([counted_by("queued_syn"), counted_by("fragments"), seen("whole")], [1, 0, 1]);
-        // One without goes to the queue of new flows, where nobody listens here. The first flow's mark is pending.
+        // One without goes to the queue of new flows, which no process listens to here. The first flow's mark is pending.
         let other = steering::tcp("2001:db8::80", 4001, 2);
         assert_eq!(client.send(&other).unwrap(), other.len());
         assert_eq!([counted_by("queued_syn"), counted_by("unsteered")], [2, 1]);

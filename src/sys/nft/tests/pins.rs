@@ -17,7 +17,7 @@ use crate::{
 
 const FIN: u8 = 1;
 const RST: u8 = 4;
-/// Counts what leaves with a mark of exactly 3, as it has where nobody else sets bits.
+/// Counts what leaves with a mark of exactly 3, as it has where no other program sets bits.
 const PLAIN: &str = "table inet plain { counter three { }
     chain leaving { type filter hook forward priority 1; meta mark 3 counter name three; }
     }";

@@ -53,7 +53,7 @@ fn what_packets_meet_is_known() {
         let rules = Rules::read();
         let price =
             |base_chains, rules, expressions, lookups| Price { base_chains, rules, expressions, lookups };
-        // Where there is a flowtable, who may be promoted is asked by two expressions more.
+        // Where there is a flowtable, two expressions more ask whether a flow may be promoted.
         let flowtable = means().unwrap().flowtable;
         let sampled = |price: Price| match flowtable {
             true => Price { rules: price.rules + 1, expressions: price.expressions + 2, ..price },
@@ -162,7 +162,7 @@ fn traced(send: &mut dyn FnMut()) -> Vec<Step> {
     steps
 }
 
-/// Whether this process hears of traces.
+/// Whether this process receives traces.
 fn listens(process: u32) -> bool {
     fs::read_to_string("/proc/thread-self/net/netlink").unwrap().lines().any(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();

@@ -184,7 +184,7 @@ fn with_every_packet_all_are_queued_and_none_is_tracked() {
         let counted = ["queued_syn", "syn_again", "queued_midstream", "queued_udp", "queued_other"];
         assert_eq!(counted.map(counted_by), [2, 0, 4, 4, 8]);
         assert_eq!(["handshake", "restored", "unsteered"].map(counted_by), [0, 0, 0]);
-        // Nobody answers: nothing goes on, whatever mark it came with.
+        // No process answers: nothing goes on, whatever mark it came with.
         lb.listen(false);
         packets.iter().for_each(|bytes| lb.send(bytes));
         assert_eq!(counted_by("unsteered"), 18);
@@ -236,7 +236,7 @@ fn steering_changes_while_flows_go_on() {
         }
         flows.iter().for_each(|flow| lb.send(flow));
         assert_eq!((left(), counted_by("restored")), ([10, 0, 0], 4), "pinned to 3");
-        // Connection tracking and `pending` know them still, and nobody asks.
+        // Connection tracking and `pending` know them still, but no rule looks there.
         lb.steer_by(Steering::EveryPacket);
         assert_eq!(conntrack_entries(), 4);
         for flow in flows.iter().chain(&VIPS.map(|vip| tcp(vip, 3, ACK))) {
