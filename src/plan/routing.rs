@@ -301,10 +301,10 @@ impl DeviceNow {
     }
 
     /// Reports whether [`Op::Ready`] would change nothing.
-    fn is_ready(&self, wanted: &Device) -> bool {
-        let source_check = if wanted.inbound { self.inbound } else { self.unfiltered };
-        let mtu_fits = wanted.mtu_bytes.is_none_or(|mtu_bytes| mtu_bytes == self.mtu_bytes);
-        self.alias == wanted.alias && self.ready && source_check && mtu_fits
+    fn is_ready(&self, desired: &Device) -> bool {
+        let source_check = if desired.inbound { self.inbound } else { self.unfiltered };
+        let mtu_fits = desired.mtu_bytes.is_none_or(|mtu_bytes| mtu_bytes == self.mtu_bytes);
+        self.alias == desired.alias && self.ready && source_check && mtu_fits
     }
 }
 
@@ -488,7 +488,7 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
     let users = users(state)?;
     let unused = Users::default();
     let fragmenting = fragmenting(state);
-    let mut wanted = Desired::default();
+    let mut desired = Desired::default();
     let mut by_ends = BTreeMap::new();
     for (target, path) in state.targets_used() {
         let Path::Via(encap, address) = path else { continue };
@@ -497,7 +497,7 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
             return Err(PlanError::LinkLocal { user: users.noun(), address });
         }
         let Some(wrap) = wrap(encap) else {
-            wanted.routes.extend(direct_routes(target, address, users));
+            desired.routes.extend(direct_routes(target, address, users));
             continue;
         };
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
@@ -509,7 +509,7 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
             return Err(PlanError::SameEnds { first, second, address });
         }
         let name = device_name(target);
-        wanted.routes.extend(default_routes().map(|(to, metric)| Route {
+        desired.routes.extend(default_routes().map(|(to, metric)| Route {
             table: table(target),
             to,
             metric,
@@ -518,23 +518,23 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
         let (tunnel, mtu_bytes) = tunnel.over(None);
         let (alias, inbound) = (alias(&users.names), users.tier);
         let device = Device { name: name.clone(), tunnel, mtu_bytes, alias, inbound };
-        wanted.devices.insert(name, device);
+        desired.devices.insert(name, device);
     }
-    wanted.devices.extend(inbound::devices(&state.balancer).map(|device| (device.name.clone(), device)));
+    desired.devices.extend(inbound::devices(&state.balancer).map(|device| (device.name.clone(), device)));
     let mask = state.balancer.mark_mask;
     for family in Family::ALL {
-        let targets = wanted.routes.iter().filter(|route| Family::of(route.to) == family);
+        let targets = desired.routes.iter().filter(|route| Family::of(route.to) == family);
         let targets = targets.filter_map(|route| target_of_table(route.table));
-        wanted.rules.extend(rule_tree::rules(mask, targets, table).into_iter().map(|rule| (family, rule)));
+        desired.rules.extend(rule_tree::rules(mask, targets, table).into_iter().map(|rule| (family, rule)));
     }
-    let families: BTreeSet<Family> = wanted.rules.iter().map(|(family, _)| *family).collect();
-    wanted.entry = (!families.is_empty()).then(|| entry(state, families));
+    let families: BTreeSet<Family> = desired.rules.iter().map(|(family, _)| *family).collect();
+    desired.entry = (!families.is_empty()).then(|| entry(state, families));
     let guards = inbound::guards(&state.balancer);
-    wanted.rules.extend(guards.flat_map(|rule| Family::ALL.map(|family| (family, rule))));
-    wanted.vips = state.services.iter().flat_map(|service| &service.vips).map(IpNet::trunc).collect();
-    let prefixes = wanted.vips.iter().chain(&state.balancer.blackhole);
-    wanted.routes.extend(prefixes.copied().map(blackhole));
-    Ok(wanted)
+    desired.rules.extend(guards.flat_map(|rule| Family::ALL.map(|family| (family, rule))));
+    desired.vips = state.services.iter().flat_map(|service| &service.vips).map(IpNet::trunc).collect();
+    let prefixes = desired.vips.iter().chain(&state.balancer.blackhole);
+    desired.routes.extend(prefixes.copied().map(blackhole));
+    Ok(desired)
 }
 
 fn blackhole(to: IpNet) -> Route {

@@ -321,19 +321,19 @@ pub enum Step {
     Remove(Rule),
 }
 
-/// Returns the steps from `now` to `wanted`, in an order that keeps targets which are in both reachable all
+/// Returns the steps from `now` to `desired`, in an order that keeps targets which are in both reachable all
 /// the time.
 ///
 /// Removed exits come first, and new exits are added after forks and leaves: an exit may be there only if the
 /// forks that lead around it are. All other removals come last. A fork whose jump changes is replaced before
 /// anything that it jumped to is removed.
 #[must_use]
-pub fn changes(now: &BTreeSet<Rule>, wanted: &BTreeSet<Rule>) -> Vec<Step> {
-    let mut added: Vec<Rule> = wanted.difference(now).copied().collect();
+pub fn changes(now: &BTreeSet<Rule>, desired: &BTreeSet<Rule>) -> Vec<Step> {
+    let mut added: Vec<Rule> = desired.difference(now).copied().collect();
     added.sort_by_key(|rule| (Part::of(rule), Reverse(rule.priority)));
-    let places_wanted: BTreeSet<u32> = wanted.iter().map(|rule| rule.priority).collect();
+    let places_desired: BTreeSet<u32> = desired.iter().map(|rule| rule.priority).collect();
     let (mut replaced, mut removed): (Vec<Rule>, Vec<Rule>) =
-        now.difference(wanted).partition(|rule| places_wanted.contains(&rule.priority));
+        now.difference(desired).partition(|rule| places_desired.contains(&rule.priority));
     let mut exits = Vec::new();
     for rules in [&mut replaced, &mut removed] {
         exits.extend(rules.extract_if(.., |rule| Part::of(rule) == Part::Exit));

@@ -107,36 +107,36 @@ pub enum DiffError {
     },
     /// A device that is not ours has the ends that synrail needs.
     #[error(
-        "device {name} is not synrail's and is the same tunnel ({tunnel}) that {wanted} needs: remove it with: \
+        "device {name} is not synrail's and is the same tunnel ({tunnel}) that {desired} needs: remove it with: \
          ip link del {name}"
     )]
     ForeignTunnel {
         /// The existing device.
         name: String,
         /// The desired device.
-        wanted: String,
+        desired: String,
         /// The tunnel that both are.
         tunnel: Tunnel,
     },
 }
 
-/// Returns the changes from `now` to `wanted`. The order is: entrances that close ([`inbound`]); devices,
+/// Returns the changes from `now` to `desired`. The order is: entrances that close ([`inbound`]); devices,
 /// routes of targets, rules, blackhole routes; entrances that open; then all other removals, in the reverse
-/// order. With [`Desired::default`] as `wanted`, everything that is ours is removed. What depends on the rest
+/// order. With [`Desired::default`] as `desired`, all of ours is removed. What depends on the rest
 /// of this host (`host.rs`) is taken from `now`.
 ///
 /// # Errors
 /// When something that is not ours is in the way.
-pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
-    let (wanted, mut notes) = wanted.on(now)?;
-    let wanted = &wanted;
-    let devices = diff_devices(now, wanted)?;
+pub fn diff(now: &RoutingNow, desired: &Desired) -> Result<Diff, DiffError> {
+    let (desired, mut notes) = desired.on(now)?;
+    let desired = &desired;
+    let devices = diff_devices(now, desired)?;
     let lost = |route: &Route| matches!(&route.via, Via::Device(name) if devices.early.contains(name));
     let kept: BTreeSet<&Route> = now.routes.iter().filter(|route| !lost(route)).collect();
     let in_main = |route: &&Route| route.table == TABLE_MAIN;
     let (blackholes, routes): (Vec<_>, Vec<_>) =
-        wanted.routes.iter().filter(|route| !kept.contains(route)).partition(in_main);
-    let gone = kept.iter().copied().filter(|route| !wanted.routes.contains(route));
+        desired.routes.iter().filter(|route| !kept.contains(route)).partition(in_main);
+    let gone = kept.iter().copied().filter(|route| !desired.routes.contains(route));
     let (blackholes_gone, routes_gone): (Vec<_>, Vec<_>) = gone.partition(in_main);
     // A route in the place of a new one would prevent that from being added.
     let places: BTreeSet<_> = routes.iter().map(|route| (route.table, route.to)).collect();
@@ -167,7 +167,7 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
         let of_family = |rules: &BTreeSet<(Family, Rule)>| -> BTreeSet<Rule> {
             rules.iter().filter(|(of, _)| *of == family).map(|(_, rule)| *rule).collect()
         };
-        let steps = rule_tree::changes(&of_family(&now.rules), &of_family(&wanted.rules));
+        let steps = rule_tree::changes(&of_family(&now.rules), &of_family(&desired.rules));
         let late = steps.iter().rposition(|step| matches!(step, Step::Add(_))).map_or(0, |last| last + 1);
         let op = |step: &Step| match *step {
             Step::Add(rule) => Op::AddRule(family, rule),
@@ -183,7 +183,7 @@ pub fn diff(now: &RoutingNow, wanted: &Desired) -> Result<Diff, DiffError> {
     ops.extend(routes_gone.into_iter().map(remove));
     ops.extend(late);
 
-    let prefixes = wanted.routes.iter().filter(in_main).map(|route| route.to);
+    let prefixes = desired.routes.iter().filter(in_main).map(|route| route.to);
     notes.extend(prefixes.filter(|to| now.foreign_main.contains(to)).map(Note::ForeignRoute));
     Ok(Diff { ops, notes })
 }
@@ -196,11 +196,11 @@ struct DeviceChanges {
     late: Vec<String>,
 }
 
-fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, DiffError> {
+fn diff_devices(now: &RoutingNow, desired: &Desired) -> Result<DeviceChanges, DiffError> {
     let mut early = BTreeSet::new();
     let mut changed = Vec::new();
     let mut added = BTreeMap::new();
-    for device in wanted.devices.values() {
+    for device in desired.devices.values() {
         let Some(seen) = now.devices.get(&device.name) else {
             added.insert((device.tunnel.kind().name(), device.tunnel.ends), device);
             changed.extend(added_by(device));
@@ -227,13 +227,13 @@ fn diff_devices(now: &RoutingNow, wanted: &Desired) -> Result<DeviceChanges, Dif
         let blocked = seen.ends.and_then(|ends| added.get(&(seen.kind.as_str(), ends)));
         match blocked {
             Some(device) if !ours && !early.contains(&seen.name) => {
-                let (name, wanted, tunnel) = (seen.name.clone(), device.name.clone(), device.tunnel);
-                return Err(DiffError::ForeignTunnel { name, wanted, tunnel });
+                let (name, desired, tunnel) = (seen.name.clone(), device.name.clone(), device.tunnel);
+                return Err(DiffError::ForeignTunnel { name, desired, tunnel });
             }
             Some(_) => _ = early.insert(seen.name.clone()),
             // At once: the ruleset matches devices by name, so a renamed entrance lets all packets in.
             None if seen.is_astray() => _ = early.insert(seen.name.clone()),
-            None if ours && !wanted.devices.contains_key(&seen.name) => late.push(seen.name.clone()),
+            None if ours && !desired.devices.contains_key(&seen.name) => late.push(seen.name.clone()),
             None => {}
         }
     }

@@ -15,12 +15,12 @@ use crate::plan::{
 impl Desired {
     /// Returns the routing as this host needs it, and notes about that for the operator.
     pub(super) fn on(&self, now: &RoutingNow) -> Result<(Self, Vec<Note>), DiffError> {
-        let mut wanted = self.clone();
-        let small = wanted.devices.values_mut().filter_map(|device| device.fit(now));
+        let mut desired = self.clone();
+        let small = desired.devices.values_mut().filter_map(|device| device.fit(now));
         let mut notes: Vec<Note> = small.collect();
         let kept = self.former.iter().map(|prefix| blackhole(*prefix));
-        wanted.routes.extend(kept.filter(|route| now.routes.contains(route)));
-        let Some(entry) = &self.entry else { return Ok((wanted, notes)) };
+        desired.routes.extend(kept.filter(|route| now.routes.contains(route)));
+        let Some(entry) = &self.entry else { return Ok((desired, notes)) };
         let devices = entry.devices_on(now)?;
         let meets = |rule: &&ForeignRule| entry.families.contains(&rule.family);
         let catching = now.foreign_rules.iter().filter(meets);
@@ -36,9 +36,9 @@ impl Desired {
         notes.extend(moved.into_iter().chain(earlier.map(|rule| Note::EarlierRule(*rule, priority))));
         for family in &entry.families {
             let entries = rule_tree::entries(entry.mask, priority, devices.iter().copied());
-            wanted.rules.extend(entries.map(|rule| (*family, rule)));
+            desired.rules.extend(entries.map(|rule| (*family, rule)));
         }
-        Ok((wanted, notes))
+        Ok((desired, notes))
     }
 }
 

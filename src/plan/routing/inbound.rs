@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn an_entrance_is_made_first_and_opened_when_all_else_is_there() {
         let mut now = RoutingNow::default();
-        let mut wanted = desired(&with_gre_in()).unwrap();
-        let ops = converge(&mut now, &wanted);
+        let first = desired(&with_gre_in()).unwrap();
+        let ops = converge(&mut now, &first);
         let made = |op: &Op| matches!(op, Op::AddDevice(_));
         assert_eq!(ops.iter().take_while(|op| made(op)).count(), 3);
         assert_eq!(names(&ops)[ops.len() - 2..], ["set up device sr-in4", "set up device sr-in6"]);
@@ -196,7 +196,7 @@ mod tests {
         // One entrance was set down by another program, and the other one removed.
         now.devices.get_mut("sr-in4").unwrap().ready = false;
         now.devices.remove("sr-in6");
-        let ops = converge(&mut now, &wanted);
+        let ops = converge(&mut now, &first);
         let mended = [
             "add device sr-in6 (ip6gre fd00:0:0:1::201 from anywhere)",
             "set up device sr-in4",
@@ -208,8 +208,7 @@ mod tests {
         moved.balancer.address.v4 = Some("192.168.1.202".parse().unwrap());
         moved.services.clear();
         moved.targets.clear();
-        wanted = desired(&moved).unwrap();
-        let ops = names(&converge(&mut now, &wanted));
+        let ops = names(&converge(&mut now, &desired(&moved).unwrap()));
         assert_eq!(ops[..2], ["remove device sr-in4", "add device sr-in4 (gre 192.168.1.202 from anywhere)"]);
         assert_eq!(ops[2], "set up device sr-in4");
         assert!(ops.len() > 3 && ops[3..].iter().all(|op| op.starts_with("remove ")), "{ops:?}");
@@ -241,8 +240,8 @@ mod tests {
     }
 
     /// Returns the changes before and after a change of the ruleset.
-    fn around_ruleset(now: &RoutingNow, wanted: &Desired) -> (Vec<String>, Vec<String>) {
-        let (before, after) = diff(now, wanted).unwrap().around_ruleset();
+    fn around_ruleset(now: &RoutingNow, desired: &Desired) -> (Vec<String>, Vec<String>) {
+        let (before, after) = diff(now, desired).unwrap().around_ruleset();
         (names(&before), names(&after))
     }
 
@@ -274,9 +273,9 @@ mod tests {
 
     #[test]
     fn an_entrance_that_was_made_and_never_opened_is_ours() {
-        let wanted = desired(&with_gre_in()).unwrap();
+        let first = desired(&with_gre_in()).unwrap();
         let mut now = RoutingNow::default();
-        perform(&mut now, &Op::AddDevice(wanted.devices["sr-in4"].clone()));
+        perform(&mut now, &Op::AddDevice(first.devices["sr-in4"].clone()));
         assert!(!now.devices["sr-in4"].ready);
         assert_eq!(names(&diff(&now, &Desired::default()).unwrap().ops), ["remove device sr-in4"]);
         let mut moved = with_gre_in();
@@ -287,16 +286,16 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_in_the_way_by_its_name_or_its_ends() {
-        let wanted = desired(&with_gre_in()).unwrap();
+        let desired = desired(&with_gre_in()).unwrap();
         let mut right = RoutingNow::default();
-        converge(&mut right, &wanted);
+        converge(&mut right, &desired);
         let refused = |name: &str, change: fn(&mut DeviceNow)| {
             let mut device = right.devices["sr-in4"].clone();
             device.name = name.to_owned();
             change(&mut device);
             let mut now = RoutingNow::default();
             now.devices.insert(name.to_owned(), device);
-            diff(&now, &wanted).map_err(|error| error.to_string())
+            diff(&now, &desired).map_err(|error| error.to_string())
         };
         let named = refused("sr-in4", |device| device.alias = "mine".to_owned()).unwrap_err();
         assert!(

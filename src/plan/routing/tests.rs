@@ -94,34 +94,34 @@ pub(super) fn perform(now: &mut RoutingNow, op: &Op) {
     }
 }
 
-pub(super) fn converge(now: &mut RoutingNow, wanted: &Desired) -> Vec<Op> {
-    let ops = diff(now, wanted).unwrap().ops;
+pub(super) fn converge(now: &mut RoutingNow, desired: &Desired) -> Vec<Op> {
+    let ops = diff(now, desired).unwrap().ops;
     ops.iter().for_each(|op| perform(now, op));
-    assert_eq!(diff(now, wanted).unwrap(), Diff::default());
+    assert_eq!(diff(now, desired).unwrap(), Diff::default());
     ops
 }
 
 #[test]
 fn the_number_of_a_target_is_the_same_in_device_table_and_mark() {
-    let wanted = desired(&every_kind()).unwrap();
-    assert_eq!(wanted.devices.len(), 6);
-    let seventh = wanted.rules.iter().find(|(_, rule)| rule.mark == 7 && rule.mask == 0xffff).unwrap();
+    let desired = desired(&every_kind()).unwrap();
+    assert_eq!(desired.devices.len(), 6);
+    let seventh = desired.rules.iter().find(|(_, rule)| rule.mark == 7 && rule.mask == 0xffff).unwrap();
     assert_eq!(seventh.1.action, Action::Lookup(20_007));
-    assert_eq!(wanted.devices["sr-3"].alias, "synrail: web/s3");
+    assert_eq!(desired.devices["sr-3"].alias, "synrail: web/s3");
     let of_third: Vec<String> =
-        wanted.routes.iter().filter(|route| route.table == 20_003).map(Route::to_string).collect();
+        desired.routes.iter().filter(|route| route.table == 20_003).map(Route::to_string).collect();
     assert_eq!(
         of_third,
         ["route 0.0.0.0/0 dev sr-3 table 20003 metric 0", "route ::/0 dev sr-3 table 20003 metric 1024"]
     );
-    assert_eq!(wanted.devices["sr-5"].tunnel.to_string(), "sit with gue 192.168.1.201 to 192.168.1.3");
+    assert_eq!(desired.devices["sr-5"].tunnel.to_string(), "sit with gue 192.168.1.201 to 192.168.1.3");
 }
 
 #[test]
 fn a_direct_backend_is_the_next_hop_of_the_families_that_its_services_have() {
     let next_hops = |state: &State| {
-        let wanted = desired(state).unwrap();
-        wanted
+        let desired = desired(state).unwrap();
+        desired
             .routes
             .into_iter()
             .filter(|route| route.table != TABLE_MAIN)
@@ -232,8 +232,8 @@ pub(super) fn with_tier(mut state: State, others: &[&str]) -> State {
 #[test]
 fn a_balancer_of_the_tier_has_device_routes_and_rule_like_a_backend_and_takes_packets_in() {
     let state = with_tier(state(DUAL, &["address = \"192.168.1.1\""]), &["192.168.1.202", "fd00:0:0:1::203"]);
-    let wanted = desired(&state).unwrap();
-    let lines: Vec<_> = wanted
+    let desired = desired(&state).unwrap();
+    let lines: Vec<_> = desired
         .devices
         .values()
         .map(|device| (device.alias.as_str(), device.tunnel.to_string(), device.inbound))
@@ -247,15 +247,15 @@ fn a_balancer_of_the_tier_has_device_routes_and_rule_like_a_backend_and_takes_pa
             ("synrail: tier/lb203", tunnel("ip6gre fd00:0:0:1::201 to fd00:0:0:1::203"), true),
         ]
     );
-    let routes = wanted.routes.iter().filter(|route| route.table == 20_002).map(Route::to_string);
+    let routes = desired.routes.iter().filter(|route| route.table == 20_002).map(Route::to_string);
     assert_eq!(
         routes.collect::<Vec<_>>(),
         ["route 0.0.0.0/0 dev sr-2 table 20002 metric 0", "route ::/0 dev sr-2 table 20002 metric 1024"]
     );
     let led = |(_, rule): &&(Family, Rule)| rule.mark == 2 && rule.action == Action::Lookup(20_002);
-    assert_eq!(wanted.rules.iter().filter(led).count(), 2);
+    assert_eq!(desired.rules.iter().filter(led).count(), 2);
     let mut now = RoutingNow::default();
-    converge(&mut now, &wanted);
+    converge(&mut now, &desired);
     converge(&mut now, &Desired::default());
     assert_eq!(now, RoutingNow::default());
 }
@@ -273,8 +273,8 @@ fn a_service_that_asks_for_it_has_fragments_where_gre_over_ipv4_leads_to_its_bac
     let mut state = every_kind();
     assert!(desired(&state).unwrap().devices.values().all(|device| device.mtu_bytes.is_none()));
     state.services[0].pmtu = Pmtu::FragmentOuter;
-    let wanted = desired(&state).unwrap();
-    let fragmenting: Vec<_> = wanted
+    let desired = desired(&state).unwrap();
+    let fragmenting: Vec<_> = desired
         .devices
         .values()
         .filter(|device| device.tunnel.fragment_outer)
@@ -340,9 +340,9 @@ fn fragments_need_another_device_and_coming_in_does_not() {
 
 #[test]
 fn what_is_not_ours_stays_and_is_named() {
-    let wanted = desired(&every_kind()).unwrap();
+    let desired = desired(&every_kind()).unwrap();
     let mut now = RoutingNow::default();
-    converge(&mut now, &wanted);
+    converge(&mut now, &desired);
     let mine = now.devices["sr-1"].clone();
     let foreign = |name: &str, alias: &str, tunnel| {
         let mut now = RoutingNow::default();
@@ -350,24 +350,24 @@ fn what_is_not_ours_stays_and_is_named() {
         now.devices.insert(name.to_owned(), device);
         now
     };
-    let refused = diff(&foreign("sr-1", "mine", mine.tunnel), &wanted).unwrap_err();
+    let refused = diff(&foreign("sr-1", "mine", mine.tunnel), &desired).unwrap_err();
     assert!(
         refused
             .to_string()
             .starts_with("device sr-1 (kind \"gre\", alias \"mine\") exists and is not synrail's")
     );
-    assert!(diff(&foreign("sr-1", "", None), &wanted).is_err());
-    let refused = diff(&foreign("to-s1", "", mine.tunnel), &wanted).unwrap_err();
+    assert!(diff(&foreign("sr-1", "", None), &desired).is_err());
+    let refused = diff(&foreign("to-s1", "", mine.tunnel), &desired).unwrap_err();
     assert!(refused.to_string().starts_with("device to-s1 is not synrail's and is the same tunnel"));
     // Left behind by a daemon that was killed in the middle: taken over.
-    let ops = diff(&foreign("sr-1", "", mine.tunnel), &wanted).unwrap().ops;
-    assert!(ops.contains(&Op::Ready(wanted.devices["sr-1"].clone())));
-    // Another tunnel, and nothing is wanted: left alone.
+    let ops = diff(&foreign("sr-1", "", mine.tunnel), &desired).unwrap().ops;
+    assert!(ops.contains(&Op::Ready(desired.devices["sr-1"].clone())));
+    // Another tunnel, and nothing is desired: left alone.
     assert_eq!(diff(&foreign("to-s1", "", mine.tunnel), &Desired::default()).unwrap(), Diff::default());
 
     now.foreign_main.insert("10.0.0.0/32".parse().unwrap());
     now.foreign_main.insert("10.9.9.9/32".parse().unwrap());
-    let diff = diff(&now, &wanted).unwrap();
+    let diff = diff(&now, &desired).unwrap();
     assert_eq!((diff.ops.len(), diff.notes), (0, vec![Note::ForeignRoute("10.0.0.0/32".parse().unwrap())]));
 }
 
@@ -396,14 +396,14 @@ fn an_alias_fits_into_the_kernel() {
 
 #[test]
 fn a_device_follows_the_network_below_and_keeps_ipv6() {
-    let wanted =
+    let desired =
         desired(&state(DUAL, &["address = \"192.168.1.1\"", "address = \"192.168.1.2\"\nencap = \"ipip\""]))
             .unwrap();
     let mut now = RoutingNow::default();
     let mut at = |underlay: Option<u32>| {
         now.underlay_mtu_bytes =
-            wanted.devices.values().filter_map(|device| Some((device.tunnel.ends, underlay?))).collect();
-        let ops: Vec<String> = converge(&mut now, &wanted).iter().map(Op::to_string).collect();
+            desired.devices.values().filter_map(|device| Some((device.tunnel.ends, underlay?))).collect();
+        let ops: Vec<String> = converge(&mut now, &desired).iter().map(Op::to_string).collect();
         let seen =
             |name: &str| (now.devices[name].mtu_bytes, now.devices[name].tunnel.unwrap().fragment_outer);
         ([seen("sr-1"), seen("sr-2")], ops.into_iter().filter(|op| op.contains("device")).collect::<Vec<_>>())
@@ -431,12 +431,12 @@ fn a_device_follows_the_network_below_and_keeps_ipv6() {
 
 #[test]
 fn a_tunnel_over_ipv6_below_which_the_mtu_is_too_small_is_noted() {
-    let wanted =
+    let desired =
         desired(&state(DUAL, &["address = \"fd00:0:0:1::1\"", "address = \"192.168.1.2\""])).unwrap();
     let notes = |underlay: u32| {
         let of = |device: &Device| (device.tunnel.ends, underlay);
-        let underlay_mtu_bytes = wanted.devices.values().map(of).collect();
-        diff(&RoutingNow { underlay_mtu_bytes, ..RoutingNow::default() }, &wanted).unwrap().notes
+        let underlay_mtu_bytes = desired.devices.values().map(of).collect();
+        diff(&RoutingNow { underlay_mtu_bytes, ..RoutingNow::default() }, &desired).unwrap().notes
     };
     assert_eq!(notes(1324), []);
     let [note] = &notes(1323)[..] else { panic!("{:?}", notes(1323)) };
@@ -504,9 +504,9 @@ fn a_former_vip_keeps_its_blackhole_until_it_is_removed_by_hand() {
 fn a_tunnel_that_was_renamed_is_known_by_its_alias_and_makes_room() {
     let mut state = every_kind();
     state.balancer.gre_in = true;
-    let wanted = desired(&state).unwrap();
+    let desired = desired(&state).unwrap();
     let mut whole = RoutingNow::default();
-    converge(&mut whole, &wanted);
+    converge(&mut whole, &desired);
     let rename = |now: &mut RoutingNow, from: &str, to: &str| {
         let device = now.devices.remove(from).unwrap();
         now.devices.insert(to.to_owned(), DeviceNow { name: to.to_owned(), ..device });
@@ -519,7 +519,7 @@ fn a_tunnel_that_was_renamed_is_known_by_its_alias_and_makes_room() {
     for name in ["sr-1", "sr-4", "sr-in4"] {
         let mut now = whole.clone();
         rename(&mut now, name, "foo0");
-        let ops = converge(&mut now, &wanted);
+        let ops = converge(&mut now, &desired);
         assert_eq!(ops[0], Op::RemoveDevice("foo0".to_owned()), "{name}");
         assert_eq!(now, whole, "{name}");
         rename(&mut now, name, "foo0");
@@ -533,15 +533,15 @@ fn a_tunnel_that_was_renamed_is_known_by_its_alias_and_makes_room() {
         let (name, ends) = ("lb-gre-c0a80101".to_owned(), None);
         let other = DeviceNow { name: name.clone(), alias: alias.to_owned(), ends, ..device };
         now.devices.insert(name, other);
-        assert_eq!(diff(&now, &wanted).unwrap().ops, [], "{alias}");
+        assert_eq!(diff(&now, &desired).unwrap().ops, [], "{alias}");
     }
 }
 
 #[test]
 fn what_a_start_left_half_made_is_ours() {
-    let wanted = desired(&every_kind()).unwrap();
+    let desired = desired(&every_kind()).unwrap();
     let mut now = RoutingNow::default();
-    converge(&mut now, &wanted);
+    converge(&mut now, &desired);
     let mut half = now.devices["sr-1"].clone();
     half.alias.clear();
     (half.up, half.ready) = (false, false);
@@ -553,7 +553,7 @@ fn what_a_start_left_half_made_is_ours() {
     let mut other = half.clone();
     other.tunnel = now.devices["sr-2"].tunnel;
     other.ends = now.devices["sr-2"].ends;
-    converge(&mut with(other), &wanted);
+    converge(&mut with(other), &desired);
     // That of an operator is up, or has options that we never set.
     for (up, tunnel) in [(true, half.tunnel), (false, None)] {
         let foreign = with(DeviceNow { up, tunnel, ..half.clone() });
@@ -569,7 +569,7 @@ proptest! {
         after in prop::collection::vec(prop::option::of(0..9_u16), 9),
     ) {
         let mut state = every_kind();
-        let mut wanted = |paths: Vec<Option<u16>>| {
+        let mut desired = |paths: Vec<Option<u16>>| {
             let mut used = BTreeSet::new();
             let path = |number: u16| {
                 let encap = [Encap::Gre, Encap::Ipip, Encap::Direct][usize::from(number % 3)];
@@ -578,7 +578,7 @@ proptest! {
             state.targets = paths.into_iter().map(|path| path.filter(|path| used.insert(*path))).map(|p| p.map(path)).collect();
             desired(&state).unwrap()
         };
-        let (before, after) = (wanted(before), wanted(after));
+        let (before, after) = (desired(before), desired(after));
         let mut now = RoutingNow::default();
         converge(&mut now, &before);
         converge(&mut now, &after);
@@ -589,9 +589,9 @@ proptest! {
 
 #[test]
 fn an_ipv4_route_that_leads_otherwise_is_replaced_in_place() {
-    let wanted = desired(&state(DUAL, &["address = \"192.168.1.1\""])).unwrap();
+    let desired = desired(&state(DUAL, &["address = \"192.168.1.1\""])).unwrap();
     let mut now = RoutingNow::default();
-    converge(&mut now, &wanted);
+    converge(&mut now, &desired);
     let whole = now.clone();
     let of_devices: Vec<Route> =
         now.routes.iter().filter(|route| matches!(route.via, Via::Device(_))).cloned().collect();
@@ -600,7 +600,7 @@ fn an_ipv4_route_that_leads_otherwise_is_replaced_in_place() {
         now.routes.remove(&route);
         let other = Route { via: Via::Other, ..route };
         now.routes.insert(other.clone());
-        let ops = converge(&mut now, &wanted);
+        let ops = converge(&mut now, &desired);
         let expected = match route.to {
             IpNet::V4(_) => vec![Op::ReplaceRoute(route)],
             IpNet::V6(_) => vec![Op::RemoveRoute(other), Op::AddRoute(route)],
@@ -613,6 +613,6 @@ fn an_ipv4_route_that_leads_otherwise_is_replaced_in_place() {
     now.routes.remove(&four);
     now.routes.insert(Route { via: Via::Other, ..four.clone() });
     now.routes.insert(Route { via: Via::Blackhole, ..four });
-    let ops = converge(&mut now, &wanted);
+    let ops = converge(&mut now, &desired);
     assert!(matches!(ops[..], [Op::RemoveRoute(_), Op::RemoveRoute(_), Op::AddRoute(_)]), "{ops:?}");
 }

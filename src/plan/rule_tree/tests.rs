@@ -88,10 +88,10 @@ proptest! {
     ) {
         let together = if of_earlier_version { 0 } else { TOGETHER_BITS };
         let now = grown(mask, before.iter().copied(), table, together);
-        let wanted = tree(mask, &after);
+        let desired = tree(mask, &after);
         // As the kernel keeps them: by priority, later additions behind earlier ones.
         let mut rules: Vec<Rule> = now.iter().copied().collect();
-        for step in changes(&now, &wanted) {
+        for step in changes(&now, &desired) {
             match step {
                 Step::Add(rule) => {
                     let at = rules.partition_point(|other| other.priority <= rule.priority);
@@ -109,7 +109,7 @@ proptest! {
                 prop_assert!([None, Some(table(target))].contains(&walk(&rules, mask.mark(target).0).0));
             }
         }
-        prop_assert_eq!(rules, wanted.into_iter().collect::<Vec<_>>());
+        prop_assert_eq!(rules, desired.into_iter().collect::<Vec<_>>());
     }
 }
 
@@ -189,16 +189,16 @@ fn the_way_in_moves_and_changes_without_a_gap() {
         (entered(mask, &targets, 900, &["eth2"]), entered(mask, &targets, 487, &["eth2", "eth3"])),
         (entered(mask, &targets, 487, &["eth2", "eth3"]), entered(mask, &targets, 487, &["eth2"])),
     ];
-    for (now, wanted) in steps {
+    for (now, desired) in steps {
         let mut rules: Vec<Rule> = now.iter().copied().collect();
-        for step in changes(&now, &wanted) {
+        for step in changes(&now, &desired) {
             apply(&mut rules, step);
             for &target in &targets {
                 let found = walk_by(Some(device("eth2")), &rules, mask.mark(target).0).0;
                 assert_eq!(found, Some(table(target)), "after {step:?}");
             }
         }
-        assert_eq!(rules.into_iter().collect::<BTreeSet<_>>(), wanted);
+        assert_eq!(rules.into_iter().collect::<BTreeSet<_>>(), desired);
     }
 }
 
@@ -267,9 +267,9 @@ fn walked(now: &BTreeSet<Rule>, steps: &[Step]) -> usize {
 fn the_kernel_walks_little_for_all_targets_at_once() {
     let all: BTreeSet<TargetId> = (0..TARGETS_MAX).filter_map(TargetId::new).collect();
     let (none, rules) = (BTreeSet::new(), entered(MarkMask::DEFAULT, &all, 900, &["eth2", "sr-frag"]));
-    for (now, wanted) in [(&none, &rules), (&rules, &none)] {
+    for (now, desired) in [(&none, &rules), (&rules, &none)] {
         // In another order it is the square of the number of rules, or more.
-        let walked = walked(now, &changes(now, wanted)) / rules.len();
+        let walked = walked(now, &changes(now, desired)) / rules.len();
         assert!(walked < rules.len() / 2, "{walked} for each of {}", rules.len());
     }
 }

@@ -158,18 +158,18 @@ impl Routing {
         self.batch.port()
     }
 
-    /// Reads the present devices, routes and rules, and what the tunnels of `wanted` depend on.
+    /// Reads the present devices, routes and rules, and what the tunnels of `desired` depend on.
     ///
     /// # Errors
     /// Returns an error if the kernel does not answer.
-    pub fn current(&mut self, wanted: &Desired) -> Result<RoutingNow, RoutingError> {
+    pub fn current(&mut self, desired: &Desired) -> Result<RoutingNow, RoutingError> {
         let Self { runtime, handle, indexes, .. } = self;
         runtime.block_on(async {
             let links::Links { devices, indexes: by_name, mtu_bytes, vrfs } = links::current(handle)
                 .await
                 .map_err(|source| RoutingError::Read { what: "links", source })?;
             *indexes = by_name;
-            let ends: BTreeSet<Ends> = wanted.devices.values().map(|device| device.tunnel.ends).collect();
+            let ends: BTreeSet<Ends> = desired.devices.values().map(|device| device.tunnel.ends).collect();
             let underlay_mtu_bytes = underlay::mtu_bytes(handle, &ends, &mtu_bytes)
                 .await
                 .map_err(|source| RoutingError::Read { what: "routes to the ends of tunnels", source })?;
@@ -301,17 +301,17 @@ impl Routing {
         })
     }
 
-    /// Makes the kernel agree with `wanted`, and reads the result back.
+    /// Makes the kernel agree with `desired`, and reads the result back.
     ///
     /// # Errors
     /// Returns an error if something is in the way, the kernel refuses a change, or differences remain.
-    pub fn converge(&mut self, wanted: &Desired) -> Result<Applied, RoutingError> {
-        let Diff { ops, notes } = diff(&self.current(wanted)?, wanted)?;
+    pub fn converge(&mut self, desired: &Desired) -> Result<Applied, RoutingError> {
+        let Diff { ops, notes } = diff(&self.current(desired)?, desired)?;
         if ops.is_empty() {
             return Ok(Applied { changes: 0, notes });
         }
         self.apply(&ops)?;
-        let left = diff(&self.current(wanted)?, wanted)?.ops;
+        let left = diff(&self.current(desired)?, desired)?.ops;
         if !left.is_empty() {
             let shown = left.iter().take(DRIFT_SHOWN_MAX).map(Op::to_string).collect();
             return Err(RoutingError::Drift { count: left.len(), shown });

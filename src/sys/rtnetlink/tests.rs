@@ -74,8 +74,8 @@ fn what_comes_in_by_an_entrance_without_a_mark_is_never_forwarded() {
         let entrances = ["sr-in4", "sr-in6"];
         let rules = entrances.map(|name| guard(DeviceName::new(name).unwrap(), MarkMask::DEFAULT));
         let rules = rules.into_iter().flat_map(|rule| Family::ALL.map(|family| (family, rule))).collect();
-        let wanted = Desired { rules, ..Desired::default() };
-        assert_eq!(routing.converge(&wanted).unwrap().changes, 4);
+        let desired = Desired { rules, ..Desired::default() };
+        assert_eq!(routing.converge(&desired).unwrap().changes, 4);
         shell(&is_not);
         // What is marked for others goes on behind them, and they do not match what comes in elsewhere.
         shell(&format!("{way} mark 7 | grep -q 'dev out'; {way6} mark 7 | grep -q 'dev out'"));
@@ -83,7 +83,7 @@ fn what_comes_in_by_an_entrance_without_a_mark_is_never_forwarded() {
         // The same rule for another device is not one of ours.
         let foreign = "priority 22289 iif out fwmark 0/0xffff blackhole protocol 201";
         shell(&format!("ip rule add {foreign}; ip -6 rule del priority 22289 iif sr-in4"));
-        assert_eq!(routing.converge(&wanted).unwrap().changes, 1);
+        assert_eq!(routing.converge(&desired).unwrap().changes, 1);
         shell(&is_not);
         assert_eq!(routing.cleanup().unwrap().changes, 4);
         shell(&format!("ip rule del {foreign}; ! (ip rule; ip -6 rule) | grep 22289"));
@@ -174,16 +174,16 @@ fn the_network_below_a_tunnel_is_that_of_its_route() {
             (ends("192.168.1.201", "10.9.9.9"), None),
             (ends("192.168.1.201", "0.0.0.0"), None),
         ];
-        let mut wanted = Desired::default();
+        let mut desired = Desired::default();
         for (number, (ends, _)) in asked.iter().enumerate() {
             let name = format!("sr-{}", number + 1);
             let tunnel = Tunnel { wrap: Wrap::Gre, ends: *ends, fragment_outer: false };
             let device =
                 Device { name: name.clone(), tunnel, mtu_bytes: None, alias: String::new(), inbound: false };
-            wanted.devices.insert(name, device);
+            desired.devices.insert(name, device);
         }
         let mut routing = Routing::open().unwrap();
-        let mut seen = || routing.current(&wanted).unwrap().underlay_mtu_bytes;
+        let mut seen = || routing.current(&desired).unwrap().underlay_mtu_bytes;
         assert_eq!(seen(), asked.iter().filter_map(|(ends, mtu)| Some((*ends, (*mtu)?))).collect());
         shell("ip link set under mtu 1280");
         assert_eq!(seen()[&asked[0].0], 1280);
@@ -289,7 +289,7 @@ fn what_an_icmp_error_says_of_a_way_hides_no_mtu_of_its_route() {
         .map(|(local, remote, mtu_bytes)| {
             (Ends::new(local.parse().unwrap(), remote.parse().unwrap()).unwrap(), remote, mtu_bytes)
         });
-        let wanted: BTreeMap<_, _> = asked.iter().map(|(ends, _, mtu_bytes)| (*ends, *mtu_bytes)).collect();
+        let expected: BTreeMap<_, _> = asked.iter().map(|(ends, _, mtu_bytes)| (*ends, *mtu_bytes)).collect();
         let mut desired = Desired::default();
         for (number, (ends, ..)) in asked.iter().enumerate() {
             let name = format!("sr-{}", number + 1);
@@ -300,7 +300,7 @@ fn what_an_icmp_error_says_of_a_way_hides_no_mtu_of_its_route() {
         }
         let mut routing = Routing::open().unwrap();
         let mut seen = || routing.current(&desired).unwrap().underlay_mtu_bytes;
-        assert_eq!(seen(), wanted);
+        assert_eq!(seen(), expected);
         for (ends, remote, _) in asked {
             let packet = too_big(ends, 1290);
             assert_eq!(under.send(&packet).unwrap(), packet.len());
@@ -308,7 +308,7 @@ fn what_an_icmp_error_says_of_a_way_hides_no_mtu_of_its_route() {
                 "timeout 5 sh -c 'until ip route get {remote} | grep -q \"mtu 1290\"; do sleep 0.05; done'"
             ));
         }
-        assert_eq!(seen(), wanted);
+        assert_eq!(seen(), expected);
     });
 }
 
@@ -373,9 +373,9 @@ const TO_VIP6: &str = "ip -6 route get 1000:: from 2000::1 iif eth2";
 #[ignore = "needs root and /dev/net/tun"]
 fn no_rule_of_others_catches_what_is_marked_and_each_keeps_the_rest() {
     in_namespace(|| {
-        let wanted = direct_between_two_networks("");
+        let desired = direct_between_two_networks("");
         let mut routing = Routing::open().unwrap();
-        routing.converge(&wanted).unwrap();
+        routing.converge(&desired).unwrap();
         let is_balanced = format!(
             "{TO_VIP} mark 1 | grep -q 'via inet6 fd00:1::1 dev eth1'; {TO_VIP6} mark 1 | grep -q 'dev eth1'"
         );
@@ -390,7 +390,7 @@ fn no_rule_of_others_catches_what_is_marked_and_each_keeps_the_rest() {
         ];
         for other in others {
             shell(&format!("ip {other}; ip -6 {other}"));
-            let notes = routing.converge(&wanted).unwrap().notes;
+            let notes = routing.converge(&desired).unwrap().notes;
             assert!(notes.iter().all(|note| matches!(note, Note::EntriesMove { .. })), "{other}: {notes:?}");
             shell(&is_balanced);
             // What is not marked goes by them.
@@ -402,13 +402,13 @@ fn no_rule_of_others_catches_what_is_marked_and_each_keeps_the_rest() {
         );
         // No room left: there is a note.
         shell("ip rule add pref 2 lookup 500");
-        let notes = routing.converge(&wanted).unwrap().notes;
+        let notes = routing.converge(&desired).unwrap().notes;
         assert!(
             matches!(notes[..], [.., Note::EarlierRule(ForeignRule { priority: 2, .. }, 1)]),
             "{notes:?}"
         );
         shell("ip rule del pref 2");
-        assert_eq!(routing.converge(&wanted).unwrap().notes, []);
+        assert_eq!(routing.converge(&desired).unwrap().notes, []);
         // They are not ours.
         routing.cleanup().unwrap();
         shell("[ $(ip rule | wc -l) = 7 ] && [ $(ip -6 rule | wc -l) = 6 ]");
@@ -419,13 +419,13 @@ fn no_rule_of_others_catches_what_is_marked_and_each_keeps_the_rest() {
 #[ignore = "needs root and /dev/net/tun"]
 fn a_reverse_path_filter_that_looks_by_mark_finds_the_way_back() {
     in_namespace(|| {
-        let wanted = direct_between_two_networks("");
+        let desired = direct_between_two_networks("");
         shell(
             "for dev in all eth2; do echo 1 > /proc/sys/net/ipv4/conf/$dev/rp_filter; done
              echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark",
         );
         let mut routing = Routing::open().unwrap();
-        routing.converge(&wanted).unwrap();
+        routing.converge(&desired).unwrap();
         shell(&format!("{TO_VIP} mark 1 | grep -q 'dev eth1'"));
         // The filter does its work: no route leads back there by eth2.
         shell("! ip route get 10.0.0.0 from 192.168.9.9 iif eth2 mark 1");
@@ -436,12 +436,12 @@ fn a_reverse_path_filter_that_looks_by_mark_finds_the_way_back() {
 #[ignore = "needs root and /dev/net/tun"]
 fn a_configured_priority_holds_and_what_comes_before_it_is_said() {
     in_namespace(|| {
-        let wanted = direct_between_two_networks("rule_priority = 700");
+        let desired = direct_between_two_networks("rule_priority = 700");
         shell(
             "ip rule add pref 500 lookup 500; ip rule add pref 600 iif eth1 lookup 500; ip rule add pref 701 fwmark 1 lookup 500",
         );
         let mut routing = Routing::open().unwrap();
-        let notes = routing.converge(&wanted).unwrap().notes;
+        let notes = routing.converge(&desired).unwrap().notes;
         let places: Vec<u32> = notes
             .iter()
             .filter_map(|note| match note {
@@ -480,9 +480,10 @@ fn what_a_thousand_targets_take_is_sent_in_few_sends() {
         };
         let mut routing = Routing::open().unwrap();
         let sent = |routing: &mut Routing, state: Option<&State>| {
-            let wanted = state.map(|state| crate::plan::routing::desired(state).unwrap()).unwrap_or_default();
+            let desired =
+                state.map(|state| crate::plan::routing::desired(state).unwrap()).unwrap_or_default();
             let before = routing.batch.sent;
-            let changes = routing.converge(&wanted).unwrap().changes;
+            let changes = routing.converge(&desired).unwrap().changes;
             assert_eq!(routing.batch.sent.0 - before.0, changes);
             (changes, routing.batch.sent.1 - before.1)
         };
