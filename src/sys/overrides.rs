@@ -111,7 +111,7 @@ impl OverridesFile {
         renamed.map(|()| aside).map_err(|error| self.os(error))
     }
 
-    /// Returns the contents, or why they are not read: whoever may write the file controls this balancer.
+    /// Returns the contents, or why they are not read: a user who may write the file controls this balancer.
     fn read(&self) -> io::Result<Result<Vec<u8>, String>> {
         let mut options = OpenOptions::new();
         let opened = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.0);
