@@ -11,6 +11,8 @@
 
 mod args;
 mod audit;
+mod cleanup;
+mod config_file;
 mod desired;
 mod error;
 mod host;
@@ -18,14 +20,13 @@ mod kernel;
 mod lease;
 mod links;
 mod once;
+mod open;
 mod reconcile;
 mod watch;
 mod ways;
 mod workers;
 
 use std::{
-    collections::BTreeMap,
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -34,11 +35,15 @@ use std::{
 use arc_swap::ArcSwap;
 pub use args::{Arguments, command};
 use audit::{Auditing, Auditor};
+pub use cleanup::cleanup;
+pub use config_file::{check, check_host};
 use desired::StartupSettings;
 pub use error::DaemonError;
 use host::{HostSeen, HostWatch, look_at_host};
 use kernel::{Fallback, Kernel};
 pub use once::once;
+pub use open::numbers_in_kernel;
+use open::{log_saved, with_region};
 use reconcile::Report;
 use tracing::{debug, error, info, warn};
 use watch::FillWatch;
@@ -46,15 +51,11 @@ use workers::{Opened, Workers};
 
 use crate::{
     balance::Forwarding,
-    config::{Config, FILE_BYTES_MAX},
+    config::Config,
     control::{Cause, Controller, Effect, Event},
-    host::{Finding, new_own_vips},
-    model::{
-        self,
-        ids::{Generation, TargetId},
-    },
+    host::new_own_vips,
+    model::ids::Generation,
     ops,
-    plan::routing,
     shm::{
         RegionError, slots,
         stats::{self, Daemon},
@@ -64,97 +65,14 @@ use crate::{
         allocator, capability, clock,
         events::{Events, Seen},
         instance_lock::InstanceLock,
-        nft,
         overrides::OverridesFile,
         probe,
         region::{AccessError, Mapping, NAME_DEFAULT, Region, RegionName},
-        rtnetlink::Routing,
         signal::{Request, Signals},
         tun::Tun,
     },
     worker::Shared,
 };
-
-/// Reads and checks a configuration file, as far as that goes without the kernel.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn check(file: &Path) -> Result<(Config, State), DaemonError> {
-    let text = read(file).map_err(|error| DaemonError::File { file: file.to_owned(), error })?;
-    let config = Config::parse(&file.display().to_string(), &text)?;
-    let state = State::new(&config)?;
-    Forwarding::new(&state, Generation::default())?;
-    routing::desired(&state)?;
-    Ok((config, state))
-}
-
-/// Finds what on this host is not as it should be for a configuration file, worst first. Changes nothing.
-///
-/// # Errors
-/// When the file is wrong, or the host cannot be examined.
-pub fn check_host(file: &Path) -> Result<Vec<Finding>, DaemonError> {
-    host::findings(&check(file)?.1)
-}
-
-/// Reads the text of a file. Anything but a regular file might block for ever, or have no end.
-fn read(file: &Path) -> io::Result<String> {
-    let metadata = std::fs::metadata(file)?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
-    }
-    std::fs::read_to_string(file)
-}
-
-/// Removes everything that lbd has set up: ruleset, rules, routes, devices, the region, and what was kept of it. Says what
-/// there was.
-///
-/// # Errors
-/// When an lbd is at work, or the kernel refuses.
-pub fn cleanup(name: &RegionName, state_dir: &Path) -> Result<Vec<String>, DaemonError> {
-    let _lock = InstanceLock::acquire()?;
-    let mut removed = Vec::new();
-    let mut region = match Region::open(name) {
-        Ok(region) => Some(region),
-        Err(AccessError::Missing(_)) => None,
-        Err(AccessError::Unusable { error, .. }) => {
-            removed.push(format!("region \"{name}\" was unusable: {error}"));
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(region) = &mut region {
-        region.follow()?;
-        if let Err(error @ RegionError::NotARegion) = slots::check(region) {
-            return Err(AccessError::Unusable { name: name.clone(), error }.into());
-        }
-    }
-    let mut routing = Routing::open()?;
-    // First, since without the ruleset what comes out of them is forwarded. Packets to VIPs are dropped from here on.
-    let devices = routing.remove_devices()?;
-    if nft::cleanup()? {
-        removed.push("nftables table inet synrail".to_owned());
-    }
-    let changes = devices + routing.cleanup()?.changes;
-    if changes > 0 {
-        removed.push(format!("{changes} rules, routes and devices"));
-    }
-    match Region::remove(name) {
-        Ok(()) => removed.push(format!("region \"{name}\"")),
-        Err(AccessError::Missing(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let kept = OverridesFile::new(state_dir, name);
-    match kept.remove() {
-        Ok(false) => {}
-        Ok(true) => removed.push(format!("overrides, {}", kept.path().display())),
-        // The rest is done.
-        Err(error) => warn!(%error, "overrides stay for the region that is made next"),
-    }
-    Ok(removed)
-}
 
 /// Runs lbd until a signal ends it.
 ///
@@ -199,119 +117,6 @@ fn read_and_lock(config: Option<&Path>) -> Result<(InstanceLock, Option<ParsedCo
     }
     let given = config.map(check).transpose()?;
     Ok((InstanceLock::acquire()?, given))
-}
-
-/// Calls `with` with the region and its state. A region that was made for that is removed after an error.
-fn with_region<T>(
-    name: &RegionName,
-    given: Option<&ParsedConfig>,
-    overrides: &OverridesFile,
-    with: impl FnOnce(Region, Generation, State) -> Result<T, DaemonError>,
-) -> Result<T, DaemonError> {
-    let (region, generation, state, made) = open_region(name, given, overrides)?;
-    with(region, generation, state).inspect_err(|_| {
-        // Otherwise the next start would follow it, and not the corrected file.
-        if made && let Err(error) = Region::remove(name) {
-            warn!(%error, "the region that was made just now stays");
-        }
-    })
-}
-
-/// Returns the region, converted if it is of the layout of the version before.
-fn converted(mut region: Region, overrides: &OverridesFile) -> Result<Region, DaemonError> {
-    if !ops::is_former(&mut region) {
-        return Ok(region);
-    }
-    // So no lbd of that version follows it.
-    region.follow()?;
-    let ops::Converted { region, disabled, saved } = ops::convert(overrides, clock::unix_seconds(), region)?;
-    info!(region = %region.name(), disabled, "converted from the layout of the version before");
-    log_saved(saved);
-    Ok(region)
-}
-
-/// Logs what came of keeping overrides.
-fn log_saved(saved: ops::Saved) {
-    match saved {
-        Ok(None) => {}
-        Ok(Some(aside)) => warn!(file = %aside.display(), "the damaged file of overrides is kept"),
-        Err(error) => warn!(%error, "overrides will not outlive a reboot"),
-    }
-}
-
-/// The region with its state: made from the file if there is none, and whether it was.
-fn open_region(
-    name: &RegionName,
-    given: Option<&ParsedConfig>,
-    overrides: &OverridesFile,
-) -> Result<(Region, Generation, State, bool), DaemonError> {
-    let (mut region, made) = match Region::open(name) {
-        Ok(region) => (converted(region, overrides)?, false),
-        Err(AccessError::Missing(_)) => {
-            let Some((config, like)) = given else {
-                return Err(DaemonError::NothingToStartFrom(name.clone()));
-            };
-            let numbers = numbers_in_kernel()?;
-            let kept = ops::kept(overrides);
-            let (state, notes) = kept.put_into(&State::taking_over(config, &numbers, like)?, Some(config));
-            let mut region = Region::create(name, &state)?;
-            info!(
-                region = %name, numbers_taken_over = numbers.len(), overrides = kept.count(),
-                "made from the configuration file, and from overrides that were kept"
-            );
-            notes.iter().for_each(|note| warn!("{note}"));
-            log_saved(kept.settle(clock::unix_seconds(), &mut region)?);
-            (region, true)
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if let Some((_, like)) = given {
-        region.share(like);
-    }
-    region.follow()?;
-    stats::look_no_more(&mut region).map_err(|error| AccessError::Unusable { name: name.clone(), error })?;
-    show(&region, |last| Daemon {
-        pid: std::process::id().into(),
-        started_unix_seconds: clock::unix_seconds(),
-        ..last
-    })?;
-    let (generation, state) = region.state()?;
-    if state.balancer.interfaces.is_empty() {
-        return Err(DaemonError::NoInterfaces(name.clone()));
-    }
-    if !made {
-        // They may have been written when the disk was full, or restored from elsewhere.
-        log_saved(ops::save(overrides, clock::unix_seconds(), &mut region)?);
-    }
-    if let Some((config, _)) = given {
-        match state.plan(config) {
-            Ok(plan) if plan.changes.is_empty() => {}
-            Ok(plan) => warn!(
-                differences = plan.changes.len(),
-                first = plan.changes.first().map(ToString::to_string).unwrap_or_default(),
-                "the region is followed, not the file, which differs; `lbctl apply FILE` makes the region what the file says"
-            ),
-            Err(error) => {
-                warn!(%error, "the region is followed, not the file, which cannot be applied to it");
-            }
-        }
-    }
-    Ok((region, generation, state, made))
-}
-
-/// Returns the numbers of targets that the kernel's routing still shows ([`routing::numbers`]).
-///
-/// # Errors
-/// When the kernel's routing cannot be read.
-pub fn numbers_in_kernel() -> Result<BTreeMap<TargetId, model::Path>, DaemonError> {
-    Ok(routing::numbers(&Routing::open()?.current(&routing::Desired::default())?))
-}
-
-/// Changes what the region shows about the lbd that follows it.
-fn show(region: &Region, change: impl FnOnce(Daemon) -> Daemon) -> Result<(), DaemonError> {
-    let mut mapping = region.mapping();
-    let shown = Daemon::read(&mut mapping).and_then(|last| change(last).write(&mut mapping));
-    shown.map_err(|error| AccessError::Unusable { name: region.name().clone(), error }.into())
 }
 
 fn removal(name: &RegionName, file: &Path, losses: &Losses) -> DaemonError {

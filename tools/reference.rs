@@ -3,6 +3,7 @@
 //! - `dist/man/`: lbd(8), lbctl(8) and one for each of its commands, of what clap knows; synrail.toml(5), of the table of keys.
 //! - `dist/completions/`: for bash, zsh and fish.
 //! - `docs/configuration.md`: its tables.
+//! - `docs/counters.md`: of the counters in the code, and those in the ruleset's text.
 #![allow(missing_docs, clippy::print_stderr, reason = "a tool of this repository, not a library")]
 
 use std::{
@@ -16,6 +17,7 @@ use clap::{Command, ValueEnum as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use synrail::{
+    balance::counters::Counter,
     config::keys::{Key, SECTIONS, Section},
     ctl, daemon,
 };
@@ -121,6 +123,10 @@ fn files() -> io::Result<Files> {
     let (head, tail) = cut.ok_or_else(|| {
         io::Error::other("docs/configuration.md lacks the lines between which its tables stand")
     })?;
+    files.push((
+        "docs/counters.md".into(),
+        counters(&fs::read_to_string(root().join("nft/synrail.nft"))?).into_bytes(),
+    ));
     files.push((page.to_owned(), format!("{head}{TABLES_BEGIN}{}{TABLES_END}{tail}", tables()).into_bytes()));
     Ok(files)
 }
@@ -268,6 +274,25 @@ fn tables() -> String {
             let _ = writeln!(text, "| `{name}` | {meaning} | {default} |");
         }
         text.push('\n');
+    }
+    text
+}
+
+/// docs/counters.md; `ruleset` is the ruleset's text, where a counter stands as `counter NAME { } # MEANING`.
+fn counters(ruleset: &str) -> String {
+    let mut text = "<!-- Made of src/balance/counters.rs and nft/synrail.nft by `cargo run --example reference`. -->\n# Counters\n\n\
+        `lbctl stats` shows all of them, `lbctl stats --json` as numbers. None is ever set back but by a new start of lbd, or of the ruleset.\n\n\
+        ## Of lbd's workers\n\n| counter | what it counts |\n|---|---|\n"
+        .to_owned();
+    for counter in Counter::ALL {
+        let _ = writeln!(text, "| `{}` | {} |", counter.name(), counter.help());
+    }
+    text += "\n## Of the kernel\n\nIn packets to virtual addresses; `nft list counters` shows them as well.\n\n\
+        | counter | what it counts |\n|---|---|\n";
+    let counters =
+        ruleset.lines().filter_map(|line| line.trim().strip_prefix("counter ")?.split_once(" { }"));
+    for (name, meaning) in counters {
+        let _ = writeln!(text, "| `{name}` | {} |", meaning.trim().trim_start_matches("# "));
     }
     text
 }

@@ -365,7 +365,7 @@ impl Forwarding {
     /// Returns what is to be changed in an entry that stays.
     fn keep(&self, tracked: &Tracked) -> Keep {
         let &Tracked { protected, promotion, left_seconds, mark, .. } = tracked;
-        let kept = mark.0 & self.mark_mask.kept() != 0;
+        let kept = mark.0 & self.mark_mask.kept() != 0 || Self::outlives_probation(tracked);
         let long = self.long(tracked).filter(|(short, _)| match tracked.phase {
             // Each packet sets the short lifetime again, so the change is worthwhile only for an idle
             // connection.
@@ -406,6 +406,13 @@ impl Forwarding {
             (UDP, _) => Some(self.timeouts.udp_seconds),
             _ => None,
         }
+    }
+
+    /// Reports whether an open TCP connection has more left than any has that is not kept. The lbd of region layout
+    /// 4, whose marks do not say which flows are kept, gave that to connections of two packets or more.
+    fn outlives_probation(tracked: &Tracked) -> bool {
+        let open = tracked.packet.protocol == TCP && tracked.phase == Some(Phase::Open);
+        open && tracked.promotion == Promotion::No && tracked.left_seconds > PROBATION_SECONDS
     }
 
     /// Returns the short lifetime of a flow after its last packet, and what would be left of the long one.

@@ -8,9 +8,9 @@ use super::{
     audit::{Auditor, Scope},
     host::{HostSeen, look_at_host},
     kernel::Kernel,
-    read_and_lock, show, take_signals,
+    open::{show, with_region},
+    read_and_lock, take_signals,
     watch::FillWatch,
-    with_region,
 };
 use crate::{
     balance::Forwarding,

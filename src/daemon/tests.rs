@@ -6,7 +6,7 @@ use crate::{
     sys::{
         clock::wait_for,
         namespace::{in_namespace, shell},
-        nft::differing,
+        nft::{self, differing},
     },
     worker::Links,
 };

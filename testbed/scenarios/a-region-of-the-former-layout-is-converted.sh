@@ -44,11 +44,16 @@ hold_start seldom "$VIP4:$PORT" 20 --interval-ms 5000
 step "the version before"
 balancer_stop lb201
 former_region
+# As an upgrade finds it: that version's lbd had the same names for its table, sets and chains.
 { echo 'delete table inet synrail'; cat "$TESTBED/fixtures/ruleset-of-layout-4.nft"; } > former.nft
 in_ns lb201 nft -f "$WORK/former.nft"
+# conntrack (1.4.7) now and then ends amid the entries with "Protocol error", so it is called again.
+counts_nothing() {
+    in_ns lb201 conntrack -U -f "$1" -p tcp --mark 0/0xc0000000 >> conntrack.log 2>&1 || true
+    [[ $(connection_marks "$1") == "1 2 4 5" ]]
+}
 for family in ipv4 ipv6; do
-    in_ns lb201 conntrack -U -f "$family" -p tcp --mark 0/0xc0000000 >> conntrack.log 2>&1
-    expect_eq "marks of connections by $family" "$(connection_marks "$family")" "1 2 4 5"
+    wait_until 30 "connection marks of $family name the four targets, and count nothing" counts_nothing "$family"
 done
 packets=$(ruleset_counter lb201 restored)
 carried() { (($(ruleset_counter lb201 restored) >= packets + 200)); }

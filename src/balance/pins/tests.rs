@@ -144,6 +144,13 @@ fn the_long_lifetime_is_for_kept_flows() {
     assert_eq!(rest(&of(off, kept(), 5000, Phase::Open)), (false, 5000), "it was extended before");
     assert_eq!(rest(&of(off, kept(), 200, Phase::Closing)), (true, 200));
     assert_eq!(rest(&of(off, 0, 0, Phase::Open)), (false, 1));
+    // As the lbd of region layout 4 left it.
+    let is_kept = |left_seconds, promotion| {
+        let tracked = Tracked { promotion, ..of(off, 0, left_seconds, Phase::Open) };
+        matches!(forwarding.judge(&tracked), Judgement::Move(_, _, keep) if keep.kept)
+    };
+    assert!(is_kept(PROBATION_SECONDS + 1, Promotion::No));
+    assert!(!is_kept(PROBATION_SECONDS, Promotion::No) && !is_kept(PROBATION_SECONDS + 1, Promotion::Ended));
 
     let keep = |tracked: &Tracked| match forwarding.judge(tracked) {
         Judgement::Keep(keep) => (keep.protect, keep.seconds),
@@ -300,7 +307,7 @@ proptest! {
         prop_assert_eq!(&plan.forget, &forget);
         prop_assert!(moved.is_subset(&off));
         prop_assert_eq!(moved.len() + plan.no_room, off.len());
-        let is_kept = |n: &&usize| entries[**n].mark.0 & kept() != 0;
+        let is_kept = |n: &&usize| matches!(&judged[**n], Judgement::Move(_, _, keep) if keep.kept);
         for (n, flow, held) in &plan.moves {
             prop_assert_eq!(plan.strangers.contains(flow), !is_kept(&n) || plan.moves.iter().any(|(m, of, _)| of == flow && !is_kept(&m)));
             prop_assert!(is_kept(&n) || held.left_seconds <= PROBATION_SECONDS);
