@@ -187,7 +187,7 @@ fn print_changes(env: &mut Env<'_>, name: &RegionName, proposal: &Proposal) -> R
     for change in &proposal.changes {
         env.print(format_args!("{change}"))?;
     }
-    // They are to be seen before anything happens.
+    // The changes are shown before anything is changed.
     Ok(env.out.flush()?)
 }
 

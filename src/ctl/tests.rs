@@ -326,7 +326,7 @@ fn a_change_is_in_force_when_lbd_has_taken_it_over() {
     .write(&mut daemon)
     .unwrap();
     assert!(lb.done("show").contains("generation 2 in force, its tables NOT YET in the kernel\n"));
-    // From here on it is faster.
+    // From here on lbd is ahead of the region.
     Daemon {
         pid: 42,
         adopted: Generation(9),

@@ -252,7 +252,7 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
 fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
     in_namespace(|| {
         let name = Name(format!("synrail-follow-{}", std::process::id()).parse().unwrap());
-        // Of such tables one is changed at a time.
+        // Tables of this size are changed one at a time.
         let service = |name, vip| {
             format!(
                 "[[service]]\nname = '{name}'\nvips = '{vip}'\ntable_size = 131071\nbackend = [\
@@ -406,7 +406,7 @@ fn what_changes_on_the_host_is_found_and_its_own_addresses_stay_its_own() {
                 [true; 3],
             ),
             ("ip link set in0 down", "ip link set in0 up", "interface in0 down", [true; 3]),
-            // Up, it has had its name for good before Linux 6.2.
+            // Before Linux 6.2 only a device that is down can be renamed.
             (
                 "ip link set in0 down; ip link set in0 name in1; ip link set in1 up",
                 "ip link set in1 down; ip link set in1 name in0; ip link set in0 up",

@@ -171,7 +171,7 @@ impl fmt::Display for Generation {
     }
 }
 
-// As its mark shows it.
+// The number that its mark shows.
 as_number!(TargetId, u32, TargetId::from_number, TargetId::number, "number of a target");
 
 impl fmt::Display for MarkMask {

@@ -293,11 +293,11 @@ fn an_ipv6_fragment_lies_behind_other_headers() {
     // Atomic: whole. So is what has no fragment header at all, and what has one that says nothing behind the first.
     assert_eq!(Fragment::parse(&v6(0, &[before, header6(17, 0, 7), ports.to_vec()].concat())), Ok(None));
     assert_eq!(Fragment::parse(&v6(17, ports)), Ok(None));
-    // The headers behind the fragment header count for the packet only.
+    // A malformed header behind the fragment header is an error of the packet only.
     let cut = v6(44, &[header6(60, 1, 7), vec![17, 9, 0, 0, 0, 0, 0, 0]].concat());
     let fragment = Fragment::parse(&cut).unwrap().unwrap();
     assert_eq!(fragment.first, Some(Err(Malformed::Extension)));
-    // Those before it for all.
+    // One before it is an error of the fragment too.
     assert_eq!(Fragment::parse(&v6(60, &[44, 9, 0, 0, 0, 0, 0, 0])), Err(Malformed::Extension));
     assert_eq!(Fragment::parse(&v6(44, &[17, 0, 0])), Err(Malformed::Extension));
     let chain = [60u8, 0, 0, 0, 0, 0, 0, 0].repeat(EXTENSIONS_MAX + 1);

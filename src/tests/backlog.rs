@@ -83,9 +83,9 @@ fn all_come_back_through_a_small_queue() {
 fn those_that_are_lost_are_not_waited_for() {
     let mut lb = lb(8192);
     assert_eq!(release(&mut lb, 1, 300).len(), 64);
-    // An empty queue: where they are, they do not come back from.
+    // The queue is empty, so those that were sent in are lost.
     assert_eq!(injected(lb.turn(Event::Nothing).unwrap()).len(), 64);
-    // One that is never empty.
+    // A queue that is never empty: they are lost after 50 ms.
     let other = |id| Event::By(ETH, piece(id, 0));
     assert_eq!(injected(lb.turn(other(2)).unwrap()).len(), 0);
     lb.outside.lock().unwrap().now = Duration::from_millis(49);

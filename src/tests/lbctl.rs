@@ -263,7 +263,7 @@ mod tests {
             let backend = 1 + usize::try_from(random.below(BACKENDS as u64 - 1)).unwrap();
             let verb = if state.services[0].backends[backend].active() { "deactivate" } else { "activate" };
             let before = slots(&file);
-            // Most of a process's life is its start; what matters is its end.
+            // A process writes at its end, after a start that takes most of the time.
             let nanos = nanos_max / 2 + random.below(nanos_max / 2 + 1);
             let mut command = private.command(&[verb, &backend.to_string()]);
             let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();

@@ -227,6 +227,6 @@ fn the_longest_report_fits_its_datagram() {
     lb.pins.known().set(&datagram().packet(), pin);
     let mut acts = lb.turn(Event::By(OUTSIDE, datagram().bytes())).unwrap();
     let Some(Act::Report(_, report)) = acts.pop() else { panic!("{acts:?}") };
-    // What is left is more than all its numbers can be longer.
+    // The space left is enough for the longest numbers.
     assert!(report.len() + 200 < Trace::BYTES_MAX, "{}", report.len());
 }

@@ -328,7 +328,7 @@ proptest! {
                 prop_assert!(none_left || full || strangers == limits.strangers[family]);
             }
         }
-        // An entry that leaves with its flow is none that is protected.
+        // Entries of flows that are moved or forgotten do not count as protected.
         let before = (0..entries.len()).filter(|n| entries[*n].protected && !moved.contains(n) && !forget.contains(n));
         let new = plan.keep.iter().filter(|(_, keep)| keep.protect).count();
         prop_assert_eq!(plan.protected, before.count() + new);

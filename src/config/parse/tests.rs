@@ -139,7 +139,7 @@ fn a_tier_is_read() {
     let six = TIER.replace("\"192.168.1.201\", ", "").replace("\"192.168.1.202\"", "\"fd00:0:0:1::202\"");
     let config = Config::parse("f", &format!("{WHOLE}{six}")).unwrap();
     assert_eq!(config.tier[0].path_to(&config.tier[2]), gre("fd00:0:0:1::203"));
-    // A tier of one is one.
+    // A tier may have one balancer.
     let alone = "[[tier.balancer]]\nname='lb201'\naddress='192.168.1.201'\n";
     assert_eq!(Config::parse("f", &format!("{WHOLE}{alone}")).unwrap().tier.len(), 1);
 }
@@ -273,7 +273,7 @@ fn limits_of_fragments_have_limits() {
     };
     assert_eq!(limits(all), expected);
     assert!(expected.is_valid() && FragmentLimits::default().is_valid());
-    // A share that is not named follows the whole down, not up.
+    // A share without a key is at most the whole, and does not grow with it.
     let small = limits("entries = 100\nheld_bytes = 100000");
     assert_eq!((small.entries_per_source, small.held_bytes_per_source), (100, 100_000));
     let large = limits("entries = 1048576\nheld_bytes = 268435456");

@@ -110,7 +110,7 @@ fn levels_are_distinguished_from_counts() {
         text.lines().next().unwrap().starts_with("lbd") && text.contains("QUEUE 0  FRAGMENTS  WHAT"),
         "{text}"
     );
-    // What it held ended with it; what it did not.
+    // Without lbd nothing is held any more; the counters stay.
     drop(region);
     let stats = lb.json("stats --json");
     assert_eq!((&stats["fragments"]["entries"], &stats["counters"]["fragment_held"]), (&0.into(), &8.into()));

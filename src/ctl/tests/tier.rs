@@ -188,7 +188,7 @@ fn fragments_to_what_is_no_vip_have_no_owner() {
         );
         let answer: Value = serde_json::from_str(&lb.run(&format!("{flow} --json")).out).unwrap();
         assert_eq!((&answer["owner"], &answer["owner_here"]), (&Value::Null, &false.into()));
-        // A VIP that no service claims this of is one.
+        // The address is a VIP, though no service claims this port.
         let ended = lb.run("which --fragment udp 2000::1 1 1000:: 81");
         assert!(ended.out.starts_with("not steered\nowner "), "{}", ended.out);
     }

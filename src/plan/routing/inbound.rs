@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(after, ["set up device sr-in4", "set up device sr-in6"]);
         assert_eq!(before.iter().filter(|op| op.ends_with(" blackhole")).count(), 4, "{before:?}");
         converge(&mut now, &with);
-        // Nothing is added. What closes does not wait with the other removals.
+        // Nothing is added. Entrances close at once; the other removals wait.
         let (before, after) = around_ruleset(&now, &Desired::default());
         assert_eq!(before, ["remove device sr-in4", "remove device sr-in6"]);
         assert!(after.len() > 4 && after.iter().all(|op| op.starts_with("remove ")), "{after:?}");

@@ -42,7 +42,7 @@ fn targets_are_shared_by_services_and_keep_their_numbers() {
     let without = first.merge(&config(&[("web", &[S2]), ("dns", &[S3])])).unwrap();
     assert_eq!(number(&without, "web", "s2"), 2);
     assert_eq!(without.targets_used().count(), 2);
-    // The number of s1 rests: a newcomer takes a fresh one.
+    // The number of s1 is not given out again yet: a new backend gets a fresh one.
     let newcomer =
         without.merge(&config(&[("web", &[S2, ("s9", "address='192.168.1.9'")]), ("dns", &[S3])])).unwrap();
     assert_eq!(number(&newcomer, "web", "s9"), 4);

@@ -69,7 +69,7 @@ fn what_is_in_use_is_not_taken_away_unasked() {
     assert!(in_use(&state, &format!("{HEAD}{}{dns}", service("web", 1, &[1, 2, 9]))).is_empty());
     let most = format!("{HEAD}{}{dns}", service("web", 1, &[1, 8, 9]));
     assert_eq!(in_use(&state, &most), ["service web: 3 of 4 backends in use go"]);
-    // What is out of use may.
+    // Backends out of use may.
     let out = deactivated(&state, "web", &["s2", "s3"]);
     assert!(in_use(&out, &format!("{HEAD}{}{dns}", service("web", 1, &[1]))).is_empty());
     let out = deactivated(&out, "dns", &["s4"]);
@@ -166,7 +166,7 @@ fn a_backend_under_another_name_stays_as_it_is() {
     let plan = state.plan(&config(&file)).unwrap();
     assert_eq!(active(&plan.next, "web"), ["s2"]);
     assert_eq!(plan.losses, Losses::default());
-    // Two that change names with each other go by these.
+    // If two backends swap names, activation stays with the name.
     let file = format!(
         "{HEAD}{}",
         service("web", 1, &[1, 2]).replace("'s1'", "'x'").replace("'s2'", "'s1'").replace("'x'", "'s2'")

@@ -77,7 +77,7 @@ fn one_daemon_follows_a_region() {
     assert!(second.is_followed().unwrap());
     let error = second.follow().unwrap_err().to_string();
     assert!(error.contains(&format!("another lbd, process {}", std::process::id())), "{error}");
-    // Writers are not held up by it.
+    // Writers do not wait for the lbd that follows the region.
     set_active(&mut second, 4);
     drop(first);
     second.follow().unwrap();

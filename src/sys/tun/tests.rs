@@ -112,7 +112,7 @@ fn the_end_of_a_device_that_is_being_removed_is_waited_for() {
         let mut attempts = 0;
         let made = unless_taken(|| {
             let made = Device::open();
-            // It goes between two attempts.
+            // The old device is removed between two attempts.
             old = None;
             attempts += 1;
             made

@@ -329,7 +329,7 @@ fn only_udp_is_pinned_by_fragments() {
         let pins = lb.pins.known();
         assert_eq!((pins.asked.len(), pins.len()), (1, 0), "{protocol}");
     }
-    // Nor is what goes nowhere.
+    // Nor is a fragment pinned that has no backend.
     let mut lb = Lb::new(SMALL);
     for (dst, asked) in [("10.0.0.1", 1), ("10.0.0.9", 1)] {
         assert_eq!(lb.give(&Piece { dst, ..udp4(1, 0, true, &FIRST) }.bytes()), None);
@@ -357,7 +357,7 @@ fn expect(what: &str, pieces: &[(Vec<u8>, Option<&str>)]) {
         {
             *expected.entry("drop_fragment_poisoned").or_default() -= by;
         }
-        // What is pinned when stands in other tests.
+        // Other tests cover which flows are pinned.
         let aside = |name: &str| name.ends_with("_now") || name.starts_with("fragment_pin");
         let counts = moved.into_iter().filter(|(name, _)| !aside(name));
         assert_eq!(counts.collect::<BTreeMap<_, _>>(), expected, "{what}, {index}");
@@ -427,7 +427,7 @@ fn overlaps_poison() {
             ("fragment_held_bytes_now", -2 * LATER_BYTES)
         ]
     );
-    // What was released before comes back poisoned.
+    // A fragment that was released before is dropped when it comes back.
     assert!(lb.give(&first(2)).is_some());
     assert_eq!(lb.give(&udp4(2, 8, true, &[0; 24]).bytes()), None);
     lb.moved();
@@ -694,7 +694,7 @@ fn a_full_table_forgets_the_least_recently_used() {
             ("drop_fragment_evicted", 1)
         ]
     );
-    // The second of them it was: its first fragment finds nothing held.
+    // The second packet was evicted: its first fragment finds nothing held.
     lb.released.clear();
     assert!(lb.give(&from_source("50.0.0.1", 2, 0, &FIRST)).is_some());
     assert_eq!(lb.released.len(), 0);

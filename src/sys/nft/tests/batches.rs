@@ -158,7 +158,7 @@ fn the_end_of_a_connection_in_a_burst_of_it_is_tracked() {
             let all = [ack.clone(), ack.clone(), tcp(vip, 1, ACK | FIN), ack.clone()];
             all.iter().for_each(|packet| lb.send(packet));
             lb.answer_all(&all, Mark(3));
-            // Of an open connection this would have the entry live for longer.
+            // In an open connection this packet would prolong the entry.
             answer_grows_old();
             lb.send(&ack);
             assert_eq!((left(), conntrack_entries(), dropped()), ([5 * flows, 0, 0], flows, 0), "{vip}");
