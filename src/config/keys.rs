@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_without_a_key_is_what_the_pages_say() {
+    fn defaults_of_keys_are_those_of_the_pages() {
         let mut values = 0;
         for section in SECTIONS {
             let without = file(section.header, None);

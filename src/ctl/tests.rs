@@ -568,7 +568,7 @@ fn a_reader_that_leaves_early_ends_it_quietly() {
 }
 
 #[test]
-fn show_says_that_lbd_hangs() {
+fn show_reports_that_lbd_hangs() {
     let lb = Lb::new("hangs");
     lb.with(FILE, "apply -");
     let mut region = lb.daemon(1);

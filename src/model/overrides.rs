@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_word_goes_before_the_files() {
+    fn an_override_has_precedence_over_the_file() {
         let silent = Admission::default();
         assert!(silent.active());
         let out = silent.ordered(&Override::unattributed(Admin::Disabled));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_says_something_new_ends_the_operators_word() {
+    fn a_file_with_a_new_value_ends_an_override() {
         let out = Admission::default().ordered(&Override::unattributed(Admin::Disabled));
         assert_eq!(out.in_file(None), out);
         assert!(out.in_file(Some(true)).active());
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_repeats_another_changes_nothing_but_the_reason() {
+    fn an_override_that_repeats_another_changes_only_the_reason() {
         let out = Admission::default().ordered(&disabled_for("disk"));
         assert_eq!(out.ordered(&Override::unattributed(Admin::Disabled)), out);
         let other = out.ordered(&disabled_for("fan"));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_ends_with_the_region_leaves_the_one_that_does_not() {
+    fn a_runtime_override_leaves_the_kept_one() {
         let runtime = |admin| Override { runtime: true, ..Override::unattributed(admin) };
         let out = Admission::default().ordered(&disabled_for("disk"));
         let tried = out.ordered(&runtime(Admin::Enabled));

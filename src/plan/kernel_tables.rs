@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_what_lbd_would_say() {
+    fn entries_have_the_marks_that_lbd_would_set() {
         let mut state = state("", &service("web", "10.0.0.1", "protocols='tcp'"));
         let tables = desired(&state).unwrap();
         let table = tables[0].contents();

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_taken_is_all_free() {
+    fn a_space_of_which_nothing_is_taken_is_all_free() {
         let mut space = Space::new(64, Vec::new());
         assert_eq!((space.end(), space.take(8), space.take(0), space.end()), (64, 64, 72, 72));
     }

@@ -211,7 +211,7 @@ mod tests {
 
     /// As if the file had been edited and applied, and not while the region was gone.
     #[test]
-    fn a_file_that_says_something_new_ends_what_was_kept_and_a_renamed_service_keeps_it() {
+    fn a_file_with_a_new_value_ends_a_kept_override_and_a_renamed_service_keeps_it() {
         let kept = changed().overrides();
         let mut edited = state();
         edited.services[0].backends[0].admission.configured = Some(true);

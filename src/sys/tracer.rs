@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root"]
-    fn a_report_is_heard_where_it_is_listened_for() {
+    fn a_report_arrives_at_the_socket_that_waits_for_it() {
         in_namespace(|| {
             shell("ip link set lo up");
             let (mut probes, mut reports) = (Probes::default(), ReportSender::open().unwrap());

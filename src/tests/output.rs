@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_lost_is_a_failure_and_says_so() {
+    fn an_answer_that_cannot_be_written_is_an_error() {
         let lb = Private::new("full");
         assert_eq!(lb.ended(LBCTL, "apply lb.toml").0, Some(0));
         let full = "No space left on device";
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root, nf_tables and /dev/net/tun"]
-    fn lbd_goes_on_without_its_log_and_says_what_was_lost() {
+    fn lbd_goes_on_without_its_log_and_reports_lost_lines() {
         let lb = Private::new("lbd");
         let mut lbd = Lbd::start(&lb, Stdio::null(), ">/dev/full 2>&1");
         lbd.ready(&lb);

@@ -108,7 +108,7 @@ fn icmp_errors_and_pings_find_their_backend() {
 }
 
 #[test]
-fn the_hash_decides_by_what_the_service_says() {
+fn the_hash_is_of_the_fields_that_the_service_names() {
     let mut lb = Lb::new(CONFIG);
     let flow = lb.steer(syn("50.0.0.1", 7, "10.0.0.0", 80));
     for _ in 0..3 {

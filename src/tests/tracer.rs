@@ -168,7 +168,7 @@ fn what_would_be_dropped_is_reported_as_such() {
 }
 
 #[test]
-fn only_configured_receivers_hear_anything() {
+fn only_configured_receivers_get_reports() {
     let mut lb = lb();
     for receiver in
         ["192.168.3.221:5000", "192.168.2.221:1023", "[fd00:0:0:3::221]:5000", "[::ffff:9.9.9.9]:5000"]

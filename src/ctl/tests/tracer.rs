@@ -189,7 +189,7 @@ fn reports_name_what_is_dropped_or_pinned() {
 }
 
 #[test]
-fn silence_is_explained() {
+fn missing_reports_are_explained() {
     let (lb, mut prober) = (Lb::new("trace-silence"), FakeProber::default());
     let ended =
         lb.with_prober(&mut prober, "", "tracer send tcp 50.0.0.1 4000 10.0.0.0 80 --receiver 50.0.0.3");

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ruleset_knows_the_entrances_and_their_addresses() {
+    fn the_ruleset_has_the_entrances_and_their_addresses() {
         let elements = |state: &State| {
             let elements = Elements::desired(state, &Claims::default(), &[]);
             [SetName::Interfaces, SetName::Tunnels, SetName::GreIn4, SetName::GreIn6]
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ruleset_knows_every_device_of_ours() {
+    fn the_ruleset_has_every_device_of_ours() {
         let at = |n: u8, encap: &str| format!("address = \"fd00:0:0:1::{n}\"\nencap = \"{encap}\"");
         let [gre, ipip, direct] = [at(1, "gre"), at(2, "ipip"), at(3, "direct")];
         let mut state = state(DUAL, &[&gre, &ipip, &direct, "encap = \"mark\""]);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn entrances_open_after_the_ruleset_knows_them_and_close_before_it_forgets_them() {
+    fn entrances_open_after_the_ruleset_has_them_and_close_before_they_leave_it() {
         let mut now = RoutingNow::default();
         let with = desired(&with_gre_in()).unwrap();
         let (before, after) = around_ruleset(&now, &with);

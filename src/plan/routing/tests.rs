@@ -448,7 +448,7 @@ fn a_tunnel_over_ipv6_below_which_the_mtu_is_too_small_is_noted() {
 }
 
 #[test]
-fn devices_and_routes_say_which_number_a_path_has() {
+fn devices_and_routes_have_the_number_of_their_path() {
     let state = with_tier(every_kind(), &["192.168.1.202"]);
     let mut now = RoutingNow::default();
     converge(&mut now, &desired(&state).unwrap());

@@ -71,7 +71,7 @@ fn the_template_has_every_set_and_explains_every_parameter() {
 }
 
 #[test]
-fn the_maps_of_off_table_flows_are_as_large_as_the_audit_thinks() {
+fn the_maps_of_off_table_flows_have_the_size_that_the_audit_assumes() {
     for map in ["off_table4", "off_closing4", "off_table6", "off_closing6"] {
         let (_, declared) = TEMPLATE.split_once(&format!("map {map} {{")).unwrap();
         let size = format!("\t\tsize {}\n", crate::balance::pins::OFF_TABLE_FLOWS_MAX);

@@ -278,7 +278,7 @@ proptest! {
     }
 
     #[test]
-    fn damage_is_never_taken_for_a_state(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+    fn a_damaged_region_is_an_error_or_the_same_state(at in any::<prop::sample::Index>(), bit in 0u8..8) {
         let good = state(97, 10, 5);
         let mut memory = region(&good);
         let at = at.index(memory.bytes.len());

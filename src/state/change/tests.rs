@@ -74,7 +74,7 @@ fn a_region_made_anew_takes_numbers_over() {
 }
 
 #[test]
-fn a_file_that_does_not_say_leaves_activation_alone() {
+fn a_file_without_the_key_leaves_activation_alone() {
     let state = State::new(&config(&[("web", &[S1, S2])])).unwrap();
     let down = state.set_admin(None, &["s1".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap();
     let again = down.merge(&config(&[("web", &[S1, S2])])).unwrap();
@@ -205,7 +205,7 @@ fn changes_of_tier_limits_and_path_mtu_are_named() {
 }
 
 #[test]
-fn unknown_names_change_nothing_and_say_what_there_is() {
+fn unknown_names_change_nothing_and_the_error_lists_the_known_ones() {
     let state = State::new(&config(&[("web", &[S1, S2])])).unwrap();
     let error = state
         .set_admin(None, &["s1".to_owned(), "s9".to_owned()], &Override::unattributed(Admin::Disabled))

@@ -434,7 +434,7 @@ fn a_reverse_path_filter_that_looks_by_mark_finds_the_way_back() {
 
 #[test]
 #[ignore = "needs root and /dev/net/tun"]
-fn a_configured_priority_holds_and_what_comes_before_it_is_said() {
+fn a_configured_priority_holds_and_rules_before_it_are_noted() {
     in_namespace(|| {
         let desired = direct_between_two_networks("rule_priority = 700");
         shell(

@@ -595,7 +595,7 @@ fn what_is_no_fragment_is_handled_as_whole() {
 }
 
 #[test]
-fn a_packet_has_so_many_parts() {
+fn a_packet_has_a_limited_number_of_parts() {
     let mut lb = Lb::new(FragmentLimits::default());
     let part = |index: usize| udp4(1, index * 16, true, &[0; 8]).bytes();
     for index in 1..=64 {
@@ -607,7 +607,7 @@ fn a_packet_has_so_many_parts() {
     lb.give(&udp4(1, 64 * 16 + 8, true, &[0; 8]).bytes());
     assert_eq!(lb.balancer.counters.get(Counter::FragmentHeld), 66);
     lb.moved();
-    // That joined two of them, so there is room for one, and not for another.
+    // The second one joined two parts, so there is room for one part more.
     lb.give(&part(66));
     assert_eq!(lb.moved()[2], ("fragment_held", 1));
     assert_eq!(lb.give(&part(68)), None);

@@ -120,13 +120,13 @@ fn what_cannot_be_read_is_one_error() {
 
 proptest! {
     #[test]
-    fn no_bytes_are_too_much(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_have_a_limited_number_of_packets(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(packets(&bytes).count() <= bytes.len());
     }
 
     /// Nearly sound messages reach further than random ones.
     #[test]
-    fn no_change_of_a_message_is_too_much(
+    fn a_changed_message_has_a_limited_number_of_packets(
         changes in prop::collection::vec((0..200usize, any::<u8>()), 1..6),
         cut in 0..200usize,
     ) {

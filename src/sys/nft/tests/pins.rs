@@ -117,7 +117,7 @@ fn a_flow_that_lost_its_target_is_counted_anew() {
 
 #[test]
 #[ignore = "needs root, nf_tables, nf_conntrack_netlink, nfnetlink_queue and /dev/net/tun"]
-fn lifetimes_are_short_until_lbd_says_otherwise() {
+fn lifetimes_are_short_until_lbd_lengthens_them() {
     in_namespace(|| {
         let mut lb = Lb::new(Steering::SynOnly, "client");
         for vip in VIPS {
