@@ -25,10 +25,12 @@ pub(super) fn fill(template: &str, parameters: &[(&str, String)]) -> Result<Stri
     }
 }
 
-/// Returns the text without lines that are comments: what the kernel gets does not depend on them.
+/// Returns the text without comments, which are whole lines or follow a blank: what the kernel gets does not depend
+/// on them. No text in quotes has a `#`.
 pub(super) fn without_comments(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-    lines.flat_map(|line| [line, "\n"]).collect()
+    let code = lines.map(|line| line.split_once(" #").map_or(line, |(code, _)| code).trim_end());
+    code.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Returns the names of the chains in a filled text, in which every statement has a line of its own.
@@ -51,7 +53,7 @@ mod tests {
     /// Otherwise a release that only explains more would make every chain and every fallback table anew.
     #[test]
     fn names_do_not_depend_on_comments() {
-        let text = "table x {\n\t# why\n\tchain c { }\n#\tchain off { }\n}\n";
-        assert_eq!(without_comments(text), "table x {\n\tchain c { }\n}\n");
+        let text = "table x {\n\t# why\n\tcounter a { }   # what\n\tchain c { }\n#\tchain off { }\n}\n";
+        assert_eq!(without_comments(text), "table x {\n\tcounter a { }\n\tchain c { }\n}\n");
     }
 }
