@@ -33,12 +33,13 @@ told_and_over() {
 told_and_over ERROR 2 net.ipv4.ip_forward 'sysctl -qw net.ipv4.ip_forward=0' 'sysctl -qw net.ipv4.ip_forward=1'
 told_and_over ERROR 2 net.ipv6.conf.all.forwarding 'sysctl -qw net.ipv6.conf.all.forwarding=0' \
     'sysctl -qw net.ipv6.conf.all.forwarding=1; ip -6 route replace default via fd00:0:0:2::254'
-# Those that remain, all at once, so that it does not take long.
+# Those that remain, all at once, so that it does not take long. lbd looks when an address or a ruleset changes, so what is waited for
+# comes last.
 told_and_over ERROR 2 nf_conntrack_tcp_loose \
-    'sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0 net.ipv4.conf.eth2.forwarding=0 net.ipv4.conf.eth2.rp_filter=1 \
-        net.ipv6.fwmark_reflect=1 net.ipv6.conf.eth2.disable_ipv6=1
+    'sysctl -qw net.ipv4.conf.eth2.forwarding=0 net.ipv4.conf.eth2.rp_filter=1 net.ipv6.fwmark_reflect=1 net.ipv6.conf.eth2.disable_ipv6=1
     ip addr del 192.168.1.201/24 dev eth1
-    nft "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"' \
+    nft "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"
+    sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0' \
     'sysctl -qw net.netfilter.nf_conntrack_tcp_loose=1 net.ipv4.conf.eth2.forwarding=1 net.ipv4.conf.eth2.rp_filter=0 \
         net.ipv6.fwmark_reflect=0 net.ipv6.conf.eth2.disable_ipv6=0
     ip addr add 192.168.1.201/24 dev eth1; nft delete table ip filter

@@ -7,8 +7,9 @@
 # captures: no
 # limit_s: 120
 
-finally 'rm -f /dev/shm/original'
-as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups lbctl --shm original "$@"; }
+finally 'rm -rf /dev/shm/original /tmp/original-home'
+install -d -o 65534 -g 65534 /tmp/original-home
+as_nobody() { HOME=/tmp/original-home setpriv --reuid 65534 --regid 65534 --clear-groups lbctl --shm original "$@"; }
 actives() { as_nobody show --json | gojq -r '[.services[0].backends[] | select(.active) | .name] | join(" ")'; }
 expect_ok "create -i 5 100 10" as_nobody create -i 5 100 10
 expect_ok "show" as_nobody show
@@ -21,3 +22,4 @@ expect_refused "a backend that does not exist" '99' as_nobody activate 99
 expect_eq "mode of the region" "$(stat -c '%a %u' /dev/shm/original)" "600 65534"
 expect_ok "clean" as_nobody clean
 expect_eq "regions left" "$(find /dev/shm -name original | wc -l)" 0
+expect_eq "files of overrides left" "$(find /tmp/original-home -type f | wc -l)" 0
