@@ -24,9 +24,9 @@ pub const GENERATION_EVERY: Duration = Duration::from_millis(50);
 pub const SETTLE: Duration = Duration::from_millis(10);
 /// The shortest pause after a repair.
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest pause in a series of repairs.
+/// The longest pause after a repair.
 pub const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// A pause is at least so many times as long as the repair.
+/// A pause is so many times as long as the repair, or longer in a series.
 const PAUSE_SHARE: u32 = 4;
 /// A repair belongs to a series if it begins within so many pauses of the last one that found something.
 const SERIES: u32 = 16;
@@ -206,7 +206,7 @@ impl Controller {
             pause = series.map_or(PAUSE_MIN, |(_, pause)| (2 * pause).min(PAUSE_MAX));
             self.series = Some((ended, pause));
         }
-        self.pause = pause.max(PAUSE_SHARE * ended.saturating_sub(began));
+        self.pause = pause.max((PAUSE_SHARE * ended.saturating_sub(began)).min(PAUSE_MAX));
         self.repaired = ended;
         self.repair = ended + REPAIR_EVERY;
     }

@@ -191,6 +191,15 @@ fn events_without_end_take_a_fifth_of_the_time_at_most() {
     assert!((10..=14).contains(&repairs.len()), "{repairs:?}");
 }
 
+/// Where a repair takes seconds, the next change does not wait for half a minute.
+#[test]
+fn a_pause_after_a_slow_repair_has_an_end() {
+    let mut run = Run::settled().at(32 * S, Event::Changed).at(40 * S, Event::Changed);
+    run.takes = 7 * S;
+    run.until(60 * S);
+    assert_eq!(run.repairs()[..2], [32 * S + SETTLE, 32 * S + SETTLE + 7 * S + PAUSE_MAX]);
+}
+
 #[test]
 fn a_signal_is_handled_between_two_of_many_fallback_tables() {
     let mut run = Run::settled();
