@@ -18,7 +18,6 @@ use crate::{
     status::lbd::{DaemonView, once_command},
     sys::region::{NAME_DEFAULT, Region, RegionName},
 };
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
@@ -28,13 +27,12 @@ const TRIES: usize = 8;
 impl OrderArguments {
     /// Returns the override that the command gives, with the user's name.
     fn order(&self, env: &Env<'_>, active: bool) -> Override {
-        let since = i64::try_from(env.unix_seconds).ok().and_then(|at| Timestamp::from_second(at).ok());
         let unknown = Override::unattributed(Admin::when(active));
         Override {
             reason: self.reason.clone(),
             runtime: self.runtime,
             by: Remark::new(&env.user).unwrap_or(unknown.by),
-            since: since.unwrap_or(unknown.since),
+            since: Override::time(env.unix_seconds),
             admin: unknown.admin,
         }
     }

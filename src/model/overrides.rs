@@ -89,6 +89,13 @@ pub struct Override {
 }
 
 impl Override {
+    /// Returns the time for `since`. What no calendar has is the epoch.
+    #[must_use]
+    pub fn time(unix_seconds: u64) -> Timestamp {
+        let time = i64::try_from(unix_seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+        time.unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
     /// Returns an override of which nothing is known but what it says.
     #[must_use]
     pub fn unattributed(admin: Admin) -> Self {

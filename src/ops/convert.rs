@@ -1,9 +1,8 @@
 //! How a region of the former layout becomes one of today's, when lbd starts after an upgrade.
 
-use jiff::Timestamp;
-
 use super::{OpsError, Saved};
 use crate::{
+    model::Override,
     shm::{RegionError, layout4, slots},
     sys::{
         overrides::OverridesFile,
@@ -40,8 +39,7 @@ pub fn convert(
     let lock = region.lock()?;
     let name = region.name().clone();
     let former = layout4::read(&mut region).map_err(|error| AccessError::Unusable { name, error })?;
-    let now = i64::try_from(unix_seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    let state = former.state(now.unwrap_or(Timestamp::UNIX_EPOCH))?;
+    let state = former.state(Override::time(unix_seconds))?;
     let kept = state.overrides();
     // First, since a region that is converted is not converted again.
     let saved = overrides.keep(&kept, unix_seconds);
