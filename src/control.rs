@@ -9,6 +9,10 @@
 //! take back each repair. So a repair is followed by a pause: some times what the repair took and, as long as one repair soon after the
 //! other finds something to do or fails, twice as long as the last pause.
 
+pub mod announce;
+pub mod health;
+pub mod notices;
+
 use std::time::Duration;
 
 /// How often the region, the workers and the audit are checked, and a failed adoption is tried again.

@@ -6,9 +6,11 @@
 //! `daemon/reconcile.rs` has its steps.
 //!
 //! If a new state cannot be put in force, the last good one stays, and the reason is logged. An lbd that ends leaves the
-//! kernel as it is: existing flows go on, and the fallback tables decide about new ones. [`once`] puts a state in force
-//! without staying. [`cleanup`] removes everything.
+//! kernel as it is: existing flows go on, and the fallback tables decide about new ones. VIPs without such a table are withdrawn
+//! (`daemon/announce.rs`). [`once`] puts a state in force without staying. [`cleanup`] removes everything.
 
+mod agent;
+mod announce;
 mod args;
 mod audit;
 mod cleanup;
@@ -19,9 +21,11 @@ mod host;
 mod kernel;
 mod lease;
 mod links;
+mod look;
 mod once;
 mod open;
 mod reconcile;
+mod requests;
 mod watch;
 mod ways;
 mod workers;
@@ -32,6 +36,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent::Agent;
+use announce::Announcer;
+pub use announce::withdraw;
 use arc_swap::ArcSwap;
 pub use args::{Arguments, command};
 use audit::{Auditing, Auditor};
@@ -41,6 +48,7 @@ use desired::StartupSettings;
 pub use error::DaemonError;
 use host::{HostSeen, HostWatch, look_at_host};
 use kernel::{Fallback, Kernel};
+pub use look::{Asked, Drift, Running, look, mend};
 pub use once::once;
 pub use open::numbers_in_kernel;
 use open::{log_saved, with_region};
@@ -58,15 +66,18 @@ use crate::{
     ops,
     shm::{
         RegionError, slots,
-        stats::{self, Daemon},
+        stats::{self, Daemon, Pins},
     },
     state::{Losses, Plan, State},
     sys::{
         allocator, capability, clock,
+        control_socket::{self, ControlSocket},
         events::{Events, Seen},
+        helper,
         instance_lock::InstanceLock,
+        nfqueue::queue_lines_here,
         overrides::OverridesFile,
-        probe,
+        privileges, probe,
         region::{AccessError, Mapping, NAME_DEFAULT, Region, RegionName},
         signal::{Request, Signals},
         tun::Tun,
@@ -78,13 +89,24 @@ use crate::{
 ///
 /// # Errors
 /// When it cannot start, or a worker ends.
-pub fn run(config: Option<PathBuf>, name: &RegionName, state_dir: &Path) -> Result<(), DaemonError> {
-    // Threads inherit the mask of signals, so this comes before any of them starts.
+pub fn run(
+    config: Option<PathBuf>,
+    name: &RegionName,
+    state_dir: &Path,
+    agent: Option<PathBuf>,
+) -> Result<(), DaemonError> {
+    // The helper's lbagent, too, gives its socket to the group of readers.
+    privileges::join_readers();
+    // It keeps the rights that are given up here.
+    helper::start(agent.clone())
+        .map_err(|error| DaemonError::Os { doing: "starting the helper process", error })?;
+    // Threads inherit the mask of signals and the rights, so this comes before any of them starts.
     let signals = take_signals()?;
     let (_lock, given) = read_and_lock(config.as_deref())?;
+    privileges::reduce()?;
     let overrides = OverridesFile::new(state_dir, name);
     let (mut lbd, events) = with_region(name, given.as_ref(), &overrides, |region, generation, state| {
-        let lbd = Lbd::start(region, generation, &state, (config, overrides.clone()))?;
+        let lbd = Lbd::start(region, generation, &state, (config, overrides.clone(), agent))?;
         let events = lbd.listen(signals)?;
         info!(
             region = %name, %generation, services = state.services.len(), targets = state.targets_used().count(),
@@ -153,7 +175,13 @@ struct Lbd {
     region_error: ErrorLatch,
     /// Errors of repairs.
     repair_error: ErrorLatch,
+    queues_error: ErrorLatch,
     host: HostWatch,
+    /// Before the control socket, whose directory goes when it is empty.
+    agent: Agent,
+    /// `None` if it cannot be opened.
+    control: Option<ControlSocket>,
+    announcer: Announcer,
 }
 
 /// The last error that was logged, so that the same error is not logged every second.
@@ -183,7 +211,7 @@ impl Lbd {
         region: Region,
         generation: Generation,
         state: &State,
-        (config, overrides): (Option<PathBuf>, OverridesFile),
+        (config, overrides, agent): (Option<PathBuf>, OverridesFile, Option<PathBuf>),
     ) -> Result<Self, DaemonError> {
         let HostSeen { means, own, watch: host } = look_at_host(state)?;
         let opened = Opened::open(&state.balancer)?;
@@ -197,14 +225,20 @@ impl Lbd {
         };
         let unusable = |error| AccessError::Unusable { name: region.name().clone(), error };
         let mut mapping = region.mapping();
+        let last_pins = Pins::read(&mut mapping).map_err(unusable)?;
         stats::clear(&mut mapping, workers).map_err(unusable)?;
         daemon.write(&mut mapping).map_err(unusable)?;
         stats::write_flowtable(&mut mapping, means.flowtable).map_err(unusable)?;
+        stats::write_mark_mask(&mut mapping, state.balancer.mark_mask).map_err(unusable)?;
         let shown = Arc::new(ArcSwap::new(mapping));
         let shared = Arc::new(Shared::new(Forwarding::new(state, generation)?));
         let kernel = Kernel::open(means, own, &shared, Some(StartupSettings::of(&state.balancer)))?;
         let mut auditor = Auditor::open(&shared, &kernel.ways)?;
         auditor.take_over()?;
+        let control = ControlSocket::open(control_socket::path(region.name()), ops::LINE_BYTES_MAX)
+            .inspect_err(|error| warn!(%error, "no control socket: health checks cannot report"));
+        let agent = Agent::new(agent, region.name().clone());
+        auditor.succeed(last_pins);
         let mut lbd = Self {
             config,
             overrides,
@@ -220,14 +254,23 @@ impl Lbd {
             daemon,
             region_error: ErrorLatch::default(),
             repair_error: ErrorLatch::default(),
+            queues_error: ErrorLatch::default(),
             host,
+            control: control.ok(),
+            agent,
+            announcer: Announcer::default(),
         };
+        lbd.announcer.adopt(state, Duration::ZERO);
         lbd.kernel.set_up_fragments_device(&lbd.tun)?;
         lbd.watch_conntrack();
-        log_left(&lbd.kernel.apply(state, generation)?.left);
+        // VIPs that are new are announced when the workers run; an earlier lbd's stay.
+        let announced = lbd.announcer.announced();
+        log_left(&lbd.kernel.apply(state, generation, announced.if_there())?.left);
         lbd.workers.start(opened, &shared, &lbd.shown)?;
+        lbd.announce();
         lbd.auditing = Auditing::start(auditor, &lbd.shown)?;
         lbd.adopted(generation);
+        lbd.agent.adopt(state);
         lbd.host.show(&lbd.region);
         Ok(lbd)
     }
@@ -259,9 +302,11 @@ impl Lbd {
                 None => {}
             }
             controller.fallback_due(self.kernel.fallback() == Fallback::Due);
-            let seen = events.wait(controller.timeout(self.now()), &self.region);
+            let control = self.control.as_ref().map(std::os::fd::AsFd::as_fd);
+            let seen = events.wait(controller.timeout(self.now()), &self.region, control);
             let failed = |error| DaemonError::Os { doing: "waiting for events", error };
             let Seen { signal, region, routing } = seen.map_err(failed)?;
+            self.serve();
             let signal = signal.map(|request| match request {
                 Request::Shutdown => Event::Shutdown,
                 Request::Reload => Event::Reload,
@@ -323,8 +368,20 @@ impl Lbd {
         self.fill_fallback(true);
         self.follow_region();
         self.show_nearly_full();
+        self.show_queues();
         self.keep_auditing();
+        self.agent.keep(self.now());
+        self.announce();
         Ok(())
+    }
+
+    /// Announces VIPs whose time has come.
+    fn announce(&mut self) {
+        self.announcer.pass(self.now());
+        if let Err(error) = self.kernel.announce(self.announcer.announced()) {
+            self.repair_error
+                .raise("not all VIPs are announced as they should be; it is tried again", &error);
+        }
     }
 
     /// Chooses the way of packets by how full connection tracking is. Returns whether the region is to show a change.
@@ -339,13 +396,36 @@ impl Lbd {
         let _ = stats::set_nearly_full(&mut self.region.mapping(), self.nearly_full);
     }
 
+    /// Shows the state of the queues to those to whom the kernel does not show it.
+    fn show_queues(&mut self) {
+        let lines = match queue_lines_here() {
+            Ok(lines) => {
+                self.queues_error.clear();
+                lines
+            }
+            Err(error) => {
+                let effect = "the state of the queues cannot be read; the region shows none";
+                self.queues_error.raise(effect, &error);
+                Vec::new()
+            }
+        };
+        let workers = usize::try_from(self.daemon.workers).unwrap_or(usize::MAX);
+        // The next check notices if the region is gone.
+        let _ = stats::show_queues(&mut self.region.mapping(), workers, &lines);
+    }
+
     fn keep_auditing(&mut self) {
         if self.auditing.is_running() {
             return;
         }
         error!("the audit of pins has ended; it is started again");
         let auditor = Auditor::open(&self.kernel.shared, &self.kernel.ways);
-        match auditor.and_then(|auditor| Auditing::start(auditor, &self.shown)) {
+        let started = auditor.and_then(|mut auditor| {
+            // The next check notices if the region is gone.
+            auditor.succeed(Pins::read(&mut self.region.mapping()).unwrap_or_default());
+            Auditing::start(auditor, &self.shown)
+        });
+        match started {
             Ok(auditing) => self.auditing = auditing,
             Err(error) => error!(%error, "the audit of pins"),
         }
@@ -402,11 +482,16 @@ impl Lbd {
         if generation == self.daemon.adopted {
             return Ok(());
         }
-        let report = self.kernel.apply(&state, generation);
+        let mut announcer = self.announcer.clone();
+        announcer.adopt(&state, self.now());
+        let report = self.kernel.apply(&state, generation, announcer.announced());
         self.auditing.notify();
         log_left(&report?.left);
+        self.announcer = announcer;
         self.adopted(generation);
         info!(%generation, targets = state.targets_used().count(), "adopted");
+        self.agent.adopt(&state);
+        self.agent.keep(self.now());
         self.host.judge_by(&state);
         self.look_at_host();
         allocator::give_back();
@@ -453,6 +538,9 @@ impl Lbd {
             .write(&mut mapping)
             .and_then(|()| self.workers.identify(&mut mapping))
             .and_then(|()| stats::write_flowtable(&mut mapping, self.kernel.means.flowtable))
+            .and_then(|()| {
+                self.kernel.mark_mask().map_or(Ok(()), |mask| stats::write_mark_mask(&mut mapping, mask))
+            })
             .map_err(|error: RegionError| AccessError::Unusable { name: region.name().clone(), error })?;
         self.shown.store(region.mapping());
         self.region = region;
@@ -505,6 +593,9 @@ impl Lbd {
     /// nothing would set that back when there is room again.
     fn end(mut self) {
         self.fill_fallback(true);
+        if let Err(error) = self.kernel.announce(self.announcer.without_lbd()) {
+            warn!(%error, "VIPs may stay announced that nothing here serves until lbd starts again");
+        }
         self.workers.end(&self.kernel.shared);
         if let Err(error) = self.kernel.ways.lock().set_nearly_full(false) {
             warn!(%error, "packets to VIPs go untracked until lbd starts again");

@@ -12,13 +12,15 @@ mod clean;
 mod convert;
 mod create;
 mod error;
+mod request;
 
-pub use admin::{Affected, Ordered, Subject, set_admin};
+pub use admin::{Affected, Killed, Ordered, Subject, kill, set_admin};
 pub use apply::{Proposal, propose};
 pub use clean::{Cleaned, clean};
 pub use convert::{Converted, convert, is_former};
 pub use create::{Created, Kept, create, kept};
 pub use error::OpsError;
+pub use request::{LINE_BYTES_MAX, Reply, Request, apply_text, observe, order};
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -28,7 +30,7 @@ use crate::{
         Path,
         ids::{Generation, TargetId},
     },
-    state::{Service, State},
+    state::{NewFlows, Service, State},
     sys::{
         overrides::{OverridesError, OverridesFile},
         region::{AccessError, Region},
@@ -87,14 +89,17 @@ pub fn save(overrides: &OverridesFile, unix_seconds: u64, region: &mut Region) -
 
 /// Reports which services, and whether the tier, have lost their last active one, or never had one.
 fn warnings(before: &State, after: &State) -> Vec<String> {
-    let empty = |service: &Service| service.active().next().is_none();
-    let was = |service: &Service| before.service(service.name.as_str()).is_some_and(empty);
-    let now = after.services.iter().filter(|service| empty(service) && !was(service));
-    let mut warnings: Vec<String> = now
-        .map(|service| {
-            format!("service \"{}\" has no active backend: its new flows are dropped", service.name)
-        })
-        .collect();
+    let was = |service: &Service| {
+        let before_it = before.service(service.name.as_str());
+        before_it.map(|service| before.new_flows(service).to_string())
+    };
+    let now = after.services.iter().filter_map(|service| {
+        let new_flows = after.new_flows(service);
+        let is_new = new_flows != NewFlows::Own && was(service) != Some(new_flows.to_string());
+        is_new
+            .then(|| format!("service \"{}\" has no active backend: its new flows {new_flows}", service.name))
+    });
+    let mut warnings: Vec<String> = now.collect();
     let empty = |state: &State| !state.tier.is_empty() && state.tier_active().next().is_none();
     if empty(after) && !empty(before) {
         warnings.push(

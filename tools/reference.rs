@@ -1,9 +1,10 @@
 //! The pages that are made of the code: `cargo run --example reference` writes them, `-- --check` says which are not current.
 //!
-//! - `dist/man/`: lbd(8), lbctl(8) and one for each of its commands, of what clap knows; synrail.toml(5), of the table of keys.
+//! - `dist/man/`: lbd(8), lbagent(8), lbtop(8), lbctl(8) and one for each of its commands, of what clap knows; synrail.toml(5), of the table of keys.
 //! - `dist/completions/`: for bash, zsh and fish.
 //! - `docs/configuration.md`: its tables.
 //! - `docs/counters.md`: of the counters in the code, and those in the ruleset's text.
+//! - `docs/metrics.md`: of the list of metrics.
 #![allow(missing_docs, clippy::print_stderr, reason = "a tool of this repository, not a library")]
 
 use std::{
@@ -20,6 +21,7 @@ use synrail::{
     balance::counters::Counter,
     config::keys::{Key, SECTIONS, Section},
     ctl, daemon,
+    status::metrics::{Kind, Scope, families},
 };
 
 const TABLES_BEGIN: &str = "<!-- Made of src/config/keys.rs by `cargo run --example reference`. -->\n";
@@ -104,7 +106,7 @@ fn write(files: &Files) -> io::Result<()> {
 
 fn files() -> io::Result<Files> {
     let mut files = Files::new();
-    for mut command in [daemon::command(), ctl::command()] {
+    for mut command in [daemon::command(), lbagent::command(), ctl::command(), lbtop::command()] {
         command.build();
         manual_pages(&command, &mut files)?;
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
@@ -127,6 +129,7 @@ fn files() -> io::Result<Files> {
         "docs/counters.md".into(),
         counters(&fs::read_to_string(root().join("nft/synrail.nft"))?).into_bytes(),
     ));
+    files.push(("docs/metrics.md".into(), metrics().into_bytes()));
     files.push((page.to_owned(), format!("{head}{TABLES_BEGIN}{}{TABLES_END}{tail}", tables()).into_bytes()));
     Ok(files)
 }
@@ -155,7 +158,7 @@ fn manual_pages(command: &Command, files: &mut Files) -> io::Result<()> {
     }
     let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     page.extend(sections(&after).bytes());
-    let others = ["lbd", "lbctl"].into_iter().filter(|other| *other != title);
+    let others = ["lbd", "lbagent", "lbctl", "lbtop"].into_iter().filter(|other| *other != title);
     let others: Vec<String> = others.map(|other| format!("\\fB{other}\\fR(8)")).collect();
     page.extend(format!(".SH SEE ALSO\n{}, \\fBsynrail.toml\\fR(5)\n", others.join(", ")).bytes());
     files.push((format!("dist/man/{title}.8").into(), page));
@@ -240,7 +243,7 @@ fn file_page() -> String {
         ".SH EXAMPLES\n.nf\n{}.fi\n",
         EXAMPLE.lines().fold(String::new(), |text, line| text + &escape(line) + "\n")
     );
-    page + ".SH FILES\n.TP\n\\fI/etc/synrail.toml\\fR\nwhere the unit expects it\n.SH SEE ALSO\n\\fBlbd\\fR(8), \\fBlbctl\\fR(8)\n"
+    page + ".SH FILES\n.TP\n\\fI/etc/synrail/synrail.toml\\fR\nwhere the unit of the Debian package expects it\n.SH SEE ALSO\n\\fBlbd\\fR(8), \\fBlbctl\\fR(8)\n"
 }
 
 /// Markdown as a manual page has it.
@@ -293,6 +296,37 @@ fn counters(ruleset: &str) -> String {
         ruleset.lines().filter_map(|line| line.trim().strip_prefix("counter ")?.split_once(" { }"));
     for (name, meaning) in counters {
         let _ = writeln!(text, "| `{name}` | {} |", meaning.trim().trim_start_matches("# "));
+    }
+    text
+}
+
+/// docs/metrics.md.
+fn metrics() -> String {
+    let mut text = "<!-- Made of src/status/metrics/ by `cargo run --example reference`. -->\n# Metrics\n\n\
+        What `lbctl metrics` prints, by scope (`--scope`); [Monitoring](monitoring.md) says how to use them. A counter begins anew when lbd starts, \
+        or when what it belongs to is made anew: the ruleset, a queue, a tunnel.\n"
+        .to_owned();
+    for scope in Scope::ALL {
+        let _ = write!(
+            text,
+            "\n## {}\n\n{}\n\n| metric | type | labels | what it is |\n|---|---|---|---|\n",
+            scope.name(),
+            scope.about()
+        );
+        for family in families(None).iter().filter(|family| family.scope == scope) {
+            let kind = match family.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Info => "info",
+            };
+            let _ = writeln!(
+                text,
+                "| `{}` | {kind} | {} | {} |",
+                family.name,
+                family.labels.join(", "),
+                family.help
+            );
+        }
     }
     text
 }

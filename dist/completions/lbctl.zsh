@@ -16,7 +16,7 @@ _lbctl() {
     local context curcontext="$curcontext" state line
     _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -34,7 +34,7 @@ _lbctl() {
             (show)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -43,7 +43,7 @@ _arguments "${_arguments_options[@]}" : \
 (services)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -53,7 +53,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--service=[Of this service only]:NAME:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -62,7 +62,7 @@ _arguments "${_arguments_options[@]}" : \
 (tier)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -80,7 +80,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -92,7 +92,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -132,10 +132,94 @@ esac
     ;;
 esac
 ;;
+(balancer)
+_arguments "${_arguments_options[@]}" : \
+'--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+":: :_lbctl__subcmd__balancer_commands" \
+"*::: :->balancer" \
+&& ret=0
+
+    case $state in
+    (balancer)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:lbctl-balancer-command-$line[1]:"
+        case $line[1] in
+            (drain)
+_arguments "${_arguments_options[@]}" : \
+'--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
+'--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--runtime[Until the region goes, such as at a reboot; else for good]' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(enable)
+_arguments "${_arguments_options[@]}" : \
+'--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
+'--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--runtime[Until the region goes, such as at a reboot; else for good]' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+":: :_lbctl__subcmd__balancer__subcmd__help_commands" \
+"*::: :->help" \
+&& ret=0
+
+    case $state in
+    (help)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:lbctl-balancer-help-command-$line[1]:"
+        case $line[1] in
+            (drain)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(enable)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+        esac
+    ;;
+esac
+;;
 (stats)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(metrics)
+_arguments "${_arguments_options[@]}" : \
+'*--scope=[Only these metrics; may be given more than once. Else all]:SCOPE:(lbd packets services backends targets)' \
+'-o+[Write them to a file, which is replaced as a whole]:FILE:_files' \
+'--output=[Write them to a file, which is replaced as a whole]:FILE:_files' \
+'--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'(--json)--openmetrics[Print OpenMetrics, not the text format of Prometheus; node_exporter does not read it]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -143,18 +227,23 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (flows)
 _arguments "${_arguments_options[@]}" : \
+'--service=[Of this service only]:NAME:_default' \
+'--limit=[List at most N, those with the most packets \[default\: 1000; with --off-table all\]]:N:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
-'--off-table[Those that are off-table; there is no list of the others]' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--off-table[Those only whose table names another backend]' \
+'(--limit)--count[Count them by backend, and list none]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
+'*::backends -- Of these backends only:_default' \
 && ret=0
 ;;
 (check)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--repair[Mend what lbd would mend]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -164,7 +253,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--batch=[Answer every line of a file; - is standard input]:FILE:_files' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--fragment[Tell also which balancer of the tier handles its fragments]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -175,7 +264,7 @@ _arguments "${_arguments_options[@]}" : \
 (tracer)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -196,7 +285,7 @@ _arguments "${_arguments_options[@]}" : \
 '--wait=[How long to wait for reports after the last probe, in milliseconds; several balancers may report]:MS:_default' \
 '--per-second=[How many probes to send in a second]:N:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -236,7 +325,7 @@ _arguments "${_arguments_options[@]}" : \
 '-i+[How many backends are active at first]:ACTIVE:_default' \
 '--initially-active=[How many backends are active at first]:ACTIVE:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -247,7 +336,7 @@ _arguments "${_arguments_options[@]}" : \
 (apply)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--dry-run[Print the differences and losses, and change nothing]' \
 '--allow-removal[Also if it takes away what is in use]' \
 '--json[Print JSON]' \
@@ -256,12 +345,64 @@ _arguments "${_arguments_options[@]}" : \
 ':file -- The configuration file; - is standard input:_files' \
 && ret=0
 ;;
+(enable)
+_arguments "${_arguments_options[@]}" : \
+'--service=[Of this service only; else of every service that has a backend of the name]:NAME:_default' \
+'--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
+'--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--runtime[Until the region goes, such as at a reboot; else for good]' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'*::backends -- Names of backends:_default' \
+&& ret=0
+;;
+(drain)
+_arguments "${_arguments_options[@]}" : \
+'--service=[Of this service only; else of every service that has a backend of the name]:NAME:_default' \
+'--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
+'--timeout=[How long to wait\: a number with s, m or h, or of seconds]:TIME:_default' \
+'--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--runtime[Until the region goes, such as at a reboot; else for good]' \
+'--wait[Wait until no flow is left]' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'*::backends -- Names of backends:_default' \
+&& ret=0
+;;
+(disable)
+_arguments "${_arguments_options[@]}" : \
+'--service=[Of this service only; else of every service that has a backend of the name]:NAME:_default' \
+'--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
+'--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--runtime[Until the region goes, such as at a reboot; else for good]' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'*::backends -- Names of backends:_default' \
+&& ret=0
+;;
+(kill)
+_arguments "${_arguments_options[@]}" : \
+'--service=[Of this service only; else of every service that has a backend of the name]:NAME:_default' \
+'--shm=[The region in shared memory]:NAME:_default' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'*::backends -- Names of backends:_default' \
+&& ret=0
+;;
 (activate)
 _arguments "${_arguments_options[@]}" : \
 '--service=[Of this service only; else of every service that has a backend of the name]:NAME:_default' \
 '--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -274,7 +415,7 @@ _arguments "${_arguments_options[@]}" : \
 '--service=[Of this service only; else of every service that has a backend of the name]:NAME:_default' \
 '--reason=[Why; \`lbctl show\` says it]:TEXT:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--runtime[Until the region goes, such as at a reboot; else for good]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
@@ -286,7 +427,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--service=[Its service; needed where several have a backend of this name]:NAME:_default' \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -296,9 +437,9 @@ _arguments "${_arguments_options[@]}" : \
 (clean)
 _arguments "${_arguments_options[@]}" : \
 '--shm=[The region in shared memory]:NAME:_default' \
-'--state-dir=[The directory that keeps over a reboot what activate and deactivate said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
+'--state-dir=[The directory that keeps over a reboot what enable, drain and disable said \[default\: /var/lib/synrail, for root\]]:DIRECTORY:_files' \
 '--force[Although an lbd follows it, or the file is not ours]' \
-'--keep-overrides[Keep what activate and deactivate said, for the region that is made next]' \
+'--keep-overrides[Keep what enable, drain and disable said, for the region that is made next]' \
 '--json[Print JSON]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -352,7 +493,35 @@ _arguments "${_arguments_options[@]}" : \
     ;;
 esac
 ;;
+(balancer)
+_arguments "${_arguments_options[@]}" : \
+":: :_lbctl__subcmd__help__subcmd__balancer_commands" \
+"*::: :->balancer" \
+&& ret=0
+
+    case $state in
+    (balancer)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:lbctl-help-balancer-command-$line[1]:"
+        case $line[1] in
+            (drain)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(enable)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
 (stats)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(metrics)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
@@ -396,6 +565,22 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(enable)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(drain)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(disable)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(kill)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (activate)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -432,15 +617,21 @@ _lbctl_commands() {
 'services:List the services' \
 'backends:List the backends' \
 'tier:Show, or change, which balancers share the work of fragments' \
+'balancer:Show which VIPs this balancer announces; withdraw them for maintenance' \
 'stats:Show what lbd counted' \
-'flows:List flows that stay where they are, though the table names another backend' \
-'check:Tell what is not as it should be\: the region, lbd, this host' \
+'metrics:Print metrics for Prometheus' \
+'flows:List flows\: what is pinned where' \
+'check:Tell what is not as it should be\: the region, lbd, the kernel, this host' \
 'which:Tell where a new flow would go, and why' \
 'tracer:Ask the balancers on the way what becomes of a packet' \
 'create:Make a region without a configuration file' \
 'apply:Make the region what a configuration file says' \
-'activate:Give new flows to backends' \
-'deactivate:Give no new flows to backends' \
+'enable:Give new flows to backends' \
+'drain:Give no new flows to backends, and wait until those that they have are over' \
+'disable:Give no flows to backends\: those that they have go elsewhere at once' \
+'kill:End the flows that backends have now' \
+'activate:Give new flows to backends\: the same as enable' \
+'deactivate:Give no new flows to backends\: the same as drain' \
 'backend-setup:Print the commands that make a Linux host this backend' \
 'clean:Remove the region' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -467,6 +658,49 @@ _lbctl__subcmd__backends_commands() {
     local commands; commands=()
     _describe -t commands 'lbctl backends commands' commands "$@"
 }
+(( $+functions[_lbctl__subcmd__balancer_commands] )) ||
+_lbctl__subcmd__balancer_commands() {
+    local commands; commands=(
+'drain:Withdraw all VIPs' \
+'enable:Announce VIPs again' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'lbctl balancer commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__balancer__subcmd__drain_commands] )) ||
+_lbctl__subcmd__balancer__subcmd__drain_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl balancer drain commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__balancer__subcmd__enable_commands] )) ||
+_lbctl__subcmd__balancer__subcmd__enable_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl balancer enable commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__balancer__subcmd__help_commands] )) ||
+_lbctl__subcmd__balancer__subcmd__help_commands() {
+    local commands; commands=(
+'drain:Withdraw all VIPs' \
+'enable:Announce VIPs again' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'lbctl balancer help commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__balancer__subcmd__help__subcmd__drain_commands] )) ||
+_lbctl__subcmd__balancer__subcmd__help__subcmd__drain_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl balancer help drain commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__balancer__subcmd__help__subcmd__enable_commands] )) ||
+_lbctl__subcmd__balancer__subcmd__help__subcmd__enable_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl balancer help enable commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__balancer__subcmd__help__subcmd__help_commands] )) ||
+_lbctl__subcmd__balancer__subcmd__help__subcmd__help_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl balancer help help commands' commands "$@"
+}
 (( $+functions[_lbctl__subcmd__check_commands] )) ||
 _lbctl__subcmd__check_commands() {
     local commands; commands=()
@@ -487,6 +721,21 @@ _lbctl__subcmd__deactivate_commands() {
     local commands; commands=()
     _describe -t commands 'lbctl deactivate commands' commands "$@"
 }
+(( $+functions[_lbctl__subcmd__disable_commands] )) ||
+_lbctl__subcmd__disable_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl disable commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__drain_commands] )) ||
+_lbctl__subcmd__drain_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl drain commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__enable_commands] )) ||
+_lbctl__subcmd__enable_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl enable commands' commands "$@"
+}
 (( $+functions[_lbctl__subcmd__flows_commands] )) ||
 _lbctl__subcmd__flows_commands() {
     local commands; commands=()
@@ -499,15 +748,21 @@ _lbctl__subcmd__help_commands() {
 'services:List the services' \
 'backends:List the backends' \
 'tier:Show, or change, which balancers share the work of fragments' \
+'balancer:Show which VIPs this balancer announces; withdraw them for maintenance' \
 'stats:Show what lbd counted' \
-'flows:List flows that stay where they are, though the table names another backend' \
-'check:Tell what is not as it should be\: the region, lbd, this host' \
+'metrics:Print metrics for Prometheus' \
+'flows:List flows\: what is pinned where' \
+'check:Tell what is not as it should be\: the region, lbd, the kernel, this host' \
 'which:Tell where a new flow would go, and why' \
 'tracer:Ask the balancers on the way what becomes of a packet' \
 'create:Make a region without a configuration file' \
 'apply:Make the region what a configuration file says' \
-'activate:Give new flows to backends' \
-'deactivate:Give no new flows to backends' \
+'enable:Give new flows to backends' \
+'drain:Give no new flows to backends, and wait until those that they have are over' \
+'disable:Give no flows to backends\: those that they have go elsewhere at once' \
+'kill:End the flows that backends have now' \
+'activate:Give new flows to backends\: the same as enable' \
+'deactivate:Give no new flows to backends\: the same as drain' \
 'backend-setup:Print the commands that make a Linux host this backend' \
 'clean:Remove the region' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -534,6 +789,24 @@ _lbctl__subcmd__help__subcmd__backends_commands() {
     local commands; commands=()
     _describe -t commands 'lbctl help backends commands' commands "$@"
 }
+(( $+functions[_lbctl__subcmd__help__subcmd__balancer_commands] )) ||
+_lbctl__subcmd__help__subcmd__balancer_commands() {
+    local commands; commands=(
+'drain:Withdraw all VIPs' \
+'enable:Announce VIPs again' \
+    )
+    _describe -t commands 'lbctl help balancer commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__help__subcmd__balancer__subcmd__drain_commands] )) ||
+_lbctl__subcmd__help__subcmd__balancer__subcmd__drain_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl help balancer drain commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__help__subcmd__balancer__subcmd__enable_commands] )) ||
+_lbctl__subcmd__help__subcmd__balancer__subcmd__enable_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl help balancer enable commands' commands "$@"
+}
 (( $+functions[_lbctl__subcmd__help__subcmd__check_commands] )) ||
 _lbctl__subcmd__help__subcmd__check_commands() {
     local commands; commands=()
@@ -554,6 +827,21 @@ _lbctl__subcmd__help__subcmd__deactivate_commands() {
     local commands; commands=()
     _describe -t commands 'lbctl help deactivate commands' commands "$@"
 }
+(( $+functions[_lbctl__subcmd__help__subcmd__disable_commands] )) ||
+_lbctl__subcmd__help__subcmd__disable_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl help disable commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__help__subcmd__drain_commands] )) ||
+_lbctl__subcmd__help__subcmd__drain_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl help drain commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__help__subcmd__enable_commands] )) ||
+_lbctl__subcmd__help__subcmd__enable_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl help enable commands' commands "$@"
+}
 (( $+functions[_lbctl__subcmd__help__subcmd__flows_commands] )) ||
 _lbctl__subcmd__help__subcmd__flows_commands() {
     local commands; commands=()
@@ -563,6 +851,16 @@ _lbctl__subcmd__help__subcmd__flows_commands() {
 _lbctl__subcmd__help__subcmd__help_commands() {
     local commands; commands=()
     _describe -t commands 'lbctl help help commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__help__subcmd__kill_commands] )) ||
+_lbctl__subcmd__help__subcmd__kill_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl help kill commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__help__subcmd__metrics_commands] )) ||
+_lbctl__subcmd__help__subcmd__metrics_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl help metrics commands' commands "$@"
 }
 (( $+functions[_lbctl__subcmd__help__subcmd__services_commands] )) ||
 _lbctl__subcmd__help__subcmd__services_commands() {
@@ -613,6 +911,16 @@ _lbctl__subcmd__help__subcmd__tracer__subcmd__send_commands() {
 _lbctl__subcmd__help__subcmd__which_commands() {
     local commands; commands=()
     _describe -t commands 'lbctl help which commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__kill_commands] )) ||
+_lbctl__subcmd__kill_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl kill commands' commands "$@"
+}
+(( $+functions[_lbctl__subcmd__metrics_commands] )) ||
+_lbctl__subcmd__metrics_commands() {
+    local commands; commands=()
+    _describe -t commands 'lbctl metrics commands' commands "$@"
 }
 (( $+functions[_lbctl__subcmd__services_commands] )) ||
 _lbctl__subcmd__services_commands() {

@@ -23,7 +23,7 @@ _lbd() {
 
     case "${cmd}" in
         lbd)
-            opts="-h -V --config --shm --state-dir --check --host --once --cleanup --log --help --version"
+            opts="-h -V --config --shm --state-dir --agent --check --host --once --withdraw --cleanup --log --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -38,6 +38,10 @@ _lbd() {
                     return 0
                     ;;
                 --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --agent)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

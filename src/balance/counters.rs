@@ -59,7 +59,7 @@ counters! {
     Foreign = "foreign",
     /// Dropped: no service claims the destination.
     DropNoService = "drop_no_service",
-    /// Dropped: the service has no active backend.
+    /// Dropped: no backend gets new flows of the service (those that the kernel rejects do not come here).
     DropNoBackend = "drop_no_backend",
     /// Dropped: a later fragment, whose ports are not known.
     DropFragment = "drop_fragment",

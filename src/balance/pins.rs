@@ -9,7 +9,10 @@
 //! with [`Forwarding::judge`], and collects what is to be done in a [`Plan`].
 //!
 //! A pin is valid only for its service. If the target of a flow is not a backend (active or not) of the
-//! service that now claims the flow, the pin is deleted and the table decides again.
+//! service that now claims the flow, the pin is deleted and the table decides again. Backends of the service
+//! that `no_backend` names count as its own: flows that they got go on when there are own backends again. Pins to
+//! a backend that is disabled are deleted too, and once those to a backend whose flows an operator kills
+//! ([`Forwarding::ends`]): a flow's next packet finds another backend, which answers TCP with a reset.
 //!
 //! # Which entries last
 //! The ruleset marks a flow as *kept* when it has sent three packets. The entry of a kept flow is protected
@@ -102,7 +105,7 @@ impl OffTable {
     /// ruleset handles it completely, and queues only SYNs that begin a connection.
     #[must_use]
     pub fn pinned(&self, forwarding: &Forwarding, packet: &Packet) -> Option<(TargetId, Mark)> {
-        self.held(packet).and_then(|held| forwarding.pinned(held.mark))
+        self.held(packet).and_then(|held| forwarding.pinned_flow(packet, held.mark))
     }
 
     /// Returns what is known about the flow of a packet. A SYN is not looked up, unless an ICMP error quotes
@@ -250,8 +253,8 @@ pub struct Tracked {
 /// What is to be done with an entry of connection tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// Delete the entry: its target is not a backend of the service that now claims the flow, or its VIP was
-    /// removed.
+    /// Delete the entry: its target is not a backend of the service that now claims the flow, or its flows end
+    /// ([`Forwarding::ends`]), or its VIP was removed.
     Forget,
     /// The flow is off-table: put it into a map, and delete the entry. If the map is full, keep the entry as
     /// [`Keep`] says.
@@ -314,13 +317,27 @@ impl Forwarding {
 
     /// Returns the entry as if a packet from the client had created it. On a router that replies also pass
     /// through, a reply may have created it. Such an entry has a lifetime from the host's settings.
-    fn as_of_client(&self, tracked: &Tracked) -> Tracked {
+    #[must_use]
+    pub fn as_of_client(&self, tracked: &Tracked) -> Tracked {
         let addresses = tracked.packet.addresses;
         if self.classifier.has_vip(addresses.destination()) || !self.classifier.has_vip(addresses.source()) {
             return *tracked;
         }
         let left_seconds = tracked.left_seconds.min(PROBATION_SECONDS);
         Tracked { packet: tracked.packet.swapped(), left_seconds, ..*tracked }
+    }
+
+    /// As [`Forwarding::ends`], for an entry of connection tracking.
+    #[must_use]
+    pub fn ends_tracked(&self, tracked: &Tracked, since: u64) -> bool {
+        let tracked = self.as_of_client(tracked);
+        self.ends(&tracked.packet, tracked.mark, since)
+    }
+
+    /// As [`Forwarding::ends`], for a flow of an off-table map, or a pending SYN.
+    #[must_use]
+    pub fn ends_flow(&self, flow: Flow, mark: Mark, since: u64) -> bool {
+        flow.packet().is_some_and(|packet| self.ends(&packet, mark, since))
     }
 
     /// Reports whether a flow of an off-table map is off-table, and valid for its service.
@@ -355,7 +372,7 @@ impl Forwarding {
         };
         if named == Some(pinned) {
             Place::OnTable
-        } else if self.serves(service, pinned) {
+        } else if self.serves(service, pinned) && !self.ends(packet, self.mark_mask.mark(pinned), u64::MAX) {
             Place::OffTable
         } else {
             Place::Invalid
@@ -434,9 +451,9 @@ impl Forwarding {
 enum Place {
     /// The table names the pin's target.
     OnTable,
-    /// The table does not name the pin's target, but that is a backend of the service, active or not.
+    /// The table does not name the pin's target, but flows of the service may be pinned to it.
     OffTable,
-    /// The pin's target is not a backend of the service.
+    /// Flows of the service may not be pinned to the target, or it is disabled.
     Invalid,
 }
 

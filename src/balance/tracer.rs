@@ -58,8 +58,11 @@ pub struct Trace {
     pub backend: Option<Name>,
     /// The service that claims such a packet.
     pub service: Option<Name>,
-    /// The table's answer; null if there is no service, or no active backend.
+    /// The table's answer; null if there is no service, or no backend gets its new flows.
     pub table: Option<Entry>,
+    /// Whether a packet that no backend gets is rejected, and not only dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rejected: bool,
     /// The pin of the flow; null if the flow has no mark of a target in use.
     pub pinned: Option<Pinned>,
     /// Whether the query to connection tracking succeeded.
@@ -76,7 +79,7 @@ pub enum By {
     Pin,
     /// No service claims the packet. It is dropped.
     NoService,
-    /// The service of the packet has no active backend. It is dropped.
+    /// No backend gets new flows of the packet's service. It is dropped, or rejected.
     NoBackend,
 }
 
@@ -85,6 +88,9 @@ pub enum By {
 pub struct Entry {
     /// The backend.
     pub backend: Name,
+    /// The service that the backend belongs to, if it stands in for the one that claims the packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_service: Option<Name>,
     /// The number of the backend's target.
     pub target: u32,
     /// The mark that leads to the target.
@@ -99,9 +105,9 @@ pub struct Entry {
     pub index: u32,
     /// The number of entries in the table.
     pub table_size: u32,
-    /// Rank of the backend among the active ones.
+    /// Rank of the backend among those that get the service's new flows.
     pub rank: u16,
-    /// The number of active backends.
+    /// The number of these backends.
     pub active: usize,
 }
 
@@ -177,8 +183,11 @@ impl Forwarding {
         let (service, table) = match decision {
             Decision::Steered { service, hash, index, rank, target, mark } => {
                 let lookup = &self.services[service];
-                let entry = lookup.named.get(usize::from(rank)).map(|(_, backend)| Entry {
+                let other = lookup.served_by_other.map(|other| &self.services[other]);
+                let named = &other.unwrap_or(lookup).named;
+                let entry = named.get(usize::from(rank)).map(|(_, backend)| Entry {
                     backend: backend.clone(),
+                    of_service: other.map(|other| other.name.clone()),
                     target: target.number(),
                     mark: mark.0,
                     hash_mode: lookup.hash,
@@ -198,7 +207,8 @@ impl Forwarding {
             Steering::EveryPacket => (None, true),
             Steering::SynOnly => match pins.lookup(&packet) {
                 Ok(pin) => {
-                    let pinned = pin.and_then(|pin| Some((self.pinned(pin.mark)?, pin.left_seconds)));
+                    let pinned =
+                        pin.and_then(|pin| Some((self.pinned_flow(&packet, pin.mark)?, pin.left_seconds)));
                     (pinned.map(|(to, left_seconds)| self.pinned_to(service, to, left_seconds)), true)
                 }
                 Err(_) => (None, false),
@@ -221,6 +231,7 @@ impl Forwarding {
             by,
             backend,
             service: service.map(|service| self.services[service].name.clone()),
+            rejected: by == By::NoBackend && service.is_some_and(|service| self.services[service].rejected),
             table,
             pinned,
             conntrack,
@@ -228,14 +239,16 @@ impl Forwarding {
     }
 
     /// Adds names to a pin: those of the service that claims the packet now, if it has such a backend,
-    /// otherwise of any service.
+    /// otherwise of the one that stands in for it, otherwise of any service.
     fn pinned_to(
         &self,
         service: Option<usize>,
         (target, mark): (TargetId, Mark),
         left_seconds: Option<u32>,
     ) -> Pinned {
-        let likely = service.into_iter().chain(0..self.services.len()).map(|service| &self.services[service]);
+        let stand_in = service.and_then(|service| self.services[service].stand_in);
+        let likely = service.into_iter().chain(stand_in).chain(0..self.services.len());
+        let likely = likely.map(|service| &self.services[service]);
         let mut named = likely.flat_map(|lookup| {
             let of_target = lookup.named.iter().filter(|(of, _)| *of == target);
             of_target.map(|(_, backend)| (lookup.name.clone(), backend.clone()))

@@ -31,8 +31,10 @@ fn main() -> ExitCode {
             user: overrides::user(std::env::var("SUDO_USER").ok()),
             sources: Sources::of_host(),
             numbers_in_kernel: || daemon::numbers_in_kernel().unwrap_or_default(),
+            mend: daemon::mend,
             adoption_wait: Duration::from_secs(2),
             prober: &mut Probes::default(),
+            terminal: output::errors_to_terminal(),
         },
     );
     status.into()

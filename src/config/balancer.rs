@@ -1,12 +1,15 @@
 //! The parts of the file about the balancer itself, its limits, and the tier.
 
-use std::{net::IpAddr, ops::RangeInclusive};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Encap, InterfaceName, Name, OuterAddresses, Path, QueueRange, Steering,
+    Encap, ExecProbe, InterfaceName, Name, OuterAddresses, Path, QueueRange, Steering,
     ids::{MarkMask, QueueNum},
 };
 
@@ -54,8 +57,56 @@ pub struct Balancer {
     pub offload: bool,
     /// How long a worker polls for more packets before it sleeps, in microseconds; see [`BUSY_POLL_US`].
     pub busy_poll_us: u16,
+    /// The program that lbagent runs for what is news ([`crate::control::notices`]), and its arguments; empty for
+    /// none.
+    pub notify: Vec<String>,
+    /// The routing table that has a route for each VIP that is announced; `None` if none is. See
+    /// [`ANNOUNCE_TABLES`].
+    pub announce_table: Option<u8>,
     /// Where the packet tracer may send reports, and how many probes are answered.
     pub tracer: TracerSettings,
+    /// What lbagent serves by HTTP.
+    pub http: HttpSettings,
+}
+
+/// Where lbagent answers HTTP. Over TCP nothing can be changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpSettings {
+    /// Whether it listens on the Unix socket beside that of lbd.
+    pub unix: bool,
+    /// Where it listens by TCP: at most [`HttpSettings::LISTEN_MAX`] addresses with ports.
+    pub listen: Vec<SocketAddr>,
+    /// The host names that requests may name, besides addresses and `localhost`: at most
+    /// [`HttpSettings::NAMES_MAX`], in lower case.
+    pub names: Vec<String>,
+}
+
+impl HttpSettings {
+    /// The maximum number of addresses in `listen`.
+    pub const LISTEN_MAX: usize = 16;
+    /// The maximum number of names in `names`.
+    pub const NAMES_MAX: usize = 16;
+
+    /// Reports whether there is anything to listen on.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.unix || !self.listen.is_empty()
+    }
+
+    /// Reports whether `text` is a host name in lower case.
+    #[must_use]
+    pub fn is_name(text: &str) -> bool {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
+        (1..=253).contains(&text.len()) && text.chars().all(fits)
+    }
+
+    fn is_valid(&self) -> bool {
+        self.listen.len() <= Self::LISTEN_MAX
+            && self.listen.iter().all(|at| at.port() > 0)
+            && self.names.len() <= Self::NAMES_MAX
+            && self.names.iter().all(|name| Self::is_name(name))
+    }
 }
 
 /// Where decisions about probes may be reported, and how many probes are answered (Eisenbud et al., NSDI
@@ -169,6 +220,10 @@ pub const PMTU_FLOOR_DEFAULT: u16 = 1280;
 /// polls avoids this delay for packets that come at such intervals, but it takes a whole processor then.
 pub const BUSY_POLL_US: RangeInclusive<u16> = 0..=10_000;
 
+/// Allowed values of [`Balancer::announce_table`]. Those above are the kernel's, and FRR imports
+/// no others.
+pub const ANNOUNCE_TABLES: RangeInclusive<u8> = 1..=252;
+
 /// Seed of the flow hash if none is configured.
 pub const HASH_SEED_DEFAULT: u32 = 0xcafe_babe;
 
@@ -231,6 +286,9 @@ impl Balancer {
             (!KERNEL_ENTRIES.contains(&self.kernel_entries), "kernel_entries"),
             (!PMTU_FLOOR.contains(&self.pmtu_floor), "pmtu_floor"),
             (!BUSY_POLL_US.contains(&self.busy_poll_us), "busy_poll_us"),
+            (!self.notify.is_empty() && !ExecProbe::is_command(&self.notify), "notify"),
+            (!self.http.is_valid(), "where HTTP is served"),
+            (self.announce_table.is_some_and(|table| !ANNOUNCE_TABLES.contains(&table)), "announce_table"),
         ];
         wrong.into_iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, what)| Err(what))
     }
@@ -257,7 +315,10 @@ impl Balancer {
             pmtu_floor: PMTU_FLOOR_DEFAULT,
             offload: true,
             busy_poll_us: 0,
+            notify: Vec::new(),
+            announce_table: None,
             tracer: TracerSettings::default(),
+            http: HttpSettings::default(),
         }
     }
 }

@@ -65,7 +65,8 @@ const fn key(name: &'static str, meaning: &'static str, default: Default) -> Key
 }
 
 /// All sections, in the order of the pages.
-pub const SECTIONS: [&Section; 7] = [&BALANCER, &TIMEOUTS, &FRAGMENTS, &TRACER, &TIER, &SERVICE, &BACKEND];
+pub const SECTIONS: [&Section; 9] =
+    [&BALANCER, &TIMEOUTS, &FRAGMENTS, &TRACER, &HTTP, &TIER, &SERVICE, &HEALTH, &BACKEND];
 
 /// `[balancer]`.
 pub const BALANCER: Section = Section {
@@ -119,6 +120,12 @@ pub const BALANCER: Section = Section {
             Default::Value("0"),
         ),
         key(
+            "notify",
+            "a program with its whole path, and its arguments: lbagent runs it for each change of a backend's health or state, and of what becomes of \
+             a service's new flows; see [Monitoring](monitoring.md)",
+            Default::Words("none"),
+        ),
+        key(
             "offload",
             "whether long flows are promoted to the kernel's flowtable, where it has one: see [Long flows](configuration.md#long-flows)",
             Default::Value("true"),
@@ -132,6 +139,11 @@ pub const BALANCER: Section = Section {
             "kernel_entries",
             "how many table entries the kernel holds, for services with `steering = \"kernel\"` and for when lbd does not decide, up to 16777216; 0 for none: see [When lbd is dead](fallback.md)",
             Default::Value("1048576"),
+        ),
+        key(
+            "announce_table",
+            "the kernel's routing table, 1 to 252, that gets a route for each VIP that this balancer can serve, for a routing daemon to announce: see [Announcements](announcements.md)",
+            Default::Words("none"),
         ),
     ],
     nested: &[],
@@ -198,6 +210,31 @@ pub const TRACER: Section = Section {
     nested: &[],
 };
 
+/// `[http]`.
+pub const HTTP: Section = Section {
+    header: "[http]",
+    limit: "",
+    about: "lbagent shows what there is, by HTTP; without this table it does not: see [HTTP](http.md)",
+    keys: &[
+        key(
+            "unix",
+            "whether it listens on `/run/synrail/REGION.http`, where root and the group `synrail` may also change what gets new flows",
+            Default::Value("true"),
+        ),
+        key(
+            "listen",
+            "where else it listens, such as `\"127.0.0.1:9469\"`, up to 16; a client can read there, and change nothing",
+            Default::Words("none"),
+        ),
+        key(
+            "names",
+            "host names by which it is called, besides addresses and `localhost`, up to 16: a request for another host is refused",
+            Default::Words("none"),
+        ),
+    ],
+    nested: &[],
+};
+
 /// `[[tier.balancer]]`.
 pub const TIER: Section = Section {
     header: "[[tier.balancer]]",
@@ -245,9 +282,124 @@ pub const SERVICE: Section = Section {
             "`\"kernel\"`: the kernel decides about new flows, not lbd; see below. Otherwise as `[balancer] steering`",
             Default::Value("\"syn-only\""),
         ),
+        key(
+            "no_backend",
+            "what happens to new flows while none of its backends is active: `\"drop\"`; `\"reject\"` tells clients at once, by a TCP reset or ICMP \"port unreachable\"; `\"service:NAME\"` gives them to the backends of that service: see [No backend left](operations.md#no-backend-left)",
+            Default::Value("\"drop\""),
+        ),
         key("table_size", "a prime up to 1048573; 100 times the backends or more", Default::Value("65537")),
+        key(
+            "announce",
+            "with `announce_table`: whether its VIPs are announced while it can be served: see [Announcements](announcements.md)",
+            Default::Value("true"),
+        ),
+        key(
+            "announce_min",
+            "how many backends must be enabled and healthy for that, 1 to 4096",
+            Default::Value("1"),
+        ),
     ],
-    nested: &["backend"],
+    nested: &["health", "backend"],
+};
+
+/// `[service.health]`.
+pub const HEALTH: Section = Section {
+    header: "[service.health]",
+    limit: "",
+    about: "how lbagent checks the backends of the service: see [Health checks](health.md)",
+    keys: &[
+        key("kind", "`tcp`, `http`, `https`, `udp`, `dns`, `icmp` or `exec`", Default::Needed),
+        key(
+            "via",
+            "`\"tunnel\"`: to the VIP, through the backend's own tunnel, as packets of clients; `\"direct\"`: to the backend's `address`",
+            Default::Value("\"tunnel\""),
+        ),
+        key("port", "where to, 1 to 65535", Default::Words("the first of the service's `ports`")),
+        key(
+            "interval_ms",
+            "from the start of a check to the start of the next one, 100 to 3600000",
+            Default::Value("2000"),
+        ),
+        key(
+            "timeout_ms",
+            "how long a check may take, 10 to 60000, and not more than `interval_ms`",
+            Default::Value("1000"),
+        ),
+        key(
+            "jitter_percent",
+            "by how much an interval may be shorter or longer, 0 to 50, so that checks do not come at once",
+            Default::Value("10"),
+        ),
+        key(
+            "rise",
+            "how many checks in a row must succeed before a backend that is down counts as up, 1 to 100",
+            Default::Value("2"),
+        ),
+        key(
+            "fall",
+            "how many checks in a row must fail before a backend that is up counts as down, 1 to 100",
+            Default::Value("3"),
+        ),
+        key(
+            "grace_ms",
+            "how long failures of a backend that was never up do not count, 0 to 3600000",
+            Default::Value("0"),
+        ),
+        key(
+            "panic_below_percent",
+            "all enabled backends count as up while less than this share of their weight is up, 0 to 100; 0 for never",
+            Default::Value("30"),
+        ),
+        key(
+            "on_down",
+            "`\"keep\"`, or `\"kill\"`: flows of a backend that goes down end, and go on at another one that takes new flows",
+            Default::Words("keep for TCP and SCTP, kill for all else"),
+        ),
+        key("method", "of `http` and `https`", Default::Value("\"GET\"")),
+        key("path", "of `http` and `https`", Default::Value("\"/\"")),
+        key("host", "the header of `http` and `https`", Default::Words("the address and the port")),
+        key(
+            "status",
+            "of `http` and `https`: which status codes count as success, such as `[\"200-299\", \"401\"]`",
+            Default::Value("\"200-399\""),
+        ),
+        key(
+            "body",
+            "of `http` and `https`: text that the first 65536 bytes of the body must contain",
+            Default::Words("any"),
+        ),
+        key(
+            "verify",
+            "of `https`: whether the certificate must be valid for `server_name`",
+            Default::Value("true"),
+        ),
+        key(
+            "server_name",
+            "of `https`: the name in the certificate, which is also sent (SNI)",
+            Default::Words("`host`, or the address"),
+        ),
+        key(
+            "ca_file",
+            "of `https`: the certificates that are trusted (PEM), with the whole path",
+            Default::Words("those of this host"),
+        ),
+        key("send", "of `udp`: the payload", Default::Words("empty")),
+        key(
+            "expect",
+            "of `udp`: text that the answer must contain; of `dns`: an address that it must contain",
+            Default::Words(
+                "`udp`: no answer is needed, unless the port is unreachable; `dns`: any answer without an error",
+            ),
+        ),
+        key("query", "of `dns`: the name that is asked for", Default::Words("none; `dns` needs it")),
+        key("record", "of `dns`: `A`, `AAAA`, `SOA` or `TXT`", Default::Words("`\"A\"`")),
+        key(
+            "command",
+            "of `exec`: the program with its whole path, and its arguments, up to 32; there is no shell",
+            Default::Words("none; `exec` needs it"),
+        ),
+    ],
+    nested: &[],
 };
 
 /// `[[service.backend]]`.
@@ -266,7 +418,7 @@ pub const BACKEND: Section = Section {
         ),
         key(
             "active",
-            "whether it gets new flows; what `lbctl activate` and `deactivate` said goes before, until this changes, also under a new name with the same `address` and `encap`",
+            "whether it gets new flows; what `lbctl enable`, `drain` and `disable` said goes before, until this changes, also under a new name with the same `address` and `encap`",
             Default::Words("`true`"),
         ),
     ],
@@ -286,16 +438,19 @@ mod tests {
         };
         let text = format!(
             "[balancer]\nname = 'lb'\ninterfaces = 'eth1'\naddress = ['192.0.2.1', '2001:db8::1']\n{}\
-             [timeouts]\n{}[fragments]\n{}[tracer]\n{}\
+             [timeouts]\n{}[fragments]\n{}[tracer]\n{}[http]\n{}\
              [[tier.balancer]]\nname = 'lb'\naddress = ['192.0.2.1', '2001:db8::1']\n{}\
              [[service]]\nname = 'web'\nvips = '198.51.100.1'\nprotocols = 'tcp'\n{}\
+             [service.health]\nkind = 'https'\nport = 443\n{}\
              [[service.backend]]\nname = 's1'\naddress = '192.0.2.9'\n{}",
             line("[balancer]"),
             line("[timeouts]"),
             line("[fragments]"),
             line("[tracer]"),
+            line("[http]"),
             line("[[tier.balancer]]"),
             line("[[service]]"),
+            line("[service.health]"),
             line("[[service.backend]]"),
         );
         Config::parse("a test", &text).unwrap_or_else(|error| panic!("{text}: {error}"))

@@ -4,6 +4,8 @@
 mod backend;
 mod balancer;
 mod fragments;
+mod health;
+mod http;
 mod service;
 mod tier;
 mod tracer;
@@ -21,7 +23,7 @@ use super::{
 };
 use crate::{
     lookup::classifier::{Classifier, Scope},
-    model::{OuterAddresses, ids::SERVICES_MAX},
+    model::{Encap, NoBackend, OuterAddresses, Path, ids::SERVICES_MAX},
 };
 
 const NAME: &str = "1 to 48 of A-Z a-z 0-9 . _ -, not starting with -";
@@ -61,9 +63,15 @@ fn read_config(reader: &mut Reader<'_>, mut document: Table<'_>) -> Option<Confi
     {
         balancer.tracer = settings;
     }
+    if let Some(item) = document.take("http")
+        && let Some(settings) = http::read(reader, item)
+        && let Some(balancer) = &mut balancer
+    {
+        balancer.http = settings;
+    }
     let tier = document.take("tier");
     let items = document.take("service").map(Item::list).unwrap_or_default();
-    document.finish(reader, &["balancer", "timeouts", "fragments", "tracer", "tier", "service"]);
+    document.finish(reader, &["balancer", "timeouts", "fragments", "tracer", "http", "tier", "service"]);
     if let Some(item) = items.get(SERVICES_MAX) {
         item.diagnose(reader, format_args!("at most {SERVICES_MAX} services"));
         return None;
@@ -122,6 +130,7 @@ fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
             reader.diagnose(&origin.at, &key, found, "each name once");
         }
     }
+    check_no_backend(reader, services);
     let scopes: Vec<Scope<'_>> = services
         .iter()
         .map(|(s, _)| Scope { name: &s.name, vips: &s.vips, protocols: &s.protocols, ports: &s.ports })
@@ -133,6 +142,53 @@ fn check_services(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
         let allowed =
             "no two services that claim the same thing; one must be more specific (port, then prefix)";
         reader.diagnose(&origin.at, &origin.place, found, allowed);
+    }
+}
+
+/// Checks that each service that `no_backend` names can take the flows: it is another one, names none itself,
+/// and its backends fit.
+fn check_no_backend(reader: &mut Reader<'_>, services: &[(Service, Origin)]) {
+    for (service, origin) in services {
+        let NoBackend::Service(name) = &service.no_backend else { continue };
+        let key = format!("{}: no_backend", origin.place);
+        let mut wrong = |found: &str, allowed: String| reader.diagnose(&origin.at, &key, found, allowed);
+        let found = format!("\"{}\"", service.no_backend);
+        let Some((other, _)) = services.iter().find(|(other, _)| other.name == *name) else {
+            wrong(&found, "\"service:\" and the name of a service of this file".to_owned());
+            continue;
+        };
+        if other.name == service.name {
+            wrong(&found, "another service than itself".to_owned());
+            continue;
+        }
+        if let NoBackend::Service(third) = &other.no_backend {
+            let allowed = format!(
+                "a service whose own no_backend is \"drop\" or \"reject\"; that of \"{name}\" is \"service:{third}\""
+            );
+            wrong(&found, allowed);
+        }
+        let (size, backends) = (service.table_size.entries(), other.backends.len());
+        if size < backends {
+            let allowed =
+                format!("a service with at most table_size backends, {size}; \"{name}\" has {backends}");
+            wrong(&found, allowed);
+        }
+        for backend in &other.backends {
+            let Path::Via(encap, address) = backend.path else { continue };
+            let at = format!("{found}, whose backend \"{}\" has the address {address}", backend.name);
+            if let Some(vip) = service.vips.iter().find(|vip| vip.contains(&address)) {
+                wrong(&at, format!("backends with addresses outside of the service's own VIPs ({vip})"));
+            }
+            if encap == Encap::Direct
+                && address.is_ipv4()
+                && let Some(vip) = service.vips.iter().find(|vip| vip.addr().is_ipv6())
+            {
+                let allowed = format!(
+                    "with encap \"direct\", IPv6 addresses, which can be the next hop of both families (VIP {vip} has no IPv4 one)"
+                );
+                wrong(&at, allowed);
+            }
+        }
     }
 }
 

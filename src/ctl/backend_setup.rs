@@ -15,7 +15,7 @@ pub(super) fn backend_setup(
     json: bool,
     args: &BackendSetupArguments,
 ) -> Result<Status, CtlError> {
-    let (_, state) = Region::open(name)?.state()?;
+    let (_, state) = Region::open_to_read(name)?.state()?;
     let service = match &args.service {
         Some(service) => service.clone(),
         None => service_of(&state, &args.backend)?,

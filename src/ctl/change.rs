@@ -1,11 +1,12 @@
-//! `create`, `apply`, `activate`, `deactivate`, those of `tier` too: what [`crate::ops`] does, as text and JSON.
+//! `create`, `apply`, `enable`, `drain`, `disable`, and those of `tier` and `balancer`: what [`crate::ops`]
+//! does, as text and JSON.
 //!
 //! `apply` prints a proposal before it is published, so a slow reader of the output holds up no other writer. If
 //! others change the region meanwhile, the differences are made out and printed again.
 
 use super::{
     Env, Status,
-    args::{ActivateArguments, ApplyArguments, CreateArguments, OrderArguments, TierActivateArguments},
+    args::{AdminArguments, ApplyArguments, CreateArguments, OrderArguments, TierActivateArguments},
     daemon::{Adoption, wait_adopted},
     error::CtlError,
     text::count,
@@ -14,7 +15,7 @@ use crate::{
     config::{Balancer, Config},
     model::{Admin, Override, Remark, Steering, TableSize, ids::Generation},
     ops::{self, Affected, Created, OpsError, Proposal, Published, Saved, Subject},
-    state::{Change, Losses},
+    state::{Change, Losses, Scope},
     status::lbd::{DaemonView, once_command},
     sys::region::{NAME_DEFAULT, Region, RegionName},
 };
@@ -26,14 +27,14 @@ const TRIES: usize = 8;
 
 impl OrderArguments {
     /// Returns the override that the command gives, with the user's name.
-    fn order(&self, env: &Env<'_>, active: bool) -> Override {
-        let unknown = Override::unattributed(Admin::when(active));
+    fn order(&self, env: &Env<'_>, admin: Admin) -> Override {
+        let unknown = Override::unattributed(admin);
         Override {
             reason: self.reason.clone(),
             runtime: self.runtime,
             by: Remark::new(&env.user).unwrap_or(unknown.by),
             since: Override::time(env.unix_seconds),
-            admin: unknown.admin,
+            admin,
         }
     }
 }
@@ -91,7 +92,7 @@ fn print_created(
     Ok(Status::Done)
 }
 
-/// What `apply`, `activate` and `deactivate` print with `--json`.
+/// What `apply`, `enable`, `drain` and `disable` print with `--json`.
 #[derive(Clone, Copy, Serialize)]
 struct Outcome<'a> {
     changes: &'a [Change],
@@ -250,8 +251,7 @@ fn finish(
     match adoption {
         Adoption::InForce if !json => {
             let behind = DaemonView::last(region)?.in_kernel < generation.0;
-            let follow =
-                if behind { "; the kernel's tables, for when lbd does not decide, follow" } else { "" };
+            let follow = if behind { "; the fallback tables follow" } else { "" };
             env.print(format_args!("in force: generation {generation}{follow}"))?;
         }
         Adoption::NoDaemon if !json => {
@@ -285,7 +285,7 @@ fn finish(
 }
 
 /// Prints what came of keeping overrides, and returns whether all that were kept count, and will outlive a reboot.
-fn print_saved(env: &mut Env<'_>, saved: &Saved) -> Result<bool, CtlError> {
+pub(super) fn print_saved(env: &mut Env<'_>, saved: &Saved) -> Result<bool, CtlError> {
     match saved {
         Ok(None) => {}
         Ok(Some(aside)) => env.warn(&format!("the damaged file is kept as {}", aside.display()))?,
@@ -294,16 +294,17 @@ fn print_saved(env: &mut Env<'_>, saved: &Saved) -> Result<bool, CtlError> {
     Ok(matches!(saved, Ok(None)))
 }
 
-/// `lbctl activate` and `lbctl deactivate`.
-pub(super) fn activate(
+/// `lbctl enable`, `drain` and `disable`, and `activate` and `deactivate`, which are the first two. Returns also the
+/// region with the generation that is live now.
+pub(super) fn set_backends(
     env: &mut Env<'_>,
     name: &RegionName,
     json: bool,
-    args: &ActivateArguments,
-    active: bool,
-) -> Result<Status, CtlError> {
+    args: &AdminArguments,
+    admin: Admin,
+) -> Result<(Status, Published), CtlError> {
     let subject = Subject::Backends { service: args.service.as_deref(), names: &args.backends };
-    set_admin(env, name, json, subject, &args.order.order(env, active))
+    set_admin(env, name, json, subject, &args.order.order(env, admin))
 }
 
 /// `lbctl tier activate` and `lbctl tier deactivate`.
@@ -314,7 +315,27 @@ pub(super) fn activate_tier(
     args: &TierActivateArguments,
     active: bool,
 ) -> Result<Status, CtlError> {
-    set_admin(env, name, json, Subject::Tier { names: &args.balancers }, &args.order.order(env, active))
+    let order = args.order.order(env, Admin::when(active));
+    set_admin(env, name, json, Subject::Tier { names: &args.balancers }, &order).map(|(status, _)| status)
+}
+
+/// `lbctl balancer drain` and `lbctl balancer enable`.
+pub(super) fn set_balancer(
+    env: &mut Env<'_>,
+    name: &RegionName,
+    json: bool,
+    args: &OrderArguments,
+    admin: Admin,
+) -> Result<Status, CtlError> {
+    let order = args.order(env, admin);
+    let (status, mut published) = set_admin(env, name, json, Subject::Balancer, &order)?;
+    let generation = published.generation;
+    let (_, state) = published.region.state_with_tables(|_| Vec::new())?;
+    if state.balancer.announce_table.is_none() {
+        let warned = env.warn("[balancer] announce_table is not set, so no VIP is announced anyway");
+        warned.map_err(|error| CtlError::from(error).after(generation))?;
+    }
+    Ok(status)
 }
 
 fn set_admin(
@@ -323,7 +344,7 @@ fn set_admin(
     json: bool,
     subject: Subject<'_>,
     order: &Override,
-) -> Result<Status, CtlError> {
+) -> Result<(Status, Published), CtlError> {
     let ops::Ordered { affected, changes, mut published } =
         ops::set_admin(&env.host(name), name, subject, order)?;
     let generation = published.generation;
@@ -337,17 +358,22 @@ fn set_admin(
         } else {
             env.print(format_args!("nothing to change"))?;
         }
-        return Ok(if print_saved(env, &published.saved)? { Status::Done } else { Status::Pending });
+        let status = if print_saved(env, &published.saved)? { Status::Done } else { Status::Pending };
+        return Ok((status, published));
     }
     let answered = finish(env, json, &mut published, Outcome::published(&changes, generation));
     let answered = answered.and_then(|status| {
         env.out.flush()?;
         Ok(status)
     });
-    answered.map_err(|error| error.after(generation))
+    answered.map(|status| (status, published)).map_err(|error| error.after(generation))
 }
 
 fn line(Affected { scope, was, is }: &Affected) -> String {
-    let now = if *is { "active" } else { "inactive" };
+    let now = match (scope, is) {
+        (Scope::Backend { .. } | Scope::Balancer { .. }, admin) => admin.name(),
+        (Scope::Tier { .. }, Admin::Enabled) => "active",
+        (Scope::Tier { .. }, Admin::Draining | Admin::Disabled) => "inactive",
+    };
     format!("{scope}: {} {now}", if was == is { "already" } else { "now" })
 }

@@ -55,18 +55,18 @@ const NO_RULESET: &str = "; the kernel has NO RULESET of synrail in this network
 fn hang(hangs: &Hangs) -> String {
     if let Some(silent) = hangs.process_ms {
         let silent = duration(silent / 1000);
-        return format!("; HANGS for {silent}: the kernel's tables decide");
+        return format!("; HANGS for {silent}: the fallback tables decide");
     }
-    format!("; the workers of these queues HANG, the kernel's tables decide: {}", hangs.queues())
+    format!("; the workers of these queues HANG, the fallback tables decide: {}", hangs.queues())
 }
 
 /// What a nearly full connection tracking table means, and what to do.
-pub(super) const NEARLY_FULL: &str = "NEARLY FULL: packets to VIPs go untracked, by the kernel's tables; \
+pub(super) const NEARLY_FULL: &str = "NEARLY FULL: packets to VIPs go untracked, by the fallback tables; \
      raise net.netfilter.nf_conntrack_max, and nf_conntrack_buckets with it, at 1 to 4 entries a bucket";
 
 /// Returns one line about what lbd has found of flows.
 pub(super) fn pins(pins: &PinsView) -> String {
-    let PinsView { off_table, no_room, protected, not_protected, promoted, nearly_full: _ } = pins;
+    let PinsView { off_table, no_room, protected, not_protected, promoted, ended, .. } = pins;
     let no_room = match no_room {
         0 => String::new(),
         _ => format!(" ({no_room} had NO ROOM in the maps)"),
@@ -79,8 +79,12 @@ pub(super) fn pins(pins: &PinsView) -> String {
         0 => String::new(),
         _ => format!(", {promoted} of them promoted"),
     };
+    let ended = match ended {
+        0 => String::new(),
+        _ => format!("; {ended} ended by disable or kill"),
+    };
     format!(
-        "{off_table} off-table{no_room}; {protected} protected in connection tracking{promoted}{not_protected}"
+        "{off_table} off-table{no_room}; {protected} protected in connection tracking{promoted}{not_protected}{ended}"
     )
 }
 

@@ -35,6 +35,14 @@ pub(super) enum CtlError {
         /// The error of the system call.
         error: io::Error,
     },
+    /// A file cannot be written. It is as it was.
+    #[error("{file}: {error}; the file is as it was")]
+    Unwritten {
+        /// The file's name.
+        file: String,
+        /// The error of the system call.
+        error: io::Error,
+    },
     /// A line of a batch cannot be parsed.
     #[error("{file}:{line}: {complaint}")]
     Batch {
@@ -64,6 +72,11 @@ pub(super) enum CtlError {
     /// The region was removed after it was opened.
     #[error("region \"{0}\" was removed or made anew meanwhile; the change went with it, do it again")]
     Gone(RegionName),
+    /// The kernel cannot be asked about flows.
+    #[error(
+        "to count flows takes CAP_NET_ADMIN (root), which lbctl does not have; nothing was changed; without --wait no flows are counted"
+    )]
+    MayNotCount,
     /// There are no commands to set up this backend.
     #[error("{0}")]
     Setup(String),

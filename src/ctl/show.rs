@@ -4,17 +4,19 @@ use std::collections::HashMap;
 
 use super::{
     Env, Status,
+    balancer::summary,
     daemon::{self, NEARLY_FULL},
     error::CtlError,
     text::{Table, bar, count, percent},
 };
 use crate::{
     config::Balancer,
-    model::{Admission, Decider},
+    model::{Admission, Decider, Health},
     ops::OpsError,
     plan::kernel_tables::Shortage,
     state::StateError,
     status::{
+        StatusError, flows,
         show::{Show, WholeService},
         view::{BackendView, MemberView, ServiceView, backends},
         words::natural,
@@ -24,7 +26,7 @@ use crate::{
 
 /// `lbctl show`.
 pub(super) fn show(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
-    let show = Show::read(&mut Region::open(name)?, &env.sources)?;
+    let show = Show::read(&mut Region::open_to_read(name)?, &env.sources)?;
     if json {
         return env.json(&show);
     }
@@ -34,6 +36,9 @@ pub(super) fn show(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<S
     if let Some(lbd) = show.lbd.running().filter(|lbd| lbd.host.errors + lbd.host.warnings > 0) {
         let (errors, warnings) = (lbd.host.errors, lbd.host.warnings);
         env.print(format_args!("host      errors {errors}, warnings {warnings}: `lbctl check` tells them"))?;
+    }
+    if let Some(agent) = &show.agent {
+        env.print(format_args!("health    {}", agent.value()))?;
     }
     env.print(format_args!("flows     {}", daemon::pins(&show.flows)))?;
     if show.flows.nearly_full {
@@ -47,6 +52,9 @@ pub(super) fn show(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<S
         };
         let members: Vec<String> = show.tier.members.iter().map(member).collect();
         env.print(format_args!("tier      {}", members.join(", ")))?;
+    }
+    if show.announce.table.is_some() || show.announce.admission.in_force().is_some() {
+        env.print(format_args!("announce  {}", summary(&show.announce)))?;
     }
     show.services.iter().try_for_each(|service| print_service(env, service))?;
     Ok(Status::Done)
@@ -79,7 +87,7 @@ fn settings(env: &mut Env<'_>, show: &Show) -> Result<(), CtlError> {
     env.print(format_args!("offload   {}", daemon::offload(show.offload)))?;
     env.print(format_args!("kernel    {}", fallback_tables(show)))?;
     let receivers: Vec<String> = tracer.receivers.iter().map(ToString::to_string).collect();
-    let receivers = if receivers.is_empty() { "nobody".to_owned() } else { receivers.join(" ") };
+    let receivers = if receivers.is_empty() { "no address".to_owned() } else { receivers.join(" ") };
     env.print(format_args!("tracer    reports to {receivers}, {} probes a second", tracer.per_second))?;
     Ok(())
 }
@@ -98,9 +106,13 @@ fn print_service(env: &mut Env<'_>, whole: &WholeService) -> Result<(), CtlError
     env.print(format_args!("  protocols  {}", named(&view.protocols, "any")))?;
     env.print(format_args!("  ports      {}", named(&view.ports, "all")))?;
     env.print(format_args!("  pmtu       {}", view.pmtu))?;
-    env.print(format_args!("  steering   {}\n", decided(view)))?;
+    env.print(format_args!("  steering   {}", decided(view)))?;
+    env.print(format_args!("  no backend {}", without_backend(view)))?;
+    env.print(format_args!("  health     {}\n", checked(view)))?;
     env.text(&backend_table(&whole.backends, false))?;
-    overrides(env, whole.backends.iter().map(|backend| (backend.name.as_str(), &backend.admission)))
+    let named = || whole.backends.iter().map(|backend| (backend.name.as_str(), backend));
+    overrides(env, named().map(|(name, backend)| (name, &backend.admission)))?;
+    failures(env, named())
 }
 
 /// Prints what operators said of backends, or of balancers of the tier.
@@ -112,6 +124,34 @@ pub(super) fn overrides<'a>(
         env.print(format_args!("  {name}: {order}"))?;
     }
     Ok(())
+}
+
+/// Prints which backends are down, and why.
+fn failures<'a>(
+    env: &mut Env<'_>,
+    of: impl Iterator<Item = (&'a str, &'a BackendView)>,
+) -> Result<(), CtlError> {
+    for (name, observed) in of.filter_map(|(name, backend)| Some((name, backend.observed.as_ref()?))) {
+        if observed.health == Health::Down {
+            env.print(format_args!("  {name}: {observed}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// How a service's backends are checked.
+fn checked(view: &ServiceView) -> String {
+    let Some(check) = &view.health else { return "not checked".to_owned() };
+    let port = check.port.map_or_else(String::new, |port| format!(" port {port}"));
+    let panic = if view.panic { "; IN PANIC: too few are up, so all count as up" } else { "" };
+    format!(
+        "{}{port} by {}, every {} ms, down after {}, up after {}{panic}",
+        check.probe.kind(),
+        check.via,
+        check.interval_ms,
+        check.fall,
+        check.rise
+    )
 }
 
 /// Joins names; if there are none, returns what that means.
@@ -134,10 +174,21 @@ fn decided(view: &ServiceView) -> String {
     }
 }
 
+/// Returns what happens to new flows while no backend is active, and whether that is so now.
+fn without_backend(view: &ServiceView) -> String {
+    let now = match (&view.served_by, view.rejected) {
+        (Some(by), _) if *by == view.name => String::new(),
+        (Some(by), _) => format!(": NOW its new flows go to the backends of service {by}"),
+        (None, true) => ": NOW its new flows are rejected".to_owned(),
+        (None, false) => ": NOW its new flows are dropped".to_owned(),
+    };
+    format!("{}{now}", view.no_backend)
+}
+
 /// Which services have fallback tables.
 fn fallback_tables(show: &Show) -> String {
     let views: Vec<&ServiceView> = show.services.iter().map(|whole| &whole.service).collect();
-    let of: Vec<&ServiceView> = views.iter().copied().filter(|view| view.kernel_copy).collect();
+    let of: Vec<&ServiceView> = views.iter().copied().filter(|view| view.fallback_table).collect();
     let (entries, max) = (of.iter().map(|view| view.table_size).sum::<u32>(), show.balancer.kernel_entries);
     let of_most = format!("{entries} of at most {max} entries");
     let decides = match of.iter().filter(|view| view.decider == Decider::Kernel).count() {
@@ -160,7 +211,7 @@ fn fallback_tables(show: &Show) -> String {
 
 /// `lbctl services`.
 pub(super) fn services(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
-    let (_, state) = Region::open(name)?.state()?;
+    let (_, state) = Region::open_to_read(name)?.state()?;
     let views = ServiceView::all(&state);
     if json {
         return env.json(&views);
@@ -182,7 +233,7 @@ pub(super) fn list_backends(
     json: bool,
     service: Option<&str>,
 ) -> Result<Status, CtlError> {
-    let (_, state) = Region::open(name)?.state()?;
+    let (generation, state) = Region::open_to_read(name)?.state()?;
     if let Some(wanted) = service
         && state.service(wanted).is_none()
     {
@@ -192,13 +243,15 @@ pub(super) fn list_backends(
     }
     let meant =
         state.services.iter().filter(|candidate| service.is_none_or(|name| candidate.name.as_str() == name));
-    let views: Vec<BackendView> = meant.flat_map(|service| backends(&state, service)).collect();
+    let mut views: Vec<BackendView> = meant.flat_map(|service| backends(&state, service)).collect();
+    flows::tell(views.iter_mut(), (generation, &state), &env.sources).map_err(StatusError::from)?;
     if json {
         return env.json(&views);
     }
     env.text(&backend_table(&views, true))?;
     let names: Vec<String> = views.iter().map(|view| format!("{}/{}", view.service, view.name)).collect();
     overrides(env, names.iter().map(String::as_str).zip(views.iter().map(|view| &view.admission)))?;
+    failures(env, names.iter().map(String::as_str).zip(&views))?;
     Ok(Status::Done)
 }
 
@@ -208,9 +261,13 @@ fn backend_table(views: &[BackendView], with_service: bool) -> String {
     if !with_service {
         views.sort_by_cached_key(|view| natural(&view.name));
     }
-    let columns = ["SERVICE", "BACKEND", "PATH", ">MARK", ">WEIGHT", "ACTIVE", ">SHARE", ""];
-    let (columns, indent) = if with_service { (&columns[..], "") } else { (&columns[1..], "  ") };
-    let mut table = Table::new(columns);
+    // Where flows cannot be counted there is no column.
+    let counted = views.iter().any(|view| view.flows.is_some());
+    let indent = if with_service { "" } else { "  " };
+    let columns = with_service.then_some("SERVICE").into_iter();
+    let columns = columns.chain(["BACKEND", "PATH", ">MARK", ">WEIGHT", "STATE", "HEALTH"]);
+    let columns: Vec<&str> = columns.chain(counted.then_some(">FLOWS")).chain([">SHARE", ""]).collect();
+    let mut table = Table::new(&columns);
     let mut largest: HashMap<&str, u64> = HashMap::new();
     for view in &views {
         let largest = largest.entry(&view.service).or_default();
@@ -218,13 +275,15 @@ fn backend_table(views: &[BackendView], with_service: bool) -> String {
     }
     for view in views {
         let bar = bar(view.entries, largest[view.service.as_str()]);
-        let active = if view.active { "yes" } else { "no" }.to_owned();
+        let state = view.admin.name().to_owned();
+        let health = view.observed.as_ref().map_or("-", |observed| observed.health.name()).to_owned();
         let share = percent(view.entries, view.table_size.into());
         let (mark, weight) = (format!("{:#x}", view.target.mark), view.weight.to_string());
         let path = view.target.path();
         let service = with_service.then(|| view.service.clone());
-        let rest = [view.name.clone(), path, mark, weight, active, share, bar];
-        table.row(service.into_iter().chain(rest));
+        let flows = view.flows.map(|flows| flows.to_string()).filter(|_| counted);
+        let first = [view.name.clone(), path, mark, weight, state, health];
+        table.row(service.into_iter().chain(first).chain(flows).chain([share, bar]));
     }
     table.render(indent)
 }

@@ -8,11 +8,9 @@ use super::{
     text::{Table, bar, percent},
 };
 use crate::{
+    shm::stats::QueueLine,
     status::stats::{Conntrack, Fragments, Packets, Stats, Worker},
-    sys::{
-        nfqueue::QueueLine,
-        region::{Region, RegionName},
-    },
+    sys::region::{Region, RegionName},
 };
 
 /// At most so many workers are shown side by side.
@@ -20,7 +18,7 @@ const COLUMNS_MAX: usize = 8;
 
 /// `lbctl stats`.
 pub(super) fn stats(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
-    let stats = Stats::read(&mut Region::open(name)?, &env.sources)?;
+    let stats = Stats::read(&mut Region::open_to_read(name)?, &env.sources)?;
     if json {
         return env.json(&stats);
     }

@@ -1,20 +1,25 @@
 //! Commands against regions of their own, without a process; `src/tests/lbctl.rs` has what needs one.
 
+mod balancer;
 mod check;
+mod drain;
 mod flows;
+mod metrics;
 mod overrides;
 mod stats;
 mod tier;
 mod tracer;
 mod which;
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::*;
 use crate::{
     balance::pins::OffTable,
+    daemon::Drift,
     host::Snapshot,
     model::ids::{Generation, QueueNum},
     plan::kernel_tables::FALLBACK_TABLES_MAX,
@@ -23,6 +28,7 @@ use crate::{
         stats::{self as shown, Daemon},
     },
     state::State,
+    status::DumpTracked,
     sys::{
         nft::NftError,
         region::{Region, RegionName},
@@ -35,8 +41,14 @@ struct Lb {
     proc: tempfile::TempDir,
     state: tempfile::TempDir,
     look: fn(&State) -> Snapshot,
+    compare: fn(&Asked<'_>) -> Result<Drift, DaemonError>,
+    mend: fn(&Asked<'_>) -> Result<Vec<DaemonError>, DaemonError>,
     given: fn() -> BTreeMap<u32, u64>,
     off_table: fn() -> Result<OffTable, NftError>,
+    tracked: DumpTracked,
+    may_ask_about_flows: fn() -> bool,
+    announced: fn(u8) -> Option<BTreeSet<IpNet>>,
+    adoption_wait: Duration,
     ruleset_counters: fn() -> Option<BTreeMap<String, u64>>,
 }
 
@@ -57,8 +69,14 @@ impl Lb {
             proc: tempfile::tempdir().unwrap(),
             state: tempfile::tempdir().unwrap(),
             look: |_| Snapshot::default(),
+            compare: |_| Ok(Drift::default()),
+            mend: |_| Ok(Vec::new()),
             given: BTreeMap::new,
             off_table: flows::off_table,
+            tracked: |_, _| Ok(()),
+            may_ask_about_flows: || true,
+            announced: |_| None,
+            adoption_wait: Duration::from_millis(20),
             ruleset_counters: || None,
         }
     }
@@ -85,11 +103,18 @@ impl Lb {
                 ruleset_counters: self.ruleset_counters,
                 given: self.given,
                 off_table: self.off_table,
+                pending: |_| Ok(Vec::new()),
+                tracked: self.tracked,
+                may_ask_about_flows: self.may_ask_about_flows,
                 look: self.look,
+                announced: self.announced,
+                compare: self.compare,
             },
+            mend: self.mend,
             numbers_in_kernel: BTreeMap::new,
-            adoption_wait: Duration::from_millis(20),
+            adoption_wait: self.adoption_wait,
             prober,
+            terminal: false,
         };
         let status = run(args, &mut env);
         Ended { status, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
@@ -212,7 +237,7 @@ fn without_i_none_is_active_and_limits_are_named() {
 fn nothing_is_written_where_nothing_changes() {
     let lb = Lb::new("same");
     lb.done("create -i 5 100 10");
-    assert!(lb.done("activate 1 1").contains("default/1: already active\nnothing to change\n"));
+    assert!(lb.done("activate 1 1").contains("default/1: already enabled\nnothing to change\n"));
     lb.refused("deactivate 1 99", Status::Failed, "no backend \"99\" in any service; there are: 0, 1,");
     lb.refused("deactivate --service web 1", Status::Failed, "no service \"web\"; there are: default");
     assert_eq!(lb.json("show --json")["region"]["generation"], 1);
@@ -337,13 +362,10 @@ fn a_change_is_in_force_when_lbd_has_taken_it_over() {
     .write(&mut daemon)
     .unwrap();
     let ahead = lb.done("activate 1");
-    assert!(
-        ahead
-            .ends_with("in force: generation 3; the kernel's tables, for when lbd does not decide, follow\n")
-    );
+    assert!(ahead.ends_with("in force: generation 3; the fallback tables follow\n"));
     let all = Daemon { in_kernel: Generation(9), ..Daemon::read(&mut daemon).unwrap() };
     all.write(&mut daemon).unwrap();
-    assert_eq!(lb.done("deactivate 1"), "default/1: now inactive\nin force: generation 4\n");
+    assert_eq!(lb.done("deactivate 1"), "default/1: now draining\nin force: generation 4\n");
     assert_eq!(lb.json("deactivate 2 --json")["lbd"], "in_force");
     assert_eq!(lb.json("--json show")["lbd"]["pid"], 42);
 }
@@ -418,7 +440,7 @@ fn services_without_a_fallback_table_are_named() {
     assert!(lb.done("show").contains(not));
     let services = lb.json("services --json");
     let in_kernel: Vec<&Value> =
-        services.as_array().unwrap().iter().map(|service| &service["kernel_copy"]).collect();
+        services.as_array().unwrap().iter().map(|service| &service["fallback_table"]).collect();
     assert_eq!(in_kernel, [true, false]);
     // There is room for all entries, but not for so many services.
     let mut many = FILE.split("[[service]]").next().unwrap().to_owned();
@@ -557,11 +579,18 @@ fn a_reader_that_leaves_early_ends_it_quietly() {
             ruleset_counters: || None,
             given: BTreeMap::new,
             off_table: flows::off_table,
+            pending: |_| Ok(Vec::new()),
+            tracked: |_, _| Ok(()),
+            may_ask_about_flows: || true,
             look: |_| Snapshot::default(),
+            announced: |_| None,
+            compare: |_| Ok(Drift::default()),
         },
+        mend: |_| Ok(Vec::new()),
         numbers_in_kernel: BTreeMap::new,
         adoption_wait: Duration::ZERO,
         prober: &mut tracer::FakeProber::default(),
+        terminal: false,
     };
     assert_eq!(run(["lbctl", "--shm", &name, "show"], &mut env), Status::ReaderGone);
     assert!(err.is_empty());
@@ -587,12 +616,12 @@ fn show_reports_that_lbd_hangs() {
     assert_eq!(json, Value::Null);
     let (text, json) = looked(4_999_900, [false, true]);
     assert!(
-        text.ends_with(" in force; the workers of these queues HANG, the kernel's tables decide: 10"),
+        text.ends_with(" in force; the workers of these queues HANG, the fallback tables decide: 10"),
         "{text}"
     );
     assert_eq!(json.to_string(), r#"{"process_ms":null,"queues":[10]}"#);
     let (text, json) = looked(4_970_000, [false, false]);
-    assert!(text.ends_with(" in force; HANGS for 30 s: the kernel's tables decide"), "{text}");
+    assert!(text.ends_with(" in force; HANGS for 30 s: the fallback tables decide"), "{text}");
     assert_eq!(json.to_string(), r#"{"process_ms":30000,"queues":[]}"#);
     let check = lb.run("check");
     assert_eq!(check.status, Status::Errors);

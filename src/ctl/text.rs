@@ -13,26 +13,28 @@ pub(super) enum Align {
 }
 
 /// Rows of cells that become aligned columns.
-pub(super) struct Table {
+pub struct Table {
     columns: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// Creates a table with these columns. If a name starts with `>`, its column is aligned right.
-    pub(super) fn new(columns: &[&str]) -> Self {
+    #[must_use]
+    pub fn new(columns: &[&str]) -> Self {
         let align = |name: &&str| if name.starts_with('>') { Align::Right } else { Align::Left };
         let names = columns.iter().map(|name| name.trim_start_matches('>').to_owned()).collect();
         Self { columns: columns.iter().map(align).collect(), rows: vec![names] }
     }
 
     /// Adds a row.
-    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
     /// Returns the text, with each line indented.
-    pub(super) fn render(&self, indent: &str) -> String {
+    #[must_use]
+    pub fn render(&self, indent: &str) -> String {
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max()
         };

@@ -13,7 +13,7 @@ use crate::{
 
 /// `lbctl tier`.
 pub(super) fn tier(env: &mut Env<'_>, name: &RegionName, json: bool) -> Result<Status, CtlError> {
-    let mut region = Region::open(name)?;
+    let mut region = Region::open_to_read(name)?;
     let (generation, state) = region.state()?;
     let mut view = TierView::new(&state);
     if json {

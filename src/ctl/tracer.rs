@@ -223,8 +223,14 @@ impl Traced {
             Steering::SynOnly => "a new flow",
         };
         let table = match (&report.table, &report.service) {
+            (Some(Entry { backend, of_service: Some(other), .. }), Some(service)) => format!(
+                "{new} goes to {backend} of service {other}, as {service} has no active backend of its own"
+            ),
             (Some(Entry { backend, .. }), _) => format!("{new} goes to {backend}, as the table says"),
-            (None, Some(service)) => format!("{new} is dropped: {service} has no active backend"),
+            (None, Some(service)) => {
+                let refused = if report.rejected { "rejected" } else { "dropped" };
+                format!("{new} is {refused}: {service} has no active backend")
+            }
             (None, None) => format!("{new} is dropped: {}", self.question.unclaimed()),
         };
         let pinned = match &report.pinned {

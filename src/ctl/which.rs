@@ -21,7 +21,7 @@ pub(super) fn which(
 ) -> Result<Status, CtlError> {
     let words: Vec<&str> = args.flow.iter().map(String::as_str).collect();
     let question = Question::parse(&words).map_err(CtlError::Usage)?;
-    let which = Which::read_for(&question, &mut Region::open(name)?, &env.sources)?;
+    let which = Which::read_for(&question, &mut Region::open_to_read(name)?, &env.sources)?;
     let answer = which.answer(&question, args.fragment);
     if json {
         env.json(&answer)?;
@@ -41,7 +41,7 @@ pub(super) fn batch(
     file: &Path,
     fragment: bool,
 ) -> Result<Status, CtlError> {
-    let which = Which::read(&mut Region::open(name)?, &env.sources)?;
+    let which = Which::read(&mut Region::open_to_read(name)?, &env.sources)?;
     let Env { input, out, .. } = env;
     batch::each(*input, file, |question| {
         serde_json::to_writer(&mut **out, &which.answer(&question, fragment)).map_err(io::Error::from)?;
@@ -52,16 +52,28 @@ pub(super) fn batch(
 
 fn print(env: &mut Env<'_>, answer: &Answer) -> Result<(), CtlError> {
     match &answer.outcome {
-        Outcome::Steered(Steered { service, hash, index, table_size, backend, target, decider, .. }) => {
+        Outcome::Steered(Steered {
+            service,
+            hash,
+            index,
+            table_size,
+            backend,
+            of_service,
+            target,
+            decider,
+            ..
+        }) => {
+            let of_service = of_service.as_ref().map_or_else(String::new, |of| format!(" of service {of}"));
             let device = target.device.as_ref().map_or_else(String::new, |d| format!(" through {d}"));
             env.print(format_args!("service  {service}"))?;
-            env.print(format_args!("backend  {backend}"))?;
+            env.print(format_args!("backend  {backend}{of_service}"))?;
             env.print(format_args!("path     {}{device}", target.path()))?;
             env.print(format_args!("mark     {:#x} ({})", target.mark, target.mark))?;
             env.print(format_args!("decider  {decider}"))?;
             env.print(format_args!("hash     {hash:#010x}"))?;
             env.print(format_args!("index    {index} of {table_size}"))?;
         }
+        Outcome::NoBackend { rejected: true, .. } => env.print(format_args!("not steered: rejected"))?,
         Outcome::NoBackend { .. } | Outcome::Unclaimed => env.print(format_args!("not steered"))?,
     }
     if let Some(owner) = answer.owner.as_ref().and_then(OwnerView::line) {

@@ -10,6 +10,11 @@
 //! While connection tracking is nearly full, packets go by the fallback tables and not by their entries. Then a change of
 //! tables finds its off-table flows before it is in force ([`Auditor::place`]).
 //!
+//! It also ends flows ([`Forwarding::ends`]): those of a service whose backend is disabled, or down (`on_down`), and once
+//! those whose backend was killed. Their entries and their elements of the maps are deleted, wherever they are, so the next
+//! packet of each is steered anew. The region has the time of the last kill that was carried out, so that one that lbd did not
+//! live to carry out is the next lbd's.
+//!
 //! With `steering = "every-packet"` no flow is pinned, and the maps are emptied.
 
 use std::{
@@ -44,7 +49,7 @@ use crate::{
     shm::stats::Pins,
     sys::{
         clock,
-        conntrack::{self, Conntrack, FlowName, Request},
+        conntrack::{self, Conntrack, FlowName, Marked, Request},
         nft::{NftError, flow_maps},
         region::Mapping,
     },
@@ -72,6 +77,10 @@ pub(super) struct Auditor {
     no_room: u64,
     /// The flows that were in the flowtable at the last audit.
     promoted: HashSet<Flow>,
+    /// The time of the last kill that was carried out.
+    killed: u64,
+    /// How many flows were ended since the start.
+    ended: u64,
 }
 
 /// What an audit did.
@@ -81,11 +90,21 @@ struct Done {
     off_table: usize,
     moved: usize,
     forgotten: u64,
+    ended: u64,
     put_back: usize,
     no_room: usize,
     not_protected: usize,
     protected: usize,
     promoted: usize,
+}
+
+/// What is to be done with the entries of connection tracking.
+struct Planned {
+    plan: Plan<FlowName>,
+    /// The flows that are in the flowtable.
+    promoted: HashSet<Flow>,
+    /// Entries of flows that are to be ended, with their flows where those may be in a map.
+    end: Vec<(FlowName, Option<Flow>)>,
 }
 
 /// Why an audit ended early.
@@ -120,7 +139,14 @@ impl Auditor {
             seen: None,
             no_room: 0,
             promoted: HashSet::new(),
+            killed: 0,
+            ended: 0,
         })
+    }
+
+    /// Goes on where an earlier auditor has ended: kills of these counts of the region were carried out.
+    pub(super) fn succeed(&mut self, last: Pins) {
+        self.killed = last.killed;
     }
 
     /// Reads the maps that an earlier lbd has filled: packets go by them from the first ruleset on. Maps with an element that
@@ -150,12 +176,15 @@ impl Auditor {
                     if scope == Scope::All {
                         self.no_room = done.no_room as u64;
                     }
+                    self.ended += done.ended;
                     return Ok(Pins {
                         off_table: done.off_table as u64,
                         no_room: self.no_room,
                         protected: done.protected as u64,
                         not_protected: done.not_protected as u64,
                         promoted: done.promoted as u64,
+                        ended: self.ended,
+                        killed: self.killed,
                     });
                 }
                 Err(Ended::Superseded) => {}
@@ -166,7 +195,10 @@ impl Auditor {
     }
 
     fn log(scope: Scope, done: &Done) {
-        let Done { off_table, moved, forgotten, put_back, no_room, not_protected, .. } = *done;
+        let Done { off_table, moved, forgotten, ended, put_back, no_room, not_protected, .. } = *done;
+        if ended > 0 {
+            info!(ended, "flows were ended: their backend is disabled or down, or was killed");
+        }
         if moved > 0 || forgotten > 0 {
             info!(
                 moved,
@@ -202,8 +234,10 @@ impl Auditor {
             let all: Vec<Flow> = read.iter().map(|(flow, _)| flow).collect();
             self.steps(&forwarding, &all, |_, _, some| Ok(flow_maps::delete_off_table(some, &read)?))?;
             self.finish(&forwarding, OffTable::default(), scope)?;
+            self.killed = self.killed.max(forwarding.last_kill());
             return Ok(Done::default());
         }
+        let since = self.killed;
         let passed = self.seen.map_or(u64::MAX, |seen| clock::now().duration_since(seen).as_secs() + 1);
         let shorten = read.follow(&last);
         let mut shortened = Vec::new();
@@ -213,7 +247,7 @@ impl Auditor {
         })?;
         read.shortened(&shortened);
         let back = lost(&last, &read, u32::try_from(passed).unwrap_or(u32::MAX));
-        let (mut plan, promoted) = self.plan(&forwarding, &read, scope)?;
+        let Planned { mut plan, promoted, end } = self.plan(&forwarding, &read, scope)?;
         // A flow whose table leads to its backend again stays in the map, since the table may change back before its next
         // packet. If the map is crowded, it makes room.
         let crowded = read.is_crowded();
@@ -221,9 +255,13 @@ impl Auditor {
             true => forwarding.is_off_table(flow, held.mark),
             false => forwarding.is_valid(flow, held.mark),
         };
-        let (mut known, mut leave) = (read.clone(), Vec::new());
+        let (mut known, mut leave, mut ended) = (read.clone(), Vec::new(), HashSet::new());
         for (flow, held) in read.iter() {
-            if !stays(flow, held) {
+            let ends = forwarding.ends_flow(flow, held.mark, since);
+            if ends {
+                ended.insert(flow);
+            }
+            if ends || !stays(flow, held) {
                 known.remove(&flow);
                 leave.push(flow);
             }
@@ -238,6 +276,7 @@ impl Auditor {
             not_protected: plan.not_protected,
             protected: plan.protected,
             promoted: plan.promoted,
+            ended: ended.len() as u64,
             ..Done::default()
         };
 
@@ -263,14 +302,28 @@ impl Auditor {
             done.forgotten += delete(conntrack, some)?;
             Ok(())
         })?;
+        // A SYN that was answered must not bring one back.
         if scope == Scope::All {
             done.forgotten += self.weed_pending(&forwarding)?;
+        }
+        // A flow that was in a map as well has been counted.
+        let (again, first): (Vec<_>, Vec<_>) =
+            end.into_iter().partition(|(_, flow)| flow.is_some_and(|flow| ended.contains(&flow)));
+        for (some, counts) in [(again, false), (first, true)] {
+            self.steps(&forwarding, &some, |conntrack, _, some| {
+                let deleted = delete(conntrack, some.iter().map(|(name, _)| name))?;
+                done.ended += if counts { deleted } else { 0 };
+                Ok(())
+            })?;
         }
         let keep: Vec<_> = plan.keep.into_iter().map(|(name, keep)| (name, request(keep))).collect();
         refused(self.conntrack.change(&keep)?.refused)?;
         self.promoted = promoted;
         done.off_table = copy.iter().filter(|(flow, held)| forwarding.is_off_table(*flow, held.mark)).count();
         self.finish(&forwarding, copy, scope)?;
+        if scope == Scope::All {
+            self.killed = self.killed.max(forwarding.last_kill());
+        }
         Ok(done)
     }
 
@@ -281,8 +334,10 @@ impl Auditor {
         forwarding: &Forwarding,
         lost: Vec<(Flow, Held)>,
     ) -> Result<Vec<(Flow, Held)>, Ended> {
-        let mut lost: Vec<_> =
-            lost.into_iter().filter(|(flow, held)| forwarding.is_valid(*flow, held.mark)).collect();
+        let stays = |(flow, held): &(Flow, Held)| {
+            forwarding.is_valid(*flow, held.mark) && !forwarding.ends_flow(*flow, held.mark, self.killed)
+        };
+        let mut lost: Vec<_> = lost.into_iter().filter(stays).collect();
         if lost.is_empty() {
             return Ok(lost);
         }
@@ -297,21 +352,26 @@ impl Auditor {
         Ok(lost)
     }
 
-    /// Judges all entries of connection tracking. Returns also which flows are promoted.
+    /// Judges all entries of connection tracking.
     fn plan(
         &mut self,
         forwarding: &Forwarding,
         known: &OffTable,
         scope: Scope,
-    ) -> Result<(Plan<FlowName>, HashSet<Flow>), std::io::Error> {
-        let bits = match scope {
+    ) -> Result<Planned, std::io::Error> {
+        let kept = forwarding.mark_mask().kept();
+        let marked = match scope {
             Scope::All => None,
-            Scope::Kept => Some(forwarding.mark_mask().kept()),
+            Scope::Kept => Some(Marked { value: kept, mask: kept }),
         };
-        let (mut plan, mut promoted) = (Plan::default(), HashSet::new());
-        self.conntrack.dump(bits, |entry| {
+        let (mut plan, mut promoted, mut end) = (Plan::default(), HashSet::new(), Vec::new());
+        self.conntrack.dump(marked, |entry| {
             if let Some(mut tracked) = entry.tracked() {
                 let flow = Flow::of(&tracked.packet);
+                if forwarding.ends_tracked(&tracked, self.killed) {
+                    end.push((entry.name(), flow));
+                    return Ok(());
+                }
                 if tracked.promotion == Promotion::Now {
                     promoted.extend(flow);
                 } else if flow.is_some_and(|flow| self.promoted.contains(&flow)) {
@@ -334,7 +394,7 @@ impl Auditor {
             },
             known,
         );
-        Ok((plan, promoted))
+        Ok(Planned { plan, promoted, end })
     }
 
     /// Puts flows that `next` would lead elsewhere into the maps, before it is in force. So they stay with their backends.
@@ -345,7 +405,7 @@ impl Auditor {
         let mut known = flow_maps::off_table()?;
         // The next audit sets their lifetimes.
         let _ = known.follow(&self.shared.off_table.load());
-        let (plan, _) = self.plan(next, &known, Scope::All).map_err(conntrack_failed)?;
+        let Planned { plan, .. } = self.plan(next, &known, Scope::All).map_err(conntrack_failed)?;
         let flows: Vec<_> = plan.moves.iter().map(|(_, flow, held)| (*flow, *held)).collect();
         flow_maps::put_off_table(&flows, &known)?;
         plan.enter(&mut known);
@@ -356,10 +416,13 @@ impl Auditor {
         Ok(())
     }
 
-    /// Forgets pending SYNs whose target is no backend of the service that claims them now. They are queued again.
+    /// Forgets pending SYNs whose target is no backend of the service that claims them now, or whose flow is to be ended. They
+    /// are queued again.
     fn weed_pending(&mut self, forwarding: &Arc<Forwarding>) -> Result<u64, Ended> {
         let pending = flow_maps::pending(forwarding.mark_mask())?;
-        let invalid = pending.into_iter().filter(|(flow, mark)| !forwarding.is_valid(*flow, *mark));
+        let since = self.killed;
+        let stays = |flow, mark| forwarding.is_valid(flow, mark) && !forwarding.ends_flow(flow, mark, since);
+        let invalid = pending.into_iter().filter(|(flow, mark)| !stays(*flow, *mark));
         let invalid: Vec<Flow> = invalid.map(|(flow, _)| flow).collect();
         self.steps(forwarding, &invalid, |_, _, some| Ok(flow_maps::delete_pending(some)?))?;
         Ok(invalid.len() as u64)

@@ -1,6 +1,6 @@
 //! `lbd --cleanup`: removes everything that lbd has set up.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use tracing::warn;
 
@@ -8,6 +8,7 @@ use super::DaemonError;
 use crate::{
     shm::{RegionError, slots},
     sys::{
+        control_socket,
         instance_lock::InstanceLock,
         nft,
         overrides::OverridesFile,
@@ -40,12 +41,14 @@ pub fn cleanup(name: &RegionName, state_dir: &Path) -> Result<Vec<String>, Daemo
         }
     }
     let mut routing = Routing::open()?;
-    // First, since without the ruleset what comes out of them is forwarded. Packets to VIPs are dropped from here on.
+    // Routers send their packets elsewhere first.
+    let withdrawn = routing.announce(&BTreeSet::new())?;
+    // Then these, since without the ruleset what comes out of them is forwarded. Packets to VIPs are dropped from here on.
     let devices = routing.remove_devices()?;
     if nft::cleanup()? {
         removed.push("nftables table inet synrail".to_owned());
     }
-    let changes = devices + routing.cleanup()?.changes;
+    let changes = withdrawn + devices + routing.cleanup()?.changes;
     if changes > 0 {
         removed.push(format!("{changes} rules, routes and devices"));
     }
@@ -54,6 +57,8 @@ pub fn cleanup(name: &RegionName, state_dir: &Path) -> Result<Vec<String>, Daemo
         Err(AccessError::Missing(_)) => {}
         Err(error) => return Err(error.into()),
     }
+    // Those of an lbd and an lbagent that were killed.
+    control_socket::remove(name);
     let kept = OverridesFile::new(state_dir, name);
     match kept.remove() {
         Ok(false) => {}

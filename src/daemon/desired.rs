@@ -38,6 +38,10 @@ impl StartupSettings {
         }
     }
 
+    pub(super) fn mark_mask(self) -> MarkMask {
+        self.mark_mask
+    }
+
     /// Puts these settings in the place of those of a new state, and logs if they differ.
     pub(super) fn keep_in(self, balancer: &mut Balancer) {
         if self == Self::of(balancer) {

@@ -16,6 +16,7 @@ use crate::{
         instance_lock::AlreadyRunning,
         nfqueue::OpenError,
         nft::NftError,
+        privileges::PrivilegesError,
         region::{AccessError, RegionName},
         rtnetlink::RoutingError,
         tun::TunError,
@@ -80,6 +81,9 @@ pub enum DaemonError {
     /// The process has no right to set up the network.
     #[error("lbd needs CAP_NET_ADMIN; run it as root")]
     NotAllowed,
+    /// lbd cannot give up the rights that it does not need.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegesError),
     /// Parts of the kernel are missing, or something on the host keeps packets from backends.
     #[error("lbd cannot work on this host as it is:\n  {0}")]
     Host(String),
@@ -92,6 +96,16 @@ pub enum DaemonError {
     /// Another lbd runs in this network namespace.
     #[error(transparent)]
     AlreadyRunning(#[from] AlreadyRunning),
+    /// The lbd that keeps the kernel of this network namespace is not the one that follows the region.
+    #[error("{}", if *here {
+        "another lbd, of another region, has the ruleset and routes of this network namespace"
+    } else {
+        "the lbd that follows the region runs in another network namespace: run it there"
+    })]
+    OtherKeeper {
+        /// Whether an lbd runs in this network namespace.
+        here: bool,
+    },
     /// A queue cannot be opened.
     #[error(transparent)]
     Queue(#[from] OpenError),

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{
     DaemonError,
+    announce::Announced,
     audit::place_before,
     desired::{Desired, StartupSettings},
     links,
@@ -62,6 +63,8 @@ pub(super) struct Kernel {
     /// The services that lbd decides for although the kernel should, as last logged.
     left_to_lbd: Vec<(Name, Shortage)>,
     fallback: Fallback,
+    /// The VIPs that are announced, and their table.
+    announced: Announced,
 }
 
 /// The state of the fallback tables (`plan/kernel_tables.rs`).
@@ -100,21 +103,33 @@ impl Kernel {
             own,
             left_to_lbd: Vec::new(),
             fallback: Fallback::default(),
+            announced: Announced::default(),
         })
     }
 
-    /// Makes kernel and workers do what `state` says. If there are workers, the fallback tables may be [`Fallback::Due`] then.
+    /// Returns the bits of the mark that the workers were started with.
+    pub(super) fn mark_mask(&self) -> Option<MarkMask> {
+        self.startup.map(StartupSettings::mark_mask)
+    }
+
+    /// Makes kernel and workers do what `state` says, and announces these VIPs. If there are workers, the fallback tables may be [`Fallback::Due`] then.
     /// The report has what is left to a repair: targets whose next hops are out of reach now, and fallback tables, as long
     /// as workers decide for all services.
     ///
     /// # Errors
     /// The first failure. The last good state is in force again then, as far as the kernel allows it.
-    pub(super) fn apply(&mut self, state: &State, generation: Generation) -> Result<Report, DaemonError> {
+    pub(super) fn apply(
+        &mut self,
+        state: &State,
+        generation: Generation,
+        announced: Announced,
+    ) -> Result<Report, DaemonError> {
         let mut state = state.clone();
         if let Some(startup) = self.startup {
             startup.keep_in(&mut state.balancer);
         }
         let mut desired = Desired::by(&state, generation, self.means, &self.own)?;
+        announced.put_in(&mut desired.routing);
         self.log_left_to_lbd(&state);
         let (kept, not_kept) =
             self.desired.as_ref().map_or((0, 0), |last| desired.routing.succeed(&last.routing));
@@ -136,8 +151,26 @@ impl Kernel {
             );
         }
         self.desired = Some(desired);
+        announced.log_since(&self.announced);
+        self.announced = announced;
         report.log_change();
         Ok(report)
+    }
+
+    /// Announces these VIPs and no others, while all else stays.
+    ///
+    /// # Errors
+    /// When the kernel refuses. A repair tries again.
+    pub(super) fn announce(&mut self, announced: Announced) -> Result<(), RoutingError> {
+        let Some(desired) = &mut self.desired else { return Ok(()) };
+        if announced == self.announced {
+            return Ok(());
+        }
+        announced.put_in(&mut desired.routing);
+        announced.log_since(&self.announced);
+        self.announced = announced;
+        let _lock = self.ways.lock();
+        self.routing.announce(&self.announced.routes()).map(|_| ())
     }
 
     /// Puts the last good state in force again, after a change that failed half-way.
@@ -153,7 +186,7 @@ impl Kernel {
     /// Repairs what other programs have changed: a link that went down takes its routes along, a service that reloads the
     /// host's own rules may flush ours. `tun` is the device by which held fragments come back.
     pub(super) fn repair(&mut self, tun: &Tun) -> Report {
-        let mut report = self.return_to_last_good(Policy::Repair);
+        let mut report = self.mend();
         match self.set_up_fragments_device(tun) {
             Ok(changed) => report.fragments_device = changed,
             Err(error) => report.left.push(error),
@@ -170,6 +203,16 @@ impl Kernel {
         let new = tun.renew()?;
         links::set_tun(&self.shared, tun.index());
         Ok(self.routing.set_up_fragments_device()? || new)
+    }
+
+    /// Returns what a repair would change, but for the device of held fragments, which only an lbd has. Changes nothing.
+    pub(super) fn look(&mut self) -> Report {
+        self.return_to_last_good(Policy::Look)
+    }
+
+    /// As [`Kernel::repair`], without the device of held fragments.
+    pub(super) fn mend(&mut self) -> Report {
+        self.return_to_last_good(Policy::Repair)
     }
 
     fn return_to_last_good(&mut self, policy: Policy) -> Report {
@@ -195,7 +238,7 @@ impl Kernel {
         let report = run(policy, |step, report| {
             match step {
                 Step::RoutingBefore if routing_right => {}
-                Step::RoutingBefore => late = self.change_routing(&desired.routing, report)?,
+                Step::RoutingBefore => late = self.change_routing(&desired.routing, policy, report)?,
                 Step::Ruleset => report.ruleset = self.put_ruleset(&mut ways, desired, policy)?,
                 Step::Workers => {
                     if self.workers_follow_others(desired) {
@@ -213,14 +256,19 @@ impl Kernel {
         Ok(report)
     }
 
-    /// Makes the changes of routing that come before the ruleset. Returns those that come after it.
+    /// Makes the changes of routing that come before the ruleset. Returns those that come after it. A look makes none.
     fn change_routing(
         &mut self,
         desired: &routing::Desired,
+        policy: Policy,
         report: &mut Report,
     ) -> Result<Vec<Op>, RoutingError> {
         let mut diff = routing::diff(&self.routing.current(desired)?, desired)?;
         report.notes = Some(std::mem::take(&mut diff.notes));
+        if policy == Policy::Look {
+            report.add_routing(&diff.ops, Vec::new());
+            return Ok(Vec::new());
+        }
         let (early, late) = diff.around_ruleset();
         report.add_routing(&early, self.routing.apply_reachable(&early)?);
         Ok(late)
@@ -256,6 +304,9 @@ impl Kernel {
         }
         let tables = &mut self.tables;
         ways.with(&mut desired.ruleset, |ruleset, in_force| {
+            if policy == Policy::Look {
+                return nft::look(ruleset);
+            }
             if policy.compares() {
                 return nft::mend(ruleset, tables);
             }
@@ -278,12 +329,18 @@ impl Kernel {
         report: &mut Report,
     ) -> Result<(), NftError> {
         let tables = &desired.ruleset.tables;
+        if policy == Policy::Look {
+            if self.fallback != Fallback::Due {
+                report.fallback = self.tables.look(tables)?;
+            }
+            return Ok(());
+        }
         let workers_decide = self.startup.is_some() && !desired.ruleset.kernel_decides();
         let due = self.fallback == Fallback::Due;
         let follows = match policy {
             // The first ones are there when lbd is ready.
             Policy::Change => self.desired.is_some() && !self.tables.is_little(tables),
-            Policy::RollBack => false,
+            Policy::RollBack | Policy::Look => false,
             Policy::Repair => due,
         };
         // Packets go by them only if lbd does not answer.
@@ -309,6 +366,11 @@ impl Kernel {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Some fallback tables are those of earlier states, and another process is bringing them up to date.
+    pub(super) fn fallback_follows(&mut self) {
+        self.fallback = Fallback::Due;
     }
 
     /// The state of the fallback tables.

@@ -73,7 +73,7 @@ impl Holder {
             match *news {
                 News::Hangs(worker) => warn!(
                     queue = self.queue(worker),
-                    "the worker of this queue hangs; the kernel's tables decide about what it does not take"
+                    "the worker of this queue hangs; the fallback tables decide about what it does not take"
                 ),
                 News::GoesOn(worker, after) => info!(
                     queue = self.queue(worker),
@@ -82,17 +82,19 @@ impl Holder {
                 ),
                 News::Away(time) => warn!(
                     seconds = time.as_secs_f32(),
-                    "lbd was stopped or got no processor time; the kernel's tables decided meanwhile"
+                    "lbd was stopped or got no processor time; the fallback tables decided meanwhile"
                 ),
             }
         }
         let trouble = renewed.as_ref().err().map(ToString::to_string);
         if self.trouble != trouble {
             match &trouble {
-                Some(problem) => warn!(
-                    problem,
-                    "the lease cannot be renewed (device sr-frag); the kernel's own tables decide"
-                ),
+                Some(problem) => {
+                    warn!(
+                        problem,
+                        "the lease cannot be renewed (device sr-frag); the fallback tables decide"
+                    );
+                }
                 None => info!("the lease is renewed again"),
             }
             self.trouble = trouble;

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
     DaemonError,
+    announce::Announced,
     audit::{Auditor, Scope},
     host::{HostSeen, look_at_host},
     kernel::Kernel,
@@ -16,7 +17,7 @@ use crate::{
     balance::Forwarding,
     model::ids::Generation,
     plan::kernel_tables,
-    shm::stats::{self, Daemon},
+    shm::stats::{self, Daemon, Pins},
     state::State,
     sys::{
         overrides::OverridesFile,
@@ -50,7 +51,7 @@ pub fn once(config: Option<&Path>, name: &RegionName, state_dir: &Path) -> Resul
             // The next step notices if the region is gone.
             let _ = stats::set_nearly_full(&mut region.mapping(), nearly_full);
             let _ = stats::write_flowtable(&mut region.mapping(), means.flowtable);
-            let left = kernel.apply(&state, generation)?.left;
+            let left = kernel.apply(&state, generation, Announced::without_lbd(&state))?.left;
             Ok((region, generation, kernel, left))
         },
     )?;
@@ -76,7 +77,7 @@ pub fn once(config: Option<&Path>, name: &RegionName, state_dir: &Path) -> Resul
         {
             break;
         }
-        left = kernel.apply(&state, live)?.left;
+        left = kernel.apply(&state, live, Announced::without_lbd(&state))?.left;
         generation = live;
     }
     show(&region, |last| Daemon { pid: 0, adopted: generation, in_kernel: generation, ..last })?;
@@ -85,15 +86,17 @@ pub fn once(config: Option<&Path>, name: &RegionName, state_dir: &Path) -> Resul
 
 /// Audits pins once: flows that the tables no longer name get into the maps of off-table flows, since no audit follows.
 fn audit(kernel: &Kernel, region: &Region) -> Result<(), DaemonError> {
-    let pins = Auditor::open(&kernel.shared, &kernel.ways)?.audit(Scope::All)?;
     let unusable = |error| AccessError::Unusable { name: region.name().clone(), error };
+    let mut auditor = Auditor::open(&kernel.shared, &kernel.ways)?;
+    auditor.succeed(Pins::read(&mut region.mapping()).map_err(unusable)?);
+    let pins = auditor.audit(Scope::All)?;
     Ok(pins.write(&mut region.mapping()).map_err(unusable)?)
 }
 
 /// Returns, as problems, the services whose new flows the kernel cannot decide about.
 fn without_table(state: &State) -> impl Iterator<Item = String> {
     let services = state.services.iter().zip(kernel_tables::shortages(state));
-    services.filter(|(service, _)| service.active().next().is_some()).filter_map(|(service, why)| {
+    services.filter(|(service, _)| state.serving(service).next().is_some()).filter_map(|(service, why)| {
         let (name, why) = (&service.name, why?);
         Some(format!(
             "service \"{name}\": the kernel has no table of it ({why}), so its new flows wait until lbd runs"

@@ -46,8 +46,8 @@ fn converted(mut region: Region, overrides: &OverridesFile) -> Result<Region, Da
     }
     // So no lbd of that version follows it.
     region.follow()?;
-    let ops::Converted { region, disabled, saved } = ops::convert(overrides, clock::unix_seconds(), region)?;
-    info!(region = %region.name(), disabled, "converted from the layout of the version before");
+    let ops::Converted { region, draining, saved } = ops::convert(overrides, clock::unix_seconds(), region)?;
+    info!(region = %region.name(), draining, "converted from the layout of the version before");
     log_saved(saved);
     Ok(region)
 }
@@ -91,6 +91,8 @@ fn open_region(
         region.share(like);
     }
     region.follow()?;
+    // One that lbctl or an earlier lbd made before there was the group.
+    region.let_readers_read();
     stats::look_no_more(&mut region).map_err(|error| AccessError::Unusable { name: name.clone(), error })?;
     show(&region, |last| Daemon {
         pid: std::process::id().into(),

@@ -21,9 +21,12 @@
 //! | [`Policy::Change`] | ends it | as lbd left them, if it knows that | routing | may follow later |
 //! | [`Policy::RollBack`] | is recorded | compared with the kernel's | routing | at once |
 //! | [`Policy::Repair`] | is recorded | compared with the kernel's | ruleset | those that are due stay due |
+//! | [`Policy::Look`] | is recorded | compared, and left as they are | ruleset | compared |
 //!
 //! A repair begins with the ruleset, since reading all of the routing may take seconds on a router, and nothing is steered
 //! while the ruleset is missing. A change and a roll-back cannot: they may have devices to remove first.
+//!
+//! A look has those steps of a repair that find differences, and reports what a repair would change (`lbctl check`).
 
 use tracing::{info, warn};
 
@@ -31,7 +34,7 @@ use super::DaemonError;
 use crate::{
     plan::routing::{FRAGMENTS_DEVICE, Note, Op},
     sys::{
-        nft::{Applied, Differences},
+        nft::{Applied, Differences, FallbackDifference},
         rtnetlink::RoutingError,
     },
 };
@@ -45,6 +48,8 @@ pub(super) enum Policy {
     RollBack,
     /// To the state in force, of which other programs may have changed something.
     Repair,
+    /// What [`Policy::Repair`] would change. Changes nothing.
+    Look,
 }
 
 /// A part of a reconciliation.
@@ -66,12 +71,13 @@ pub(super) enum Step {
 
 impl Policy {
     /// All steps, in order.
-    fn steps(self) -> [Step; 6] {
-        let (first, second) = match self {
-            Self::Change | Self::RollBack => (Step::RoutingBefore, Step::Ruleset),
-            Self::Repair => (Step::Ruleset, Step::RoutingBefore),
-        };
-        [first, second, Step::Workers, Step::Fallback, Step::RoutingAfter, Step::Tier]
+    fn steps(self) -> &'static [Step] {
+        use Step::{Fallback, RoutingAfter, RoutingBefore, Ruleset, Tier, Workers};
+        match self {
+            Self::Change | Self::RollBack => &[RoutingBefore, Ruleset, Workers, Fallback, RoutingAfter, Tier],
+            Self::Repair => &[Ruleset, RoutingBefore, Workers, Fallback, RoutingAfter, Tier],
+            Self::Look => &[Ruleset, RoutingBefore, Fallback],
+        }
     }
 
     /// Whether the first failure ends it. Otherwise failures are recorded, and the other steps follow.
@@ -98,14 +104,14 @@ impl Step {
 /// What a reconciliation has changed, and what is left undone.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// How many devices, routes and rules were changed.
-    routing_changes: usize,
-    /// The first of these changes, in words.
-    first_routing_change: Option<String>,
+    /// The changes of devices, routes and rules. A look reports what a repair would change.
+    pub(super) routing: Vec<Op>,
     /// The change of the ruleset and, where it was compared, what differed.
     pub(super) ruleset: Option<(Differences, Applied)>,
     /// How many entries of fallback tables were changed.
     pub(super) entries: usize,
+    /// Of a look: the fallback tables that differ.
+    pub(super) fallback: Vec<FallbackDifference>,
     /// Whether the device by which held fragments come back was made or set up.
     pub(super) fragments_device: bool,
     /// What the operator should know about routing; `None` if it was not read.
@@ -118,11 +124,11 @@ pub(super) struct Report {
 impl Report {
     /// Records changes of routing, except those of routes whose next hops are out of reach.
     pub(super) fn add_routing(&mut self, ops: &[Op], out_of_reach: Vec<RoutingError>) {
-        self.routing_changes += ops.len() - out_of_reach.len();
-        if self.first_routing_change.is_none() {
-            let refused = |op: &String| out_of_reach.iter().any(|error| error.refused() == Some(op));
-            self.first_routing_change = ops.iter().map(ToString::to_string).find(|op| !refused(op));
-        }
+        let refused = |op: &&Op| {
+            !out_of_reach.is_empty()
+                && out_of_reach.iter().any(|error| error.refused() == Some(&op.to_string()))
+        };
+        self.routing.extend(ops.iter().filter(|op| !refused(op)).cloned());
         self.left.extend(out_of_reach.into_iter().map(DaemonError::OutOfReach));
     }
 
@@ -139,14 +145,14 @@ impl Report {
 
     /// Whether anything was changed.
     pub(super) fn any(&self) -> bool {
-        self.routing_changes > 0 || self.ruleset.is_some() || self.entries > 0 || self.fragments_device
+        !self.routing.is_empty() || self.ruleset.is_some() || self.entries > 0 || self.fragments_device
     }
 
     /// Logs a change.
     pub(super) fn log_change(&self) {
         let Some((_, applied)) = &self.ruleset else { return };
         info!(
-            routing_changes = self.routing_changes, rules = ?applied.structure, elements_added = applied.elements_added,
+            routing_changes = self.routing.len(), rules = ?applied.structure, elements_added = applied.elements_added,
             elements_deleted = applied.elements_deleted, entries_changed = self.entries,
             "in force"
         );
@@ -160,9 +166,9 @@ impl Report {
                 "our ruleset was not as it should be; it is mended: {differed}"
             );
         }
-        if let Some(first) = &self.first_routing_change {
-            let changes = self.routing_changes;
-            warn!(changes, first, "our devices, routes or rules were not as they should be; they are mended");
+        if let Some(first) = self.routing.first() {
+            let changes = self.routing.len();
+            warn!(changes, %first, "our devices, routes or rules were not as they should be; they are mended");
         }
         if self.entries > 0 {
             warn!(entries = self.entries, "the fallback tables were not as they should be; they are mended");
@@ -182,7 +188,7 @@ pub(super) fn run(
     mut carry_out: impl FnMut(Step, &mut Report) -> Result<(), DaemonError>,
 ) -> Result<Report, DaemonError> {
     let mut report = Report::default();
-    for step in policy.steps() {
+    for &step in policy.steps() {
         if step.needs().iter().any(|needed| report.failed.contains(needed)) {
             continue;
         }
@@ -242,6 +248,7 @@ mod tests {
                 vec![Workers, Fallback],
                 vec![Ruleset, RoutingBefore, Workers, Fallback, RoutingAfter, Tier],
             ),
+            (Policy::Look, vec![Ruleset], vec![Ruleset, RoutingBefore, Fallback]),
         ] {
             let (done, report) = steps(policy, &failing);
             let report = report.unwrap();
@@ -264,10 +271,9 @@ mod tests {
         let mut report = Report::default();
         assert!(!report.any() && report.routing_is_right());
         report.add_routing(&ops, vec![refusal(&ops[0])]);
-        assert_eq!((report.routing_changes, report.left.len()), (2, 1));
-        assert_eq!(report.first_routing_change, Some(ops[1].to_string()));
+        assert_eq!((report.routing.as_slice(), report.left.len()), (&ops[1..], 1));
         assert!(report.any() && !report.all_in_reach() && !report.routing_is_right());
         report.add_routing(&[op("sr-4")], Vec::new());
-        assert_eq!((report.routing_changes, report.first_routing_change), (3, Some(ops[1].to_string())));
+        assert_eq!((report.routing.len(), &report.routing[0]), (3, &ops[1]));
     }
 }

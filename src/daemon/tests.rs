@@ -1,11 +1,16 @@
 //! Against the kernel that runs. Run as root: `cargo test daemon -- --ignored`.
 
-use super::{desired::Desired, *};
-use crate::model::{Admin, Override};
+use super::{announce::Announced, desired::Desired, *};
+use crate::model::{
+    Admin, Override,
+    ids::{MarkMask, QueueNum},
+};
 use crate::{
+    shm::stats::Identity,
     sys::{
         clock::wait_for,
         namespace::{in_namespace, shell},
+        nfqueue::FlowQueue,
         nft::{self, differing},
     },
     worker::Links,
@@ -37,7 +42,7 @@ fn what_is_no_file_is_not_waited_for() {
 }
 
 /// A region of this test alone, removed when it ends.
-struct Name(RegionName);
+pub(super) struct Name(pub(super) RegionName);
 
 impl Drop for Name {
     fn drop(&mut self) {
@@ -46,7 +51,7 @@ impl Drop for Name {
 }
 
 /// An lbd without workers, that has done nothing yet.
-fn lbd(name: &RegionName, state: &State) -> Lbd {
+pub(super) fn lbd(name: &RegionName, state: &State) -> Lbd {
     let region = Region::create(name, state).unwrap();
     let generation = Generation(1);
     let shared = Arc::new(Shared::new(Forwarding::new(state, generation).unwrap()));
@@ -56,7 +61,7 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
     kernel.desired = Some(Desired::by(state, generation, kernel.means, &[]).unwrap());
     Lbd {
         config: None,
-        overrides: OverridesFile::new(Path::new("/nonexistent"), name),
+        overrides: OverridesFile::new(Path::new("/proc/nonexistent"), name),
         shown: Arc::new(ArcSwap::new(region.mapping())),
         region,
         kernel,
@@ -69,8 +74,33 @@ fn lbd(name: &RegionName, state: &State) -> Lbd {
         daemon: Daemon { adopted: generation, ..Daemon::default() },
         region_error: ErrorLatch::default(),
         repair_error: ErrorLatch::default(),
+        queues_error: ErrorLatch::default(),
         host: HostWatch::new(state, Vec::new()),
+        control: None,
+        agent: Agent::new(None, name.clone()),
+        announcer: Announcer::default(),
     }
+}
+
+#[test]
+#[ignore = "needs root, nf_tables, nfnetlink_queue and /dev/net/tun"]
+fn queues_are_in_the_region_as_long_as_they_are_there() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-queues-{}", std::process::id()).parse().unwrap());
+        let state = State::new(&Config::parse("a test", FILE).unwrap()).unwrap();
+        let mut lbd = lbd(&name.0, &state);
+        lbd.daemon.workers = 1;
+        let identity = Identity { queue: QueueNum(7), fragments: false };
+        stats::identify(&mut lbd.region.mapping(), 0, identity).unwrap();
+        let queue = FlowQueue::open(identity.queue, MarkMask::DEFAULT).unwrap();
+        let shown = |lbd: &mut Lbd| {
+            lbd.show_queues();
+            stats::read(&mut lbd.region.mapping(), 1).unwrap()[0].line.map(|line| line.queue)
+        };
+        assert_eq!(shown(&mut lbd), Some(7));
+        drop(queue);
+        assert_eq!(shown(&mut lbd), None);
+    });
 }
 
 /// Repairs, and leaves nothing.
@@ -149,13 +179,14 @@ fn a_change_that_fails_leaves_the_last_good_state_in_force() {
         let good = lbd.kernel.desired.as_ref().unwrap().ruleset.clone();
         // Another program's device, in the place of the tier's tunnel.
         shell("ip tuntap add dev sr-1 mode tun; nft flush ruleset");
-        let error = lbd.kernel.apply(&with_tier, Generation(2)).unwrap_err().to_string();
+        let error =
+            lbd.kernel.apply(&with_tier, Generation(2), Announced::default()).unwrap_err().to_string();
         assert!(error.contains("sr-1") && error.contains("not synrail's"), "{error}");
         assert!(nft::in_force(&good).unwrap());
         assert_eq!(lbd.kernel.shared.forwarding.load().generation(), Generation(1));
         assert!(lbd.kernel.shared.links.load().tier.is_empty());
 
-        assert!(lbd.kernel.apply(&state, Generation(3)).unwrap().left.is_empty());
+        assert!(lbd.kernel.apply(&state, Generation(3), Announced::default()).unwrap().left.is_empty());
         assert_eq!(lbd.kernel.shared.forwarding.load().generation(), Generation(3));
     });
 }
@@ -170,19 +201,19 @@ fn a_change_that_leaves_routing_alone_does_not_read_it() {
                        backend = [{ name = 'a', encap = 'mark' }, { name = 'b', encap = 'mark' }]\n";
         let state = State::new(&Config::parse("a test", &format!("{head}{service}")).unwrap()).unwrap();
         let mut lbd = lbd(&name.0, &state);
-        assert!(lbd.kernel.apply(&state, Generation(2)).unwrap().left.is_empty());
+        assert!(lbd.kernel.apply(&state, Generation(2), Announced::default()).unwrap().left.is_empty());
         let spoil = "ip rule add priority 12000 fwmark 5 lookup 20005 protocol 201";
         shell(spoil);
         let drained =
-            state.set_admin(None, &["a".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap();
-        assert!(lbd.kernel.apply(&drained, Generation(3)).unwrap().left.is_empty());
+            state.set_admin(None, &["a".to_owned()], &Override::unattributed(Admin::Draining)).unwrap();
+        assert!(lbd.kernel.apply(&drained, Generation(3), Announced::default()).unwrap().left.is_empty());
         shell("ip rule | grep -q ^12000:");
         repair(&mut lbd);
         shell("! ip rule | grep -q ^12000:");
         // Without the service there is other routing.
         shell(spoil);
         let empty = State::empty(state.balancer.clone());
-        assert!(lbd.kernel.apply(&empty, Generation(4)).unwrap().left.is_empty());
+        assert!(lbd.kernel.apply(&empty, Generation(4), Announced::default()).unwrap().left.is_empty());
         shell("! ip rule | grep -q ^12000:");
     });
 }
@@ -231,7 +262,7 @@ fn the_kernels_tables_are_those_of_the_last_good_state() {
         assert_eq!((good.tables[0].contents().entries().len(), differ()), (97, 0));
         // A change that fails when the kernel has the new tables already.
         let other =
-            state.set_admin(None, &["a".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap();
+            state.set_admin(None, &["a".to_owned()], &Override::unattributed(Admin::Draining)).unwrap();
         let other = Desired::by(&other, Generation(2), lbd.kernel.means, &[]).unwrap().ruleset;
         nft::apply(&other, &mut lbd.kernel.tables).unwrap();
         assert!(lbd.kernel.tables.apply(&other.tables).unwrap() > 40);
@@ -279,7 +310,7 @@ fn the_kernels_tables_follow_a_change_and_give_way_to_the_next() {
         };
 
         let (generation, state) = set(&mut lbd, "a", false);
-        assert!(lbd.kernel.apply(&state, generation).unwrap().left.is_empty());
+        assert!(lbd.kernel.apply(&state, generation, Announced::default()).unwrap().left.is_empty());
         assert_eq!(lbd.kernel.shared.forwarding.load().generation(), generation);
         lbd.adopted(generation);
         assert_eq!((lbd.kernel.fallback(), reported(&mut lbd)), (Fallback::Due, (2, 1)));
@@ -329,7 +360,7 @@ fn once_reports_what_is_in_force_and_what_is_not() {
         };
         let far = ", { name = 'far', address = '192.0.2.9', encap = 'direct' }";
         let mut region = Region::create(&name.0, &State::new(&file(97, far)).unwrap()).unwrap();
-        let not_all = once(None, &name.0, Path::new("/nonexistent"));
+        let not_all = once(None, &name.0, Path::new("/proc/nonexistent"));
         let Err(DaemonError::NotAll { generation, left }) = &not_all else { panic!("{not_all:?}") };
         assert_eq!((*generation, left.len()), (Generation(1), 2), "{left:?}");
         assert!(
@@ -349,7 +380,7 @@ fn once_reports_what_is_in_force_and_what_is_not() {
             region.update(merge).unwrap();
         };
         update(&mut region, 200);
-        assert_eq!(once(None, &name.0, Path::new("/nonexistent")).unwrap(), Generation(2));
+        assert_eq!(once(None, &name.0, Path::new("/proc/nonexistent")).unwrap(), Generation(2));
         assert_eq!(reported(&mut region), (0, Generation(2)));
         let (_, state) = region.state().unwrap();
         let desired = Desired::by(&state, Generation(2), nft::means().unwrap(), &[]).unwrap().ruleset;
@@ -358,7 +389,7 @@ fn once_reports_what_is_in_force_and_what_is_not() {
 
         let _other = InstanceLock::acquire().unwrap();
         assert!(matches!(
-            once(None, &name.0, Path::new("/nonexistent")),
+            once(None, &name.0, Path::new("/proc/nonexistent")),
             Err(DaemonError::AlreadyRunning(_))
         ));
     });
@@ -497,7 +528,7 @@ fn a_reload_takes_nothing_away_that_is_in_use() {
         let names = ["a".to_owned(), "b".to_owned()];
         let out = |state: &State| {
             Ok::<_, DaemonError>((
-                Some(state.set_admin(Some("dns"), &names, &Override::unattributed(Admin::Disabled))?),
+                Some(state.set_admin(Some("dns"), &names, &Override::unattributed(Admin::Draining))?),
                 (),
             ))
         };
@@ -505,5 +536,72 @@ fn a_reload_takes_nothing_away_that_is_in_use() {
         assert_eq!(reload(&web).1.services.len(), 3, "\"more\" is in use");
         let without = format!("{head}{}{}", service("web", "10.0.0.0"), service("more", "10.0.0.2"));
         assert_eq!(reload(&without).1.services.len(), 2);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn what_checks_find_and_operators_say_by_the_socket_is_put_in_the_region() {
+    in_namespace(|| {
+        let name = Name(format!("synrail-requests-{}", std::process::id()).parse().unwrap());
+        let file = format!(
+            "{FILE}[http]\n[[service]]\nname = \"web\"\nvips = \"10.0.0.1\"\nprotocols = \"tcp\"\nports = 80\ntable_size = 97\n\
+             health = {{ kind = \"tcp\" }}\nbackend = [ {{ name = \"s1\", address = \"192.168.1.1\" }}, \
+             {{ name = \"s2\", address = \"192.168.1.2\" }} ]\n"
+        );
+        let state = State::new(&Config::parse("a test", &file).unwrap()).unwrap();
+        let mut lbd = lbd(&name.0, &state);
+        lbd.agent.adopt(&state);
+        let active = |lbd: &mut Lbd| -> Vec<String> {
+            let (_, state) = lbd.region.state().unwrap();
+            state.services[0].active().map(|backend| backend.name.to_string()).collect()
+        };
+        let found = r#"{"do":"observe","found":[{"service":"web","backend":"s1","health":"down","since":"2026-11-29T12:00:00Z","reason":"connection refused"}]}"#;
+        let reply = lbd.answer(found.as_bytes());
+        assert!(reply.contains(r#""ok":true"#) && reply.contains("down: connection refused"), "{reply}");
+        assert_eq!(active(&mut lbd), ["s2"]);
+        assert_eq!(lbd.answer(found.as_bytes()), r#"{"ok":true}"#, "nothing new");
+        let asked = r#"{"do":"admin","names":["s2"],"order":{"admin":"disabled","by":"alice","since":"2026-11-29T12:00:00Z"}}"#;
+        assert!(lbd.answer(asked.as_bytes()).contains(r#""ok":true"#));
+        assert_eq!(
+            active(&mut lbd),
+            ["s1"],
+            "none of those that are enabled is up, so all of them count as up"
+        );
+        let kill = br#"{"do":"kill","service":"web","names":["s1"],"by":"alice"}"#;
+        assert!(lbd.answer(kill).contains(r#""ok":true,"generation":"#));
+        assert!(lbd.region.state().unwrap().1.services[0].backends[0].killed > 0);
+        let apply = |lbd: &mut Lbd, text: &str, dry_run: bool| {
+            let request =
+                serde_json::json!({ "do": "apply", "text": text, "dry_run": dry_run, "by": "alice" });
+            lbd.answer(request.to_string().as_bytes())
+        };
+        assert!(apply(&mut lbd, "[balancer]", false).contains("the file:"), "what is wrong with it");
+        let heavier = file.replace("\"192.168.1.1\"", "\"192.168.1.1\", weight = 2");
+        let told = apply(&mut lbd, &heavier, true);
+        assert!(told.contains("weight") && !told.contains("generation"), "{told}");
+        assert!(apply(&mut lbd, &heavier, false).contains("generation"));
+        assert_eq!(lbd.region.state().unwrap().1.services[0].backends[0].weight.get(), 2);
+        let without = file.split("[[service]]").next().unwrap();
+        assert!(apply(&mut lbd, without, false).contains("takes away what is in use"));
+        let (_, state) = lbd.region.state().unwrap();
+        lbd.agent.adopt(&State {
+            balancer: crate::config::Balancer {
+                http: crate::config::HttpSettings::default(),
+                ..state.balancer.clone()
+            },
+            ..state
+        });
+        for order in [kill, asked.as_bytes()] {
+            assert!(lbd.answer(order).contains("not to take orders"));
+        }
+        lbd.agent.adopt(&lbd.region.state().unwrap().1);
+        let unknown = lbd.answer(asked.replace("s2", "s9").as_bytes());
+        assert!(unknown.contains(r#""ok":false"#) && unknown.contains("no backend"), "{unknown}");
+        assert!(lbd.answer(b"{").contains("not a request"));
+        let beat = lbd.answer(br#"{"do":"beat","pid":77,"not_made":2}"#);
+        assert_eq!(beat, r#"{"ok":true}"#);
+        let shown = stats::Beat::read(&mut lbd.region.mapping()).unwrap();
+        assert_eq!(shown.map(|beat| (beat.pid, beat.not_made)), Some((77, 2)));
     });
 }

@@ -82,7 +82,7 @@ impl FillWatch {
             error!(
                 entries,
                 max,
-                "connection tracking is nearly full: packets to VIPs go untracked, by the kernel's tables, until there is room. \
+                "connection tracking is nearly full: packets to VIPs go untracked, by the fallback tables, until there is room. \
                  Raise net.netfilter.nf_conntrack_max, and net.netfilter.nf_conntrack_buckets with it, at 1 to 4 entries a bucket"
             );
         } else {

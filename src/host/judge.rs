@@ -6,6 +6,7 @@ use super::{Finding, Severity, Snapshot, nat::translated, own::own_vips, ways::u
 use crate::{
     config::Balancer,
     model::{Encap, InterfaceName, Path, Steering},
+    plan::announce,
     state::State,
 };
 
@@ -87,6 +88,7 @@ pub fn judge(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
     findings.extend(unreachable(state, snapshot));
     findings.extend(filters(state, families, snapshot));
     findings.extend(translated(state, snapshot));
+    findings.extend(announce::never(state).iter().map(never_announced));
     for (what, why) in &snapshot.unread {
         let advice = "whether it keeps packets from backends is not known".to_owned();
         findings.push(Finding::new(
@@ -99,6 +101,13 @@ pub fn judge(state: &State, snapshot: &Snapshot) -> Vec<Finding> {
     }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
+}
+
+fn never_announced(never: &announce::Never) -> Finding {
+    let (name, wanted) =
+        (format!("announce_min of service {}", never.service), format!("at most {}", never.backends));
+    let advice = "neither it nor the one that stands in for it has more backends, so it never lets its VIPs be announced".to_owned();
+    Finding::new(Severity::Warning, &name, &never.needed.to_string(), &wanted, advice)
 }
 
 /// Returns a finding if a setting is `value`, which it should not be.
@@ -217,7 +226,9 @@ fn reverse_path_filter(device: &InterfaceName, snapshot: &Snapshot) -> Option<Fi
     (effective == 1).then(|| {
         let value = "1 (the larger of it and net.ipv4.conf.all.rp_filter)";
         let advice =
-            format!("packets of clients whose route leads elsewhere are dropped: sysctl -w {path}=2");
+            format!(
+                "packets of clients whose route leads elsewhere are dropped, and IPv4 answers to health checks through tunnels: sysctl -w {path}=2"
+            );
         Finding::new(Severity::Warning, &dotted(&path), value, "0 or 2", advice)
     })
 }

@@ -72,6 +72,19 @@ fn with(settings: &[(&str, u32)]) -> Vec<String> {
 }
 
 #[test]
+fn a_service_that_is_never_announced_is_a_warning() {
+    let asking = |min| {
+        let keys = format!("announce_min = {min}\nbackend = [");
+        let file = |file: String| {
+            file.replace("backend = [", &keys).replace("[[service]]", "announce_table = 201\n[[service]]")
+        };
+        judged(&state(file), |_| {})
+    };
+    assert_eq!(asking(2), [""; 0]);
+    assert_eq!(asking(3), ["warning announce_min of service web: 3"]);
+}
+
+#[test]
 fn a_host_as_it_should_be_has_no_findings() {
     assert_eq!(with(&[]), [""; 0]);
     let state = state(|file| file);

@@ -27,8 +27,15 @@ pub struct Admission {
 impl Admission {
     /// Returns what follows: the operator's word if there is one, else the file's.
     #[must_use]
+    pub fn admin(&self) -> Admin {
+        let configured = || Admin::when(self.configured.unwrap_or(true));
+        self.in_force().map_or_else(configured, |order| order.admin)
+    }
+
+    /// Reports whether it gets new flows, or owns fragments.
+    #[must_use]
     pub fn active(&self) -> bool {
-        self.in_force().map_or(self.configured.unwrap_or(true), |order| order.admin == Admin::Enabled)
+        self.admin() == Admin::Enabled
     }
 
     /// Returns the operator's word that counts.
@@ -50,7 +57,7 @@ impl Admission {
     /// has a reason. One that outlives the region ends one that does not.
     #[must_use]
     pub fn ordered(&self, order: &Override) -> Self {
-        let repeats = self.active() == (order.admin == Admin::Enabled) && order.reason.is_none();
+        let repeats = self.admin() == order.admin && order.reason.is_none();
         if repeats && (order.runtime || self.runtime.is_none()) {
             return self.clone();
         }
@@ -64,9 +71,9 @@ impl Admission {
     /// "Enabled" is no exception where all that it goes before says the same.
     fn tidied(mut self) -> Self {
         let enables = self.configured.unwrap_or(true);
-        self.lasting = self.lasting.filter(|order| order.admin == Admin::Disabled || !enables);
+        self.lasting = self.lasting.filter(|order| order.admin != Admin::Enabled || !enables);
         let enables = self.lasting.as_ref().map_or(enables, |order| order.admin == Admin::Enabled);
-        self.runtime = self.runtime.filter(|order| order.admin == Admin::Disabled || !enables);
+        self.runtime = self.runtime.filter(|order| order.admin != Admin::Enabled || !enables);
         self
     }
 }
@@ -104,7 +111,7 @@ impl Override {
     }
 }
 
-/// "disabled by root since 2026-11-29T12:00:00Z: disk".
+/// "draining by root since 2026-11-29T12:00:00Z: disk".
 impl std::fmt::Display for Override {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} by {} since {}", self.admin, self.by, self.since)?;
@@ -120,19 +127,21 @@ impl std::fmt::Display for Override {
 pub enum Admin {
     /// It gets new flows, or owns fragments.
     Enabled,
-    /// It does not. Flows that it has stay with it.
+    /// It does not. Flows that a backend has stay with it.
+    Draining,
+    /// As [`Admin::Draining`], and flows that a backend has are ended: the next packet of each is steered anew.
     Disabled,
 }
 
 impl Admin {
-    /// Returns what an active or an inactive backend is meant to be.
+    /// Returns what `active` of a configuration file means.
     #[must_use]
     pub fn when(active: bool) -> Self {
-        if active { Self::Enabled } else { Self::Disabled }
+        if active { Self::Enabled } else { Self::Draining }
     }
 }
 
-named!(Admin { Enabled = "enabled", Disabled = "disabled" });
+named!(Admin { Enabled = "enabled", Draining = "draining", Disabled = "disabled" });
 
 as_text!(Admin, Admin::named, |admin: &Admin| admin.name(), "administrative state");
 
@@ -182,15 +191,15 @@ as_text!(Remark, Remark::new, Remark::as_str, "line of text");
 mod tests {
     use super::*;
 
-    fn disabled_for(reason: &str) -> Override {
-        Override { reason: Remark::new(reason), ..Override::unattributed(Admin::Disabled) }
+    fn draining_for(reason: &str) -> Override {
+        Override { reason: Remark::new(reason), ..Override::unattributed(Admin::Draining) }
     }
 
     #[test]
     fn an_override_has_precedence_over_the_file() {
         let silent = Admission::default();
         assert!(silent.active());
-        let out = silent.ordered(&Override::unattributed(Admin::Disabled));
+        let out = silent.ordered(&Override::unattributed(Admin::Draining));
         assert!(!out.active());
         assert_eq!(out.ordered(&Override::unattributed(Admin::Enabled)), silent, "nothing is left of it");
         let off = Admission { configured: Some(false), ..Admission::default() };
@@ -203,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_file_with_a_new_value_ends_an_override() {
-        let out = Admission::default().ordered(&Override::unattributed(Admin::Disabled));
+        let out = Admission::default().ordered(&Override::unattributed(Admin::Draining));
         assert_eq!(out.in_file(None), out);
         assert!(out.in_file(Some(true)).active());
         let stays = Admission { configured: Some(true), ..out };
@@ -212,47 +221,65 @@ mod tests {
 
     #[test]
     fn an_override_that_repeats_another_changes_only_the_reason() {
-        let out = Admission::default().ordered(&disabled_for("disk"));
-        assert_eq!(out.ordered(&Override::unattributed(Admin::Disabled)), out);
-        let other = out.ordered(&disabled_for("fan"));
-        assert_eq!(other.in_force(), Some(&disabled_for("fan")));
+        let out = Admission::default().ordered(&draining_for("disk"));
+        assert_eq!(out.ordered(&Override::unattributed(Admin::Draining)), out);
+        let other = out.ordered(&draining_for("fan"));
+        assert_eq!(other.in_force(), Some(&draining_for("fan")));
         let off = Admission { configured: Some(false), ..Admission::default() };
-        assert_eq!(off.ordered(&Override::unattributed(Admin::Disabled)), off);
-        assert!(off.ordered(&disabled_for("disk")).in_force().is_some());
+        assert_eq!(off.ordered(&Override::unattributed(Admin::Draining)), off);
+        assert!(off.ordered(&draining_for("disk")).in_force().is_some());
     }
 
     #[test]
     fn a_runtime_override_leaves_the_kept_one() {
         let runtime = |admin| Override { runtime: true, ..Override::unattributed(admin) };
-        let out = Admission::default().ordered(&disabled_for("disk"));
+        let out = Admission::default().ordered(&draining_for("disk"));
         let tried = out.ordered(&runtime(Admin::Enabled));
         assert!(tried.active());
         assert_eq!((&tried.lasting, tried.in_force()), (&out.lasting, Some(&runtime(Admin::Enabled))));
-        assert_eq!(out.ordered(&runtime(Admin::Disabled)), out, "it is so already");
-        let again = tried.ordered(&disabled_for("disk"));
+        assert_eq!(out.ordered(&runtime(Admin::Draining)), out, "it is so already");
+        let again = tried.ordered(&draining_for("disk"));
         assert_eq!(again, out, "a lasting word ends the other");
-        let briefly = Admission::default().ordered(&runtime(Admin::Disabled));
+        let briefly = Admission::default().ordered(&runtime(Admin::Draining));
         assert!(!briefly.active());
         assert_eq!(
             briefly.ordered(&runtime(Admin::Enabled)),
             Admission::default().ordered(&runtime(Admin::Enabled))
         );
         assert_eq!(briefly.ordered(&runtime(Admin::Enabled)), Admission::default());
-        let lasts = briefly.ordered(&Override::unattributed(Admin::Disabled));
+        let lasts = briefly.ordered(&Override::unattributed(Admin::Draining));
         assert_eq!((lasts.runtime, lasts.lasting.is_some()), (None, true));
+    }
+
+    #[test]
+    fn draining_and_disabled_are_different_words() {
+        let order = |admin| Override::unattributed(admin);
+        let off = Admission { configured: Some(false), ..Admission::default() };
+        assert_eq!(off.admin(), Admin::Draining);
+        let disabled = off.ordered(&order(Admin::Disabled));
+        assert_eq!((disabled.admin(), disabled.active()), (Admin::Disabled, false));
+        assert_eq!(disabled.ordered(&order(Admin::Draining)).admin(), Admin::Draining);
+        let briefly = disabled.ordered(&Override { runtime: true, ..order(Admin::Draining) });
+        assert_eq!((briefly.admin(), briefly.lasting.is_some()), (Admin::Draining, true));
+        assert_eq!(briefly.ordered(&order(Admin::Disabled)), disabled, "a lasting word ends the other");
+        assert_eq!(disabled.in_file(Some(true)).admin(), Admin::Enabled, "the file says something new");
+        assert_eq!(
+            Admission::default().ordered(&order(Admin::Disabled)).in_file(None).admin(),
+            Admin::Disabled
+        );
     }
 
     #[test]
     fn it_reads_back_as_it_was_written() {
         let admission = Admission {
             configured: Some(true),
-            lasting: Some(disabled_for("disk \"a\" is full")),
+            lasting: Some(draining_for("disk \"a\" is full")),
             runtime: None,
         };
         let text = serde_json::to_string(&admission).unwrap();
         assert_eq!(
             text,
-            r#"{"configured":true,"override":{"admin":"disabled","reason":"disk \"a\" is full","by":"unknown","since":"1970-01-01T00:00:00Z"}}"#
+            r#"{"configured":true,"override":{"admin":"draining","reason":"disk \"a\" is full","by":"unknown","since":"1970-01-01T00:00:00Z"}}"#
         );
         assert_eq!(serde_json::from_str::<Admission>(&text).unwrap(), admission);
         for bad in ["", " ", "a\nb", "a\u{202e}b", &"x".repeat(Remark::BYTES_MAX + 1)] {

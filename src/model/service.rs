@@ -1,8 +1,10 @@
 //! The properties of a service, and of the path to a backend.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr};
 
-use super::values::{as_string, as_text, named};
+use serde::{Deserialize, Serialize};
+
+use super::values::{Name, as_string, as_text, named};
 
 /// How packets reach a backend: the identity of a target. Backends of several services may share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +53,28 @@ impl Path {
     }
 }
 
+/// Whether the VIPs of a service are announced, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Announcing {
+    /// Whether they are announced while the service can be served.
+    pub announce: bool,
+    /// How many backends must be usable for that.
+    #[serde(rename = "announce_min")]
+    pub min: u16,
+}
+
+impl Announcing {
+    /// Allowed values of `min`.
+    pub const MIN: RangeInclusive<u16> = 1..=4096;
+}
+
+impl Default for Announcing {
+    fn default() -> Self {
+        Self { announce: true, min: 1 }
+    }
+}
+
 /// The encapsulation of a packet on its way to the backend. The underlay's family follows from the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encap {
@@ -93,6 +117,52 @@ pub enum Decider {
 named!(Decider { Lbd = "lbd", Kernel = "kernel" });
 
 as_text!(Decider, Decider::named, |decider: &Decider| decider.name(), "decider");
+
+/// What happens to new flows of a service that has no active backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NoBackend {
+    /// Their packets are dropped.
+    #[default]
+    Drop,
+    /// Clients are told at once: TCP by a reset, other protocols by ICMP "port unreachable".
+    Reject,
+    /// The backends of another service get them.
+    Service(Name),
+}
+
+impl NoBackend {
+    const DROP: &str = "drop";
+    const REJECT: &str = "reject";
+    const SERVICE: &str = "service:";
+}
+
+/// "drop", "reject", or "service:NAME".
+impl fmt::Display for NoBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drop => f.write_str(Self::DROP),
+            Self::Reject => f.write_str(Self::REJECT),
+            Self::Service(name) => write!(f, "{}{name}", Self::SERVICE),
+        }
+    }
+}
+
+impl FromStr for NoBackend {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            Self::DROP => Ok(Self::Drop),
+            Self::REJECT => Ok(Self::Reject),
+            text => {
+                let name = text.strip_prefix(Self::SERVICE).and_then(Name::new);
+                name.map(Self::Service).ok_or(())
+            }
+        }
+    }
+}
+
+as_string!(NoBackend, "value of no_backend");
 
 /// The UDP port of GUE (IANA).
 pub const GUE_PORT: u16 = 6080;

@@ -1,8 +1,8 @@
-//! An operator's word about backends, or balancers of the tier.
+//! An operator's word about backends, balancers of the tier, or this balancer.
 
 use super::{Host, OpsError, Published, update, warnings};
 use crate::{
-    model::{Name, Override},
+    model::{Admin, Name, Override},
     state::{Change, Scope, State, StateError},
     sys::region::{Region, RegionName},
 };
@@ -22,17 +22,19 @@ pub enum Subject<'a> {
         /// The balancers.
         names: &'a [String],
     },
+    /// This balancer: whether it announces VIPs.
+    Balancer,
 }
 
-/// A backend, or a balancer of the tier, that was meant.
+/// A backend, or a balancer, that was meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Affected {
     /// Which one.
     pub scope: Scope,
-    /// Whether it was active.
-    pub was: bool,
-    /// Whether it is active now.
-    pub is: bool,
+    /// What it was.
+    pub was: Admin,
+    /// What it is now.
+    pub is: Admin,
 }
 
 impl Subject<'_> {
@@ -40,6 +42,7 @@ impl Subject<'_> {
         match self {
             Self::Backends { service, names } => state.set_admin(service, names, order),
             Self::Tier { names } => state.set_tier_admin(names, order),
+            Self::Balancer => Ok(state.set_balancer_admin(order)),
         }
     }
 
@@ -61,7 +64,7 @@ impl Subject<'_> {
                         let both = old.backends.iter().zip(&new.backends);
                         for (was, is) in both.filter(|(backend, _)| backend.name.as_str() == name) {
                             let (service, backend) = (old.name.clone(), was.name.clone());
-                            add(Scope::Backend { service, backend }, was.active(), is.active());
+                            add(Scope::Backend { service, backend }, was.admin(), is.admin());
                         }
                     }
                 }
@@ -70,9 +73,17 @@ impl Subject<'_> {
                 for name in names {
                     let both = before.tier.iter().zip(&after.tier);
                     for (was, is) in both.filter(|(member, _)| member.name.as_str() == name) {
-                        add(Scope::Tier { tier: was.name.clone() }, was.active(), is.active());
+                        add(
+                            Scope::Tier { tier: was.name.clone() },
+                            was.admission.admin(),
+                            is.admission.admin(),
+                        );
                     }
                 }
+            }
+            Self::Balancer => {
+                let scope = Scope::Balancer { balancer: before.balancer.name.clone() };
+                add(scope, before.admission.admin(), after.admission.admin());
             }
         }
         affected
@@ -108,4 +119,35 @@ pub fn set_admin(
             Ok::<_, OpsError>(((next != *live).then_some(next), (affected, changes, warnings)))
         })?;
     Ok(Ordered { affected, changes, published: Published { region, generation, warnings, saved } })
+}
+
+/// What came of an order to end flows.
+pub struct Killed {
+    /// The backends that were meant.
+    pub affected: Vec<Affected>,
+    /// The time of the order: it is carried out when [`crate::shm::stats::Pins::killed`] is this or later.
+    pub when: u64,
+    /// The region, with the generation that has the order.
+    pub published: Published,
+}
+
+/// Puts an order in the region to end the flows that backends have now, those of one service, or of every service
+/// that has a backend of that name. lbd carries it out when it adopts the state ([`crate::state::State::kill`]).
+///
+/// # Errors
+/// When a name is not known, or the region cannot be changed.
+pub fn kill(
+    host: &Host,
+    name: &RegionName,
+    service: Option<&str>,
+    names: &[String],
+) -> Result<Killed, OpsError> {
+    let mut region = Region::open(name)?;
+    let (generation, (affected, when), saved) =
+        update(&host.overrides, host.unix_seconds, &mut region, |live| {
+            let (next, when) = live.kill(service, names, host.unix_seconds)?;
+            let affected = Subject::Backends { service, names }.affected(live, &next);
+            Ok::<_, OpsError>((Some(next), (affected, when)))
+        })?;
+    Ok(Killed { affected, when, published: Published { region, generation, warnings: Vec::new(), saved } })
 }

@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     host::{self, Finding},
     model::ids::Generation,
-    plan::routing,
+    plan::{announce, routing},
     state::{Change, Losses, Plan, State},
     sys::region::{AccessError, Region, RegionName},
 };
@@ -28,7 +28,7 @@ pub struct Proposal {
     pub own_vips: Vec<Finding>,
     /// Whether an lbd follows the region.
     pub followed: bool,
-    /// What a person should know of overrides that were kept.
+    /// What a person should know of overrides that were kept, and of the file.
     pub notes: Vec<String>,
 }
 
@@ -49,6 +49,7 @@ pub fn propose(host: &Host, name: &RegionName, config: &Config) -> Result<Propos
         changes = base.changes(&next);
         kept_overrides = Some(kept);
     }
+    notes.extend(announce::never(&next).iter().map(ToString::to_string));
     // What lbd could not put in force must not be published.
     routing::desired(&next)?;
     let own_vips = host::new_own_vips(&base, &next, &(host.look)(&next));

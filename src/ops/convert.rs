@@ -14,8 +14,8 @@ use crate::{
 pub struct Converted {
     /// The region in the place of the former one.
     pub region: Region,
-    /// Backends, and balancers of the tier, that were not active and are disabled now.
-    pub disabled: usize,
+    /// Backends, and balancers of the tier, that were not active and are draining now.
+    pub draining: usize,
     /// What came of keeping that.
     pub saved: Saved,
 }
@@ -27,7 +27,7 @@ pub fn is_former(region: &mut Region) -> bool {
 }
 
 /// Converts a region of the former layout: the same settings, services, numbers and tables; what was not active
-/// is disabled. Counters begin at 0. The caller must be the lbd that follows it ([`Region::follow`]).
+/// is draining. Counters begin at 0. The caller must be the lbd that follows it ([`Region::follow`]).
 ///
 /// # Errors
 /// When another process writes it, or it is not valid.
@@ -45,5 +45,5 @@ pub fn convert(
     let saved = overrides.keep(&kept, unix_seconds);
     let converted = region.replace(&state)?;
     drop(lock);
-    Ok(Converted { region: converted, disabled: kept.len(), saved })
+    Ok(Converted { region: converted, draining: kept.len(), saved })
 }

@@ -98,9 +98,15 @@ pub fn commands(state: &State, service: &str, backend: &str) -> Result<String, S
             sh.note("set it to 2, or packets from clients are dropped");
         }
     }
-    vips(&mut sh, service);
+    let mut answered = service.vips.clone();
+    for other in state.stands_in_for(service) {
+        sh.note(&format!("It stands in for the backends of service {} (no_backend)", other.name));
+        let new: Vec<IpNet> = other.vips.iter().copied().filter(|vip| !answered.contains(vip)).collect();
+        answered.extend(new);
+    }
+    vips(&mut sh, &answered);
     if wrap(encap).is_some() {
-        answers(&mut sh, service, path);
+        answers(&mut sh, &answered, path);
     }
     Ok(sh.0)
 }
@@ -163,11 +169,11 @@ if [ \"$all\" -gt 0 ]; then
 fi";
 
 /// Writes the commands for the virtual addresses that the backend answers for.
-fn vips(sh: &mut Script, service: &Service) {
+fn vips(sh: &mut Script, answered: &[IpNet]) {
     sh.note("The virtual addresses, of which only the balancer may speak on the network");
     sh.run("echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore");
     sh.run("echo 2 > /proc/sys/net/ipv4/conf/all/arp_announce");
-    for vip in &service.vips {
+    for vip in answered {
         let ip = ip(*vip);
         if is_host(*vip) {
             let nodad = if matches!(vip, IpNet::V6(_)) { " nodad" } else { "" };
@@ -179,7 +185,7 @@ fn vips(sh: &mut Script, service: &Service) {
 }
 
 /// Writes the commands for segment sizes that fit into the tunnel.
-fn answers(sh: &mut Script, service: &Service, path: Path) {
+fn answers(sh: &mut Script, answered: &[IpNet], path: Path) {
     let overhead = u32::from(overhead_bytes(path));
     let (table, priority) = (ANSWER_TABLE_BASE + overhead, ANSWER_PRIORITY_BASE - overhead);
     let fit = fit(path, UNDERLAY_MTU_BYTES);
@@ -187,7 +193,7 @@ fn answers(sh: &mut Script, service: &Service, path: Path) {
     let families = [(4, fit.mss4_bytes), (6, fit.mss6_bytes)];
     for (family, mss) in families {
         let mut of_family =
-            service.vips.iter().filter(|vip| matches!(vip, IpNet::V4(_)) == (family == 4)).peekable();
+            answered.iter().filter(|vip| matches!(vip, IpNet::V4(_)) == (family == 4)).peekable();
         if of_family.peek().is_none() {
             continue;
         }

@@ -2,15 +2,17 @@
 //! those in the kernel (`read.rs`), and the difference. PURE.
 //!
 //! When a service's decider changes, or a fixed property of the table by which the kernel decides for it, its
-//! claims lead to another chain. While such an element is replaced, first packets of new flows are dropped,
-//! as if no service claimed them.
+//! claims lead to another chain. When another service claims a part of them, they are divided otherwise. While
+//! the kernel commits a transaction that replaces such elements, a lookup may for a moment see neither the old
+//! nor the new one, and the first packet of a new flow would be dropped, as if no service claimed it. So the
+//! new elements are also in maps that packets look up if they find nothing, from before that transaction until
+//! after it ([`ElementsDiff::ahead`]).
 //!
-//! A set is never refilled as a whole. While the kernel commits a transaction, a lookup may for a moment see
-//! neither the old nor the new element, and this must not happen to addresses that do not change. For the
-//! same reason neighbouring ranges are not merged: when another VIP is added next to an existing one, the
-//! element of the existing one stays as it is. The ranges in one interval set must be disjoint. VIPs are
-//! prefixes, of which the inner ones are left out; the boxes of claims are already disjoint when they come
-//! from the classifier.
+//! The sets of VIPs have no such maps, and a lookup must always find addresses that do not change. So a set is
+//! never refilled as a whole, and neighbouring ranges are not merged: when another VIP is added next to an
+//! existing one, the element of the existing one stays as it is. The ranges in one interval set must be
+//! disjoint. VIPs are prefixes, of which the inner ones are left out; the boxes of claims are already disjoint
+//! when they come from the classifier.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +27,7 @@ use crate::{
     config::Balancer,
     lookup::classifier::{AddressRange, Claim, Classifier, EchoClaim},
     model::{Encap, Path, PortRange, ids::Mark},
-    state::State,
+    state::{NewFlows, State},
 };
 
 use super::{
@@ -43,6 +45,8 @@ pub const TABLE: &str = "synrail";
 const UNSTEERED: &str = "unsteered";
 /// The chain for claims of services that lbd decides about.
 pub(crate) const BY_LBD: &str = "by_lbd";
+/// The chain for claims of services whose new flows are rejected.
+pub(crate) const REJECT: &str = "reject_flow";
 /// The chain that drops packets that come out of a tunnel and are for no VIP.
 const FROM_TUNNEL: &str = "from_tunnel";
 
@@ -84,6 +88,20 @@ pub enum SetName {
     KernelAddress6,
     KernelEcho4,
     KernelEcho6,
+    NextClaimedPort4,
+    NextClaimedPort6,
+    NextClaimedProtocol4,
+    NextClaimedProtocol6,
+    NextClaimedAddress4,
+    NextClaimedAddress6,
+    NextKernelPort4,
+    NextKernelPort6,
+    NextKernelProtocol4,
+    NextKernelProtocol6,
+    NextKernelAddress4,
+    NextKernelAddress6,
+    Rejected4,
+    Rejected6,
 }
 
 /// How packets to VIPs are handled before connection tracking.
@@ -123,7 +141,7 @@ impl Way {
 
 impl SetName {
     /// All sets and maps.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 48] = [
         Self::Interfaces,
         Self::Vip4,
         Self::Vip6,
@@ -158,6 +176,20 @@ impl SetName {
         Self::KernelAddress6,
         Self::KernelEcho4,
         Self::KernelEcho6,
+        Self::NextClaimedPort4,
+        Self::NextClaimedPort6,
+        Self::NextClaimedProtocol4,
+        Self::NextClaimedProtocol6,
+        Self::NextClaimedAddress4,
+        Self::NextClaimedAddress6,
+        Self::NextKernelPort4,
+        Self::NextKernelPort6,
+        Self::NextKernelProtocol4,
+        Self::NextKernelProtocol6,
+        Self::NextKernelAddress4,
+        Self::NextKernelAddress6,
+        Self::Rejected4,
+        Self::Rejected6,
     ];
     /// The maps from claims to what decides about them. There is one map per kind of claim: a port, a
     /// protocol, or any packet to an address; each for IPv4 and IPv6.
@@ -171,6 +203,19 @@ impl SetName {
         [Self::KernelPort4, Self::KernelPort6],
         [Self::KernelProtocol4, Self::KernelProtocol6],
         [Self::KernelAddress4, Self::KernelAddress6],
+    ];
+    /// The maps that have the elements of these two, in the same order, before they are replaced.
+    const NEXT: [[[Self; 2]; 3]; 2] = [
+        [
+            [Self::NextClaimedPort4, Self::NextClaimedPort6],
+            [Self::NextClaimedProtocol4, Self::NextClaimedProtocol6],
+            [Self::NextClaimedAddress4, Self::NextClaimedAddress6],
+        ],
+        [
+            [Self::NextKernelPort4, Self::NextKernelPort6],
+            [Self::NextKernelProtocol4, Self::NextKernelProtocol6],
+            [Self::NextKernelAddress4, Self::NextKernelAddress6],
+        ],
     ];
 
     /// Returns the name in the ruleset.
@@ -211,6 +256,20 @@ impl SetName {
             Self::KernelAddress6 => "kernel_address6",
             Self::KernelEcho4 => "kernel_echo4",
             Self::KernelEcho6 => "kernel_echo6",
+            Self::NextClaimedPort4 => "next_claimed_port4",
+            Self::NextClaimedPort6 => "next_claimed_port6",
+            Self::NextClaimedProtocol4 => "next_claimed_protocol4",
+            Self::NextClaimedProtocol6 => "next_claimed_protocol6",
+            Self::NextClaimedAddress4 => "next_claimed_address4",
+            Self::NextClaimedAddress6 => "next_claimed_address6",
+            Self::NextKernelPort4 => "next_kernel_port4",
+            Self::NextKernelPort6 => "next_kernel_port6",
+            Self::NextKernelProtocol4 => "next_kernel_protocol4",
+            Self::NextKernelProtocol6 => "next_kernel_protocol6",
+            Self::NextKernelAddress4 => "next_kernel_address4",
+            Self::NextKernelAddress6 => "next_kernel_address6",
+            Self::Rejected4 => "rejected4",
+            Self::Rejected6 => "rejected6",
         }
     }
 }
@@ -324,11 +383,25 @@ impl Elements {
         for vip in outermost(state.services.iter().flat_map(|service| service.vips.iter().copied())) {
             elements.insert_by_family([SetName::Vip4, SetName::Vip6], Element::addresses(range_of(vip)));
         }
+        // Without a backend, neither lbd nor a table is needed.
+        let rejected: Vec<bool> =
+            state.services.iter().map(|of| state.new_flows(of) == NewFlows::Rejected).collect();
+        let rejects = |service: usize| rejected.get(service).is_some_and(|&rejected| rejected);
         let table_of = |service| tables.iter().find(|table| table.service == service);
-        let chain_of = |service| table_of(service).map(|table| table.chain.as_str());
-        let decides =
-            |service| table_of(service).filter(|table| table.decides).map(|table| table.chain.as_str());
+        let chain_of = |service| match rejects(service) {
+            true => Some(REJECT),
+            false => table_of(service).map(|table| table.chain.as_str()),
+        };
+        let decides = |service| match rejects(service) {
+            true => Some(REJECT),
+            false => table_of(service).filter(|table| table.decides).map(|table| table.chain.as_str()),
+        };
         for claim in &claims.all {
+            if rejects(claim.service) {
+                let Claim { addresses, protocols, ports, service: _ } = *claim;
+                let fields = Fields { addresses, protocols: Some(protocols), ports: Some(ports) };
+                elements.insert_by_family([SetName::Rejected4, SetName::Rejected6], Element::Range(fields));
+            }
             elements.lead(SetName::CLAIMED, claim, decides(claim.service).unwrap_or(BY_LBD));
             if let Some(chain) = chain_of(claim.service) {
                 elements.lead(SetName::KERNEL, claim, chain);
@@ -393,6 +466,18 @@ impl Elements {
         for (set, elements) in [(SetName::Ways, ways), (SetName::SteerWays, steer), (SetName::Full, full)] {
             self.of.insert(set, Arc::new(elements));
         }
+    }
+
+    /// Returns the way that `in_force` differs least from, if it was made of these elements.
+    #[must_use]
+    pub fn nearest_way(&self, in_force: &Self) -> Way {
+        let distance = |way: &Way| {
+            let mut desired = self.clone();
+            desired.set_way(*way);
+            let differing = |set| desired.of(set).symmetric_difference(in_force.of(set)).count();
+            [SetName::Ways, SetName::SteerWays, SetName::Full].into_iter().map(differing).sum::<usize>()
+        };
+        [Way::Tracked, Way::OffTable, Way::Untracked].into_iter().min_by_key(distance).unwrap_or_default()
     }
 
     /// Returns the elements of one set.
@@ -541,6 +626,46 @@ impl ElementsDiff {
         let mut add = desired.clone();
         add.of.retain(|set, _| empty(*set));
         Self { add, ..Self::default() }
+    }
+
+    /// Returns what has to be in force before this difference, so that packets of each claim find an element
+    /// while the kernel commits it. Nothing if no claim is replaced. `made_anew` reports which sets are new in
+    /// the same transaction, in place of others. [`ElementsDiff::emptied`] is for afterwards.
+    #[must_use]
+    pub fn ahead(&self, made_anew: impl Fn(SetName) -> bool) -> Self {
+        let mut ahead = Self::default();
+        for (sets, next) in [SetName::CLAIMED, SetName::KERNEL].iter().zip(SetName::NEXT) {
+            for family in [0, 1] {
+                let replaced =
+                    |set| !self.delete.of(set).is_empty() || self.refill.contains(&set) || made_anew(set);
+                if !sets.iter().any(|set| replaced(set[family])) {
+                    continue;
+                }
+                for (set, next) in sets.iter().zip(next) {
+                    if let Some(elements) = self.add.of.get(&set[family]).filter(|all| !all.is_empty()) {
+                        // A process that ended in between may have left others.
+                        ahead.refill.insert(next[family]);
+                        ahead.add.of.insert(next[family], Arc::clone(elements));
+                    }
+                }
+            }
+        }
+        ahead
+    }
+
+    /// Returns the part of this difference that changes these sets.
+    #[must_use]
+    pub fn only(mut self, sets: impl Fn(&SetName) -> bool) -> Self {
+        self.refill.retain(&sets);
+        self.delete.of.retain(|set, _| sets(set));
+        self.add.of.retain(|set, _| sets(set));
+        self
+    }
+
+    /// Returns the difference that empties the sets that this one fills.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self { refill: self.add.of.keys().copied().collect(), ..Self::default() }
     }
 
     /// Reports whether there is nothing to do.

@@ -73,7 +73,7 @@ impl KernelTable {
 }
 
 impl Contents {
-    /// Returns the mark of every entry; none if no backend is active.
+    /// Returns the mark of every entry; none if no backend gets new flows.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = u32> {
         self.table.iter().map(|&rank| self.marks.get(usize::from(rank)).copied().unwrap_or(0))
     }
@@ -175,7 +175,7 @@ pub fn desired(state: &State) -> Result<Vec<KernelTable>, TemplateError> {
             ],
         )?;
         let mask = state.balancer.mark_mask;
-        let marks = service.active().map(|backend| mask.mark(backend.target).0).collect();
+        let marks = state.serving(service).map(|backend| mask.mark(backend.target).0).collect();
         let (chains, size) = (chains_of_text(&text), service.table_size.entries());
         let decides = service.decider == Decider::Kernel;
         let contents = Contents { table: service.table.clone(), marks };
@@ -326,7 +326,7 @@ mod tests {
         }
         assert_eq!(changes(&marks, table), []);
         state = state
-            .set_admin(None, &["a".to_owned(), "b".to_owned()], &Override::unattributed(Admin::Disabled))
+            .set_admin(None, &["a".to_owned(), "b".to_owned()], &Override::unattributed(Admin::Draining))
             .unwrap();
         let without = desired(&state).unwrap();
         let none = without[0].contents();
@@ -355,7 +355,7 @@ mod tests {
             pairs.filter(|(_, (before, after))| before != after).map(|(index, _)| index).collect()
         };
         let without = |service: Option<&str>| {
-            state.set_admin(service, &["a".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap()
+            state.set_admin(service, &["a".to_owned()], &Override::unattributed(Admin::Draining)).unwrap()
         };
         assert_eq!(touched(&state), [0; 0]);
         assert_eq!(touched(&without(Some("s7"))), [7]);

@@ -153,6 +153,14 @@ pub struct Tolerated {
     pub set: fn(&str) -> bool,
 }
 
+impl Difference {
+    /// Returns a difference of this thing, in words.
+    #[must_use]
+    pub fn new(thing: Thing, text: String) -> Self {
+        Self { thing, text }
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -281,7 +289,7 @@ fn left_alone(current: &Image, desired: &Image, tolerated: Tolerated) -> BTreeSe
 
 impl Change<'_> {
     fn differs(&mut self, thing: Thing, text: String) {
-        self.differences.push(Difference { thing, text });
+        self.differences.push(Difference::new(thing, text));
     }
 }
 

@@ -3,6 +3,8 @@
 //! ```text
 //! mark of target 7, by eth2 ─▶ rules (rule_tree.rs) ─▶ table 20007 ─▶ default dev sr-7 ─▶ backend
 //! no mark, by sr-in4 ─▶ END ─▶ blackhole (inbound.rs)
+//! a health check   ─▶ the same rules, by its mark and our address; its answer comes in by any device (checks.rs)
+//! a routing daemon ─▶ table `announce_table` ─▶ the VIPs that can be served (announced.rs)
 //! nothing of ours  ─▶ END ─▶ table main ─▶ blackhole VIP (unsteered packets must not go back to the router)
 //! ```
 //! The number is the same everywhere ([`TargetId::number`]), so an operator can read it directly. [`desired`]
@@ -10,8 +12,8 @@
 //! ([`RoutingNow`]). The parts that depend on the rest of the host are in `host.rs`.
 //!
 //! **What is ours**: devices `sr-N`, `sr-in4` and `sr-in6` whose alias begins with `synrail:`, routes of
-//! protocol 201 in tables 20001 to 24096, blackhole routes of protocol 201 in table main, rules of protocol
-//! 201 in the priorities of the rule tree and right behind it, and those that lead into it
+//! protocol 201 in tables 20000 to 24096, blackhole routes of protocol 201 in table main and in tables 1 to 252,
+//! rules of protocol 201 in the priorities of the rule tree and right behind it, and those that lead into it
 //! ([`rule_tree::is_entry`]). A tunnel of ours that was renamed is recognized by its alias, and is removed:
 //! under another name nothing is routed to it, and a second tunnel with the same ends cannot be made. Only
 //! these are ever changed or removed. `ip route show table all proto 201` and `ip rule` show them.
@@ -20,6 +22,8 @@
 //! is only marked has nothing at all. What exists and is right is not touched, so a daemon that starts again
 //! takes it over.
 
+mod announced;
+mod checks;
 mod diff;
 mod host;
 pub mod inbound;
@@ -31,6 +35,7 @@ use std::{
     net::IpAddr,
 };
 
+pub use announced::{announcements, is_announcing};
 pub use diff::{Diff, DiffError, Note, diff};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use numbers::numbers;
@@ -38,7 +43,7 @@ use thiserror::Error;
 
 use crate::{
     model::{
-        Encap, Path,
+        Encap, OuterAddresses, Path,
         ids::{MarkMask, TargetId},
     },
     plan::{
@@ -100,7 +105,8 @@ pub fn target_of_table(number: u32) -> Option<TargetId> {
 /// Reports whether a route of protocol [`PROTOCOL`] in this table is ours to change.
 #[must_use]
 pub fn is_our_table(number: u32, blackhole: bool) -> bool {
-    target_of_table(number).is_some() || (number == TABLE_MAIN && blackhole)
+    let of_blackholes = number == TABLE_MAIN || announced::is_table(number);
+    target_of_table(number).is_some() || number == checks::TABLE || (blackhole && of_blackholes)
 }
 
 /// The address family of a rule.
@@ -205,6 +211,8 @@ pub struct Desired {
     pub devices: BTreeMap<String, Device>,
     /// The routes of targets, and the blackhole routes.
     pub routes: BTreeSet<Route>,
+    /// Announcements that stay if they are there, and are not made otherwise.
+    pub kept_announcements: BTreeSet<Route>,
     /// The rules, without those that lead into the trees: these depend on the host (`host.rs`).
     pub rules: BTreeSet<(Family, Rule)>,
     /// What the rules into the trees are made from; `None` if there is no tree.
@@ -224,6 +232,8 @@ pub struct Entry {
     pub families: BTreeSet<Family>,
     /// The devices by which packets to VIPs come in.
     pub devices: BTreeSet<DeviceName>,
+    /// The addresses from which health checks are sent through tunnels; none without such checks.
+    pub checks_from: OuterAddresses,
     /// Our bits of the mark.
     pub mask: MarkMask,
     /// Where the rules begin, if that is configured.
@@ -378,10 +388,10 @@ impl Op {
         }
     }
 
-    /// Reports whether the change must wait for a change of the ruleset: it opens an entrance, or removes
-    /// what marks may still lead to.
+    /// Reports whether the change must wait for a change of the ruleset: it opens an entrance, announces a VIP,
+    /// or removes what marks may still lead to.
     fn is_late(&self) -> bool {
-        self.opens() || (self.removes() && !self.closes())
+        self.opens() || self.announces() || (self.removes() && !self.closes() && !self.withdraws())
     }
 }
 
@@ -531,6 +541,8 @@ pub fn desired(state: &State) -> Result<Desired, PlanError> {
     desired.entry = (!families.is_empty()).then(|| entry(state, families));
     let guards = inbound::guards(&state.balancer);
     desired.rules.extend(guards.flat_map(|rule| Family::ALL.map(|family| (family, rule))));
+    desired.routes.extend(checks::routes(state));
+    desired.rules.extend(checks::rule(state).map(|rule| (Family::V4, rule)));
     desired.vips = state.services.iter().flat_map(|service| &service.vips).map(IpNet::trunc).collect();
     let prefixes = desired.vips.iter().chain(&state.balancer.blackhole);
     desired.routes.extend(prefixes.copied().map(blackhole));
@@ -550,6 +562,7 @@ fn entry(state: &State, families: BTreeSet<Family>) -> Entry {
     Entry {
         families,
         devices: interfaces.chain(own).chain(tier).collect(),
+        checks_from: checks::from(state),
         mask: balancer.mark_mask,
         priority: balancer.rule_priority,
     }
@@ -559,7 +572,9 @@ fn users(state: &State) -> Result<BTreeMap<TargetId, Users>, PlanError> {
     let mut users: BTreeMap<TargetId, Users> = BTreeMap::new();
     for service in &state.services {
         let vip6 = service.vips.iter().find(|vip| matches!(vip, IpNet::V6(_)));
-        for backend in &service.backends {
+        // Flows of the service also go to the backends that stand in for its own.
+        let others = state.stand_in(service).into_iter().flat_map(|other| &other.backends);
+        for backend in service.backends.iter().chain(others) {
             if let (Some(Path::Via(Encap::Direct, address @ IpAddr::V4(_))), Some(vip)) =
                 (state.path(backend.target), vip6)
             {

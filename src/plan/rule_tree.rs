@@ -5,6 +5,7 @@
 //! ```text
 //!   900  fwmark 0/mask            goto 902       not marked: 1 comparison
 //!   901  iif eth2                 goto 10000     one for each device by which packets to VIPs come in
+//!   901  from ADDRESS iif lo      goto 10000     health checks through tunnels, from [balancer] address
 //!   902  nop
 //!          ... rules of others ...
 //!  9999  (no condition)           goto END       packets of other devices go around the tree
@@ -16,6 +17,7 @@
 //!          ... leaves of up to 3 neighbours ...
 //!        (no condition)           goto END       their exit: a mark of no target
 //! 22288  nop                                     END
+//! 22289  from ADDRESS iif lo       lookup 20000  the way back for answers to checks (routing/checks.rs)
 //! 22289  iif sr-in4 fwmark 0/mask  blackhole    what came in by an entrance (routing/inbound.rs)
 //! ```
 //! Forks with one empty half are left out. Targets whose numbers differ only in the lowest `TOGETHER_BITS`
@@ -30,7 +32,9 @@
 //! **The way in** ([`entries`]). Only packets of these devices enter the tree. Reverse path lookups also have
 //! the mark of the packet (`net.ipv4.conf.all.src_valid_mark`, a firewall's `fib saddr . mark . iif`), but
 //! they come from no device, or from the tunnel. They must find the route back to the client, not the
-//! target's table. The entries lie before the rules of others that would catch marked packets: rules for a
+//! target's table. What this host sends itself also comes from no device (the kernel calls that `lo`); only
+//! packets from the balancer's own address enter, which health checks through tunnels have, and which no
+//! reverse path lookup of a client's packet has. The entries lie before the rules of others that would catch marked packets: rules for a
 //! second uplink or a VPN, or the rule of VRFs (1000). Their priority is chosen on the host
 //! ([`entry_priority`]).
 //!
@@ -44,7 +48,7 @@
 //! jumps, for the jumps that lead to this rule. So rules are added from the end, jumps are removed before
 //! leaves, and leaves are removed from the front.
 
-use std::{cmp::Reverse, collections::BTreeSet, fmt};
+use std::{cmp::Reverse, collections::BTreeSet, fmt, net::IpAddr};
 
 use crate::model::{
     InterfaceName,
@@ -63,6 +67,8 @@ pub const ENTRY_PRIORITIES: u32 = 3;
 /// The kernel gives a rule that is added without a priority that of the second rule minus one, and the next
 /// such rules should not immediately come before ours.
 const ENTRY_PRIORITIES_SPARE: u32 = 10;
+/// The device by which the kernel's rules know what this host sends.
+pub const SENT_BY_HOST: &str = "lo";
 /// The last priority in use: the rule that all others jump to at the end.
 pub const PRIORITY_END: u32 = PRIORITY_FIRST + 1 + places(BITS);
 /// The priority of the rules after the tree that drop packets which came in by an entrance and have no mark
@@ -131,11 +137,13 @@ impl fmt::Debug for DeviceName {
     }
 }
 
-/// A policy rule: `iif DEVICE fwmark mark/mask action`. A mask of 0 matches every mark.
+/// A policy rule: `from ADDRESS iif DEVICE fwmark mark/mask action`. A mask of 0 matches every mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
     /// The priority of the rule.
     pub priority: u32,
+    /// The only source address that the rule matches; `None` for all.
+    pub from: Option<IpAddr>,
     /// The only device whose packets the rule matches; `None` for all.
     pub iif: Option<DeviceName>,
     /// The value that is compared with the packet's mark under `mask`.
@@ -148,8 +156,11 @@ pub struct Rule {
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { priority, iif, mark, mask, action } = self;
+        let Self { priority, from, iif, mark, mask, action } = self;
         write!(f, "rule {priority}: ")?;
+        if let Some(address) = from {
+            write!(f, "from {address} ")?;
+        }
         if let Some(device) = iif {
             write!(f, "iif {} ", device.as_str())?;
         }
@@ -195,13 +206,14 @@ fn grown(
 }
 
 /// Returns the rules by which marked packets that came in by one of `devices` enter the tree, beginning at
-/// `priority`; and the rule that leads everything else around it.
+/// `priority`; those that this host sends from `own`; and the rule that leads everything else around it.
 pub fn entries(
     mask: MarkMask,
     priority: u32,
     devices: impl IntoIterator<Item = DeviceName>,
+    own: Option<IpAddr>,
 ) -> impl Iterator<Item = Rule> {
-    let rule = |priority, mask, action| Rule { priority, iif: None, mark: 0, mask, action };
+    let rule = |priority, mask, action| Rule { priority, from: None, iif: None, mark: 0, mask, action };
     let end = priority + ENTRY_PRIORITIES - 1;
     let entry =
         move |device| Rule { iif: Some(device), ..rule(priority + 1, 0, Action::Goto(PRIORITY_FIRST)) };
@@ -210,21 +222,22 @@ pub fn entries(
         rule(end, 0, Action::Nop),
         rule(PRIORITY_AROUND, 0, Action::Goto(PRIORITY_END)),
     ];
-    devices.into_iter().map(entry).chain(rest)
+    let sent = own.zip(DeviceName::new(SENT_BY_HOST)).map(|(own, lo)| Rule { from: Some(own), ..entry(lo) });
+    devices.into_iter().map(entry).chain(sent).chain(rest)
 }
 
 /// Reports whether the rule is one of [`entries`], of this or another run. It is recognized by its form,
 /// since the rules of backends have our protocol too.
 #[must_use]
 pub fn is_entry(rule: &Rule) -> bool {
-    let Rule { priority, iif, mark, mask, action } = *rule;
+    let Rule { priority, from, iif, mark, mask, action } = *rule;
+    let is_before = (1..PRIORITY_AROUND).contains(&priority);
     match action {
-        Action::Goto(PRIORITY_FIRST) => {
-            (1..PRIORITY_AROUND).contains(&priority) && mask == 0 && iif.is_some()
-        }
-        Action::Goto(PRIORITY_END) if priority == PRIORITY_AROUND => mask == 0 && iif.is_none(),
-        Action::Goto(end) => end < PRIORITY_AROUND && mark == 0 && mask != 0 && iif.is_none(),
-        Action::Nop => (1..PRIORITY_AROUND).contains(&priority) && mask == 0 && iif.is_none(),
+        Action::Goto(PRIORITY_FIRST) => is_before && mask == 0 && iif.is_some(),
+        _ if from.is_some() || iif.is_some() => false,
+        Action::Goto(PRIORITY_END) if priority == PRIORITY_AROUND => mask == 0,
+        Action::Goto(end) => end < PRIORITY_AROUND && mark == 0 && mask != 0,
+        Action::Nop => is_before && mask == 0,
         Action::Lookup(_) | Action::Blackhole => false,
     }
 }
@@ -245,12 +258,22 @@ pub fn entry_priority(now: Option<u32>, earliest: Option<u32>) -> u32 {
     }
 }
 
+/// Returns the rule by which the way back for answers to `own` is looked up in `table`, after the tree
+/// (`routing/checks.rs`).
+#[must_use]
+pub fn way_back(own: IpAddr, table: u32) -> Option<Rule> {
+    let action = Action::Lookup(table);
+    let iif = Some(DeviceName::new(SENT_BY_HOST)?);
+    Some(Rule { priority: PRIORITY_GUARD, from: Some(own), iif, mark: 0, mask: 0, action })
+}
+
 /// Returns the rule that drops packets which came in by `entrance` and have no mark under `mask`. Marked
 /// packets have left by the tree before.
 #[must_use]
 pub fn guard(entrance: DeviceName, mask: MarkMask) -> Rule {
     Rule {
         priority: PRIORITY_GUARD,
+        from: None,
         iif: Some(entrance),
         mark: 0,
         mask: mask.bits(),
@@ -278,7 +301,7 @@ struct Tree<F> {
 
 impl<F: Fn(TargetId) -> u32> Tree<F> {
     fn add(&mut self, priority: u32, mark: u32, mask: u32, action: Action) {
-        self.rules.insert(Rule { priority, iif: None, mark, mask, action });
+        self.rules.insert(Rule { priority, from: None, iif: None, mark, mask, action });
     }
 
     /// Adds the subtree of `keyed` (not empty, ascending), whose place begins at `priority`. Returns the

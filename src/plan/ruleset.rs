@@ -37,6 +37,8 @@ const REOPENED_ZEROS: u32 = 16;
 const SAMPLED_OF: u32 = 128;
 /// Limits promotions, so that they do not use up a CPU, whatever senders do.
 const PROMOTED_PER_SECOND: u32 = 1000;
+/// Limits answers to new flows of services without a backend: TCP resets, and other answers, each.
+const REJECTED_PER_SECOND: u32 = 10_000;
 const STRUCTURE_PREFIX: &str = "structure_";
 
 /// How packets are queued.
@@ -56,6 +58,8 @@ pub struct Means {
     /// Whether there is a flowtable (kernel modules `nf_flow_table_inet`, `nft_flow_offload` and
     /// `nft_numgen`).
     pub flowtable: bool,
+    /// Whether rules can reject a packet (kernel module `nft_reject_inet`).
+    pub reject: bool,
 }
 
 /// The desired contents of the kernel's table.
@@ -153,6 +157,10 @@ pub enum NativeRule {
     BetweenEnds(Family),
     /// For a quoted packet: `ip daddr @vip4 counter name unreachable drop`, and for IPv6 the same.
     Unreachable(Family),
+    /// `icmp type destination-unreachable icmp code port-unreachable`, and for the quoted packet
+    /// `ip daddr . meta l4proto . th dport @rejected4`; then, of the quoting one,
+    /// `ip saddr set` to that destination, `notrack accept`; and for IPv6 the same.
+    Rejected(Family),
     /// NFQUEUE to these queues, with bypass, and with fanout if there are several queues.
     XtQueue(QueueRange),
 }
@@ -231,7 +239,9 @@ impl Structure {
             NativeChain { name: "too_big6", rule: NativeRule::TooBig6 },
             NativeChain { name: "between_ends4", rule: NativeRule::BetweenEnds(Family::Ipv4) },
             NativeChain { name: "between_ends6", rule: NativeRule::BetweenEnds(Family::Ipv6) },
+            NativeChain { name: "unreachable4", rule: NativeRule::Rejected(Family::Ipv4) },
             NativeChain { name: "unreachable4", rule: NativeRule::Unreachable(Family::Ipv4) },
+            NativeChain { name: "unreachable6", rule: NativeRule::Rejected(Family::Ipv6) },
             NativeChain { name: "unreachable6", rule: NativeRule::Unreachable(Family::Ipv6) },
         ];
         native.extend(off_table_rules(balancer.timeouts));
@@ -286,6 +296,8 @@ impl Structure {
             ("every_packet", lines_of(Steering::EveryPacket).to_owned()),
             ("offload", if promotes(balancer, means) { "" } else { "#" }.to_owned()),
             ("sampled_of", SAMPLED_OF.to_string()),
+            ("reject", if means.reject { "" } else { "#" }.to_owned()),
+            ("rejected_per_second", REJECTED_PER_SECOND.to_string()),
             ("promoted_per_second", PROMOTED_PER_SECOND.to_string()),
             ("probe4", format!("{} {PROBE4}", probe("ip length", Probe::BYTES4, Probe::BYTES4))),
             (

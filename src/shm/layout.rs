@@ -139,8 +139,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Generation, State, Vec<Option<TablePlace>
         return Err(RegionError::Corrupt("the number of tables"));
     }
     let mut places = Vec::with_capacity(tables.len());
-    for (service, table) in state.services.iter_mut().zip(tables) {
-        let ranks = service.active().count();
+    let ranks: Vec<usize> = state.services.iter().map(|service| state.serving(service).count()).collect();
+    for ((service, table), ranks) in state.services.iter_mut().zip(tables).zip(ranks) {
         if table.is_some() == (ranks == 0) {
             return Err(RegionError::Corrupt("which services have a table"));
         }

@@ -300,16 +300,16 @@ fn record<T: FromBytes>(memory: &mut impl Memory, offset: usize) -> Result<T, Re
 }
 
 impl Former {
-    /// Returns the same as a state of today. What was not active is disabled, since `since`: layout 4 does not
+    /// Returns the same as a state of today. What was not active is draining, since `since`: layout 4 does not
     /// say whether the file or an operator said so.
     ///
     /// # Errors
     /// When a limit is passed that layout 4 did not have.
     pub fn state(&self, since: Timestamp) -> Result<State, StateError> {
         let remark = Remark::new("by the region of the version before");
-        let disabled = Override { reason: remark, since, ..Override::unattributed(Admin::Disabled) };
+        let draining = Override { reason: remark, since, ..Override::unattributed(Admin::Draining) };
         let admission =
-            |active: bool| Admission { lasting: (!active).then(|| disabled.clone()), ..Admission::default() };
+            |active: bool| Admission { lasting: (!active).then(|| draining.clone()), ..Admission::default() };
         let Config { balancer, services, tier } = &self.config;
         let mut state = State { target_cursor: self.cursor, ..State::empty(balancer.clone()) };
         for (&target, &path) in &self.numbers {
@@ -323,6 +323,8 @@ impl Former {
                 admission: admission(
                     !self.inactive_backends.contains(&(service.name.clone(), backend.name.clone())),
                 ),
+                observed: None,
+                killed: 0,
             });
             state.services.push(Service::new(service, backends.collect()));
         }

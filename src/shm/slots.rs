@@ -1,4 +1,4 @@
-//! Publishing a state and reading it back, over any [`Memory`]; see the head of `shm/mod.rs` for the
+//! Publishing a state and reading it back, over any [`Memory`]; see the head of `shm.rs` for the
 //! protocol.
 //!
 //! The description in a slot says where a document is, and the document says where the tables are. Tables

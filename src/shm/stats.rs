@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::{Memory, RegionError};
 use crate::{
     balance::counters::{Counter, Counters},
     host::Tally,
-    model::ids::{Generation, QUEUES_MAX, QueueNum, TARGETS_MAX},
+    model::ids::{Generation, MarkMask, QUEUES_MAX, QueueNum, TARGETS_MAX},
 };
 
 /// Where the daemon's words are.
@@ -22,7 +24,7 @@ pub(super) const BLOCKS_AT: usize = 4096;
 /// those in use.
 pub(super) const BLOCKS: usize = QUEUES_MAX + 1;
 /// The size of a block. Its first page has the queue number, whether it is the fragment worker's, whether the
-/// worker hangs, and from byte 64 on the counters. Then come the packets by target.
+/// worker hangs, from byte 64 on the counters, and from byte 3072 on the state of the queue. Then come the packets by target.
 pub(super) const BLOCK_BYTES: usize = 4096 + TARGETS_MAX * 8;
 /// The end of the last block.
 pub(crate) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
@@ -31,17 +33,24 @@ pub(crate) const END: usize = BLOCKS_AT + BLOCKS * BLOCK_BYTES;
 const LOOKED_AT: usize = DAEMON_AT + 32;
 /// The generation of the fallback tables.
 const IN_KERNEL_AT: usize = DAEMON_AT + 40;
+/// The bits of the mark that the ruleset in force uses; 0 is not known.
+const MARK_MASK_AT: usize = DAEMON_AT + 48;
 /// Whether the kernel can offload long flows: 0 is not known, 1 a flowtable, 2 none.
 const OFFLOAD_AT: usize = DAEMON_AT + 80;
 /// The number of errors that the last look at the host has found. The number of warnings follows it.
 const HOST_AT: usize = DAEMON_AT + 64;
+/// The process that runs health checks, and when it last said so.
+const AGENT_AT: usize = DAEMON_AT + 88;
 const FRAGMENTS_AT: usize = 8;
 /// Whether the worker hung when it was last looked at.
 const HANGS_AT: usize = 16;
 const COUNTERS_AT: usize = 64;
 const TARGETS_AT: usize = 4096;
 
-const _: () = assert!(COUNTERS_AT + Counter::ALL.len() * 8 <= TARGETS_AT);
+/// The worker's queue as lbd last saw it in the kernel: the words of a [`QueueLine`] without its number.
+const QUEUE_AT: usize = 3072;
+
+const _: () = assert!(COUNTERS_AT + Counter::ALL.len() * 8 <= QUEUE_AT && QUEUE_AT + 6 * 8 <= TARGETS_AT);
 
 /// What a running lbd reports about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +115,56 @@ pub fn read_host(memory: &mut impl Memory) -> Result<Tally, RegionError> {
     Ok(Tally { errors: memory.load(HOST_AT)?, warnings: memory.load(HOST_AT + 8)? })
 }
 
+/// The last sign of life of what runs health checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// The process; never 0.
+    pub pid: u64,
+    /// How many checks could not be made the last time.
+    pub not_made: u64,
+    /// When it said so, by the monotonic clock.
+    pub at: Duration,
+}
+
+impl Beat {
+    /// Stores it.
+    ///
+    /// # Errors
+    /// When the region is gone.
+    pub fn write(&self, memory: &mut impl Memory) -> Result<(), RegionError> {
+        memory.store(AGENT_AT + 16, self.not_made)?;
+        memory.store(AGENT_AT + 8, u64::try_from(self.at.as_millis()).unwrap_or(u64::MAX))?;
+        Ok(memory.store(AGENT_AT, self.pid)?)
+    }
+
+    /// Reads it; `None` if no checks have run.
+    ///
+    /// # Errors
+    /// When the region is gone.
+    pub fn read(memory: &mut impl Memory) -> Result<Option<Self>, RegionError> {
+        let (pid, at) = (memory.load(AGENT_AT)?, Duration::from_millis(memory.load(AGENT_AT + 8)?));
+        let not_made = memory.load(AGENT_AT + 16)?;
+        Ok((pid != 0).then_some(Self { pid, not_made, at }))
+    }
+}
+
+/// Stores the bits of the mark that lbd uses until it ends, whatever the state says meanwhile.
+///
+/// # Errors
+/// When the region is gone.
+pub fn write_mark_mask(memory: &mut impl Memory, mask: MarkMask) -> Result<(), RegionError> {
+    Ok(memory.store(MARK_MASK_AT, mask.bits().into())?)
+}
+
+/// Reads the bits of the mark that the last lbd used; `None` if it has not stored them.
+///
+/// # Errors
+/// When the region is gone.
+pub fn read_mark_mask(memory: &mut impl Memory) -> Result<Option<MarkMask>, RegionError> {
+    let bits = u32::try_from(memory.load(MARK_MASK_AT)?).ok();
+    Ok(bits.and_then(|bits| MarkMask::new(bits).ok()))
+}
+
 /// Stores whether the kernel has a flowtable, which is found at the start.
 ///
 /// # Errors
@@ -138,6 +197,10 @@ pub struct Pins {
     pub not_protected: u64,
     /// Flows that go through the flowtable.
     pub promoted: u64,
+    /// Flows that were ended since lbd started, since their backend was disabled, or by `lbctl kill`.
+    pub ended: u64,
+    /// The time of the last `lbctl kill` that was carried out ([`crate::state::Backend::killed`]); 0 if none was.
+    pub killed: u64,
 }
 
 impl Pins {
@@ -153,6 +216,8 @@ impl Pins {
             protected: word(2)?,
             not_protected: word(3)?,
             promoted: word(4)?,
+            ended: word(5)?,
+            killed: word(6)?,
         })
     }
 
@@ -161,7 +226,8 @@ impl Pins {
     /// # Errors
     /// When the region is gone.
     pub fn write(&self, memory: &mut impl Memory) -> Result<(), RegionError> {
-        let words = [self.off_table, self.no_room, self.protected, self.not_protected, self.promoted];
+        let Self { off_table, no_room, protected, not_protected, promoted, ended, killed } = *self;
+        let words = [off_table, no_room, protected, not_protected, promoted, ended, killed];
         for (n, word) in words.into_iter().enumerate() {
             memory.store(PINS_AT + n * 8, word)?;
         }
@@ -197,6 +263,28 @@ pub struct Identity {
     pub fragments: bool,
 }
 
+/// A queue that has a listener: a line of `/proc/net/netfilter/nfnetlink_queue` (`nfnetlink_queue.c`,
+/// `seq_show`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct QueueLine {
+    /// The queue's number.
+    pub queue: u16,
+    /// The netlink port of the listener, usually its process ID.
+    pub portid: u32,
+    /// How many packets wait for a verdict.
+    pub waiting: u64,
+    /// How many bytes of each packet are copied.
+    pub copy_range: u64,
+    /// How many packets were dropped because the queue was full. A packet that fails open is not counted
+    /// here, but as `by_kernel` in the ruleset.
+    pub dropped: u64,
+    /// How many packets were dropped because the socket's buffer was full. A packet that fails open is not
+    /// counted here either.
+    pub user_dropped: u64,
+    /// How many packets were queued since the queue was bound.
+    pub packets: u64,
+}
+
 /// The counters of one worker, as they are in the region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -206,6 +294,8 @@ pub struct Block {
     pub counters: Vec<u64>,
     /// Packets steered to each target, by [`crate::model::ids::TargetId::index`].
     pub targets: Vec<u64>,
+    /// The worker's queue as lbd last saw it; `None` if it had none.
+    pub line: Option<QueueLine>,
 }
 
 /// Stores a worker's counters. `worker` counts from 0 and is at most [`QUEUES_MAX`].
@@ -236,6 +326,36 @@ pub fn identify(memory: &mut impl Memory, worker: usize, identity: Identity) -> 
     memory.store(block, u64::from(identity.queue.0))?;
     memory.store(block + FRAGMENTS_AT, u64::from(identity.fragments))?;
     Ok(())
+}
+
+/// Stores the queues of all workers, out of these lines of the kernel. The kernel shows them to root alone, the region to more.
+///
+/// # Errors
+/// When the region is gone.
+pub fn show_queues(memory: &mut impl Memory, workers: usize, lines: &[QueueLine]) -> Result<(), RegionError> {
+    for block in (0..workers.min(BLOCKS)).map(|worker| BLOCKS_AT + worker * BLOCK_BYTES) {
+        let number = memory.load(block)?;
+        let words = lines.iter().find(|line| u64::from(line.queue) == number).map_or([0; 6], |line| {
+            let QueueLine { queue: _, portid, waiting, copy_range, dropped, user_dropped, packets } = *line;
+            [portid.into(), waiting, copy_range, dropped, user_dropped, packets]
+        });
+        for (n, word) in words.into_iter().enumerate() {
+            memory.store(block + QUEUE_AT + n * 8, word)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the queue of the worker whose block this is.
+fn queue_line(memory: &mut impl Memory, block: usize) -> Result<Option<QueueLine>, RegionError> {
+    let queue = u16::try_from(memory.load(block)?).unwrap_or(u16::MAX);
+    let mut word = |n: usize| memory.load(block + QUEUE_AT + n * 8);
+    // No listener has port 0, which is the kernel's own.
+    let portid = u32::try_from(word(0)?).unwrap_or(u32::MAX);
+    let (waiting, copy_range, dropped) = (word(1)?, word(2)?, word(3)?);
+    let (user_dropped, packets) = (word(4)?, word(5)?);
+    let line = QueueLine { queue, portid, waiting, copy_range, dropped, user_dropped, packets };
+    Ok((portid != 0).then_some(line))
 }
 
 /// Stores when the workers were looked at, by the monotonic clock, and which of them hung.
@@ -305,6 +425,7 @@ pub fn read(memory: &mut impl Memory, workers: usize) -> Result<Vec<Block>, Regi
                 },
                 counters: words(&memory.read(block + COUNTERS_AT, Counter::ALL.len() * 8)?),
                 targets: words(&memory.read(block + TARGETS_AT, TARGETS_MAX * 8)?),
+                line: queue_line(memory, block)?,
             })
         })
         .collect()

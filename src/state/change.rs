@@ -15,8 +15,8 @@ use crate::{
     config::{self, Balancer, Config},
     lookup::maglev::{self, Table},
     model::{
-        Admin, Admission, Decider, HashMode, Name, Override, Path, Pmtu, PortRange, Protocols, TableSize,
-        Weight,
+        Admin, Admission, Announcing, Decider, HashMode, Name, NoBackend, Override, Path, Pmtu, PortRange,
+        Protocols, TableSize, Weight,
         ids::{TARGETS_MAX, TargetId},
     },
 };
@@ -94,7 +94,14 @@ impl State {
     /// Returns a state without services.
     #[must_use]
     pub fn empty(balancer: Balancer) -> Self {
-        Self { balancer, services: Vec::new(), tier: Vec::new(), targets: Vec::new(), target_cursor: 0 }
+        Self {
+            balancer,
+            admission: Admission::default(),
+            services: Vec::new(),
+            tier: Vec::new(),
+            targets: Vec::new(),
+            target_cursor: 0,
+        }
     }
 
     /// Returns the state that a configuration file describes, made from nothing.
@@ -152,14 +159,19 @@ impl State {
             hash: HashMode::FiveTuple,
             pmtu: Pmtu::Icmp,
             decider: Decider::Lbd,
+            health: None,
+            no_backend: NoBackend::Drop,
+            announcing: Announcing::default(),
             table_size,
             backends: backends
                 .into_iter()
                 .map(|b| Backend {
                     target: by_name[&b.name],
                     admission: Admission { configured: b.active, ..Admission::default() },
+                    killed: 0,
                     name: b.name,
                     weight: b.weight,
+                    observed: None,
                 })
                 .collect(),
             table: Table::default(),
@@ -183,7 +195,11 @@ impl State {
     /// Merges by names. Tables that would be the same as one of `tables` are shared with it.
     pub(super) fn merge_by_name(&self, config: &Config, tables: &mut Tables) -> Result<Self, StateError> {
         limit_entries(config.services.iter().map(|service| service.table_size))?;
-        let mut next = Self { target_cursor: self.target_cursor, ..Self::empty(config.balancer.clone()) };
+        let mut next = Self {
+            admission: self.admission.clone(),
+            target_cursor: self.target_cursor,
+            ..Self::empty(config.balancer.clone())
+        };
         let old_paths: HashMap<Path, TargetId> =
             self.targets_used().map(|(target, path)| (path, target)).collect();
         let kept = |service: &config::Service, backend: &config::Backend| match backend.path {
@@ -217,13 +233,19 @@ impl State {
                     None => next.new_target(backend.path)?,
                 };
                 new_paths.insert(backend.path, target);
-                let before = self.before(service, backend).map(|old| old.admission.clone());
-                let admission = before.unwrap_or_default().in_file(backend.active);
+                let before = self.before(service, backend);
+                let admission = before.map(|old| old.admission.clone()).unwrap_or_default();
+                // What was found of another host, or by no check, says nothing.
+                let same =
+                    |old: &&Backend| service.health.is_some() && self.path(old.target) == Some(backend.path);
+                let observed = before.filter(same).and_then(|old| old.observed.clone());
                 backends.push(Backend {
                     name: backend.name.clone(),
                     target,
                     weight: backend.weight,
-                    admission,
+                    admission: admission.in_file(backend.active),
+                    observed,
+                    killed: before.map_or(0, |old| old.killed),
                 });
             }
             next.services.push(Service::new(service, backends));
@@ -264,6 +286,59 @@ impl State {
         order: &Override,
     ) -> Result<Self, StateError> {
         let mut next = self.clone();
+        let active = order.admin == Admin::Enabled;
+        let found = self.find_backends(service, names).map_err(|mut error| {
+            if let StateError::NoBackend { name, of_tier, .. } = &mut error {
+                *of_tier = self.tier.iter().any(|member| member.name.as_str() == name).then_some(active);
+            }
+            error
+        })?;
+        for (service, backend) in found {
+            let backend = &mut next.services[service].backends[backend];
+            backend.admission = backend.admission.ordered(order);
+        }
+        Tables::of(self).give(&mut next.services, self.balancer.hash_seed);
+        Ok(next)
+    }
+
+    /// Returns this state with an operator's word about this balancer: whether it may announce VIPs.
+    #[must_use]
+    pub fn set_balancer_admin(&self, order: &Override) -> Self {
+        Self { admission: self.admission.ordered(order), ..self.clone() }
+    }
+
+    /// Returns this state with an order to end the flows that some backends have, those of one service, or of every
+    /// service that has a backend of that name. Returns also the time of the order, which no other order of this
+    /// state has.
+    ///
+    /// # Errors
+    /// When a name is not known; then nothing is changed.
+    pub fn kill(
+        &self,
+        service: Option<&str>,
+        names: &[String],
+        unix_seconds: u64,
+    ) -> Result<(Self, u64), StateError> {
+        let backends = self.services.iter().flat_map(|service| &service.backends);
+        let last = backends.map(|backend| backend.killed).max().unwrap_or(0);
+        let now = unix_seconds.max(last.saturating_add(1));
+        let mut next = self.clone();
+        for (service, backend) in self.find_backends(service, names)? {
+            next.services[service].backends[backend].killed = now;
+        }
+        Ok((next, now))
+    }
+
+    /// Returns the backends of these names: those of one service, or of every service that has a backend of that
+    /// name. Each is an index of a service, and one of a backend of it, in the order of the names.
+    ///
+    /// # Errors
+    /// When a name is not known.
+    pub fn find_backends(
+        &self,
+        service: Option<&str>,
+        names: &[String],
+    ) -> Result<Vec<(usize, usize)>, StateError> {
         if let Some(name) = service
             && self.service(name).is_none()
         {
@@ -271,30 +346,23 @@ impl State {
             return Err(StateError::NoService { name: name.to_owned(), known });
         }
         let meant = |candidate: &Service| service.is_none_or(|name| candidate.name.as_str() == name);
+        let services = || self.services.iter().enumerate().filter(|(_, service)| meant(service));
+        let mut all = Vec::new();
         for name in names {
-            let mut found = false;
-            for service in next.services.iter_mut().filter(|service| meant(service)) {
-                for backend in service.backends.iter_mut().filter(|backend| backend.name.as_str() == name) {
-                    backend.admission = backend.admission.ordered(order);
-                    found = true;
-                }
+            let before = all.len();
+            for (at, service) in services() {
+                let backends = service.backends.iter().enumerate();
+                let named = backends.filter(|(_, backend)| backend.name.as_str() == name);
+                all.extend(named.map(|(backend, _)| (at, backend)));
             }
-            if !found {
+            if all.len() == before {
                 let place =
                     service.map_or_else(|| "any service".to_owned(), |name| format!("service \"{name}\""));
-                let known = self
-                    .services
-                    .iter()
-                    .filter(|service| meant(service))
-                    .flat_map(|service| &service.backends);
-                let known = list(known.map(|backend| &backend.name));
-                let active = order.admin == Admin::Enabled;
-                let of_tier = self.tier.iter().any(|member| member.name.as_str() == name).then_some(active);
-                return Err(StateError::NoBackend { name: name.clone(), place, known, of_tier });
+                let known = list(services().flat_map(|(_, service)| &service.backends).map(|of| &of.name));
+                return Err(StateError::NoBackend { name: name.clone(), place, known, of_tier: None });
             }
         }
-        Tables::of(self).give(&mut next.services, self.balancer.hash_seed);
-        Ok(next)
+        Ok(all)
     }
 
     /// Returns this state with an operator's word about some balancers of the tier.
@@ -354,21 +422,24 @@ fn limit_entries(sizes: impl Iterator<Item = TableSize>) -> Result<(), StateErro
 #[derive(Default)]
 pub(super) struct Tables(HashMap<MadeOf, Table>);
 
-/// The seed, M, and the active backends in the order of their ranks.
+/// The seed, M, and the backends that get new flows, in the order of their ranks.
 type MadeOf = (u32, TableSize, Vec<(Name, Weight)>);
 
 impl Tables {
     /// Returns the tables of a state.
     pub(super) fn of(state: &State) -> Self {
-        let made =
-            |service: &Service| (Self::made_of(service, state.balancer.hash_seed), service.table.clone());
-        Self(state.services.iter().map(made).collect())
+        let all = &state.services;
+        let made = |service: &Service| {
+            (Self::made_of(service, all, state.balancer.hash_seed), service.table.clone())
+        };
+        Self(all.iter().map(made).collect())
     }
 
     /// Gives each service its table. Missing tables are built on all CPUs: with a thousand services, this is
     /// the most expensive part of a change.
     pub(super) fn give(&mut self, services: &mut [Service], seed: u32) {
-        let made_of: Vec<MadeOf> = services.iter().map(|service| Self::made_of(service, seed)).collect();
+        let all = &*services;
+        let made_of: Vec<MadeOf> = all.iter().map(|service| Self::made_of(service, all, seed)).collect();
         let missing: HashSet<&MadeOf> =
             made_of.iter().filter(|made_of| !self.0.contains_key(made_of)).collect();
         let missing: Vec<&MadeOf> = missing.into_iter().collect();
@@ -383,9 +454,9 @@ impl Tables {
         Table::new(maglev::build(*seed, *size, backends))
     }
 
-    fn made_of(service: &Service, seed: u32) -> MadeOf {
-        let active = service.active().map(|backend| (backend.name.clone(), backend.weight));
-        (seed, service.table_size, active.collect())
+    fn made_of(service: &Service, all: &[Service], seed: u32) -> MadeOf {
+        let serving = service.serving(all).map(|backend| (backend.name.clone(), backend.weight));
+        (seed, service.table_size, serving.collect())
     }
 }
 
@@ -422,6 +493,9 @@ impl Service {
             hash: service.hash,
             pmtu: service.pmtu,
             decider: service.decider,
+            health: service.health.clone(),
+            no_backend: service.no_backend.clone(),
+            announcing: service.announcing,
             table_size: service.table_size,
             backends,
             table: Table::default(),

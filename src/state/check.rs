@@ -7,7 +7,7 @@ use super::{ENTRIES_MAX, Service, State, TierMember};
 use crate::{
     config::TIER_MAX,
     model::{
-        Encap, Path, Pmtu, PortRange, Protocols,
+        Announcing, Encap, Path, Pmtu, PortRange, Protocols,
         ids::{SERVICES_MAX, TARGETS_MAX},
     },
 };
@@ -37,7 +37,8 @@ impl State {
             require(names.insert(&service.name), "two services of one name")?;
             self.check_service(service)?;
         }
-        let entries = |service: &Service| service.active().next().map_or(0, |_| service.table_size.entries());
+        let entries =
+            |service: &Service| self.serving(service).next().map_or(0, |_| service.table_size.entries());
         require(self.services.iter().map(entries).sum::<usize>() <= ENTRIES_MAX, "number of table entries")
     }
 
@@ -60,8 +61,13 @@ impl State {
         require(service.vips.iter().all(|vip| vip.trunc() == *vip), "a prefix")?;
         let paths = || service.backends.iter().map(|backend| self.path(backend.target));
         require(paths().all(|path| path.is_some()), "a backend's target")?;
+        service.health.as_ref().map_or(Ok(()), crate::model::HealthCheck::check)?;
+        let observed = service.backends.iter().any(|backend| backend.observed.is_some());
+        require(service.health.is_some() || !observed, "a backend that is not checked, and was")?;
         let outer = service.pmtu != Pmtu::FragmentOuter || paths().flatten().all(Path::can_fragment_outer);
-        require(outer, "a service's pmtu")
+        require(outer, "a service's pmtu")?;
+        require(Announcing::MIN.contains(&service.announcing.min), "a service's announce_min")?;
+        self.check_no_backend(service)
     }
 }
 

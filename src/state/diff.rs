@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Backend, Service, State, TierMember};
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// One difference between two states.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The subject of the change, such as `balancer`, `timeouts`, `fragments`, `tracer`, `tier lb202`, `service web` or
     /// `backend web/s1`.
@@ -49,11 +49,21 @@ impl State {
     #[must_use]
     pub fn changes(&self, next: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
-        let balancer = |state: &Self| Some(keys_of(&state.balancer));
+        let balancer = |state: &Self| {
+            let mut keys = keys_of(&state.balancer);
+            let order = state.admission.in_force();
+            keys.extend(order.map(|order| ("override".to_owned(), order.to_string())));
+            Some(keys)
+        };
         compare("balancer".to_owned(), balancer(self), balancer(next), &mut changes);
         let parts = |state: &Self| {
-            let Balancer { timeouts, fragments, tracer, .. } = &state.balancer;
-            [("timeouts", keys_of(timeouts)), ("fragments", keys_of(fragments)), ("tracer", keys_of(tracer))]
+            let Balancer { timeouts, fragments, tracer, http, .. } = &state.balancer;
+            [
+                ("timeouts", keys_of(timeouts)),
+                ("fragments", keys_of(fragments)),
+                ("tracer", keys_of(tracer)),
+                ("http", keys_of(http)),
+            ]
         };
         for ((what, old), (_, new)) in parts(self).into_iter().zip(parts(next)) {
             compare(what.to_owned(), Some(old), Some(new), &mut changes);
@@ -148,6 +158,8 @@ fn text_of(value: &Value) -> String {
 fn service_keys(service: &Service) -> Keys {
     let mut keys = keys_of(service);
     keys.retain(|(key, _)| !["name", "backends"].contains(&key.as_str()));
+    let health = service.health.iter().flat_map(keys_of);
+    keys.extend(health.map(|(key, value)| (format!("health {key}"), value)));
     let all = |(key, _): &&mut (String, String)| key == "ports" && service.ports == [PortRange::ALL];
     keys.iter_mut().filter(all).for_each(|(_, value)| "all".clone_into(value));
     keys
@@ -160,7 +172,10 @@ fn tier_keys(member: &TierMember) -> Keys {
 fn backend_keys(backend: &Backend, path: Option<Path>) -> Keys {
     let path = path.unwrap_or(Path::MarkOnly).to_string();
     let keys = vec![("path".to_owned(), path), ("weight".to_owned(), backend.weight.get().to_string())];
-    with_admission(keys, &backend.admission)
+    let mut keys = with_admission(keys, &backend.admission);
+    let found = backend.observed.as_ref().map(|observed| format!("{}: {}", observed.health, observed.reason));
+    keys.extend(found.map(|found| ("health".to_owned(), found)));
+    keys
 }
 
 /// An override is a key where there is one.

@@ -1,7 +1,7 @@
 //! The overrides of a state, as they are kept apart from its region, so that they outlive a reboot. PURE.
 //!
 //! ```json
-//! {"version":1,"overrides":[{"service":"web","backend":"s1","admin":"disabled","by":"root","since":"..."}]}
+//! {"version":1,"overrides":[{"service":"web","backend":"s1","admin":"draining","by":"root","since":"..."}]}
 //! ```
 
 use std::fmt;
@@ -45,14 +45,20 @@ pub enum Scope {
         /// The balancer.
         tier: Name,
     },
+    /// This balancer, whether its name is another one now or not: there is one only.
+    Balancer {
+        /// Its name then.
+        balancer: Name,
+    },
 }
 
-/// As `lbctl` names it: "web/s1" or "tier/lb202".
+/// As `lbctl` names it: "web/s1", "tier/lb202" or "balancer lb201".
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Backend { service, backend } => write!(f, "{service}/{backend}"),
             Self::Tier { tier } => write!(f, "tier/{tier}"),
+            Self::Balancer { balancer } => write!(f, "balancer {balancer}"),
         }
     }
 }
@@ -116,6 +122,8 @@ impl State {
         for member in &self.tier {
             entries.extend(entry(&|| Scope::Tier { tier: member.name.clone() }, &member.admission));
         }
+        let balancer = || Scope::Balancer { balancer: self.balancer.name.clone() };
+        entries.extend(entry(&balancer, &self.admission));
         Overrides(entries)
     }
 
@@ -135,6 +143,7 @@ impl State {
                 Scope::Tier { tier } => {
                     next.tier.iter_mut().find(|one| one.name == *tier).map(|member| &mut member.admission)
                 }
+                Scope::Balancer { .. } => Some(&mut next.admission),
             };
             match admission {
                 Some(admission) => {
@@ -173,18 +182,19 @@ mod tests {
 
     fn changed() -> State {
         let names = |name: &str| [name.to_owned()];
-        let disk = Override { reason: Remark::new("disk"), ..Override::unattributed(Admin::Disabled) };
+        let disk = Override { reason: Remark::new("disk"), ..Override::unattributed(Admin::Draining) };
         let state = state().set_admin(None, &names("s1"), &disk).unwrap();
         let state = state.set_admin(None, &names("s3"), &Override::unattributed(Admin::Enabled)).unwrap();
-        let runtime = Override { runtime: true, ..Override::unattributed(Admin::Disabled) };
+        let runtime = Override { runtime: true, ..Override::unattributed(Admin::Draining) };
         let state = state.set_admin(None, &names("s2"), &runtime).unwrap();
-        state.set_tier_admin(&names("lb2"), &Override::unattributed(Admin::Disabled)).unwrap()
+        let state = state.set_tier_admin(&names("lb2"), &Override::unattributed(Admin::Draining)).unwrap();
+        state.set_balancer_admin(&Override::unattributed(Admin::Draining))
     }
 
     #[test]
     fn what_is_kept_gives_the_same_state_but_for_what_ends_with_the_region() {
         let kept = Overrides::from_json(changed().overrides().to_json().as_bytes()).unwrap();
-        assert_eq!((kept.len(), kept.is_empty()), (3, false));
+        assert_eq!((kept.len(), kept.is_empty()), (4, false));
         let (again, unknown) = state().with_overrides(&kept, &[]);
         assert_eq!(unknown, []);
         let lasting = |state: &State| -> Vec<String> {
@@ -194,7 +204,7 @@ mod tests {
             (lasting(&again), lasting(&changed())),
             (vec!["s2".into(), "s3".into()], vec!["s3".into()])
         );
-        assert!(!again.tier[1].active());
+        assert!(!again.tier[1].active() && !again.admission.active());
         assert_ne!(again.services[0].table, state().services[0].table);
         assert_eq!(again.overrides(), kept);
     }
@@ -215,13 +225,13 @@ mod tests {
         let kept = changed().overrides();
         let mut edited = state();
         edited.services[0].backends[0].admission.configured = Some(true);
-        assert!(edited.with_overrides(&kept, &[]).0.services[0].backends[0].active());
+        assert!(edited.with_overrides(&kept, &[]).0.services[0].backends[0].enabled());
         let mut renamed = state();
         renamed.services[0].name = Name::new("www").unwrap();
         let (web, www) = (Name::new("web").unwrap(), Name::new("www").unwrap());
         let (again, unknown) = renamed.with_overrides(&kept, &[(&web, &www)]);
         assert_eq!(unknown, []);
-        assert!(!again.services[0].backends[0].active());
+        assert!(!again.services[0].backends[0].enabled());
     }
 
     #[test]

@@ -7,7 +7,10 @@
 use serde::Serialize;
 
 use super::{Backend, Change, Service, State, StateError, TierMember, change::Tables};
-use crate::{config::Config, model::Path};
+use crate::{
+    config::Config,
+    model::{NoBackend, Path},
+};
 
 /// The effect of a file on a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,10 @@ impl State {
                 (Some(_), None) => {
                     let named = renamed.services.iter_mut().find(|candidate| candidate.name == *old);
                     named.into_iter().for_each(|named| named.name = service.name.clone());
+                    let by_name = NoBackend::Service(old.clone());
+                    for other in renamed.services.iter_mut().filter(|other| other.no_backend == by_name) {
+                        other.no_backend = NoBackend::Service(service.name.clone());
+                    }
                 }
                 // The service was renamed before, or the region is made anew.
                 (None, Some(_)) => {}

@@ -183,6 +183,11 @@ pub struct PinsView {
     pub not_protected: u64,
     /// How many flows go by the flowtable.
     pub promoted: u64,
+    /// How many flows were ended since lbd started: their backend was disabled, or by `lbctl kill`.
+    pub ended: u64,
+    /// The time of the last `lbctl kill` that was carried out, in seconds since 1970; 0 if none was.
+    #[serde(skip)]
+    pub killed: u64,
     /// Whether connection tracking is nearly full, so that packets to VIPs go untracked.
     pub nearly_full: bool,
 }
@@ -195,8 +200,8 @@ impl PinsView {
     pub fn read(region: &mut Region) -> Result<Self, AccessError> {
         let read = Pins::read(region).and_then(|pins| Ok((pins, nearly_full(region)?)));
         let (pins, nearly_full) = usable(region, read)?;
-        let Pins { off_table, no_room, protected, not_protected, promoted } = pins;
-        Ok(Self { off_table, no_room, protected, not_protected, promoted, nearly_full })
+        let Pins { off_table, no_room, protected, not_protected, promoted, ended, killed } = pins;
+        Ok(Self { off_table, no_room, protected, not_protected, promoted, ended, killed, nearly_full })
     }
 }
 

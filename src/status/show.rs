@@ -3,7 +3,10 @@
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{
-    Sources,
+    Sources, StatusError,
+    agent::AgentView,
+    announce::AnnounceView,
+    flows,
     lbd::{Lbd, Offload, PinsView},
     view::{BackendView, ServiceView, TargetView, TierView, backends, names_by_target, table_digest},
 };
@@ -12,7 +15,7 @@ use crate::{
     lookup::maglev::Table,
     shm::slots::LAYOUT_VERSION,
     state::{Service, State},
-    sys::region::{AccessError, Region},
+    sys::region::Region,
 };
 
 /// A region with all that is in it.
@@ -22,6 +25,8 @@ pub struct Show {
     pub region: RegionView,
     /// Its lbd.
     pub lbd: Lbd,
+    /// What runs health checks; `None` if no service has any.
+    pub agent: Option<AgentView>,
     /// What lbd has found of flows.
     pub flows: PinsView,
     /// The settings.
@@ -30,6 +35,8 @@ pub struct Show {
     pub offload: Offload,
     /// The balancers that share the work of fragments.
     pub tier: TierView,
+    /// The VIPs that are announced, and those that are not.
+    pub announce: AnnounceView,
     /// The services, in the order of the file.
     pub services: Vec<WholeService>,
     /// Every target in use.
@@ -62,7 +69,7 @@ pub struct WholeService {
     pub backends: Vec<BackendView>,
     /// Equal on two balancers that steer the service alike.
     pub table_digest: String,
-    /// Of each entry, which of the active backends has it.
+    /// Of each entry, which of the backends that get new flows has it.
     #[serde(serialize_with = "entries")]
     pub table: Table,
 }
@@ -81,12 +88,17 @@ impl Show {
     /// Reads a region.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn read(region: &mut Region, sources: &Sources) -> Result<Self, AccessError> {
+    /// When it cannot be read, or contradicts itself.
+    pub fn read(region: &mut Region, sources: &Sources) -> Result<Self, StatusError> {
         let (generation, state) = region.state()?;
         let lbd = Lbd::read(region, sources)?;
         let named = |(target, names)| NamedTarget { target: TargetView::new(&state, target), names };
         let whole = |(service, view)| WholeService::new(&state, service, view);
+        let mut services: Vec<WholeService> =
+            state.services.iter().zip(ServiceView::all(&state)).map(whole).collect();
+        let views = services.iter_mut().flat_map(|whole| &mut whole.backends);
+        flows::tell(views, (generation, &state), sources)?;
+        let lbd_followed = lbd.followed;
         Ok(Self {
             region: RegionView {
                 name: region.name().to_string(),
@@ -96,11 +108,13 @@ impl Show {
                 layout_version: LAYOUT_VERSION,
             },
             lbd,
+            agent: AgentView::read(region, &state, sources)?,
             flows: PinsView::read(region)?,
             balancer: state.balancer.clone(),
             offload: Offload::of(region, &state.balancer)?,
             tier: TierView::new(&state),
-            services: state.services.iter().zip(ServiceView::all(&state)).map(whole).collect(),
+            announce: AnnounceView::new(&state, lbd_followed, sources),
+            services,
             targets: names_by_target(&state).into_iter().map(named).collect(),
         })
     }
@@ -111,7 +125,7 @@ impl WholeService {
         Self {
             service: view,
             backends: backends(state, service),
-            table_digest: table_digest(service),
+            table_digest: table_digest(state, service),
             table: service.table.clone(),
         }
     }
@@ -120,14 +134,16 @@ impl WholeService {
 impl Serialize for Show {
     /// That lbd hangs stands beside lbd, not in it.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut show = serializer.serialize_struct("Show", 9)?;
+        let mut show = serializer.serialize_struct("Show", 11)?;
         show.serialize_field("region", &self.region)?;
         show.serialize_field("lbd", &self.lbd)?;
+        show.serialize_field("agent", &self.agent)?;
         show.serialize_field("flows", &self.flows)?;
         show.serialize_field("hangs", &self.lbd.hangs)?;
         show.serialize_field("balancer", &self.balancer)?;
         show.serialize_field("offload", &self.offload)?;
         show.serialize_field("tier", &self.tier)?;
+        show.serialize_field("announce", &self.announce)?;
         show.serialize_field("services", &self.services)?;
         show.serialize_field("targets", &self.targets)?;
         show.end()

@@ -14,12 +14,12 @@ use super::{
 use crate::{
     balance::counters::Counter,
     config::FragmentLimits,
-    model::ids::{TARGETS_MAX, TargetId},
-    shm::stats::{self, Block, Identity},
+    model::ids::{Generation, TARGETS_MAX, TargetId},
+    shm::stats::{self, Block, Identity, QueueLine},
     state::State,
     sys::{
         conntrack::{Fill, fill},
-        nfqueue::{QueueLine, queue_lines},
+        nfqueue::queue_lines,
         region::{AccessError, Region},
     },
 };
@@ -39,7 +39,8 @@ pub struct Stats {
     pub workers: Vec<Worker>,
     /// What each target got.
     pub backends: Vec<Packets>,
-    /// The state of the kernel's queues; null if it cannot be read.
+    /// The state of the kernel's queues: as the kernel says, which tells root alone, else as lbd looks at it once a second; null if
+    /// neither is known, as when lbd hangs.
     pub queues: Option<Vec<QueueLine>>,
     /// How full the table of connections is; null if that cannot be read.
     pub conntrack: Option<Conntrack>,
@@ -159,14 +160,26 @@ impl Stats {
     /// # Errors
     /// When the region cannot be read.
     pub fn read(region: &mut Region, sources: &Sources) -> Result<Self, AccessError> {
-        let (generation, state) = region.state()?;
+        let (generation, state) = region.state_with_tables(|_| Vec::new())?;
+        Self::of(region, sources, generation, &state)
+    }
+
+    /// As [`Stats::read`], with a state that is read already.
+    pub(super) fn of(
+        region: &mut Region,
+        sources: &Sources,
+        generation: Generation,
+        state: &State,
+    ) -> Result<Self, AccessError> {
         let ruleset = (sources.ruleset_counters)();
         let daemon = Lbd::with(region, sources, || Some(!ruleset.as_ref()?.is_empty()))?;
         let read = stats::read(region, daemon.last.workers());
         let blocks = usable(region, read)?;
         // Select the queues by the workers' own records: the state may already name other queues.
         let ours = |line: &QueueLine| blocks.iter().any(|block| block.identity.queue.0 == line.queue);
-        let queues = queue_lines(&sources.proc).ok();
+        let looks = daemon.followed && daemon.hangs.as_ref().is_none_or(|hangs| hangs.process_ms.is_none());
+        let seen = || looks.then(|| blocks.iter().filter_map(|block| block.line).collect());
+        let queues: Option<Vec<QueueLine>> = queue_lines(&sources.proc).ok().or_else(seen);
         let queues = queues.map(|queues| queues.into_iter().filter(ours).collect());
         let counters = Values(sum(blocks.iter().map(|block| &block.counters[..]), Counter::ALL.len()));
         // The levels of the last lbd ended with it.
@@ -179,7 +192,7 @@ impl Stats {
             generation: generation.0,
             counters,
             fragments,
-            backends: by_target(&state, &blocks, &(sources.given)()),
+            backends: by_target(state, &blocks, &(sources.given)()),
             workers: blocks.into_iter().map(Worker::new).collect(),
             queues,
             conntrack,

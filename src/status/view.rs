@@ -7,9 +7,12 @@ use twox_hash::XxHash3_64;
 
 use crate::{
     balance::tier::{TABLE_SIZE, Tier},
-    model::{Admission, Decider, Encap, Name, Path, PortRange, Protocols, ids::TargetId},
+    model::{
+        Admin, Admission, Decider, Encap, HealthCheck, Name, NoBackend, Observed, Path, PortRange, Protocols,
+        ids::TargetId,
+    },
     plan::kernel_tables::{self, Shortage},
-    state::{Backend, Service, State, TierMember},
+    state::{Backend, NewFlows, Service, State, TierMember},
 };
 
 /// A target: where packets with its mark go.
@@ -155,17 +158,26 @@ pub struct BackendView {
     pub service: String,
     /// Its name.
     pub name: String,
-    /// Whether it gets new flows.
+    /// Whether it gets new flows: it is enabled, and healthy or its service is in panic.
     pub active: bool,
+    /// Whether the file and operators let it have new flows.
+    pub enabled: bool,
+    /// What the file and operators want of it: "enabled", "draining", "disabled".
+    pub admin: Admin,
     /// Its weight.
     pub weight: u8,
     /// How many entries of the table are its own.
     pub entries: u64,
     /// Of how many.
     pub table_size: u32,
+    /// How many flows it has; null where this process may not ask, or connection tracking has many entries
+    /// ([`super::flows::tell`]).
+    pub flows: Option<u64>,
     /// What the file and operators say of it: `configured` and `override`.
     #[serde(flatten)]
     pub admission: Admission,
+    /// What health checks found; null if nothing has been found, or it is not checked.
+    pub observed: Option<Observed>,
     /// Where its packets go.
     #[serde(flatten)]
     pub target: TargetView,
@@ -179,13 +191,17 @@ pub fn backends(state: &State, service: &Service) -> Vec<BackendView> {
         service: service.name.to_string(),
         name: backend.name.to_string(),
         active,
+        enabled: backend.enabled(),
+        admin: backend.admin(),
         weight: backend.weight.get(),
         entries: if active { by_rank.next().unwrap_or(0) } else { 0 },
         table_size: service.table_size.get(),
+        flows: None,
         admission: backend.admission.clone(),
+        observed: backend.observed.clone(),
         target: TargetView::new(state, backend.target),
     };
-    service.backends.iter().map(|backend| view(backend, backend.active())).collect()
+    service.with_activity().map(|(backend, active)| view(backend, active)).collect()
 }
 
 /// A service without its table.
@@ -205,14 +221,25 @@ pub struct ServiceView {
     pub pmtu: &'static str,
     /// What shall decide about new flows: "lbd" or "kernel".
     pub decider: Decider,
+    /// What happens to new flows while no backend is active: "drop", "reject", or "service:NAME".
+    pub no_backend: NoBackend,
+    /// The service whose backends get new flows: this one, or the one that `no_backend` names. Null if none
+    /// gets them.
+    pub served_by: Option<String>,
+    /// Whether new flows are rejected now.
+    pub rejected: bool,
+    /// How its backends are checked; null if they are not.
+    pub health: Option<HealthCheck>,
+    /// Whether so few backends are healthy that all of them count as healthy.
+    pub panic: bool,
     /// M, the number of entries of its table.
     pub table_size: u32,
     /// Whether the service has a fallback table. Without one lbd decides, whatever `steering` says.
-    pub kernel_copy: bool,
+    pub fallback_table: bool,
     /// Why it has none.
     #[serde(skip)]
     pub shortage: Option<Shortage>,
-    /// The active backends; an entry of the table is an index into them.
+    /// The active backends. An entry of the table is an index into those of the service that `served_by` names.
     pub active: Vec<String>,
     /// The others.
     pub inactive: Vec<String>,
@@ -223,10 +250,12 @@ impl ServiceView {
     #[must_use]
     pub fn all(state: &State) -> Vec<Self> {
         let shortages = kernel_tables::shortages(state);
-        state.services.iter().zip(shortages).map(|(service, shortage)| Self::new(service, shortage)).collect()
+        let all = state.services.iter().zip(shortages);
+        all.map(|(service, shortage)| Self::new(state, service, shortage)).collect()
     }
 
-    fn new(service: &Service, shortage: Option<Shortage>) -> Self {
+    fn new(state: &State, service: &Service, shortage: Option<Shortage>) -> Self {
+        let new_flows = state.new_flows(service);
         let ports: &[PortRange] = if service.ports == [PortRange::ALL] { &[] } else { &service.ports };
         Self {
             name: service.name.to_string(),
@@ -239,20 +268,29 @@ impl ServiceView {
             hash: service.hash.name(),
             pmtu: service.pmtu.name(),
             decider: service.decider,
+            no_backend: service.no_backend.clone(),
+            served_by: match new_flows {
+                NewFlows::Own => Some(service.name.to_string()),
+                NewFlows::Other(other) => Some(other.name.to_string()),
+                NewFlows::Rejected | NewFlows::Dropped => None,
+            },
+            rejected: new_flows == NewFlows::Rejected,
+            health: service.health.clone(),
+            panic: service.in_panic(),
             table_size: service.table_size.get(),
-            kernel_copy: shortage.is_none(),
+            fallback_table: shortage.is_none(),
             shortage,
             active: service.active().map(|backend| backend.name.to_string()).collect(),
-            inactive: service.backends.iter().filter(|b| !b.active()).map(|b| b.name.to_string()).collect(),
+            inactive: service.inactive().map(|backend| backend.name.to_string()).collect(),
         }
     }
 }
 
 /// Returns a digest of what two balancers must have in common to steer a service alike: the names of the
-/// active backends and the table.
+/// backends that get new flows, and the table.
 #[must_use]
-pub fn table_digest(service: &Service) -> String {
-    digest(service.active().map(|backend| &backend.name), &service.table)
+pub fn table_digest(state: &State, service: &Service) -> String {
+    digest(state.serving(service).map(|backend| &backend.name), &service.table)
 }
 
 /// Returns XXH3, 64 bits, over each name and a zero byte, then over each rank as two bytes, the lower first.

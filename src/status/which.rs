@@ -19,7 +19,7 @@ use crate::{
     lookup::classifier::{Classifier, Explanation, Match, Scope},
     model::{Decider, PortRange, Protocols, Steering},
     plan::kernel_tables,
-    state::{Service, State},
+    state::{NewFlows, Service, State},
     sys::region::Region,
 };
 
@@ -46,10 +46,12 @@ pub struct Answer {
 pub enum Outcome {
     /// To a backend.
     Steered(Steered),
-    /// Its packets are dropped: no backend of the service is active.
+    /// Its packets are dropped or rejected: no backend gets new flows of the service.
     NoBackend {
         /// The service.
         service: String,
+        /// Whether they are rejected.
+        rejected: bool,
         /// M, the number of entries of the service's table.
         table_size: u32,
     },
@@ -68,10 +70,12 @@ pub struct Steered {
     pub index: u32,
     /// M, the number of entries of the table.
     pub table_size: u32,
-    /// Rank of the backend among the active ones.
+    /// Rank of the backend among those that get the service's new flows.
     pub rank: u16,
     /// The backend.
     pub backend: String,
+    /// The service that the backend belongs to, if it stands in for the flow's own.
+    pub of_service: Option<String>,
     /// Where its packets go.
     pub target: TargetView,
     /// Whether lbd or the kernel decides about the flow's first packet, if that is whole.
@@ -88,35 +92,50 @@ struct Fields<'a> {
     table_size: Option<u32>,
     rank: Option<u16>,
     backend: Option<&'a str>,
+    of_service: Option<&'a str>,
     mark: Option<u32>,
     number: Option<u32>,
     device: Option<&'a str>,
     path: Option<String>,
     decider: Option<Decider>,
+    rejected: bool,
 }
 
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let fields = match self {
-            Self::Steered(Steered { service, hash, index, table_size, rank, backend, target, decider }) => {
-                Fields {
-                    steered: true,
-                    service: Some(service),
-                    hash: Some(*hash),
-                    index: Some(*index),
-                    table_size: Some(*table_size),
-                    rank: Some(*rank),
-                    backend: Some(backend),
-                    mark: Some(target.mark),
-                    number: Some(target.number),
-                    device: target.device.as_deref(),
-                    path: Some(target.path()),
-                    decider: Some(*decider),
-                }
-            }
-            Self::NoBackend { service, table_size } => {
-                Fields { service: Some(service), table_size: Some(*table_size), ..Fields::default() }
-            }
+            Self::Steered(Steered {
+                service,
+                hash,
+                index,
+                table_size,
+                rank,
+                backend,
+                of_service,
+                target,
+                decider,
+            }) => Fields {
+                steered: true,
+                service: Some(service),
+                hash: Some(*hash),
+                index: Some(*index),
+                table_size: Some(*table_size),
+                rank: Some(*rank),
+                backend: Some(backend),
+                of_service: of_service.as_deref(),
+                mark: Some(target.mark),
+                number: Some(target.number),
+                device: target.device.as_deref(),
+                path: Some(target.path()),
+                decider: Some(*decider),
+                rejected: false,
+            },
+            Self::NoBackend { service, rejected, table_size } => Fields {
+                service: Some(service),
+                table_size: Some(*table_size),
+                rejected: *rejected,
+                ..Fields::default()
+            },
             Self::Unclaimed => Fields::default(),
         };
         fields.serialize(serializer)
@@ -193,9 +212,16 @@ impl Which {
             Decision::Steered { service, hash, index, rank, target, mark } => {
                 let (service, decider) = (&state.services[service], deciders[service]);
                 let target = TargetView::new(state, target);
-                let backend = service.active().nth(rank.into());
+                let backend = state.serving(service).nth(rank.into());
                 let backend = backend.map_or_else(String::new, |backend| backend.name.to_string());
-                let (table_size, actives) = (service.table_size.get(), service.active().count());
+                let (table_size, actives) = (service.table_size.get(), state.serving(service).count());
+                let of_service = match state.new_flows(service) {
+                    NewFlows::Other(other) => Some(other.name.to_string()),
+                    NewFlows::Own | NewFlows::Rejected | NewFlows::Dropped => None,
+                };
+                reason.extend(of_service.as_ref().map(|other| {
+                    format!("none of its own backends is active: new flows go to those of service {other}, as no_backend says")
+                }));
                 reason.extend([
                     question.hashed(service.hash, state.balancer.hash_seed, hash),
                     question::looked_up(hash, table_size, index, &backend, rank, actives),
@@ -207,15 +233,31 @@ impl Which {
                     .to_owned(),
                 ]);
                 let service = service.name.to_string();
-                Outcome::Steered(Steered { service, hash, index, table_size, rank, backend, target, decider })
+                Outcome::Steered(Steered {
+                    service,
+                    hash,
+                    index,
+                    table_size,
+                    rank,
+                    backend,
+                    of_service,
+                    target,
+                    decider,
+                })
             }
             Decision::NoBackend { service } => {
-                let Service { name, backends, table_size, .. } = &state.services[service];
+                let service = &state.services[service];
+                let new_flows = state.new_flows(service);
+                let Service { name, backends, table_size, .. } = service;
                 reason.push(format!(
-                    "none of its backends is active (of {}); `lbctl activate --service {name} BACKEND` changes that",
+                    "none of its backends is active (of {}), so its new flows {new_flows}; `lbctl enable --service {name} BACKEND` changes that",
                     backends.len()
                 ));
-                Outcome::NoBackend { service: name.to_string(), table_size: table_size.get() }
+                if let Some(other) = state.stand_in(service) {
+                    reason.push(format!("nor is one of service {}, which no_backend names", other.name));
+                }
+                let rejected = new_flows == NewFlows::Rejected;
+                Outcome::NoBackend { service: name.to_string(), rejected, table_size: table_size.get() }
             }
             Decision::NoService | Decision::Fragment { .. } => Outcome::Unclaimed,
         };
@@ -301,22 +343,23 @@ mod tests {
             table_size: 97,
             rank: 1,
             backend,
+            of_service: None,
             target,
             decider: Decider::Kernel,
         });
-        let nulls = r#""rank":null,"backend":null,"mark":null,"number":null,"device":null,"path":null,"decider":null"#;
+        let nulls = r#""rank":null,"backend":null,"of_service":null,"mark":null,"number":null,"device":null,"path":null,"decider":null"#;
         for (outcome, fields) in [
             (
                 steered,
-                r#""steered":true,"service":"web","hash":7,"index":5,"table_size":97,"rank":1,"backend":"s1","mark":768,"number":3,"device":"sr-3","path":"gre 192.168.1.1","decider":"kernel""#.to_owned(),
+                r#""steered":true,"service":"web","hash":7,"index":5,"table_size":97,"rank":1,"backend":"s1","of_service":null,"mark":768,"number":3,"device":"sr-3","path":"gre 192.168.1.1","decider":"kernel","rejected":false"#.to_owned(),
             ),
             (
-                Outcome::NoBackend { service, table_size: 97 },
-                format!(r#""steered":false,"service":"web","hash":null,"index":null,"table_size":97,{nulls}"#),
+                Outcome::NoBackend { service, rejected: true, table_size: 97 },
+                format!(r#""steered":false,"service":"web","hash":null,"index":null,"table_size":97,{nulls},"rejected":true"#),
             ),
             (
                 Outcome::Unclaimed,
-                format!(r#""steered":false,"service":null,"hash":null,"index":null,"table_size":null,{nulls}"#),
+                format!(r#""steered":false,"service":null,"hash":null,"index":null,"table_size":null,{nulls},"rejected":false"#),
             ),
         ] {
             let answer = Answer { outcome, off_table: None, owner: None, reason: vec!["so".to_owned()], host: None };

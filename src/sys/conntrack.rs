@@ -32,12 +32,13 @@ use std::{
     time::Duration,
 };
 
-pub use dump::{Changed, Entry, FlowName, Request};
+pub use dump::{Changed, Entry, FlowName, Marked, Request, Seen, dump_tracked};
 pub use fill::{Fill, fill};
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::netlink::{
-    HEADERS_BYTES, NLM_F_ACK, NLM_F_CREATE, NLMSG_ERROR, Writer, attribute, done, kind, netfilter, sequence,
+    HEADERS_BYTES, NFPROTO_IPV4, NFPROTO_IPV6, NLM_F_ACK, NLM_F_CREATE, Writer, byte, kind, message_type,
+    netfilter, number, take,
 };
 use crate::{
     balance::flow_table::{FlowMark, FlowTable},
@@ -52,8 +53,9 @@ const STALE_ANSWERS_MAX: usize = 16;
 /// An answer takes a few hundred bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 
-const IPCTNL_MSG_CT_NEW: u16 = 1 << 8;
-const IPCTNL_MSG_CT_GET: u16 = 1 << 8 | 1;
+// `linux/netfilter/nfnetlink_conntrack.h`.
+const IPCTNL_MSG_CT_NEW: u16 = message_type(libc::NFNL_SUBSYS_CTNETLINK, 0);
+const IPCTNL_MSG_CT_GET: u16 = message_type(libc::NFNL_SUBSYS_CTNETLINK, 1);
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_TIMEOUT: u16 = 7;
@@ -72,11 +74,9 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_PROTO_ICMP: [u16; 3] = [4, 5, 6];
 const CTA_PROTO_ICMPV6: [u16; 3] = [7, 8, 9];
 
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
-const DCCP: u8 = 33;
-const GRE: u8 = 47;
-const UDP_LITE: u8 = 136;
+const DCCP: u8 = byte(libc::IPPROTO_DCCP);
+const GRE: u8 = byte(libc::IPPROTO_GRE);
+const UDP_LITE: u8 = byte(libc::IPPROTO_UDPLITE);
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST6: u8 = 128;
 
@@ -143,8 +143,8 @@ impl Conntrack {
         let mut answer = [0; ANSWER_BYTES_MAX];
         for _ in 0..STALE_ANSWERS_MAX {
             let bytes = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-            if let Some(answer) = read_answer(&answer[..bytes], self.sequence) {
-                return answer;
+            if let Some(answer) = read_answer(&answer[..bytes], self.sequence)? {
+                return Ok(answer);
             }
         }
         Err(io::Error::other("connection tracking answers other requests"))
@@ -180,31 +180,20 @@ enum Answer {
     Done,
 }
 
-/// Reads the kernel's answer to request `asked`; `None` if it answers another request.
-fn read_answer(bytes: &[u8], asked: u32) -> Option<io::Result<Answer>> {
-    let unreadable = || Some(Err(io::Error::from(io::ErrorKind::InvalidData)));
-    let (Some(kind), Some(answered)) = (kind(bytes), sequence(bytes)) else {
-        return unreadable();
-    };
-    if answered != asked {
-        return None;
-    }
-    match kind {
-        NLMSG_ERROR => Some(done(bytes).map(|()| Answer::Done)),
-        IPCTNL_MSG_CT_NEW => {
-            let attributes = bytes.get(HEADERS_BYTES..).unwrap_or_default();
-            // The kernel omits a mark of 0.
-            let mark = Mark(number(attributes, CTA_MARK).map_or(0, u32::from_be_bytes));
-            let left_seconds = number(attributes, CTA_TIMEOUT).map(u32::from_be_bytes);
-            Some(Ok(Answer::Entry(FlowMark { mark, left_seconds })))
+/// Reads the kernel's answer to request `asked`; `None` if these are answers to others.
+fn read_answer(bytes: &[u8], asked: u32) -> io::Result<Option<Answer>> {
+    let mut entry = None;
+    let done = take(bytes, Some(asked), |message| {
+        if kind(message) != Some(IPCTNL_MSG_CT_NEW) {
+            return Err(io::ErrorKind::InvalidData.into());
         }
-        _ => unreadable(),
-    }
-}
-
-/// Returns the value of the attribute of kind `wanted`, which is 4 bytes long.
-fn number(attributes: &[u8], wanted: u16) -> Option<[u8; 4]> {
-    attribute(attributes, wanted)?.first_chunk().copied()
+        let attributes = message.get(HEADERS_BYTES..).unwrap_or_default();
+        // The kernel omits a mark of 0.
+        let mark = Mark(number(attributes, CTA_MARK).unwrap_or(0));
+        entry = Some(Answer::Entry(FlowMark { mark, left_seconds: number(attributes, CTA_TIMEOUT) }));
+        Ok(())
+    })?;
+    Ok(entry.or_else(|| done.then_some(Answer::Done)))
 }
 
 /// Reports whether the parsed fields of this packet are enough for the kernel to find its flow.
@@ -238,9 +227,9 @@ fn order(request: &mut Writer, packet: &Packet, ports: Ports, mark: Mark, mask: 
     };
     request.nested(CTA_TUPLE_ORIG, |of| tuple(of, packet));
     request.nested(CTA_TUPLE_REPLY, |of| tuple(of, &answer));
-    request.value(CTA_TIMEOUT, &seconds.to_be_bytes());
-    request.value(CTA_MARK, &mark.0.to_be_bytes());
-    request.value(CTA_MARK_MASK, &mask.bits().to_be_bytes());
+    request.number(CTA_TIMEOUT, seconds);
+    request.number(CTA_MARK, mark.0);
+    request.number(CTA_MARK_MASK, mask.bits());
 }
 
 fn tuple(tuple: &mut Writer, packet: &Packet) {

@@ -12,7 +12,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -41,8 +41,7 @@ const GROUPS: u32 = libc::RTMGRP_LINK as u32
     | libc::RTMGRP_IPV4_RULE as u32
     | libc::RTMGRP_IPV6_IFADDR as u32
     | libc::RTMGRP_IPV6_ROUTE as u32
-    // RTNLGRP_IPV6_RULE.
-    | 1 << 18;
+    | 1 << (libc::RTNLGRP_IPV6_RULE - 1);
 /// Of the socket: some ten thousand messages.
 const BUFFER_BYTES: usize = 4 << 20;
 /// `struct rtmsg`.
@@ -86,17 +85,24 @@ impl Events {
         Ok(Self { signals, routing, own_port, buffer: vec![0; DUMP_BYTES_MAX] })
     }
 
-    /// Waits for any of them or for a change of `region`, which is followed, at most `limit`.
+    /// Waits for any of them, for a change of `region`, which is followed, or until `control` is readable, at
+    /// most `limit`.
     ///
     /// # Errors
     /// Returns an error if the operating system refuses.
-    pub fn wait(&mut self, limit: Duration, region: &Region) -> io::Result<Seen> {
+    pub fn wait(
+        &mut self,
+        limit: Duration,
+        region: &Region,
+        control: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Seen> {
         // Rounded up: a shorter wait would wake the caller before anything is due.
         let limit = limit.as_nanos().div_ceil(1_000_000);
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         let wanted = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
         let mut polled = vec![wanted(self.signals.as_fd()), wanted(self.routing.as_fd())];
         polled.extend(region.watch().map(|watch| wanted(watch.as_fd())));
+        polled.extend(control.map(wanted));
         match poll(&mut polled, limit) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),

@@ -3,7 +3,7 @@
 //! ends.
 
 use std::{
-    io,
+    fs, io,
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener, UnixStream},
@@ -35,6 +35,16 @@ pub enum AlreadyRunning {
 }
 
 impl InstanceLock {
+    /// Reports whether a process of this network namespace holds the lock. Leaves no trace at that process.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel's list of unix sockets cannot be read.
+    pub fn is_held() -> io::Result<bool> {
+        let sockets = fs::read_to_string("/proc/thread-self/net/unix")?;
+        // An abstract name is shown behind an `@` (`unix_seq_show`).
+        Ok(sockets.lines().any(|line| line.split_ascii_whitespace().nth(7) == Some("@synrail")))
+    }
+
     /// Acquires the lock.
     ///
     /// # Errors
@@ -58,5 +68,24 @@ fn holder(address: &SocketAddr) -> String {
     match peer.map(|peer| peer.pid()) {
         Some(pid) => u64::try_from(pid).ok().and_then(process).unwrap_or_else(|| format!("process {pid}")),
         None => "a process of which nothing more is known".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::namespace::in_namespace;
+
+    #[test]
+    #[ignore = "needs root"]
+    fn it_is_of_one_network_namespace_and_seen_there() {
+        in_namespace(|| {
+            assert!(!InstanceLock::is_held().unwrap());
+            let lock = InstanceLock::acquire().unwrap();
+            assert!(InstanceLock::is_held().unwrap());
+            assert!(matches!(InstanceLock::acquire(), Err(AlreadyRunning::Other(_))));
+            drop(lock);
+            assert!(!InstanceLock::is_held().unwrap());
+        });
     }
 }

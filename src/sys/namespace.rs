@@ -27,3 +27,14 @@ pub(crate) fn in_namespace<T: Send + 'static>(test: impl FnOnce() -> T + Send + 
 pub(crate) fn shell(commands: &str) {
     assert!(Command::new("sh").args(["-ec", commands]).status().unwrap().success(), "{commands}");
 }
+
+/// Runs these commands in the namespace of the calling thread. Returns what they print.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what a test needs of the network is said best in its own words"
+)]
+pub(crate) fn output(commands: &str) -> String {
+    let output = Command::new("sh").args(["-ec", commands]).output().unwrap();
+    assert!(output.status.success(), "{commands}");
+    String::from_utf8(output.stdout).unwrap()
+}

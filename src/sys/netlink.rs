@@ -1,12 +1,12 @@
-//! Netlink messages as bytes (RFC 3549, `linux/netlink.h`), for protocols that no crate supports. A message
-//! has a header of 16 bytes, for netfilter a second one of 4, then attributes. Each attribute has its length
-//! and kind, and is padded to a multiple of 4. Numbers are in the machine's byte order unless a subsystem
-//! defines another.
+//! Netlink messages as bytes (RFC 3549, `linux/netlink.h`), for what no crate supports of connection tracking,
+//! queues and nf_tables, and the answers to requests. A message has a header of 16 bytes, for netfilter a second
+//! one of 4, then attributes. Each attribute has its length and kind, and is padded to a multiple of 4. Numbers
+//! are in the machine's byte order unless a subsystem defines another.
 
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     time::Duration,
 };
 
@@ -22,17 +22,45 @@ use nix::sys::{
 pub(super) const HEADER_BYTES: usize = 16;
 /// Size of the netlink and the netfilter header together.
 pub(super) const HEADERS_BYTES: usize = HEADER_BYTES + 4;
-const NLM_F_REQUEST: u16 = 1;
-pub(super) const NLM_F_ACK: u16 = 4;
-pub(super) const NLM_F_DUMP: u16 = 0x300;
-pub(super) const NLM_F_CREATE: u16 = 0x400;
-pub(super) const NLM_F_APPEND: u16 = 0x800;
-pub(super) const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLA_F_NESTED: u16 = 0x8000;
-const NLA_TYPE_MASK: u16 = 0x3fff;
+const NLM_F_REQUEST: u16 = narrow(libc::NLM_F_REQUEST);
+pub(super) const NLM_F_ACK: u16 = narrow(libc::NLM_F_ACK);
+pub(super) const NLM_F_DUMP: u16 = narrow(libc::NLM_F_DUMP);
+pub(super) const NLM_F_CREATE: u16 = narrow(libc::NLM_F_CREATE);
+pub(super) const NLM_F_APPEND: u16 = narrow(libc::NLM_F_APPEND);
+pub(super) const NLMSG_ERROR: u16 = narrow(libc::NLMSG_ERROR);
+const NLMSG_DONE: u16 = narrow(libc::NLMSG_DONE);
+const NLA_F_NESTED: u16 = narrow(libc::NLA_F_NESTED);
+const NLA_TYPE_MASK: u16 = !(NLA_F_NESTED | narrow(libc::NLA_F_NET_BYTEORDER));
+/// The families of the netfilter header.
+pub(super) const NFPROTO_UNSPEC: u8 = byte(libc::NFPROTO_UNSPEC);
+pub(super) const NFPROTO_INET: u8 = byte(libc::NFPROTO_INET);
+pub(super) const NFPROTO_IPV4: u8 = byte(libc::NFPROTO_IPV4);
+pub(super) const NFPROTO_IPV6: u8 = byte(libc::NFPROTO_IPV6);
 /// An answer of a dump has 32 KiB at most (`netlink_dump` in `net/netlink/af_netlink.c`).
 pub(super) const DUMP_BYTES_MAX: usize = 64 * 1024;
+
+/// Returns a constant of libc, where each is a `c_int`, in the width that the kernel's headers have it.
+#[expect(clippy::panic, reason = "ends the compilation")]
+pub(super) const fn narrow(constant: libc::c_int) -> u16 {
+    match constant.to_le_bytes() {
+        [low, high, 0, 0] => u16::from_le_bytes([low, high]),
+        _ => panic!("it has more than 16 bits"),
+    }
+}
+
+/// As [`narrow`], for what is one byte.
+#[expect(clippy::panic, reason = "ends the compilation")]
+pub(super) const fn byte(constant: libc::c_int) -> u8 {
+    match constant.to_le_bytes() {
+        [byte, 0, 0, 0] => byte,
+        _ => panic!("it has more than 8 bits"),
+    }
+}
+
+/// Returns the type of a message of a netfilter subsystem (`linux/netfilter/nfnetlink.h`).
+pub(super) const fn message_type(subsystem: libc::c_int, message: libc::c_int) -> u16 {
+    narrow(subsystem << 8 | message)
+}
 
 /// Opens a socket to netfilter in the network namespace of the calling thread. `patience` is how long an
 /// answer may take.
@@ -44,11 +72,15 @@ pub(super) fn netfilter(patience: Duration) -> io::Result<OwnedFd> {
 pub(super) fn open(protocol: SockProtocol, patience: Duration) -> io::Result<OwnedFd> {
     let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
-    let limit = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
-    setsockopt(&socket, ReceiveTimeout, &limit)?;
-    // Connected to the kernel, so only the kernel can answer.
-    connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    await_kernel(&socket, patience)?;
     Ok(socket)
+}
+
+/// Makes only the kernel able to answer on this socket, and sets how long an answer may take.
+pub(super) fn await_kernel(socket: &impl AsFd, patience: Duration) -> io::Result<()> {
+    let limit = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+    setsockopt(socket, ReceiveTimeout, &limit)?;
+    Ok(connect(socket.as_fd().as_raw_fd(), &NetlinkAddr::new(0, 0))?)
 }
 
 /// Iterates over the messages in this buffer. An incomplete message at the end is left out.
@@ -89,6 +121,36 @@ pub(super) fn dump(
         let bytes = recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?;
         if take(&buffer[..bytes], asked, &mut each)? {
             return Ok(());
+        }
+    }
+}
+
+/// Sends `count` requests with consecutive sequence numbers, `first` and so on, and waits until the last, which
+/// must ask for an acknowledgement, is done. The kernel handles them one by one, also after a refusal. Passes each
+/// refusal to `refused`, with the place of the request. Answers are received into `buffer`.
+///
+/// # Errors
+/// Returns an error if a system call fails.
+pub(super) fn change_all(
+    socket: &OwnedFd,
+    requests: &[u8],
+    (first, count): (u32, usize),
+    buffer: &mut [u8],
+    mut refused: impl FnMut(usize, io::Error),
+) -> io::Result<()> {
+    send(socket.as_raw_fd(), requests, MsgFlags::empty())?;
+    loop {
+        let bytes = recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?;
+        for answer in messages(&buffer[..bytes]).filter(|answer| kind(answer) == Some(NLMSG_ERROR)) {
+            // Other answers are about requests that were given up.
+            let place = sequence(answer).and_then(|of| usize::try_from(of.wrapping_sub(first)).ok());
+            let Some(place) = place.filter(|place| *place < count) else { continue };
+            if let Err(error) = done(answer) {
+                refused(place, error);
+            }
+            if place + 1 == count {
+                return Ok(());
+            }
         }
     }
 }
@@ -211,7 +273,7 @@ impl Writer {
         self.value(kind, &number.to_be_bytes());
     }
 
-    /// Adds attributes that were read by [`whole_attributes`].
+    /// Adds attributes that are written already.
     pub(super) fn whole(&mut self, attributes: &[u8]) {
         self.0.extend(attributes);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
@@ -220,11 +282,6 @@ impl Writer {
     /// Adds an attribute with this value.
     pub(super) fn value(&mut self, kind: u16, value: &[u8]) {
         self.nested_as(kind, |writer| writer.0.extend(value));
-    }
-
-    /// Adds attributes that another `Writer` has written.
-    pub(super) fn raw(&mut self, attributes: &[u8]) {
-        self.0.extend(attributes);
     }
 
     /// Adds an attribute that contains others, 65531 bytes at most.
@@ -256,6 +313,8 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::socketpair;
+
     use super::*;
 
     fn message(kind: u16, sequence: u32, rest: &[u8]) -> Vec<u8> {
@@ -286,6 +345,28 @@ mod tests {
             let cut = two[..cut].to_vec();
             assert!(matches!(taken(&[one.clone(), cut]), (Ok(false), kinds) if kinds == [20]), "cut short");
         }
+    }
+
+    #[test]
+    fn each_refusal_has_the_place_of_its_request() {
+        let (ours, kernels) =
+            socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let answer = |sequence, code: i32| message(NLMSG_ERROR, sequence, &(-code).to_ne_bytes());
+        // Requests of before, two that are refused, other messages, and the acknowledgement of the last.
+        let (first, count) = (u32::MAX, 4);
+        let early = [answer(first - 1, libc::EPERM), answer(3, 0), answer(first, libc::ENOENT)].concat();
+        let late = [message(20, 2, &[]), answer(1, libc::EEXIST), answer(2, 0), answer(first, libc::EPERM)];
+        for answers in [early, late.concat()] {
+            send(kernels.as_raw_fd(), &answers, MsgFlags::empty()).unwrap();
+        }
+        let mut refused = Vec::new();
+        change_all(&ours, &[7; 16], (first, count), &mut [0; 1024], |place, error| {
+            refused.push((place, error.raw_os_error().unwrap()));
+        })
+        .unwrap();
+        assert_eq!(refused, [(0, libc::ENOENT), (2, libc::EEXIST)]);
+        let mut sent = [0; 32];
+        assert_eq!(recv(kernels.as_raw_fd(), &mut sent, MsgFlags::empty()).unwrap(), 16);
     }
 
     #[test]

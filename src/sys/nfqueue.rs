@@ -47,11 +47,13 @@ use nix::{
         time::{TimeVal, TimeValLike},
     },
 };
-use serde::Serialize;
 use thiserror::Error;
 
-use super::{netlink::Writer, process};
-use crate::{io::QueueError, model::ids::QueueNum, packet::HEADER_BYTES_MAX};
+use super::{
+    netlink::{Writer, byte, message_type, narrow},
+    process,
+};
+use crate::{io::QueueError, model::ids::QueueNum, packet::HEADER_BYTES_MAX, shm::stats::QueueLine};
 
 /// The size limits of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,19 +82,16 @@ impl Capacity {
 /// How long an idle worker waits before it takes its next turn.
 const IDLE: Duration = Duration::from_millis(200);
 const QUEUES_FILE: &str = "net/netfilter/nfnetlink_queue";
-/// The subsystem `NFNL_SUBSYS_QUEUE`, its messages and their attributes
-/// (`linux/netfilter/nfnetlink_queue.h`).
-const QUEUE: u16 = 3 << 8;
-const NFQNL_MSG_CONFIG: u16 = QUEUE | 2;
-const NFQNL_CFG_CMD_BIND: u8 = 1;
-const NFQNL_COPY_PACKET: u8 = 2;
-const NFQA_CFG_CMD: u16 = 1;
-const NFQA_CFG_PARAMS: u16 = 2;
-const NFQA_CFG_QUEUE_MAXLEN: u16 = 3;
-const NFQA_CFG_MASK: u16 = 4;
-const NFQA_CFG_FLAGS: u16 = 5;
-const NFQA_CFG_F_FAIL_OPEN: u32 = 1;
-const NFQA_CFG_F_GSO: u32 = 1 << 2;
+const NFQNL_MSG_CONFIG: u16 = message_type(libc::NFNL_SUBSYS_QUEUE, libc::NFQNL_MSG_CONFIG);
+const NFQNL_CFG_CMD_BIND: u8 = byte(libc::NFQNL_CFG_CMD_BIND);
+const NFQNL_COPY_PACKET: u8 = byte(libc::NFQNL_COPY_PACKET);
+const NFQA_CFG_CMD: u16 = narrow(libc::NFQA_CFG_CMD);
+const NFQA_CFG_PARAMS: u16 = narrow(libc::NFQA_CFG_PARAMS);
+const NFQA_CFG_QUEUE_MAXLEN: u16 = narrow(libc::NFQA_CFG_QUEUE_MAXLEN);
+const NFQA_CFG_MASK: u16 = narrow(libc::NFQA_CFG_MASK);
+const NFQA_CFG_FLAGS: u16 = narrow(libc::NFQA_CFG_FLAGS);
+/// Fail open, and GSO: see above.
+const FLAGS: u32 = (libc::NFQA_CFG_F_FAIL_OPEN | libc::NFQA_CFG_F_GSO).cast_unsigned();
 
 /// Why a queue was not opened.
 #[derive(Debug, Error)]
@@ -185,40 +184,17 @@ fn classify(error: io::Error) -> QueueError {
 /// Builds the one message that binds a queue and sets all its options (`nfnetlink_queue.h`,
 /// `nfqnl_recv_config`).
 fn configuration(queue: QueueNum, capacity: Capacity) -> Writer {
-    let flags = (NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO).to_be_bytes();
     let [r0, r1, r2, r3] = u32::from(capacity.copy_bytes).to_be_bytes();
     let [high, low] = queue.0.to_be_bytes();
     let mut message = Writer::default();
     message.message(NFQNL_MSG_CONFIG, 0, 0, [0, 0, high, low], |message| {
         message.value(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_BIND, 0, 0, 0]);
         message.value(NFQA_CFG_PARAMS, &[r0, r1, r2, r3, NFQNL_COPY_PACKET]);
-        message.value(NFQA_CFG_QUEUE_MAXLEN, &capacity.packets_max.to_be_bytes());
-        message.value(NFQA_CFG_FLAGS, &flags);
-        message.value(NFQA_CFG_MASK, &flags);
+        message.number(NFQA_CFG_QUEUE_MAXLEN, capacity.packets_max);
+        message.number(NFQA_CFG_FLAGS, FLAGS);
+        message.number(NFQA_CFG_MASK, FLAGS);
     });
     message
-}
-
-/// A queue that has a listener: a line of `/proc/net/netfilter/nfnetlink_queue` (`nfnetlink_queue.c`,
-/// `seq_show`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct QueueLine {
-    /// The queue's number.
-    pub queue: u16,
-    /// The netlink port of the listener, usually its process ID.
-    pub portid: u32,
-    /// How many packets wait for a verdict.
-    pub waiting: u64,
-    /// How many bytes of each packet are copied.
-    pub copy_range: u64,
-    /// How many packets were dropped because the queue was full. A packet that fails open is not counted
-    /// here, but as `by_kernel` in the ruleset.
-    pub dropped: u64,
-    /// How many packets were dropped because the socket's buffer was full. A packet that fails open is not
-    /// counted here either.
-    pub user_dropped: u64,
-    /// How many packets were queued since the queue was bound.
-    pub packets: u64,
 }
 
 /// Returns all queues of this network namespace that have a listener, as read from a file in `proc`.
@@ -229,9 +205,17 @@ pub fn queue_lines(proc: &Path) -> io::Result<Vec<QueueLine>> {
     Ok(fs::read_to_string(proc.join(QUEUES_FILE))?.lines().filter_map(parse_line).collect())
 }
 
+/// As [`queue_lines`], of the network namespace of the calling thread.
+///
+/// # Errors
+/// As [`queue_lines`].
+pub fn queue_lines_here() -> io::Result<Vec<QueueLine>> {
+    queue_lines(Path::new("/proc/thread-self"))
+}
+
 fn queue_line(number: QueueNum) -> Option<QueueLine> {
-    // The network namespace in which this thread has opened its socket.
-    queue_lines(Path::new("/proc/thread-self")).ok()?.into_iter().find(|line| line.queue == number.0)
+    // Where this thread has opened its socket.
+    queue_lines_here().ok()?.into_iter().find(|line| line.queue == number.0)
 }
 
 fn parse_line(line: &str) -> Option<QueueLine> {

@@ -9,8 +9,11 @@
 //!
 //! - [`Out`]: an answer. It waits for its reader, and reports every error: a lost answer is a failure.
 //! - [`Complaints`]: a line for a person. It waits for its reader; a line that cannot be written is lost.
-//! - [`Log`]: never fails, and waits 20 ms at most, once for all lines that are lost in a row. Lines that
+//! - [`log`]: never fails, and waits 20 ms at most, once for all lines that are lost in a row. Lines that
 //!   cannot be written are counted, and the count is logged before the next line that can.
+//!
+//! If standard error leads to systemd's journal, what a daemon complains of has its priority there, as the log has, and the
+//! log its fields (journal.rs).
 #![expect(clippy::disallowed_methods, reason = "the one place that knows standard output and error")]
 
 use std::{
@@ -27,6 +30,10 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{SigHandler, Signal, signal},
 };
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use super::journal::{self, Entry, Journal, ToJournal};
 
 /// The exit status if the reader of an answer has ended: 128 plus the number of SIGPIPE, as for programs that
 /// this signal ends.
@@ -50,6 +57,26 @@ pub fn prepare() {
 #[must_use]
 pub fn errors_to_terminal() -> bool {
     io::stderr().is_terminal()
+}
+
+/// Starts the log of a program, to standard error, up to this level. `lasting` is whether the process stays until it is asked
+/// to end. Must be called once.
+pub fn log(program: &'static str, level: tracing::Level, lasting: bool) {
+    let log = Arc::<Log>::default();
+    log.take_panics(program);
+    if journal::is_behind_stderr() {
+        let journal = lasting.then(|| Journal::new(program).ok()).flatten();
+        let level = LevelFilter::from_level(level);
+        tracing_subscriber::registry().with(level).with(ToJournal { journal, log }).init();
+        return;
+    }
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(log)
+        .log_internal_errors(false)
+        .with_ansi(errors_to_terminal())
+        .with_target(false)
+        .init();
 }
 
 /// Standard output, unbuffered.
@@ -100,8 +127,11 @@ pub fn answer(program: &str, answer: impl fmt::Display) -> ExitCode {
 
 /// Prints what is wrong, each line with the program's name before it.
 pub fn complain(program: &str, complaint: impl fmt::Display) {
+    let to_journal = journal::is_behind_stderr();
     for line in complaint.to_string().lines() {
-        let _ = Complaints.write_all(format!("{program}: {line}\n").as_bytes());
+        let line = format!("{program}: {line}\n");
+        let line = if to_journal { journal::with_priority(journal::ERROR, &line) } else { line };
+        let _ = Complaints.write_all(line.as_bytes());
     }
 }
 
@@ -146,17 +176,28 @@ fn write_soon(bytes: &[u8], may_wait: bool) -> io::Result<usize> {
 
 /// The log of a daemon, one line per write; for all threads.
 #[derive(Debug, Default)]
-pub struct Log(Mutex<Lines>);
+pub(super) struct Log(Mutex<Lines>);
 
 impl Log {
+    /// Logs an entry of the journal.
+    pub(super) fn entry(&self, entry: &Entry, journal: Option<&Journal>) {
+        let send = || journal.is_some_and(|journal| journal.send(entry).is_ok());
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.entry(send, &entry.line(), &mut write_soon);
+    }
+
     /// Makes panic messages go to this log too.
-    pub fn take_panics(self: &Arc<Self>, program: &'static str) {
+    fn take_panics(self: &Arc<Self>, program: &'static str) {
         let log = Arc::clone(self);
+        let to_journal = journal::is_behind_stderr();
         std::panic::set_hook(Box::new(move |panic| {
             let backtrace = Backtrace::capture();
             let mut text = format!("{program}: {panic}\n");
             if backtrace.status() == BacktraceStatus::Captured {
                 text += &format!("{backtrace}\n");
+            }
+            if to_journal {
+                text = journal::with_priority(journal::CRITICAL, &text);
             }
             // A panic while this thread writes a line must not wait for the lock that this thread holds.
             match log.0.try_lock() {
@@ -211,6 +252,26 @@ impl Lines {
                 self.why = why.to_string();
             }
             self.lost = self.lost.saturating_add(1);
+        }
+    }
+
+    /// Sends an entry with `send`, or writes its line if that fails. After lines were lost the line is first, since it tells how
+    /// many; an entry that is taken then is none that is lost.
+    fn entry(
+        &mut self,
+        send: impl FnOnce() -> bool,
+        line: &str,
+        put: &mut dyn FnMut(&[u8], bool) -> io::Result<usize>,
+    ) {
+        if self.lost == 0 {
+            if !send() {
+                self.line(line.as_bytes(), put);
+            }
+            return;
+        }
+        self.line(line.as_bytes(), put);
+        if self.lost > 0 && send() {
+            self.lost -= 1;
         }
     }
 
@@ -280,6 +341,47 @@ mod tests {
         let expected = "log: 4 lines before this one could not be written: No space left on device (os error 28)\nsix\nseven\n";
         assert!(text.ends_with(&format!("\n{expected}")), "{text}");
         assert_eq!(lines.lost, 0);
+    }
+
+    #[test]
+    fn an_entry_that_is_not_taken_becomes_a_line_and_so_does_one_after_a_loss() {
+        let mut disk = Disk { room: 5, written: Vec::new() };
+        let mut lines = Lines::default();
+        let mut log = |disk: &mut Disk, taken: bool, line: &str| {
+            let mut sent = false;
+            let send = || {
+                sent = taken;
+                taken
+            };
+            lines.entry(send, line, &mut |bytes, _| disk.put(bytes));
+            sent
+        };
+        assert!(log(&mut disk, true, "<6>one\n"));
+        assert!(disk.written.is_empty());
+        assert!(!log(&mut disk, false, "<6>two\n"), "and there is no room for all of its line");
+        disk.room = 1000;
+        assert!(!log(&mut disk, true, "<6>three\n"), "a line tells of the loss");
+        assert!(log(&mut disk, true, "<6>four\n"));
+        let text = String::from_utf8(disk.written).unwrap();
+        assert!(text.starts_with("<6>tw\nlog: 1 lines before") && text.ends_with("\n<6>three\n"), "{text}");
+    }
+
+    #[test]
+    fn entries_go_on_where_lines_do_not_and_count_as_none_that_is_lost() {
+        let mut lines = Lines::default();
+        let mut log = |taken: bool| {
+            let mut sent = false;
+            let send = || {
+                sent = taken;
+                taken
+            };
+            lines.entry(send, "<6>one\n", &mut |_, _| Err(Errno::EPIPE.into()));
+            (sent, lines.lost)
+        };
+        assert_eq!(
+            [log(false), log(true), log(true), log(false)],
+            [(false, 1), (true, 1), (true, 1), (false, 2)]
+        );
     }
 
     #[test]

@@ -2,15 +2,15 @@
 //! new one.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Read as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
 
-use super::region::RegionName;
+use super::{region::RegionName, replace};
 use crate::state::Overrides;
 
 /// Where the file is if nothing else is said.
@@ -94,7 +94,7 @@ impl OverridesFile {
     /// # Errors
     /// When it cannot be removed.
     pub fn remove(&self) -> Result<bool, OverridesError> {
-        match fs::remove_file(&self.0).and_then(|()| self.sync_directory()) {
+        match fs::remove_file(&self.0).and_then(|()| replace::sync_directory(&self.0)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(self.os(error)),
@@ -107,7 +107,7 @@ impl OverridesFile {
         let names = (unix_seconds..).map(|at| self.0.with_extension(format!("json.damaged-{at}")));
         let aside = names.take(1000).find(|name| !name.exists());
         let aside = aside.ok_or_else(|| self.os(io::ErrorKind::AlreadyExists.into()))?;
-        let renamed = fs::rename(&self.0, &aside).and_then(|()| self.sync_directory());
+        let renamed = fs::rename(&self.0, &aside).and_then(|()| replace::sync_directory(&self.0));
         renamed.map(|()| aside).map_err(|error| self.os(error))
     }
 
@@ -141,29 +141,12 @@ impl OverridesFile {
 
     fn replace(&self, overrides: &Overrides) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(self.directory())?;
-        // Of this process alone, since a region that is made again has another lock.
-        let new = self.0.with_extension(format!("json.new-{}", std::process::id()));
-        let _ = fs::remove_file(&new);
-        let mut options = OpenOptions::new();
-        let written = options.write(true).create_new(true).mode(0o600).open(&new).and_then(|mut file| {
-            file.write_all(overrides.to_json().as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &self.0)
-        });
-        if let Err(error) = written {
-            let _ = fs::remove_file(&new);
-            return Err(error);
-        }
-        self.sync_directory()
-    }
-
-    /// A new name is not lost by a power cut.
-    fn sync_directory(&self) -> io::Result<()> {
-        File::open(self.directory())?.sync_all()
+        // The new file is of this process alone, since a region that is made again has another lock.
+        replace::replace(&self.0, overrides.to_json().as_bytes(), 0o600)
     }
 
     fn directory(&self) -> &Path {
-        self.0.parent().unwrap_or(Path::new("/"))
+        replace::directory(&self.0)
     }
 
     fn damaged(&self, why: String) -> OverridesError {
@@ -203,7 +186,7 @@ mod tests {
     fn overrides(backends: &[&str]) -> Overrides {
         let state = State::unconfigured(TableSize::new(97).unwrap(), 5, 5).unwrap();
         let names: Vec<String> = backends.iter().map(|&name| name.to_owned()).collect();
-        state.set_admin(None, &names, &Override::unattributed(Admin::Disabled)).unwrap().overrides()
+        state.set_admin(None, &names, &Override::unattributed(Admin::Draining)).unwrap().overrides()
     }
 
     #[test]

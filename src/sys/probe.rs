@@ -62,6 +62,11 @@ pub fn probe(balancer: &Balancer) -> Result<Probe, NftError> {
             advice.to_owned(),
         ));
     }
+    if !means.reject {
+        let advice =
+            "services with no_backend = \"reject\" drop new flows instead (kernel module nft_reject_inet)";
+        findings.push(Finding::new(Severity::Note, "nft_reject", "missing", "present", advice.to_owned()));
+    }
     findings.extend(connection_marks());
     findings.extend(Files::of_this_host().modules());
     Ok(Probe { means, missing: findings })

@@ -1,6 +1,12 @@
 //! Other programs that synrail starts: nft and modprobe.
 
-use std::{env, ffi::OsStr, ffi::OsString, process::Command};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    process::{Command, Stdio},
+};
+
+use super::helper;
 
 /// Directories that are searched after PATH: the PATH of users lacks those for administrators, and `su` keeps
 /// it.
@@ -9,6 +15,19 @@ const DIRECTORIES: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 /// Returns the program of this name as a command, without arguments.
 pub(crate) fn program(name: &str) -> Command {
     program_by(env::var_os("PATH").as_deref(), name)
+}
+
+/// Loads kernel modules. Returns whether that was done.
+pub(super) fn load_modules(names: &[&str]) -> bool {
+    helper::running().map_or_else(|| load_modules_here(names), |helper| helper.load_modules(names))
+}
+
+/// As [`load_modules`], by this process.
+pub(super) fn load_modules_here(names: &[&str]) -> bool {
+    let mut command = program("modprobe");
+    let command = command.args(["--quiet", "--all"]).args(names);
+    let done = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    done.is_ok_and(|status| status.success())
 }
 
 fn program_by(path: Option<&OsStr>, name: &str) -> Command {

@@ -2,8 +2,9 @@
 //!
 //! - It is created without a name and linked into place when complete. So no process ever sees half a region,
 //!   and a live region is never truncated.
-//! - Its mode is 0600. A file that another user owns or may write is refused, since every user may create
-//!   files in `/dev/shm`.
+//! - Its mode is 0640 with the group `synrail`, which may read it, where this host has that group and its owner may give it
+//!   files; otherwise 0600. A file that another user owns (to be read: other than root) or may write is refused, since every
+//!   user may create files in `/dev/shm`.
 //! - Writers hold `flock`; lbd holds an open-file-description lock on the first byte. Both end with their
 //!   holder.
 //! - A writer that publishes a state touches the file, which wakes lbd (`events.rs`).
@@ -20,7 +21,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd},
-        unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     sync::{
@@ -39,11 +40,11 @@ use nix::{
         stat::futimens,
         time::TimeSpec,
     },
-    unistd::linkat,
+    unistd::{Gid, fchown, linkat},
 };
 use thiserror::Error;
 
-use super::{clock, process, sigbus};
+use super::{clock, control_socket, privileges, process, sigbus};
 use crate::{
     model::ids::Generation,
     shm::{
@@ -59,6 +60,8 @@ pub const NAME_DEFAULT: &str = "synrail";
 const DIRECTORY: &str = "/dev/shm";
 /// How long a writer waits for another writer.
 pub const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How often the holder of a lock is looked for.
+const LOOKS: usize = 20;
 
 /// The name of a region: 1 to 100 of `A-Z a-z 0-9 . _ -`, not starting with `.` or `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +109,7 @@ pub enum AccessError {
     Exists(RegionName),
     /// The file belongs to another user, or others may write it.
     #[error(
-        "region \"{name}\" belongs to user {owner} with mode {mode:04o}; only one that is ours alone (mode 0600) is used"
+        "region \"{name}\" belongs to user {owner} with mode {mode:04o}; only one that is ours, and that others may not write (mode 0600 or 0640), is used"
     )]
     NotOurs {
         /// The region's name.
@@ -117,7 +120,9 @@ pub enum AccessError {
         mode: u32,
     },
     /// This user may not open the region.
-    #[error("region \"{0}\" is another user's; run this as that user, for lbd's as root")]
+    #[error(
+        "region \"{0}\" is another user's; run this as that user, for lbd's as root, or to read it in the group \"{group}\"", group = control_socket::GROUP
+    )]
     NotAllowed(RegionName),
     /// The region was removed, or made anew, after it was opened.
     #[error("region \"{0}\" was removed or made anew meanwhile; nothing was changed, do it again")]
@@ -177,20 +182,40 @@ fn way_out(name: &RegionName, error: &RegionError) -> String {
     }
 }
 
+/// What a region is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Change,
+    Read,
+}
+
 /// A mapping of a region's file. Each user of a shared mapping accesses only its own words.
 pub struct Mapping {
     // Declared before the map, so that it is dropped first.
     guard: sigbus::Guard,
     map: MmapRaw,
+    purpose: Purpose,
 }
 
 impl Mapping {
-    fn new(file: &File) -> io::Result<Self> {
-        let map = MmapOptions::new().map_raw(file)?;
+    fn new(file: &File, purpose: Purpose) -> io::Result<Self> {
+        let options = MmapOptions::new();
+        let map = match purpose {
+            Purpose::Change => options.map_raw(file),
+            Purpose::Read => options.map_raw_read_only(file),
+        }?;
         if map.len() == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(Self { guard: sigbus::Guard::new(map.as_ptr(), map.len())?, map })
+        Ok(Self { guard: sigbus::Guard::new(map.as_ptr(), map.len())?, map, purpose })
+    }
+
+    /// A word of it that may be written.
+    fn word_to_write(&self, offset: usize) -> io::Result<&AtomicU64> {
+        match self.purpose {
+            Purpose::Change => self.word(offset),
+            Purpose::Read => Err(io::ErrorKind::PermissionDenied.into()),
+        }
     }
 
     fn word(&self, offset: usize) -> io::Result<&AtomicU64> {
@@ -226,7 +251,7 @@ impl Memory for Arc<Mapping> {
     }
 
     fn store(&mut self, offset: usize, value: u64) -> io::Result<()> {
-        self.word(offset)?.store(value, Ordering::Release);
+        self.word_to_write(offset)?.store(value, Ordering::Release);
         self.alive()
     }
 
@@ -244,7 +269,7 @@ impl Memory for Arc<Mapping> {
         // A reader that sees one of these words must see what was stored before, such as the last generation.
         fence(Ordering::Release);
         for (word, at) in bytes.as_chunks().0.iter().zip((offset..).step_by(8)) {
-            self.word(at)?.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+            self.word_to_write(at)?.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
         }
         self.alive()
     }
@@ -303,8 +328,9 @@ impl Region {
         options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
         let file = options.open(DIRECTORY).map_err(os("making it"))?;
         file.set_len(slots::HEADER_BYTES).map_err(os("sizing it"))?;
-        let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
+        let map = Arc::new(Mapping::new(&file, Purpose::Change).map_err(os("mapping it"))?);
         let mut region = Self { name: name.clone(), file, map, tables: KnownTables::new(), watch: None };
+        region.let_readers_read();
         slots::format(&mut region, state).map_err(unusable)?;
         region.share(state);
         Ok(region)
@@ -319,14 +345,26 @@ impl Region {
         })
     }
 
-    /// Opens a region. Its contents are not checked yet.
+    /// Opens a region to read and to change it. Its contents are not checked yet.
     ///
     /// # Errors
     /// Returns an error if there is no such region, or it is not ours.
     pub fn open(name: &RegionName) -> Result<Self, AccessError> {
+        Self::open_for(Purpose::Change, name)
+    }
+
+    /// As [`Region::open`], but only to read it, which also the group of readers may.
+    ///
+    /// # Errors
+    /// As [`Region::open`].
+    pub fn open_to_read(name: &RegionName) -> Result<Self, AccessError> {
+        Self::open_for(Purpose::Read, name)
+    }
+
+    fn open_for(purpose: Purpose, name: &RegionName) -> Result<Self, AccessError> {
         let os = |doing| move |error| AccessError::Os { name: name.clone(), doing, error };
         let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+        options.read(true).write(purpose == Purpose::Change).custom_flags(libc::O_NOFOLLOW);
         let file = options.open(name.path()).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => AccessError::Missing(name.clone()),
             io::ErrorKind::PermissionDenied => AccessError::NotAllowed(name.clone()),
@@ -335,15 +373,30 @@ impl Region {
         let metadata = file.metadata().map_err(os("asking for its owner"))?;
         let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
         // Every user may create files in this directory, and the owner of the region controls lbd.
-        if !metadata.is_file() || owner != nix::unistd::geteuid().as_raw() || mode & 0o022 != 0 {
+        let ours = owner == nix::unistd::geteuid().as_raw() || purpose == Purpose::Read && owner == 0;
+        if !metadata.is_file() || !ours || mode & 0o022 != 0 {
             return Err(AccessError::NotOurs { name: name.clone(), owner, mode });
         }
         let not_a_region = || AccessError::Unusable { name: name.clone(), error: RegionError::NotARegion };
         if metadata.len() == 0 {
             return Err(not_a_region());
         }
-        let map = Arc::new(Mapping::new(&file).map_err(os("mapping it"))?);
+        let map = Arc::new(Mapping::new(&file, purpose).map_err(os("mapping it"))?);
         Ok(Self { name: name.clone(), file, map, tables: KnownTables::new(), watch: None })
+    }
+
+    /// Lets the group of readers read it, if this host has that group and this process may give it files.
+    pub fn let_readers_read(&self) {
+        if let Some(group) = privileges::readers() {
+            self.let_read(group);
+        }
+    }
+
+    fn let_read(&self, group: Gid) {
+        if fchown(&self.file, None, Some(group)).is_ok() {
+            // Without it only the owner may read.
+            let _ = self.file.set_permissions(fs::Permissions::from_mode(0o640));
+        }
     }
 
     /// Removes a region's name. A process that has it open keeps it.
@@ -540,21 +593,24 @@ impl Region {
         AccessError::Os { name: self.name.clone(), doing, error }
     }
 
-    /// Describes the process that holds the writers' lock, according to `/proc/locks`.
+    /// Describes the process that holds the writers' lock, according to `/proc/locks`, which may lack it at one look while other
+    /// locks come and go.
     fn flock_holder(&self) -> String {
         let inode = self.file.metadata().map_or(0, |metadata| metadata.ino());
-        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-        let pid = locks.lines().map(str::split_ascii_whitespace).find_map(|fields| {
-            let fields: Vec<&str> = fields.collect();
-            let [_, "FLOCK", _, _, pid, device, ..] = fields[..] else { return None };
-            (device.rsplit(':').next()? == inode.to_string()).then(|| pid.parse().ok()).flatten()
-        });
-        holder(pid.unwrap_or(0))
+        let look = || {
+            let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+            locks.lines().map(str::split_ascii_whitespace).find_map(|fields| {
+                let fields: Vec<&str> = fields.collect();
+                let [_, "FLOCK", _, _, pid, device, ..] = fields[..] else { return None };
+                (device.rsplit(':').next()? == inode.to_string()).then(|| pid.parse().ok()).flatten()
+            })
+        };
+        holder((0..LOOKS).find_map(|_| look()).unwrap_or(0))
     }
 
     /// Maps the file in its present length.
     fn remap(&mut self) -> io::Result<()> {
-        self.map = Arc::new(Mapping::new(&self.file)?);
+        self.map = Arc::new(Mapping::new(&self.file, self.map.purpose)?);
         Ok(())
     }
 }

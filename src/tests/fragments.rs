@@ -69,7 +69,7 @@ fn fragments_of_an_off_table_flow_follow_it_and_renew_it() {
         let drained = lb.state.set_admin(
             None,
             &[backend.strip_prefix("web/").unwrap().to_owned()],
-            &Override::unattributed(Admin::Disabled),
+            &Override::unattributed(Admin::Draining),
         );
         lb.adopt(drained.unwrap());
         assert_ne!(whole(&lb.state, client), mark);

@@ -74,7 +74,7 @@ mod tests {
     /// The state without the words of operators, which have the time.
     fn plain(mut state: State) -> State {
         for backend in &mut state.services[0].backends {
-            backend.admission = Admission { configured: Some(backend.active()), ..Admission::default() };
+            backend.admission = Admission { configured: Some(backend.enabled()), ..Admission::default() };
         }
         state
     }
@@ -109,7 +109,7 @@ mod tests {
         let state = |bits: u32| {
             let out: Vec<String> =
                 (0..BACKENDS).filter(|b| bits & 1 << b == 0).map(|b| b.to_string()).collect();
-            (bits, plain(all.set_admin(None, &out, &Override::unattributed(Admin::Disabled)).unwrap()))
+            (bits, plain(all.set_admin(None, &out, &Override::unattributed(Admin::Draining)).unwrap()))
         };
         (0..1 << BACKENDS).filter(|bits| bits & 1 == 1).map(state).collect()
     }
@@ -117,7 +117,7 @@ mod tests {
     fn active_bits(state: &State) -> u32 {
         (0u32..)
             .zip(&state.services[0].backends)
-            .fold(0, |bits, (b, backend)| bits | u32::from(backend.active()) << b)
+            .fold(0, |bits, (b, backend)| bits | u32::from(backend.enabled()) << b)
     }
 
     /// What the reader saw.
@@ -261,7 +261,7 @@ mod tests {
         for _ in 0..WRITERS / REGIONS {
             assert!(!reader_failed(), "the reader saw what it must not");
             let backend = 1 + usize::try_from(random.below(BACKENDS as u64 - 1)).unwrap();
-            let verb = if state.services[0].backends[backend].active() { "deactivate" } else { "activate" };
+            let verb = if state.services[0].backends[backend].enabled() { "deactivate" } else { "activate" };
             let before = slots(&file);
             // A process writes at its end, after a start that takes most of the time.
             let nanos = nanos_max / 2 + random.below(nanos_max / 2 + 1);

@@ -1,80 +1,21 @@
 //! The real programs with a full disk, an ended reader or nothing at all behind their descriptors.
 
 #[cfg(test)]
+mod started;
+
+#[cfg(test)]
 mod tests {
     use std::{
         fs::{self, File},
-        io::{BufRead as _, BufReader},
+        io::{BufRead as _, BufReader, Read as _},
         os::unix::fs::FileExt as _,
         path::Path,
-        process::{Child, Command, Output, Stdio},
-        time::Duration,
+        process::Stdio,
     };
 
-    use synrail::{
-        state::State,
-        sys::{
-            clock,
-            region::{Region, RegionName},
-        },
-    };
+    use synrail::state::State;
 
-    const LBCTL: &str = env!("CARGO_BIN_EXE_lbctl");
-    const LBD: &str = env!("CARGO_BIN_EXE_lbd");
-    const CONFIG: &str = "[balancer]\nname='lb'\naddress='192.168.9.201'\ninterfaces='client'\n\
-        [[service]]\nname='web'\nvips='10.0.0.1'\nprotocols='tcp'\ntable_size=97\n\
-        backend=[{name='s1',address='192.168.9.1',encap='direct'},{name='s2',address='192.168.9.2',encap='direct'}]\n";
-
-    /// A region of one test alone, with a directory for its files.
-    struct Private(RegionName, tempfile::TempDir);
-
-    impl Private {
-        fn new(test: &str) -> Self {
-            let name: RegionName = format!("synrail-output-{}-{test}", std::process::id()).parse().unwrap();
-            let directory = tempfile::tempdir().unwrap();
-            fs::write(directory.path().join("lb.toml"), CONFIG).unwrap();
-            Self(name, directory)
-        }
-
-        fn path(&self, file: &str) -> String {
-            self.1.path().join(file).display().to_string()
-        }
-
-        /// `program` with the region, in a shell, which sees to the descriptors.
-        #[expect(clippy::disallowed_methods, reason = "the programs themselves are what is tested")]
-        fn shell(&self, program: &str, arguments: &str) -> Command {
-            let mut command = Command::new("sh");
-            let line = format!("exec {program} --shm {} --state-dir kept {arguments}", self.0);
-            command.args(["-c", &line]).current_dir(self.1.path()).stdin(Stdio::null());
-            command
-        }
-
-        fn ended(&self, program: &str, arguments: &str) -> (Option<i32>, String) {
-            let Output { status, stdout: _, stderr } = self.shell(program, arguments).output().unwrap();
-            (status.code(), String::from_utf8(stderr).unwrap())
-        }
-
-        /// With a pipe as standard output that no program reads.
-        fn unread(&self, program: &str, arguments: &str) -> (Option<i32>, String) {
-            let (reader, writer) = std::io::pipe().unwrap();
-            drop(reader);
-            let mut command = self.shell(program, arguments);
-            let Output { status, stderr, .. } =
-                command.stdout(writer).stderr(Stdio::piped()).output().unwrap();
-            (status.code(), String::from_utf8(stderr).unwrap())
-        }
-
-        fn state(&self) -> (u64, State) {
-            let (generation, state) = Region::open(&self.0).unwrap().state().unwrap();
-            (generation.0, state)
-        }
-    }
-
-    impl Drop for Private {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(self.0.path());
-        }
-    }
+    use crate::started::{LBCTL, LBD, Lbd, Private};
 
     fn active(state: &State) -> Vec<&str> {
         state.services[0].active().map(|backend| backend.name.as_str()).collect()
@@ -129,6 +70,38 @@ mod tests {
     }
 
     #[test]
+    fn a_complaint_to_the_journal_has_its_priority() {
+        let lb = Private::new("journal");
+        fs::write(lb.path("bad.toml"), "[balancer]\n").unwrap();
+        for (other, begins) in [(0, "<3>lbd: "), (1, "lbd: ")] {
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            let stream = nix::sys::stat::fstat(&writer).unwrap();
+            let mut command = lb.shell(LBD, "--config bad.toml --check");
+            command.env("JOURNAL_STREAM", format!("{}:{}", stream.st_dev, stream.st_ino + other));
+            assert_eq!(command.stderr(writer).status().unwrap().code(), Some(1));
+            drop(command);
+            let mut said = String::new();
+            reader.read_to_string(&mut said).unwrap();
+            assert!(!said.is_empty() && said.lines().all(|line| line.starts_with(begins)), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_check_of_a_file_warns_of_what_is_valid_and_of_no_use() {
+        let lb = Private::new("never");
+        let never = crate::started::CONFIG
+            .replace("interfaces=", "announce_table=201\ninterfaces=")
+            .replace("table_size", "announce_min=3\ntable_size");
+        fs::write(lb.path("never.toml"), never).unwrap();
+        for (file, lines) in [("lb.toml", 1), ("never.toml", 2)] {
+            let output = lb.shell(LBD, &format!("--config {file} --check")).output().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert!(output.status.success() && said.lines().count() == lines, "{said}");
+            assert_eq!(said.contains("warning: service web: announce_min is 3"), lines == 2, "{said}");
+        }
+    }
+
+    #[test]
     fn whether_a_change_was_made_is_reported_when_its_answer_is_lost() {
         let lb = Private::new("change");
         // What `apply` would do could not be shown, so it was not done.
@@ -164,55 +137,6 @@ mod tests {
         file.read_exact_at(&mut bytes, 0).unwrap();
         for text in [&b"generation "[..], b"backends active", b"lbctl:"] {
             assert!(bytes.windows(text.len()).all(|window| window != text));
-        }
-    }
-
-    /// An lbd in a network of its own; killed when the test fails.
-    struct Lbd(Child);
-
-    impl Drop for Lbd {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-
-    impl Lbd {
-        /// With `to` behind its descriptors, and `output` as standard output before that.
-        fn start(lb: &Private, output: Stdio, to: &str) -> Self {
-            let network = "ip link set lo up; ip link add client type veth peer name far; ip link set client up; \
-                ip link set far up; ip address add 192.168.9.201/24 dev client; sysctl -qw net.ipv4.ip_forward=1";
-            let arguments = format!("--config lb.toml {to}");
-            let program = format!("unshare -n sh -c '{network}; exec \"$@\"' sh {LBD}");
-            Self(lb.shell(&program, &arguments).stdout(output).spawn().unwrap())
-        }
-
-        /// Follows its region and has it in force.
-        fn ready(&mut self, lb: &Private) {
-            let begun = clock::now();
-            loop {
-                let stats = lb.shell(LBCTL, "stats --json 2>&-").output().unwrap().stdout;
-                let stats: serde_json::Value = serde_json::from_slice(&stats).unwrap_or_default();
-                if stats["daemon"]["adopted"].as_u64().is_some_and(|generation| generation > 0) {
-                    return;
-                }
-                assert!(begun.elapsed() < Duration::from_secs(60) && self.0.try_wait().unwrap().is_none());
-                std::thread::park_timeout(Duration::from_millis(20));
-            }
-        }
-
-        /// A change, which it takes over.
-        fn adopts(&mut self, lb: &Private, arguments: &str) {
-            let (before, _) = lb.state();
-            assert_eq!(lb.ended(LBCTL, arguments), (Some(0), String::new()), "{arguments}");
-            assert_eq!(lb.state().0, before + 1);
-            assert!(self.0.try_wait().unwrap().is_none(), "lbd goes on");
-        }
-
-        fn ends(mut self) {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-            assert_eq!(self.0.wait().unwrap().code(), Some(0));
         }
     }
 

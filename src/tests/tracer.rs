@@ -6,7 +6,7 @@ use super::{
     fragments::state,
     world::{Act, Event, FragmentLb, OUTSIDE},
 };
-use crate::model::{Admin, Override};
+use crate::model::{Admin, NoBackend, Override};
 use crate::{
     balance::{
         Decision, Forwarding, Verdict,
@@ -127,7 +127,7 @@ fn a_pin_to_a_backend_that_is_inactive_or_gone() {
     let mut lb = lb();
     let other = pin_elsewhere(&lb, &datagram());
     lb.adopt(
-        lb.state.set_admin(None, &[format!("s{other}")], &Override::unattributed(Admin::Disabled)).unwrap(),
+        lb.state.set_admin(None, &[format!("s{other}")], &Override::unattributed(Admin::Draining)).unwrap(),
     );
     let (_, trace) = give(&mut lb, &datagram()).unwrap();
     assert_eq!((trace.by, trace.backend.unwrap().to_string()), (By::Pin, format!("s{other}")));
@@ -155,10 +155,14 @@ fn what_would_be_dropped_is_reported_as_such() {
     let (_, trace) = give(&mut lb, &probe(Protocol::Udp, "50.0.0.1", "10.0.0.0", 81)).unwrap();
     assert_eq!((trace.by, trace.backend, trace.service, trace.table), (By::NoService, None, None, None));
     let all = ["s1", "s2", "s3", "s4"].map(str::to_owned);
-    lb.adopt(lb.state.set_admin(None, &all, &Override::unattributed(Admin::Disabled)).unwrap());
+    lb.adopt(lb.state.set_admin(None, &all, &Override::unattributed(Admin::Draining)).unwrap());
     let (_, trace) = give(&mut lb, &datagram()).unwrap();
     assert_eq!((trace.by, trace.backend, trace.table), (By::NoBackend, None, None));
-    assert_eq!(trace.service.unwrap().as_str(), "web");
+    assert_eq!((trace.service.unwrap().as_str(), trace.rejected), ("web", false));
+    let mut rejecting = lb.state.clone();
+    rejecting.services[0].no_backend = NoBackend::Reject;
+    lb.adopt(rejecting);
+    assert!(give(&mut lb, &datagram()).unwrap().1.rejected);
     lb.report.moved();
     lb.pins.known().broken = true;
     let (_, trace) = give(&mut lb, &datagram()).unwrap();

@@ -185,7 +185,7 @@ impl Lb {
     pub(super) fn deactivate(&mut self, backend: &str) {
         self.adopt(
             self.state
-                .set_admin(None, &[backend.to_owned()], &Override::unattributed(Admin::Disabled))
+                .set_admin(None, &[backend.to_owned()], &Override::unattributed(Admin::Draining))
                 .unwrap(),
         );
     }

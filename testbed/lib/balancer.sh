@@ -167,6 +167,13 @@ counter_of() {
 }
 # ruleset_counter LB NAME: packets of a named counter in lbd's own table.
 ruleset_counter() { counter_of "$1" synrail "$2"; }
+# kernel_decided: with --steering kernel, that it did. It is the last claim of each scenario, or one before lbd's table is removed.
+kernel_decided() {
+    [[ -n $STEERING && -z $KERNEL_DECIDED ]] || return 0
+    expect_ge "packets that the kernel decided about" "$(ruleset_counter lb201 by_kernel)" 1
+    KERNEL_DECIDED=yes
+}
+KERNEL_DECIDED=''
 # syns_asked LB: SYNs to VIPs that lbd is asked about: all but those that go where their first one went.
 syns_asked() { echo $(($(witness "$1" syn) - $(ruleset_counter "$1" syn_again))); }
 

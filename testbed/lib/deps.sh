@@ -1,8 +1,9 @@
 # shellcheck shell=bash
-# Everything that the testbed needs and that is not in the checkout: Debian packages, a stock kernel, nginx, ipvsadm, the build.
+# Everything that the testbed needs and that is not in the checkout: Debian packages, a stock kernel, nginx, dnsmasq, routing daemons,
+# ipvsadm, promtool, the build.
 #
-# Packages that are missing are installed without a question; none of them starts a service. The kernel, nginx and ipvsadm
-# are only unpacked, into the cache. What enters the cache is made under a temporary name and renamed, under a lock: a run
+# Packages that are missing are installed without a question; none of them starts a service. The kernel, nginx, dnsmasq, BIRD, FRR,
+# ipvsadm and promtool are only unpacked, into the cache. What enters the cache is made under a temporary name and renamed, under a lock: a run
 # that is interrupted, or two runs at once, never leave half of something. A second run needs no network.
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/synrail-testbed
@@ -15,12 +16,13 @@ BUILD_PACKAGES=(
 PACKAGES=(
     "${BUILD_PACKAGES[@]}"
     qemu-system-x86=qemu-system-x86_64 busybox-static=busybox kmod=modprobe cpio=cpio
-    nftables=nft iproute2=ip conntrack=conntrack tcpdump=tcpdump ethtool=ethtool procps=ps util-linux=unshare
-    iperf3=iperf3 curl=curl gojq=gojq python3=/usr/bin/python3 gzip=gzip
+    nftables=nft iproute2=ip conntrack=conntrack tcpdump=tcpdump ethtool=ethtool procps=ps util-linux=unshare netbase=/etc/protocols
+    iperf3=iperf3 curl=curl gojq=gojq python3=/usr/bin/python3 gzip=gzip openssl=openssl
     xz-utils=xz e2fsprogs=mkfs.ext4
 )
-# nginx itself is unpacked; these are the libraries it links.
+# nginx and dnsmasq themselves are unpacked; these are the libraries they link.
 NGINX_LIBRARIES=(libcrypt1 libpcre2-8-0 libssl3 zlib1g)
+DNSMASQ_LIBRARIES=(libdbus-1-3 libgmp10 libhogweed6 libidn2-0 libnetfilter-conntrack3 libnettle8 libnftables1)
 
 deps_packages() { install_packages "${PACKAGES[@]}"; }
 # install_packages PACKAGE=COMMAND-OR-FILE...: those that are missing; what stands behind the sign shows that one is there.
@@ -80,25 +82,48 @@ stock_kernel_package() {
     sed -n '/.*Depends: \(linux-image-[0-9].*\)/{s//\1/p;q}' <(apt-cache depends linux-image-amd64 2>/dev/null)
 }
 
-# deps_nginx: sets NGINX_PROGRAM to the program, or to nothing when it cannot be had.
-deps_nginx() {
+# deps_servers: sets NGINX_PROGRAM and DNSMASQ_PROGRAM.
+# shellcheck disable=SC2034 # for lib/inside
+deps_servers() {
     mkdir -p "$CACHE"
-    with_lock nginx_unpack
-    # shellcheck disable=SC2034 # for lib/inside
-    NGINX_PROGRAM=$CACHE/nginx/usr/sbin/nginx
+    with_lock program_unpack nginx usr/sbin/nginx "${NGINX_LIBRARIES[@]}"
+    with_lock program_unpack dnsmasq-base usr/sbin/dnsmasq "${DNSMASQ_LIBRARIES[@]}"
+    NGINX_PROGRAM=$CACHE/nginx/usr/sbin/nginx DNSMASQ_PROGRAM=$CACHE/dnsmasq-base/usr/sbin/dnsmasq
 }
-nginx_unpack() {
-    [[ ! -x $CACHE/nginx/usr/sbin/nginx ]] || return 0
-    step "fetching nginx, to be unpacked in $CACHE, not installed"
-    local new missing
+program_unpack() { # PACKAGE PROGRAM LIBRARY...
+    local package=$1 program=$2 new missing
+    shift 2
+    [[ ! -x $CACHE/$package/$program ]] || return 0
+    step "fetching $package, to be unpacked in $CACHE, not installed"
     new=$(mktemp -d "$CACHE/.new-XXXXXX")
-    fetch_package "$new" nginx
-    missing=$(ldd "$new/usr/sbin/nginx" | grep 'not found' || true)
+    fetch_package "$new" "$package"
+    missing=$(ldd "$new/$program" | grep 'not found' || true)
     if [[ -n $missing ]]; then
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
-            "${NGINX_LIBRARIES[@]}" >/dev/null || die "nginx lacks libraries: $missing"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null ||
+            die "$program lacks libraries: $missing"
     fi
-    mv -T "$new" "$CACHE/nginx"
+    mv -T "$new" "$CACHE/$package"
+}
+
+# deps_routing: sets ROUTING to a directory with BIRD and FRR, 24 MB, and the libraries that they need.
+# shellcheck disable=SC2034 # for testbed/run, whether a scenario of this run needs it
+ROUTING='' needs_routing=0
+ROUTING_PACKAGES=(bird2 libssh-gcrypt-4 frr libyang2 libc-ares2 libjson-c5)
+deps_routing() {
+    mkdir -p "$CACHE"
+    with_lock routing_unpack
+    # shellcheck disable=SC2034 # for testbed/run
+    ROUTING=$CACHE/routing
+}
+routing_unpack() {
+    [[ ! -d $CACHE/routing ]] || return 0
+    step "fetching BIRD and FRR, to be unpacked in $CACHE, not installed"
+    local new package
+    new=$(mktemp -d "$CACHE/.new-XXXXXX")
+    for package in "${ROUTING_PACKAGES[@]}"; do fetch_package "$new" "$package"; done
+    mkdir "$new/libraries"
+    find "$new/usr/lib" "$new/lib" -name 'lib*.so*' -exec cp -Pt "$new/libraries" {} + 2>/dev/null || true
+    mv -T "$new" "$CACHE/routing"
 }
 
 # deps_ipvsadm DIRECTORY: a program ipvsadm there, which runs the unpacked one with the libraries that it needs.
@@ -119,6 +144,24 @@ ipvsadm_unpack() {
     find "$new" -name 'lib*.so.*' -exec cp -Pt "$new/libraries" {} +
     [[ -d $new/sbin ]] || ln -s usr/sbin "$new/sbin"
     mv -T "$new" "$CACHE/ipvsadm"
+}
+
+# deps_promtool: sets PROMTOOL to the program, beside which Prometheus itself is. It is not installed, since its package starts a service.
+# shellcheck disable=SC2034 # for testbed/run, as with ROUTING
+PROMTOOL='' needs_prometheus=0
+deps_promtool() {
+    mkdir -p "$CACHE"
+    with_lock promtool_unpack
+    # shellcheck disable=SC2034 # for tools/lib/metrics
+    PROMTOOL=$CACHE/prometheus/usr/bin/promtool
+}
+promtool_unpack() {
+    [[ ! -x $CACHE/prometheus/usr/bin/promtool ]] || return 0
+    step "fetching prometheus, to be unpacked in $CACHE, not installed"
+    local new
+    new=$(mktemp -d "$CACHE/.new-XXXXXX")
+    fetch_package "$new" prometheus
+    mv -T "$new" "$CACHE/prometheus"
 }
 
 # fetch_package DIRECTORY PACKAGE: download it and unpack it there; package lists that are out of date are renewed once.
@@ -144,7 +187,7 @@ with_lock() {
 # deps_build DIRECTORY: build the project and copy its programs there (a copy, so that a later build cannot change a
 # run, and so that the place of the target directory does not matter), without line numbers, which are most of their
 # bytes. $TESTBED_BIN names programs built beforehand.
-PROGRAMS=(lbd lbctl traffic) # and kernel-tests, where a scenario needs it
+PROGRAMS=(lbd lbctl lbagent lbtop traffic) # and kernel-tests, where a scenario needs it
 deps_build() {
     local to=$1 from=${TESTBED_BIN:-} program path
     if [[ -z $from ]]; then

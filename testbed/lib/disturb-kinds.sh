@@ -3,7 +3,7 @@
 #
 # A kind holds connections (hold), does what it is about, and asks each connection once more (held_end); new begins new
 # connections and counts those that fail. Where the table is the point, drain takes two of the five servers out of service:
-# the servers themselves run on, so nothing needs to be lost. Packets that are nobody's come from the client's namespace
+# the servers themselves run on, so nothing needs to be lost. Packets of no connection come from the client's namespace
 # (traffic forge). All of that is in disturb.sh, which also undoes what a kind has left.
 
 # shellcheck disable=SC2034 # for disturb-command.sh
@@ -73,7 +73,7 @@ disturb_half_closed() {
     half_closed_end
 }
 
-# Proves: 30 000 pairs of forged ACKs push nobody out of a connection tracking table of 8192.
+# Proves: 30 000 pairs of forged ACKs push no flow out of a connection tracking table of 8192.
 disturb_ack_flood() {
     conntrack_max 8192
     hold

@@ -6,7 +6,7 @@
 #
 # Kinds come one after another in one topology. Each runs in a process of its own, from addresses and a port of its own,
 # so that one that cannot be measured does not end the others. A connection is lost when another server answers (by a
-# reset) or when nobody does for HOLD_TIMEOUT_MS; a new one failed likewise.
+# reset) or when none does for HOLD_TIMEOUT_MS; a new one failed likewise.
 #
 # What is left in $WORK: KIND/ with the reports of the traffic tool and row.json; rows.json with all rows.
 
@@ -200,7 +200,7 @@ half_closed_end() {
     LOST=$(gojq --slurp 'map(.failed + .lost) | add' half-*.json)
 }
 
-# --- Packets that are nobody's
+# --- Packets of no connection
 
 forge() { in_ns "$CLIENT" traffic forge --address "$VIP4:$PORT" "$@" >> forge.log; }
 forge_held() { forge --kind "$1" --source-cidr "$SOURCES" --source-port "$SOURCE_PORT" --packets "$HELD"; }

@@ -19,12 +19,15 @@ need() {
         gue) modprobe -qa fou fou6 2>/dev/null; scratch ip fou add port 5555 gue || lacks "GUE (modules fou, fou6)" ;;
         nexthop_resilient) nexthops_can || lacks "resilient next-hop groups (Linux 5.13, iproute2 of that time)" ;;
         ipvs_mh) modprobe -qa ip_vs ip_vs_mh 2>/dev/null; scratch ipvsadm -A -t 127.0.0.1:1 -s mh || lacks "IPVS with its Maglev scheduler (modules ip_vs, ip_vs_mh)" ;;
+        vrf) link_can vrf table 201 || lacks "VRFs (module vrf)" ;;
+        routing) [[ -d $ROUTING ]] || lacks "BIRD and FRR, which are fetched for the host's own release only" ;;
+        prometheus) [[ -x $PROMTOOL ]] || lacks "Prometheus, which is fetched for the host's own release only" ;;
         modules) [[ -e /proc/modules && $KERNEL == stock ]] || lacks "modules that this run may load and refuse" ;;
         *) is_program "$1" || lacks "the program $1" ;;
     esac
 }
 lacks() { printf '%s\n' "$1"; return 1; }
-is_program() { if [[ $1 == nginx ]]; then [[ -x $NGINX_PROGRAM ]]; else have "$1"; fi; }
+is_program() { case $1 in nginx) [[ -x $NGINX_PROGRAM ]] ;; dnsmasq) [[ -x $DNSMASQ_PROGRAM ]] ;; *) have "$1" ;; esac; }
 scratch() { unshare --net -- "$@" >/dev/null 2>&1; }
 nft_can() {
     scratch nft "add table inet t; add chain inet t c { type filter hook prerouting priority 0; }; add rule inet t c $1"

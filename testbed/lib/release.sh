@@ -12,13 +12,13 @@ RELEASE_MIRROR=${TESTBED_MIRROR:-http://deb.debian.org/debian}
 RELEASE_PACKAGES=(
     base-files base-passwd netbase bash dash coreutils debianutils diffutils findutils grep gzip hostname mawk sed
     util-linux mount procps kmod busybox-static iproute2 nftables conntrack tcpdump ethtool iperf3 curl gojq python3
-    nginx ipvsadm
+    nginx ipvsadm dnsmasq-base openssl perl-base
 )
 
 host_release() { (. /etc/os-release && printf '%s' "${VERSION_CODENAME:-unknown}"); }
 
 # deps_release: the release in the cache; the first time it is fetched. Sets GUEST_ROOT, KERNEL_ROOT, KERNEL_VERSION and
-# NGINX_PROGRAM, which is a path in the guest.
+# the paths of servers, which are in the guest.
 # shellcheck disable=SC2034 # for lib/vm.sh and lib/inside
 deps_release() {
     mkdir -p "$CACHE"
@@ -26,10 +26,15 @@ deps_release() {
     GUEST_ROOT=$CACHE/$RELEASE/root
     KERNEL_ROOT=$(newest_kernel "$CACHE/$RELEASE")
     KERNEL_VERSION=${KERNEL_ROOT##*/linux-image-}
-    NGINX_PROGRAM=/usr/sbin/nginx
+    NGINX_PROGRAM=/usr/sbin/nginx DNSMASQ_PROGRAM=/usr/sbin/dnsmasq
+}
+# is_made_of DIRECTORY LIST: it is in the cache, and made of these packages. One of others is removed.
+is_made_of() {
+    [[ ! -d $1 || $(cat "$1/made-of" 2>/dev/null) == "$2" ]] || rm -rf "$1"
+    [[ -d $1 ]]
 }
 release_unpack() {
-    [[ ! -d $CACHE/$RELEASE ]] || return 0
+    if is_made_of "$CACHE/$RELEASE" "${RELEASE_PACKAGES[*]}"; then return 0; fi
     local new package
     step "fetching Debian $RELEASE (its stock kernel and programs), to be unpacked in $CACHE, not installed"
     new=$(mktemp -d "$CACHE/.new-XXXXXX")
@@ -45,6 +50,7 @@ release_unpack() {
     ) || { rm -rf "$new"; exit 1; }
     release_root "$new/root" "$new/apt/archives"
     rm -rf "$new/apt"
+    echo "${RELEASE_PACKAGES[*]}" > "$new/made-of"
     mv -T "$new" "$CACHE/$RELEASE"
 }
 

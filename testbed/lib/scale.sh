@@ -6,7 +6,7 @@
 #   all open | settle | event: out | probe, settle | event: in | probe, settle | end
 #
 # settle: for so long that each connection was asked once more and had its time to answer; one that reached another server has
-# been reset by then, and one that nobody answers has been given up. Lost ones are replaced at once. probe: new connections
+# been reset by then, and one without an answer has been given up. Lost ones are replaced at once. probe: new connections
 # of a client of its own, to see whom the tool gives them to. Clients' addresses and ports are the same in every run,
 # so tools whose hash has no secret lose the same connections each time.
 #
@@ -14,7 +14,7 @@
 # that again as proven.json if all claims held.
 
 SCALE_PORT=5000        # of the clients; no port that a kernel chooses by itself
-SCALE_TIMEOUT_MS=5000  # nobody answers
+SCALE_TIMEOUT_MS=5000  # no answer
 SCALE_MESSAGES=100     # round trips a second, on all connections together
 SCALE_PROBES=100       # new connections at a time
 # shellcheck source=scale-tools.sh

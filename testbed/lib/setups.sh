@@ -65,7 +65,7 @@ agreed() {
     cut -d ' ' -f 3 "$report.served" >> servers.txt
 }
 
-# forge_syns N: N bare SYNs to "web" over IPv4, up to 10000, from as many addresses and ports of nobody, in the background:
+# forge_syns N: N bare SYNs to "web" over IPv4, up to 10000, from as many addresses and ports without a client, in the background:
 # it sets BACKGROUND. The client answers no SYN-ACK for those, as a forged source would not: it would send a reset. The
 # servers do not repeat theirs, so that this is over when it is over.
 forge_syns() {

@@ -5,7 +5,7 @@
 # begun and not finished is known when its machine has ended. In it are `verdict` (exit status and milliseconds),
 # `claims-that-failed`, and, of a machine that is not alone, `machine` (its number) and `output`.
 
-# each_scenario RUNNER NAME...: "RUNNER NAME" runs one, and each that nobody has begun is run.
+# each_scenario RUNNER NAME...: "RUNNER NAME" runs one, and each that has not begun is run.
 each_scenario() {
     local name runner=$1 status started
     shift

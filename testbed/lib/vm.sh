@@ -14,6 +14,7 @@
 VM_MEMORY_MIB=${TESTBED_MEMORY_MIB:-1536}
 vm_disk=''
 INITRAMFS_MODULES=(virtio_pci 9pnet_virtio 9p overlay virtio_console)
+VM_INIT=$TESTBED/lib/initramfs-init
 
 # vm_run RUN_DIRECTORY SECONDS MACHINES MEANWHILE..: boot, run RUN_DIRECTORY/job inside each, pass their output on, and
 # call MEANWHILE some times a second; returns the first exit status that is not 0.
@@ -126,7 +127,7 @@ vm_initramfs() {
     mkdir -p "$tree"/{bin,proc,sys,dev,modules}
     cp "$(command -v busybox)" "$tree/bin/busybox"
     ln -s busybox "$tree/bin/sh"
-    cp "$TESTBED/lib/initramfs-init" "$tree/init"
+    cp "$VM_INIT" "$tree/init"
     chmod 755 "$tree/init"
     for module in "${INITRAMFS_MODULES[@]}"; do
         modprobe -d "$KERNEL_ROOT" -S "$KERNEL_VERSION" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'

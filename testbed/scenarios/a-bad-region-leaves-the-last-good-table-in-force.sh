@@ -20,7 +20,7 @@ damage() {
             head -c $((size - 4096)) /dev/urandom | dd of="$region" bs=4096 seek=1 conv=notrunc status=none ;;
         foreign) # not our magic
             printf 'FOREIGN!' | dd of="$region" bs=1 conv=notrunc status=none ;;
-        version) # our magic, a layout that nobody knows
+        version) # our magic, an unknown layout
             printf '\377\377\377\177' | dd of="$region" bs=1 seek=8 conv=notrunc status=none ;;
         truncated) truncate -s 4096 "$region" ;;
         empty) truncate -s 0 "$region" ;;

@@ -12,7 +12,7 @@ modprobe -a virtio_blk ext4
 mkdir -p /var/lib/synrail
 mount /dev/vda /var/lib/synrail
 kept=/var/lib/synrail/lb201.json
-shown() { lbctl_in lb201 show | grep -o 's1: disabled by .*\|s1 .*disabled by .*'; }
+shown() { lbctl_in lb201 show | grep -o 's1: draining by .*'; }
 active() { lbctl_in lb201 show --json | gojq -r '.services[0].active | sort | join(" ")'; }
 {
     config_balancer lb201
@@ -37,7 +37,7 @@ balancers_up lb201
 expect_eq "active after the power cut" "$(active)" "s2 s3"
 shown > shown.txt
 note "$(< shown.txt)"
-expect_grep "lbctl show says why s1 is out" 'disabled by root since 20.*: disk$' shown.txt
+expect_grep "lbctl show says why s1 is out" 'draining by root since 20.*: disk$' shown.txt
 expect_same "it says what it said before the power cut" "$RUN/shown-before" shown.txt
 connect_all 40
 expect_eq "backends that new connections reach" "$(servers_named connect-*.json)" "s2 s3"

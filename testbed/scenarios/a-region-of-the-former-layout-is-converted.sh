@@ -28,7 +28,7 @@ former_region() {
 }
 marks() { lbctl_in lb201 backends --json | gojq -c '[.. | objects | select(has("number") and has("name")) | {(.name): .number}] | add'; }
 table_sum() { table_of lb201 web | sha256sum | cut -d ' ' -f 1; }
-disabled() { lbctl_in lb201 show | grep -Eo 's[0-9]+: disabled by .*' | paste -sd ';' || true; }
+draining() { lbctl_in lb201 show | grep -Eo 's[0-9]+: draining by .*' | paste -sd ';' || true; }
 # connection_marks FAMILY: of connections to "web", each once
 connection_marks() { in_ns lb201 conntrack -L -p tcp --orig-port-dst "$PORT" -f "$1" 2>/dev/null | sed -n 's/.* mark=\([0-9]*\) .*/\1/p' | sort -nu | paste -sd ' '; }
 
@@ -62,12 +62,12 @@ wait_until 30 "its ruleset has carried 200 packets" carried
 step "the upgrade"
 sent_again=$(kernel_counter client TcpRetransSegs)
 balancer_start lb201 lb201.toml
-expect_eq "times that lbd said that it converted a region, with two disabled" \
-    "$(grep -c 'converted from the layout of the version before .*disabled=2' lb201.lbd.log)" 2
+expect_eq "times that lbd said that it converted a region, with two draining" \
+    "$(grep -c 'converted from the layout of the version before .*draining=2' lb201.lbd.log)" 2
 expect_eq "marks" "$(marks)" "$marks_then"
 expect_eq "the table" "$(table_sum)" "$two_then"
-note "$(disabled)"
-expect_eq "disabled" "$(disabled | grep -o 's[0-9]: disabled' | paste -sd ' ')" "s3: disabled s4: disabled"
+note "$(draining)"
+expect_eq "draining" "$(draining | grep -o 's[0-9]: draining' | paste -sd ' ')" "s3: draining s4: draining"
 expect_ok "that is kept" test -s /var/lib/synrail/lb201.json
 off_table() { (($(lbctl_in lb201 flows --off-table --json | gojq length) >= 20)); }
 wait_until 30 "flows of s3 and s4 are kept apart" off_table

@@ -67,7 +67,7 @@ change lb201 activate --service web s3 # as when these began
 agreed lb201 tcp four.json "$VIP4:$PORT"
 agreed lb201 tcp six.json "[$VIP6]:$PORT"
 expect_eq "packets that conntrack calls invalid" "$(witness lb201 invalid)" 0
-expect_eq "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 0
+expect_eq "packets without a decision" "$(ruleset_counter lb201 unsteered)" 0
 
 step "the kernel has no room for the table"
 sed 's/^queues = .*/&\nkernel_entries = 60000/' lb201.toml > small.toml

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# proves: SYNs that nobody completes are steered without conntrack state, and connections of others are served meanwhile
+# proves: SYNs that are never completed are steered without conntrack state, and connections of others are served meanwhile
 #
 # 5000 bare SYNs from as many ports to a port where the servers listen. Only the handshake's third packet makes an entry.
 # topology: dsr:servers=2

@@ -3,7 +3,7 @@
 #
 # TCP and UDP, whole and in fragments, are served with no entry in connection tracking. Then a backend is deactivated:
 # those connections break for which lbctl which names another backend than before, and no others. At last steering becomes
-# "syn-only", which picks up connections in the middle, and "every-packet" again, and nobody notices.
+# "syn-only", which picks up connections in the middle, and "every-packet" again, and no connection notices.
 # topology: dsr:servers=4
 # needs: queue conntrack gre traffic tun
 # captures: no
@@ -32,7 +32,7 @@ expect_ge "fragments that were held and came back" "$again" 1
 expect_eq "packets queued, as the kernel counts, but for those" $(($(kernel_queued lb201) - again)) "$packets"
 expect_eq "packets queued, as lbd counts, but for those" $(($(statistic lb201 queued) - again)) "$packets"
 expect_eq "datagrams that the kernel put together" "$(ruleset_counter lb201 fragments_unanswered)" 0
-expect_eq "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 0
+expect_eq "packets without a decision" "$(ruleset_counter lb201 unsteered)" 0
 
 step "a backend is deactivated"
 which_of() { # REPORT VIP: the backend of each of its connections, as the table is now
@@ -83,5 +83,5 @@ traffic_end udp
 expect_eq "datagrams lost" "$(field udp.json .lost_datagrams)" 0
 expect_eq "datagrams answered" "$(field udp.json .messages)" 2000
 expect_eq "packets that went by a connection mark afterwards" "$(ruleset_counter lb201 restored)" "$restored"
-expect_eq "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 0
+expect_eq "packets without a decision" "$(ruleset_counter lb201 unsteered)" 0
 expect_eq "packets dropped by lbd" "$(statistic lb201 dropped)" 0

@@ -2,7 +2,7 @@
 # proves: floods of forged ACKs and datagrams beyond nf_conntrack_max lose no open connection and no new one, also with a backend drained
 #
 # First a table that has room for all but the flood, then one that the flood alone would fill in a second. What cannot be
-# tracked goes by the kernel's tables; the connections of the drained backend are off-table, and need no entry.
+# tracked goes by the fallback tables; the connections of the drained backend are off-table, and need no entry.
 # topology: dsr:servers=4
 # steering: any
 # needs: queue conntrack gre traffic

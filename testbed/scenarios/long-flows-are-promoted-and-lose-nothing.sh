@@ -13,7 +13,7 @@ BYTES=${UPLOAD_BYTES:-20000000}
 A4="$VIP4:$PORT" A6="[$VIP6]:$PORT"
 # Each packet as long as on a wire: no segmentation offload at the senders.
 for place in client:eth0 s1:eth1 s2:eth1 s3:eth1; do in_ns "${place%:*}" ethtool -K "${place#*:}" tso off gso off; done
-config() { # FIRST OF-OTHER [LINE...]: servers of "web" from FIRST on, and of a service that nobody asks
+config() { # FIRST OF-OTHER [LINE...]: servers of "web" from FIRST on, and of a service without clients
     config_balancer lb201 "${@:3}" | sed 's/"eth2"/"eth2", "late0"/'
     config_service web "$VIP4/32 $VIP6/128" "tcp udp" "$PORT"
     config_servers "$1" "$SERVERS" gre

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# proves: with lbd dead, or its queue full, new flows begin on the backends that lbctl which names, by the kernel's tables; lbd --once changes these
+# proves: with lbd dead, or its queue full, new flows begin on the backends that lbctl which names, by the fallback tables; lbd --once changes these
 #
 # One backend is out of service, so that the tables are not those of the start. TCP, UDP, datagrams in fragments, pings; by all
 # three kinds of hash. Flows that began with lbd go on, and those that began without it go on when it is back, where they are.
@@ -53,7 +53,7 @@ for vip in "$VIP4" "$NEAR4" "$ANY4" "$VIP6" "$NEAR6" "$ANY6"; do
 done
 # 120 connections, as many UDP flows, 6 hosts that ping; later packets of a flow go by its connection mark.
 expect_ge "packets that the kernel decided about" "$(ruleset_counter lb201 by_kernel)" $((120 + 120 + 6))
-expect_eq "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 0
+expect_eq "packets without a decision" "$(ruleset_counter lb201 unsteered)" 0
 expect_eq "packets that conntrack calls invalid" "$(witness lb201 invalid)" 0
 
 step "lbd is back"
@@ -83,19 +83,19 @@ balancer_thaw lb201
 none_waits() { in_ns lb201 cat /proc/net/netfilter/nfnetlink_queue | awk '$3 > 0 { exit 1 }'; }
 wait_until 60 "lbd has answered all that waited" none_waits
 connect_all 20
-expect_eq "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 0
+expect_eq "packets without a decision" "$(ruleset_counter lb201 unsteered)" 0
 
 step "the kernel has no room for a table"
 sed 's/^queues = .*/&\nkernel_entries = 60000/' lb201.toml > small.toml
 change lb201 apply "$WORK/small.toml"
 wait_until 30 "lbd has taken over the change" taken_over lb201
 expect_eq "services with a table in the kernel" \
-    "$(lbctl_in lb201 show --json | gojq --raw-output '[.services[] | select(.kernel_copy) | .name] | join(" ")')" "near any"
+    "$(lbctl_in lb201 show --json | gojq --raw-output '[.services[] | select(.fallback_table) | .name] | join(" ")')" "near any"
 balancer_kill lb201
 in_ns client traffic connect --address "$VIP4:$PORT" --source-cidr "$CLIENTS4" --connections 5 --timeout-ms 5000 --json \
     > none.json 2>&1 || true
 expect_eq "connections to web that began" "$(gojq .opened none.json)" 0
-expect_ge "packets that nobody decided about" "$(ruleset_counter lb201 unsteered)" 5
+expect_ge "packets without a decision" "$(ruleset_counter lb201 unsteered)" 5
 traffic_to connect "$NEAR4:$PORT" --connections 5 --timeout-ms 20000
 expect_eq "connections to near that began" "$(gojq .opened "$REPLY")" 5
 
@@ -123,4 +123,4 @@ hold_end once
 agreed lb201 tcp once.json "$VIP4:$PORT"
 expect_eq "servers of these" "$(cut -d ' ' -f 3 once.json.served | sort -u | tr '\n' ' ')" "s3 s4 "
 expect_ge "packets that the kernel decided about" "$(($(ruleset_counter lb201 by_kernel) - decided))" 40
-expect_eq "packets that nobody decided about" "$(($(ruleset_counter lb201 unsteered) - unsteered))" 0
+expect_eq "packets without a decision" "$(($(ruleset_counter lb201 unsteered) - unsteered))" 0

@@ -120,7 +120,7 @@ send 100
 wait_until 20 "what is for lb201 itself has arrived again" arrived 4
 expect_ge "packets that are forwarded without the rules of sr-in4" $(($(forwarded) - ours)) 1
 
-# A table that another process owns can be changed by nobody else.
+# A table that another process owns can be changed by no other process.
 mkfifo owner
 start_in lb201 owner.log owner.log bash -c 'nft -i < owner'
 exec 9> owner

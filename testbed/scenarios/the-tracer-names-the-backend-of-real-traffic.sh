@@ -89,7 +89,7 @@ by() {
 # trace NAME LB: probes for all headers; what LB, alone, reports is in NAME.json
 trace() {
     in_ns client lbctl tracer send --batch headers.txt --per-second "$RATE" --json > "$1.json" 2> "$1.err"
-    expect_eq "$1: headers about which $2 reported, and nobody else" \
+    expect_eq "$1: headers about which $2 reported, and no other" \
         "$(gojq --slurp --arg lb "$2" '[.[] | select([.reports[].balancer] == [$lb])] | length' "$1.json")" 100
 }
 # traced NAME EXPRESSION: source, source port, and what the report says

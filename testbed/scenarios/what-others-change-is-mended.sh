@@ -3,7 +3,7 @@
 #
 # What happens on real hosts: a service that reloads the host's own rules flushes those of all programs, and a link that goes down
 # takes its routes along. lbd compares the kernel with what it should be, and mends it. A next hop that is out of reach
-# when lbd starts holds up nobody else, and is used as soon as there is a way.
+# when lbd starts holds up nothing else, and is used as soon as there is a way.
 # topology: dsr:servers=3
 # steering: any
 # needs: queue conntrack traffic

@@ -3,12 +3,17 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{model::ids::Generation, packet::SCTP, tests::fixture};
+use crate::{
+    model::{Health, Name, Observed, Remark, ids::Generation},
+    packet::SCTP,
+    state::{Observation, State},
+    tests::fixture,
+};
 
 /// Two services of one VIP whose backends differ, s3 drained, and one that has none in use.
-fn forwarding() -> Forwarding {
+fn state() -> State {
     let vips = "10.0.0.1/32 1000::1/128";
-    let state = fixture::balancer("address = '192.168.1.201'")
+    fixture::balancer("address = '192.168.1.201'")
         .tables("[timeouts]\ntcp_established_seconds = 7440")
         .service("web", vips, "protocols = 'tcp'\nports = [80]")
         .backends(&[("s1", "192.168.1.1"), ("s2", "192.168.1.2")])
@@ -17,8 +22,11 @@ fn forwarding() -> Forwarding {
         .backends(&[("s2", "192.168.1.2"), ("s4", "192.168.1.4")])
         .service("off", "10.0.0.2/32", "")
         .backend("s1", "address = '192.168.1.1'\nactive = false")
-        .state();
-    Forwarding::new(&state, Generation(1)).unwrap()
+        .state()
+}
+
+fn forwarding() -> Forwarding {
+    Forwarding::new(&state(), Generation(1)).unwrap()
 }
 
 /// The targets of a service's backends, by the order of the file: s1 to s4.
@@ -51,6 +59,50 @@ fn tracked(packet: Packet, mark: Mark) -> Tracked {
 
 fn kept() -> u32 {
     MarkMask::DEFAULT.kept()
+}
+
+/// What the audit makes of a flow of "web" that is pinned to the backend of "spare", by whether "web" has one of its own and
+/// what it does without.
+#[test]
+fn flows_that_another_services_backends_got_stay_there() {
+    let forwarding = |active: bool, no_backend: &str| {
+        let state = fixture::balancer("")
+            .service("web", "10.0.0.1", &format!("protocols = 'tcp'\nno_backend = '{no_backend}'"))
+            .backend("s1", &format!("address = '192.168.1.1'\nactive = {active}"))
+            .service("spare", "10.0.0.2", "protocols = 'tcp'")
+            .backends(&[("s2", "192.168.1.2")])
+            .state();
+        Forwarding::new(&state, Generation(1)).unwrap()
+    };
+    let packet = amid(TCP, "50.0.0.1", "10.0.0.1", (7, 80));
+    let flow = Flow::of(&packet).unwrap();
+    let judged = |forwarding: &Forwarding, target| {
+        let judgement = forwarding.judge(&tracked(packet, mark(target)));
+        let valid = forwarding.is_valid(flow, mark(target));
+        assert_eq!(valid, judgement != Judgement::Forget);
+        assert_eq!(forwarding.is_off_table(flow, mark(target)), matches!(judgement, Judgement::Move(..)));
+        match judgement {
+            Judgement::Forget => "forget",
+            Judgement::Move(..) => "off-table",
+            Judgement::Keep(_) => "on-table",
+        }
+    };
+    let (own, others) = (0, 1);
+    let lent = forwarding(false, "service:spare");
+    assert_eq!([judged(&lent, own), judged(&lent, others)], ["off-table", "on-table"]);
+    let back = forwarding(true, "service:spare");
+    assert_eq!([judged(&back, own), judged(&back, others)], ["on-table", "off-table"]);
+    for no_backend in ["drop", "reject"] {
+        let without = forwarding(false, no_backend);
+        assert_eq!(
+            [judged(&without, own), judged(&without, others)],
+            ["off-table", "forget"],
+            "{no_backend}"
+        );
+    }
+    // It goes one way.
+    let of_spare = amid(TCP, "50.0.0.1", "10.0.0.2", (7, 80));
+    assert_eq!(back.judge(&tracked(of_spare, mark(own))), Judgement::Forget);
 }
 
 #[test]
@@ -339,4 +391,119 @@ proptest! {
         };
         prop_assert!(plan.keep.iter().all(wants));
     }
+}
+
+/// web and log have s2 alike: what is said of it in one service is nothing to the other.
+#[test]
+fn a_disabled_backend_loses_the_flows_of_its_service_alone() {
+    use crate::model::{Admin, Override};
+    let s2 = ["s2".to_owned()];
+    let (web, log) =
+        (amid(TCP, "50.0.0.1", "10.0.0.1", (1, 80)), amid(UDP, "50.0.0.1", "10.0.0.1", (1, 514)));
+    let with = |admin| {
+        let state = state().set_admin(Some("web"), &s2, &Override::unattributed(admin)).unwrap();
+        Forwarding::new(&state, Generation(1)).unwrap()
+    };
+    for (admin, ends) in [(Admin::Enabled, false), (Admin::Draining, false), (Admin::Disabled, true)] {
+        let forwarding = with(admin);
+        // An answer may have made the entry.
+        for packet in [web, web.swapped()] {
+            let entry = tracked(packet, mark(1));
+            assert_eq!(forwarding.judge(&entry) == Judgement::Forget, ends, "{admin}");
+            assert_eq!(forwarding.ends_tracked(&entry, u64::MAX), ends, "{admin}");
+        }
+        let (of_web, of_log) = (Flow::of(&web).unwrap(), Flow::of(&log).unwrap());
+        assert_eq!(forwarding.is_valid(of_web, mark(1)), !ends);
+        assert_eq!(forwarding.ends_flow(of_web, mark(1), 0), ends);
+        assert_eq!(forwarding.pinned_flow(&web, mark(1)).is_none(), ends);
+        assert_ne!(forwarding.judge(&tracked(log, mark(1))), Judgement::Forget);
+        assert!(forwarding.is_valid(of_log, mark(1)) && !forwarding.ends_flow(of_log, mark(1), 0));
+        assert!(!forwarding.ends_flow(of_web, mark(0), 0), "of another backend");
+    }
+}
+
+/// What checks find of a backend that does not answer.
+fn down((service, backend): &(&str, &str)) -> Observation {
+    Observation {
+        service: Name::new(service).unwrap(),
+        backend: Name::new(backend).unwrap(),
+        observed: Observed {
+            health: Health::Down,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            reason: Remark::new("timeout").unwrap(),
+        },
+    }
+}
+
+#[test]
+fn flows_of_a_backend_that_is_down_end_as_its_check_says() {
+    // Whether flows of web to s2, TCP, SCTP and UDP, end if those are down; web (0) or far (1) is checked.
+    let ends = |on_down: &str, panic: u8, those: &[(&str, &str)], is_of: usize| {
+        let health = |service| match (is_of, service) {
+            (0, "web") | (1, "far") => {
+                format!("health = {{ kind = 'tcp', port = 80, panic_below_percent = {panic}{on_down} }}")
+            }
+            _ => String::new(),
+        };
+        let state = fixture::balancer("address = '192.168.1.201'")
+            .service("web", "10.0.0.1/32", &format!("no_backend = 'service:far'\n{}", health("web")))
+            .backends(&[("s1", "192.168.1.1"), ("s2", "192.168.1.2")])
+            .service("far", "10.0.0.2/32", &health("far"))
+            .backends(&[("s2", "192.168.1.2"), ("s3", "192.168.1.3")])
+            .state();
+        let state = state.observe(&those.iter().map(down).collect::<Vec<_>>());
+        let forwarding = Forwarding::new(&state, Generation(1)).unwrap();
+        [TCP, SCTP, UDP].map(|protocol| {
+            let packet = amid(protocol, "50.0.0.1", "10.0.0.1", (1, 80));
+            let ends = forwarding.ends_tracked(&tracked(packet, mark(1)), u64::MAX);
+            assert_eq!(forwarding.pinned_flow(&packet, mark(1)).is_none(), ends);
+            assert!(!forwarding.ends_tracked(&tracked(packet, mark(0)), u64::MAX) || those.len() > 1);
+            ends
+        })
+    };
+    let s2 = &[("web", "s2")][..];
+    assert_eq!(ends("", 30, s2, 0), [false, false, true]);
+    assert_eq!(ends(", on_down = 'keep'", 30, s2, 0), [false; 3]);
+    assert_eq!(ends(", on_down = 'kill'", 30, s2, 0), [true; 3]);
+    assert_eq!(ends(", on_down = 'kill'", 30, &[], 0), [false; 3]);
+    // In a panic all count as healthy.
+    assert_eq!(ends(", on_down = 'kill'", 60, s2, 0), [false; 3]);
+    // With all of its own down, those of the service that stands in take them.
+    let both = &[("web", "s1"), ("web", "s2")][..];
+    assert_eq!(ends(", on_down = 'kill'", 0, both, 0), [true; 3]);
+    // What is found of another service's backend is nothing to a service that has the same one.
+    assert_eq!(ends(", on_down = 'kill'", 0, &[("far", "s2")], 1), [false; 3]);
+}
+
+#[test]
+fn where_no_other_takes_new_flows_those_of_a_backend_that_is_down_stay() {
+    let health = "health = { kind = 'tcp', port = 80, panic_below_percent = 0, on_down = 'kill' }";
+    let state = fixture::balancer("address = '192.168.1.201'")
+        .service("web", "10.0.0.1/32", health)
+        .backends(&[("s1", "192.168.1.1"), ("s2", "192.168.1.2")])
+        .state();
+    let ends = |state: &State| {
+        let forwarding = Forwarding::new(state, Generation(1)).unwrap();
+        forwarding.ends_tracked(&tracked(amid(UDP, "50.0.0.1", "10.0.0.1", (1, 80)), mark(1)), u64::MAX)
+    };
+    let [s1, s2] = ["s1", "s2"].map(|name| down(&("web", name)));
+    assert!(ends(&state.observe(std::slice::from_ref(&s2))));
+    assert!(!ends(&state.observe(&[s1, s2])));
+}
+
+#[test]
+fn a_kill_ends_the_flows_of_before_alone() {
+    let (killed, when) = state().kill(Some("web"), &["s2".to_owned()], 1000).unwrap();
+    let forwarding = Forwarding::new(&killed, Generation(2)).unwrap();
+    assert_eq!((when, forwarding.last_kill()), (1000, 1000));
+    let web = amid(TCP, "50.0.0.1", "10.0.0.1", (1, 80));
+    let entry = tracked(web, mark(1));
+    assert!(forwarding.ends_tracked(&entry, 0) && forwarding.ends_tracked(&entry, 999));
+    assert!(!forwarding.ends_tracked(&entry, 1000), "it was carried out");
+    assert!(!forwarding.ends_tracked(&tracked(web, mark(0)), 0));
+    let log = amid(UDP, "50.0.0.1", "10.0.0.1", (1, 514));
+    assert!(!forwarding.ends_tracked(&tracked(log, mark(1)), 0));
+    // Its pins are as valid as before.
+    assert_ne!(forwarding.judge(&entry), Judgement::Forget);
+    assert!(forwarding.pinned_flow(&web, mark(1)).is_some());
 }

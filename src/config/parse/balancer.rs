@@ -2,11 +2,11 @@
 
 use ipnet::IpNet;
 
-use super::{Item, NAME, Reader, Table, prefix, read_addresses};
+use super::{Item, NAME, Reader, Table, health, prefix, read_addresses};
 use crate::{
     config::{
-        BLACKHOLE_MAX, BUSY_POLL_US, Balancer, HASH_SEED_DEFAULT, KERNEL_ENTRIES, KERNEL_ENTRIES_DEFAULT,
-        PMTU_FLOOR, PMTU_FLOOR_DEFAULT, RULE_PRIORITY, Timeouts, keys,
+        ANNOUNCE_TABLES, BLACKHOLE_MAX, BUSY_POLL_US, Balancer, HASH_SEED_DEFAULT, KERNEL_ENTRIES,
+        KERNEL_ENTRIES_DEFAULT, PMTU_FLOOR, PMTU_FLOOR_DEFAULT, RULE_PRIORITY, Timeouts, keys,
     },
     model::{
         InterfaceName, Name, QueueRange, Steering,
@@ -97,8 +97,14 @@ pub(super) fn read(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bala
     if let Some(item) = table.take("busy_poll_us") {
         balancer.busy_poll_us = item.integer(reader, BUSY_POLL_US).unwrap_or(0);
     }
+    if let Some(item) = table.take("notify") {
+        balancer.notify = health::read_command(reader, item).unwrap_or_default();
+    }
     if let Some(item) = table.take("offload") {
         balancer.offload = item.bool(reader).unwrap_or(true);
+    }
+    if let Some(item) = table.take("announce_table") {
+        balancer.announce_table = item.integer(reader, ANNOUNCE_TABLES);
     }
     table.finish(reader, &keys::BALANCER.names());
     balancer.name = name?;

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use ipnet::IpNet;
 
-use super::{Item, NAME, Origin, Reader, Table, backend, prefix};
+use super::{Item, NAME, Origin, Reader, Table, backend, health, prefix};
 use crate::{
     config::{Backend, Balancer, Service, keys},
     model::{
-        Decider, HashMode, Name, Pmtu, PortRange, Protocol, Protocols, Steering, TableSize, ids::TARGETS_MAX,
+        Announcing, Decider, HashMode, Name, NoBackend, Path, Pmtu, PortRange, Protocol, Protocols, Steering,
+        TableSize, Via, ids::TARGETS_MAX,
     },
 };
 
@@ -32,8 +33,11 @@ pub(super) fn read(
     let hash = read_hash(reader, &mut table, &protocols);
     let pmtu = read_pmtu(reader, &mut table);
     let decider = read_decider(reader, &mut table, balancer);
+    let no_backend = read_no_backend(reader, &mut table);
+    let announcing = read_announcing(reader, &mut table);
     let size = table.take("table_size");
     let table_size = size.as_ref().map_or(Some(TableSize::DEFAULT), |item| read_table_size(reader, item));
+    let health = table.take("health").and_then(|item| health::read(reader, item, (&protocols, &ports)));
     let items = table.take("backend").map(Item::list).unwrap_or_default();
     let (at, place) = (table.at.clone(), table.place.clone());
     if let (Some(size), Some(item)) = (table_size, size)
@@ -56,10 +60,30 @@ pub(super) fn read(
         };
         backends.push(backend);
     }
+    if let Some(health) = &health
+        && health.via == Via::Direct
+        && let Some(backend) = backends.iter().find(|backend| backend.path == Path::MarkOnly)
+    {
+        let allowed = format!("\"tunnel\", since backend \"{}\" has no address of its own", backend.name);
+        reader.diagnose(&at, &format!("{place}: health: via"), "\"direct\"", allowed);
+    }
     backends.sort_by(|a, b| a.name.cmp(&b.name));
     let (name, table_size) = (name?, table_size?);
-    let service =
-        Service { name, renamed_from, vips, protocols, ports, hash, pmtu, decider, table_size, backends };
+    let service = Service {
+        name,
+        renamed_from,
+        vips,
+        protocols,
+        ports,
+        hash,
+        pmtu,
+        decider,
+        health,
+        no_backend,
+        announcing,
+        table_size,
+        backends,
+    };
     Some((service, Origin { at, place }))
 }
 
@@ -158,6 +182,25 @@ fn read_decider(reader: &mut Reader<'_>, table: &mut Table<'_>, balancer: Option
         text => (text == own).then_some(Decider::Lbd),
     });
     decider.unwrap_or(Decider::Lbd)
+}
+
+fn read_no_backend(reader: &mut Reader<'_>, table: &mut Table<'_>) -> NoBackend {
+    let item = table.take("no_backend");
+    let read = |item: Item<'_>| {
+        item.string(reader, "\"drop\", \"reject\" or \"service:NAME\"", |text| text.parse().ok())
+    };
+    item.and_then(read).unwrap_or_default()
+}
+
+fn read_announcing(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Announcing {
+    let mut announcing = Announcing::default();
+    if let Some(item) = table.take("announce") {
+        announcing.announce = item.bool(reader).unwrap_or(true);
+    }
+    if let Some(item) = table.take("announce_min") {
+        announcing.min = item.integer(reader, Announcing::MIN).unwrap_or(announcing.min);
+    }
+    announcing
 }
 
 fn read_table_size(reader: &mut Reader<'_>, item: &Item<'_>) -> Option<TableSize> {

@@ -1,10 +1,10 @@
 use super::*;
 use crate::model::PortRange;
 use crate::{
-    config::{Balancer, FragmentLimits, Timeouts, TracerSettings},
+    config::{Balancer, FragmentLimits, HttpSettings, Timeouts, TracerSettings},
     model::{
-        Decider, Encap, HashMode, Path, Pmtu, Protocol, Protocols, QueueRange, Steering, TableSize,
-        ids::MarkMask,
+        Announcing, Decider, Encap, HashMode, NoBackend, Path, Pmtu, Protocol, Protocols, QueueRange,
+        Steering, TableSize, ids::MarkMask,
     },
 };
 
@@ -46,6 +46,60 @@ fn one(text: &str) -> String {
 fn complaint(old: &str, new: &str) -> String {
     assert!(WHOLE.contains(old));
     one(&WHOLE.replacen(old, new, 1))
+}
+
+/// `WHOLE` with this `no_backend` of its service, and another service "spare" with further keys.
+fn with_spare(no_backend: &str, spare: &str) -> String {
+    let web = WHOLE.replacen("hash = \"5-tuple\"", &format!("no_backend = \"{no_backend}\""), 1);
+    assert_ne!(web, WHOLE);
+    format!("{web}[[service]]\nname = \"spare\"\nvips = \"10.0.0.9\"\n{spare}\n")
+}
+
+#[test]
+fn what_happens_without_a_backend_is_read() {
+    for (text, expected) in [
+        ("drop", NoBackend::Drop),
+        ("reject", NoBackend::Reject),
+        ("service:spare", NoBackend::Service(crate::model::Name::known("spare"))),
+    ] {
+        let config = Config::parse("lb.toml", &with_spare(text, "no_backend = \"reject\"")).unwrap();
+        assert_eq!((&config.services[0].no_backend, text), (&expected, &*expected.to_string()));
+    }
+    for wrong in ["reset", "service", "service:", "service:-x", "Drop"] {
+        let message = one(&with_spare(wrong, ""));
+        assert!(
+            message.contains("no_backend: found")
+                && message.contains("allowed: \"drop\", \"reject\" or \"service:NAME\""),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_service_that_cannot_take_the_flows_of_another_is_refused() {
+    let backend = |keys: &str| format!("backend = [{{ name = \"x\", {keys} }}]");
+    let four =
+        "backend = [{ name = \"x\", address = \"192.168.1.7\" }, { name = \"y\", address = \"192.168.1.8\" },
+        { name = \"z\", address = \"192.168.1.9\" }, { name = \"w\", address = \"192.168.1.10\" }]";
+    let small = with_spare("service:spare", four).replacen("table_size = 65537", "table_size = 3", 1);
+    for (text, says) in [
+        (with_spare("service:sparse", ""), "the name of a service of this file"),
+        (with_spare("service:web", ""), "another service than itself"),
+        (with_spare("service:spare", "no_backend = \"service:web\""), "that of \"spare\" is \"service:web\""),
+        (small, "at most table_size backends, 3; \"spare\" has 4"),
+        (with_spare("service:spare", &backend("address = \"10.0.0.0\"")), "own VIPs (10.0.0.0/32)"),
+        (
+            with_spare("service:spare", &backend("address = \"192.168.1.7\", encap = \"direct\"")),
+            "VIP 1000::/128 has no IPv4 one",
+        ),
+    ] {
+        let errors = Config::parse("lb.toml", &text).unwrap_err().0;
+        let message = errors[0].to_string();
+        assert!(message.contains("no_backend: found") && message.contains(says), "{message}");
+        // A circle is an error of both.
+        assert_eq!(errors.len(), 1 + usize::from(says.contains("is \"service:web\"")), "{errors:?}");
+    }
+    Config::parse("lb.toml", &with_spare("service:spare", &backend("address = \"192.168.1.7\""))).unwrap();
 }
 
 #[test]
@@ -370,6 +424,10 @@ fn steering_gre_in_kernel_entries_pmtu_floor_busy_poll_and_offload_are_read() {
     );
     assert_eq!((default.offload, balancer("offload = false").offload), (true, false));
     assert_eq!((default.busy_poll_us, balancer("busy_poll_us = 200").busy_poll_us), (0, 200));
+    assert_eq!(balancer("notify = [\"/bin/tell\", \"a b\"]").notify, ["/bin/tell", "a b"]);
+    assert!(
+        complaint("queues = \"0-1\"", "notify = [\"tell\"]").contains("balancer: notify: found \"tell\"")
+    );
     assert_eq!(
         complaint("queues = \"0-1\"", "busy_poll_us = 10001"),
         "lb.toml:6: balancer: busy_poll_us: found 10001; allowed: a number from 0 to 10000"
@@ -415,6 +473,39 @@ fn a_tracer_has_receivers() {
     let many =
         (0..=TracerSettings::RECEIVERS_MAX).map(|n| format!("'10.1.0.{n}'")).collect::<Vec<_>>().join(",");
     assert!(complaint_about(&format!("[tracer]\nreceivers = [{many}]\n")).ends_with("at most 64 prefixes"));
+}
+
+#[test]
+fn http_is_served_where_the_file_says() {
+    let http = |text: &str| Config::parse("f", &format!("{WHOLE}{text}")).unwrap().balancer.http;
+    assert!(!http("").serves());
+    assert_eq!(http("[http]"), HttpSettings { unix: true, ..HttpSettings::default() });
+    let given = http(
+        "[http]\nunix = false\nlisten = [\"127.0.0.1:9469\", \"[::1]:80\"]\nnames = \"lb1.example.net\"",
+    );
+    let listen: Vec<String> = given.listen.iter().map(ToString::to_string).collect();
+    assert_eq!((given.unix, listen), (false, vec!["127.0.0.1:9469".to_owned(), "[::1]:80".to_owned()]));
+    assert_eq!(given.names, ["lb1.example.net"]);
+    for (text, expected) in [
+        (
+            "listen = \"127.0.0.1\"",
+            "2: http: listen: found \"127.0.0.1\"; allowed: an address and a port, such as \"127.0.0.1:9469\" or \"[::1]:9469\"",
+        ),
+        (
+            "listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]",
+            "2: http: listen: found \"127.0.0.1:1\"; allowed: each address with its port once",
+        ),
+        (
+            "names = \"LB1:80\"",
+            "2: http: names: found \"LB1:80\"; allowed: a host name in lower case, such as \"lb1.example.net\", without a port",
+        ),
+        ("unix = 1", "2: http: unix: found 1; allowed: true or false"),
+        ("port = 1", "2: http: port: found an unknown key; allowed: unix, listen, names"),
+    ] {
+        assert_eq!(complaint_about(&format!("[http]\n{text}\n")), expected);
+    }
+    let many = (1..=17).map(|n| format!("'127.0.0.1:{n}'")).collect::<Vec<_>>().join(",");
+    assert!(complaint_about(&format!("[http]\nlisten = [{many}]\n")).ends_with("at most 16 addresses"));
 }
 
 #[test]
@@ -635,5 +726,39 @@ proptest::proptest! {
         let at = at.min(WHOLE.len());
         let text = format!("{}{with}{}", &WHOLE[..at], &WHOLE[(at + cut).min(WHOLE.len())..]);
         let _ = Config::parse("f", &text);
+    }
+}
+
+#[test]
+fn the_example_of_the_package_is_valid() {
+    let config = Config::parse("dist/synrail.toml", include_str!("../../../dist/synrail.toml")).unwrap();
+    assert_eq!(config.services.len(), 1);
+}
+
+#[test]
+fn announcements_have_a_table_of_their_own_and_a_least_number_of_backends() {
+    let file = |table: &str, min: &str| {
+        WHOLE.replacen("[balancer]\n", &format!("[balancer]\nannounce_table = {table}\n"), 1).replacen(
+            "hash = \"5-tuple\"",
+            &format!("announce = false\nannounce_min = {min}"),
+            1,
+        )
+    };
+    let config = Config::parse("lb.toml", &file("252", "4096")).unwrap();
+    let announcing = config.services[0].announcing;
+    assert_eq!(
+        (config.balancer.announce_table, announcing.announce, announcing.min),
+        (Some(252), false, 4096)
+    );
+    let silent = Config::parse("lb.toml", WHOLE).unwrap();
+    assert_eq!(
+        (silent.balancer.announce_table, silent.services[0].announcing),
+        (None, Announcing::default())
+    );
+    for (table, min, key) in
+        [("0", "1", "announce_table"), ("253", "1", "announce_table"), ("1", "0", "announce_min")]
+    {
+        let message = Config::parse("lb.toml", &file(table, min)).unwrap_err().to_string();
+        assert!(message.contains(key), "{message}");
     }
 }

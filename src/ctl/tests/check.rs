@@ -108,7 +108,7 @@ fn a_service_that_drops_its_new_flows_is_a_warning() {
             && out.contains("warning: service all is without an active backend, wanted with one"),
         "{out}"
     );
-    assert!(out.contains("lbctl activate --service all BACKEND"), "{out}");
+    assert!(out.contains("lbctl enable --service all BACKEND"), "{out}");
 }
 
 #[test]
@@ -154,4 +154,170 @@ fn other_commands_report_that_the_host_keeps_packets() {
     lb.with(&other, "apply -");
     let warned = lb.with(&prefix, "apply -");
     assert!(warned.status == Status::Done && warned.err.contains("10.9.0.7"), "{warned:?}");
+}
+
+thread_local! {
+    /// Whether something of the kernel's side was changed by another program.
+    static SPOILED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+fn compare_spoiled(asked: &Asked<'_>) -> Result<Drift, DaemonError> {
+    use crate::{
+        plan::{
+            nf_table::{Difference, Thing},
+            routing::{Op, desired},
+        },
+        sys::nft::FallbackDifference,
+    };
+    if !SPOILED.get() {
+        return Ok(Drift::default());
+    }
+    let chain = Thing::Chain("steer".to_owned());
+    let desired = desired(asked.state).unwrap();
+    let (_, device) = desired.devices.first_key_value().unwrap();
+    let of = |table| desired.routes.iter().find(move |route| route.table == table).unwrap().clone();
+    Ok(Drift {
+        ruleset: vec![Difference::new(chain, "chain steer: rule 1 differs".to_owned())],
+        routing: vec![Op::Ready(device.clone()), Op::AddRoute(of(20_001)), Op::AddRoute(of(254))],
+        fallback: vec![FallbackDifference::Entries { service: 0, entries: 3 }],
+        ..Drift::default()
+    })
+}
+
+#[test]
+fn a_difference_of_the_kernel_is_listed_with_what_it_breaks_and_what_mends_it() {
+    let mut lb = Lb::new("drift");
+    lb.compare = compare_spoiled;
+    lb.with(FILE, "apply -");
+    let daemon = lb.daemon(1);
+    assert_eq!(lb.run("check").status.code(), 0);
+    SPOILED.set(true);
+    let Ended { status, out, .. } = lb.run("check");
+    assert_eq!(status.code(), 2, "{out}");
+    for line in [
+        "error: table inet synrail is changed (chain steer: rule 1 differs), wanted as lbd has made it: packets to VIPs may be \
+         dropped, or go where they should not; lbd mends it within ten seconds, or its log says why not",
+        "error: device sr-1 is not set up as it should be (up, MTU, alias, sysctls), wanted",
+        "error: fallback table of service web is changed (entries: 3)",
+        "go back to the routers",
+    ] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+    assert!(out.contains("table 20001") && out.contains("packets to web/s1 all/s1 are lost"), "{out}");
+    drop(daemon);
+    let out = lb.run("check").out;
+    assert!(out.contains("mended by `lbctl check --repair`, and when lbd starts"), "{out}");
+    // Nothing is compared with a state that is not in force.
+    lb.run("deactivate s1");
+    assert!(!lb.run("check").out.contains("inet synrail is changed"));
+}
+
+#[test]
+fn a_missing_table_is_listed_once() {
+    let mut lb = Lb::new("no-table");
+    lb.with(FILE, "apply -");
+    drop(lb.daemon(1));
+    lb.ruleset_counters = || Some(BTreeMap::new());
+    lb.compare = |asked| {
+        use crate::plan::nf_table::{Difference, Thing};
+        let mut drift = compare_spoiled(asked)?;
+        drift.ruleset.insert(0, Difference::new(Thing::Table, "there is no table".to_owned()));
+        Ok(drift)
+    };
+    SPOILED.set(true);
+    let out = lb.run("check").out;
+    assert_eq!(out.matches("error: the ruleset is missing, wanted table inet synrail").count(), 1, "{out}");
+    assert!(out.contains("mended by `lbctl check --repair`") && !out.contains("fallback table"), "{out}");
+}
+
+#[test]
+fn a_repair_mends_what_the_check_names() {
+    let mut lb = Lb::new("repair");
+    lb.compare = compare_spoiled;
+    lb.with(FILE, "apply -");
+    drop(lb.daemon(1));
+    let warned = lb.run("check --repair");
+    assert!(warned.status == Status::Warnings && !warned.out.starts_with("mended: "), "{warned:?}");
+    SPOILED.set(true);
+    lb.mend = |asked| {
+        assert!(asked.running.is_none());
+        SPOILED.set(false);
+        Ok(Vec::new())
+    };
+    let Ended { status, out, .. } = lb.run("check --repair");
+    assert_eq!(status, Status::Warnings, "lbd does not run: {out}");
+    assert!(out.contains("mended: table inet synrail was changed (chain steer: rule 1 differs)"), "{out}");
+    assert!(!out.contains("error: "), "{out}");
+    SPOILED.set(true);
+    let json = lb.run("check --repair --json").out;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["status"], json["mended"].as_array().unwrap().len()), (&"warning".into(), 5));
+    // What cannot be mended.
+    SPOILED.set(true);
+    lb.mend = |_| Err(DaemonError::NotAllowed);
+    let Ended { status, out, .. } = lb.run("check --repair");
+    assert!(status.code() == 2 && out.contains("the repair of the kernel's side is not done"), "{out}");
+    assert!(out.contains("error: table inet synrail is changed") && !out.starts_with("mended: "), "{out}");
+}
+
+#[test]
+fn where_an_lbd_runs_that_one_repairs() {
+    let mut lb = Lb::new("by-lbd");
+    lb.compare = |asked| {
+        let drift = compare_spoiled(asked);
+        // lbd does it while the second look waits.
+        SPOILED.set(false);
+        drift
+    };
+    lb.mend = |_| panic!("two must not repair at once");
+    lb.with(FILE, "apply -");
+    let _daemon = lb.daemon(1);
+    SPOILED.set(true);
+    let Ended { status, out, err } = lb.run("check --repair");
+    assert!(status.code() == 0 && out.contains("mended: table inet synrail"), "{out}");
+    assert!(err.contains("lbd runs, and mends this itself"), "{err}");
+}
+
+#[test]
+fn what_may_not_be_looked_at_is_a_note() {
+    let mut lb = Lb::new("no-rights");
+    lb.with(FILE, "apply -");
+    let _daemon = lb.daemon(1);
+    lb.compare = |_| Err(DaemonError::NotAllowed);
+    let Ended { status, out, .. } = lb.run("check --repair");
+    assert!(status.code() == 0, "{out}");
+    assert!(
+        out.contains("note: the kernel's side is not compared") && out.contains("run it as root"),
+        "{out}"
+    );
+    lb.compare = |_| Err(DaemonError::OtherKeeper { here: false });
+    assert!(lb.run("check").out.contains("runs in another network namespace"));
+}
+
+#[test]
+fn overrides_that_differ_from_the_region_are_listed_and_kept_again() {
+    let lb = Lb::new("overrides");
+    lb.with(FILE, "apply -");
+    lb.run("deactivate --service web s1");
+    let _daemon = lb.daemon(2);
+    let Ended { status, out, .. } = lb.run("check");
+    assert_eq!(status.code(), 0, "{out}");
+    let file = fs::read_dir(lb.state.path()).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read(&file).unwrap();
+    for spoil in [None, Some(&b"{"[..]), Some(br#"{"version":1,"overrides":[]}"#)] {
+        match spoil {
+            None => fs::remove_file(&file).unwrap(),
+            Some(text) => fs::write(&file, text).unwrap(),
+        }
+        let Ended { status, out, .. } = lb.run("check");
+        assert!(status.code() == 1 && out.contains("warning: overrides in "), "{out}");
+        let Ended { status, out, .. } = lb.run("check --repair");
+        assert!(status.code() == 0 && out.contains("mended: overrides in "), "{out}");
+        assert_eq!(fs::read(&file).unwrap(), whole);
+    }
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    fs::set_permissions(&file, open).unwrap();
+    let out = lb.run("check").out;
+    assert!(out.contains("with mode 0666, so others may have written it"), "{out}");
+    assert_eq!(lb.run("check --repair").status.code(), 0);
 }

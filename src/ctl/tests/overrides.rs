@@ -4,7 +4,7 @@ use std::fs;
 
 use super::*;
 
-const DISABLED: &str = "disabled by tester since 1970-01-01T00:16:40Z";
+const DRAINING: &str = "draining by tester since 1970-01-01T00:16:40Z";
 
 /// As a reboot does it.
 fn reboot(lb: &Lb) {
@@ -20,16 +20,16 @@ fn the_user_time_and_reason_of_an_override_are_shown() {
     let lb = Lb::new("why");
     lb.with(FILE, "apply -");
     let said = lb.done("deactivate --service web s1 --reason disk");
-    assert!(said.contains("web/s1: now inactive\n"), "{said}");
-    assert!(lb.done("show").contains(&format!("  s1: {DISABLED}: disk\n")));
-    assert!(lb.done("backends").contains(&format!("  web/s1: {DISABLED}: disk\n")));
+    assert!(said.contains("web/s1: now draining\n"), "{said}");
+    assert!(lb.done("show").contains(&format!("  s1: {DRAINING}: disk\n")));
+    assert!(lb.done("backends").contains(&format!("  web/s1: {DRAINING}: disk\n")));
     let backend = &lb.json("backends --service web --json")[0];
     assert_eq!((&backend["active"], &backend["override"]["reason"]), (&false.into(), &"disk".into()));
     assert_eq!(backend["override"]["by"], "tester");
     // Another reason is a change, none is not.
-    assert!(lb.done("deactivate --service web s1").contains("web/s1: already inactive\nnothing to change\n"));
+    assert!(lb.done("deactivate --service web s1").contains("web/s1: already draining\nnothing to change\n"));
     assert!(lb.done("deactivate --service web s1 --reason fan").contains("in force") || kept(&lb).exists());
-    assert!(lb.done("show").contains(&format!("  s1: {DISABLED}: fan\n")));
+    assert!(lb.done("show").contains(&format!("  s1: {DRAINING}: fan\n")));
     lb.done("activate --service web s1");
     assert!(!lb.done("show").contains("tester"));
     assert!(!kept(&lb).exists(), "nothing is kept of nothing");
@@ -43,13 +43,13 @@ fn a_reboot_ends_only_what_is_meant_to_end_with_the_region() {
     lb.with(FILE, "apply -");
     lb.done("deactivate --service web s1 --reason disk");
     assert_eq!(lb.run("deactivate --service web s2 --runtime").status, Status::Done);
-    assert!(lb.done("show").contains(&format!("  s2: {DISABLED}, until the region goes\n")));
+    assert!(lb.done("show").contains(&format!("  s2: {DRAINING}, until the region goes\n")));
     reboot(&lb);
     let ended = lb.with(FILE, "apply -");
     assert_eq!((ended.status, ended.err.as_str()), (Status::Done, ""));
-    assert!(ended.out.contains("active no, override disabled by tester"), "{}", ended.out);
+    assert!(ended.out.contains("active no, override draining by tester"), "{}", ended.out);
     assert_eq!(lb.active(), ["s2"]);
-    assert!(lb.done("show").contains(&format!("  s1: {DISABLED}: disk\n")));
+    assert!(lb.done("show").contains(&format!("  s1: {DRAINING}: disk\n")));
     // Tried for a while.
     lb.done("activate --service web s1 --runtime");
     assert_eq!(lb.active(), ["s1", "s2"]);

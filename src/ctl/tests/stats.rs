@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     balance::counters::{Counter, Counters},
     model::ids::{QueueNum, TargetId},
-    shm::stats::{self as blocks, Identity},
+    shm::stats::{self as blocks, Identity, QueueLine},
 };
 
 #[test]
@@ -45,15 +45,21 @@ fn statistics_are_summed_over_workers() {
     }
 }
 
-#[test]
-fn statistics_are_of_the_queues_that_lbd_has_until_it_starts_again() {
-    let lb = Lb::new("queues");
-    lb.with(FILE, "apply -");
+/// The region of an lbd with a worker of flows, of queue 0, and one of fragments, of queue 10.
+fn two_workers(lb: &Lb) -> Region {
     let mut region = lb.daemon(2);
     for (worker, queue) in [0, 10].into_iter().enumerate() {
         let identity = Identity { queue: QueueNum(queue), fragments: queue == 10 };
         blocks::write(&mut region, worker, identity, &mut Counters::default()).unwrap();
     }
+    region
+}
+
+#[test]
+fn statistics_are_of_the_queues_that_lbd_has_until_it_starts_again() {
+    let lb = Lb::new("queues");
+    lb.with(FILE, "apply -");
+    let _region = two_workers(&lb);
     fs::create_dir_all(lb.proc.path().join("net/netfilter")).unwrap();
     let line = |queue| format!("{queue:5} 42 0 2 256 0 0 0 1\n");
     let queues = lb.proc.path().join("net/netfilter/nfnetlink_queue");
@@ -68,6 +74,30 @@ fn statistics_are_of_the_queues_that_lbd_has_until_it_starts_again() {
     assert_eq!(of("workers", "queue"), [0, 10]);
     assert_eq!(of("workers", "fragments"), [false, true]);
     assert_eq!(of("queues", "queue"), [0, 10]);
+}
+
+#[test]
+fn queues_that_the_kernel_shows_to_root_alone_are_as_lbd_saw_them() {
+    let lb = Lb::new("seen");
+    lb.with(FILE, "apply -");
+    let mut region = two_workers(&lb);
+    assert_eq!(lb.json("stats --json")["queues"], serde_json::json!([]));
+    let line = QueueLine {
+        queue: 10,
+        portid: 42,
+        waiting: 3,
+        copy_range: 256,
+        dropped: 10,
+        user_dropped: 20,
+        packets: 300,
+    };
+    blocks::show_queues(&mut region, 2, &[QueueLine { queue: 7, ..line }, line]).unwrap();
+    assert_eq!(lb.json("stats --json")["queues"], serde_json::json!([line]));
+    blocks::show_queues(&mut region, 2, &[]).unwrap();
+    assert_eq!(lb.json("stats --json")["queues"], serde_json::json!([]), "one that is no more");
+    blocks::show_queues(&mut region, 2, &[line]).unwrap();
+    drop(region);
+    assert_eq!(lb.json("stats --json")["queues"], Value::Null, "lbd has ended");
 }
 
 #[test]

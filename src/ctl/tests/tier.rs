@@ -63,7 +63,7 @@ fn all_balancers_of_a_tier_agree_about_owners() {
         ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let (ours, theirs) = (ask(&one), ask(&other));
-    let mut owners = std::collections::BTreeSet::new();
+    let mut owners = BTreeSet::new();
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert_eq!(ours["owner"], theirs["owner"]);
         assert_eq!(ours["owner_here"], ours["owner"] == "lb201");

@@ -97,6 +97,68 @@ fn which_names_the_reason_for_no_backend() {
     }
 }
 
+/// "web" and "dns" have no active backend, "spare" has one.
+const WITHOUT: &str = "[balancer]\nname='lb'\ninterfaces='eth1'\naddress='192.168.1.201'\n\
+    [[service]]\nname='web'\nvips='10.0.0.1'\nprotocols='tcp'\ntable_size=97\nno_backend='service:spare'\n\
+    backend=[{name='s1',address='192.168.1.1',active=false}]\n\
+    [[service]]\nname='dns'\nvips='10.0.0.2'\nprotocols='udp'\ntable_size=97\nno_backend='reject'\n\
+    [[service]]\nname='spare'\nvips='10.0.0.3'\ntable_size=97\nbackend=[{name='s2',address='192.168.1.2'}]\n";
+
+#[test]
+fn flows_of_services_without_a_backend_are_explained() {
+    let lb = Lb::new("instead");
+    lb.with(WITHOUT, "apply -");
+    let text = lb.done("which tcp 50.0.0.1 40000 10.0.0.1 80");
+    assert!(text.starts_with("service  web\nbackend  s2 of service spare\n"), "{text}");
+    assert!(text.contains("new flows go to those of service spare, as no_backend says"), "{text}");
+    let answer = lb.json("which tcp 50.0.0.1 40000 10.0.0.1 80 --json");
+    assert_eq!([&answer["service"], &answer["of_service"]], ["web", "spare"]);
+    assert_eq!(lb.json("which tcp 50.0.0.1 40000 10.0.0.3 80 --json")["of_service"], Value::Null);
+    let ended = lb.run("which udp 50.0.0.1 40000 10.0.0.2 53");
+    assert_eq!(ended.status, Status::No);
+    assert!(ended.out.starts_with("not steered: rejected\n"), "{}", ended.out);
+    assert!(ended.out.contains("so its new flows are rejected; `lbctl enable"), "{}", ended.out);
+    let out = lb.run("deactivate s2");
+    let warns = |name: &str| format!("service \"{name}\" has no active backend: its new flows are dropped");
+    assert!(out.err.contains(&warns("web")) && out.err.contains(&warns("spare")), "{}", out.err);
+    assert!(!out.err.contains("\"dns\""), "nothing has changed for it: {}", out.err);
+    let ended = lb.run("which tcp 50.0.0.1 40000 10.0.0.1 80");
+    assert!(
+        ended.out.starts_with("not steered\n") && ended.out.contains("nor is one of service spare"),
+        "{}",
+        ended.out
+    );
+}
+
+#[test]
+fn show_and_check_tell_which_services_have_no_backend_and_what_their_flows_do() {
+    let lb = Lb::new("instead-shown");
+    lb.with(WITHOUT, "apply -");
+    let _daemon = lb.daemon(1);
+    let show = lb.done("show");
+    for says in [
+        "  no backend service:spare: NOW its new flows go to the backends of service spare\n",
+        "  no backend reject: NOW its new flows are rejected\n",
+        "  no backend drop\n",
+    ] {
+        assert!(show.contains(says), "{show}");
+    }
+    let services = &lb.json("show --json")["services"];
+    let of = |key: &str| [0, 1, 2].map(|index: usize| services[index][key].clone());
+    assert_eq!(of("no_backend"), ["service:spare", "reject", "drop"]);
+    assert_eq!(of("served_by"), [Value::from("spare"), Value::Null, Value::from("spare")]);
+    assert_eq!(of("rejected"), [false, true, false]);
+    assert_eq!(services[0]["table"], services[2]["table"]);
+    let Ended { status, out, .. } = lb.run("check");
+    assert_eq!(status.code(), 1, "{out}");
+    for says in [
+        "service web is without an active backend, wanted with one: its new flows go to the backends of service spare: lbctl enable --service web BACKEND",
+        "service dns is without an active backend, wanted with one: its new flows are rejected: lbctl",
+    ] {
+        assert!(out.contains(says), "{out}");
+    }
+}
+
 #[test]
 fn a_batch_is_answered_line_by_line() {
     let lb = Lb::new("batch");

@@ -7,7 +7,10 @@ use crate::{
     balance::{Decision, pins::UDP_PROBATION_SECONDS},
     config::Config,
     daemon::{desired::Desired, watch},
-    model::ids::{Generation, Mark, MarkMask},
+    model::{
+        Admin, Override,
+        ids::{Generation, Mark, MarkMask},
+    },
     packet::{Packet, Ports, UDP},
     plan::elements::Way,
     state::State,
@@ -242,6 +245,99 @@ fn a_pin_ends_with_its_service() {
         assert_eq!(world.audit().off_table, 0);
         assert!(log.iter().all(|(packet, _)| world.found(packet) == [None; 3]));
         assert!(flow_maps::off_table().unwrap().is_empty());
+    });
+}
+
+/// What has flows, and of which backend they are ended.
+fn ended(world: &mut World, flows: &[(Packet, Mark)], of: Option<Mark>, what: &str) {
+    for (packet, mark) in flows {
+        let found = world.found(packet);
+        assert_eq!(found.iter().all(Option::is_none), Some(*mark) == of, "{what}: {packet:?} {found:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn flows_of_a_disabled_backend_end_by_mark_and_service() {
+    in_namespace(|| {
+        let admin = |world: &mut World, admin| {
+            let (s1, order) = (["s1".to_owned()], Override::unattributed(admin));
+            world.state = world.state.set_admin(Some("log"), &s1, &order).unwrap();
+            world.apply();
+        };
+        let mut world = World::new(&[("log", 514, ALL), ("web", 80, ALL)]);
+        let (log, web) = (world.pin(200, 514), world.pin(200, 80));
+        let of_s1 = log.iter().filter(|(_, mark)| *mark == Mark(1)).count() as u64;
+        assert_eq!(world.audit().ended, 0);
+        // In connection tracking.
+        admin(&mut world, Admin::Disabled);
+        let pins = world.audit();
+        assert!(of_s1 > 0 && pins.ended == of_s1, "{pins:?}");
+        ended(&mut world, &log, Some(Mark(1)), "disabled");
+        ended(&mut world, &web, None, "of another service");
+        // In the maps.
+        admin(&mut world, Admin::Enabled);
+        let again: Vec<_> = world.pin(200, 514);
+        admin(&mut world, Admin::Draining);
+        assert!(world.audit().off_table >= of_s1);
+        ended(&mut world, &again, None, "draining");
+        admin(&mut world, Admin::Disabled);
+        assert_eq!(world.audit().ended, 2 * of_s1);
+        ended(&mut world, &again, Some(Mark(1)), "disabled later");
+        ended(&mut world, &web, None, "of another service");
+        assert!(!world.shared.off_table.load().iter().any(|(_, held)| held.mark == Mark(1)));
+        // A SYN that was answered before does not bring one back; lbd that starts again finds it.
+        let packet = again.iter().find(|(_, mark)| *mark == Mark(1)).unwrap().0;
+        world.conntrack.pin(&packet, Mark(1), MarkMask::DEFAULT, 100).unwrap();
+        world.auditor = Auditor::open(&world.shared, &world.ways).unwrap();
+        assert_eq!(world.audit().ended, 1);
+        assert_eq!(world.found(&packet), [None; 3]);
+        // One that is in a map and in connection tracking is one flow.
+        let (flow, held) =
+            (Flow::of(&packet).unwrap(), Held { mark: Mark(1), closing: false, left_seconds: 100 });
+        flow_maps::put_off_table(&[(flow, held)], &OffTable::default()).unwrap();
+        world.conntrack.pin(&packet, Mark(1), MarkMask::DEFAULT, 100).unwrap();
+        assert_eq!(world.audit().ended, 2);
+        assert_eq!(world.found(&packet), [None; 3]);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and nf_conntrack_netlink"]
+fn a_kill_is_carried_out_once() {
+    in_namespace(|| {
+        let kill = |world: &mut World, when| {
+            world.state = world.state.kill(Some("log"), &["s1".to_owned()], when).unwrap().0;
+            world.apply();
+        };
+        let mut world = World::new(&[("log", 514, ALL), ("web", 80, ALL)]);
+        let (log, web) = (world.pin(200, 514), world.pin(200, 80));
+        let of_s1 = log.iter().filter(|(_, mark)| *mark == Mark(1)).count() as u64;
+        kill(&mut world, 1000);
+        let pins = world.audit();
+        assert_eq!((pins.ended, pins.killed), (of_s1, 1000));
+        ended(&mut world, &log, Some(Mark(1)), "killed");
+        ended(&mut world, &web, None, "of another service");
+        // What begins later stays, also for an lbd that starts then.
+        let again: Vec<_> = world.pin(200, 514);
+        assert_eq!(world.audit().ended, of_s1);
+        world.auditor = Auditor::open(&world.shared, &world.ways).unwrap();
+        world.auditor.succeed(pins);
+        assert_eq!(world.audit().ended, 0);
+        ended(&mut world, &again, None, "after the kill");
+        // Off-table ones, which are not put back; by an lbd that starts after the kill.
+        world.change("syn-only", &[("log", 514, DRAINED), ("web", 80, ALL)]);
+        assert!(world.audit().off_table >= of_s1);
+        kill(&mut world, 1000);
+        world.auditor = Auditor::open(&world.shared, &world.ways).unwrap();
+        world.auditor.succeed(pins);
+        world.auditor.take_over().unwrap();
+        for _ in 0..2 {
+            let pins = world.audit();
+            assert_eq!((pins.ended, pins.killed), (of_s1, 1001));
+            ended(&mut world, &again, Some(Mark(1)), "killed off-table");
+        }
+        ended(&mut world, &web, None, "of another service");
     });
 }
 

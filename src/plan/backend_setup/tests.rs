@@ -36,6 +36,28 @@ fn a_gre_backend_is_set_up_with_tunnel_vips_and_segment_sizes() {
 }
 
 #[test]
+fn a_backend_that_stands_in_for_others_answers_for_their_vips() {
+    let state = fixture::balancer("")
+        .service("web", "10.0.0.0 1000::/112", "protocols = 'tcp'\nports = 80\nno_backend = 'service:spare'")
+        .service("api", "10.0.0.0 10.0.0.9", "protocols = 'tcp'\nports = 443\nno_backend = 'service:spare'")
+        .service("spare", "10.0.0.7", "protocols = 'tcp'")
+        .backends(&[("s1", "192.168.1.1")])
+        .state();
+    let script = commands(&state, "spare", "s1").unwrap();
+    for service in ["web", "api"] {
+        assert!(
+            script.contains(&format!("# It stands in for the backends of service {service} (no_backend)"))
+        );
+    }
+    for vip in ["10.0.0.7/32", "10.0.0.0/32", "10.0.0.9/32"] {
+        let line = format!("ip addr replace {vip} dev lo");
+        assert_eq!(script.lines().filter(|have| *have == line).count(), 1, "{script}");
+        assert!(script.contains(&format!("rule add pref 9876 from {vip} table")), "{script}");
+    }
+    assert!(script.contains("ip -6 route replace local 1000::/112 dev lo"), "{script}");
+}
+
+#[test]
 fn the_setup_of_a_backend_that_gets_fragments_warns_and_clamps_segments_all_the_same() {
     let mut state = state();
     let before = commands(&state, "web", "s1").unwrap();

@@ -164,16 +164,34 @@ fn fields_of(set: SetName) -> Option<(usize, usize)> {
         | SetName::ClaimedAddress4
         | SetName::ClaimedEcho4
         | SetName::KernelAddress4
-        | SetName::KernelEcho4 => Some((4, 1)),
+        | SetName::KernelEcho4
+        | SetName::NextClaimedAddress4
+        | SetName::NextKernelAddress4 => Some((4, 1)),
         SetName::Vip6
         | SetName::ClaimedAddress6
         | SetName::ClaimedEcho6
         | SetName::KernelAddress6
-        | SetName::KernelEcho6 => Some((16, 1)),
-        SetName::ClaimedProtocol4 | SetName::KernelProtocol4 => Some((4, 2)),
-        SetName::ClaimedProtocol6 | SetName::KernelProtocol6 => Some((16, 2)),
-        SetName::ClaimedPort4 | SetName::KernelPort4 => Some((4, 3)),
-        SetName::ClaimedPort6 | SetName::KernelPort6 => Some((16, 3)),
+        | SetName::KernelEcho6
+        | SetName::NextClaimedAddress6
+        | SetName::NextKernelAddress6 => Some((16, 1)),
+        SetName::ClaimedProtocol4
+        | SetName::KernelProtocol4
+        | SetName::NextClaimedProtocol4
+        | SetName::NextKernelProtocol4 => Some((4, 2)),
+        SetName::ClaimedProtocol6
+        | SetName::KernelProtocol6
+        | SetName::NextClaimedProtocol6
+        | SetName::NextKernelProtocol6 => Some((16, 2)),
+        SetName::ClaimedPort4
+        | SetName::KernelPort4
+        | SetName::NextClaimedPort4
+        | SetName::NextKernelPort4
+        | SetName::Rejected4 => Some((4, 3)),
+        SetName::ClaimedPort6
+        | SetName::KernelPort6
+        | SetName::NextClaimedPort6
+        | SetName::NextKernelPort6
+        | SetName::Rejected6 => Some((16, 3)),
     }
 }
 

@@ -77,6 +77,68 @@ fn claims_lead_to_what_decides() {
     assert_eq!((host, pings), (to(BY_LBD), vec![]));
 }
 
+/// A service that takes every protocol has two ports, and a third, at another service's VIP.
+#[test]
+fn claims_of_a_service_that_rejects_its_new_flows_lead_there_and_are_known() {
+    let state = |active: bool, no_backend: &str| {
+        fixture::balancer("kernel_entries = 200")
+            .service(
+                "web",
+                "10.0.0.1 1000::1",
+                &format!(
+                    "protocols = 'tcp'\nports = ['80', '90-99']\ntable_size = 97\nno_backend = '{no_backend}'"
+                ),
+            )
+            .backend("a", &format!("address = '192.168.1.1'\nactive = {active}"))
+            .service(
+                "any",
+                "10.0.0.0/24",
+                &format!("table_size = 97\nsteering = 'kernel'\nno_backend = '{no_backend}'"),
+            )
+            .backend("a", &format!("address = '192.168.1.1'\nactive = {active}"))
+            .service("spare", "10.0.1.0", "table_size = 97\nprotocols = 'tcp'\nno_backend = 'reject'")
+            .backends(&[("b", "192.168.1.2")])
+            .state()
+    };
+    let led = |state: &State| {
+        let tables = super::super::kernel_tables::desired(state).unwrap();
+        let scopes: Vec<_> = state.services.iter().map(|service| service.scope()).collect();
+        let claims = Claims::of(&Classifier::new(&scopes).unwrap());
+        let elements = Elements::desired(state, &claims, &tables);
+        let to = |chain: &str| {
+            let leads = |element: &&Element| matches!(element, Element::Goto(_, to) if to == chain);
+            let sets = SetName::ALL.iter().map(|set| (set, elements.of(*set).iter().filter(leads).count()));
+            sets.filter(|(_, leads)| *leads > 0).map(|(set, leads)| (set.name(), leads)).collect::<Vec<_>>()
+        };
+        let rejected: Vec<_> = [SetName::Rejected4, SetName::Rejected6]
+            .into_iter()
+            .flat_map(|set| names(elements.of(set)))
+            .collect();
+        (to(REJECT), rejected)
+    };
+    for not_rejected in [state(true, "reject"), state(false, "drop"), state(false, "service:spare")] {
+        assert_eq!(led(&not_rejected), (vec![], vec![]));
+    }
+    let (leads, rejected) = led(&state(false, "reject"));
+    // Neither lbd nor a table is needed, so both kinds of maps lead there.
+    let web = [("claimed_port4", 5), ("claimed_port6", 2)];
+    assert_eq!(
+        leads.iter().filter(|(set, _)| set.starts_with("claimed_port")).copied().collect::<Vec<_>>(),
+        web
+    );
+    let kernel: Vec<_> =
+        leads.iter().filter_map(|(set, n)| Some((set.strip_prefix("kernel_")?, *n))).collect();
+    let claimed: Vec<_> =
+        leads.iter().filter_map(|(set, n)| Some((set.strip_prefix("claimed_")?, *n))).collect();
+    assert_eq!(kernel, claimed);
+    assert_eq!(
+        rejected.iter().filter(|element| element.starts_with("1000::1 . 6 . ")).count(),
+        2,
+        "{rejected:?}"
+    );
+    assert!(rejected.contains(&"10.0.0.2-10.0.0.255 . 0-255 . 0-65535".to_owned()), "{rejected:?}");
+}
+
 #[test]
 fn pings_lead_to_their_own_services_table_or_nowhere() {
     let led = |kernel_entries| {
@@ -144,6 +206,47 @@ fn the_difference_names_only_what_changes() {
     assert_eq!((diff.add.len(), names(diff.add.of(SetName::Vip4))), (2, vec!["10.0.0.3".to_owned()]));
     assert_eq!(names(diff.add.of(SetName::Interfaces)), ["\"eth1\""]);
     assert!(diff.refill.is_empty() && new.diff(&new).is_empty());
+}
+
+#[test]
+fn what_claims_will_lead_to_comes_before_they_are_replaced() {
+    let claims = |net: &str, host: &str| nested(200, [net, host]).0;
+    let old = claims("syn-only", "syn-only");
+    let new = claims("syn-only", "kernel");
+    assert!(old.diff(&old).ahead(|_| false).is_empty());
+    assert!(Elements::default().diff(&new).ahead(|_| false).is_empty(), "nothing is replaced");
+    assert!(new.diff(&Elements::default()).ahead(|_| false).is_empty(), "nothing is to come");
+
+    let diff = old.diff(&new);
+    let ahead = diff.ahead(|_| false);
+    let next = [SetName::NextClaimedProtocol4];
+    assert_eq!(ahead.sets().collect::<Vec<_>>(), next);
+    assert_eq!(ahead.add.of(next[0]), diff.add.of(SetName::ClaimedProtocol4));
+    assert_eq!((ahead.refill, ahead.delete), (BTreeSet::from(next), Elements::default()));
+
+    // One kind of element gives way to another: both are of one family, and either is looked up.
+    let mut old = Elements::default();
+    old.insert(SetName::KernelAddress4, Element::Goto(fields("10.0.0.0", "10.0.0.9"), "c".to_owned()));
+    let mut new = Elements::default();
+    new.insert(SetName::KernelAddress4, Element::Goto(fields("10.0.0.1", "10.0.0.9"), "c".to_owned()));
+    new.lead(SetName::KERNEL, &claim(v4("10.0.0.0", "10.0.0.0"), (6, 6), (1, 65535)), "c");
+    new.lead(SetName::KERNEL, &claim(AddressRange::V6(1, 1), (6, 6), (1, 65535)), "c");
+    let ahead = old.diff(&new).ahead(|_| false);
+    assert_eq!(ahead.sets().collect::<Vec<_>>(), [SetName::NextKernelPort4, SetName::NextKernelAddress4]);
+    let emptied = ahead.emptied();
+    assert_eq!(emptied.refill, ahead.refill);
+    assert!(emptied.add.is_empty() && emptied.delete.is_empty());
+
+    // A set that is made anew is filled in the same transaction.
+    let filling = ElementsDiff::filling(&new, |set| set == SetName::KernelPort6);
+    assert!(filling.ahead(|_| false).is_empty());
+    let ahead = filling.ahead(|set| set == SetName::KernelPort6);
+    assert_eq!(ahead.sets().collect::<Vec<_>>(), [SetName::NextKernelPort6]);
+    assert!(ahead.only(|set| *set == SetName::NextKernelPort4).is_empty());
+}
+
+fn fields(first: &str, last: &str) -> Fields {
+    Fields { addresses: v4(first, last), protocols: None, ports: None }
 }
 
 #[test]

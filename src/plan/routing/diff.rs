@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::{
     Desired, Device, DeviceNow, Family, ForeignRule, Op, Route, RoutingNow, TABLE_MAIN, Via, inbound,
+    is_announcing,
 };
 use crate::plan::{
     rule_tree::{self, Rule, Step},
@@ -120,9 +121,9 @@ pub enum DiffError {
     },
 }
 
-/// Returns the changes from `now` to `desired`. The order is: entrances that close ([`inbound`]); devices,
-/// routes of targets, rules, blackhole routes; entrances that open; then all other removals, in the reverse
-/// order. With [`Desired::default`] as `desired`, all of ours is removed. What depends on the rest
+/// Returns the changes from `now` to `desired`. The order is: VIPs that are withdrawn; entrances that close
+/// ([`inbound`]); devices, routes of targets, rules, blackhole routes; entrances that open; then all other
+/// removals, in the reverse order; VIPs that are announced. With [`Desired::default`] as `desired`, all of ours is removed. What depends on the rest
 /// of this host (`host.rs`) is taken from `now`.
 ///
 /// # Errors
@@ -134,9 +135,12 @@ pub fn diff(now: &RoutingNow, desired: &Desired) -> Result<Diff, DiffError> {
     let lost = |route: &Route| matches!(&route.via, Via::Device(name) if devices.early.contains(name));
     let kept: BTreeSet<&Route> = now.routes.iter().filter(|route| !lost(route)).collect();
     let in_main = |route: &&Route| route.table == TABLE_MAIN;
-    let (blackholes, routes): (Vec<_>, Vec<_>) =
-        desired.routes.iter().filter(|route| !kept.contains(route)).partition(in_main);
+    let missing = desired.routes.iter().filter(|route| !kept.contains(route));
+    let (announced, missing): (Vec<_>, Vec<_>) = missing.partition(|route| is_announcing(route));
+    let (blackholes, routes): (Vec<_>, Vec<_>) = missing.into_iter().partition(in_main);
     let gone = kept.iter().copied().filter(|route| !desired.routes.contains(route));
+    let (withdrawn, gone): (Vec<_>, Vec<_>) = gone.partition(|route| is_announcing(route));
+    let gone = gone.into_iter();
     let (blackholes_gone, routes_gone): (Vec<_>, Vec<_>) = gone.partition(in_main);
     // A route in the place of a new one would prevent that from being added.
     let places: BTreeSet<_> = routes.iter().map(|route| (route.table, route.to)).collect();
@@ -155,7 +159,8 @@ pub fn diff(now: &RoutingNow, desired: &Desired) -> Result<Diff, DiffError> {
     let add = |route: &Route| Op::AddRoute(route.clone());
     let removed = |names: Vec<String>| names.into_iter().map(Op::RemoveDevice);
     let (closing, late): (Vec<_>, Vec<_>) = removed(devices.late).partition(Op::closes);
-    let mut ops = closing;
+    let mut ops: Vec<Op> = withdrawn.into_iter().map(remove).collect();
+    ops.extend(closing);
     ops.extend(removed(devices.early.iter().cloned().collect()));
     let (opening, changed): (Vec<_>, Vec<_>) = devices.changed.into_iter().partition(Op::opens);
     ops.extend(changed);
@@ -182,6 +187,7 @@ pub fn diff(now: &RoutingNow, desired: &Desired) -> Result<Diff, DiffError> {
     ops.extend(rules_gone);
     ops.extend(routes_gone.into_iter().map(remove));
     ops.extend(late);
+    ops.extend(announced.into_iter().map(add));
 
     let prefixes = desired.routes.iter().filter(in_main).map(|route| route.to);
     notes.extend(prefixes.filter(|to| now.foreign_main.contains(to)).map(Note::ForeignRoute));

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::{
-    Desired, Device, DiffError, Entry, FORMER_VIPS_MAX, ForeignRule, Note, RoutingNow, TABLE_MAIN, blackhole,
+    Desired, Device, DiffError, Entry, FORMER_VIPS_MAX, Family, ForeignRule, Note, RoutingNow, TABLE_MAIN,
+    blackhole,
 };
 use crate::plan::{
     rule_tree::{self, DeviceName, ENTRY_PRIORITIES, PRIORITY_AROUND},
@@ -19,6 +20,7 @@ impl Desired {
         let small = desired.devices.values_mut().filter_map(|device| device.fit(now));
         let mut notes: Vec<Note> = small.collect();
         let kept = self.former.iter().map(|prefix| blackhole(*prefix));
+        let kept = kept.chain(self.kept_announcements.iter().cloned());
         desired.routes.extend(kept.filter(|route| now.routes.contains(route)));
         let Some(entry) = &self.entry else { return Ok((desired, notes)) };
         let devices = entry.devices_on(now)?;
@@ -35,7 +37,8 @@ impl Desired {
             .map(|from| Note::EntriesMove { from, to: priority });
         notes.extend(moved.into_iter().chain(earlier.map(|rule| Note::EarlierRule(*rule, priority))));
         for family in &entry.families {
-            let entries = rule_tree::entries(entry.mask, priority, devices.iter().copied());
+            let own = entry.checks_from.iter().find(|own| own.is_ipv4() == (*family == Family::V4));
+            let entries = rule_tree::entries(entry.mask, priority, devices.iter().copied(), own);
             desired.rules.extend(entries.map(|rule| (*family, rule)));
         }
         Ok((desired, notes))
@@ -43,6 +46,14 @@ impl Desired {
 }
 
 impl Desired {
+    /// Keeps the blackhole routes that this host has of VIPs of earlier states, as the lbd does that put them there
+    /// ([`Desired::former`]).
+    pub fn keep_former(&mut self, now: &RoutingNow) {
+        let surplus = now.routes.difference(&self.routes);
+        let former = surplus.filter(|route| **route == blackhole(route.to)).map(|route| route.to);
+        self.former.extend(former.take(FORMER_VIPS_MAX));
+    }
+
     /// Keeps VIPs of `last` that are no longer VIPs, and that have no blackhole route of their own here, as
     /// [`Desired::former`], up to [`FORMER_VIPS_MAX`] prefixes. Returns how many were added, and for how many
     /// there was no room.

@@ -152,6 +152,23 @@ fn a_direct_backend_is_the_next_hop_of_the_families_that_its_services_have() {
 }
 
 #[test]
+fn next_hops_that_stand_in_have_routes_for_the_vips_of_both_services() {
+    let families = |no_backend: &str| {
+        let state = fixture::balancer("interfaces = 'eth1'\nqueues = '0'")
+            .service("web", DUAL, &format!("no_backend = '{no_backend}'"))
+            .service("spare", "1000::9", "")
+            .backend("s1", "address = 'fd00:0:0:1::4'\nencap = 'direct'")
+            .state();
+        let table = table(state.services[1].backends[0].target);
+        let routes = desired(&state).unwrap().routes;
+        let to_hop = |route: &&Route| route.table == table && matches!(route.via, Via::Gateway(_));
+        routes.iter().filter(to_hop).map(|route| route.to.addr().is_ipv4()).collect::<Vec<_>>()
+    };
+    assert_eq!(families("drop"), [false]);
+    assert_eq!(families("service:spare"), [true, false]);
+}
+
+#[test]
 fn what_cannot_work_is_an_error_that_names_the_backend() {
     let error = |state: &State| desired(state).unwrap_err().to_string();
     let mut ipv4_only = state("10.0.0.0/32", &["address = \"fd00:0:0:1::1\""]);
@@ -374,7 +391,7 @@ fn what_is_not_ours_stays_and_is_named() {
 #[test]
 fn our_tables_and_names_are_distinguished_from_others() {
     assert!(is_our_table(20_001, false) && is_our_table(24_096, false) && is_our_table(TABLE_MAIN, true));
-    assert!(!is_our_table(20_000, false) && !is_our_table(24_097, false) && !is_our_table(TABLE_MAIN, false));
+    assert!(!is_our_table(19_999, false) && !is_our_table(24_097, false) && !is_our_table(TABLE_MAIN, false));
     assert_eq!(target_of_device("sr-4096").map(table), Some(24_096));
     for other in ["sr-0", "sr-4097", "sr-01", "sr-+1", "sr-", "gre0"] {
         assert_eq!(target_of_device(other), None, "{other}");

@@ -13,11 +13,23 @@ fn walk(rules: &[Rule], mark: u32) -> (Option<u32>, u32) {
 
 /// The same for what came in by a device.
 fn walk_by(device: Option<DeviceName>, rules: &[Rule], mark: u32) -> (Option<u32>, u32) {
+    walk_from(None, device, rules, mark)
+}
+
+fn walk_from(
+    from: Option<IpAddr>,
+    device: Option<DeviceName>,
+    rules: &[Rule],
+    mark: u32,
+) -> (Option<u32>, u32) {
     let (mut at, mut comparisons) = (0, 0);
     while let Some(rule) = rules.get(at) {
         comparisons += 1;
         at += 1;
-        if (rule.mark ^ mark) & rule.mask != 0 || (rule.iif.is_some() && rule.iif != device) {
+        if (rule.mark ^ mark) & rule.mask != 0
+            || (rule.iif.is_some() && rule.iif != device)
+            || (rule.from.is_some() && rule.from != from)
+        {
             continue;
         }
         match rule.action {
@@ -141,7 +153,7 @@ fn apply(rules: &mut Vec<Rule>, step: Step) {
 
 fn entered(mask: MarkMask, targets: &BTreeSet<TargetId>, priority: u32, devices: &[&str]) -> BTreeSet<Rule> {
     let mut rules = tree(mask, targets);
-    rules.extend(entries(mask, priority, devices.iter().map(|name| device(name))));
+    rules.extend(entries(mask, priority, devices.iter().map(|name| device(name)), None));
     rules
 }
 
@@ -151,6 +163,7 @@ fn only_what_comes_in_by_an_entry_reaches_a_table_and_no_rule_of_others_catches_
     let (mask, other) = (MarkMask::DEFAULT, 77);
     let lookup = |priority, iif: Option<&str>| Rule {
         priority,
+        from: None,
         iif: iif.map(device),
         mark: 0,
         mask: 0,
@@ -173,6 +186,21 @@ fn only_what_comes_in_by_an_entry_reaches_a_table_and_no_rule_of_others_catches_
     assert_eq!(walk_by(Some(device("eth2")), &rules, 0), (Some(other), 3));
     rules.retain(|rule| rule.action != Action::Lookup(other));
     assert_eq!(walk_by(None, &rules, mask.mark(TargetId::new(0).unwrap()).0), (None, 6));
+}
+
+#[test]
+fn what_the_host_sends_from_its_own_address_enters_and_no_reverse_lookup_does() {
+    let target = TargetId::new(7).unwrap();
+    let (mask, mark) = (MarkMask::DEFAULT, MarkMask::DEFAULT.mark(target).0);
+    let (own, vip) = ("192.168.1.201".parse().ok(), "10.0.0.1".parse().ok());
+    let mut rules = tree(mask, &BTreeSet::from([target]));
+    rules.extend(entries(mask, 900, [device("eth2")], own));
+    let rules: Vec<Rule> = rules.into_iter().collect();
+    let lo = Some(device("lo"));
+    assert_eq!(walk_from(own, lo, &rules, mark).0, Some(table(target)));
+    // The kernel looks for the way back to a client as if the VIP sent there.
+    assert_eq!(walk_from(vip, lo, &rules, mark).0, None);
+    assert_eq!(walk_from(own, lo, &rules, 0).0, None);
 }
 
 #[test]
@@ -226,11 +254,13 @@ fn entries_lie_before_the_first_rule_that_could_catch_what_is_marked() {
 
 #[test]
 fn entries_are_distinguished_from_the_rules_of_backends_and_of_the_tree() {
-    let all: BTreeSet<Rule> = entries(MarkMask::DEFAULT, 487, [device("eth2")]).collect();
-    assert!(all.len() == 4 && all.iter().all(is_entry));
+    let own = "192.168.1.201".parse().ok();
+    let all: BTreeSet<Rule> = entries(MarkMask::DEFAULT, 487, [device("eth2")], own).collect();
+    assert!(all.len() == 5 && all.iter().all(is_entry));
     let targets = (0..9).filter_map(TargetId::new).collect();
     assert!(!tree(MarkMask::DEFAULT, &targets).iter().any(is_entry));
-    let answers = Rule { priority: 9_876, iif: None, mark: 0, mask: 0, action: Action::Lookup(30_024) };
+    let answers =
+        Rule { priority: 9_876, from: own, iif: None, mark: 0, mask: 0, action: Action::Lookup(30_024) };
     assert!(!is_entry(&answers));
 }
 

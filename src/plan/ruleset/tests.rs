@@ -3,7 +3,7 @@ use crate::{
     config::{Timeouts, TracerSettings},
     model::ids::{MarkMask, QueueNum},
     plan::{
-        elements::{BY_LBD, SetName, Way},
+        elements::{BY_LBD, REJECT, SetName, Way},
         routing::FRAGMENTS_DEVICE,
         template::chains_of_text,
     },
@@ -14,7 +14,7 @@ fn balancer() -> Balancer {
 }
 
 fn means(queue_by: QueueBy) -> Means {
-    Means { queue_by, flowtable: true }
+    Means { queue_by, flowtable: true, reject: true }
 }
 
 fn structure(queue_by: QueueBy) -> Structure {
@@ -55,11 +55,42 @@ fn the_template_and_its_parameters_fit() {
     }
 }
 
+/// nft looks for other names of protocols in /etc/protocols, which a host need not have.
+#[test]
+fn protocols_are_numbers_or_words_of_nft_itself() {
+    let words = ["tcp", "udp", "sctp", "icmp", "icmpv6"];
+    let [ruleset, table] =
+        [structure(QueueBy::Nft).text.as_str(), include_str!("../../../nft/kernel_table.nft")].map(|text| {
+            text.lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n")
+        });
+    let mut compared = 0;
+    for text in [&ruleset, &table] {
+        for field in ["meta l4proto ", "ip protocol ", "ip6 nexthdr "] {
+            for (at, _) in text.match_indices(field) {
+                let rest = text[at + field.len()..].trim_start_matches("!= ");
+                let values = match rest.strip_prefix('{').and_then(|set| set.split_once('}')) {
+                    Some((values, _)) => values,
+                    None => rest.split_whitespace().next().unwrap(),
+                };
+                // Part of a key, as in `ip daddr . meta l4proto . th dport`.
+                if [".", "vmap", "mod", "map"].contains(&values) {
+                    continue;
+                }
+                for value in values.split(',').map(str::trim) {
+                    assert!(value.parse::<u8>().is_ok() || words.contains(&value), "{field}{value}");
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert!(compared > 20, "{compared}");
+}
+
 #[test]
 fn the_template_has_every_set_and_explains_every_parameter() {
     for set in SetName::ALL {
         let is_map = matches!(set, SetName::Ways | SetName::SteerWays | SetName::KeptTargets)
-            || ["claimed_", "kernel_"].iter().any(|prefix| set.name().starts_with(prefix));
+            || ["claimed_", "kernel_", "next_"].iter().any(|prefix| set.name().starts_with(prefix));
         let kind = if is_map { "map" } else { "set" };
         assert!(TEMPLATE.contains(&format!("{kind} {} {{", set.name())), "{set:?}");
     }
@@ -96,10 +127,11 @@ fn every_chain_that_is_named_is_there_and_the_other_way_round() {
             || [Way::Tracked, Way::OffTable].iter().any(|way| {
                 [way.before_conntrack(false), way.before_conntrack(true), way.steer()].contains(&chain)
             });
-        // Packets come to base chains by themselves; to the first of these elements lead, to the second services' own chains, to the
+        // Packets come to base chains by themselves; to the first two of these elements lead, to the third services' own chains, to the
         // others rules that go by netlink.
         let is_base = structure.text.contains(&format!("chain {chain} {{\n\t\ttype filter hook "));
-        let named_elsewhere = [BY_LBD, "by_kernel", "tunnel_error4", "tunnel_error6"].contains(&chain);
+        let named_elsewhere =
+            [BY_LBD, REJECT, "by_kernel", "tunnel_error4", "tunnel_error6"].contains(&chain);
         assert!(named != is_base || named_elsewhere, "{chain}");
     }
     for line in structure.text.lines().map(str::trim) {

@@ -121,6 +121,31 @@ fn a_state_comes_back_as_it_went() {
 }
 
 #[test]
+fn a_service_has_the_table_of_the_backends_that_stand_in() {
+    let state = crate::tests::fixture::balancer("")
+        .service("web", "10.0.0.1", "table_size = 97\nno_backend = 'service:spare'")
+        .backend("a", "encap = 'mark'\nactive = false")
+        .service("spare", "10.0.0.2", "table_size = 11\nno_backend = 'reject'")
+        .backend("b", "encap = 'mark'")
+        .backend("c", "encap = 'mark'")
+        .state();
+    let content = encoded(&state, Generation(7));
+    assert_eq!(decoded(&content).unwrap(), (Generation(7), state));
+    let sizes: Vec<_> = content.tables.iter().map(|(_, table)| table.len()).collect();
+    assert_eq!(sizes, [97, 11]);
+}
+
+/// As it was before there was such a key.
+#[test]
+fn a_service_that_does_not_say_what_it_does_without_a_backend_drops() {
+    let content = encoded(&state(), Generation(7));
+    let text = String::from_utf8(content.document.clone()).unwrap();
+    let before = text.replace(r#""no_backend":"drop","#, "");
+    assert_ne!(before, text);
+    assert_eq!(decoded(&Encoded { document: before.into_bytes(), ..content }).unwrap().1, state());
+}
+
+#[test]
 fn a_table_that_many_services_have_is_there_once() {
     let mut state = state();
     let web = state.services[0].clone();

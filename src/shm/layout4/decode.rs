@@ -19,8 +19,8 @@ use crate::{
         TracerSettings,
     },
     model::{
-        Decider, Encap, HashMode, InterfaceName, Name, OuterAddresses, Path, Pmtu, PortRange, Protocol,
-        Protocols, QueueRange, Steering, TableSize, Weight,
+        Announcing, Decider, Encap, HashMode, InterfaceName, Name, NoBackend, OuterAddresses, Path, Pmtu,
+        PortRange, Protocol, Protocols, QueueRange, Steering, TableSize, Weight,
         ids::{Generation, MarkMask, QueueNum, SERVICES_MAX, TARGETS_MAX, TargetId},
     },
     shm::RegionError::{self, Corrupt},
@@ -176,6 +176,9 @@ impl Parts {
                 _ => return Err(Corrupt("a service's pmtu")),
             },
             decider: Decider::Lbd,
+            health: None,
+            no_backend: NoBackend::Drop,
+            announcing: Announcing::default(),
             table_size: TableSize::new(record.table_size.into()).map_err(|_| Corrupt("a table's size"))?,
             backends: backends.iter().map(|backend| backend.value.clone()).collect(),
         };
@@ -239,7 +242,7 @@ fn balancer_of(head: &Head) -> Result<Balancer, RegionError> {
         return Err(Corrupt("the limits of fragments"));
     }
     if !KERNEL_ENTRIES.contains(&kernel_entries) {
-        return Err(Corrupt("the limit of the kernel's tables"));
+        return Err(Corrupt("the limit of fallback tables"));
     }
     if !TracerSettings::PER_SECOND.contains(&per_second) {
         return Err(Corrupt("the limit of traces"));

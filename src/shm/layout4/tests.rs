@@ -155,16 +155,16 @@ fn a_state_made_of_it_has_the_same_marks_and_tables_and_what_was_out_is_out() {
     for (service, said) in state.services.iter().zip(said["services"].as_array().unwrap()) {
         assert_eq!(json!(service.table.to_vec()), said["table"], "{}", service.name);
         let backends: Vec<_> =
-            service.backends.iter().map(|b| json!([b.name, b.active(), b.target])).collect();
+            service.backends.iter().map(|b| json!([b.name, b.enabled(), b.target])).collect();
         assert_eq!(backends, pick(&said["backends"], &["name", "active", "number"]));
     }
     let members: Vec<_> = state.tier.iter().map(|member| json!([member.name, member.active()])).collect();
     assert_eq!(members, pick(&said["tier"]["members"], &["name", "active"]));
     assert_eq!(state.overrides().len(), 4);
-    let out = state.services.iter().flat_map(|s| &s.backends).find(|backend| !backend.active()).unwrap();
+    let out = state.services.iter().flat_map(|s| &s.backends).find(|backend| !backend.enabled()).unwrap();
     assert_eq!(
         out.admission.in_force().unwrap().to_string(),
-        "disabled by unknown since 1970-01-01T00:16:40Z: by the region of the version before"
+        "draining by unknown since 1970-01-01T00:16:40Z: by the region of the version before"
     );
     // The file of then changes nothing but what has another default today.
     let changes = state.plan(&former.config).unwrap().changes;

@@ -76,13 +76,36 @@ fn a_region_made_anew_takes_numbers_over() {
 #[test]
 fn a_file_without_the_key_leaves_activation_alone() {
     let state = State::new(&config(&[("web", &[S1, S2])])).unwrap();
-    let down = state.set_admin(None, &["s1".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap();
+    let down = state.set_admin(None, &["s1".to_owned()], &Override::unattributed(Admin::Draining)).unwrap();
     let again = down.merge(&config(&[("web", &[S1, S2])])).unwrap();
     assert_eq!(again, down);
     let said = down.merge(&config(&[("web", &[("s1", "address='192.168.1.1'\nactive=true"), S2])])).unwrap();
-    assert!(said.services[0].backends.iter().all(Backend::active));
+    assert!(said.services[0].backends.iter().all(Backend::enabled));
     assert!(said.overrides().is_empty());
     assert_eq!(said.services[0].table, state.services[0].table);
+}
+
+#[test]
+fn a_kill_has_a_time_of_its_own_and_stays_when_a_file_is_applied() {
+    let file = config(&[("web", &[S1, S2]), ("dns", &[S1])]);
+    let state = State::new(&file).unwrap();
+    let s1 = ["s1".to_owned()];
+    let (once, first) = state.kill(None, &s1, 1000).unwrap();
+    let (twice, second) = once.kill(Some("dns"), &s1, 1000).unwrap();
+    // The clock may be set back.
+    let (_, third) = twice.kill(Some("dns"), &s1, 7).unwrap();
+    assert_eq!((first, second, third), (1000, 1001, 1002));
+    let killed = |state: &State| -> Vec<u64> {
+        state.services.iter().flat_map(|service| &service.backends).map(|backend| backend.killed).collect()
+    };
+    assert_eq!(killed(&twice), [1000, 0, 1001]);
+    assert_eq!(killed(&twice.merge(&file).unwrap()), killed(&twice));
+    assert!(state.changes(&twice).is_empty() && twice.services[0].table == state.services[0].table);
+    let stored = serde_json::to_string(&twice).unwrap();
+    assert!(stored.contains("\"killed\":1001") && !serde_json::to_string(&state).unwrap().contains("killed"));
+    for (service, name) in [(None, "s9"), (Some("dns"), "s2"), (Some("ftp"), "s1")] {
+        assert!(state.kill(service, &[name.to_owned()], 1).is_err());
+    }
 }
 
 #[test]
@@ -98,7 +121,7 @@ fn changes_are_named_one_by_one() {
             "~ backend web/s1 weight: 1 -> 5",
             "- backend web/s2: path gre 192.168.1.2, weight 1, active yes",
             "+ backend web/s3: path gre fd00::3, weight 1, active yes",
-            "+ service new: hash 5-tuple, pmtu icmp, ports all, protocols tcp, steering lbd, table_size 997, vips 10.0.0.1/32",
+            "+ service new: announce yes, announce_min 1, hash 5-tuple, no_backend drop, pmtu icmp, ports all, protocols tcp, steering lbd, table_size 997, vips 10.0.0.1/32",
             "+ backend new/s1: path gre 192.168.1.1, weight 1, active yes",
         ]
     );
@@ -158,7 +181,7 @@ fn balancers_of_the_tier_are_activated_like_backends() {
     let state = State::new(&config).unwrap();
     let active = |state: &State| state.tier_active().map(|m| m.name.to_string()).collect::<Vec<_>>();
     assert_eq!(active(&state), ["lb1", "lb2"]);
-    let down = state.set_tier_admin(&["lb1".to_owned()], &Override::unattributed(Admin::Disabled)).unwrap();
+    let down = state.set_tier_admin(&["lb1".to_owned()], &Override::unattributed(Admin::Draining)).unwrap();
     assert_eq!(active(&down), ["lb2"]);
     assert_eq!(active(&down.merge(&config).unwrap()), ["lb2"], "the file does not say");
     let said = config_and(&[("web", &[S1])], &format!("{LB1}active=true\n{LB2}{LB3}"));
@@ -168,12 +191,12 @@ fn balancers_of_the_tier_are_activated_like_backends() {
         lines,
         [
             "~ tier lb1 active: yes -> no",
-            "+ tier lb1 override: disabled by unknown since 1970-01-01T00:00:00Z"
+            "+ tier lb1 override: draining by unknown since 1970-01-01T00:00:00Z"
         ]
     );
 
     let error = state
-        .set_tier_admin(&["lb1".to_owned(), "lb9".to_owned()], &Override::unattributed(Admin::Disabled))
+        .set_tier_admin(&["lb1".to_owned(), "lb9".to_owned()], &Override::unattributed(Admin::Draining))
         .unwrap_err();
     assert_eq!(error.to_string(), "no balancer \"lb9\" in the tier; there are: lb1, lb2, lb3");
     let without = State::new(&config_and(&[("web", &[S1])], "")).unwrap();
@@ -208,11 +231,11 @@ fn changes_of_tier_limits_and_path_mtu_are_named() {
 fn unknown_names_change_nothing_and_the_error_lists_the_known_ones() {
     let state = State::new(&config(&[("web", &[S1, S2])])).unwrap();
     let error = state
-        .set_admin(None, &["s1".to_owned(), "s9".to_owned()], &Override::unattributed(Admin::Disabled))
+        .set_admin(None, &["s1".to_owned(), "s9".to_owned()], &Override::unattributed(Admin::Draining))
         .unwrap_err();
     assert_eq!(error.to_string(), "no backend \"s9\" in any service; there are: s1, s2");
     let error = state
-        .set_admin(Some("wep"), &["s1".to_owned()], &Override::unattributed(Admin::Disabled))
+        .set_admin(Some("wep"), &["s1".to_owned()], &Override::unattributed(Admin::Draining))
         .unwrap_err();
     assert_eq!(error.to_string(), "no service \"wep\"; there are: web");
 }

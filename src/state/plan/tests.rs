@@ -25,7 +25,7 @@ fn state(text: &str) -> State {
 
 fn deactivated(state: &State, service: &str, names: &[&str]) -> State {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    state.set_admin(Some(service), &names, &Override::unattributed(Admin::Disabled)).unwrap()
+    state.set_admin(Some(service), &names, &Override::unattributed(Admin::Draining)).unwrap()
 }
 
 fn losses_by(state: &State, text: &str) -> Losses {
@@ -103,13 +103,13 @@ fn a_tier_in_use_is_not_taken_away_unasked() {
     let one = TIER.replace("[[tier.balancer]]\nname='lb3'\naddress='192.168.1.203'\n", "");
     assert!(in_use(&state, &format!("{HEAD}{one}")).is_empty());
     let out = state
-        .set_tier_admin(&["lb2".to_owned(), "lb3".to_owned()], &Override::unattributed(Admin::Disabled))
+        .set_tier_admin(&["lb2".to_owned(), "lb3".to_owned()], &Override::unattributed(Admin::Draining))
         .unwrap();
     let losses = losses_by(&out, HEAD);
     assert!(losses.in_use.is_empty());
     assert_eq!(
         losses.forgotten[0],
-        "balancer lb2 of the tier goes, and with it: disabled by unknown since 1970-01-01T00:00:00Z"
+        "balancer lb2 of the tier goes, and with it: draining by unknown since 1970-01-01T00:00:00Z"
     );
 }
 
@@ -128,7 +128,7 @@ fn what_was_deactivated_and_goes_is_reported() {
     let without = format!("{HEAD}{}", service("web", 1, &[1, 3]));
     assert_eq!(
         losses_by(&state, &without).forgotten,
-        ["backend web/s2 goes, and with it: disabled by unknown since 1970-01-01T00:00:00Z"]
+        ["backend web/s2 goes, and with it: draining by unknown since 1970-01-01T00:00:00Z"]
     );
 }
 
@@ -175,6 +175,30 @@ fn a_backend_under_another_name_stays_as_it_is() {
     // A backend that the file itself activates is active.
     let file = format!("{HEAD}{}", service("web", 1, &[1, 2]).replace("'s1',", "'new',active=true,"));
     assert_eq!(active(&state.plan(&config(&file)).unwrap().next, "web"), ["new", "s2"]);
+}
+
+#[test]
+fn a_renamed_service_goes_on_taking_the_flows_of_others() {
+    let web =
+        |spare: &str| service("web", 1, &[1]).replace("vips", &format!("no_backend='service:{spare}'\nvips"));
+    let before = state(&format!("{HEAD}{}{}", web("spare"), service("spare", 2, &[4])));
+    let before = deactivated(&before, "web", &["s1"]);
+    let renamed = service("other", 2, &[4]).replace("vips", "renamed_from='spare'\nvips");
+    let plan = before.plan(&config(&format!("{HEAD}{}{renamed}", web("other")))).unwrap();
+    plan.next.check().unwrap();
+    assert_eq!(plan.changes.len(), 1, "the name: {:?}", plan.changes);
+    assert!(std::ptr::eq(&*plan.next.services[0].table, &*before.services[0].table));
+    assert_eq!(plan.next.services[0].table.len(), 97);
+    // Without the stand-in, there is no table.
+    let alone = before.plan(&config(&format!("{HEAD}{}", service("web", 1, &[1])))).unwrap();
+    assert!(alone.next.services[0].table.is_empty());
+    assert_eq!(
+        before
+            .plan(&config(&format!("{HEAD}{}{}", web("spare"), service("spare", 2, &[4]))))
+            .unwrap()
+            .changes,
+        []
+    );
 }
 
 #[test]

@@ -3,39 +3,43 @@
 //! message to the kernel holds many requests; the kernel reports those that it refuses, and acknowledges the
 //! last one. A flow that has ended meanwhile is no error.
 
-use std::{io, net::IpAddr, os::fd::AsRawFd as _};
-
-use nix::sys::socket::{MsgFlags, recv, send};
+use std::{io, net::IpAddr};
 
 use super::{
     CTA_IP_V4_DST, CTA_IP_V4_SRC, CTA_IP_V6_DST, CTA_IP_V6_SRC, CTA_MARK, CTA_MARK_MASK, CTA_PROTO_DST_PORT,
     CTA_PROTO_ICMP, CTA_PROTO_ICMPV6, CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_TIMEOUT, CTA_TUPLE_IP,
-    CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, Conntrack, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_NEW, PATIENCE, number,
+    CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, Conntrack, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_NEW, PATIENCE,
 };
 use crate::{
     balance::pins::{PROBATION_SECONDS, Phase, Promotion, Tracked},
     model::ids::Mark,
     packet::{Addresses, ICMP, ICMPV6, L4, Packet, Ports, SCTP, TCP, UDP},
     sys::netlink::{
-        DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, NLMSG_ERROR, Writer, attribute,
-        attributes, done, dump, kind, messages, netfilter, sequence,
+        DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, Writer, attribute, attributes,
+        change_all, dump, kind, message_type, netfilter, number,
     },
 };
 
-const IPCTNL_MSG_CT_DELETE: u16 = 1 << 8 | 2;
+// `linux/netfilter/nfnetlink_conntrack.h`.
+const IPCTNL_MSG_CT_DELETE: u16 = message_type(libc::NFNL_SUBSYS_CTNETLINK, 2);
 const CTA_STATUS: u16 = 3;
 const CTA_PROTOINFO: u16 = 4;
+const CTA_COUNTERS_ORIG: u16 = 9;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
+const CTA_TIMESTAMP: u16 = 20;
+const CTA_COUNTERS_PACKETS: u16 = 1;
+const CTA_COUNTERS_BYTES: u16 = 2;
+const CTA_TIMESTAMP_START: u16 = 1;
 const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_TCP_STATE: u16 = 1;
-/// `enum ip_conntrack_status`.
+/// `enum ip_conntrack_status` (`linux/netfilter/nf_conntrack_common.h`).
 const IPS_SEEN_REPLY: u32 = 1 << 1;
 const IPS_ASSURED: u32 = 1 << 2;
 /// The flow is in a flowtable.
 const IPS_OFFLOAD: u32 = 1 << 14;
 const PROTECTED: u32 = IPS_SEEN_REPLY | IPS_ASSURED;
-/// `enum tcp_conntrack`: FIN_WAIT to CLOSE.
+/// `enum tcp_conntrack` (`linux/netfilter/nf_conntrack_tcp.h`): FIN_WAIT to CLOSE.
 const TCP_CLOSING: std::ops::RangeInclusive<u8> = 4..=8;
 /// The kernel returns each refused request in full, and the socket's buffer must have room for all of them.
 const REQUESTS_PER_MESSAGE: usize = 64;
@@ -47,6 +51,38 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 pub struct Entry<'a> {
     family: u8,
     attributes: &'a [u8],
+}
+
+/// A flow as connection tracking has it, with what it has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The entry.
+    pub tracked: Tracked,
+    /// Its packets from the client; `None` where the host does not count (`net.netfilter.nf_conntrack_acct`).
+    pub packets: Option<u64>,
+    /// The bytes of these.
+    pub bytes: Option<u64>,
+    /// When it began, in seconds since 1970; `None` where the host does not record that
+    /// (`net.netfilter.nf_conntrack_timestamp`).
+    pub began_unix_seconds: Option<u64>,
+}
+
+/// Passes every flow to `each` whose tuple can be read; with `marked`, only those with such a mark.
+///
+/// # Errors
+/// Returns an error if the kernel cannot be asked, or if `each` returns one.
+pub fn dump_tracked(marked: Option<Marked>, each: &mut dyn FnMut(&Seen) -> io::Result<()>) -> io::Result<()> {
+    Conntrack::open()?.dump(marked, |entry| entry.seen().map_or(Ok(()), |seen| each(&seen)))
+}
+
+/// Which marks are meant: those that have `value` in the bits of `mask` (`ctnetlink_filter_match_mark` in
+/// `net/netfilter/nf_conntrack_netlink.c`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// The bits that are set, of the mask alone.
+    pub value: u32,
+    /// The bits that are compared.
+    pub mask: u32,
 }
 
 /// Identifies a flow to the kernel, for longer than the answer of a dump lives.
@@ -89,13 +125,13 @@ pub struct Changed {
 }
 
 impl Conntrack {
-    /// Passes every flow to `each`; with `bits`, only flows that have all of these bits set in their mark.
+    /// Passes every flow to `each`; with `marked`, only those with such a mark, which the kernel selects.
     ///
     /// # Errors
     /// Returns an error if the kernel cannot be asked, or if `each` returns one.
     pub fn dump(
         &mut self,
-        bits: Option<u32>,
+        marked: Option<Marked>,
         mut each: impl FnMut(&Entry<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         if let Some(error) = self.missing() {
@@ -105,9 +141,9 @@ impl Conntrack {
         let socket = netfilter(PATIENCE)?;
         let mut request = Writer::default();
         request.message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, 1, [0; 4], |request| {
-            if let Some(bits) = bits {
-                request.value(CTA_MARK, &bits.to_be_bytes());
-                request.value(CTA_MARK_MASK, &bits.to_be_bytes());
+            if let Some(Marked { value, mask }) = marked {
+                request.number(CTA_MARK, value);
+                request.number(CTA_MARK_MASK, mask);
             }
         });
         dump(&socket, &request, &mut vec![0; DUMP_BYTES_MAX], |message| {
@@ -136,37 +172,22 @@ impl Conntrack {
             return Err(error);
         }
         self.request.clear();
+        let first = self.sequence.wrapping_add(1);
         for (n, (flow, request)) in (1..).zip(requests) {
             self.sequence = self.sequence.wrapping_add(1);
             let flags = if n == requests.len() { NLM_F_ACK } else { 0 };
             flow.write(*request, flags, self.sequence, &mut self.request);
         }
-        let last = self.sequence;
-        send(self.socket.as_raw_fd(), self.request.bytes(), MsgFlags::empty())?;
         changed.done += requests.len() as u64;
-        let mut answers = vec![0; ANSWER_BYTES_MAX];
-        loop {
-            let bytes = recv(self.socket.as_raw_fd(), &mut answers, MsgFlags::empty())?;
-            for message in messages(&answers[..bytes]).filter(|message| kind(message) == Some(NLMSG_ERROR)) {
-                // Late answers to earlier requests may arrive here.
-                let ours = sequence(message)
-                    .is_some_and(|sequence| (last.wrapping_sub(sequence) as usize) < requests.len());
-                match done(message) {
-                    Err(error) if ours => {
-                        changed.done -= 1;
-                        if error.raw_os_error() == Some(libc::ENOENT) {
-                            changed.gone += 1;
-                        } else {
-                            changed.refused.get_or_insert(error);
-                        }
-                    }
-                    Ok(()) | Err(_) => {}
-                }
-                if sequence(message) == Some(last) {
-                    return Ok(());
-                }
+        let (sent, mut answers) = ((first, requests.len()), vec![0; ANSWER_BYTES_MAX]);
+        change_all(&self.socket, self.request.bytes(), sent, &mut answers, |_, error| {
+            changed.done -= 1;
+            if error.raw_os_error() == Some(libc::ENOENT) {
+                changed.gone += 1;
+            } else {
+                changed.refused.get_or_insert(error);
             }
-        }
+        })
     }
 }
 
@@ -177,13 +198,13 @@ impl FlowName {
             Request::Set { .. } => IPCTNL_MSG_CT_NEW,
         };
         to.message(kind, flags, sequence, [self.family, 0, 0, 0], |message| {
-            message.raw(&self.attributes);
+            message.whole(&self.attributes);
             if let Request::Set { protect, seconds } = request {
                 if protect {
-                    message.value(CTA_STATUS, &(self.status | PROTECTED).to_be_bytes());
+                    message.number(CTA_STATUS, self.status | PROTECTED);
                 }
                 if let Some(seconds) = seconds {
-                    message.value(CTA_TIMEOUT, &seconds.to_be_bytes());
+                    message.number(CTA_TIMEOUT, seconds);
                 }
             }
         });
@@ -251,6 +272,22 @@ impl<'a> Entry<'a> {
         })
     }
 
+    /// Returns the entry with what was counted; `None` if the flow's tuple cannot be read.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen> {
+        let long = |of, wanted| {
+            let value = attribute(attribute(self.attributes, of)?, wanted)?;
+            value.first_chunk().copied().map(u64::from_be_bytes)
+        };
+        Some(Seen {
+            tracked: self.tracked()?,
+            packets: long(CTA_COUNTERS_ORIG, CTA_COUNTERS_PACKETS),
+            bytes: long(CTA_COUNTERS_ORIG, CTA_COUNTERS_BYTES),
+            // In nanoseconds.
+            began_unix_seconds: long(CTA_TIMESTAMP, CTA_TIMESTAMP_START).map(|start| start / 1_000_000_000),
+        })
+    }
+
     fn phase(&self) -> Phase {
         let of_tcp =
             attribute(self.attributes, CTA_PROTOINFO).and_then(|of| attribute(of, CTA_PROTOINFO_TCP));
@@ -259,7 +296,7 @@ impl<'a> Entry<'a> {
     }
 
     fn number(&self, of: u16) -> Option<u32> {
-        number(self.attributes, of).map(u32::from_be_bytes)
+        number(self.attributes, of)
     }
 
     fn addresses(&self) -> Option<Addresses> {

@@ -8,6 +8,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, Sockaddr
 use super::*;
 use crate::sys::{
     namespace::{in_namespace, shell},
+    netlink::{HEADER_BYTES, NLMSG_ERROR},
     nft::nft,
 };
 
@@ -73,21 +74,22 @@ fn flows_of_protocols_with_unknown_keys_are_not_asked_about() {
 #[test]
 fn answers_are_read_whatever_they_hold() {
     let answer = |kind: u16, sequence: u32, rest: &[u8]| {
-        let mut answer = vec![0; 4];
+        let mut answer = u32::try_from(HEADER_BYTES + rest.len()).unwrap().to_ne_bytes().to_vec();
         answer.extend([kind.to_ne_bytes(), [0; 2]].concat());
         answer.extend([sequence.to_ne_bytes(), [0; 4]].concat());
         answer.extend(rest);
         answer
     };
     let error = |code: i32| answer(NLMSG_ERROR, 5, &(-code).to_ne_bytes());
-    assert!(read_answer(&error(libc::ENOENT), 4).is_none(), "another request's");
-    assert_eq!(read_answer(&error(0), 5).unwrap().unwrap(), Answer::Done);
+    assert_eq!(read_answer(&error(libc::ENOENT), 4).unwrap(), None, "another request's");
+    assert_eq!(read_answer(&[1, 2, 3], 5).unwrap(), None, "no whole message");
+    assert_eq!(read_answer(&error(0), 5).unwrap(), Some(Answer::Done));
     for code in [libc::ENOENT, libc::EPERM] {
-        let refused = read_answer(&error(code), 5).unwrap().unwrap_err();
+        let refused = read_answer(&error(code), 5).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(code));
     }
-    for unreadable in [error(-1), answer(NLMSG_ERROR, 5, &[]), answer(9, 5, &[]), vec![1, 2, 3]] {
-        assert!(read_answer(&unreadable, 5).unwrap().is_err(), "{unreadable:?}");
+    for unreadable in [error(-1), answer(NLMSG_ERROR, 5, &[]), answer(9, 5, &[])] {
+        assert!(read_answer(&unreadable, 5).is_err(), "{unreadable:?}");
     }
     let attribute = |bytes: u16, kind: u16, value: &[u8]| {
         let mut attribute = [bytes.to_ne_bytes(), kind.to_ne_bytes()].concat();

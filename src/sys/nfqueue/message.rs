@@ -6,22 +6,24 @@
 
 use std::io;
 
-use super::{QUEUE, classify};
+use super::classify;
 use crate::{
     balance::Verdict,
     io::QueueError,
     model::ids::{Mark, MarkMask, QueueNum},
-    sys::netlink::{HEADERS_BYTES, NLMSG_ERROR, Writer, attributes, done, kind, messages},
+    sys::netlink::{
+        HEADERS_BYTES, NLMSG_ERROR, Writer, attributes, done, kind, message_type, messages, narrow,
+    },
 };
 
-const NFQNL_MSG_PACKET: u16 = QUEUE;
-const NFQNL_MSG_VERDICT: u16 = QUEUE | 1;
-const NFQA_PACKET_HDR: u16 = 1;
-const NFQA_VERDICT_HDR: u16 = 2;
-const NFQA_MARK: u16 = 3;
-const NFQA_PAYLOAD: u16 = 10;
-const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
+const NFQNL_MSG_PACKET: u16 = message_type(libc::NFNL_SUBSYS_QUEUE, libc::NFQNL_MSG_PACKET);
+const NFQNL_MSG_VERDICT: u16 = message_type(libc::NFNL_SUBSYS_QUEUE, libc::NFQNL_MSG_VERDICT);
+const NFQA_PACKET_HDR: u16 = narrow(libc::NFQA_PACKET_HDR);
+const NFQA_VERDICT_HDR: u16 = narrow(libc::NFQA_VERDICT_HDR);
+const NFQA_MARK: u16 = narrow(libc::NFQA_MARK);
+const NFQA_PAYLOAD: u16 = narrow(libc::NFQA_PAYLOAD);
+const NF_DROP: u32 = libc::NF_DROP.cast_unsigned();
+const NF_ACCEPT: u32 = libc::NF_ACCEPT.cast_unsigned();
 
 /// A packet as the kernel delivers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

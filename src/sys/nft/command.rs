@@ -1,4 +1,4 @@
-//! Runs the nft command (and modprobe). nft reads text from standard input; its output or its error message
+//! Runs the nft command. nft reads text from standard input; its output or its error message
 //! is returned.
 
 use std::{
@@ -38,12 +38,4 @@ pub(crate) fn nft(what: &'static str, arguments: &[&str], text: Option<&str>) ->
     let lines: Vec<&str> = message.lines().take(MESSAGE_LINES_MAX).map(str::trim_end).collect();
     let message = if lines.is_empty() { output.status.to_string() } else { lines.join("\n") };
     Err(NftError::Refused { what, message })
-}
-
-/// Loads kernel modules. Failure is ignored: a module may be built in, and otherwise the code that needs it
-/// will fail.
-pub(super) fn load_modules(names: &[&str]) {
-    let mut command = program("modprobe");
-    let command = command.args(["--quiet", "--all"]).args(names);
-    let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }

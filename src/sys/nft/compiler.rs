@@ -6,17 +6,26 @@
 
 use std::{
     collections::BTreeMap,
+    io,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{NftError, batch, command, command::nft, image::ElementsOf, reader::Reader};
+use super::{
+    NftError,
+    command::nft,
+    image::ElementsOf,
+    native,
+    reader::{PATIENCE, Reader},
+    transaction,
+};
 use crate::{
     plan::{
         kernel_tables::{FALLBACK_TABLES_MAX, KernelTable},
         nf_table::{Chain, Image},
         ruleset::{NativeRule, Ruleset, Structure},
     },
-    sys::empty_namespace::in_empty_namespace,
+    sys::{empty_namespace::in_empty_namespace, helper, netlink::netfilter, program},
 };
 
 /// How many results are cached, those of two rulesets; the oldest is discarded first.
@@ -57,7 +66,7 @@ fn make_missing(
     let of_structure = match recall(&made_from) {
         Some(image) if missing.is_empty() => image,
         Some(_) | None => {
-            let whole = in_empty_namespace(|| make(structure, &missing)).map_err(NftError::NoNamespace)??;
+            let whole = make(structure, &missing)?;
             split(whole, made_from, &missing, &mut of_tables)
         }
     };
@@ -78,8 +87,42 @@ pub(super) fn compile_whole(ruleset: &Ruleset) -> Result<Image, NftError> {
     Ok(image)
 }
 
+/// Sockets to nf_tables of a network namespace in which nft has made rules. It ends with them.
+#[derive(Debug)]
+pub(crate) struct Elsewhere {
+    /// For a transaction.
+    pub(crate) changes: OwnedFd,
+    /// For a [`Reader`].
+    pub(crate) reads: OwnedFd,
+}
+
+/// Lets nft make what `text` says in an empty network namespace.
+fn make_elsewhere(text: &str) -> Result<Elsewhere, NftError> {
+    helper::running().map_or_else(|| make_here(text), |helper| helper.make(text))
+}
+
+/// As [`make_elsewhere`], by this process.
+pub(crate) fn make_here(text: &str) -> Result<Elsewhere, NftError> {
+    let make = || {
+        nft("the ruleset", &["-f", "-"], Some(text))?;
+        let sockets = transaction::open(0).and_then(|changes| Ok((changes, netfilter(PATIENCE)?)));
+        let (changes, reads) = sockets.map_err(not_read)?;
+        Ok(Elsewhere { changes, reads })
+    };
+    in_empty_namespace(make).map_err(NftError::NoNamespace)?
+}
+
+fn not_read(error: io::Error) -> NftError {
+    NftError::Table { what: "what was made of the ruleset", error }
+}
+
 /// Reports for each of these texts whether the kernel accepts it. The texts are not put in force.
 pub(crate) fn check(what: &'static str, texts: &[&str]) -> Result<Vec<Result<(), String>>, NftError> {
+    helper::running().map_or_else(|| check_here(what, texts), |helper| helper.check(what, texts))
+}
+
+/// As [`check`], by this process.
+pub(crate) fn check_here(what: &'static str, texts: &[&str]) -> Result<Vec<Result<(), String>>, NftError> {
     let check = |text: &&str| match nft(what, &["-c", "-f", "-"], Some(text)) {
         Ok(_) => Ok(Ok(())),
         Err(NftError::Refused { message, .. }) => Ok(Err(message)),
@@ -115,25 +158,18 @@ fn remember(made_from: String, image: Image) -> Arc<Image> {
     image
 }
 
-/// Makes the structure and these tables in the network namespace of the calling thread, and reads them back
-/// from the kernel.
+/// Makes the structure and these tables in an empty network namespace, and reads them back from the kernel.
 fn make(structure: &Structure, tables: &[&KernelTable]) -> Result<Image, NftError> {
     let texts =
         std::iter::once(structure.text.as_str()).chain(tables.iter().map(|table| table.text.as_str()));
-    nft("the ruleset", &["-f", "-"], Some(&texts.collect::<String>()))?;
-    let with_xtables = structure.native.iter().any(|native| matches!(native.rule, NativeRule::XtQueue(_)));
-    if with_xtables {
-        // The kernel loads nft_compat by itself, but does not load a target for a table of family inet.
-        command::load_modules(&["nft_compat", "xt_NFQUEUE"]);
+    let made = make_elsewhere(&texts.collect::<String>())?;
+    if structure.native.iter().any(|native| matches!(native.rule, NativeRule::XtQueue(_))) {
+        // The kernel loads nft_compat by itself, but does not load a target for a table of family inet. Failure is ignored:
+        // a module may be built in, and otherwise the rules that need it will fail.
+        program::load_modules(&["nft_compat", "xt_NFQUEUE"]);
     }
-    batch::fill(&structure.native).map_err(|error| {
-        let chains: Vec<&str> = structure.native.iter().map(|native| native.name).collect();
-        let needs = " (to queue, they need the kernel module nft_queue, or nft_compat and xt_NFQUEUE)";
-        let modules = if with_xtables { needs } else { "" };
-        NftError::Netlink { what: format!("the rules of {}{modules}", chains.join(", ")), error }
-    })?;
-    let image = Reader::open().and_then(|mut reader| reader.image(ElementsOf::All));
-    let image = image.map_err(|error| NftError::Table { what: "what was made of the ruleset", error })?;
+    native::fill(&made.changes, &structure.native)?;
+    let image = Reader::over(made.reads).image(ElementsOf::All).map_err(not_read)?;
     image.ok_or(NftError::NotInForce("no table was made of it".to_owned()))
 }
 

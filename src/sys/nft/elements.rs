@@ -7,20 +7,16 @@ use super::{
         NFT_GOTO, NFT_MSG_DELSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_NEWSETELEM, NFT_SET_ELEM_INTERVAL_END,
         NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_LIST_ELEM,
         NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY,
-        NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
-        NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+        NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_VERDICT_CHAIN,
+        NFTA_VERDICT_CODE, names,
     },
     reader::{Ask, Reader, is_missing},
     transaction::Transaction,
 };
 use crate::{
-    plan::elements::{Elements, ElementsDiff, Raw, SetName, TABLE},
-    sys::netlink::{NLM_F_CREATE, Writer, attribute, attributes, number},
+    plan::elements::{Elements, ElementsDiff, Raw, SetName},
+    sys::netlink::{NFPROTO_INET, Writer, attribute, attributes, number},
 };
-
-/// How many elements go into one message: all of them are in one attribute of 65531 bytes at most, and none
-/// takes more than 500.
-const ELEMENTS_PER_MESSAGE: usize = 128;
 
 impl Reader {
     /// Returns the elements of the sets that lbd changes one by one. A missing set counts as empty.
@@ -58,12 +54,18 @@ impl Reader {
 
     /// Returns these elements of one of our maps from numbers to marks; `None` if not all of them exist.
     pub(super) fn some_marks(&mut self, map: &str, keys: &[u32]) -> io::Result<Option<Vec<(u32, u32)>>> {
-        let named: Vec<_> = keys.iter().map(|&key| (key, None)).collect();
         let mut found = Vec::new();
         let asked = self.ask_each(
             NFT_MSG_GETSETELEM,
             keys.len(),
-            |request| put_marks(request, map, &named),
+            |request| {
+                names(request, NFTA_SET_ELEM_LIST_SET, map);
+                request.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
+                    for &key in keys {
+                        list.nested(NFTA_LIST_ELEM, |element| write_mark(element, (key, None)));
+                    }
+                });
+            },
             |answer| {
                 each_element(answer, |element| found.extend(mark(element)));
                 Ok(())
@@ -88,11 +90,8 @@ impl Reader {
     pub(super) fn dump(&mut self, set: &str, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let dumped = self.ask(
             NFT_MSG_GETSETELEM,
-            Ask::All(super::messages::NFPROTO_INET),
-            |request| {
-                request.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
-                request.text(NFTA_SET_ELEM_LIST_SET, set);
-            },
+            Ask::All(NFPROTO_INET),
+            |request| names(request, NFTA_SET_ELEM_LIST_SET, set),
             |_, answer| {
                 each_element(answer, &mut each);
                 Ok(())
@@ -156,79 +155,54 @@ fn count(element: &[u8]) -> Option<(u32, u64)> {
 /// Adds the messages that change the sets by this difference.
 pub(super) fn change(diff: &ElementsDiff, transaction: &mut Transaction) {
     for set in &diff.refill {
-        transaction.add(NFT_MSG_DELSETELEM, 0, format!("the emptying of set {}", set.name()), |message| {
-            put_elements(message, set.name(), &[]);
+        empty_set(transaction, set.name());
+    }
+    let verbs = [(NFT_MSG_DELSETELEM, "without", &diff.delete), (NFT_MSG_NEWSETELEM, "with", &diff.add)];
+    for (kind, verb, elements) in verbs {
+        for set in SetName::ALL {
+            let what = format!("set {} {verb} some elements", set.name());
+            let raw = elements.of(set).iter().flat_map(|element| element.raw(set));
+            transaction.add_elements(kind, &what, set.name(), None, raw, |to, element| write(to, &element));
+        }
+    }
+}
+
+/// Adds the message that deletes the elements of a set or map.
+pub(super) fn empty_set(transaction: &mut Transaction, set: &str) {
+    transaction.add(NFT_MSG_DELSETELEM, 0, format!("the emptying of set {set}"), |message| {
+        names(message, NFTA_SET_ELEM_LIST_SET, set);
+    });
+}
+
+fn write(to: &mut Writer, Raw { key, ends_range, key_end, goto, mark }: &Raw) {
+    to.nested(NFTA_SET_ELEM_KEY, |data| data.value(NFTA_DATA_VALUE, key));
+    if let Some(end) = key_end {
+        to.nested(NFTA_SET_ELEM_KEY_END, |data| data.value(NFTA_DATA_VALUE, end));
+    }
+    if *ends_range {
+        to.number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+    }
+    if let Some(mark) = mark {
+        to.nested(NFTA_SET_ELEM_DATA, |data| data.value(NFTA_DATA_VALUE, &mark.to_ne_bytes()));
+    }
+    if let Some(chain) = goto {
+        to.nested(NFTA_SET_ELEM_DATA, |data| {
+            data.nested(NFTA_DATA_VERDICT, |verdict| {
+                verdict.number(NFTA_VERDICT_CODE, NFT_GOTO);
+                verdict.text(NFTA_VERDICT_CHAIN, chain);
+            });
         });
     }
-    let verbs = [
-        (NFT_MSG_DELSETELEM, 0, "without", &diff.delete),
-        (NFT_MSG_NEWSETELEM, NLM_F_CREATE, "with", &diff.add),
-    ];
-    for (kind, flags, verb, elements) in verbs {
-        for set in SetName::ALL {
-            let raw: Vec<Raw> = elements.of(set).iter().flat_map(|element| element.raw(set)).collect();
-            for raw in raw.chunks(ELEMENTS_PER_MESSAGE) {
-                transaction.add(kind, flags, format!("set {} {verb} some elements", set.name()), |message| {
-                    put_elements(message, set.name(), raw);
-                });
-            }
-        }
-    }
 }
 
-fn put_elements(message: &mut Writer, set: &str, elements: &[Raw]) {
-    message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
-    message.text(NFTA_SET_ELEM_LIST_SET, set);
-    if elements.is_empty() {
-        return;
+/// Writes an element of a map from numbers to marks; without the mark if the element is only named.
+pub(super) fn write_mark(to: &mut Writer, (index, mark): (u32, Option<u32>)) {
+    let mut number =
+        |of, number: u32| to.nested(of, |data| data.value(NFTA_DATA_VALUE, &number.to_ne_bytes()));
+    number(NFTA_SET_ELEM_KEY, index);
+    if let Some(mark) = mark {
+        number(NFTA_SET_ELEM_DATA, mark);
     }
-    message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
-        for Raw { key, ends_range, key_end, goto, mark } in elements {
-            list.nested(NFTA_LIST_ELEM, |element| {
-                element.nested(NFTA_SET_ELEM_KEY, |data| data.value(NFTA_DATA_VALUE, key));
-                if let Some(end) = key_end {
-                    element.nested(NFTA_SET_ELEM_KEY_END, |data| data.value(NFTA_DATA_VALUE, end));
-                }
-                if *ends_range {
-                    element.number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
-                }
-                if let Some(mark) = mark {
-                    element
-                        .nested(NFTA_SET_ELEM_DATA, |data| data.value(NFTA_DATA_VALUE, &mark.to_ne_bytes()));
-                }
-                if let Some(chain) = goto {
-                    element.nested(NFTA_SET_ELEM_DATA, |data| {
-                        data.nested(NFTA_DATA_VERDICT, |verdict| {
-                            verdict.number(NFTA_VERDICT_CODE, NFT_GOTO);
-                            verdict.text(NFTA_VERDICT_CHAIN, chain);
-                        });
-                    });
-                }
-            });
-        }
-    });
-}
-
-/// An index and its mark; no mark if the message only names the element.
-pub(super) type Mark = (u32, Option<u32>);
-
-/// Writes the body of a message about elements from numbers to marks: table, map and elements.
-pub(super) fn put_marks(message: &mut Writer, map: &str, elements: &[Mark]) {
-    message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
-    message.text(NFTA_SET_ELEM_LIST_SET, map);
-    message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
-        for &(index, mark) in elements {
-            list.nested(NFTA_LIST_ELEM, |element| {
-                let mut number = |of, number: u32| {
-                    element.nested(of, |data| data.value(NFTA_DATA_VALUE, &number.to_ne_bytes()));
-                };
-                number(NFTA_SET_ELEM_KEY, index);
-                if let Some(mark) = mark {
-                    number(NFTA_SET_ELEM_DATA, mark);
-                }
-            });
-        }
-    });
 }
 
 #[cfg(test)]

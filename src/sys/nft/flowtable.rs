@@ -8,15 +8,15 @@ use super::{
     NftError,
     messages::{
         NFT_MSG_DELFLOWTABLE, NFT_MSG_NEWFLOWTABLE, NFTA_DEVICE_NAME, NFTA_FLOWTABLE_HOOK,
-        NFTA_FLOWTABLE_HOOK_DEVS, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE,
+        NFTA_FLOWTABLE_HOOK_DEVS, NFTA_FLOWTABLE_NAME, names,
     },
     reader::Reader,
     transaction::Transaction,
 };
-use crate::{plan::elements::TABLE, sys::interface_index};
+use crate::sys::interface_index;
 
 /// The flowtable's name in the ruleset.
-const NAME: &str = "promoted";
+pub(super) const NAME: &str = "promoted";
 
 /// Existing devices with their indexes: a device that was created anew has another index.
 pub(super) type Present = Vec<(String, u32)>;
@@ -50,8 +50,7 @@ pub(super) fn set_devices(present: &Present) -> Result<(), NftError> {
         let mut transaction = Transaction::new();
         let what = format!("device {device} of flowtable {NAME}");
         transaction.add(kind, 0, what, |message| {
-            message.text(NFTA_FLOWTABLE_TABLE, TABLE);
-            message.text(NFTA_FLOWTABLE_NAME, NAME);
+            names(message, NFTA_FLOWTABLE_NAME, NAME);
             message.nested(NFTA_FLOWTABLE_HOOK, |hook| {
                 hook.nested(NFTA_FLOWTABLE_HOOK_DEVS, |list| list.text(NFTA_DEVICE_NAME, device));
             });

@@ -8,21 +8,23 @@ use std::io;
 use super::{
     foreign_nat,
     messages::{
-        NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE,
-        NFT_MSG_GETTABLE, NFT_TABLE_F_DORMANT, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY,
-        NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_TABLE,
-        NFTA_TABLE_FLAGS, NFTA_TABLE_NAME,
+        NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFT_TABLE_F_DORMANT, NFTA_CHAIN_HOOK,
+        NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE, NFTA_HOOK_HOOKNUM, NFTA_OWN_TABLE,
+        NFTA_RULE_CHAIN, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME,
     },
     reader::{Ask, Reader},
 };
 use crate::{
     host::{ForeignChain, NatChain},
     plan::elements::TABLE,
-    sys::netlink::{attribute, number, text},
+    sys::netlink::{NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_UNSPEC, attribute, number, text},
 };
 
-/// From `linux/netfilter.h`.
-const NF_DROP: u32 = 0;
+const NF_DROP: u32 = libc::NF_DROP.cast_unsigned();
+const NF_INET_PRE_ROUTING: u32 = libc::NF_INET_PRE_ROUTING.cast_unsigned();
+const NF_INET_LOCAL_IN: u32 = libc::NF_INET_LOCAL_IN.cast_unsigned();
+const NF_INET_FORWARD: u32 = libc::NF_INET_FORWARD.cast_unsigned();
+const NF_INET_POST_ROUTING: u32 = libc::NF_INET_POST_ROUTING.cast_unsigned();
 
 /// What other programs do to packets to VIPs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -78,7 +80,7 @@ pub fn foreign() -> io::Result<Foreign> {
                 NFT_MSG_GETRULE,
                 Ask::All(family),
                 |request| {
-                    request.text(NFTA_RULE_TABLE, table);
+                    request.text(NFTA_OWN_TABLE, table);
                     request.text(NFTA_RULE_CHAIN, chain);
                 },
                 |_, rule| {
@@ -112,7 +114,7 @@ impl<'a> Base<'a> {
         let base = attribute(chain, NFTA_CHAIN_HOOK)?;
         Some(Self {
             family,
-            table: text(chain, NFTA_CHAIN_TABLE)?.to_owned(),
+            table: text(chain, NFTA_OWN_TABLE)?.to_owned(),
             chain: text(chain, NFTA_CHAIN_NAME)?.to_owned(),
             kind: text(chain, NFTA_CHAIN_TYPE)?,
             hook: number(base, NFTA_HOOK_HOOKNUM)?,
@@ -124,9 +126,9 @@ impl<'a> Base<'a> {
     /// host, pass.
     fn drop(&self) -> Option<ForeignChain> {
         let hook = match self.hook {
-            0 => "prerouting",
-            1 => "input",
-            2 => "forward",
+            NF_INET_PRE_ROUTING => "prerouting",
+            NF_INET_LOCAL_IN => "input",
+            NF_INET_FORWARD => "forward",
             _ => return None,
         };
         (self.policy == NF_DROP).then(|| self.at(hook))
@@ -135,8 +137,8 @@ impl<'a> Base<'a> {
     /// Returns the chain, without its rules, if it may translate packets to VIPs.
     fn nat(&self) -> Option<NatChain> {
         let hook = match self.hook {
-            0 => "prerouting",
-            4 => "postrouting",
+            NF_INET_PRE_ROUTING => "prerouting",
+            NF_INET_POST_ROUTING => "postrouting",
             _ => return None,
         };
         (self.kind == "nat").then(|| NatChain { at: self.at(hook), rules: Vec::new() })

@@ -9,12 +9,12 @@ use std::{collections::HashMap, net::IpAddr};
 use ipnet::IpNet;
 
 use super::messages::{
-    NFT_GOTO, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_RULE_EXPRESSIONS,
-    NFTA_VERDICT_CODE,
+    NFT_GOTO, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_IMMEDIATE_DATA,
+    NFTA_RULE_EXPRESSIONS, NFTA_VERDICT_CODE,
 };
 use crate::{
     host::{Condition, Device, Effect, NatRule, What},
-    sys::netlink::{attribute, attributes, number, text},
+    sys::netlink::{NFPROTO_IPV4, attribute, attributes, number, text},
 };
 
 // From `linux/netfilter/nf_tables.h`.
@@ -22,29 +22,29 @@ const NFTA_PAYLOAD_DREG: u16 = 1;
 const NFTA_PAYLOAD_BASE: u16 = 2;
 const NFTA_PAYLOAD_OFFSET: u16 = 3;
 const NFTA_PAYLOAD_LEN: u16 = 4;
-const NETWORK_HEADER: u32 = 1;
-const TRANSPORT_HEADER: u32 = 2;
 const NFTA_META_DREG: u16 = 1;
 const NFTA_META_KEY: u16 = 2;
-const META_IIFNAME: u32 = 6;
-const META_OIFNAME: u32 = 7;
-const META_NFPROTO: u32 = 15;
-const META_L4PROTO: u32 = 16;
 const NFTA_BITWISE_SREG: u16 = 1;
 const NFTA_BITWISE_DREG: u16 = 2;
 const NFTA_BITWISE_MASK: u16 = 4;
 const NFTA_CMP_SREG: u16 = 1;
 const NFTA_CMP_OP: u16 = 2;
 const NFTA_CMP_DATA: u16 = 3;
-const CMP_EQ: u32 = 0;
-const CMP_NEQ: u32 = 1;
 const NFTA_IMMEDIATE_DREG: u16 = 1;
-const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_NAT_TYPE: u16 = 1;
 const NFTA_TARGET_NAME: u16 = 1;
-const REGISTER_VERDICT: u32 = 0;
-/// The verdict continues with the next rule: `NFT_CONTINUE`; after another chain, `NFT_JUMP`.
-const GOING_ON: [u32; 2] = [u32::MAX, u32::MAX - 2];
+const NETWORK_HEADER: u32 = libc::NFT_PAYLOAD_NETWORK_HEADER.cast_unsigned();
+const TRANSPORT_HEADER: u32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER.cast_unsigned();
+const META_IIFNAME: u32 = libc::NFT_META_IIFNAME.cast_unsigned();
+const META_OIFNAME: u32 = libc::NFT_META_OIFNAME.cast_unsigned();
+const META_NFPROTO: u32 = libc::NFT_META_NFPROTO.cast_unsigned();
+const META_L4PROTO: u32 = libc::NFT_META_L4PROTO.cast_unsigned();
+const CMP_EQ: u32 = libc::NFT_CMP_EQ.cast_unsigned();
+const CMP_NEQ: u32 = libc::NFT_CMP_NEQ.cast_unsigned();
+const NAT_SNAT: u32 = libc::NFT_NAT_SNAT.cast_unsigned();
+const REGISTER_VERDICT: u32 = libc::NFT_REG_VERDICT.cast_unsigned();
+/// The verdict continues with the next rule, at once or after another chain.
+const GOING_ON: [u32; 2] = [libc::NFT_CONTINUE.cast_unsigned(), libc::NFT_JUMP.cast_unsigned()];
 /// Targets of iptables that translate addresses.
 const TARGETS: [&str; 5] = ["MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP"];
 
@@ -96,7 +96,7 @@ impl Reading {
             }
             "masq" => self.translate("masquerade"),
             "redir" => self.translate("redirect"),
-            "nat" if number(data, NFTA_NAT_TYPE) == Some(0) => self.translate("snat"),
+            "nat" if number(data, NFTA_NAT_TYPE) == Some(NAT_SNAT) => self.translate("snat"),
             "nat" => self.translate("dnat"),
             "target" => {
                 let target = text(data, NFTA_TARGET_NAME).unwrap_or_default();
@@ -176,9 +176,7 @@ fn what(field: Field, mask: Option<&[u8]>, value: &[u8]) -> Option<What> {
         (Field::From, _) => Some(What::From),
         (Field::To4, mask) => Some(What::To(prefix(IpAddr::V4(padded(value)?.into()), value, mask)?)),
         (Field::To6, mask) => Some(What::To(prefix(IpAddr::V6(padded(value)?.into()), value, mask)?)),
-        (Field::Family, None) => {
-            value.first().map(|family| What::Ipv4(*family == super::messages::NFPROTO_IPV4))
-        }
+        (Field::Family, None) => value.first().map(|family| What::Ipv4(*family == NFPROTO_IPV4)),
         (Field::Protocol, None) => value.first().map(|protocol| What::Protocol(*protocol)),
         (Field::ToPort, None) => Some(What::ToPort(u16::from_be_bytes(*value.first_chunk()?))),
         (Field::ComesBy, None) => device(value).map(What::ComesBy),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    elements::empty_set,
     messages::*,
     reader::{Ask, Reader, is_missing},
     transaction::Transaction,
@@ -16,7 +17,8 @@ use crate::{
         nf_table::{Chain, Expression, Image, Object, Rule, Set, Step},
     },
     sys::netlink::{
-        NLM_F_APPEND, NLM_F_CREATE, Writer, attribute, attributes, number, text, whole_attributes,
+        NFPROTO_INET, NLM_F_APPEND, NLM_F_CREATE, Writer, attribute, attributes, number, text,
+        whole_attributes,
     },
 };
 
@@ -40,10 +42,10 @@ const SET_ATTRIBUTES: [u16; 12] = [
 /// Of these, the attributes that decide whether the elements of one set fit another.
 const SET_KIND: [u16; 5] =
     [NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN, NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN, NFTA_SET_OBJ_TYPE];
-const NFT_SET_INTERVAL: u32 = 4;
-const NFT_SET_MAP: u32 = 8;
-const NFT_SET_TIMEOUT: u32 = 16;
-const NFT_SET_EVAL: u32 = 32;
+const NFT_SET_INTERVAL: u32 = libc::NFT_SET_INTERVAL.cast_unsigned();
+const NFT_SET_MAP: u32 = libc::NFT_SET_MAP.cast_unsigned();
+const NFT_SET_TIMEOUT: u32 = libc::NFT_SET_TIMEOUT.cast_unsigned();
+const NFT_SET_EVAL: u32 = libc::NFT_SET_EVAL.cast_unsigned();
 /// The attributes of an element that are kept, besides its time to live.
 const ELEMENT_ATTRIBUTES: [u16; 5] =
     [NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_OBJREF, NFTA_SET_ELEM_KEY_END];
@@ -53,13 +55,9 @@ const OVER_MS: u64 = 50;
 const NAME_A_SET: [(&str, u16, u16); 3] = [("lookup", 1, 4), ("dynset", 1, 2), ("objref", 4, 5)];
 /// The attributes of expressions in which the kernel counts.
 const COUNTS: [(&str, &[u16]); 3] = [("counter", &[1, 2]), ("last", &[1, 2]), ("quota", &[4])];
-const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_OBJREF_IMM_NAME: u16 = 2;
 /// The kernel replaces "%d" by a number.
 const ANONYMOUS: &str = "__set%d";
-/// How many elements go into one message: they are in one attribute of 65531 bytes at most, and none takes
-/// more than 500.
-const ELEMENTS_PER_MESSAGE: usize = 128;
 
 /// The sets whose elements are read, besides anonymous sets.
 #[derive(Clone, Copy)]
@@ -128,16 +126,14 @@ impl Reader {
         })
     }
 
-    /// Passes all things of one kind in our table to `each`. Attribute 1 of the kind must be the name of its
-    /// table.
-    fn all(&mut self, get: u16, mut each: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
-        const TABLE_NAME: u16 = 1;
+    /// Passes all things of one kind in our table to `each`.
+    pub(super) fn all(&mut self, get: u16, mut each: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
         self.ask(
             get,
             Ask::All(NFPROTO_INET),
-            |request| request.text(TABLE_NAME, TABLE),
+            |request| request.text(NFTA_OWN_TABLE, TABLE),
             |_, answer| {
-                if text(answer, TABLE_NAME) != Some(TABLE) {
+                if text(answer, NFTA_OWN_TABLE) != Some(TABLE) {
                     return Ok(());
                 }
                 each(answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -307,6 +303,42 @@ fn expression(element: &[u8], anonymous: &BTreeMap<String, Set>) -> Option<Expre
     Some(Expression { compared: compared(all), data: all.to_vec(), anonymous: None, names, name })
 }
 
+/// How things of one kind are made and deleted.
+struct Kind {
+    word: &'static str,
+    new: u16,
+    delete: u16,
+    name: u16,
+}
+
+const CHAIN: Kind =
+    Kind { word: "chain", new: NFT_MSG_NEWCHAIN, delete: NFT_MSG_DELCHAIN, name: NFTA_CHAIN_NAME };
+const SET: Kind = Kind { word: "set", new: NFT_MSG_NEWSET, delete: NFT_MSG_DELSET, name: NFTA_SET_NAME };
+const OBJECT: Kind =
+    Kind { word: "object", new: NFT_MSG_NEWOBJ, delete: NFT_MSG_DELOBJ, name: NFTA_OBJ_NAME };
+const OF_FLOWTABLE: Kind = Kind {
+    word: "flowtable",
+    new: NFT_MSG_NEWFLOWTABLE,
+    delete: NFT_MSG_DELFLOWTABLE,
+    name: NFTA_FLOWTABLE_NAME,
+};
+
+impl Kind {
+    fn add(&self, transaction: &mut Transaction, name: &str, fill: impl FnOnce(&mut Writer)) {
+        transaction.add(self.new, NLM_F_CREATE, format!("{} {name}", self.word), |message| {
+            names(message, self.name, name);
+            fill(message);
+        });
+    }
+
+    fn delete(&self, transaction: &mut Transaction, name: &str, fill: impl FnOnce(&mut Writer)) {
+        transaction.add(self.delete, 0, format!("the removal of {} {name}", self.word), |message| {
+            names(message, self.name, name);
+            fill(message);
+        });
+    }
+}
+
 /// Adds the messages for these steps, in this order.
 ///
 /// # Errors
@@ -316,96 +348,48 @@ pub(super) fn put(steps: &[Step<'_>], transaction: &mut Transaction) -> io::Resu
     for step in steps {
         match *step {
             Step::AddTable => add_table(transaction),
-            Step::FlushChain(name) => {
-                transaction.add(NFT_MSG_DELRULE, 0, format!("the emptying of chain {name}"), |message| {
-                    message.text(NFTA_RULE_TABLE, TABLE);
-                    message.text(NFTA_RULE_CHAIN, name);
-                });
-            }
-            Step::DeleteChain(name) => {
-                transaction.add(NFT_MSG_DELCHAIN, 0, format!("the removal of chain {name}"), |message| {
-                    message.text(NFTA_CHAIN_TABLE, TABLE);
-                    message.text(NFTA_CHAIN_NAME, name);
-                });
-            }
-            Step::DeleteSet(name) => {
-                transaction.add(NFT_MSG_DELSET, 0, format!("the removal of set {name}"), |message| {
-                    message.text(NFTA_SET_TABLE, TABLE);
-                    message.text(NFTA_SET_NAME, name);
-                });
-            }
-            Step::DeleteObject(FLOWTABLE, name) => {
-                transaction.add(
-                    NFT_MSG_DELFLOWTABLE,
-                    0,
-                    format!("the removal of flowtable {name}"),
-                    |message| {
-                        message.text(NFTA_FLOWTABLE_TABLE, TABLE);
-                        message.text(NFTA_FLOWTABLE_NAME, name);
-                    },
-                );
-            }
+            Step::FlushChain(name) => flush_chain(transaction, name),
+            Step::DeleteChain(name) => CHAIN.delete(transaction, name, |_| {}),
+            Step::DeleteSet(name) => SET.delete(transaction, name, |_| {}),
+            Step::DeleteObject(FLOWTABLE, name) => OF_FLOWTABLE.delete(transaction, name, |_| {}),
             Step::DeleteObject(kind, name) => {
-                transaction.add(NFT_MSG_DELOBJ, 0, format!("the removal of object {name}"), |message| {
-                    message.text(NFTA_OBJ_TABLE, TABLE);
-                    message.text(NFTA_OBJ_NAME, name);
-                    message.number(NFTA_OBJ_TYPE, kind);
-                });
+                OBJECT.delete(transaction, name, |message| message.number(NFTA_OBJ_TYPE, kind));
             }
-            Step::AddChain(name, chain) => {
-                transaction.add(NFT_MSG_NEWCHAIN, NLM_F_CREATE, format!("chain {name}"), |message| {
-                    message.text(NFTA_CHAIN_TABLE, TABLE);
-                    message.text(NFTA_CHAIN_NAME, name);
-                    message.whole(chain.base.as_deref().unwrap_or_default());
-                    if let Some(policy) = chain.policy {
-                        message.number(NFTA_CHAIN_POLICY, policy);
-                    }
-                });
-            }
+            Step::AddChain(name, chain) => CHAIN.add(transaction, name, |message| {
+                message.whole(chain.base.as_deref().unwrap_or_default());
+                if let Some(policy) = chain.policy {
+                    message.number(NFTA_CHAIN_POLICY, policy);
+                }
+            }),
             Step::SetPolicy(name, policy) => {
                 transaction.add(NFT_MSG_NEWCHAIN, 0, format!("the policy of chain {name}"), |message| {
-                    message.text(NFTA_CHAIN_TABLE, TABLE);
-                    message.text(NFTA_CHAIN_NAME, name);
+                    names(message, NFTA_CHAIN_NAME, name);
                     message.number(NFTA_CHAIN_POLICY, policy);
                 });
             }
             Step::AddSet(name, set) => {
                 sets += 1;
                 add_set(transaction, name, sets, set);
-                let elements: Vec<&Vec<u8>> = set.elements.iter().collect();
-                add_elements(transaction, name, None, &elements);
+                add_elements(transaction, name, None, &set.elements);
             }
             Step::KeepElements(name, set) => {
                 let kept = Reader::open()?.kept_elements(name, set.timeout)?;
                 let room =
                     if set.size == 0 { usize::MAX } else { usize::try_from(set.size).unwrap_or(usize::MAX) };
-                let kept: Vec<&Vec<u8>> = kept.iter().take(room).collect();
-                add_elements(transaction, name, None, &kept);
+                add_elements(transaction, name, None, kept.iter().take(room));
             }
             Step::FillSet(name, set) => {
-                transaction.add(NFT_MSG_DELSETELEM, 0, format!("the emptying of set {name}"), |message| {
-                    message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
-                    message.text(NFTA_SET_ELEM_LIST_SET, name);
-                });
-                let elements: Vec<&Vec<u8>> = set.elements.iter().collect();
-                add_elements(transaction, name, None, &elements);
+                empty_set(transaction, name);
+                add_elements(transaction, name, None, &set.elements);
             }
             // The flowtable is added without devices (`flowtable.rs`).
             Step::AddObject(FLOWTABLE, name, object) => {
-                transaction.add(NFT_MSG_NEWFLOWTABLE, NLM_F_CREATE, format!("flowtable {name}"), |message| {
-                    message.text(NFTA_FLOWTABLE_TABLE, TABLE);
-                    message.text(NFTA_FLOWTABLE_NAME, name);
-                    message.whole(&object.data);
-                });
+                OF_FLOWTABLE.add(transaction, name, |message| message.whole(&object.data));
             }
-            Step::AddObject(kind, name, object) => {
-                transaction.add(NFT_MSG_NEWOBJ, NLM_F_CREATE, format!("object {name}"), |message| {
-                    message.text(NFTA_OBJ_TABLE, TABLE);
-                    message.text(NFTA_OBJ_NAME, name);
-                    message.number(NFTA_OBJ_TYPE, kind);
-                    message.nested(NFTA_OBJ_DATA, |data| data.whole(&object.data));
-                });
-            }
+            Step::AddObject(kind, name, object) => OBJECT.add(transaction, name, |message| {
+                message.number(NFTA_OBJ_TYPE, kind);
+                message.nested(NFTA_OBJ_DATA, |data| data.whole(&object.data));
+            }),
             Step::AddRules(chain, rules) => {
                 for (rule, number) in rules.iter().zip(1..) {
                     add_rule(transaction, chain, number, rule, &mut sets);
@@ -424,10 +408,15 @@ pub(super) fn add_table(transaction: &mut Transaction) {
     });
 }
 
+/// Adds the message that deletes the rules of a chain.
+pub(super) fn flush_chain(transaction: &mut Transaction, name: &str) {
+    transaction.add(NFT_MSG_DELRULE, 0, format!("the emptying of chain {name}"), |message| {
+        names(message, NFTA_RULE_CHAIN, name);
+    });
+}
+
 fn add_set(transaction: &mut Transaction, name: &str, number: u32, set: &Set) {
-    transaction.add(NFT_MSG_NEWSET, NLM_F_CREATE, format!("set {name}"), |message| {
-        message.text(NFTA_SET_TABLE, TABLE);
-        message.text(NFTA_SET_NAME, name);
+    SET.add(transaction, name, |message| {
         message.number(NFTA_SET_ID, number);
         message.whole(&set.declaration);
         if let Some(userdata) = &set.userdata {
@@ -436,22 +425,15 @@ fn add_set(transaction: &mut Transaction, name: &str, number: u32, set: &Set) {
     });
 }
 
-/// Adds elements to a set. `number` identifies a set that this transaction makes, and that has no name yet.
-fn add_elements(transaction: &mut Transaction, name: &str, number: Option<u32>, elements: &[&Vec<u8>]) {
-    for elements in elements.chunks(ELEMENTS_PER_MESSAGE) {
-        transaction.add(NFT_MSG_NEWSETELEM, NLM_F_CREATE, format!("elements of set {name}"), |message| {
-            message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
-            message.text(NFTA_SET_ELEM_LIST_SET, name);
-            if let Some(number) = number {
-                message.number(NFTA_SET_ELEM_LIST_SET_ID, number);
-            }
-            message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
-                for element in elements {
-                    list.nested(NFTA_LIST_ELEM, |attributes| attributes.whole(element));
-                }
-            });
-        });
-    }
+fn add_elements<'a>(
+    transaction: &mut Transaction,
+    name: &str,
+    number: Option<u32>,
+    elements: impl IntoIterator<Item = &'a Vec<u8>>,
+) {
+    let what = format!("elements of set {name}");
+    transaction
+        .add_elements(NFT_MSG_NEWSETELEM, &what, name, number, elements, |to, element| to.whole(element));
 }
 
 fn add_rule(transaction: &mut Transaction, chain: &str, number: u32, rule: &Rule, sets: &mut u32) {
@@ -461,14 +443,12 @@ fn add_rule(transaction: &mut Transaction, chain: &str, number: u32, rule: &Rule
         numbers.push(expression.anonymous.as_ref().map(|set| {
             *sets += 1;
             add_set(transaction, ANONYMOUS, *sets, set);
-            let elements: Vec<&Vec<u8>> = set.elements.iter().collect();
-            add_elements(transaction, ANONYMOUS, Some(*sets), &elements);
+            add_elements(transaction, ANONYMOUS, Some(*sets), &set.elements);
             *sets
         }));
     }
     transaction.add(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, what, |message| {
-        message.text(NFTA_RULE_TABLE, TABLE);
-        message.text(NFTA_RULE_CHAIN, chain);
+        names(message, NFTA_RULE_CHAIN, chain);
         message.nested(NFTA_RULE_EXPRESSIONS, |list| {
             for (Expression { name, data, .. }, number) in rule.expressions.iter().zip(&numbers) {
                 list.nested(NFTA_LIST_ELEM, |element| {

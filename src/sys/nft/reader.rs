@@ -15,11 +15,11 @@ use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::{
     NftError,
-    messages::{NFPROTO_INET, NFT_MSG_GETGEN, NFTA_GEN_ID},
+    messages::{NFT_MSG_GETGEN, NFTA_GEN_ID},
 };
 use crate::sys::netlink::{
-    DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NLM_F_ACK, NLM_F_DUMP, Writer, dump, kind, netfilter,
-    number, take,
+    DUMP_BYTES_MAX, HEADER_BYTES, HEADERS_BYTES, NFPROTO_INET, NLM_F_ACK, NLM_F_DUMP, Writer, dump, kind,
+    netfilter, number, take,
 };
 
 /// How long an answer may take: the kernel may be busy with another program's transaction.
@@ -57,8 +57,12 @@ pub(super) enum Ask {
 impl Reader {
     /// Opens a connection in the network namespace of the calling thread.
     pub(super) fn open() -> io::Result<Self> {
-        let socket = netfilter(PATIENCE)?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; DUMP_BYTES_MAX], generation: None, changed: false })
+        Ok(Self::over(netfilter(PATIENCE)?))
+    }
+
+    /// Reads by this socket, in its network namespace.
+    pub(super) fn over(socket: OwnedFd) -> Self {
+        Self { socket, sequence: 0, buffer: vec![0; DUMP_BYTES_MAX], generation: None, changed: false }
     }
 
     /// Returns the generation of the ruleset, which changes with every change of a rule or set in any table.

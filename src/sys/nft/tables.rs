@@ -19,19 +19,17 @@ use super::{
     NftError, elements, flow_maps,
     flowtable::{self, Present},
     image::put,
-    messages::{NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE},
-    reader::{Reader, opened},
+    messages::{NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM},
+    reader::{Reader, is_missing, opened},
     transaction::Transaction,
 };
 use crate::{
     balance::pins::OffTable,
     plan::{
-        elements::TABLE,
         kernel_tables::{self, Change, Contents, KernelTable},
         nf_table::Step,
         ruleset::Ruleset,
     },
-    sys::netlink::NLM_F_CREATE,
 };
 
 /// The largest transaction, 12 MB if all of its entries change.
@@ -39,8 +37,6 @@ const ENTRIES_PER_BATCH: usize = 4 * 65_537;
 /// How many entries [`Tables::apply_some`] handles in one call: those of several tables, or of one larger
 /// table.
 const ENTRIES_AT_ONCE: usize = 2 * 65_537;
-/// An element takes 28 bytes, and all elements of a message are in one attribute of 65531 bytes at most.
-const ELEMENTS_PER_MESSAGE: usize = 2_000;
 /// How many entries of each map are sampled at a time.
 const SAMPLES: u64 = 16;
 
@@ -61,6 +57,20 @@ pub struct Tables {
     next_table: usize,
     /// The off-table flows that lbd knows.
     flows: Option<Arc<ArcSwap<OffTable>>>,
+}
+
+/// A fallback table that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FallbackDifference {
+    /// Entries of the table of a service.
+    Entries {
+        /// The service, by its place in the state.
+        service: usize,
+        /// How many entries are missing or wrong.
+        entries: usize,
+    },
+    /// A map or chain of a table that no service has.
+    NotWanted(String),
 }
 
 /// A fallback table, and its entries that have to change.
@@ -207,29 +217,57 @@ impl Tables {
         Ok(tables.iter().map(|(_, changes)| changes.len()).sum())
     }
 
+    /// Returns what [`Tables::apply`] would change. Changes nothing. A table whose map is missing is left out: that is a
+    /// difference of the ruleset.
+    ///
+    /// # Errors
+    /// Returns an error if a table cannot be read.
+    pub fn look(&self, desired: &[KernelTable]) -> Result<Vec<FallbackDifference>, NftError> {
+        let (mut reader, mut differences) = (None, Vec::new());
+        for table in desired {
+            let entries = match marks(&mut reader, table) {
+                Ok(Some(marks)) => kernel_tables::changes(marks.into_iter(), table.contents()).count(),
+                Ok(None) => table.size(),
+                Err(NftError::Set { error, .. }) if is_missing(&error) => 0,
+                Err(error) => return Err(error),
+            };
+            if entries > 0 {
+                differences.push(FallbackDifference::Entries { service: table.service, entries });
+            }
+        }
+        let (chains, maps) = self.unwanted(desired)?;
+        differences.extend(maps.into_iter().chain(chains).map(FallbackDifference::NotWanted));
+        Ok(differences)
+    }
+
+    /// Returns the names of chains and maps of all fallback tables but these.
+    fn unwanted(&self, desired: &[KernelTable]) -> Result<(Vec<String>, Vec<String>), NftError> {
+        let is_desired = |map: &str| desired.iter().any(|table| table.map == map);
+        if let Some((_, placed)) = self.placed.as_ref().filter(|_| self.swept) {
+            let old = placed.iter().filter(|(map, _)| !is_desired(map));
+            let (maps, chains): (Vec<String>, Vec<Vec<String>>) =
+                old.map(|(map, chains)| (map.clone(), chains.clone())).unzip();
+            return Ok((chains.concat(), maps));
+        }
+        let names = Reader::open().and_then(|mut reader| reader.names());
+        let (mut chains, mut maps) = match names {
+            Err(error) if is_missing(&error) => return Ok((Vec::new(), Vec::new())),
+            names => {
+                names.map_err(|error| NftError::Table { what: "the names of chains and maps", error })?
+            }
+        };
+        chains.retain(|name| {
+            kernel_tables::is_our_chain(name) && !desired.iter().any(|table| table.chains.contains(name))
+        });
+        maps.retain(|name| kernel_tables::is_our_map(name) && !is_desired(name));
+        Ok((chains, maps))
+    }
+
     /// Removes all fallback tables but these.
     fn sweep(&mut self, desired: &[KernelTable]) -> Result<(), NftError> {
         let is_desired = |map: &str| desired.iter().any(|table| table.map == map);
         self.known.retain(|map, _| is_desired(map));
-        let (chains, maps) = match &self.placed {
-            Some((_, placed)) if self.swept => {
-                let old = placed.iter().filter(|(map, _)| !is_desired(map));
-                let (maps, chains): (Vec<String>, Vec<Vec<String>>) =
-                    old.map(|(map, chains)| (map.clone(), chains.clone())).unzip();
-                (chains.concat(), maps)
-            }
-            Some(_) | None => {
-                let names = Reader::open().and_then(|mut reader| reader.names());
-                let (mut chains, mut maps) =
-                    names.map_err(|error| NftError::Table { what: "the names of chains and maps", error })?;
-                chains.retain(|name| {
-                    kernel_tables::is_our_chain(name)
-                        && !desired.iter().any(|table| table.chains.contains(name))
-                });
-                maps.retain(|name| kernel_tables::is_our_map(name) && !is_desired(name));
-                (chains, maps)
-            }
-        };
+        let (chains, maps) = self.unwanted(desired)?;
         let flush = chains.iter().map(|name| Step::FlushChain(name));
         let delete = chains.iter().map(|name| Step::DeleteChain(name));
         let maps = maps.iter().map(|name| Step::DeleteSet(name));
@@ -341,39 +379,36 @@ fn failed(table: &KernelTable, error: io::Error) -> NftError {
     NftError::Set { what: format!("map {}", table.map), error }
 }
 
+/// Reads the marks of a table. A map with other indexes than ours was filled by another program, and is emptied.
 fn read(reader: &mut Option<Reader>, table: &KernelTable) -> Result<Vec<u32>, NftError> {
+    if let Some(marks) = marks(reader, table)? {
+        return Ok(marks);
+    }
+    let mut transaction = Transaction::new();
+    elements::empty_set(&mut transaction, &table.map);
+    transaction.commit()?;
+    Ok(Vec::new())
+}
+
+/// Returns the mark of each entry, 0 for one that is missing; `None` if the map has other indexes than ours.
+fn marks(reader: &mut Option<Reader>, table: &KernelTable) -> Result<Option<Vec<u32>>, NftError> {
     let entries = opened(reader).and_then(|reader| reader.marks(&table.map));
     let entries = entries.inspect_err(|_| *reader = None).map_err(|error| failed(table, error))?;
     let mut marks = vec![0; table.size()];
     for (index, mark) in entries {
         let Some(entry) = usize::try_from(index).ok().and_then(|index| marks.get_mut(index)) else {
-            // This is no index of ours: another program has filled the map.
-            let mut transaction = Transaction::new();
-            transaction.add(NFT_MSG_DELSETELEM, 0, format!("the emptying of map {}", table.map), |message| {
-                message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
-                message.text(NFTA_SET_ELEM_LIST_SET, &table.map);
-            });
-            transaction.commit()?;
-            return Ok(Vec::new());
+            return Ok(None);
         };
         *entry = mark;
     }
-    Ok(marks)
+    Ok(Some(marks))
 }
 
 /// Adds the messages that delete entries, then those that add entries.
 fn add(map: &str, changes: &[Change], transaction: &mut Transaction) {
-    let deleted: Vec<elements::Mark> =
-        changes.iter().filter(|change| change.delete).map(|change| (change.index, None)).collect();
-    let added: Vec<elements::Mark> =
-        changes.iter().filter_map(|change| Some((change.index, Some(change.add?)))).collect();
-    for (kind, flags, marks) in
-        [(NFT_MSG_DELSETELEM, 0, &deleted), (NFT_MSG_NEWSETELEM, NLM_F_CREATE, &added)]
-    {
-        for marks in marks.chunks(ELEMENTS_PER_MESSAGE) {
-            transaction.add(kind, flags, format!("entries of map {map}"), |message| {
-                elements::put_marks(message, map, marks);
-            });
-        }
-    }
+    let deleted = changes.iter().filter(|change| change.delete).map(|change| (change.index, None));
+    let added = changes.iter().filter_map(|change| Some((change.index, Some(change.add?))));
+    let what = format!("entries of map {map}");
+    transaction.add_elements(NFT_MSG_DELSETELEM, &what, map, None, deleted, elements::write_mark);
+    transaction.add_elements(NFT_MSG_NEWSETELEM, &what, map, None, added, elements::write_mark);
 }

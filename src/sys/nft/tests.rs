@@ -9,11 +9,13 @@ mod flows;
 mod kernel_tables;
 mod lease;
 mod mended;
+mod no_backend;
 mod off_table;
 mod others;
 mod packets;
 mod pins;
 mod price;
+mod replaced;
 mod steering;
 
 use super::*;
@@ -38,7 +40,7 @@ fn state() -> State {
     };
     let remotes = ["192.168.1.1", "fd00:0:0:1::1"].map(|ip| Path::Via(Encap::Gre, ip.parse().unwrap()));
     let targets = remotes.into_iter().map(Some).collect();
-    State { balancer, services: vec![], tier: vec![], targets, target_cursor: 0 }
+    State { targets, ..State::empty(balancer) }
 }
 
 fn claims(last: u32) -> Claims {
@@ -71,6 +73,20 @@ fn apply(ruleset: &Ruleset) -> Result<Applied, NftError> {
 /// The table with all its handles, without what its counters have counted.
 fn listing() -> String {
     nft("a listing", &["-a", "-s", "list", "table", "inet", TABLE], None).unwrap()
+}
+
+#[test]
+#[ignore = "needs root and nf_tables"]
+fn nft_reads_the_ruleset_where_no_names_of_protocols_are() {
+    in_namespace(|| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &ruleset(&state(), 50).structure.text).unwrap();
+        let hidden = "test ! -e /etc/protocols || mount --bind /dev/null /etc/protocols";
+        crate::sys::namespace::shell(&format!(
+            "unshare -m sh -ec '{hidden}; nft -c -f {}'",
+            file.path().display()
+        ));
+    });
 }
 
 #[test]
@@ -172,7 +188,7 @@ fn cleanup_leaves_nothing() {
         assert!(!cleanup().unwrap());
         assert_eq!(counters().unwrap(), []);
         apply(&ruleset(&state(), 127)).unwrap();
-        assert_eq!(counters().unwrap().len(), 27);
+        assert_eq!(counters().unwrap().len(), 29);
         assert!(cleanup().unwrap());
         assert_eq!(nft("a listing", &["list", "ruleset"], None).unwrap(), "");
     });

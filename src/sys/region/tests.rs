@@ -48,9 +48,28 @@ fn one_process_writes_and_another_reads() {
     let large = State::unconfigured(TableSize::DEFAULT, 100, 50).unwrap();
     writer.update(|_| Ok::<_, AccessError>((Some(large.clone()), ()))).unwrap();
     assert_eq!(reader.state().unwrap().1, large);
-    assert_eq!(fs::metadata(name.0.path()).unwrap().mode() & 0o777, 0o600);
+    let mode = if privileges::readers().is_some() { 0o640 } else { 0o600 };
+    assert_eq!(fs::metadata(name.0.path()).unwrap().mode() & 0o777, mode);
     let left_over = fs::read_dir(DIRECTORY).unwrap().filter_map(Result::ok);
     assert_eq!(left_over.filter(|e| e.file_name().to_string_lossy().contains("-rw")).count(), 1);
+}
+
+#[test]
+fn readers_read_and_write_nothing() {
+    let name = Private::new("readers");
+    let region = Region::create(&name.0, &state(5)).unwrap();
+    let group = nix::unistd::getegid();
+    region.let_read(group);
+    let metadata = fs::metadata(name.0.path()).unwrap();
+    assert_eq!((metadata.mode() & 0o777, metadata.gid()), (0o640, group.as_raw()));
+    let mut reader = Region::open_to_read(&name.0).unwrap();
+    assert_eq!(reader.state().unwrap(), (Generation(1), state(5)));
+    assert!(!reader.is_followed().unwrap());
+    let mut words = reader.mapping();
+    assert_eq!(words.store(8192, 1).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    assert!(Daemon::default().write(&mut words).is_err());
+    let update = reader.update(|_| Ok::<_, AccessError>((Some(state(1)), ())));
+    assert!(update.is_err() && Region::open(&name.0).unwrap().state().unwrap().0 == Generation(1));
 }
 
 #[test]

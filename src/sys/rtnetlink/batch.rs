@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, getsockname, recv, send};
+use nix::sys::socket::{NetlinkAddr, SockProtocol, getsockname};
 use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage},
     packet_route::RouteNetlinkMessage,
 };
 
-use crate::sys::netlink::{self, DUMP_BYTES_MAX, NLMSG_ERROR, done, kind, messages, sequence};
+use crate::sys::netlink::{self, DUMP_BYTES_MAX, change_all};
 
 /// How many messages go in one send: if all are refused, the answers still fit into the socket's buffer.
 pub(super) const MESSAGES_MAX: usize = 128;
@@ -72,28 +72,14 @@ impl Batch {
             bytes.resize(at + message.buffer_len().next_multiple_of(4), 0);
             message.serialize(&mut bytes[at..]);
         }
-        send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        let mut refused = Vec::new();
+        change_all(&self.socket, &bytes, (first, last + 1), &mut self.answers, |place, error| {
+            refused.push((place, error));
+        })?;
         #[cfg(test)]
         {
             self.sent = (self.sent.0 + last + 1, self.sent.1 + 1);
         }
-        let mut refused = Vec::new();
-        loop {
-            let bytes = recv(self.socket.as_raw_fd(), &mut self.answers, MsgFlags::empty())?;
-            for answer in messages(&self.answers[..bytes]).filter(|answer| kind(answer) == Some(NLMSG_ERROR))
-            {
-                // Other answers belong to a send that was given up.
-                let place = sequence(answer).map(|sequence| sequence.wrapping_sub(first));
-                let place =
-                    place.and_then(|place| usize::try_from(place).ok()).filter(|place| *place <= last);
-                let Some(place) = place else { continue };
-                if let Err(error) = done(answer) {
-                    refused.push((place, error));
-                }
-                if place == last {
-                    return Ok(refused);
-                }
-            }
-        }
+        Ok(refused)
     }
 }

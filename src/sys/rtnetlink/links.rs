@@ -9,7 +9,6 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    process::Stdio,
 };
 
 use futures_util::StreamExt;
@@ -38,7 +37,7 @@ use crate::{
         rule_tree::DeviceName,
         tunnel::{Ends, OUTER_TTL, Tunnel, Wrap},
     },
-    sys::program::program,
+    sys::program::load_modules,
 };
 
 /// Attributes that the crate does not know, or cannot write.
@@ -111,16 +110,13 @@ async fn get(handle: &mut Handle, name: &str) -> io::Result<LinkMessage> {
 pub(super) async fn add(handle: &mut Handle, device: &Device) -> io::Result<()> {
     let made = create(handle, device).await;
     match (made, device.tunnel.encap_module()) {
-        (Err(error), Some(module)) if error.raw_os_error() == Some(libc::EINVAL) && load_module(module) => {
+        (Err(error), Some(module))
+            if error.raw_os_error() == Some(libc::EINVAL) && load_modules(&[module]) =>
+        {
             create(handle, device).await
         }
         (made, _) => made,
     }
-}
-
-fn load_module(module: &str) -> bool {
-    let done = program("modprobe").args(["-q", module]).stdin(Stdio::null()).status();
-    done.is_ok_and(|status| status.success())
 }
 
 async fn create(handle: &mut Handle, device: &Device) -> io::Result<()> {

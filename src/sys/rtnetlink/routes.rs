@@ -20,7 +20,7 @@ use rtnetlink::{
 };
 
 use super::{batch::Change, dump};
-use crate::plan::routing::{PROTOCOL, Route, TABLE_MAIN, Via, is_our_table};
+use crate::plan::routing::{PROTOCOL, Route, TABLE_MAIN, Via, is_announcing, is_our_table};
 
 type Indexes = BTreeMap<String, u32>;
 
@@ -60,6 +60,25 @@ pub(super) async fn current(
         .await?;
     }
     Ok((ours, foreign))
+}
+
+/// Returns the routes of ours that announce VIPs.
+pub(super) async fn announcing(handle: &mut Handle) -> io::Result<BTreeSet<Route>> {
+    let mut announcing = BTreeSet::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        request.header.protocol = RouteProtocol::from(PROTOCOL);
+        dump(handle, RouteNetlinkMessage::GetRoute(request), |message| {
+            if let RouteNetlinkMessage::NewRoute(message) = message
+                && is_ours(&message)
+            {
+                announcing.extend(seen(&message, &BTreeMap::new()).filter(is_announcing));
+            }
+        })
+        .await?;
+    }
+    Ok(announcing)
 }
 
 pub(super) fn addition(indexes: &Indexes, route: &Route) -> io::Result<Change> {

@@ -5,7 +5,7 @@
 //! rules that differ only in their target, a removal takes the older one, and
 //! [`crate::plan::rule_tree::changes`] relies on this.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use rtnetlink::{
     Handle,
@@ -37,7 +37,7 @@ pub(super) async fn current(
         dump(handle, RouteNetlinkMessage::GetRule(request), |message| {
             if let RouteNetlinkMessage::NewRule(message) = message {
                 let Seen { rule, is_ours, is_inverted } = seen(&message);
-                let Rule { priority, iif, mark, mask, action } = rule;
+                let Rule { priority, from: _, iif, mark, mask, action } = rule;
                 let of_local = priority == 0 && action == Action::Lookup(TABLE_LOCAL);
                 if is_ours {
                     ours.insert((family, rule));
@@ -71,9 +71,11 @@ fn address_family(family: Family) -> AddressFamily {
 fn message(family: Family, rule: &Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = address_family(family);
+    message.header.src_len = rule.from.map_or(0, bits);
     let attributes = &mut message.attributes;
     attributes.push(RuleAttribute::Priority(rule.priority));
     attributes.push(RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL)));
+    attributes.extend(rule.from.map(RuleAttribute::Source));
     attributes.extend(rule.iif.map(|device| RuleAttribute::Iifname(device.as_str().to_owned())));
     if rule.mask != 0 {
         attributes.push(RuleAttribute::FwMark(rule.mark));
@@ -94,6 +96,11 @@ fn message(family: Family, rule: &Rule) -> RuleMessage {
     message
 }
 
+/// The length of a prefix that is this one address.
+fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
 struct Seen {
     rule: Rule,
     is_ours: bool,
@@ -103,7 +110,7 @@ struct Seen {
 fn seen(message: &RuleMessage) -> Seen {
     let (mut priority, mut mark, mut mask, mut goto, mut table) =
         (0, 0, 0, 0, u32::from(message.header.table));
-    let (mut protocol, mut iif) = (0, None);
+    let (mut protocol, mut iif, mut from) = (0, None, None);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(value) => priority = *value,
@@ -112,6 +119,7 @@ fn seen(message: &RuleMessage) -> Seen {
             RuleAttribute::Goto(value) => goto = *value,
             RuleAttribute::Table(value) => table = *value,
             RuleAttribute::Protocol(value) => protocol = u8::from(*value),
+            RuleAttribute::Source(address) => from = Some(*address),
             RuleAttribute::Iifname(name) => iif = DeviceName::new(name),
             _ => {}
         }
@@ -122,10 +130,17 @@ fn seen(message: &RuleMessage) -> Seen {
         RuleAction::Blackhole => Action::Blackhole,
         _ => Action::Nop,
     };
-    let rule = Rule { priority, iif, mark, mask, action };
+    let rule = Rule { priority, from, iif, mark, mask, action };
     let by_entrance = iif.is_none_or(|device| entrance(device.as_str()).is_some());
-    let of_tree = (PRIORITY_FIRST..=PRIORITY_GUARD).contains(&priority) && by_entrance;
+    let of_tree = if from.is_some() {
+        priority == PRIORITY_GUARD
+    } else {
+        (PRIORITY_FIRST..=PRIORITY_GUARD).contains(&priority) && by_entrance
+    };
     let is_inverted = message.header.flags.contains(RuleFlags::Invert);
-    let is_ours = protocol == PROTOCOL && !is_inverted && (of_tree || rule_tree::is_entry(&rule));
+    // Ours are from one address or from all.
+    let from_whole = from.map_or(0, bits) == message.header.src_len;
+    let is_ours =
+        protocol == PROTOCOL && !is_inverted && from_whole && (of_tree || rule_tree::is_entry(&rule));
     Seen { rule, is_ours, is_inverted }
 }

@@ -352,6 +352,11 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
 
 /// Two networks of TUN devices: packets to VIPs come in by eth2, a direct backend is behind eth1. The routing for that.
 fn direct_between_two_networks(balancer: &str) -> Desired {
+    direct_with_service(balancer, "")
+}
+
+/// With these keys of the service.
+fn direct_with_service(balancer: &str, service: &str) -> Desired {
     shell(
         "for dev in eth1 eth2 vpn; do ip tuntap add dev $dev mode tun; ip link set $dev up; done; ip link set lo up
          ip addr add 192.168.1.201/24 dev eth1; ip addr add 192.168.2.201/24 dev eth2; ip addr add 192.168.9.1/24 dev vpn
@@ -359,8 +364,12 @@ fn direct_between_two_networks(balancer: &str) -> Desired {
          ip route add default via 192.168.2.254; ip -6 route add default via fd00:2::254
          echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
     );
+    direct_state(balancer, service)
+}
+
+fn direct_state(balancer: &str, service: &str) -> Desired {
     let state = fixture::balancer(&format!("address = '192.168.1.201'\n{balancer}"))
-        .service("web", "10.0.0.0/32 1000::/128", "")
+        .service("web", "10.0.0.0/32 1000::/128", service)
         .backend("s1", "address = 'fd00:1::1'\nencap = 'direct'")
         .state();
     crate::plan::routing::desired(&state).unwrap()
@@ -429,6 +438,30 @@ fn a_reverse_path_filter_that_looks_by_mark_finds_the_way_back() {
         shell(&format!("{TO_VIP} mark 1 | grep -q 'dev eth1'"));
         // The filter does its work: no route leads back there by eth2.
         shell("! ip route get 10.0.0.0 from 192.168.9.9 iif eth2 mark 1");
+    });
+}
+
+#[test]
+#[ignore = "needs root and /dev/net/tun"]
+fn a_health_check_through_a_tunnel_goes_by_its_mark() {
+    in_namespace(|| {
+        let desired = direct_with_service("", "health = { kind = 'tcp', port = 80 }");
+        shell(
+            "echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter; echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark",
+        );
+        let mut routing = Routing::open().unwrap();
+        routing.converge(&desired).unwrap();
+        let check = "ip route get 10.0.0.0 from 192.168.1.201";
+        shell(&format!("{check} mark 1 | grep -q 'via inet6 fd00:1::1 dev eth1'"));
+        // Not without its mark, nor from another address; and clients' reverse paths are what they were.
+        shell(&format!(
+            "{check} | grep -q 'dev lo table 20000'; ! ip route get 10.0.0.0 from 192.168.2.201 mark 1"
+        ));
+        shell(&format!("{TO_VIP} mark 1 | grep -q 'dev eth1'"));
+        assert_eq!(routing.converge(&desired).unwrap().changes, 0, "it is read as it was made");
+        // Without checks the rule goes.
+        routing.converge(&direct_state("", "")).unwrap();
+        shell(&format!("! {check} mark 1"));
     });
 }
 

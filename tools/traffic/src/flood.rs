@@ -1,4 +1,4 @@
-//! A flood of fragments, each of another packet that never becomes complete. Nobody answers; what was sent is counted.
+//! A flood of fragments, each of another packet that never becomes complete. Nothing answers; what was sent is counted.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn changes_of_the_file_are_told_and_no_others() {
+    async fn changes_of_the_file_are_reported_and_no_others() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events");
         let mut changes = Changes::of(&path).unwrap();

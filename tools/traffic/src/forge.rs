@@ -1,4 +1,4 @@
-//! Packets as a stranger sends them, each from a source that need not be ours: nobody waits for an answer, and what was
+//! Packets as a stranger sends them, each from a source that need not be ours: no answer is waited for, and what was
 //! sent is counted.
 
 use std::fs::File;

@@ -243,7 +243,7 @@ struct Flow {
     /// Of an echo, the port is its identifier.
     from: SocketAddr,
     ear: Ear,
-    /// Datagrams answered by each; of echoes nobody says a name.
+    /// Datagrams answered by each; echoes carry no name.
     servers: BTreeMap<Name, u64>,
     lost: bool,
 }

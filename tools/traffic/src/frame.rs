@@ -15,7 +15,7 @@
 //! |               |                       | `x` refused    | why, text; then the server closes          |
 //!
 //! Everything has a limit: a body [`BODY_BYTES_MAX`], a transfer [`TRANSFER_BYTES_MAX`]. A frame that breaks a rule
-//! is [`Malformed`] and ends the connection; it never panics and never makes anybody allocate more than a body.
+//! is [`Malformed`] and ends the connection; it never panics and never makes a reader allocate more than a body.
 
 use std::io;
 

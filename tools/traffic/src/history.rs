@@ -72,7 +72,7 @@ pub(crate) struct OfServer {
     pub(crate) lost: u64,
 }
 
-/// Something that somebody did, by the event file.
+/// What a person or a script did, by the event file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Event {
     pub(crate) seconds: f64,
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_at_one_moment_are_told_apart() {
+    fn events_at_one_moment_are_kept_apart() {
         let recorder = Recorder::new(1000, 1);
         for opened in 0..100 {
             recorder.event(&format!("{opened} opened"), &Counts { opened, ..Counts::default() });

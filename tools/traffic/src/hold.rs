@@ -107,7 +107,7 @@ async fn traffic(hold: Arc<Hold>) -> anyhow::Result<()> {
         places.spawn(hold_one(hold.clone(), place, tried.clone(), ended.clone()));
     }
     drop(tried);
-    all_tried.recv().await; // nobody sends; each place drops its end when it has been tried
+    all_tried.recv().await; // nothing is sent; each place drops its end when it has been tried
     hold.opening_speed.get_or_init(|| pace.speed());
     let counts = tally.snapshot();
     hold.recorder.ready(&counts);

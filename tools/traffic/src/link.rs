@@ -170,7 +170,7 @@ impl Link {
         Ok(checker.mismatch())
     }
 
-    /// Who answered, if anybody has.
+    /// Which server answered, if one has.
     pub(crate) fn server(&self) -> Option<&Name> {
         self.server.as_ref()
     }

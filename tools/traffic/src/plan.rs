@@ -203,8 +203,8 @@ impl Cut {
     }
 }
 
-/// Puts a fragment before the last one sent, that overlaps it and a neighbour that was sent before. So everybody who
-/// knows that neighbour sees the overlap, and nobody has the whole packet yet.
+/// Puts a fragment before the last one sent, that overlaps it and a neighbour that was sent before. So every host that
+/// knows that neighbour sees the overlap, and no host has the whole packet yet.
 fn overlap(pieces: &mut Vec<Piece>, bytes: usize) {
     let Some(&last) = pieces.last() else { return };
     let boundary = if last.offset > 0 { last.offset } else { last.length };

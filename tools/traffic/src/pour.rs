@@ -1,5 +1,5 @@
 //! Many packets at little cost each: of flows that begin at a steady rate, or of one flow as fast as they can be sent.
-//! One system call sends a batch, and nobody waits for an answer, so that what is measured is what forwards them.
+//! One system call sends a batch, and no answer is waited for, so that what is measured is what forwards them.
 //!
 //! Time goes in steps, one for each new flow. In step `s` packet `k` of flow `s - k * lag` is sent, so that the
 //! packets of one flow are `lag` steps apart, and those of others are between.

@@ -201,6 +201,6 @@ async fn progress(output: &Output, start: Instant, tally: &Tally) {
             Shown::OnOneLine => format!("{SAME_LINE}{line}"),
             Shown::LineByLine => line + "\n",
         };
-        output::say(line); // nobody looks: the traffic goes on
+        output::say(line); // no reader is left: the traffic goes on
     }
 }

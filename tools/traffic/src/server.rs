@@ -1,4 +1,4 @@
-//! The server: says its name to everybody who asks, over TCP (frame.rs) and UDP (datagram.rs).
+//! The server: says its name to every client that asks, over TCP (frame.rs) and UDP (datagram.rs).
 //!
 //! One task per socket and per connection, on one thread. At most `connections_max` connections are served at
 //! once; one more is told so by a `refused` frame and closed, which clients report as `server_full`. A connection

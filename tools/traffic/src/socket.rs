@@ -3,7 +3,7 @@
 //! A client that connects many times from one address must not use up its ephemeral ports: with
 //! IP_BIND_ADDRESS_NO_PORT the bind reserves none, and the connect may take any that is free for its 4-tuple.
 //! An IPv6 source may be from a prefix that is local by its route only (`ip route add local 2000::/112 dev lo`),
-//! which the kernel lets nobody bind to, or answer from, without IPV6_FREEBIND; IPv4 needs nothing for it.
+//! which no program can bind to, or answer from, without IPV6_FREEBIND; IPv4 needs nothing for it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

@@ -55,7 +55,7 @@ pub(crate) struct FragmentCounts {
     pub(crate) fragments: u64,
     /// Fragments sent twice.
     pub(crate) duplicates: u64,
-    /// Datagrams with an overlapping fragment: nobody may answer them.
+    /// Datagrams with an overlapping fragment: no answer to them may come.
     pub(crate) overlapped: u64,
     /// Datagrams without one of their fragments.
     pub(crate) left_out: u64,

@@ -1,6 +1,6 @@
 //! UDP flows: each a connected socket from the next source address, which asks and waits for the answer, message
 //! after message. What has no answer in time is a lost datagram, and its flow a lost flow; an answer that comes too
-//! late changes nothing. After [`UNANSWERED_MAX`] in a row the flow gives up: nobody is there.
+//! late changes nothing. After [`UNANSWERED_MAX`] in a row the flow gives up: no server is there.
 
 use std::io;
 use std::net::SocketAddr;
@@ -125,12 +125,12 @@ impl Flow {
         }
     }
 
-    /// So many questions had no answer that nobody is there.
+    /// So many questions had no answer that no server is there.
     pub(crate) fn given_up(&self) -> bool {
         self.unanswered_in_row >= UNANSWERED_MAX
     }
 
-    /// Who answered first, if anybody has.
+    /// Which server answered first, if one has.
     pub(crate) fn server(&self) -> Option<&Name> {
         self.server.as_ref()
     }

@@ -68,7 +68,7 @@ fn a_source_port_that_is_not_free_yet_is_waited_for() {
     before.set_reuse_address(true).unwrap();
     before.bind(&SocketAddr::from(([127, 0, 0, 78], 21078)).into()).unwrap();
     before.connect(&server.addresses[0].into()).unwrap();
-    before.set_linger(Some(Duration::ZERO)).unwrap(); // so its end is a reset, which nobody acknowledges
+    before.set_linger(Some(Duration::ZERO)).unwrap(); // so its end is a reset, which is not acknowledged
     let connect = format!(
         "connect --address {} --connections 1 --source-cidr 127.0.0.78 --source-port 21078 --json",
         server.addresses[0]
@@ -241,7 +241,7 @@ fn a_run_that_is_too_slow_says_why() {
 }
 
 #[test]
-fn one_connection_too_many_is_told_so() {
+fn one_connection_too_many_is_refused() {
     let server = Server::start("--tcp 127.0.0.1:0 --connections-max 5 --name s1");
     let ran = run(&format!("hold --address {} --connections 8 --seconds 0 --json", server.addresses[0]));
     assert_eq!(ran.code, Some(1), "{ran}");

@@ -198,7 +198,7 @@ fn connect_counts_closed_silent_and_moved_connections_apart() {
 }
 
 #[test]
-fn connections_to_nobody_fail() {
+fn connections_without_a_server_fail() {
     let ran = run(&format!("connect --address {NOBODY} --connections 7 --json"));
     assert_eq!(ran.code, Some(1), "{ran}");
     assert_eq!((&ran.json()["opened"], &ran.json()["failed"]), (&json!(0), &json!(7)));
@@ -237,7 +237,7 @@ fn udp_counts_lost_datagrams_lost_flows_and_moved_flows() {
 }
 
 #[test]
-fn udp_to_nobody_is_lost() {
+fn udp_without_a_server_is_lost() {
     let ran = run(&format!("udp --address {NOBODY} --flows 4 --json"));
     assert_eq!((ran.code, &ran.json()["lost"]), (Some(1), &json!(4)), "{ran}");
     assert_eq!(ran.json()["errors"], json!({ "refused": 12 }));

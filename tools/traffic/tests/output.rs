@@ -56,5 +56,5 @@ fn a_server_serves_though_it_cannot_say_so() {
         }
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    panic!("nobody serves");
+    panic!("nothing is served");
 }

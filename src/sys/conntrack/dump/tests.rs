@@ -108,7 +108,7 @@ fn all(conntrack: &mut Conntrack, bits: Option<u32>) -> Vec<(FlowName, Tracked)>
         all.push((entry.name(), entry.tracked().unwrap()));
         Ok(())
     };
-    conntrack.dump(bits, each).unwrap();
+    conntrack.dump(bits.map(|bits| Marked { value: bits, mask: bits }), each).unwrap();
     all
 }
 
@@ -124,6 +124,18 @@ fn the_kernel_dumps_protects_extends_and_deletes() {
         assert_eq!(all(&mut conntrack, Some(0x1_0000)).len(), 1000);
         assert_eq!(all(&mut conntrack, Some(0x5)).len(), 1000);
         assert_eq!(all(&mut conntrack, Some(0x8)).len(), 0);
+        for (value, mask, found) in
+            [(0x7, 0xffff, 1000), (0x5, 0xffff, 0), (0x1_0000, 0x1_0008, 1000), (0, 0x8, 1000)]
+        {
+            let mut count = 0;
+            let marked = Some(Marked { value, mask });
+            dump_tracked(marked, &mut |_| {
+                count += 1;
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(count, found, "{marked:?}");
+        }
 
         let some = |request| move |(name, _): &(FlowName, Tracked)| (name.clone(), request);
         let set = Request::Set { protect: true, seconds: Some(5000) };

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::NFQNL_MSG_CONFIG, *};
 
 const MASK: MarkMask = MarkMask::DEFAULT;
 
@@ -102,7 +102,7 @@ fn what_cannot_be_read_is_one_error() {
         ("no id", attributes(&[payload])),
         ("a short id", attributes(&[&attribute(NFQA_PACKET_HDR, &[0; 3]), payload])),
         ("a short mark", attributes(&[id, &attribute(NFQA_MARK, &[0; 3]), payload])),
-        ("another message of the queue", message(QUEUE | 2, &[0; 8])),
+        ("another message of the queue", message(NFQNL_MSG_CONFIG, &[0; 8])),
         ("a message of another subsystem", message(0x0a00, &[0; 8])),
         ("a message of netlink's own", message(1, &[])),
         ("a message shorter than its header", vec![3; 8]),
@@ -113,7 +113,7 @@ fn what_cannot_be_read_is_one_error() {
         assert!(matches!(&read[..], [read] if is_unreadable(read)), "{what}: {read:?}");
     }
     let good = packet(9, None, &[3; 20]);
-    let both = [message(QUEUE | 2, &[]), good].concat();
+    let both = [message(NFQNL_MSG_CONFIG, &[]), good].concat();
     let read: Vec<_> = packets(&both).collect();
     assert!(matches!(&read[..], [bad, Ok(Packet { id: 9, .. })] if is_unreadable(bad)), "{read:?}");
 }

@@ -1,7 +1,7 @@
 //! Fallback tables: they decide while no process listens to the queue.
 
 use super::{
-    packets::{balancer_with, counted_by, sum, without_lease},
+    packets::{balancer_with, counted_by, patient, sum, without_lease},
     steering::{ACK, Lb, SYN, conntrack_entries, sealed, tcp},
     *,
 };
@@ -12,6 +12,7 @@ use crate::{
     model::ids::{Generation, Mark},
     packet::Packet,
     plan::{elements::Way, kernel_tables::KernelTable},
+    sys::namespace::shell,
     tests::bytes::{ip, packet},
 };
 
@@ -229,8 +230,13 @@ fn a_flow_is_pinned(client: &tun_tap::Iface, steered: u64) {
 #[ignore = "needs root, nf_tables and /dev/net/tun"]
 fn without_lbd_every_packet_goes_where_lbd_would_send_it() {
     in_namespace(|| {
-        let Made { state, forwarding, ruleset } = made_of(FILE);
+        let Made { state, forwarding, mut ruleset } = made_of(FILE);
+        patient(&mut ruleset);
         let client = balancer_with(&ruleset);
+        // Pings as well.
+        shell(
+            "for of in icmp icmpv6; do echo 3600 > /proc/sys/net/netfilter/nf_conntrack_${of}_timeout; done",
+        );
         assert_eq!(ruleset.tables.len(), 5);
         nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
         let (steered, dropped, targets) = all_go_where_lbd_would_send_them(&client, &forwarding);
@@ -285,7 +291,8 @@ fn mark_of(forwarding: &Forwarding, bytes: &[u8]) -> Mark {
 fn the_kernel_decides_for_one_service_and_lbd_for_another() {
     in_namespace(|| {
         let file = by_kernel(FILE, &["web"]).replace("kernel_entries", "queues = \"0\"\nkernel_entries");
-        let Made { state, forwarding, ruleset } = made_of(&file);
+        let Made { state, forwarding, mut ruleset } = made_of(&file);
+        patient(&mut ruleset);
         let mut lb = Lb::with(&ruleset, "client");
         nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
         let mut tables = Tables::default();
@@ -320,10 +327,11 @@ fn the_kernel_decides_for_one_service_and_lbd_for_another() {
                 .set_admin(
                     Some("web"),
                     &[backend.unwrap().name.to_string()],
-                    &Override::unattributed(Admin::Disabled),
+                    &Override::unattributed(Admin::Draining),
                 )
                 .unwrap();
-            let changed = made(left);
+            let mut changed = made(left);
+            patient(&mut changed.ruleset);
             apply_all(&changed.ruleset, &mut tables);
             tables.apply(&changed.ruleset.tables).unwrap();
             assert_ne!(mark_of(&changed.forwarding, &read[0]), first);
@@ -503,6 +511,7 @@ fn while_connection_tracking_is_full_a_syn_is_remembered_once() {
 fn while_connection_tracking_is_full_the_kernel_decides_and_tracks_none() {
     in_namespace(|| {
         let Made { forwarding, mut ruleset, .. } = made_of(FILE);
+        patient(&mut ruleset);
         ruleset.elements.set_way(Way::Untracked);
         let client = balancer_with(&ruleset);
         nft("a test", &["-f", "-"], Some(SEEN)).unwrap();
@@ -553,7 +562,7 @@ fn fallback_tables_change_by_the_entries_that_differ_and_are_removed_when_not_de
         let without = made(
             first
                 .state
-                .set_admin(Some("web"), &["a".to_owned()], &Override::unattributed(Admin::Disabled))
+                .set_admin(Some("web"), &["a".to_owned()], &Override::unattributed(Admin::Draining))
                 .unwrap(),
         );
         let untouched = Applied { structure: StructureApplied::Kept, elements_added: 0, elements_deleted: 0 };

@@ -1,7 +1,7 @@
 //! What becomes of flows in the maps of off-table flows. The table's backend has mark 3, theirs has mark 4.
 
 use super::{
-    packets::{counted_by, ruleset_for},
+    packets::{counted_by, patient, ruleset_for},
     steering::{ACK, Lb, SYN, VIPS, client_of, conntrack_entries, packets_of, tcp, tcp_at, udp},
     *,
 };
@@ -33,6 +33,7 @@ fn lb_with(way: Way) -> (Lb, Ruleset) {
     let mut state = state();
     state.balancer.queues = QueueRange::new(0, 0).unwrap();
     let mut ruleset = ruleset_for(&state, "client");
+    patient(&mut ruleset);
     ruleset.elements.set_way(way);
     let lb = Lb::with(&ruleset, "client");
     nft("a test", &["-f", "-"], Some(LEAVING)).unwrap();

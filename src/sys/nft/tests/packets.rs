@@ -69,6 +69,15 @@ fn hold_lease() {
     nft("a test", &["-f", "-"], Some(&elements.concat())).unwrap();
 }
 
+/// What is known by one packet, a SYN or a datagram, is remembered for as long as any test takes, on a slow machine too.
+pub(super) fn patient(ruleset: &mut Ruleset) {
+    let text = &mut ruleset.structure.text;
+    for (short, long) in [("timeout 10s", "timeout 1h"), ("unreplied : 30,", "unreplied : 3600,")] {
+        assert_eq!(text.matches(short).count(), 2, "{short}");
+        *text = text.replace(short, long);
+    }
+}
+
 pub(super) fn ruleset_for(state: &State, interface: &str) -> Ruleset {
     let mut ruleset = ruleset(state, 127);
     let device = |name: &str| Element::Interface(name.to_owned());

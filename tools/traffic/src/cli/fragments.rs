@@ -39,10 +39,10 @@ pub(crate) struct FragmentsArgs {
     /// Of so many datagrams (in percent, as below), one fragment is sent twice
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = value_parser!(u8).range(..=100))]
     pub(crate) duplicate: u8,
-    /// So many have a fragment that overlaps others: nobody may answer
+    /// So many have a fragment that overlaps others: no answer may come
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = value_parser!(u8).range(..=100))]
     pub(crate) overlap: u8,
-    /// So many lack a fragment: nobody can answer
+    /// So many lack a fragment: no answer can come
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = value_parser!(u8).range(..=100))]
     pub(crate) drop: u8,
     /// So many are not cut, and short enough for it
@@ -54,7 +54,7 @@ pub(crate) struct FragmentsArgs {
     /// IPv6 (IPv4 has none): so many have an extension header before the fragment header, and one behind it
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = value_parser!(u8).range(..=100))]
     pub(crate) extension_headers: u8,
-    /// Pings instead of UDP; the port means nothing, and nobody says a name
+    /// Pings instead of UDP; the port means nothing, and no answer has a name
     #[arg(long)]
     pub(crate) echo: bool,
     /// Where to cut, and what else is drawn

@@ -42,7 +42,7 @@ pub(crate) struct PourArgs {
 /// Of what the flows are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Poured {
-    /// A SYN, then ACKs: what the client sends of a connection, with nobody's answer waited for
+    /// A SYN, then ACKs: what the client sends of a connection, without waiting for an answer
     Tcp,
     /// Datagrams of 32 bytes
     Udp,

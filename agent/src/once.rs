@@ -1,0 +1,109 @@
+//! `--once`: every check once, and what it found.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use synrail::{
+    control::health::{Last, Outcome},
+    ctl::text::Table,
+    model::{HealthCheck, Override},
+    sys::{clock, region::AccessError},
+};
+
+use crate::run::{Follower, Runner};
+
+/// A time at which every check is due.
+const ALL_DUE: Duration = Duration::from_millis(2 * *HealthCheck::INTERVAL_MS.end() as u64);
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckResult {
+    /// The backends that it is about, as SERVICE/BACKEND.
+    pub backends: Vec<String>,
+    /// The kind of check.
+    pub kind: &'static str,
+    /// Whether it succeeded.
+    pub ok: bool,
+    /// Whether it was made at all; if not, nothing was found of the backend, and `reason` says what this host lacks.
+    pub made: bool,
+    /// What it found.
+    pub reason: String,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
+/// What all checks found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Results(Vec<CheckResult>);
+
+impl Results {
+    /// Reports whether all succeeded.
+    #[must_use]
+    pub fn all_succeed(&self) -> bool {
+        self.0.iter().all(|result| result.ok)
+    }
+
+    /// Returns the answer.
+    #[must_use]
+    pub fn show(&self, json: bool) -> String {
+        if json {
+            return serde_json::to_string(&self.0).unwrap_or_default();
+        }
+        if self.0.is_empty() {
+            return "no service has checks ([service.health])".to_owned();
+        }
+        let mut table = Table::new(&["BACKENDS", "KIND", "RESULT", ">TOOK", "FOUND"]);
+        for CheckResult { backends, kind, ok, made, reason, took_ms } in &self.0 {
+            let result = match (ok, made) {
+                (true, _) => "ok",
+                (false, true) => "FAILED",
+                (false, false) => "NOT MADE",
+            };
+            table.row([
+                backends.join(" "),
+                (*kind).to_owned(),
+                result.to_owned(),
+                format!("{took_ms} ms"),
+                reason.clone(),
+            ]);
+        }
+        table.render("").trim_end().to_owned()
+    }
+}
+
+/// Runs every check once.
+///
+/// # Errors
+/// When the region cannot be read.
+pub async fn run(mut follower: Follower) -> Result<Results, AccessError> {
+    let mut runner = Runner::default();
+    let Some(state) = follower.look()? else { return Ok(Results(Vec::new())) };
+    runner.checks.update(&state, Duration::ZERO);
+    let began = runner.now();
+    let now = |runner: &Runner| ALL_DUE + runner.now().saturating_sub(began);
+    let mut left = runner.checks.iter().count();
+    while left > 0 {
+        // A check that has ended is due again much later.
+        runner.start_due(ALL_DUE);
+        let (id, outcome) = runner.next_result().await;
+        let time = Override::time(clock::unix_seconds());
+        let now = now(&runner);
+        runner.checks.finished(id, outcome, now, time);
+        left -= 1;
+    }
+    let result = |(names, kind, last): (&[_], _, Option<&Last>)| {
+        let Last { outcome, took } = last?;
+        let backends = names.iter().map(|(service, backend)| format!("{service}/{backend}")).collect();
+        Some(CheckResult {
+            backends,
+            kind,
+            ok: matches!(outcome, Outcome::Succeeded(_)),
+            made: !matches!(outcome, Outcome::NotMade(_)),
+            reason: outcome.reason().as_str().to_owned(),
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        })
+    };
+    let mut results: Vec<CheckResult> = runner.checks.iter().filter_map(result).collect();
+    results.sort_by(|a, b| a.backends.cmp(&b.backends));
+    Ok(Results(results))
+}

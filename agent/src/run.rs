@@ -1,0 +1,362 @@
+//! The event loop: follows the region, starts what is due, takes results, and tells lbd.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    io,
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    path::Path,
+    process,
+    time::Duration,
+};
+
+use nix::{
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
+    unistd::{Pid, getppid},
+};
+use synrail::{
+    config::HttpSettings,
+    control::{
+        health::{CheckId, Checks, Outcome, Transition},
+        notices,
+    },
+    model::{Health, Override, ids::Generation},
+    ops::Request,
+    shm::slots,
+    state::State,
+    sys::{
+        clock,
+        region::{AccessError, Region, RegionName},
+    },
+};
+use tokio::{
+    net::unix::pipe,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    http::{Opened, listen::Serving},
+    lbd::{FOUND_MAX, Link},
+    notice::Notice,
+    notify::Notifier,
+    probe::{self, Host},
+};
+
+/// How long results are collected before lbd is told: each request makes a new generation.
+const COLLECT: Duration = Duration::from_millis(100);
+/// After how long lbd is told again what the region does not have.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How often lbd is told that the agent runs, and the region is looked at if it cannot be watched.
+const BEAT: Duration = Duration::from_secs(1);
+/// One that ran so long may end for a new start: then what made it end is not the start.
+const WELL: Duration = Duration::from_secs(5);
+
+/// A region, opened again when it was made anew.
+pub struct Follower {
+    name: RegionName,
+    region: Option<Region>,
+    watch: Option<Watch>,
+    generation: Option<Generation>,
+    notice: Notice,
+}
+
+impl Follower {
+    /// Opens the region, if it is there.
+    #[must_use]
+    pub fn new(name: RegionName) -> Self {
+        let region = Region::open_to_read(&name).ok();
+        Self { name, region, watch: None, generation: None, notice: Notice::default() }
+    }
+
+    /// Returns where HTTP shall be served; nowhere if the region cannot be read.
+    pub fn http(&mut self) -> HttpSettings {
+        let state = self.region.as_mut().and_then(|region| region.state_with_tables(|_| Vec::new()).ok());
+        state.map(|(_, state)| state.balancer.http).unwrap_or_default()
+    }
+
+    /// Returns the state, if there is a new one.
+    ///
+    /// # Errors
+    /// When there is no region, or it cannot be read.
+    pub fn look(&mut self) -> Result<Option<State>, AccessError> {
+        if let Some(region) = &self.region
+            && !region.is_current().unwrap_or(true)
+        {
+            (self.region, self.watch, self.generation) = (None, None, None);
+        }
+        let mut region = match self.region.take() {
+            Some(region) => region,
+            None => Region::open_to_read(&self.name)?,
+        };
+        if self.watch.is_none() {
+            // Without it the region is looked at with each beat.
+            self.watch = Watch::new(&self.name).ok();
+        }
+        let read = self.read(&mut region);
+        self.region = Some(region);
+        read
+    }
+
+    fn read(&mut self, region: &mut Region) -> Result<Option<State>, AccessError> {
+        region.recover()?;
+        if self.generation.is_some() && slots::generation(region).ok() == self.generation {
+            return Ok(None);
+        }
+        let (generation, state) = region.state_with_tables(|_| Vec::new())?;
+        self.generation = Some(generation);
+        Ok(Some(state))
+    }
+
+    /// Waits until the region may have changed; for ever if it cannot be watched.
+    async fn changed(&mut self) {
+        match &self.watch {
+            Some(watch) if watch.0.readable().await.is_ok() => {
+                // What happened does not matter.
+                let mut events = [0; 4096];
+                while watch.0.try_read(&mut events).is_ok_and(|length| length > 0) {}
+            }
+            Some(_) => self.watch = None,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Readable when the region's file was touched or removed. To tokio it is a pipe as any other.
+struct Watch(pipe::Receiver);
+
+impl Watch {
+    fn new(name: &RegionName) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        inotify.add_watch(&name.path(), AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF)?;
+        let descriptor = inotify.as_fd().try_clone_to_owned()?;
+        pipe::Receiver::from_file_unchecked(descriptor.into()).map(Self)
+    }
+}
+
+/// Checks with those of them that run.
+pub struct Runner {
+    /// What is due, and what results come to.
+    pub checks: Checks,
+    running: JoinSet<(CheckId, Outcome)>,
+    host: Host,
+    epoch: Duration,
+}
+
+impl Default for Runner {
+    fn default() -> Self {
+        Self {
+            checks: Checks::new(RandomState::new().hash_one(process::id())),
+            running: JoinSet::new(),
+            host: Host::default(),
+            epoch: clock::monotonic(),
+        }
+    }
+}
+
+impl Runner {
+    /// Returns the time since the start.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        clock::monotonic().saturating_sub(self.epoch)
+    }
+
+    /// Starts the checks that are due at `now`.
+    pub fn start_due(&mut self, now: Duration) {
+        while let Some(job) = self.checks.next(now) {
+            let host = self.host.clone();
+            self.running.spawn_local(async move {
+                let outcome = probe::run(&job, &host).await;
+                (job.id, outcome)
+            });
+        }
+    }
+
+    /// Waits for a check that ends; for ever if none runs.
+    pub async fn next_result(&mut self) -> (CheckId, Outcome) {
+        loop {
+            match self.running.join_next().await {
+                Some(Ok(result)) => return result,
+                // A probe catches its panics.
+                Some(Err(error)) => error!(%error, "a check has ended without a result"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Checks until SIGTERM or SIGINT, or until `parent` ends. A missing region or lbd is waited for. `opened` is a
+/// connection to lbd's socket; what needs rights that this process has given up ends it if `parent` starts it again.
+///
+/// # Errors
+/// When signals cannot be received, or the operating system does not wait for `opened`.
+pub async fn run(
+    mut follower: Follower,
+    (socket, opened): (&Path, Option<UnixStream>),
+    http: Opened,
+    parent: Option<Pid>,
+) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let link = Link::start(socket, opened)?;
+    let mut http = http.serve(link.clone())?;
+    let mut agent = Agent {
+        runner: Runner::default(),
+        state: None,
+        link,
+        no_right: false,
+        report: None,
+        not_made: Notice::default(),
+        notifier: Notifier::default(),
+    };
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    agent.look(&mut follower);
+    loop {
+        let now = agent.runner.now();
+        agent.runner.start_due(now);
+        let due = agent.runner.checks.timeout(now).map(|wait| Instant::now() + wait);
+        let report = agent.report;
+        tokio::select! {
+            (id, outcome) = agent.runner.next_result() => agent.finished(id, outcome),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            () = sleep_until(report.unwrap_or_else(Instant::now)), if report.is_some() => agent.tell(),
+            () = follower.changed() => agent.look(&mut follower),
+            () = agent.notifier.next() => {}
+            _ = beat.tick() => {
+                // A beat that finds no room is followed by another.
+                let beat = agent.beat();
+                let _ = agent.link.offer(beat);
+                agent.look(&mut follower);
+                if parent.is_some_and(|parent| parent != getppid()) {
+                    info!("the lbd that started this has ended, and starts another when it is back");
+                    return Ok(());
+                }
+                if !agent.serves(&http) || http.reader_has_ended() {
+                    // Of lbd's helper, or of a unit.
+                    let again = parent.is_some() || std::env::var_os("INVOCATION_ID").is_some();
+                    if again && agent.runner.now() >= WELL {
+                        info!("ends, to be started with the rights to serve HTTP as the region says");
+                        return Ok(());
+                    }
+                    http.tell();
+                }
+                if parent.is_some() && (agent.no_right || agent.link.is_refused()) {
+                    info!("ends, so that lbd starts it with the rights to open the region and lbd's socket again");
+                    return Ok(());
+                }
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    info!("ended as asked; lbd goes on with what was found last");
+    Ok(())
+}
+
+struct Agent {
+    runner: Runner,
+    state: Option<State>,
+    link: Link,
+    /// Set when this process may not open the region.
+    no_right: bool,
+    /// When lbd is told what the region does not have.
+    report: Option<Instant>,
+    not_made: Notice,
+    notifier: Notifier,
+}
+
+impl Agent {
+    /// Reports whether what is served is what the region says.
+    fn serves(&self, http: &Serving) -> bool {
+        self.state.as_ref().is_none_or(|state| http.is(&state.balancer.http))
+    }
+
+    /// Takes over what the region says.
+    fn look(&mut self, follower: &mut Follower) {
+        match follower.look() {
+            Ok(Some(state)) => {
+                let now = self.runner.now();
+                self.runner.checks.update(&state, now);
+                let checks = self.runner.checks.iter().count();
+                follower.notice.clear("the region can be read again");
+                if self.state.is_none() {
+                    info!(region = %follower.name, checks, "following the region");
+                }
+                if !self.runner.checks.observations(&state).is_empty() {
+                    self.report.get_or_insert(Instant::now() + COLLECT);
+                }
+                self.notify(&state);
+                self.state = Some(state);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                if matches!(error, AccessError::Missing(_)) {
+                    // What comes in its place may number backends otherwise.
+                    self.runner.checks = Runner::default().checks;
+                    self.state = None;
+                }
+                self.no_right = matches!(error, AccessError::NotOurs { .. } | AccessError::NotAllowed(_));
+                follower.notice.raise("nothing new is checked until the region can be read", &error);
+            }
+        }
+    }
+
+    /// Tells the operator's program what is news in `next`.
+    fn notify(&mut self, next: &State) {
+        let Some(before) = self.state.as_ref().filter(|_| !next.balancer.notify.is_empty()) else { return };
+        for notice in notices::between(before, next) {
+            self.notifier.offer(&next.balancer.notify, notice);
+        }
+    }
+
+    /// Returns the sign of life, and logs if checks cannot be made.
+    fn beat(&mut self) -> Request {
+        let (not_made, reason) = self.runner.checks.not_made();
+        match reason {
+            Some(reason) => {
+                self.not_made.raise("checks cannot be made, and nothing new is known", &reason.as_str());
+            }
+            None => self.not_made.clear("all checks can be made again"),
+        }
+        Request::Beat { pid: process::id(), not_made: u32::try_from(not_made).unwrap_or(u32::MAX) }
+    }
+
+    fn finished(&mut self, id: CheckId, outcome: Outcome) {
+        let time = Override::time(clock::unix_seconds());
+        let now = self.runner.now();
+        if let Some(transition) = self.runner.checks.finished(id, outcome, now, time) {
+            log(&transition);
+            self.report.get_or_insert(Instant::now() + COLLECT);
+        }
+    }
+
+    /// Tells lbd what the region does not have.
+    fn tell(&mut self) {
+        self.report = None;
+        let Some(state) = &self.state else { return };
+        let mut found = self.runner.checks.observations(state);
+        if found.is_empty() {
+            return;
+        }
+        found.truncate(FOUND_MAX);
+        let handed_over = self.link.offer(Request::Observe { found });
+        // The new generation comes first, if lbd does what it is asked.
+        self.report = Some(Instant::now() + if handed_over { AGAIN } else { COLLECT });
+    }
+}
+
+/// One line for each change.
+fn log(transition: &Transition) {
+    let Transition { names, from, observed, took } = transition;
+    let backends: Vec<String> =
+        names.iter().map(|(service, backend)| format!("{service}/{backend}")).collect();
+    let backends = backends.join(" ");
+    let from = from.map_or("unknown", Health::name);
+    let (reason, took_ms) = (observed.reason.as_str(), took.as_millis());
+    match observed.health {
+        Health::Up => info!(backends, from, to = "up", reason, took_ms, "up"),
+        Health::Down => warn!(backends, from, to = "down", reason, took_ms, "down"),
+    }
+}
