@@ -2,20 +2,31 @@
 # Scenarios one after another, or divided among machines, and what became of each.
 #
 # All of it is in RUN/verdicts/NAME/, which the first machine to begin the scenario makes: so none is run twice, and one that was
-# begun and not finished is known when its machine has ended. In it are `verdict` (exit status and milliseconds),
+# begun and not finished is known when its machine has ended. In it are `verdict` (exit status, milliseconds, percent of them idle),
 # `claims-that-failed`, and, of a machine that is not alone, `machine` (its number) and `output`.
 
 # each_scenario RUNNER NAME...: "RUNNER NAME" runs one, and each that has not begun is run.
 each_scenario() {
-    local name runner=$1 status started
+    local name runner=$1 status started before after
     shift
     for name; do
         mkdir "$RUN/verdicts/$name" 2>/dev/null || continue
         started=$(now_ms)
         status=0
+        read -ra before < /proc/stat
         "$runner" "$name" || status=$?
-        echo "$status $(($(now_ms) - started))" > "$RUN/verdicts/$name/verdict"
+        read -ra after < /proc/stat
+        echo "$status $(($(now_ms) - started)) $(idle_percent)" > "$RUN/verdicts/$name/verdict"
     done
+}
+# idle_percent: what part of the CPUs' time was idle between two lines of /proc/stat, `before` and `after`: in it the scenario waited.
+idle_percent() {
+    local n idle=0 all=0
+    for n in {1..8}; do
+        all=$((all + after[n] - before[n]))
+        ((n != 4 && n != 5)) || idle=$((idle + after[n] - before[n]))
+    done
+    echo $((100 * idle / (all > 0 ? all : 1)))
 }
 scenario_limit_s() { local limit_s; limit_s=$(head_field "$TESTBED/scenarios/$1.sh" limit_s); echo "${limit_s:-300}"; }
 
@@ -39,12 +50,12 @@ declare -A passed_on=()
 # verdicts NAME...: all of them, in this order. 0: all passed; 1: one failed; 77: one could not run; 125: one lost its
 # machine, or there was none for it.
 verdicts() {
-    local name place status ms verdict remark passed=0 failed=0 lacking=0 lost=0 lines=()
+    local name place status ms idle verdict remark passed=0 failed=0 lacking=0 lost=0 lines=()
     for name; do
         place=$RUN/verdicts/$name
-        status=125 ms='' remark=''
+        status=125 ms='' idle='' remark=''
         if [[ -s $place/verdict ]]; then
-            read -r status ms < "$place/verdict"
+            read -r status ms idle < "$place/verdict"
         elif [[ -s $place/machine ]]; then
             remark=": machine $(< "$place/machine") ended amid it"
         elif [[ -e $place ]]; then
@@ -58,7 +69,7 @@ verdicts() {
             *) verdict=FAILED failed=$((failed + 1)) ;;
         esac
         ((status != 125)) || lost=1
-        lines+=("$(printf '%-8s %4s s  %s' "$verdict" "${ms:+$((ms / 1000))}" "$name$remark")")
+        lines+=("$(printf '%-8s %4s s %3s %% idle  %s' "$verdict" "${ms:+$((ms / 1000))}" "$idle" "$name$remark")")
     done
     if (($# > 1)); then
         say ""

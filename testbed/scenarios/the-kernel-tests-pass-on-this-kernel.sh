@@ -8,6 +8,7 @@
 # needs: kernel-tests ethtool tc
 # limit_s: 5400
 # captures: no
+# patient: no test of it is about time
 
 # What an emulated machine needs more than half of its time for, and why it need not.
 declare -A LONG=(
