@@ -251,7 +251,7 @@ proptest! {
     /// Likewise where most tables stay in place and are not read; and gaps do not add up.
     #[test]
     fn a_writer_of_some_tables_may_die_anywhere(rounds in prop::collection::vec(
-        (prop::collection::vec((0usize..50, prop::sample::select(vec![13u64, 97, 251, 997, 2999]), 1usize..50), 0..20), 0usize..9000), 1..30)
+        (prop::collection::vec((0usize..50, prop::sample::select(vec![13u64, 97, 251, 997, 2999]), 1usize..50), 0..20), 0usize..9000), 1..12)
     ) {
         let mut memory = region(&many());
         let mut current = many();

@@ -109,10 +109,8 @@ fn a_queue_that_is_busy_polled_does_not_sleep() {
             cpu_time() - began
         };
         let (asleep, awake) = (waited(Duration::ZERO), waited(Duration::from_millis(200)));
-        assert!(
-            asleep < Duration::from_millis(5) && awake > Duration::from_millis(20),
-            "{asleep:?} {awake:?}"
-        );
+        // Compared with each other: on an emulated machine a system call alone takes milliseconds.
+        assert!(awake > Duration::from_millis(20) && asleep * 4 < awake, "{asleep:?} {awake:?}");
         lb.send(&syn(3));
         assert_eq!(queue.receive(Duration::from_millis(200)).unwrap(), 1);
         assert!(queue.answer(|_| verdict(3)).is_empty());
