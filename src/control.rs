@@ -12,6 +12,7 @@
 pub mod announce;
 pub mod health;
 pub mod notices;
+pub mod undelivered;
 
 use std::time::Duration;
 

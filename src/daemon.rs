@@ -60,7 +60,7 @@ use workers::{Opened, Workers};
 use crate::{
     balance::Forwarding,
     config::Config,
-    control::{Cause, Controller, Effect, Event},
+    control::{Cause, Controller, Effect, Event, undelivered::Undelivered},
     host::new_own_vips,
     model::ids::Generation,
     ops,
@@ -76,6 +76,7 @@ use crate::{
         helper,
         instance_lock::InstanceLock,
         nfqueue::queue_lines_here,
+        nft::UndeliveredSets,
         overrides::OverridesFile,
         privileges, probe,
         region::{AccessError, Mapping, NAME_DEFAULT, Region, RegionName},
@@ -181,6 +182,8 @@ struct Lbd {
     agent: Agent,
     /// `None` if it cannot be opened.
     control: Option<ControlSocket>,
+    undelivered_sets: UndeliveredSets,
+    undelivered: Undelivered,
     announcer: Announcer,
 }
 
@@ -257,6 +260,8 @@ impl Lbd {
             queues_error: ErrorLatch::default(),
             host,
             control: control.ok(),
+            undelivered_sets: UndeliveredSets::default(),
+            undelivered: Undelivered::default(),
             agent,
             announcer: Announcer::default(),
         };

@@ -4,8 +4,9 @@
 //! found is sent again until it is in the region ([`synrail::control::health::Checks::observations`]).
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
+    net::IpAddr,
     os::unix::net,
     path::{Path, PathBuf},
     rc::Rc,
@@ -16,7 +17,7 @@ use synrail::ops::{LINE_BYTES_MAX, Reply, Request};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream},
     net::UnixStream,
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, timeout},
 };
 
@@ -34,6 +35,14 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(4);
 pub struct Link {
     requests: mpsc::Sender<Asked>,
     refused: Rc<Cell<bool>>,
+    undelivered: Rc<Undelivered>,
+}
+
+/// What lbd has told of packets that were not delivered, and nothing has taken yet.
+#[derive(Debug, Default)]
+struct Undelivered {
+    addresses: RefCell<Vec<IpAddr>>,
+    told: Notify,
 }
 
 /// A request, and where its answer goes if that is waited for.
@@ -48,6 +57,7 @@ impl Link {
     pub fn start(socket: &Path, opened: Option<net::UnixStream>) -> io::Result<Self> {
         let (to, requests) = mpsc::channel(2);
         let refused = Rc::new(Cell::new(false));
+        let undelivered = Rc::new(Undelivered::default());
         let opened = opened.map(|stream| {
             stream.set_nonblocking(true)?;
             UnixStream::from_std(stream)
@@ -56,19 +66,26 @@ impl Link {
             socket: socket.to_owned(),
             stream: opened.transpose()?.map(BufStream::new),
             no_right: Rc::clone(&refused),
+            undelivered: Rc::clone(&undelivered),
             back_off: BACK_OFF_MIN,
             not_before: Instant::now(),
             absent: Notice::default(),
             refused: Notice::default(),
         };
         tokio::task::spawn_local(async move { connection.serve(requests).await });
-        Ok(Self { requests: to, refused })
+        Ok(Self { requests: to, refused, undelivered })
     }
 
     /// Reports whether this process has no right to connect again.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.refused.get()
+    }
+
+    /// Waits until lbd tells addresses of backends to which a packet was not delivered.
+    pub async fn undelivered(&self) -> Vec<IpAddr> {
+        self.undelivered.told.notified().await;
+        self.undelivered.addresses.take()
     }
 
     /// Hands over a request. Returns false if those before it are not done yet.
@@ -97,6 +114,7 @@ struct Connection {
     stream: Option<BufStream<UnixStream>>,
     /// Set when the operating system refuses to connect.
     no_right: Rc<Cell<bool>>,
+    undelivered: Rc<Undelivered>,
     back_off: Duration,
     /// No connection is tried before.
     not_before: Instant,
@@ -117,12 +135,18 @@ impl Connection {
                 Ok(reply) => {
                     self.back_off = BACK_OFF_MIN;
                     self.absent.clear("lbd answers again");
+                    if !reply.undelivered.is_empty() {
+                        self.undelivered.addresses.replace(reply.undelivered.clone());
+                        self.undelivered.told.notify_one();
+                    }
                     match &reply.error {
                         _ if waited_for => {}
                         None => self.refused.clear("lbd accepts requests again"),
                         Some(error) => self.refused.raise("lbd refuses a request", error),
                     }
-                    let _ = answer.map(|answer| answer.send(Ok(reply)));
+                    if let Some(answer) = answer {
+                        let _ = answer.send(Ok(reply));
+                    }
                 }
                 Err(error) => {
                     self.no_right.set(error.kind() == io::ErrorKind::PermissionDenied);
@@ -134,7 +158,9 @@ impl Connection {
                         self.socket.display()
                     );
                     self.absent.raise(&what, &error);
-                    let _ = answer.map(|answer| answer.send(Err(error)));
+                    if let Some(answer) = answer {
+                        let _ = answer.send(Err(error));
+                    }
                 }
             }
         }
@@ -174,13 +200,14 @@ mod tests {
         local
             .run_until(async {
                 let link = Link::start(&socket, None).unwrap();
+                let telling = "{\"ok\":true,\"undelivered\":[\"192.0.2.1\",\"2001:db8::1\"]}\n";
                 assert!(
                     link.offer(Request::Beat { pid: 1, not_made: 0 }),
                     "nothing is there, and nothing waits"
                 );
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-                for answer in ["", "nonsense\n", "{\"ok\":false,\"error\":\"no\"}\n", "{\"ok\":true}\n"] {
+                for answer in ["", "nonsense\n", "{\"ok\":false,\"error\":\"no\"}\n", telling] {
                     let accepted = loop {
                         let _ = link.offer(Request::Beat { pid: 2, not_made: 0 });
                         match timeout(Duration::from_millis(50), listener.accept()).await {
@@ -195,6 +222,10 @@ mod tests {
                     stream.write_all(answer.as_bytes()).await.unwrap();
                     stream.flush().await.unwrap();
                 }
+                assert_eq!(
+                    link.undelivered().await,
+                    ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap())
+                );
             })
             .await;
     }

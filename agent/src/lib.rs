@@ -7,6 +7,7 @@
 //! ```
 //! What is due, and what results come to, is decided in [`synrail::control::health`], which is pure. Here are the
 //! event loop ([`run`]), what is sent and what counts as an answer ([`probe`]), and the connection to lbd ([`lbd`]).
+//! lbd's answers name backends that packets did not reach: these are checked early.
 //!
 //! By HTTP it shows what there is, and takes orders of operators ([`http`]); what it shows another process reads for it
 //! ([`reader`]).

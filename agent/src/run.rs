@@ -3,6 +3,7 @@
 use std::{
     hash::{BuildHasher as _, RandomState},
     io,
+    net::IpAddr,
     os::{fd::AsFd as _, unix::net::UnixStream},
     path::Path,
     process,
@@ -39,7 +40,7 @@ use tracing::{error, info, warn};
 use crate::{
     http::{Opened, listen::Serving},
     lbd::{FOUND_MAX, Link},
-    notice::Notice,
+    notice::{EarlyChecks, Notice},
     notify::Notifier,
     probe::{self, Host},
 };
@@ -208,6 +209,7 @@ pub async fn run(
         no_right: false,
         report: None,
         not_made: Notice::default(),
+        early: EarlyChecks::default(),
         notifier: Notifier::default(),
     };
     let mut beat = interval(BEAT);
@@ -223,6 +225,7 @@ pub async fn run(
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             () = sleep_until(report.unwrap_or_else(Instant::now)), if report.is_some() => agent.tell(),
             () = follower.changed() => agent.look(&mut follower),
+            addresses = agent.link.undelivered() => agent.check_early(&addresses),
             () = agent.notifier.next() => {}
             _ = beat.tick() => {
                 // A beat that finds no room is followed by another.
@@ -264,6 +267,7 @@ struct Agent {
     /// When lbd is told what the region does not have.
     report: Option<Instant>,
     not_made: Notice,
+    early: EarlyChecks,
     notifier: Notifier,
 }
 
@@ -321,6 +325,13 @@ impl Agent {
             None => self.not_made.clear("all checks can be made again"),
         }
         Request::Beat { pid: process::id(), not_made: u32::try_from(not_made).unwrap_or(u32::MAX) }
+    }
+
+    /// Checks the backends with these addresses early: packets to them were reported as undeliverable.
+    fn check_early(&mut self, addresses: &[IpAddr]) {
+        let now = self.runner.now();
+        let early = self.runner.checks.undelivered(addresses, now);
+        self.early.tell(&early, now);
     }
 
     fn finished(&mut self, id: CheckId, outcome: Outcome) {

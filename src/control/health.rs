@@ -9,6 +9,8 @@
 //! Nothing is sent as a difference that could be lost: [`Checks::observations`] compares what is known here with
 //! what the region has, and returns what the region must learn, as often as it is asked.
 
+mod early;
+
 use std::{
     collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
@@ -118,6 +120,8 @@ struct Check {
     /// When it begins next, or when the one that runs began.
     at: Duration,
     running: bool,
+    /// When it last began earlier than by its interval.
+    early: Option<Duration>,
     last: Option<Last>,
 }
 
@@ -182,6 +186,7 @@ impl Checks {
                     added: now,
                     at: now + Duration::from_millis(wait),
                     running: false,
+                    early: None,
                     last: None,
                 };
                 self.add(check);
@@ -361,7 +366,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn state(health: &str) -> State {
+    pub(super) fn state(health: &str) -> State {
         let text = format!(
             "
             balancer = {{ name = 'lb1', address = ['192.168.1.201', 'fd00::201'], interfaces = ['eth0'] }}

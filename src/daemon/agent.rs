@@ -21,6 +21,7 @@ pub(super) struct Agent {
     program: Option<PathBuf>,
     region: RegionName,
     wanted: bool,
+    checks: bool,
     takes_orders: bool,
     child: Option<helper::Agent>,
     started: Duration,
@@ -33,6 +34,7 @@ impl Agent {
             program,
             region,
             wanted: false,
+            checks: false,
             takes_orders: false,
             child: None,
             started: Duration::ZERO,
@@ -43,14 +45,19 @@ impl Agent {
     /// Takes note of what a state asks of it.
     pub(super) fn adopt(&mut self, state: &State) {
         let http = &state.balancer.http;
-        let checks = state.services.iter().any(|service| service.health.is_some());
-        self.wanted = checks || http.serves() || !state.balancer.notify.is_empty();
+        self.checks = state.services.iter().any(|service| service.health.is_some());
+        self.wanted = self.checks || http.serves() || !state.balancer.notify.is_empty();
         self.takes_orders = http.unix;
     }
 
     /// Reports whether operators may give their orders to it.
     pub(super) fn takes_orders(&self) -> bool {
         self.takes_orders
+    }
+
+    /// Reports whether a service has health checks.
+    pub(super) fn checks(&self) -> bool {
+        self.checks
     }
 
     /// Ends it, and removes the socket that it can no longer remove itself.

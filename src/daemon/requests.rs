@@ -1,6 +1,8 @@
 //! What another process asks of lbd by its control socket ([`ops::Request`]).
 
-use tracing::{info, warn};
+use std::net::IpAddr;
+
+use tracing::{debug, info, warn};
 
 use super::{Lbd, open::log_saved};
 use crate::{
@@ -42,7 +44,11 @@ impl Lbd {
                 let said =
                     stats::Beat { pid: (*pid).into(), not_made: (*not_made).into(), at: clock::monotonic() };
                 let shown = said.write(&mut self.region.mapping());
-                return shown.map_or_else(|error| Reply::failed(&error), |()| Reply::done(Vec::new()));
+                let undelivered = self.undelivered();
+                return shown.map_or_else(
+                    |error| Reply::failed(&error),
+                    |()| Reply { undelivered, ..Reply::done(Vec::new()) },
+                );
             }
             ops::Request::Observe { found } => {
                 (ops::observe(overrides, now, &mut self.region, found), "health checks")
@@ -79,6 +85,22 @@ impl Lbd {
             Err(error) => {
                 warn!(%error, "{what}: nothing was changed");
                 Reply::failed(&error)
+            }
+        }
+    }
+
+    /// Returns the backends that lbagent is to check early.
+    fn undelivered(&mut self) -> Vec<IpAddr> {
+        if !self.agent.checks() {
+            return Vec::new();
+        }
+        let now = self.now();
+        match self.undelivered_sets.read() {
+            Ok(seen) => self.undelivered.news(&seen, now),
+            Err(error) => {
+                // The next repair logs what is wrong with the ruleset. Without this no check is early.
+                debug!(%error, "it cannot be read which backends were not reached");
+                Vec::new()
             }
         }
     }

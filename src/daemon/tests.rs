@@ -77,6 +77,8 @@ pub(super) fn lbd(name: &RegionName, state: &State) -> Lbd {
         queues_error: ErrorLatch::default(),
         host: HostWatch::new(state, Vec::new()),
         control: None,
+        undelivered_sets: UndeliveredSets::default(),
+        undelivered: Undelivered::default(),
         agent: Agent::new(None, name.clone()),
         announcer: Announcer::default(),
     }
@@ -603,5 +605,17 @@ fn what_checks_find_and_operators_say_by_the_socket_is_put_in_the_region() {
         assert_eq!(beat, r#"{"ok":true}"#);
         let shown = stats::Beat::read(&mut lbd.region.mapping()).unwrap();
         assert_eq!(shown.map(|beat| (beat.pid, beat.not_made)), Some((77, 2)));
+        let set = |six: &str, element: &str| {
+            format!("set undelivered{six} {{ flags dynamic,timeout; timeout 8s; size 9; {element} }}\n")
+        };
+        let four = set("4", "type ipv4_addr; elements = { 192.168.1.2, 192.168.1.1 timeout 8s expires 5s }");
+        let six = set("6", "type ipv6_addr; elements = { fd00::2 }");
+        nft::nft("a test", &["-f", "-"], Some(&format!("table inet synrail {{ {four} {six} }}\n"))).unwrap();
+        let old_enough = |(_, ago): &(_, Duration)| *ago > Duration::from_millis(200);
+        let aged = || lbd.undelivered_sets.read().unwrap().iter().all(old_enough).then_some(());
+        wait_for(Duration::from_secs(5), Duration::from_millis(50), aged).unwrap();
+        let mut beat = || lbd.answer(br#"{"do":"beat","pid":77}"#);
+        assert_eq!(beat(), r#"{"ok":true,"undelivered":["192.168.1.2","fd00::2"]}"#);
+        assert_eq!(beat(), r#"{"ok":true}"#, "no error has come meanwhile");
     });
 }

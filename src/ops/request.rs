@@ -9,6 +9,8 @@
 //! {"ok":true,"changes":[{"what":"backend web/s1","key":"health","from":"up: ...","to":"down: connection refused"}]}
 //! ```
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Host, OpsError, Saved, propose, update};
@@ -112,6 +114,10 @@ pub struct Reply {
     /// The generation that has it; `None` if nothing was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
+    /// To a beat: addresses of backends to which a packet was not delivered since the last one, as an ICMP error says
+    /// that anyone can send.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undelivered: Vec<IpAddr>,
 }
 
 impl Reply {

@@ -6,7 +6,7 @@
 //! version of synrail or with settings of the whole balancer. The name of the structure is made from all of
 //! it, and the table has an empty chain of this name. So a restarted lbd can see that there is nothing to do.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use twox_hash::XxHash3_64;
 
@@ -39,6 +39,8 @@ const SAMPLED_OF: u32 = 128;
 const PROMOTED_PER_SECOND: u32 = 1000;
 /// Limits answers to new flows of services without a backend: TCP resets, and other answers, each.
 const REJECTED_PER_SECOND: u32 = 10_000;
+/// How long it is remembered that a packet to a target was not delivered. lbd looks once a second, unless it is busy.
+pub const UNDELIVERED: Duration = Duration::from_secs(8);
 const STRUCTURE_PREFIX: &str = "structure_";
 
 /// How packets are queued.
@@ -155,6 +157,8 @@ pub enum NativeRule {
     QuotedOff(Family, OffMap, &'static str),
     /// For a quoted packet: `ip saddr @local4 ip daddr @remotes4 goto tunnel_error4`, and for IPv6 the same.
     BetweenEnds(Family),
+    /// For a quoted packet: `update @undelivered4 { ip daddr }`, and for IPv6 the same.
+    StoreUndelivered(Family),
     /// For a quoted packet: `ip daddr @vip4 counter name unreachable drop`, and for IPv6 the same.
     Unreachable(Family),
     /// `icmp type destination-unreachable icmp code port-unreachable`, and for the quoted packet
@@ -239,6 +243,8 @@ impl Structure {
             NativeChain { name: "too_big6", rule: NativeRule::TooBig6 },
             NativeChain { name: "between_ends4", rule: NativeRule::BetweenEnds(Family::Ipv4) },
             NativeChain { name: "between_ends6", rule: NativeRule::BetweenEnds(Family::Ipv6) },
+            NativeChain { name: "store_undelivered4", rule: NativeRule::StoreUndelivered(Family::Ipv4) },
+            NativeChain { name: "store_undelivered6", rule: NativeRule::StoreUndelivered(Family::Ipv6) },
             NativeChain { name: "unreachable4", rule: NativeRule::Rejected(Family::Ipv4) },
             NativeChain { name: "unreachable4", rule: NativeRule::Unreachable(Family::Ipv4) },
             NativeChain { name: "unreachable6", rule: NativeRule::Rejected(Family::Ipv6) },
@@ -288,6 +294,7 @@ impl Structure {
             ("pmtu_floor", floor.to_string()),
             ("pmtu_floor6", floor6.to_string()),
             ("pmtu_payload6", (floor6 - IPV6_HEADER_BYTES).to_string()),
+            ("undelivered_seconds", UNDELIVERED.as_secs().to_string()),
             ("lease_ms", lease::LEASE.as_millis().to_string()),
             ("lease_protocol", lease::PROTOCOL.to_string()),
             ("renew_flows", lease::Kind::Flows.address().to_string()),

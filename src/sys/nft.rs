@@ -41,6 +41,7 @@ mod native;
 mod reader;
 mod tables;
 mod transaction;
+mod undelivered;
 mod watch;
 
 use std::{collections::BTreeMap, fmt, io};
@@ -54,6 +55,7 @@ pub use foreign::{Foreign, foreign};
 #[cfg(test)]
 pub(crate) use tables::differing;
 pub use tables::{FallbackDifference, Tables};
+pub use undelivered::UndeliveredSets;
 pub use watch::OthersWatch;
 
 use crate::{

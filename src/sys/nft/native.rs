@@ -116,6 +116,7 @@ fn rules(chains: &[NativeChain]) -> io::Result<FinalizedBatch> {
                 rule.add_expr(&Verdict::Jump { chain: CString::new(chain).map_err(invalid)? });
             }
             NativeRule::BetweenEnds(family) => between_ends(&mut rule, family),
+            NativeRule::StoreUndelivered(family) => store_undelivered(&mut rule, family),
             NativeRule::Unreachable(family) => unreachable(&mut rule, family),
             NativeRule::Rejected(family) => rejected(&mut rule, family),
             NativeRule::XtQueue(queues) => rule.add_expr(&Part::XtQueue(queues)),
@@ -342,6 +343,17 @@ fn between_ends(rule: &mut Rule<'_>, family: Family) {
     at.look_up(rule, at.source_at, local);
     at.look_up(rule, at.destination_at, remotes);
     rule.add_expr(&Verdict::Goto { chain: next.to_owned() });
+}
+
+/// Stores the destination of the quoted packet. Nothing is asked: only errors come to the chain.
+fn store_undelivered(rule: &mut Rule<'_>, family: Family) {
+    let at = Quote::of(family);
+    let map = match family {
+        Family::Ipv4 => c"undelivered4",
+        Family::Ipv6 => c"undelivered6",
+    };
+    Quote::load(rule, at.destination_at, at.bytes, KEY);
+    rule.add_expr(&Part::Dynset { map, op: DynsetOp::Update, key: KEY, data: None, milliseconds: None });
 }
 
 /// Matches an error whose quoted packet went to a VIP.

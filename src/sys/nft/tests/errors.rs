@@ -1,6 +1,6 @@
 //! ICMP errors about our tunnels' packets, which any host can send; and those that the kernel would send about VIPs.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use tun_tap::Iface;
 
@@ -9,7 +9,11 @@ use super::{
     steering::{packets_of, sealed},
     *,
 };
-use crate::{plan::elements::Element, sys::namespace::shell, tests::bytes::ip};
+use crate::{
+    plan::elements::Element,
+    sys::{clock::wait_for, namespace::shell},
+    tests::bytes::ip,
+};
 
 /// What gets past the ruleset: to the kernel's handlers, and out to a client.
 const WATCH: &str = "table inet t { counter handled { }
@@ -129,6 +133,56 @@ fn errors_about_tunnels_do_not_reach_them() {
             .iter()
             .flat_map(|quoted| [error([3, 1], 0, quoted), error([TOO_BIG; 2], 552, quoted)]);
         assert_eq!(by(&client, &errors.collect::<Vec<_>>()), [0, 0, 0, 12]);
+    });
+}
+
+#[test]
+#[ignore = "needs root, nf_tables and /dev/net/tun"]
+fn what_was_not_delivered_is_known_for_some_seconds() {
+    in_namespace(|| {
+        let client = balancer(1280);
+        let mut sets = UndeliveredSets::default();
+        let mut known = || {
+            let known = sets.read().unwrap();
+            assert!(known.iter().all(|(_, ago)| *ago < Duration::from_secs(5)), "{known:?}");
+            let mut known: Vec<String> = known.iter().map(|(address, _)| address.to_string()).collect();
+            known.sort();
+            known
+        };
+        let [four, six] = outer(GRE, 1400, &[]);
+        // Of these types none says that a packet was not delivered, and these packets are none of the tunnels'.
+        let about = |kinds: &[[u8; 2]], quoted: &[Vec<u8>]| -> Vec<Vec<u8>> {
+            kinds.iter().flat_map(|kinds| quoted.iter().map(|quoted| error(*kinds, 1400, quoted))).collect()
+        };
+        let ours = [four.clone(), six.clone()];
+        assert_eq!(by(&client, &about(&[[4, 4], [5, 4], [12, 4], [TOO_BIG; 2]], &ours)), [6, 2, 0, 2]);
+        let others = [
+            packet(GRE, 1400, "10.9.0.1", "192.168.1.9"),
+            packet(GRE, 1400, "192.168.1.201", "192.168.1.1"),
+            packet(GRE, 1400, "fd09::1", "fd00:0:0:1::9"),
+            packet(6, 1400, "10.9.0.1", "192.168.1.1"),
+        ];
+        assert_eq!(by(&client, &about(&[[3, 1], [11, 3]], &others)), [0, 0, 0, 8]);
+        assert!(known().is_empty(), "{:?}", known());
+
+        assert_eq!(by(&client, &[error([3, 1], 0, &four)]), [1, 0, 0, 0]);
+        assert_eq!(known(), ["192.168.1.1"]);
+        assert_eq!(by(&client, &about(&[[3, 1], [11, 3]], &[six])), [2, 0, 0, 0]);
+        assert_eq!(known(), ["192.168.1.1", "fd00:0:0:1::1"]);
+        assert_eq!(by(&client, &[error([11, 3], 0, &four)]), [1, 0, 0, 0]);
+        assert_eq!(known(), ["192.168.1.1", "fd00:0:0:1::1"]);
+        let listed = nft("a test", &["list", "table", "inet", TABLE], None).unwrap();
+        assert!(listed.contains("update @undelivered4"), "nft can list it");
+        // The time begins again with each error, and what packets add is no change of the ruleset.
+        let left = |sets: &mut UndeliveredSets| {
+            let read = sets.read().unwrap();
+            read.iter().find(|(address, _)| address.is_ipv4()).map(|(_, ago)| *ago)
+        };
+        let mut sets = UndeliveredSets::default();
+        let aged = || left(&mut sets).filter(|ago| *ago > Duration::from_millis(300));
+        wait_for(Duration::from_secs(5), Duration::from_millis(50), aged).unwrap();
+        by(&client, &[error([3, 1], 0, &four)]);
+        assert!(left(&mut sets).unwrap() < Duration::from_millis(300));
     });
 }
 
