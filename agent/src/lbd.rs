@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io,
+    io, mem,
     net::IpAddr,
     os::unix::net,
     path::{Path, PathBuf},
@@ -132,11 +132,12 @@ impl Connection {
             let exchanged = timeout(PATIENCE, self.exchange(&request)).await;
             let exchanged = exchanged.unwrap_or_else(|_| Err(io::Error::other("no answer in time")));
             match exchanged {
-                Ok(reply) => {
+                Ok(mut reply) => {
                     self.back_off = BACK_OFF_MIN;
                     self.absent.clear("lbd answers again");
                     if !reply.undelivered.is_empty() {
-                        self.undelivered.addresses.replace(reply.undelivered.clone());
+                        // What nothing took in a second gives way.
+                        self.undelivered.addresses.replace(mem::take(&mut reply.undelivered));
                         self.undelivered.told.notify_one();
                     }
                     match &reply.error {

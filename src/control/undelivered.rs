@@ -19,7 +19,7 @@ const SLACK: Duration = Duration::from_millis(50);
 /// What was told.
 #[derive(Debug, Default)]
 pub struct Undelivered {
-    /// When the kernel was looked at last.
+    /// Until when all errors were told.
     looked: Option<Duration>,
     /// The last address that was told, if others had to wait.
     last: Option<IpAddr>,
@@ -29,8 +29,7 @@ impl Undelivered {
     /// Returns those of the addresses that are new at `now`, which is since one fixed moment. With each address comes how
     /// long ago its last error was.
     pub fn news(&mut self, seen: &[(IpAddr, Duration)], now: Duration) -> Vec<IpAddr> {
-        let since =
-            self.looked.replace(now).map_or(Duration::MAX, |looked| now.saturating_sub(looked) + SLACK);
+        let since = self.looked.map_or(Duration::MAX, |looked| now.saturating_sub(looked) + SLACK);
         let mut new: Vec<IpAddr> =
             seen.iter().filter(|(_, ago)| *ago <= since).map(|(address, _)| *address).collect();
         new.sort();
@@ -39,6 +38,9 @@ impl Undelivered {
         let some_wait = new.len() > TOLD_MAX;
         new.truncate(TOLD_MAX);
         self.last = new.last().copied().filter(|_| some_wait);
+        if !some_wait {
+            self.looked = Some(now);
+        }
         new
     }
 }
@@ -73,14 +75,17 @@ mod tests {
     #[test]
     fn of_very_many_all_have_their_turn() {
         let mut undelivered = Undelivered::default();
-        let all: Vec<(IpAddr, Duration)> = (0..4096).map(|n| (address(n), MS)).collect();
+        let all = |ago| (0..4096).map(|n| (address(n), ago)).collect::<Vec<_>>();
         let mut told = BTreeSet::new();
+        assert!(undelivered.news(&[], 1000 * MS).is_empty());
+        // One error about each of them, between the first look and the second.
         for look in 1..=9 {
-            let some = undelivered.news(&all, look * 1000 * MS);
+            let some = undelivered.news(&all((look * 1000 - 500) * MS), (1000 + look * 1000) * MS);
             assert_eq!(some.len(), TOLD_MAX);
             told.extend(some);
         }
-        assert_eq!(told.len(), all.len());
-        assert_eq!(undelivered.news(&all[7..9], 10_000 * MS), [address(7), address(8)]);
+        assert_eq!(told.len(), 4096);
+        assert_eq!(undelivered.news(&all(MS)[7..9], 11_000 * MS), [address(7), address(8)]);
+        assert!(undelivered.news(&all(1100 * MS)[7..9], 12_000 * MS).is_empty());
     }
 }

@@ -608,7 +608,7 @@ fn what_checks_find_and_operators_say_by_the_socket_is_put_in_the_region() {
         let set = |six: &str, element: &str| {
             format!("set undelivered{six} {{ flags dynamic,timeout; timeout 8s; size 9; {element} }}\n")
         };
-        let four = set("4", "type ipv4_addr; elements = { 192.168.1.2, 192.168.1.1 timeout 8s expires 5s }");
+        let four = set("4", "type ipv4_addr; elements = { 192.168.1.2, 192.168.1.1 timeout 8s expires 3s }");
         let six = set("6", "type ipv6_addr; elements = { fd00::2 }");
         nft::nft("a test", &["-f", "-"], Some(&format!("table inet synrail {{ {four} {six} }}\n"))).unwrap();
         let old_enough = |(_, ago): &(_, Duration)| *ago > Duration::from_millis(200);

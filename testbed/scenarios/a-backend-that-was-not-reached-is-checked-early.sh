@@ -48,7 +48,9 @@ all_up() { [[ $(up) == "$SERVERS" ]]; }
 wait_until 90 "all backends are up" all_up
 
 step "one forged error about s1"
+others=$(checks_of 2)
 just_checked 1
+wait_until 15 "s2 is checked at the same time" checked_since 2 "$others"
 others=$(checks_of 2) before=$(checks_of 1) began=$(now_ms)
 forge 1 1
 wait_until 10 "s1 is checked early" checked_since 1 "$before"
