@@ -26,7 +26,7 @@ vm_run() {
     vm_files "$run"
     cpus=$(($(nproc) / (low ? machines - 1 : machines)))
     cpus=$((cpus < 1 ? 1 : cpus > 2 ? 2 : cpus))
-    for ((machine = 1; machine <= machines; machine++)); do vm_start "$run" "$seconds" "$machine" "$cpus" $((machine == low ? 5 : 0)); done
+    for ((machine = 1; machine <= machines; machine++)); do vm_start "$run" "$seconds" "$machine" "$cpus" $((machine == low ? 10 : 0)); done
     while ((${#vm_pids[@]})); do
         sleep 0.2
         for machine in "${!vm_pids[@]}"; do
