@@ -153,7 +153,7 @@ fn what_was_not_delivered_is_known_for_some_seconds() {
         let about = |kinds: &[[u8; 2]], quoted: &[Vec<u8>]| -> Vec<Vec<u8>> {
             kinds.iter().flat_map(|kinds| quoted.iter().map(|quoted| error(*kinds, 1400, quoted))).collect()
         };
-        let ours = [four.clone(), six.clone()];
+        let ours = [four.clone(), six];
         assert_eq!(by(&client, &about(&[[4, 4], [5, 4], [12, 4], [TOO_BIG; 2]], &ours)), [6, 2, 0, 2]);
         let others = [
             packet(GRE, 1400, "10.9.0.1", "192.168.1.9"),
