@@ -14,6 +14,7 @@ mod new_flows;
 mod observed;
 mod overrides;
 mod plan;
+mod reported;
 
 pub use change::{ENTRIES_MAX, StateError};
 pub use diff::Change;
@@ -21,13 +22,15 @@ pub use new_flows::NewFlows;
 pub use observed::Observation;
 pub use overrides::{Overrides, Scope};
 pub use plan::{Losses, Plan};
+pub use reported::Report;
 
 use crate::{
     config::Balancer,
     lookup::maglev::Table,
     model::{
         Admin, Admission, Announcing, Decider, HashMode, Health, HealthCheck, Name, NoBackend, Observed,
-        OnDown, OuterAddresses, Path, Pmtu, PortRange, Protocols, TableSize, Weight, ids::TargetId,
+        OnDown, OuterAddresses, Path, Percent, Pmtu, PortRange, Protocols, Reported, Share, TableSize,
+        Weight, ids::TargetId,
     },
 };
 use ipnet::IpNet;
@@ -104,6 +107,9 @@ pub struct Backend {
     /// What health checks found; `None` if nothing has been found yet, or it is not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
+    /// What the agent on it reports; `None` if it has reported nothing yet, or is not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<Reported>,
     /// When `lbctl kill` last ended its flows, in seconds since 1970; 0 if never. Each kill of a region has a time of
     /// its own ([`State::kill`]).
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -145,10 +151,29 @@ impl Backend {
         self.admission.active()
     }
 
+    /// Reports whether the file, operators and the agent on it let new flows reach it. An agent can only take away.
+    #[must_use]
+    pub fn admitted(&self) -> bool {
+        self.enabled() && !self.reported.as_ref().is_some_and(Reported::drains)
+    }
+
+    /// Returns what is known of its health: by checks, and by the agent on it.
+    #[must_use]
+    pub fn health(&self) -> Option<Health> {
+        Health::of(self.observed.as_ref(), self.reported.as_ref())
+    }
+
     /// Reports whether nothing is known that keeps it from answering.
     #[must_use]
     pub fn healthy(&self) -> bool {
-        self.observed.as_ref().is_none_or(|observed| observed.health == Health::Up)
+        self.health() != Some(Health::Down)
+    }
+
+    /// Returns how much of the table it gets while it is active.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        let percent = self.reported.as_ref().map_or(Percent::ALL, |reported| reported.weight_percent);
+        Share::of(self.weight, percent)
     }
 }
 
@@ -161,11 +186,11 @@ impl TierMember {
 }
 
 impl Service {
-    /// Returns every backend, and whether new flows may reach it: it is enabled, and healthy or the service is
+    /// Returns every backend, and whether new flows may reach it: it is admitted, and healthy or the service is
     /// in panic.
     pub fn with_activity(&self) -> impl Iterator<Item = (&Backend, bool)> {
         let panic = self.in_panic();
-        self.backends.iter().map(move |backend| (backend, backend.enabled() && (panic || backend.healthy())))
+        self.backends.iter().map(move |backend| (backend, backend.admitted() && (panic || backend.healthy())))
     }
 
     /// Returns the active backends, in the order of their ranks.
@@ -178,7 +203,7 @@ impl Service {
         self.with_activity().filter(|(_, active)| !active).map(|(backend, _)| backend)
     }
 
-    /// Returns the backends that checks found down, and what the check says of their flows; none in panic.
+    /// Returns the backends that are down, and what the check says of their flows; none in panic.
     pub fn down(&self) -> impl Iterator<Item = (&Backend, Option<OnDown>)> {
         let check = self.health.as_ref().filter(|_| !self.in_panic());
         let down = |check: &HealthCheck| {
@@ -188,14 +213,14 @@ impl Service {
         check.into_iter().flat_map(down)
     }
 
-    /// Reports whether so little of the enabled backends' weight is healthy that all of them count as healthy:
+    /// Reports whether so little of the admitted backends' weight is healthy that all of them count as healthy:
     /// so many failures are more likely a fault of the checks, and the few that are left would fail under the
     /// load of all.
     #[must_use]
     pub fn in_panic(&self) -> bool {
         let Some(check) = &self.health else { return false };
         let weight = |of: &dyn Fn(&Backend) -> bool| -> u64 {
-            let counted = self.backends.iter().filter(|backend| backend.enabled() && of(backend));
+            let counted = self.backends.iter().filter(|backend| backend.admitted() && of(backend));
             counted.map(|backend| u64::from(backend.weight.get())).sum()
         };
         weight(&Backend::healthy) * 100 < weight(&|_| true) * u64::from(check.panic_below_percent)

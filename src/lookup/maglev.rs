@@ -8,7 +8,8 @@
 //! the backend's name, never from a position in a list, and turns are taken in the order of names. Two
 //! balancers that reached the same set in different ways hold the same table, byte for byte.
 //!
-//! Weights are the frequency of turns: a backend of weight w takes w turns while one of weight W takes W.
+//! Weights are the frequency of turns: a backend of weight w takes w turns while one of weight W takes W. What counts of a
+//! weight may be less than all ([`Share`]); since only ratios matter, a common factor of all changes nothing.
 //! Permutations are computed step by step as needed; there is no N x M matrix. M is a prime, so every skip
 //! visits every entry.
 
@@ -18,7 +19,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use twox_hash::XxHash3_64;
 use zerocopy::IntoBytes as _;
 
-use crate::model::{TableSize, Weight};
+use crate::model::{Share, TableSize};
 
 /// No backend has this rank: [`crate::model::ids::TARGETS_MAX`] is far below.
 const FREE: u16 = u16::MAX;
@@ -121,12 +122,12 @@ impl fmt::Debug for Table {
 struct Walk {
     position: u32,
     skip: u32,
-    weight: u32,
+    share: u32,
     credit: u32,
 }
 
 impl Walk {
-    fn new(name: &str, weight: Weight, seed: u32, m: u32) -> Self {
+    fn new(name: &str, share: Share, seed: u32, m: u32) -> Self {
         let hash = {
             let mut hasher = SipHasher24::new_with_keys(u64::from(seed), KEY);
             std::hash::Hasher::write(&mut hasher, name.as_bytes());
@@ -137,7 +138,7 @@ impl Walk {
         Self {
             position: below(hash.h1, m),
             skip: below(hash.h2, m - 1) + 1,
-            weight: u32::from(weight.get()),
+            share: u32::from(share.get()),
             credit: 0,
         }
     }
@@ -157,21 +158,21 @@ impl Walk {
 pub fn build<'a>(
     seed: u32,
     size: TableSize,
-    backends: impl IntoIterator<Item = (&'a str, Weight)>,
+    backends: impl IntoIterator<Item = (&'a str, impl Into<Share>)>,
 ) -> Vec<u16> {
     let m = size.get();
     let mut walks: Vec<Walk> =
-        backends.into_iter().map(|(name, weight)| Walk::new(name, weight, seed, m)).collect();
-    let Some(weight_max) = walks.iter().map(|walk| walk.weight).max() else { return Vec::new() };
+        backends.into_iter().map(|(name, share)| Walk::new(name, share.into(), seed, m)).collect();
+    let Some(share_max) = walks.iter().map(|walk| walk.share).max() else { return Vec::new() };
     let mut table = vec![FREE; size.entries()];
     let mut free = size.entries();
     loop {
         for (walk, rank) in walks.iter_mut().zip(0..FREE) {
-            walk.credit += walk.weight;
-            if walk.credit < weight_max {
+            walk.credit += walk.share;
+            if walk.credit < share_max {
                 continue;
             }
-            walk.credit -= weight_max;
+            walk.credit -= share_max;
             let mut entry = walk.step(m);
             while table[entry] != FREE {
                 entry = walk.step(m);
@@ -192,6 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::{Percent, Weight};
 
     const SEED: u32 = 0xcafe_babe;
 
@@ -235,6 +237,46 @@ mod tests {
     }
 
     #[test]
+    fn percents_are_shares_of_weights_and_100_of_all_is_the_table_of_the_weights() {
+        let weights = [1, 2, 3, 50, 100].map(|weight| Weight::new(weight).unwrap());
+        let names = names(weights.len());
+        let whole = build(SEED, TableSize::DEFAULT, names.iter().map(String::as_str).zip(weights));
+        let of = |percents: [u32; 5]| {
+            let shares = weights.into_iter().zip(percents.map(Percent::nearest));
+            let shares = shares.map(|(weight, percent)| Share::of(weight, percent));
+            build(SEED, TableSize::DEFAULT, names.iter().map(String::as_str).zip(shares))
+        };
+        for percent in [100, 70, 10] {
+            assert_eq!(of([percent; 5]), whole, "{percent}");
+        }
+        let counts = counts(&of([100, 100, 100, 100, 50]));
+        for (rank, share) in (0u16..).zip([1, 2, 3, 50, 50]) {
+            let ideal = 65537.0 * f64::from(share) / 106.0;
+            let share = f64::from(u32::try_from(counts[&rank]).unwrap());
+            assert!((share - ideal).abs() <= 0.01 * ideal + 2.0, "{rank}: {share} of {ideal}");
+        }
+    }
+
+    #[test]
+    fn hardly_more_entries_move_than_a_lowered_share_gives_up() {
+        let names = names(10);
+        let with = |percent| {
+            let share = |at| if at == 3 { Percent::nearest(percent) } else { Percent::ALL };
+            let shares = (0..10).map(|at| Share::of(Weight::ONE, share(at)));
+            build(SEED, TableSize::DEFAULT, names.iter().map(String::as_str).zip(shares))
+        };
+        let mut before = with(100);
+        for percent in [90, 50, 10, 100] {
+            let after = with(percent);
+            let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+            let own = |table: &[u16]| counts(table)[&3];
+            let needed = own(&before).abs_diff(own(&after));
+            assert!(moved <= needed + 65537 / 50, "{percent}: {moved} entries moved for {needed}");
+            before = after;
+        }
+    }
+
+    #[test]
     fn few_entries_of_others_move_when_one_of_ten_leaves_or_comes_back() {
         let all = names(10);
         let before = equal(&all, 65537);
@@ -265,7 +307,7 @@ mod tests {
             let size = TableSize::new(m).unwrap();
             let fast = build(seed, size, names.iter().map(|n| (n.as_str(), Weight::ONE)));
             let permutations: Vec<Vec<usize>> = names.iter().map(|name| {
-                let walk = Walk::new(name, Weight::ONE, seed, size.get());
+                let walk = Walk::new(name, Weight::ONE.into(), seed, size.get());
                 (0..u64::from(size.get()))
                     .map(|j| (u64::from(walk.position) + j * u64::from(walk.skip)) % u64::from(size.get()))
                     .map(|e| usize::try_from(e).unwrap())

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Protocol,
+    AgentCheck, Protocol, Reported,
     overrides::Remark,
     values::{as_string, as_text, named},
 };
@@ -40,6 +40,9 @@ pub struct HealthCheck {
     /// What happens to the flows of a backend that goes down; `None` for the default of each protocol ([`OnDown::of`]).
     #[serde(default)]
     pub on_down: Option<OnDown>,
+    /// How the agent on each backend is asked; `None` if none is.
+    #[serde(flatten)]
+    pub agent: Option<AgentCheck>,
 }
 
 impl HealthCheck {
@@ -71,6 +74,7 @@ impl HealthCheck {
             grace_ms: 0,
             panic_below_percent: 30,
             on_down: None,
+            agent: None,
         }
     }
 
@@ -86,7 +90,11 @@ impl HealthCheck {
             && Self::STREAK.contains(&self.fall)
             && Self::GRACE_MS.contains(&self.grace_ms)
             && Self::PANIC_BELOW_PERCENT.contains(&self.panic_below_percent);
-        let holds = in_range && self.timeout_ms <= self.interval_ms && self.port != Some(0);
+        let of_agent = self
+            .agent
+            .as_ref()
+            .is_none_or(|agent| Self::INTERVAL_MS.contains(&agent.interval_ms) && is_text(&agent.send));
+        let holds = in_range && of_agent && self.timeout_ms <= self.interval_ms && self.port != Some(0);
         if holds { self.probe.check() } else { Err("a health check") }
     }
 }
@@ -419,6 +427,16 @@ pub enum Health {
     Down,
 }
 
+impl Health {
+    /// Returns what follows from what checks found and what the agent on the backend reports: down if one of them says so; `None` if
+    /// checks have found nothing.
+    #[must_use]
+    pub fn of(observed: Option<&Observed>, reported: Option<&Reported>) -> Option<Self> {
+        let down = reported.filter(|reported| reported.is_down()).map(|_| Self::Down);
+        down.or(observed.map(|observed| observed.health))
+    }
+}
+
 named!(Health { Up = "up", Down = "down" });
 
 as_text!(Health, Health::named, |health: &Health| health.name(), "health");
@@ -454,8 +472,11 @@ mod tests {
             Probe::Exec(ExecProbe { command: vec!["/bin/true".into()] }),
         ];
         for probe in probes {
-            let check =
-                HealthCheck { port: Some(8080), on_down: Some(OnDown::Kill), ..HealthCheck::of(probe) };
+            let agent =
+                AgentCheck { port: 5555.try_into().unwrap(), interval_ms: 500, send: "weight\n".into() };
+            let agent = Some(agent).filter(|_| probe != Probe::Tcp);
+            let on_down = Some(OnDown::Kill);
+            let check = HealthCheck { port: Some(8080), on_down, agent, ..HealthCheck::of(probe) };
             check.check().unwrap();
             let text = serde_json::to_string(&check).unwrap();
             assert!(text.contains(&format!(r#""kind":"{}""#, check.probe.kind())), "{text}");

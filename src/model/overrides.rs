@@ -169,6 +169,21 @@ impl Remark {
         valid.then(|| Self(text.to_owned()))
     }
 
+    /// Makes a remark of what may have words of strangers: what it cannot have is a blank, and what is too long is cut
+    /// off. Returns `None` if nothing is left.
+    #[must_use]
+    pub fn cleaned(text: &str) -> Option<Self> {
+        let mut line = String::new();
+        for c in text.trim().chars() {
+            let c = if c.is_alphanumeric() || c.is_ascii_graphic() { c } else { ' ' };
+            if line.len() + c.len_utf8() > Self::BYTES_MAX {
+                break;
+            }
+            line.push(c);
+        }
+        Self::new(line.trim_end())
+    }
+
     /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {

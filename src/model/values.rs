@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use crate::model::ids::{QUEUES_MAX, QueueNum};
+use crate::model::{
+    ids::{QUEUES_MAX, QueueNum},
+    reported::Percent,
+};
 
 /// Ports `first..=last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +133,31 @@ impl Weight {
     #[must_use]
     pub fn get(self) -> u8 {
         self.0
+    }
+}
+
+/// How often a backend takes its turn in the table: percents of its weight. Only the ratios of shares matter, so with all
+/// of every weight the table is that of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Share(u16);
+
+impl Share {
+    /// Returns that share of a weight; not less than the smallest there is.
+    #[must_use]
+    pub fn of(weight: Weight, percent: Percent) -> Self {
+        Self(u16::from(weight.get()) * u16::from(percent.get().max(1)))
+    }
+
+    /// Returns the number, 1 to 10000.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl From<Weight> for Share {
+    fn from(weight: Weight) -> Self {
+        Self::of(weight, Percent::ALL)
     }
 }
 

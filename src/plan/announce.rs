@@ -91,7 +91,7 @@ pub fn vips(state: &State, decides: Decides) -> BTreeMap<IpNet, Result<(), Why>>
 /// although their checks fail: these count for nothing here, since another balancer may reach them.
 fn enough(state: &State, service: &Service) -> Result<(), Why> {
     let usable = |service: &Service| {
-        service.backends.iter().filter(|backend| backend.enabled() && backend.healthy()).count()
+        service.backends.iter().filter(|backend| backend.admitted() && backend.healthy()).count()
     };
     let usable = match state.new_flows(service) {
         NewFlows::Other(other) => usable(other),

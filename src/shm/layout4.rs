@@ -324,6 +324,7 @@ impl Former {
                     !self.inactive_backends.contains(&(service.name.clone(), backend.name.clone())),
                 ),
                 observed: None,
+                reported: None,
                 killed: 0,
             });
             state.services.push(Service::new(service, backends.collect()));

@@ -16,7 +16,7 @@ use crate::{
     lookup::maglev::{self, Table},
     model::{
         Admin, Admission, Announcing, Decider, HashMode, Name, NoBackend, Override, Path, Pmtu, PortRange,
-        Protocols, TableSize, Weight,
+        Protocols, Share, TableSize, Weight,
         ids::{TARGETS_MAX, TargetId},
     },
 };
@@ -172,6 +172,7 @@ impl State {
                     name: b.name,
                     weight: b.weight,
                     observed: None,
+                    reported: None,
                 })
                 .collect(),
             table: Table::default(),
@@ -239,12 +240,15 @@ impl State {
                 let same =
                     |old: &&Backend| service.health.is_some() && self.path(old.target) == Some(backend.path);
                 let observed = before.filter(same).and_then(|old| old.observed.clone());
+                let asked = service.health.as_ref().is_some_and(|health| health.agent.is_some());
+                let reported = before.filter(|old| asked && same(old)).and_then(|old| old.reported.clone());
                 backends.push(Backend {
                     name: backend.name.clone(),
                     target,
                     weight: backend.weight,
                     admission: admission.in_file(backend.active),
                     observed,
+                    reported,
                     killed: before.map_or(0, |old| old.killed),
                 });
             }
@@ -423,7 +427,7 @@ fn limit_entries(sizes: impl Iterator<Item = TableSize>) -> Result<(), StateErro
 pub(super) struct Tables(HashMap<MadeOf, Table>);
 
 /// The seed, M, and the backends that get new flows, in the order of their ranks.
-type MadeOf = (u32, TableSize, Vec<(Name, Weight)>);
+type MadeOf = (u32, TableSize, Vec<(Name, Share)>);
 
 impl Tables {
     /// Returns the tables of a state.
@@ -450,12 +454,12 @@ impl Tables {
     }
 
     fn make((seed, size, backends): &MadeOf) -> Table {
-        let backends = backends.iter().map(|(name, weight)| (name.as_str(), *weight));
+        let backends = backends.iter().map(|(name, share)| (name.as_str(), *share));
         Table::new(maglev::build(*seed, *size, backends))
     }
 
     fn made_of(service: &Service, all: &[Service], seed: u32) -> MadeOf {
-        let serving = service.serving(all).map(|backend| (backend.name.clone(), backend.weight));
+        let serving = service.serving(all).map(|backend| (backend.name.clone(), backend.share()));
         (seed, service.table_size, serving.collect())
     }
 }

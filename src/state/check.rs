@@ -64,6 +64,9 @@ impl State {
         service.health.as_ref().map_or(Ok(()), crate::model::HealthCheck::check)?;
         let observed = service.backends.iter().any(|backend| backend.observed.is_some());
         require(service.health.is_some() || !observed, "a backend that is not checked, and was")?;
+        let asked = service.health.as_ref().is_some_and(|health| health.agent.is_some());
+        let reported = service.backends.iter().any(|backend| backend.reported.is_some());
+        require(asked || !reported, "a backend whose agent is not asked, and was")?;
         let outer = service.pmtu != Pmtu::FragmentOuter || paths().flatten().all(Path::can_fragment_outer);
         require(outer, "a service's pmtu")?;
         require(Announcing::MIN.contains(&service.announcing.min), "a service's announce_min")?;

@@ -175,6 +175,8 @@ fn backend_keys(backend: &Backend, path: Option<Path>) -> Keys {
     let mut keys = with_admission(keys, &backend.admission);
     let found = backend.observed.as_ref().map(|observed| format!("{}: {}", observed.health, observed.reason));
     keys.extend(found.map(|found| ("health".to_owned(), found)));
+    let reported = backend.reported.as_ref().map(|reported| ("agent".to_owned(), reported.summary()));
+    keys.extend(reported);
     keys
 }
 
