@@ -1,16 +1,20 @@
-//! `--once`: every check once, and what it found.
+//! `--once`: every check once, the agents on backends too, and what was found.
 
 use std::time::Duration;
 
 use serde::Serialize;
 use synrail::{
-    control::health::{Last, Outcome},
+    control::{
+        agent_line::Words,
+        agent_reports::Answer,
+        health::{Last, Outcome},
+    },
     ctl::text::Table,
-    model::{HealthCheck, Override},
+    model::{HealthCheck, Name, Override},
     sys::{clock, region::AccessError},
 };
 
-use crate::run::{Follower, Runner};
+use crate::run::{Ended, Follower, Runner};
 
 /// A time at which every check is due.
 const ALL_DUE: Duration = Duration::from_millis(2 * *HealthCheck::INTERVAL_MS.end() as u64);
@@ -20,7 +24,7 @@ const ALL_DUE: Duration = Duration::from_millis(2 * *HealthCheck::INTERVAL_MS.en
 pub struct CheckResult {
     /// The backends that it is about, as SERVICE/BACKEND.
     pub backends: Vec<String>,
-    /// The kind of check.
+    /// The kind of check; "agent" for a question to the agent on a backend.
     pub kind: &'static str,
     /// Whether it succeeded.
     pub ok: bool,
@@ -81,29 +85,51 @@ pub async fn run(mut follower: Follower) -> Result<Results, AccessError> {
     runner.checks.update(&state, Duration::ZERO);
     let began = runner.now();
     let now = |runner: &Runner| ALL_DUE + runner.now().saturating_sub(began);
-    let mut left = runner.checks.iter().count();
+    runner.agents.update(&state, Duration::ZERO);
+    let mut left = runner.checks.iter().count() + runner.agents.len();
     while left > 0 {
         // A check that has ended is due again much later.
         runner.start_due(ALL_DUE);
-        let (id, outcome) = runner.next_result().await;
+        let ended = runner.next_result().await;
         let time = Override::time(clock::unix_seconds());
         let now = now(&runner);
-        runner.checks.finished(id, outcome, now, time);
+        match ended {
+            Ended::Check(id, outcome) => _ = runner.checks.finished(id, outcome, now, time),
+            Ended::Agent(id, answer) => _ = runner.agents.finished(id, answer, now, time),
+        }
         left -= 1;
     }
-    let result = |(names, kind, last): (&[_], _, Option<&Last>)| {
-        let Last { outcome, took } = last?;
-        let backends = names.iter().map(|(service, backend)| format!("{service}/{backend}")).collect();
-        Some(CheckResult {
-            backends,
-            kind,
-            ok: matches!(outcome, Outcome::Succeeded(_)),
-            made: !matches!(outcome, Outcome::NotMade(_)),
-            reason: outcome.reason().as_str().to_owned(),
-            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        })
+    let result = |names: &[(Name, Name)], kind, (ok, made, reason), took: Duration| CheckResult {
+        backends: names.iter().map(|(service, backend)| format!("{service}/{backend}")).collect(),
+        kind,
+        ok,
+        made,
+        reason,
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     };
-    let mut results: Vec<CheckResult> = runner.checks.iter().filter_map(result).collect();
-    results.sort_by(|a, b| a.backends.cmp(&b.backends));
+    let checked = runner.checks.iter().filter_map(|(names, kind, last)| {
+        let Last { outcome, took } = last?;
+        let (ok, made) = (matches!(outcome, Outcome::Succeeded(_)), !matches!(outcome, Outcome::NotMade(_)));
+        Some(result(names, kind, (ok, made, outcome.reason().as_str().to_owned()), *took))
+    });
+    let asked = runner.agents.iter().map(|(names, answer, took)| {
+        let (ok, said) = match answer {
+            Answer::Words(words) => (true, spoken(words)),
+            Answer::Nothing(reason) => (false, reason.as_str().to_owned()),
+        };
+        result(names, "agent", (ok, true, said), took)
+    });
+    let mut results: Vec<CheckResult> = checked.chain(asked).collect();
+    // An agent comes behind the check of its backend.
+    results.sort_by(|a, b| (&a.backends, a.kind == "agent").cmp(&(&b.backends, b.kind == "agent")));
     Ok(Results(results))
+}
+
+/// Returns the words that count: "50% drain down: disk full".
+fn spoken(words: &Words) -> String {
+    let Words { weight_percent, mode, health, reason } = words;
+    let percent = weight_percent.map(|percent| percent.to_string());
+    let known = [percent, mode.map(|mode| mode.to_string()), health.map(|health| health.to_string())];
+    let known = known.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    reason.as_ref().map_or_else(|| known.clone(), |reason| format!("{known}: {reason}"))
 }

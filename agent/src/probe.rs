@@ -1,11 +1,12 @@
 //! What is sent to a backend, and what counts as an answer.
 //!
 //! A probe takes bytes of strangers, so each has limits: 100 headers of 64 KiB together and 64 KiB of a body
-//! ([`http`]), one datagram ([`udp`], [`dns`], [`icmp`]), 4 KiB of output ([`exec`]), and the check's timeout for all of
-//! it. Redirections are not followed. A panic ends the probe, not the agent.
+//! ([`http`]), one datagram ([`udp`], [`dns`], [`icmp`]), 4 KiB of output ([`exec`]), a line of 1 KiB ([`ask`]), and the check's
+//! timeout for all of it. Redirections are not followed. A panic ends the probe, not the agent.
 //!
 //! What was found is a short line for the operator: "connection refused", "status 500", "no connection within 1000 ms".
 
+mod agent;
 pub mod dns;
 pub mod exec;
 pub mod http;
@@ -25,8 +26,11 @@ use std::{
 
 use futures_util::{FutureExt as _, future::join_all};
 use synrail::{
-    control::health::{Job, Outcome},
-    model::{Name, Probe, Remark, ids::Mark},
+    control::{
+        agent_reports::{Answer, Ask},
+        health::{Job, Outcome},
+    },
+    model::{Name, OuterAddresses, Probe, Remark, ids::Mark},
 };
 use tokio::time::timeout;
 
@@ -85,16 +89,19 @@ impl Target {
     /// Returns a destination of a job.
     #[must_use]
     pub fn of(job: &Job, to: SocketAddr) -> Self {
-        Self {
-            to,
-            // Packets through a tunnel have the source that the routing rules of checks look for. Others have what the
-            // kernel chooses.
-            from: job.mark.and_then(|_| job.from.like(to.ip())),
-            mark: job.mark,
-            timeout: job.timeout,
-            names: job.names.clone(),
-            step: Cell::new("answer"),
-        }
+        Self::new(to, (job.mark, job.from), job.timeout, job.names.clone())
+    }
+
+    fn new(
+        to: SocketAddr,
+        (mark, from): (Option<Mark>, OuterAddresses),
+        timeout: Duration,
+        names: (Name, Name),
+    ) -> Self {
+        // Packets through a tunnel have the source that the routing rules of checks look for. Others have what the
+        // kernel chooses.
+        let from = mark.and_then(|_| from.like(to.ip()));
+        Self { to, from, mark, timeout, names, step: Cell::new("answer") }
     }
 
     /// Says what is waited for from now on.
@@ -134,11 +141,29 @@ async fn probe(job: &Job, to: SocketAddr, host: &Host) -> Found {
             Probe::Exec(probe) => exec::probe(&target, probe).await,
         }
     };
+    limited(&target, host, probe).await
+}
+
+/// Asks the agent on a backend. Why there is no answer does not matter to it: it changes nothing.
+pub async fn ask(ask: &Ask, host: &Host) -> Answer {
+    let target = Target::new(ask.to, (ask.mark, ask.from), ask.timeout, ask.names.clone());
+    match limited(&target, host, agent::ask(&target, &ask.send)).await {
+        Ok(words) => Answer::Words(words),
+        Err(Failed::Backend(reason) | Failed::Host(reason)) => Answer::Nothing(remark(&reason)),
+    }
+}
+
+/// Runs a probe until its timeout.
+async fn limited<T>(
+    target: &Target,
+    host: &Host,
+    probe: impl Future<Output = Result<T, Failed>>,
+) -> Result<T, Failed> {
     match AssertUnwindSafe(timeout(target.timeout, probe)).catch_unwind().await {
         Ok(Ok(found)) => found,
         Ok(Err(_)) => {
             let late = format!("no {} within {} ms", target.step.get(), target.timeout.as_millis());
-            let why = host.reverse_path.drops(&target).map_or_else(String::new, |why| format!(" ({why})"));
+            let why = host.reverse_path.drops(target).map_or_else(String::new, |why| format!(" ({why})"));
             Err(Failed::Backend(late + &why))
         }
         Err(_) => Err(Failed::Host("an error in lbagent ended the check; its log says more".to_owned())),
@@ -147,15 +172,7 @@ async fn probe(job: &Job, to: SocketAddr, host: &Host) -> Found {
 
 /// Makes a line for the region of what may have words of a backend.
 fn remark(text: &str) -> Remark {
-    let mut line = String::new();
-    for c in text.chars() {
-        let c = if c.is_alphanumeric() || c.is_ascii_graphic() { c } else { ' ' };
-        if line.len() + c.len_utf8() > Remark::BYTES_MAX {
-            break;
-        }
-        line.push(c);
-    }
-    Remark::new(&line).or_else(|| Remark::new("no reason given")).expect("a short line")
+    Remark::cleaned(text).or_else(|| Remark::new("no reason given")).expect("a short line")
 }
 
 /// Returns a number that others cannot guess.

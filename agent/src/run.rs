@@ -17,10 +17,11 @@ use nix::{
 use synrail::{
     config::HttpSettings,
     control::{
-        health::{CheckId, Checks, Outcome, Transition},
+        agent_reports::{AgentId, Agents, Answer, Turn},
+        health::{CheckId, Checks, Outcome, RUNNING_MAX, Transition},
         notices,
     },
-    model::{Health, Override, ids::Generation},
+    model::{Health, Name, Override, Reported, ids::Generation},
     ops::Request,
     shm::slots,
     state::State,
@@ -140,15 +141,27 @@ impl Watch {
 pub struct Runner {
     /// What is due, and what results come to.
     pub checks: Checks,
-    running: JoinSet<(CheckId, Outcome)>,
+    /// The same of the agents on backends.
+    pub agents: Agents,
+    running: JoinSet<Ended>,
     host: Host,
     epoch: Duration,
 }
 
+/// What has ended.
+pub enum Ended {
+    /// A check.
+    Check(CheckId, Outcome),
+    /// A question to the agent on a backend.
+    Agent(AgentId, Answer),
+}
+
 impl Default for Runner {
     fn default() -> Self {
+        let seed = RandomState::new().hash_one(process::id());
         Self {
-            checks: Checks::new(RandomState::new().hash_one(process::id())),
+            checks: Checks::new(seed),
+            agents: Agents::new(!seed),
             running: JoinSet::new(),
             host: Host::default(),
             epoch: clock::monotonic(),
@@ -163,19 +176,40 @@ impl Runner {
         clock::monotonic().saturating_sub(self.epoch)
     }
 
-    /// Starts the checks that are due at `now`.
+    /// Starts what is due at `now`. Agents come first, since they may be only a part of all that runs.
     pub fn start_due(&mut self, now: Duration) {
-        while let Some(job) = self.checks.next(now) {
+        while self.has_room()
+            && let Some(ask) = self.agents.next(now)
+        {
+            let host = self.host.clone();
+            self.running.spawn_local(async move {
+                let answer = probe::ask(&ask, &host).await;
+                Ended::Agent(ask.id, answer)
+            });
+        }
+        while self.has_room()
+            && let Some(job) = self.checks.next(now)
+        {
             let host = self.host.clone();
             self.running.spawn_local(async move {
                 let outcome = probe::run(&job, &host).await;
-                (job.id, outcome)
+                Ended::Check(job.id, outcome)
             });
         }
     }
 
-    /// Waits for a check that ends; for ever if none runs.
-    pub async fn next_result(&mut self) -> (CheckId, Outcome) {
+    fn has_room(&self) -> bool {
+        self.running.len() < RUNNING_MAX
+    }
+
+    /// Returns how long nothing is due; `None` until something ends or changes.
+    fn timeout(&self, now: Duration) -> Option<Duration> {
+        let due = [self.checks.timeout(now), self.agents.timeout(now)].into_iter().flatten().min();
+        due.filter(|_| self.has_room())
+    }
+
+    /// Waits for what ends; for ever if nothing runs.
+    pub async fn next_result(&mut self) -> Ended {
         loop {
             match self.running.join_next().await {
                 Some(Ok(result)) => return result,
@@ -217,11 +251,12 @@ pub async fn run(
     agent.look(&mut follower);
     loop {
         let now = agent.runner.now();
+        agent.settle(now);
         agent.runner.start_due(now);
-        let due = agent.runner.checks.timeout(now).map(|wait| Instant::now() + wait);
+        let due = agent.runner.timeout(now).map(|wait| Instant::now() + wait);
         let report = agent.report;
         tokio::select! {
-            (id, outcome) = agent.runner.next_result() => agent.finished(id, outcome),
+            ended = agent.runner.next_result() => agent.finished(ended),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             () = sleep_until(report.unwrap_or_else(Instant::now)), if report.is_some() => agent.tell(),
             () = follower.changed() => agent.look(&mut follower),
@@ -283,12 +318,13 @@ impl Agent {
             Ok(Some(state)) => {
                 let now = self.runner.now();
                 self.runner.checks.update(&state, now);
+                self.runner.agents.update(&state, now);
                 let checks = self.runner.checks.iter().count();
                 follower.notice.clear("the region can be read again");
                 if self.state.is_none() {
                     info!(region = %follower.name, checks, "following the region");
                 }
-                if !self.runner.checks.observations(&state).is_empty() {
+                if self.news(&state).is_some() {
                     self.report.get_or_insert(Instant::now() + COLLECT);
                 }
                 self.notify(&state);
@@ -298,7 +334,8 @@ impl Agent {
             Err(error) => {
                 if matches!(error, AccessError::Missing(_)) {
                     // What comes in its place may number backends otherwise.
-                    self.runner.checks = Runner::default().checks;
+                    let Runner { checks, agents, .. } = Runner::default();
+                    (self.runner.checks, self.runner.agents) = (checks, agents);
                     self.state = None;
                 }
                 self.no_right = matches!(error, AccessError::NotOurs { .. } | AccessError::NotAllowed(_));
@@ -334,25 +371,53 @@ impl Agent {
         self.early.tell(&early, now);
     }
 
-    fn finished(&mut self, id: CheckId, outcome: Outcome) {
+    fn finished(&mut self, ended: Ended) {
         let time = Override::time(clock::unix_seconds());
         let now = self.runner.now();
-        if let Some(transition) = self.runner.checks.finished(id, outcome, now, time) {
-            log(&transition);
+        match ended {
+            Ended::Check(id, outcome) => {
+                if let Some(transition) = self.runner.checks.finished(id, outcome, now, time) {
+                    log(&transition);
+                    self.report.get_or_insert(Instant::now() + COLLECT);
+                }
+            }
+            Ended::Agent(id, answer) => {
+                let turn = self.runner.agents.finished(id, answer, now, time);
+                self.turned(turn.as_slice());
+            }
+        }
+    }
+
+    /// Puts into force what agents report, if it is time.
+    fn settle(&mut self, now: Duration) {
+        let turns = self.runner.agents.settle(now, Override::time(clock::unix_seconds()));
+        self.turned(&turns);
+    }
+
+    fn turned(&mut self, turns: &[Turn]) {
+        if !turns.is_empty() {
+            turns.iter().for_each(log_turn);
             self.report.get_or_insert(Instant::now() + COLLECT);
         }
+    }
+
+    /// Returns what the region does not have.
+    fn news(&self, state: &State) -> Option<Request> {
+        let mut found = self.runner.checks.observations(state);
+        let mut reported = self.runner.agents.reports(state);
+        if found.is_empty() && reported.is_empty() {
+            return None;
+        }
+        found.truncate(FOUND_MAX);
+        reported.truncate(FOUND_MAX);
+        Some(Request::Observe { found, reported })
     }
 
     /// Tells lbd what the region does not have.
     fn tell(&mut self) {
         self.report = None;
-        let Some(state) = &self.state else { return };
-        let mut found = self.runner.checks.observations(state);
-        if found.is_empty() {
-            return;
-        }
-        found.truncate(FOUND_MAX);
-        let handed_over = self.link.offer(Request::Observe { found });
+        let Some(news) = self.state.as_ref().and_then(|state| self.news(state)) else { return };
+        let handed_over = self.link.offer(news);
         // The new generation comes first, if lbd does what it is asked.
         self.report = Some(Instant::now() + if handed_over { AGAIN } else { COLLECT });
     }
@@ -361,13 +426,30 @@ impl Agent {
 /// One line for each change.
 fn log(transition: &Transition) {
     let Transition { names, from, observed, took } = transition;
-    let backends: Vec<String> =
-        names.iter().map(|(service, backend)| format!("{service}/{backend}")).collect();
-    let backends = backends.join(" ");
+    let backends = joined(names);
     let from = from.map_or("unknown", Health::name);
     let (reason, took_ms) = (observed.reason.as_str(), took.as_millis());
     match observed.health {
         Health::Up => info!(backends, from, to = "up", reason, took_ms, "up"),
         Health::Down => warn!(backends, from, to = "down", reason, took_ms, "down"),
     }
+}
+
+/// One line for each change of what is in force of an agent's report.
+fn log_turn(turn: &Turn) {
+    let Turn { names, from, to } = turn;
+    let backends = joined(names);
+    let from = from.as_ref().map_or_else(|| "unknown".to_owned(), Reported::summary);
+    let (summary, lowers) = (to.summary(), to.is_down() || to.silent.is_some());
+    if lowers {
+        warn!(backends, from, to = summary, "the agent on a backend");
+    } else {
+        info!(backends, from, to = summary, "the agent on a backend");
+    }
+}
+
+fn joined(names: &[(Name, Name)]) -> String {
+    let backends: Vec<String> =
+        names.iter().map(|(service, backend)| format!("{service}/{backend}")).collect();
+    backends.join(" ")
 }

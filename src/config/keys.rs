@@ -355,6 +355,21 @@ pub const HEALTH: Section = Section {
             "`\"keep\"`, or `\"kill\"`: flows of a backend that goes down end, and go on at another one that takes new flows",
             Default::Words("keep for TCP and SCTP, kill for all else"),
         ),
+        key(
+            "agent_port",
+            "the port of an agent on each backend (HAProxy's `agent-check`), 1 to 65535, which may lower its weight or take it out: see [The agent on a backend](health.md#the-agent-on-a-backend)",
+            Default::Words("none is asked"),
+        ),
+        key(
+            "agent_interval_ms",
+            "from the start of a question to that agent to the start of the next one, 100 to 3600000",
+            Default::Words("`interval_ms`"),
+        ),
+        key(
+            "agent_send",
+            "text that is sent to that agent first, up to 1024 bytes; HAProxy's `agent-send`",
+            Default::Words("none"),
+        ),
         key("method", "of `http` and `https`", Default::Value("\"GET\"")),
         key("path", "of `http` and `https`", Default::Value("\"/\"")),
         key("host", "the header of `http` and `https`", Default::Words("the address and the port")),

@@ -168,7 +168,9 @@ impl Checks {
                 if to.is_empty() {
                     continue;
                 }
-                let identity = Identity { target: backend.target, path, check: health.clone(), to };
+                // The agent on the backend is asked by others (`agent_reports`).
+                let own = HealthCheck { agent: None, ..health.clone() };
+                let identity = Identity { target: backend.target, path, check: own, to };
                 let name = (service.name.clone(), backend.name.clone());
                 if let Some(check) = self.ids.get(&identity).and_then(|id| self.checks.get_mut(id)) {
                     check.names.push(name);
@@ -351,7 +353,7 @@ fn destinations(service: &Service, health: &HealthCheck, path: Path) -> Vec<Sock
 
 /// Returns the next number of a sequence that looks random (Steele, Lea, Flood: "Fast splittable pseudorandom number
 /// generators", 2014).
-fn splitmix(state: &mut u64) -> u64 {
+pub(super) fn splitmix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    model::{Health, Name},
+    model::{Health, Name, Reported},
     state::{Backend, NewFlows, Service, State},
 };
 
@@ -80,7 +80,7 @@ pub fn between(before: &State, after: &State) -> Vec<Notice> {
         let backends: BTreeMap<&Name, &Backend> = old.backends.iter().map(|one| (&one.name, one)).collect();
         for backend in &service.backends {
             let Some(old) = backends.get(&backend.name) else { continue };
-            let found = backend.observed.as_ref().map(|observed| observed.reason.as_str().to_owned());
+            let found = reason(backend);
             notices.extend(notice(About::Health, Some(backend), (health(old), health(backend)), found));
             let admin = (old.admin().name(), backend.admin().name());
             let said = backend.admission.in_force().map(ToString::to_string);
@@ -91,7 +91,14 @@ pub fn between(before: &State, after: &State) -> Vec<Notice> {
 }
 
 fn health(backend: &Backend) -> &'static str {
-    backend.observed.as_ref().map_or("unknown", |observed| Health::name(observed.health))
+    backend.health().map_or("unknown", Health::name)
+}
+
+/// Why its health is what it is.
+fn reason(backend: &Backend) -> Option<String> {
+    let said = backend.reported.as_ref().and_then(Reported::why_down);
+    let found = || backend.observed.as_ref().map(|observed| observed.reason.as_str().to_owned());
+    said.or_else(found)
 }
 
 fn new_flows(state: &State, service: &Service) -> &'static str {

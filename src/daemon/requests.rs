@@ -50,8 +50,8 @@ impl Lbd {
                     |()| Reply { undelivered, ..Reply::done(Vec::new()) },
                 );
             }
-            ops::Request::Observe { found } => {
-                (ops::observe(overrides, now, &mut self.region, found), "health checks")
+            ops::Request::Observe { found, reported } => {
+                (ops::observe(overrides, now, &mut self.region, (found, reported)), "health checks")
             }
             ops::Request::Admin { service, names, order } => {
                 let meant = (service.as_ref(), &names[..], order);

@@ -17,7 +17,7 @@ use super::{Host, OpsError, Saved, propose, update};
 use crate::{
     config::Config,
     model::{Name, Override, Remark, ids::Generation},
-    state::{Change, Observation, State, StateError},
+    state::{Change, Observation, Report, State, StateError},
     sys::{
         overrides::OverridesFile,
         region::{Region, RegionName},
@@ -46,6 +46,9 @@ pub enum Request {
     Observe {
         /// Of each backend that is meant.
         found: Vec<Observation>,
+        /// What agents on backends report.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        reported: Vec<Report>,
     },
     /// An operator's word about backends.
     Admin {
@@ -145,7 +148,7 @@ impl Reply {
     }
 }
 
-/// Puts what checks found in the region. Returns the differences.
+/// Puts what checks found, and what agents report, in the region. Returns the differences.
 ///
 /// # Errors
 /// When the region cannot be changed.
@@ -153,9 +156,9 @@ pub fn observe(
     overrides: &OverridesFile,
     unix_seconds: u64,
     region: &mut Region,
-    found: &[Observation],
+    (found, reported): (&[Observation], &[Report]),
 ) -> Result<(Vec<Change>, Saved), OpsError> {
-    change(overrides, unix_seconds, region, |live| Ok(live.observe(found)))
+    change(overrides, unix_seconds, region, |live| Ok(live.observe(found).hear(reported)))
 }
 
 /// Puts an operator's word about backends in the region. Returns the differences.

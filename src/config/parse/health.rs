@@ -6,8 +6,8 @@ use super::{Item, Reader, Table};
 use crate::{
     config::keys,
     model::{
-        DnsProbe, DnsRecord, ExecProbe, HealthCheck, HttpProbe, HttpsProbe, OnDown, PortRange, Probe,
-        ProbeKind, Protocols, StatusRange, UdpProbe, Via,
+        AgentCheck, DnsProbe, DnsRecord, ExecProbe, HealthCheck, HttpProbe, HttpsProbe, OnDown, PortRange,
+        Probe, ProbeKind, Protocols, StatusRange, UdpProbe, Via,
     },
 };
 
@@ -71,6 +71,7 @@ pub(super) fn read(
     if let Some(item) = table.take("on_down") {
         check.on_down = item.string(reader, "\"keep\" or \"kill\"", OnDown::named);
     }
+    check.agent = read_agent(reader, &mut table, check.interval_ms);
     table.finish(reader, &known(kind));
     probe.map(|_| check)
 }
@@ -163,6 +164,27 @@ fn read_http(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<HttpProbe
     Some(HttpProbe { method, path, host, status, body })
 }
 
+/// Reads how the agent on each backend is asked.
+fn read_agent(reader: &mut Reader<'_>, table: &mut Table<'_>, interval_ms: u32) -> Option<AgentCheck> {
+    let port = table.take("agent_port");
+    let interval = table.take("agent_interval_ms");
+    let send = table.take("agent_send");
+    let Some(port) = port else {
+        for item in [interval, send].into_iter().flatten() {
+            item.diagnose(reader, "nothing without agent_port, which has the agent asked");
+        }
+        return None;
+    };
+    let port = port.integer(reader, 1..=u16::MAX).and_then(|port| port.try_into().ok());
+    let interval = interval.map(|item| item.integer(reader, HealthCheck::INTERVAL_MS));
+    let send = send.map(|item| item.string(reader, TEXT, |text| short(text).then(|| text.to_owned())));
+    Some(AgentCheck {
+        port: port?,
+        interval_ms: interval.unwrap_or(Some(interval_ms))?,
+        send: send.unwrap_or(Some(String::new()))?,
+    })
+}
+
 /// Reads a program with its arguments.
 pub(super) fn read_command(reader: &mut Reader<'_>, item: Item<'_>) -> Option<Vec<String>> {
     let items = item.non_empty_list(reader, COMMAND);
@@ -240,6 +262,12 @@ mod tests {
         assert_eq!(check.probe.kind(), "dns");
         assert_eq!(read("kind = 'udp'\nsend = 'ping'\nexpect = 'pong'").probe.kind(), "udp");
         assert_eq!(read("kind = 'exec'\ncommand = ['/bin/check', '-v']").probe.kind(), "exec");
+        let check = read("kind = 'tcp'\ninterval_ms = 3000\nagent_port = 5555");
+        let agent = check.agent.unwrap();
+        assert_eq!((agent.port.get(), agent.interval_ms, agent.send.as_str()), (5555, 3000, ""));
+        let check = read("kind = 'icmp'\nagent_port = 1\nagent_interval_ms = 500\nagent_send = \"web\\n\"");
+        let agent = check.agent.unwrap();
+        assert_eq!((agent.interval_ms, agent.send.as_str()), (500, "web\n"));
         assert_eq!(read("kind = 'icmp'\ninterval_ms = 500").timeout_ms, 500, "not more than the interval");
     }
 
@@ -262,6 +290,23 @@ mod tests {
             ("kind = 'http'\nstatus = []", "an empty array"),
             ("kind = 'dns'", "query: found nothing"),
             ("kind = 'exec'\ncommand = 'check'", "a program with its whole path"),
+            (
+                "kind = 'tcp'\nagent_port = 0",
+                "health: agent_port: found 0; allowed: a number from 1 to 65535",
+            ),
+            ("kind = 'tcp'\nagent_port = 5555\nagent_interval_ms = 99", "a number from 100 to 3600000"),
+            (
+                "kind = 'tcp'\nagent_port = 5555\nagent_send = 7",
+                "agent_send: found 7; allowed: text of at most 1024",
+            ),
+            (
+                "kind = 'tcp'\nagent_interval_ms = 1000",
+                "agent_interval_ms: found 1000; allowed: nothing without agent_port",
+            ),
+            (
+                "kind = 'tcp'\nagent_send = 'a'",
+                "agent_send: found \"a\"; allowed: nothing without agent_port",
+            ),
         ] {
             let message = complaint(web, health, s1);
             assert!(message.contains(part), "{message}");
