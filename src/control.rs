@@ -9,6 +9,8 @@
 //! take back each repair. So a repair is followed by a pause: some times what the repair took and, as long as one repair soon after the
 //! other finds something to do or fails, twice as long as the last pause.
 
+pub mod agent_line;
+pub mod agent_reports;
 pub mod announce;
 pub mod health;
 pub mod notices;

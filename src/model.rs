@@ -5,6 +5,7 @@ mod health;
 pub mod ids;
 mod overrides;
 mod prime;
+mod reported;
 mod service;
 mod values;
 
@@ -15,7 +16,8 @@ pub use health::{
 };
 pub use overrides::{Admin, Admission, Override, Remark};
 pub use prime::{TableSize, TableSizeError};
+pub use reported::{AgentCheck, AgentHealth, AgentMode, Percent, Reported, Silent};
 pub use service::{
     Announcing, Decider, Encap, GUE_PORT, HashMode, NoBackend, Path, Pmtu, Protocol, Protocols, Steering,
 };
-pub use values::{InterfaceName, Name, PortRange, QueueRange, Weight};
+pub use values::{InterfaceName, Name, PortRange, QueueRange, Share, Weight};

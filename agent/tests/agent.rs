@@ -14,8 +14,10 @@ use std::{
         fs::PermissionsExt as _,
         net::{UnixListener, UnixStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command},
+    sync::{Arc, Mutex},
+    thread,
     time::Duration,
 };
 
@@ -28,7 +30,7 @@ use synrail::{
     config::Config,
     model::Health,
     ops::Request,
-    state::State,
+    state::{Backend, State},
     sys::{
         control_socket,
         region::{AccessError, Region, RegionName},
@@ -116,8 +118,10 @@ impl Lbd {
         let mut line = String::new();
         self.stream.read_line(&mut line).unwrap();
         let request = serde_json::from_str(&line).unwrap();
-        if let Request::Observe { found } = &request {
-            self.region.update(|live| Ok::<_, AccessError>((Some(live.observe(found)), ()))).unwrap();
+        if let Request::Observe { found, reported } = &request {
+            self.region
+                .update(|live| Ok::<_, AccessError>((Some(live.observe(found).hear(reported)), ())))
+                .unwrap();
         }
         self.stream.get_mut().write_all(b"{\"ok\":true}\n").unwrap();
         request
@@ -125,40 +129,62 @@ impl Lbd {
 
     /// Serves until the backend is that.
     fn until(&mut self, backend: &str, health: Health) -> String {
-        for _ in 0..100 {
+        let found = self.until_some(backend, |of| of.observed.clone().filter(|now| now.health == health));
+        found.unwrap_or_else(|| panic!("{backend} is not {health}")).reason.as_str().to_owned()
+    }
+
+    /// Serves until the agent on the backend is heard to say that.
+    fn until_reported(&mut self, backend: &str, summary: &str) {
+        let heard = |of: &Backend| of.reported.as_ref().filter(|now| now.summary() == summary).map(drop);
+        self.until_some(backend, heard).unwrap_or_else(|| panic!("the agent on {backend} says no {summary}"));
+    }
+
+    fn until_some<T>(&mut self, backend: &str, of: impl Fn(&Backend) -> Option<T>) -> Option<T> {
+        (0..100).find_map(|_| {
             self.serve();
             let (_, state) = self.region.state_with_tables(|_| Vec::new()).unwrap();
-            let observed = state.services[0].backends.iter().find(|one| one.name.as_str() == backend);
-            if let Some(observed) = observed.unwrap().observed.as_ref().filter(|now| now.health == health) {
-                return observed.reason.as_str().to_owned();
-            }
-        }
-        panic!("{backend} is not {health}");
+            of(state.services[0].backends.iter().find(|one| one.name.as_str() == backend).unwrap())
+        })
+    }
+}
+
+/// What a test has: a network namespace of its own, a region, and an lbagent that has found the lbd of this test.
+struct World {
+    lbd: Lbd,
+    agent: Agent,
+    socket: PathBuf,
+    name: RegionName,
+    _removed: (RegionOfTest, tempfile::TempDir),
+}
+
+impl World {
+    fn start(of: &str, file: &str) -> Self {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let set_up = "ip link set lo up && ip route add local 10.7.0.0/16 dev lo";
+        assert!(Command::new("sh").args(["-c", set_up]).status().unwrap().success());
+        let name: RegionName = format!("lbagent-{of}-{}", std::process::id()).parse().unwrap();
+        let state = State::new(&Config::parse("test", file).unwrap()).unwrap();
+        let removed = RegionOfTest(name.clone());
+        let region = Region::create(&name, &state).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        // Started as root, the agent becomes another user.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let socket = directory.path().join("lbd.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
+        let agent = Agent::start(&name, &socket);
+        let stream = BufReader::new(listener.accept().unwrap().0);
+        let lbd = Lbd { region, listener, stream };
+        Self { lbd, agent, socket, name, _removed: (removed, directory) }
     }
 }
 
 #[test]
 #[ignore = "needs root"]
 fn lbd_learns_what_goes_down_and_comes_back_and_checks_go_on_from_there() {
-    unshare(CloneFlags::CLONE_NEWNET).unwrap();
-    let set_up = "ip link set lo up && ip route add local 10.7.0.0/16 dev lo";
-    assert!(Command::new("sh").args(["-c", set_up]).status().unwrap().success());
-    let name: RegionName = format!("lbagent-test-{}", std::process::id()).parse().unwrap();
-    let state = State::new(&Config::parse("test", FILE).unwrap()).unwrap();
-    let _removed = RegionOfTest(name.clone());
-    let region = Region::create(&name, &state).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    // Started as root, the agent becomes another user.
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let socket = directory.path().join("lbd.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
-    fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
-
+    let World { mut lbd, agent, socket, name, _removed } = World::start("checks", FILE);
     let first = TcpListener::bind("10.7.0.1:8080").unwrap();
     let second = TcpListener::bind("10.7.0.2:8080").unwrap();
-    let agent = Agent::start(&name, &socket);
-    let stream = BufReader::new(listener.accept().unwrap().0);
-    let mut lbd = Lbd { region, listener, stream };
     assert_eq!(lbd.until("s1", Health::Up), "connected");
     assert_eq!(lbd.until("s2", Health::Up), "connected");
     let status = fs::read_to_string(format!("/proc/{}/status", agent.0.id())).unwrap();
@@ -224,4 +250,62 @@ fn lbd_learns_what_goes_down_and_comes_back_and_checks_go_on_from_there() {
     let table = String::from_utf8(once.stdout).unwrap();
     assert_eq!(once.status.code(), Some(1), "{table}");
     assert!(table.contains("web/s1    tcp   FAILED") && table.contains("web/s2    tcp   ok"), "{table}");
+}
+
+/// Says what `line` has to everybody who asks, until the listener is taken away.
+fn speak(listener: TcpListener, line: Arc<Mutex<&'static str>>) {
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let line = *line.lock().unwrap();
+            if line.is_empty() {
+                return;
+            }
+            let _ = stream.unwrap().write_all(line.as_bytes());
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_agent_on_a_backend_lowers_its_share_takes_it_out_and_gives_it_back() {
+    let file =
+        FILE.replace("fall = 2", "fall = 2, agent_port = 5555").replace("127.0.0.1:9469", "127.0.0.1:9470");
+    let World { mut lbd, mut agent, name, _removed, .. } = World::start("said", &file);
+    let _servers = ["10.7.0.1:8080", "10.7.0.2:8080"].map(|at| TcpListener::bind(at).unwrap());
+    let line = Arc::new(Mutex::new("up 100%\n"));
+    let say = |what| *line.lock().unwrap() = what;
+    let listen = || TcpListener::bind("10.7.0.2:5555").unwrap();
+    speak(listen(), line.clone());
+    lbd.until_reported("s2", "100%");
+    lbd.until_reported("s1", "100%; silent: connection refused");
+    assert_eq!(lbd.until("s1", Health::Up), "connected", "that alone takes nothing from it");
+    let table = |lbd: &mut Lbd| lbd.region.state().unwrap().1.services[0].table.to_vec();
+    let of_s2 = |table: &[u16]| table.iter().filter(|rank| **rank == 1).count();
+    let whole = table(&mut lbd);
+    assert_eq!(of_s2(&whole), 48);
+
+    say("50%\n");
+    lbd.until_reported("s2", "50%");
+    assert_eq!(of_s2(&table(&mut lbd)), 32);
+    say("down #no database\n");
+    lbd.until_reported("s2", "50%, down: no database");
+    assert!(table(&mut lbd).iter().all(|rank| *rank == 0), "s1 alone is left");
+    assert_eq!(lbd.until("s2", Health::Up), "connected", "by its check");
+    // The agent ends with the next who asks.
+    say("");
+    lbd.until_reported("s2", "50%, down: no database; silent: connection refused");
+    say("up 100%\n");
+    speak(listen(), line.clone());
+    lbd.until_reported("s2", "100%");
+    assert_eq!(table(&mut lbd), whole);
+
+    agent.signal(Signal::SIGTERM);
+    assert!(agent.0.wait().unwrap().success());
+    let once = Command::new(env!("CARGO_BIN_EXE_lbagent"))
+        .args(["--once", "--shm", &name.to_string()])
+        .output()
+        .unwrap();
+    let table = String::from_utf8(once.stdout).unwrap();
+    assert_eq!(once.status.code(), Some(1), "{table}");
+    assert!(table.contains("web/s1    agent  FAILED") && table.contains("100% up"), "{table}");
 }

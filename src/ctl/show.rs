@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Balancer,
-    model::{Admission, Decider, Health},
+    model::{Admission, Decider, Health, Percent},
     ops::OpsError,
     plan::kernel_tables::Shortage,
     state::StateError,
@@ -112,7 +112,8 @@ fn print_service(env: &mut Env<'_>, whole: &WholeService) -> Result<(), CtlError
     env.text(&backend_table(&whole.backends, false))?;
     let named = || whole.backends.iter().map(|backend| (backend.name.as_str(), backend));
     overrides(env, named().map(|(name, backend)| (name, &backend.admission)))?;
-    failures(env, named())
+    failures(env, named())?;
+    reports(env, named())
 }
 
 /// Prints what operators said of backends, or of balancers of the tier.
@@ -139,13 +140,29 @@ fn failures<'a>(
     Ok(())
 }
 
+/// Prints what agents take from backends, and which do not answer.
+fn reports<'a>(
+    env: &mut Env<'_>,
+    of: impl Iterator<Item = (&'a str, &'a BackendView)>,
+) -> Result<(), CtlError> {
+    for (name, reported) in of.filter_map(|(name, backend)| Some((name, backend.reported.as_ref()?))) {
+        if reported.lowers() || reported.silent.is_some() {
+            env.print(format_args!("  {name}: agent: {reported}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// How a service's backends are checked.
 fn checked(view: &ServiceView) -> String {
     let Some(check) = &view.health else { return "not checked".to_owned() };
     let port = check.port.map_or_else(String::new, |port| format!(" port {port}"));
     let panic = if view.panic { "; IN PANIC: too few are up, so all count as up" } else { "" };
+    let agent = check.agent.as_ref().map_or_else(String::new, |agent| {
+        format!("; agent port {}, every {} ms", agent.port, agent.interval_ms)
+    });
     format!(
-        "{}{port} by {}, every {} ms, down after {}, up after {}{panic}",
+        "{}{port} by {}, every {} ms, down after {}, up after {}{agent}{panic}",
         check.probe.kind(),
         check.via,
         check.interval_ms,
@@ -252,7 +269,17 @@ pub(super) fn list_backends(
     let names: Vec<String> = views.iter().map(|view| format!("{}/{}", view.service, view.name)).collect();
     overrides(env, names.iter().map(String::as_str).zip(views.iter().map(|view| &view.admission)))?;
     failures(env, names.iter().map(String::as_str).zip(&views))?;
+    reports(env, names.iter().map(String::as_str).zip(&views))?;
     Ok(Status::Done)
+}
+
+/// The weight, and what counts of it.
+fn weight(view: &BackendView) -> String {
+    let lower = view.reported.as_ref().map(|reported| reported.weight_percent);
+    match lower.filter(|percent| *percent != Percent::ALL) {
+        Some(percent) => format!("{percent} of {}", view.weight),
+        None => view.weight.to_string(),
+    }
 }
 
 /// Backends as a table; in each service the fullest bar is that of the largest share.
@@ -276,9 +303,9 @@ fn backend_table(views: &[BackendView], with_service: bool) -> String {
     for view in views {
         let bar = bar(view.entries, largest[view.service.as_str()]);
         let state = view.admin.name().to_owned();
-        let health = view.observed.as_ref().map_or("-", |observed| observed.health.name()).to_owned();
+        let health = view.health().map_or("-", Health::name).to_owned();
         let share = percent(view.entries, view.table_size.into());
-        let (mark, weight) = (format!("{:#x}", view.target.mark), view.weight.to_string());
+        let (mark, weight) = (format!("{:#x}", view.target.mark), weight(view));
         let path = view.target.path();
         let service = with_service.then(|| view.service.clone());
         let flows = view.flows.map(|flows| flows.to_string()).filter(|_| counted);

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     daemon::{Asked, Running},
     host::{self, Finding, Severity},
-    model::ids::Generation,
+    model::{self, ids::Generation},
     shm::stats,
     state::{Backend, NewFlows, State},
     sys::{
@@ -303,12 +303,22 @@ impl Seen {
         }
         for service in &state.services {
             for backend in &service.backends {
-                let Some(observed) = backend.observed.as_ref().filter(|_| !backend.healthy()) else {
-                    continue;
-                };
                 let what = format!("backend {}/{}", service.name, backend.name);
-                let advice = "it gets no new flows until its checks succeed".to_owned();
-                found(Severity::Warning, &what, &observed.to_string(), "up", advice);
+                if let Some(observed) =
+                    backend.observed.as_ref().filter(|seen| seen.health == model::Health::Down)
+                {
+                    let advice = "it gets no new flows until its checks succeed".to_owned();
+                    found(Severity::Warning, &what, &observed.to_string(), "up", advice);
+                }
+                let Some(reported) = &backend.reported else { continue };
+                let value = format!("its agent reports {reported}");
+                if reported.is_down() {
+                    let advice = "it gets no new flows until its agent reports `up`".to_owned();
+                    found(Severity::Warning, &what, &value, "up", advice);
+                } else if reported.silent.is_some() {
+                    let advice = "what the agent reported last stays in force".to_owned();
+                    found(Severity::Warning, &what, &value, "answers of its agent", advice);
+                }
             }
         }
         if let Some(hangs) = &lbd.hangs {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::Balancer,
-    model::{Admin, Health, Observed, Override},
+    model::{Admin, Observed, Override, Reported},
     shm::stats::QueueLine,
     state::{Service, State},
     sys::{
@@ -211,6 +211,8 @@ pub struct Unwell {
     pub order: Option<Override>,
     /// What checks found; null if nothing has been found.
     pub observed: Option<Observed>,
+    /// What the agent on it reports; null if nothing has been.
+    pub reported: Option<Reported>,
 }
 
 impl HealthView {
@@ -237,8 +239,7 @@ impl HealthView {
         for service in &state.services {
             for (backend, is_active) in service.with_activity() {
                 active += usize::from(is_active);
-                let down = backend.observed.as_ref().is_some_and(|observed| observed.health == Health::Down);
-                if is_active && !down {
+                if is_active && backend.healthy() {
                     continue;
                 }
                 unwell.push(Unwell {
@@ -248,6 +249,7 @@ impl HealthView {
                     admin: backend.admin(),
                     order: backend.admission.in_force().cloned(),
                     observed: backend.observed.clone(),
+                    reported: backend.reported.clone(),
                 });
             }
         }

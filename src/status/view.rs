@@ -8,8 +8,8 @@ use twox_hash::XxHash3_64;
 use crate::{
     balance::tier::{TABLE_SIZE, Tier},
     model::{
-        Admin, Admission, Decider, Encap, HealthCheck, Name, NoBackend, Observed, Path, PortRange, Protocols,
-        ids::TargetId,
+        Admin, Admission, Decider, Encap, Health, HealthCheck, Name, NoBackend, Observed, Path, PortRange,
+        Protocols, Reported, ids::TargetId,
     },
     plan::kernel_tables::{self, Shortage},
     state::{Backend, NewFlows, Service, State, TierMember},
@@ -158,7 +158,7 @@ pub struct BackendView {
     pub service: String,
     /// Its name.
     pub name: String,
-    /// Whether it gets new flows: it is enabled, and healthy or its service is in panic.
+    /// Whether it gets new flows: it is enabled, and so is it by its agent, and healthy or its service is in panic.
     pub active: bool,
     /// Whether the file and operators let it have new flows.
     pub enabled: bool,
@@ -178,9 +178,19 @@ pub struct BackendView {
     pub admission: Admission,
     /// What health checks found; null if nothing has been found, or it is not checked.
     pub observed: Option<Observed>,
+    /// What the agent on it reports; null if it has reported nothing, or is not asked.
+    pub reported: Option<Reported>,
     /// Where its packets go.
     #[serde(flatten)]
     pub target: TargetView,
+}
+
+impl BackendView {
+    /// Returns what is known of its health, as [`Backend::health`].
+    #[must_use]
+    pub fn health(&self) -> Option<Health> {
+        Health::of(self.observed.as_ref(), self.reported.as_ref())
+    }
 }
 
 /// Returns the backends of a service, in the order of names.
@@ -199,6 +209,7 @@ pub fn backends(state: &State, service: &Service) -> Vec<BackendView> {
         flows: None,
         admission: backend.admission.clone(),
         observed: backend.observed.clone(),
+        reported: backend.reported.clone(),
         target: TargetView::new(state, backend.target),
     };
     service.with_activity().map(|(backend, active)| view(backend, active)).collect()

@@ -108,22 +108,24 @@ fn notice(service: &ServiceView) -> String {
 }
 
 fn backend(view: &BackendView) -> Backend {
-    let BackendView { target, admission, observed, .. } = view;
+    let BackendView { target, admission, observed, reported, .. } = view;
     let encap = target.encap.unwrap_or("mark");
     let said = admission.in_force().map(ToString::to_string);
     // That all is well is no news.
     let found = observed.as_ref().filter(|observed| observed.health == Health::Down);
     let found = found.map(|Observed { reason, since, .. }| format!("{} (since {since})", reason.as_str()));
+    let agent = reported.as_ref().filter(|reported| reported.lowers());
+    let agent = agent.map(|reported| format!("agent: {reported}"));
     Backend {
         name: view.name.clone(),
         path: target.address.map_or_else(|| encap.to_owned(), |address| format!("{encap} {address}")),
         target: target.number,
         admin: view.admin,
-        health: observed.as_ref().map(|observed| observed.health),
+        health: view.health(),
         active: view.active,
         share_permille: view.entries * 1000 / u64::from(view.table_size.max(1)),
         flows: view.flows,
-        why: [said, found].into_iter().flatten().collect::<Vec<_>>().join("; "),
+        why: [said, found, agent].into_iter().flatten().collect::<Vec<_>>().join("; "),
     }
 }
 

@@ -18,8 +18,9 @@ use lbagent::{
 use serde_json::Value;
 use synrail::{
     config::{Config, HttpSettings},
+    model::{AgentHealth, AgentMode, Name, Override, Percent, Remark, Reported, Silent},
     ops::{Reply, Request},
-    state::State,
+    state::{Report, State},
     status::Sources,
     sys::region::{Region, RegionName},
 };
@@ -33,8 +34,23 @@ const FILE: &str = "
 balancer = { name = 'lb1', address = '192.0.2.201', interfaces = ['lo'] }
 http = { listen = '127.0.0.1:1', names = 'lb1.example.net' }
 service = [
-    { name = 'web', vips = '198.51.100.1', protocols = 'tcp', ports = 80, table_size = 97, health = { kind = 'tcp' },
+    { name = 'web', vips = '198.51.100.1', protocols = 'tcp', ports = 80, table_size = 97, health = { kind = 'tcp', agent_port = 5555 },
       backend = [ { name = 's1', address = '192.0.2.1' }, { name = 's2', address = '192.0.2.2', weight = 2 } ] } ]";
+
+/// All that the agent on s2 can report.
+fn report() -> Report {
+    let (since, reason) = (Override::time(1000), Remark::new("disk full"));
+    let silent = reason.clone().map(|reason| Silent { since, reason });
+    let reported = Reported {
+        weight_percent: Percent::nearest(50),
+        mode: AgentMode::Maint,
+        health: AgentHealth::Stopped,
+        since,
+        reason,
+        silent,
+    };
+    Report { service: Name::new("web").unwrap(), backend: Name::new("s2").unwrap(), reported }
+}
 
 struct Removed(RegionName);
 
@@ -135,7 +151,7 @@ pub(crate) fn in_world<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
     let number = NUMBER.replace(NUMBER.get() + 1);
     let thread = format!("{:?}", std::thread::current().id()).replace(|c: char| !c.is_ascii_digit(), "");
     let name: RegionName = format!("lbagent-http-{}-{thread}-{number}", std::process::id()).parse().unwrap();
-    let state = State::new(&Config::parse("test", FILE).unwrap()).unwrap();
+    let state = State::new(&Config::parse("test", FILE).unwrap()).unwrap().hear(&[report()]);
     let _removed = Removed(name.clone());
     Region::create(&name, &state).unwrap();
     let directory = tempfile::tempdir().unwrap();

@@ -256,7 +256,7 @@ pub(super) const SPECS: &[Spec] = &[
     gauge(
         Scope::Lbd,
         "synrail_backends_down",
-        "Backends that health checks found down; with too many of a service it is in panic, and they get new flows all the same.",
+        "Backends that health checks found down, or their agents report down; with too many of a service it is in panic, and they get new flows all the same.",
         |seen| {
             let backends = seen.state.services.iter().flat_map(|service| &service.backends);
             one(count(backends.filter(|backend| !backend.healthy())))
@@ -478,10 +478,10 @@ pub(super) const SPECS: &[Spec] = &[
     gauge(
         Scope::Backends,
         "synrail_backend_up{service,backend}",
-        "Whether health checks found a backend up; missing if they have found nothing yet, or there are none.",
+        "Whether a backend is up by health checks and the agent on it; missing if nothing is known yet, or there are none.",
         |seen| {
             some_backends(seen, |backend| {
-                let up = backend.observed.as_ref()?.health == Health::Up;
+                let up = backend.health()? == Health::Up;
                 Some((Vec::new(), Value::Whole(up.into())))
             })
         },
@@ -489,12 +489,36 @@ pub(super) const SPECS: &[Spec] = &[
     info(
         Scope::Backends,
         "synrail_backend_down_info{service,backend,reason}",
-        "Why health checks found a backend down.",
+        "Why health checks found a backend down, or the agent on it reports it down.",
         |seen| {
             some_backends(seen, |backend| {
-                let observed =
-                    backend.observed.as_ref().filter(|observed| observed.health == Health::Down)?;
-                Some((vec![label("reason", &observed.reason)], Value::Whole(1)))
+                let found = backend.observed.as_ref().filter(|observed| observed.health == Health::Down);
+                let found = found.map(|observed| observed.reason.as_str().to_owned());
+                let reason = found.or_else(|| backend.reported.as_ref()?.why_down())?;
+                Some((vec![label("reason", &reason)], Value::Whole(1)))
+            })
+        },
+    ),
+    gauge(
+        Scope::Backends,
+        "synrail_backend_agent_weight_ratio{service,backend}",
+        "Share of its weight that the agent on a backend lets count, 0 to 1; 0 also where it reports drain or maint. Missing if it has reported nothing.",
+        |seen| {
+            some_backends(seen, |backend| {
+                let reported = backend.reported.as_ref()?;
+                let percent = if reported.drains() { 0 } else { reported.weight_percent.get() };
+                Some((Vec::new(), Value::Part(f64::from(percent) / 100.0)))
+            })
+        },
+    ),
+    gauge(
+        Scope::Backends,
+        "synrail_backend_agent_answers{service,backend}",
+        "Whether the agent on a backend answers; without answers what it reported last holds. Missing if it is not asked.",
+        |seen| {
+            some_backends(seen, |backend| {
+                let answers = backend.reported.as_ref()?.silent.is_none();
+                Some((Vec::new(), Value::Whole(answers.into())))
             })
         },
     ),
