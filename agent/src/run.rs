@@ -440,8 +440,8 @@ fn log_turn(turn: &Turn) {
     let Turn { names, from, to } = turn;
     let backends = joined(names);
     let from = from.as_ref().map_or_else(|| "unknown".to_owned(), Reported::summary);
-    let (summary, lowers) = (to.summary(), to.is_down() || to.silent.is_some());
-    if lowers {
+    let summary = to.summary();
+    if to.is_down() || to.silent.is_some() {
         warn!(backends, from, to = summary, "the agent on a backend");
     } else {
         info!(backends, from, to = summary, "the agent on a backend");

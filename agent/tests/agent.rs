@@ -252,7 +252,7 @@ fn lbd_learns_what_goes_down_and_comes_back_and_checks_go_on_from_there() {
     assert!(table.contains("web/s1    tcp   FAILED") && table.contains("web/s2    tcp   ok"), "{table}");
 }
 
-/// Says what `line` has to everybody who asks, until the listener is taken away.
+/// Says what `line` has to each client, until the listener is taken away.
 fn speak(listener: TcpListener, line: Arc<Mutex<&'static str>>) {
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -291,7 +291,7 @@ fn an_agent_on_a_backend_lowers_its_share_takes_it_out_and_gives_it_back() {
     lbd.until_reported("s2", "50%, down: no database");
     assert!(table(&mut lbd).iter().all(|rank| *rank == 0), "s1 alone is left");
     assert_eq!(lbd.until("s2", Health::Up), "connected", "by its check");
-    // The agent ends with the next who asks.
+    // The agent ends with the next client.
     say("");
     lbd.until_reported("s2", "50%, down: no database; silent: connection refused");
     say("up 100%\n");

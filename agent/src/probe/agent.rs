@@ -78,7 +78,7 @@ mod tests {
         }
     }
 
-    /// An agent that sends this to everybody, and again and again if it is `endless`; counts the bytes that were taken of it.
+    /// An agent that sends this to each client, and again and again if it is `endless`; counts the bytes that were taken of it.
     async fn agent(says: &[u8], endless: bool) -> (SocketAddr, Arc<AtomicUsize>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let (address, sent) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_answer_is_told() {
+    async fn an_answer_without_a_known_word_says_why() {
         assert_eq!(says(b"").await, Err("an empty line".into()));
         assert_eq!(says(b"\r\nup\r\n").await, Err("an empty line".into()));
         assert_eq!(

@@ -155,7 +155,7 @@ fn what_is_not_said_stays() {
 }
 
 #[test]
-fn an_agent_that_does_not_answer_changes_nothing_and_that_is_told() {
+fn silence_changes_nothing_but_what_the_region_says_of_it() {
     let mut world = World::new("interval_ms = 1000, fall = 3");
     let of = |lost: std::ops::Range<u64>| {
         move |now: Duration, _: &str| {
