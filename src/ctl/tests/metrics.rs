@@ -219,6 +219,64 @@ fn rules_and_dashboard_name_metrics_that_there_are() {
 }
 
 #[test]
+fn what_agents_report_is_printed_and_shown() {
+    use crate::{
+        model::{AgentHealth, Name, Override, Percent, Remark, Reported, Silent},
+        state::Report,
+    };
+    let lb = Lb::new("agents");
+    let health = "table_size = 97\nhealth = { kind = \"tcp\", agent_port = 5555 }";
+    assert_eq!(lb.with(&FILE.replacen("table_size = 97", health, 1), "apply -").status, Status::Done);
+    let mut region = lb.daemon(1);
+    let since = Override::time(1000);
+    let half = Reported { weight_percent: Percent::nearest(50), ..Reported::nothing(since) };
+    let silent = Some(Silent { since, reason: Remark::new("connection refused").unwrap() });
+    let down = Reported {
+        health: AgentHealth::Down,
+        reason: Remark::new("no database"),
+        silent,
+        ..Reported::nothing(since)
+    };
+    let service = || Name::new("web").unwrap();
+    let reports = [("s1", half), ("s2", down)].map(|(backend, reported)| Report {
+        service: service(),
+        backend: Name::new(backend).unwrap(),
+        reported,
+    });
+    let changed =
+        region.update(|state| Ok::<_, crate::sys::region::AccessError>((Some(state.hear(&reports)), ())));
+    changed.unwrap();
+    let text = lb.done("metrics");
+    for line in [
+        r#"synrail_backend_agent_weight_ratio{service="web",backend="s1"} 0.5"#,
+        r#"synrail_backend_agent_weight_ratio{service="web",backend="s2"} 1.0"#,
+        r#"synrail_backend_agent_answers{service="web",backend="s1"} 1"#,
+        r#"synrail_backend_agent_answers{service="web",backend="s2"} 0"#,
+        r#"synrail_backend_up{service="web",backend="s2"} 0"#,
+        r#"synrail_backend_down_info{service="web",backend="s2",reason="agent: down: no database"} 1"#,
+        "synrail_backends_down 1",
+    ] {
+        assert!(text.lines().any(|is| is == line), "{line}: {text}");
+    }
+    assert!(!text.contains(r#"synrail_backend_up{service="web",backend="s1""#), "checks have found nothing");
+    for (command, s1, s2) in [("show", "  s1", "  s2"), ("backends", "  web/s1", "  web/s2")] {
+        let text = lb.done(command);
+        let at = "since 1970-01-01T00:16:40Z";
+        for line in [
+            format!("{s1}: agent: 50% {at}"),
+            format!("{s2}: agent: 100%, down {at}: no database; silent {at}: connection refused"),
+        ] {
+            assert!(text.lines().any(|is| is == line), "{line}: {text}");
+        }
+        assert!(text.contains("50% of "), "{text}");
+    }
+    assert!(lb.done("show").contains("; agent port 5555, every 2000 ms"));
+    let backends: serde_json::Value = serde_json::from_str(&lb.done("backends --json")).unwrap();
+    let s1 = backends.as_array().unwrap().iter().find(|one| one["service"] == "web" && one["name"] == "s1");
+    assert_eq!(s1.unwrap()["reported"]["weight_percent"], 50);
+}
+
+#[test]
 fn what_health_checks_found_is_printed_with_its_reason() {
     use crate::{
         model::{Health, Name, Observed, Override, Remark},
