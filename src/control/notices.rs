@@ -116,8 +116,8 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        model::{Admin, Observed, Override, Remark},
-        state::Observation,
+        model::{Admin, AgentCheck, AgentHealth, Observed, Override, Remark},
+        state::{Observation, Report},
     };
 
     fn state(more: &str) -> State {
@@ -162,6 +162,24 @@ mod tests {
             said(&both, &up),
             ["new_flows of web: panic -> served", "health of web/s1: down -> up: a reason"]
         );
+    }
+
+    #[test]
+    fn what_the_agent_on_a_backend_reports_down_is_news() {
+        let mut first = state("");
+        let check = first.services[0].health.as_mut().unwrap();
+        check.agent =
+            Some(AgentCheck { port: 5555.try_into().unwrap(), interval_ms: 1000, send: String::new() });
+        let up = first.observe(&[found("s1", Health::Up)]);
+        let reported = Reported {
+            health: AgentHealth::Fail,
+            reason: Remark::new("no database"),
+            ..Reported::nothing(jiff::Timestamp::UNIX_EPOCH)
+        };
+        let (service, backend) = (Name::new("web").unwrap(), Name::new("s1").unwrap());
+        let down = up.hear(&[Report { service, backend, reported }]);
+        assert_eq!(said(&up, &down), ["health of web/s1: up -> down: agent: fail: no database"]);
+        assert_eq!(said(&down, &up), ["health of web/s1: down -> up: a reason"]);
     }
 
     #[test]

@@ -271,7 +271,7 @@ fn what_agents_report_is_printed_and_shown() {
         assert!(text.contains("50% of "), "{text}");
     }
     assert!(lb.done("show").contains("; agent port 5555, every 2000 ms"));
-    let backends: serde_json::Value = serde_json::from_str(&lb.done("backends --json")).unwrap();
+    let backends: Value = serde_json::from_str(&lb.done("backends --json")).unwrap();
     let s1 = backends.as_array().unwrap().iter().find(|one| one["service"] == "web" && one["name"] == "s1");
     assert_eq!(s1.unwrap()["reported"]["weight_percent"], 50);
 }
