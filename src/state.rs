@@ -163,6 +163,12 @@ impl Backend {
         Health::of(self.observed.as_ref(), self.reported.as_ref())
     }
 
+    /// Returns why it is down ([`Health::why_down`]).
+    #[must_use]
+    pub fn why_down(&self) -> Option<String> {
+        Health::why_down(self.observed.as_ref(), self.reported.as_ref())
+    }
+
     /// Reports whether nothing is known that keeps it from answering.
     #[must_use]
     pub fn healthy(&self) -> bool {

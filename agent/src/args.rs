@@ -29,7 +29,7 @@ pub struct Arguments {
     /// The socket of lbd [default: /run/synrail/REGION.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Run each check once, and print what it found. Needs no lbd if the checks need no tunnel.
+    /// Run each check once, ask each agent on a backend once, and print what they found. Needs no lbd if the checks need no tunnel.
     #[arg(long)]
     pub once: bool,
     /// With --once: print JSON.
@@ -57,12 +57,12 @@ impl Arguments {
 const EXAMPLES: &str = "\
 Examples:
   lbagent                    check until SIGTERM, beside the lbd of this host
-  lbagent --once             what do the checks find now? Changes nothing
+  lbagent --once             what do checks find and agents on backends say now? Changes nothing
   lbagent --once --json | jq '.[] | select(.ok | not)'
   lbagent --shm test --socket /run/test.sock --log debug
 
-Exit status: 0 ended as asked, or (--once) all checks succeeded; 1 could not start, or (--once) a check
-failed; 2 wrong usage; 141 the reader of the answer has ended.";
+Exit status: 0 ended as asked, or (--once) all checks succeeded and no agent said down (one that
+does not answer is no failure); 1 could not start, or (--once) a check failed or an agent said down; 2 wrong usage; 141 the reader of the answer has ended.";
 
 #[cfg(test)]
 mod tests {

@@ -170,6 +170,12 @@ impl Default for Runner {
 }
 
 impl Runner {
+    /// Forgets all checks and agents. Those that run end without a result: what comes next may get their numbers.
+    fn forget(&mut self) {
+        let Self { checks, agents, running, .. } = Self::default();
+        (self.checks, self.agents, self.running) = (checks, agents, running);
+    }
+
     /// Returns the time since the start.
     #[must_use]
     pub fn now(&self) -> Duration {
@@ -334,8 +340,7 @@ impl Agent {
             Err(error) => {
                 if matches!(error, AccessError::Missing(_)) {
                     // What comes in its place may number backends otherwise.
-                    let Runner { checks, agents, .. } = Runner::default();
-                    (self.runner.checks, self.runner.agents) = (checks, agents);
+                    self.runner.forget();
                     self.state = None;
                 }
                 self.no_right = matches!(error, AccessError::NotOurs { .. } | AccessError::NotAllowed(_));
@@ -452,4 +457,32 @@ fn joined(names: &[(Name, Name)]) -> String {
     let backends: Vec<String> =
         names.iter().map(|(service, backend)| format!("{service}/{backend}")).collect();
     backends.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use synrail::config::Config;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_runs_ends_with_what_is_known() {
+        let text = "
+            balancer = { name = 'lb1', address = '192.168.1.201', interfaces = ['eth0'] }
+            service = [ { name = 'web', vips = '10.0.0.1', protocols = 'tcp', ports = 80, table_size = 97,
+                health = { kind = 'tcp', agent_port = 5555 },
+                backend = [ { name = 's1', address = '192.168.1.1' } ] } ]";
+        let state = State::new(&Config::parse("test", text).unwrap()).unwrap();
+        let start = async {
+            let mut runner = Runner::default();
+            runner.checks.update(&state, Duration::ZERO);
+            runner.agents.update(&state, Duration::ZERO);
+            // Nothing is sent before the first await.
+            runner.start_due(Duration::ZERO);
+            assert_eq!(runner.running.len(), 2);
+            runner.forget();
+            assert!(runner.running.is_empty() && runner.agents.is_empty());
+        };
+        tokio::task::LocalSet::new().run_until(start).await;
+    }
 }

@@ -301,11 +301,16 @@ fn an_agent_on_a_backend_lowers_its_share_takes_it_out_and_gives_it_back() {
 
     agent.signal(Signal::SIGTERM);
     assert!(agent.0.wait().unwrap().success());
-    let once = Command::new(env!("CARGO_BIN_EXE_lbagent"))
-        .args(["--once", "--shm", &name.to_string()])
-        .output()
-        .unwrap();
-    let table = String::from_utf8(once.stdout).unwrap();
-    assert_eq!(once.status.code(), Some(1), "{table}");
-    assert!(table.contains("web/s1    agent  FAILED") && table.contains("100% up"), "{table}");
+    let once = || {
+        let of = ["--once", "--shm", &name.to_string()];
+        let done = Command::new(env!("CARGO_BIN_EXE_lbagent")).args(of).output().unwrap();
+        (String::from_utf8(done.stdout).unwrap(), done.status.code())
+    };
+    let (table, status) = once();
+    assert_eq!(status, Some(0), "{table}");
+    assert!(table.contains("web/s1    agent  no answer") && table.contains("100% up"), "{table}");
+    say("down #no database\n");
+    let (table, status) = once();
+    assert_eq!(status, Some(1), "{table}");
+    assert!(table.contains("web/s2    agent  FAILED"), "{table}");
 }

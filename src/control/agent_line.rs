@@ -1,10 +1,10 @@
 //! The line that the agent on a backend sends: HAProxy's protocol of `agent-check`. PURE.
 //!
 //! Words, separated by blanks, tabs or commas, in any case and order: `NN%`, `ready`, `drain`, `maint`, `up`, `down`, `fail`, `failed`,
-//! `stopped`; of several of a kind the last counts. `#` begins a reason, which goes on to the end of the line. Other words are
-//! ignored, such as `maxconn:N`. An agent sends what it likes, so nothing here fails or grows with it.
+//! `stopped`; of several of a kind the last counts. A word that begins with `#` begins a reason, which goes on to the end of the line.
+//! `maxconn:N` is known and has no effect; other words are ignored. An agent sends what it likes, so nothing here fails or grows with it.
 
-use crate::model::{AgentHealth, AgentMode, Percent, Remark};
+use crate::model::{AgentHealth, AgentMode, Remark};
 
 /// How much of an answer is read. A line must end within it.
 pub const LINE_BYTES_MAX: usize = 1024;
@@ -12,8 +12,8 @@ pub const LINE_BYTES_MAX: usize = 1024;
 /// What a line says. What it says nothing of stays as it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
-    /// The last of the shares.
-    pub weight_percent: Option<Percent>,
+    /// The last of the shares, 0 to 100.
+    pub weight_percent: Option<u8>,
     /// The last of the modes.
     pub mode: Option<AgentMode>,
     /// The last of the words for health.
@@ -26,37 +26,48 @@ impl Words {
     /// Returns what a line says; `None` if no word of it is known.
     #[must_use]
     pub fn of(line: &[u8]) -> Option<Self> {
-        let mut parts = line.splitn(2, |byte| *byte == b'#');
-        let mut words = Self::default();
-        for word in parts.next()?.split(|byte| b" \t,".contains(byte)) {
-            words.take(word);
+        let ends = |byte: &u8| b" \t,".contains(byte);
+        let (mut words, mut known, mut rest) = (Self::default(), false, line);
+        while !rest.is_empty() {
+            if let Some(reason) = rest.strip_prefix(b"#") {
+                words.reason = Remark::cleaned(&String::from_utf8_lossy(reason));
+                break;
+            }
+            let end = rest.iter().position(ends).unwrap_or(rest.len());
+            known |= words.take(&rest[..end]);
+            rest = rest.get(end + 1..).unwrap_or_default();
         }
-        let said = words != Self::default();
-        words.reason = parts.next().and_then(|reason| Remark::cleaned(&String::from_utf8_lossy(reason)));
-        said.then_some(words)
+        known.then_some(words)
     }
 
-    fn take(&mut self, word: &[u8]) {
-        if let Some(percent) = percent(word) {
-            self.weight_percent = Some(percent);
-            return;
-        }
+    /// Takes a word; reports whether it is known.
+    fn take(&mut self, word: &[u8]) -> bool {
         let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
         let failed = is("failed").then_some(AgentHealth::Fail);
-        self.mode = AgentMode::ALL.into_iter().find(|mode| is(mode.name())).or(self.mode);
-        self.health =
-            AgentHealth::ALL.into_iter().find(|health| is(health.name())).or(failed).or(self.health);
+        let (percent, mode) = (percent(word), AgentMode::ALL.into_iter().find(|mode| is(mode.name())));
+        let health = AgentHealth::ALL.into_iter().find(|health| is(health.name())).or(failed);
+        self.weight_percent = percent.or(self.weight_percent);
+        self.mode = mode.or(self.mode);
+        self.health = health.or(self.health);
+        percent.is_some() || mode.is_some() || health.is_some() || is_maxconn(word)
     }
 }
 
+/// Reports whether a word is `maxconn:` with a number.
+fn is_maxconn(word: &[u8]) -> bool {
+    const NAME: &[u8] = b"maxconn:";
+    let name = word.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME));
+    name && word.len() > NAME.len() && word[NAME.len()..].iter().all(u8::is_ascii_digit)
+}
+
 /// Reads digits with `%` behind them, however many; more than 100 is 100.
-fn percent(word: &[u8]) -> Option<Percent> {
+fn percent(word: &[u8]) -> Option<u8> {
     let digits = word.strip_suffix(b"%").filter(|digits| !digits.is_empty())?;
     let number = digits.iter().try_fold(0_u32, |number, byte| {
         let digit = char::from(*byte).to_digit(10)?;
         Some(number.saturating_mul(10).saturating_add(digit))
     })?;
-    Some(Percent::nearest(number))
+    u8::try_from(number.min(100)).ok()
 }
 
 /// Returns the line at the beginning of what was received; `None` if its end is not there yet.
@@ -75,7 +86,7 @@ mod tests {
     fn read(line: &str) -> (Option<u8>, Option<&'static str>, Option<&'static str>, Option<String>) {
         let words = Words::of(line.as_bytes()).unwrap_or_default();
         (
-            words.weight_percent.map(Percent::get),
+            words.weight_percent,
             words.mode.map(AgentMode::name),
             words.health.map(AgentHealth::name),
             words.reason.map(|reason| reason.as_str().to_owned()),
@@ -86,13 +97,15 @@ mod tests {
     fn words_are_read_as_haproxy_reads_them() {
         let reason = |text: &str| Some(text.to_owned());
         for (line, words) in [
-            ("75%", (Some(80), None, None, None)),
+            ("75%", (Some(75), None, None, None)),
             ("0%", (Some(0), None, None, None)),
             ("up", (None, None, Some("up"), None)),
             ("DOWN", (None, None, Some("down"), None)),
             ("failed", (None, None, Some("fail"), None)),
             ("fail #no database", (None, None, Some("fail"), reason("no database"))),
-            ("stopped#by me", (None, None, Some("stopped"), reason("by me"))),
+            ("stopped #by me", (None, None, Some("stopped"), reason("by me"))),
+            ("up,#by me", (None, None, Some("up"), reason("by me"))),
+            ("up stopped#by me drain", (None, Some("drain"), Some("up"), None)),
             ("up,50%\tready", (Some(50), Some("ready"), Some("up"), None)),
             (" , maint,,\t drain 30% 40% down up", (Some(40), Some("drain"), Some("up"), None)),
             ("maxconn:30 weight 20% 0", (Some(20), None, None, None)),
@@ -120,11 +133,19 @@ mod tests {
             "\u{0664}%",
             "downs",
             "up\0",
-            "maxconn:30",
+            "stopped#by me",
+            "50%#",
+            "maxconn:",
+            "maxconn:a",
+            "maxconn",
             "HTTP/1.1 400 Bad Request",
             "SSH-2.0-OpenSSH_9.2",
         ] {
             assert_eq!(Words::of(line.as_bytes()), None, "{line:?}");
+        }
+        for line in ["maxconn:30", "MAXCONN:0 and more", "maxconn:30 #why"] {
+            let words = Words::of(line.as_bytes()).unwrap();
+            assert_eq!(Words { reason: None, ..words }, Words::default(), "an answer without a change");
         }
         for line in
             ["1000%", "99999999999999%", "0000000000000000000000100%", "50% 18446744073709551616% -5%"]

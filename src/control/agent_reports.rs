@@ -6,8 +6,9 @@
 //! operator has taken out stays out.
 //!
 //! Each change of a weight makes new tables, which moves entries. So what takes a backend out (`0%`, `drain`, `maint`, `down` and its kin)
-//! comes into force at once, and all else in steps ([`Percent`]), that of all agents together, at most once in [`SPACING`]: agents that
-//! say something else each time cost no more than that.
+//! comes into force at once, and all else, that an agent does not answer too, for all agents together at most once in [`SPACING`]: agents
+//! that say something else each time cost no more than that. A weight changes in steps, and when it is a whole step away
+//! ([`Percent::followed_by`]).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -162,24 +163,33 @@ impl Agents {
                 let name = (service.name.clone(), backend.name.clone());
                 if let Some(agent) = self.ids.get(&identity).and_then(|id| self.agents.get_mut(id)) {
                     agent.names.push(name);
+                    // The first of its services may be one that was not asked for before.
+                    if agent.holds.is_none() && agent.last.is_none() {
+                        agent.knows(backend.reported.as_ref());
+                    }
                     continue;
                 }
-                let known = backend.reported.clone();
-                let (id, at) = (AgentId(self.next_id), now);
+                // What is known can wait for its turn.
+                let wait = match backend.reported {
+                    Some(_) => splitmix(&mut self.random) % u64::from(check.interval_ms),
+                    None => 0,
+                };
+                let (id, at) = (AgentId(self.next_id), now + Duration::from_millis(wait));
                 self.next_id += 1;
                 self.ids.insert(identity.clone(), id);
                 self.waiting.insert((at, id));
-                let agent = Agent {
+                let mut agent = Agent {
                     identity,
                     mark,
                     names: vec![name],
-                    says: known.clone().unwrap_or_else(|| Reported::nothing(Timestamp::UNIX_EPOCH)),
-                    holds: known,
+                    says: Reported::nothing(Timestamp::UNIX_EPOCH),
+                    holds: None,
                     failures: 0,
                     at,
                     running: false,
                     last: None,
                 };
+                agent.knows(backend.reported.as_ref());
                 self.agents.insert(id, agent);
             }
         }
@@ -257,8 +267,7 @@ impl Agents {
         let ids = std::mem::take(&mut self.unsettled);
         let settle = |id| {
             let agent = self.agents.get_mut(&id)?;
-            let silent = agent.holds.as_ref().and_then(|holds| holds.silent.clone());
-            agent.hold(Reported { silent, ..agent.says.clone() }, time)
+            agent.hold(agent.says.clone(), time)
         };
         ids.into_iter().filter_map(settle).collect()
     }
@@ -305,21 +314,33 @@ impl Agents {
 }
 
 impl Agent {
+    /// Begins with what the region has of it.
+    fn knows(&mut self, reported: Option<&Reported>) {
+        if let Some(reported) = reported {
+            (self.says, self.holds) = (reported.clone(), Some(reported.clone()));
+        }
+    }
+
     fn takes(&mut self, answer: Answer, time: Timestamp) -> Option<Turn> {
         let mut next = self.holds.clone().unwrap_or_else(|| Reported::nothing(time));
         match answer {
             Answer::Nothing(reason) => {
                 self.failures = self.failures.saturating_add(1);
-                if self.failures < self.identity.fall || next.silent.is_some() {
-                    return None;
+                if self.failures >= self.identity.fall && self.says.silent.is_none() {
+                    self.says.silent = Some(Silent { since: time, reason });
                 }
-                next.silent = Some(Silent { since: time, reason });
+                None
             }
             Answer::Words(words) => {
                 self.failures = 0;
-                next.silent = None;
                 let says = &mut self.says;
-                says.weight_percent = words.weight_percent.unwrap_or(says.weight_percent);
+                says.silent = None;
+                if let Some(percent) = words.weight_percent {
+                    says.weight_percent = match &self.holds {
+                        Some(holds) => holds.weight_percent.followed_by(percent),
+                        None => Percent::nearest(percent.into()),
+                    };
+                }
                 says.mode = words.mode.unwrap_or(says.mode);
                 says.health = words.health.unwrap_or(says.health);
                 says.reason = words.reason;
@@ -336,9 +357,9 @@ impl Agent {
                 if self.holds.is_none() && !next.lowers() && self.says.lowers() {
                     return None;
                 }
+                self.hold(next, time)
             }
         }
-        self.hold(next, time)
     }
 
     /// Puts it into force, if it is anything new. Another reason alone is not: it may be another one each time.
@@ -354,7 +375,7 @@ impl Agent {
     }
 
     fn is_settled(&self) -> bool {
-        self.holds.as_ref().map_or(!self.says.lowers(), |holds| words(holds) == words(&self.says))
+        self.holds.as_ref().map_or(!self.says.is_notable(), |holds| parts(holds) == parts(&self.says))
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    model::{Health, Name, Reported},
+    model::{Health, Name},
     state::{Backend, NewFlows, Service, State},
 };
 
@@ -96,9 +96,8 @@ fn health(backend: &Backend) -> &'static str {
 
 /// Why its health is what it is.
 fn reason(backend: &Backend) -> Option<String> {
-    let said = backend.reported.as_ref().and_then(Reported::why_down);
     let found = || backend.observed.as_ref().map(|observed| observed.reason.as_str().to_owned());
-    said.or_else(found)
+    backend.why_down().or_else(found)
 }
 
 fn new_flows(state: &State, service: &Service) -> &'static str {
@@ -116,7 +115,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        model::{Admin, AgentCheck, AgentHealth, Observed, Override, Remark},
+        model::{Admin, AgentCheck, AgentHealth, Observed, Override, Remark, Reported},
         state::{Observation, Report},
     };
 
@@ -180,6 +179,8 @@ mod tests {
         let down = up.hear(&[Report { service, backend, reported }]);
         assert_eq!(said(&up, &down), ["health of web/s1: up -> down: agent: fail: no database"]);
         assert_eq!(said(&down, &up), ["health of web/s1: down -> up: a reason"]);
+        let both = down.observe(&[found("s1", Health::Down)]);
+        assert_eq!(said(&up, &both), ["health of web/s1: up -> down: a reason"]);
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn reports<'a>(
     of: impl Iterator<Item = (&'a str, &'a BackendView)>,
 ) -> Result<(), CtlError> {
     for (name, reported) in of.filter_map(|(name, backend)| Some((name, backend.reported.as_ref()?))) {
-        if reported.lowers() || reported.silent.is_some() {
+        if reported.is_notable() {
             env.print(format_args!("  {name}: agent: {reported}"))?;
         }
     }

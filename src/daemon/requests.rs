@@ -51,7 +51,12 @@ impl Lbd {
                 );
             }
             ops::Request::Observe { found, reported } => {
-                (ops::observe(overrides, now, &mut self.region, (found, reported)), "health checks")
+                let what = match (&found[..], &reported[..]) {
+                    (_, []) => "health checks",
+                    ([], _) => "agents on backends",
+                    _ => "health checks and agents on backends",
+                };
+                (ops::observe(overrides, now, &mut self.region, (found, reported)), what)
             }
             ops::Request::Admin { service, names, order } => {
                 let meant = (service.as_ref(), &names[..], order);

@@ -41,7 +41,7 @@ pub struct HealthCheck {
     #[serde(default)]
     pub on_down: Option<OnDown>,
     /// How the agent on each backend is asked; `None` if none is.
-    #[serde(flatten)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentCheck>,
 }
 
@@ -435,6 +435,14 @@ impl Health {
         let down = reported.filter(|reported| reported.is_down()).map(|_| Self::Down);
         down.or(observed.map(|observed| observed.health))
     }
+
+    /// Returns why it is down by the same: what checks found comes before what the agent reports. `None` if it is not down.
+    #[must_use]
+    pub fn why_down(observed: Option<&Observed>, reported: Option<&Reported>) -> Option<String> {
+        let found = observed.filter(|observed| observed.health == Self::Down);
+        let found = found.map(|observed| observed.reason.as_str().to_owned());
+        found.or_else(|| reported?.why_down())
+    }
 }
 
 named!(Health { Up = "up", Down = "down" });
@@ -482,6 +490,38 @@ mod tests {
             assert!(text.contains(&format!(r#""kind":"{}""#, check.probe.kind())), "{text}");
             assert_eq!(serde_json::from_str::<HealthCheck>(&text).unwrap(), check);
         }
+    }
+
+    #[test]
+    fn a_bad_value_of_an_agent_is_an_error() {
+        let agent = AgentCheck { port: 5555.try_into().unwrap(), interval_ms: 500, send: String::new() };
+        let check = HealthCheck { agent: Some(agent), ..HealthCheck::of(Probe::Tcp) };
+        let text = serde_json::to_string(&check).unwrap();
+        assert!(text.contains(r#""agent":{"port":5555,"interval_ms":500}"#), "{text}");
+        for bad in [r#""port":0"#, r#""port":"a""#, r#""port":70000"#] {
+            let bad = text.replace(r#""port":5555"#, bad);
+            assert!(serde_json::from_str::<HealthCheck>(&bad).is_err(), "{bad}");
+        }
+        assert!(
+            serde_json::from_str::<HealthCheck>(&text.replace("\"interval_ms\":500", "\"x\":1")).is_err()
+        );
+    }
+
+    #[test]
+    fn what_checks_found_comes_before_what_the_agent_reports() {
+        let found = |health| Observed {
+            health,
+            since: Timestamp::UNIX_EPOCH,
+            reason: Remark::new("no connection").unwrap(),
+        };
+        let (up, down) = (found(Health::Up), found(Health::Down));
+        let ready = Reported::nothing(Timestamp::UNIX_EPOCH);
+        let failed = Reported { health: crate::model::AgentHealth::Fail, ..ready.clone() };
+        let why = |observed, reported| Health::why_down(observed, reported);
+        assert_eq!(why(Some(&down), Some(&failed)).as_deref(), Some("no connection"));
+        assert_eq!(why(Some(&up), Some(&failed)).as_deref(), Some("agent: fail"));
+        assert_eq!(why(None, Some(&failed)).as_deref(), Some("agent: fail"));
+        assert_eq!((why(Some(&up), Some(&ready)), why(None, None)), (None, None));
     }
 
     #[test]

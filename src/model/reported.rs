@@ -14,14 +14,12 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AgentCheck {
     /// The port that it listens on.
-    #[serde(rename = "agent_port")]
     pub port: NonZero<u16>,
     /// The time from the start of a check to the start of the next one; of the values of
     /// [`super::HealthCheck::INTERVAL_MS`].
-    #[serde(rename = "agent_interval_ms")]
     pub interval_ms: u32,
     /// What is sent to it first.
-    #[serde(rename = "agent_send", default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub send: String,
 }
 
@@ -92,6 +90,12 @@ impl Reported {
         self.is_down() || self.drains() || self.weight_percent != Percent::ALL
     }
 
+    /// Reports whether people should be told of it: it takes something from the backend, or the agent does not answer.
+    #[must_use]
+    pub fn is_notable(&self) -> bool {
+        self.lowers() || self.silent.is_some()
+    }
+
     /// Returns it without times: "50%", "100%, drain", "50%, maint, down: disk full".
     #[must_use]
     pub fn summary(&self) -> String {
@@ -138,6 +142,15 @@ impl Percent {
         let steps = if percent > 0 { steps.max(1) } else { 0 };
         // At most 100.
         Self(u8::try_from(steps * Self::STEP).unwrap_or(100))
+    }
+
+    /// Returns what follows it when an agent says so many percent: itself until they are a whole step away, so that an agent near the
+    /// middle of two steps does not make a new table each time. 0 and 100 count exactly.
+    #[must_use]
+    pub fn followed_by(self, percent: u8) -> Self {
+        let exact = percent == 0 || percent >= Self::ALL.0 || self == Self::NONE;
+        let near = u32::from(self.0.abs_diff(percent)) < Self::STEP;
+        if near && !exact { self } else { Self::nearest(percent.into()) }
     }
 
     /// Returns the number, 0 to 100.
@@ -221,12 +234,35 @@ mod tests {
     }
 
     #[test]
+    fn a_step_holds_until_another_is_a_whole_step_away() {
+        for (held, said, next) in [
+            (40, 44, 40),
+            (40, 46, 40),
+            (40, 49, 40),
+            (40, 50, 50),
+            (40, 31, 40),
+            (40, 30, 30),
+            (40, 26, 30),
+            (90, 99, 90),
+            (90, 100, 100),
+            (100, 91, 100),
+            (100, 90, 90),
+            (10, 1, 10),
+            (10, 0, 0),
+            (0, 1, 10),
+            (0, 9, 10),
+        ] {
+            assert_eq!(Percent::nearest(held).followed_by(said).get(), next, "{held}, then {said}");
+        }
+    }
+
+    #[test]
     fn it_reads_back_as_it_was_written() {
         let none = Reported::nothing(Timestamp::UNIX_EPOCH);
         let text = serde_json::to_string(&none).unwrap();
         let short = r#"{"weight_percent":100,"mode":"ready","health":"up","since":"1970-01-01T00:00:00Z"}"#;
         assert_eq!(text, short);
-        assert!(!none.lowers());
+        assert!(!none.lowers() && !none.is_notable());
         let all = Reported {
             weight_percent: Percent::nearest(50),
             mode: AgentMode::Maint,
@@ -236,8 +272,10 @@ mod tests {
                 since: Timestamp::UNIX_EPOCH,
                 reason: Remark::new("connection refused").unwrap(),
             }),
-            ..none
+            ..none.clone()
         };
+        let silent = Reported { silent: all.silent.clone(), ..none.clone() };
+        assert!(!silent.lowers() && silent.is_notable());
         let text = serde_json::to_string(&all).unwrap();
         assert_eq!(serde_json::from_str::<Reported>(&text).unwrap(), all);
         assert_eq!(all.summary(), "50%, maint, stopped: new disk; silent: connection refused");

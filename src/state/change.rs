@@ -15,8 +15,8 @@ use crate::{
     config::{self, Balancer, Config},
     lookup::maglev::{self, Table},
     model::{
-        Admin, Admission, Announcing, Decider, HashMode, Name, NoBackend, Override, Path, Pmtu, PortRange,
-        Protocols, Share, TableSize, Weight,
+        Admin, Admission, Announcing, Decider, HashMode, HealthCheck, Name, NoBackend, Override, Path, Pmtu,
+        PortRange, Protocols, Share, TableSize, Weight,
         ids::{TARGETS_MAX, TargetId},
     },
 };
@@ -227,6 +227,13 @@ impl State {
         let mut new_paths: HashMap<Path, TargetId> = HashMap::new();
         for service in &config.services {
             let mut backends = Vec::with_capacity(service.backends.len());
+            let former = self.service(service.name.as_str());
+            // Another port, or another question, is another agent.
+            let agent = |health: Option<&HealthCheck>| {
+                health?.agent.as_ref().map(|check| (check.port, check.send.clone()))
+            };
+            let asked = agent(service.health.as_ref());
+            let same_agent = asked.is_some() && former.is_some_and(|old| agent(old.health.as_ref()) == asked);
             for backend in &service.backends {
                 let shared = new_paths.get(&backend.path).copied().filter(|_| backend.path != Path::MarkOnly);
                 let target = match kept(service, backend).or(shared) {
@@ -240,8 +247,8 @@ impl State {
                 let same =
                     |old: &&Backend| service.health.is_some() && self.path(old.target) == Some(backend.path);
                 let observed = before.filter(same).and_then(|old| old.observed.clone());
-                let asked = service.health.as_ref().is_some_and(|health| health.agent.is_some());
-                let reported = before.filter(|old| asked && same(old)).and_then(|old| old.reported.clone());
+                let reported =
+                    before.filter(|old| same_agent && same(old)).and_then(|old| old.reported.clone());
                 backends.push(Backend {
                     name: backend.name.clone(),
                     target,

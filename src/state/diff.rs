@@ -160,6 +160,8 @@ fn service_keys(service: &Service) -> Keys {
     keys.retain(|(key, _)| !["name", "backends"].contains(&key.as_str()));
     let health = service.health.iter().flat_map(keys_of);
     keys.extend(health.map(|(key, value)| (format!("health {key}"), value)));
+    let agent = service.health.iter().filter_map(|health| health.agent.as_ref()).flat_map(keys_of);
+    keys.extend(agent.map(|(key, value)| (format!("health agent_{key}"), value)));
     let all = |(key, _): &&mut (String, String)| key == "ports" && service.ports == [PortRange::ALL];
     keys.iter_mut().filter(all).for_each(|(_, value)| "all".clone_into(value));
     keys

@@ -157,10 +157,23 @@ mod tests {
     #[test]
     fn a_file_that_asks_no_agent_ends_what_it_reported() {
         let half = asked().hear(&[report("s2", 50, READY, UP)]);
-        let other_port = half.merge(&file("health = { kind = 'tcp', agent_port = 6666 },")).unwrap();
-        assert_eq!(other_port.services[0].backends[1].reported, half.services[0].backends[1].reported);
-        let changes: Vec<String> = half.changes(&other_port).iter().map(ToString::to_string).collect();
-        assert_eq!(changes, ["~ service web health agent_port: 5555 -> 6666"]);
+        let of = |keys: &str| {
+            let next = half.merge(&file(&format!("health = {{ kind = 'tcp', {keys} }},"))).unwrap();
+            let changes: Vec<String> = half.changes(&next).iter().map(ToString::to_string).collect();
+            (next.services[0].backends[1].reported.clone(), changes.join("; "))
+        };
+        let kept = half.services[0].backends[1].reported.clone();
+        let interval = "~ service web health agent_interval_ms: 2000 -> 500";
+        assert_eq!(of("agent_port = 5555, agent_interval_ms = 500"), (kept, interval.to_owned()));
+        // Another agent, or another question.
+        for (keys, change) in [
+            ("agent_port = 6666", "~ service web health agent_port: 5555 -> 6666"),
+            ("agent_port = 5555, agent_send = 'a'", "+ service web health agent_send: a"),
+        ] {
+            let (reported, changes) = of(keys);
+            assert_eq!(reported, None, "{keys}");
+            assert_eq!(changes, format!("{change}; - backend web/s2 agent: 50%"));
+        }
         let none = half.merge(&file("health = { kind = 'tcp' },")).unwrap();
         assert_eq!(none.services[0].backends[1].reported, None);
         assert_eq!(none.services[0].table, asked().services[0].table);

@@ -158,7 +158,7 @@ pub struct BackendView {
     pub service: String,
     /// Its name.
     pub name: String,
-    /// Whether it gets new flows: it is enabled, and so is it by its agent, and healthy or its service is in panic.
+    /// Whether it gets new flows: the file, operators and the agent on it let it, and it is healthy or its service is in panic.
     pub active: bool,
     /// Whether the file and operators let it have new flows.
     pub enabled: bool,
@@ -190,6 +190,12 @@ impl BackendView {
     #[must_use]
     pub fn health(&self) -> Option<Health> {
         Health::of(self.observed.as_ref(), self.reported.as_ref())
+    }
+
+    /// Returns why it is down, as [`Backend::why_down`].
+    #[must_use]
+    pub fn why_down(&self) -> Option<String> {
+        Health::why_down(self.observed.as_ref(), self.reported.as_ref())
     }
 }
 

@@ -114,7 +114,7 @@ fn backend(view: &BackendView) -> Backend {
     // That all is well is no news.
     let found = observed.as_ref().filter(|observed| observed.health == Health::Down);
     let found = found.map(|Observed { reason, since, .. }| format!("{} (since {since})", reason.as_str()));
-    let agent = reported.as_ref().filter(|reported| reported.lowers());
+    let agent = reported.as_ref().filter(|reported| reported.is_notable());
     let agent = agent.map(|reported| format!("agent: {reported}"));
     Backend {
         name: view.name.clone(),

@@ -102,7 +102,7 @@ mod tests {
     async fn a_line_is_read_and_what_follows_it_is_not() {
         for line in [&b"50%, drain\n"[..], b"50% drain\r\n", b"drain 50%", b"DRAIN\t50%\ndown\n"] {
             let words = says(line).await.unwrap();
-            assert_eq!((words.weight_percent.unwrap().get(), words.mode), (50, Some(AgentMode::Drain)));
+            assert_eq!((words.weight_percent.unwrap(), words.mode), (50, Some(AgentMode::Drain)));
             assert_eq!(words.health, None);
         }
         let (endless, sent) = agent(b"down #no database\n", true).await;

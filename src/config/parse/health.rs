@@ -16,11 +16,12 @@ const TEXT: &str = "text of at most 1024 bytes";
 const HOST: &str = "1 to 255 of A-Z a-z 0-9 . - _ : [ ]";
 const COMMAND: &str = "a program with its whole path, and its arguments, up to 32 words without NUL";
 
-/// Reads the table. `protocols` and `ports` are those of the service.
+/// Reads the table. `protocols` and `ports` are those of the service; `pins` is whether flows stay when a table changes.
 pub(super) fn read(
     reader: &mut Reader<'_>,
     item: Item<'_>,
     (protocols, ports): (&Protocols, &[PortRange]),
+    pins: bool,
 ) -> Option<HealthCheck> {
     let mut table = item.table(reader)?;
     let kind = table.require(reader, "kind", KIND)?;
@@ -71,7 +72,7 @@ pub(super) fn read(
     if let Some(item) = table.take("on_down") {
         check.on_down = item.string(reader, "\"keep\" or \"kill\"", OnDown::named);
     }
-    check.agent = read_agent(reader, &mut table, check.interval_ms);
+    check.agent = read_agent(reader, &mut table, (check.interval_ms, pins));
     table.finish(reader, &known(kind));
     probe.map(|_| check)
 }
@@ -165,7 +166,11 @@ fn read_http(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<HttpProbe
 }
 
 /// Reads how the agent on each backend is asked.
-fn read_agent(reader: &mut Reader<'_>, table: &mut Table<'_>, interval_ms: u32) -> Option<AgentCheck> {
+fn read_agent(
+    reader: &mut Reader<'_>,
+    table: &mut Table<'_>,
+    (interval_ms, pins): (u32, bool),
+) -> Option<AgentCheck> {
     let port = table.take("agent_port");
     let interval = table.take("agent_interval_ms");
     let send = table.take("agent_send");
@@ -175,6 +180,13 @@ fn read_agent(reader: &mut Reader<'_>, table: &mut Table<'_>, interval_ms: u32) 
         }
         return None;
     };
+    if !pins {
+        port.diagnose(
+            reader,
+            "no agent with steering = \"every-packet\" in [balancer]: no flow is pinned, so each change of a weight would break flows",
+        );
+        return None;
+    }
     let port = port.integer(reader, 1..=u16::MAX).and_then(|port| port.try_into().ok());
     let interval = interval.map(|item| item.integer(reader, HealthCheck::INTERVAL_MS));
     let send = send.map(|item| item.string(reader, TEXT, |text| short(text).then(|| text.to_owned())));
@@ -311,6 +323,13 @@ mod tests {
             let message = complaint(web, health, s1);
             assert!(message.contains(part), "{message}");
         }
+        let agent = file(web, "kind = 'tcp'\nagent_port = 5555", s1);
+        let every_packet =
+            agent.replace("interfaces = 'eth0'", "interfaces = 'eth0', steering = 'every-packet'");
+        let errors = Config::parse("lb.toml", &every_packet).unwrap_err().0;
+        let message = errors[0].to_string();
+        let part = "agent_port: found 5555; allowed: no agent with steering = \"every-packet\" in [balancer]";
+        assert!(errors.len() == 1 && message.contains(part), "{errors:?}");
         let message = complaint("", "kind = 'tcp'", s1);
         assert!(message.contains("health: port: found nothing"), "{message}");
         let message = complaint(web, "kind = 'tcp'\nvia = 'direct'", "encap = 'mark'");

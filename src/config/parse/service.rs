@@ -37,7 +37,8 @@ pub(super) fn read(
     let announcing = read_announcing(reader, &mut table);
     let size = table.take("table_size");
     let table_size = size.as_ref().map_or(Some(TableSize::DEFAULT), |item| read_table_size(reader, item));
-    let health = table.take("health").and_then(|item| health::read(reader, item, (&protocols, &ports)));
+    let pins = balancer.is_none_or(|balancer| balancer.steering != Steering::EveryPacket);
+    let health = table.take("health").and_then(|item| health::read(reader, item, (&protocols, &ports), pins));
     let items = table.take("backend").map(Item::list).unwrap_or_default();
     let (at, place) = (table.at.clone(), table.place.clone());
     if let (Some(size), Some(item)) = (table_size, size)

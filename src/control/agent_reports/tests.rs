@@ -108,9 +108,12 @@ fn what_takes_out_holds_at_once_and_all_else_once_in_ten_seconds() {
 
 #[test]
 fn agents_that_change_their_word_each_time_make_few_tables() {
-    let mut world = World::new("interval_ms = 100, timeout_ms = 100");
+    let mut world = World::new("interval_ms = 100, timeout_ms = 100, fall = 1");
     world.run(100 * S, |now, name| {
         let n = now.as_millis() / 100 + name.len() as u128;
+        if n.is_multiple_of(5) {
+            return String::new();
+        }
         format!(
             "{}% {}",
             n * 37 % 101 + 1,
@@ -122,6 +125,24 @@ fn agents_that_change_their_word_each_time_make_few_tables() {
     let mut calm = World::new("interval_ms = 100, timeout_ms = 100");
     calm.run(100 * S, |now, _| format!("{}%", now.as_millis() / 100 % 50 + 40));
     assert!((9..=11).contains(&calm.told), "{}", calm.told);
+    let mut mute = World::new("interval_ms = 100, timeout_ms = 100, fall = 1");
+    mute.run(100 * S, |now, _| if (now.as_millis() / 100).is_multiple_of(2) { "up" } else { "" }.to_owned());
+    assert!(mute.told <= 11, "{}", mute.told);
+}
+
+#[test]
+fn a_weight_near_the_middle_of_two_steps_makes_one_table() {
+    let mut world = World::new("interval_ms = 1000");
+    let near = |now: Duration, _: &str| format!("{}%", if now.as_secs().is_multiple_of(2) { 44 } else { 46 });
+    world.run(65 * S, near);
+    assert_eq!((world.of("web/s2"), world.told), (vec![(Duration::ZERO, "40%")], 1));
+    // Nor does a new start.
+    world.agents = Agents::new(9);
+    world.agents.update(&world.state, world.now);
+    world.run(130 * S, near);
+    assert_eq!(world.told, 1);
+    world.run(150 * S, |_, _| "50%".to_owned());
+    assert_eq!(world.of("web/s2").last().unwrap().1, "50%");
 }
 
 #[test]
@@ -162,16 +183,16 @@ fn silence_changes_nothing_but_what_the_region_says_of_it() {
             if lost.contains(&now.as_secs()) { String::new() } else { "30% drain".to_owned() }
         }
     };
-    world.run(20 * S, of(5..10));
+    world.run(25 * S, of(5..15));
     let of_s2 = world.of("web/s2");
     let silent = "30%, drain; silent: connection refused";
     assert_eq!(
         of_s2[of_s2.len() - 3..],
-        [(Duration::ZERO, "30%, drain"), (7 * S, silent), (10 * S, "30%, drain")]
+        [(Duration::ZERO, "30%, drain"), (10 * S, silent), (20 * S, "30%, drain")]
     );
     assert_eq!(world.active(0), [""; 0]);
     let told = world.told;
-    world.run(30 * S, of(20..22));
+    world.run(50 * S, of(30..32));
     assert_eq!(world.told, told, "twice is not three times");
     // One that never answered takes nothing.
     let mut world = World::new("interval_ms = 1000, fall = 2");
@@ -187,6 +208,9 @@ fn what_the_region_knows_is_where_a_new_start_begins() {
     let told = world.told;
     world.agents = Agents::new(9);
     world.agents.update(&world.state, world.now);
+    // Not all at the same moment.
+    let due: Vec<Duration> = world.agents.waiting.iter().map(|(at, _)| *at - world.now).collect();
+    assert!(due[0] != due[1] && due.iter().all(|wait| *wait < S), "{due:?}");
     world.run(28 * S, |_, _| String::new());
     assert_eq!((world.told, world.active(0)), (told + 1, vec![]), "silence is told, and nothing else");
     world.run(40 * S, |_, _| "ready".to_owned());
@@ -211,6 +235,20 @@ fn the_agent_of_a_host_is_asked_once_for_all_its_services() {
     agent.send = "tls\n".into();
     world.agents.update(&own, world.now);
     assert_eq!(world.agents.len(), 3);
+}
+
+#[test]
+fn what_is_known_of_one_service_is_known_of_the_agent() {
+    let mut world = World::new("interval_ms = 1000");
+    world.run(5 * S, |_, _| "drain".to_owned());
+    let mut state = world.state.clone();
+    state.services.iter_mut().find(|service| service.name.as_str() == "tls").unwrap().backends[0].reported =
+        None;
+    let mut agents = Agents::new(9);
+    agents.update(&state, Duration::ZERO);
+    let reports = agents.reports(&state);
+    let told: Vec<_> = reports.iter().map(|report| (report.service.as_str(), report.reported.mode)).collect();
+    assert_eq!(told, [("tls", AgentMode::Drain)]);
 }
 
 #[test]

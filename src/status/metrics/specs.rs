@@ -492,10 +492,7 @@ pub(super) const SPECS: &[Spec] = &[
         "Why health checks found a backend down, or the agent on it reports it down.",
         |seen| {
             some_backends(seen, |backend| {
-                let found = backend.observed.as_ref().filter(|observed| observed.health == Health::Down);
-                let found = found.map(|observed| observed.reason.as_str().to_owned());
-                let reason = found.or_else(|| backend.reported.as_ref()?.why_down())?;
-                Some((vec![label("reason", &reason)], Value::Whole(1)))
+                Some((vec![label("reason", &backend.why_down()?)], Value::Whole(1)))
             })
         },
     ),
