@@ -272,7 +272,7 @@ mod tests {
                 since: Timestamp::UNIX_EPOCH,
                 reason: Remark::new("connection refused").unwrap(),
             }),
-            ..none.clone()
+            ..none
         };
         let silent = Reported { silent: all.silent.clone(), ..none.clone() };
         assert!(!silent.lowers() && silent.is_notable());
