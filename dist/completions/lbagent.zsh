@@ -19,7 +19,7 @@ _lbagent() {
 '--socket=[The socket of lbd \[default\: /run/synrail/REGION.sock\]]:PATH:_files' \
 '--user=[The user to become if started as root \[default\: synrail, or user 65534 if there is none\]]:USER:_default' \
 '--log=[How much to log\: error, warn, info, debug or trace]:LEVEL:_default' \
-'--once[Run each check once, and print what it found. Needs no lbd if the checks need no tunnel]' \
+'--once[Run each check once, ask each agent on a backend once, and print what they found. Needs no lbd if the checks need no tunnel]' \
 '--json[With --once\: print JSON]' \
 '--reader[Make snapshots for the process that serves HTTP, by standard input]' \
 '-h[Print help (see more with '\''--help'\'')]' \
