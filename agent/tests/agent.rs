@@ -271,7 +271,8 @@ fn an_agent_on_a_backend_lowers_its_share_takes_it_out_and_gives_it_back() {
     let file =
         FILE.replace("fall = 2", "fall = 2, agent_port = 5555").replace("127.0.0.1:9469", "127.0.0.1:9470");
     let World { mut lbd, mut agent, name, _removed, .. } = World::start("said", &file);
-    let _servers = ["10.7.0.1:8080", "10.7.0.2:8080"].map(|at| TcpListener::bind(at).unwrap());
+    let serve = || ["10.7.0.1:8080", "10.7.0.2:8080"].map(|at| TcpListener::bind(at).unwrap());
+    let servers = serve();
     let line = Arc::new(Mutex::new("up 100%\n"));
     let say = |what| *line.lock().unwrap() = what;
     let listen = || TcpListener::bind("10.7.0.2:5555").unwrap();
@@ -301,6 +302,9 @@ fn an_agent_on_a_backend_lowers_its_share_takes_it_out_and_gives_it_back() {
 
     agent.signal(Signal::SIGTERM);
     assert!(agent.0.wait().unwrap().success());
+    // Connections that were never accepted fill them.
+    drop(servers);
+    let _servers = serve();
     let once = || {
         let of = ["--once", "--shm", &name.to_string()];
         let done = Command::new(env!("CARGO_BIN_EXE_lbagent")).args(of).output().unwrap();
