@@ -40,7 +40,8 @@ with_lbd() { # WHAT
     expect_eq "$1: lbctl show says that it hangs" "$(hangs)" null
 }
 
-web_up gre
+{ web_config lb201 gre; config_table fragments 'ttl_ms = 5000'; } > lb201.toml
+balancers_up lb201
 flows=$(sed -n 's/^queues = ".*-\(.*\)"/\1/p' lb201.toml) fragments=$(sed -n 's/^fragment_queue = //p' lb201.toml)
 with_lbd "lbd works"
 balancer_freeze lb201

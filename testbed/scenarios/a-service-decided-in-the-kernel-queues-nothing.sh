@@ -14,6 +14,7 @@ OTHER=9090 # of lbd's service
     web_service gre
     config_service other "$VIP4/32 $VIP6/128" tcp "$OTHER"
     config_servers 1 "$SERVERS" gre
+    config_table fragments 'ttl_ms = 5000'
 } | sed 's/^name = "web"/&\nsteering = "kernel"/' > lb201.toml
 witness_up lb201
 balancer_start lb201 lb201.toml

@@ -9,7 +9,7 @@
 # captures: no
 # limit_s: 300
 
-web_config lb201 gre > syn-only.toml
+{ web_config lb201 gre; config_table fragments 'ttl_ms = 5000'; } > syn-only.toml
 sed 's/^mark_mask .*/&\nsteering = "every-packet"/' syn-only.toml > lb201.toml
 balancers_up lb201
 

@@ -22,6 +22,7 @@ underlay_takes 1280
         config_service "${ENCAPS[n - 1]}" "10.0.0.$n/32 1000::$n/128" "tcp udp" "$PORT"
         config_servers "$n" "$n" "${ENCAPS[n - 1]}"
     done
+    config_table fragments 'ttl_ms = 5000'
 } > lb201.toml
 balancer_start lb201 lb201.toml
 for n in 1 2 3 4 5; do

@@ -12,6 +12,7 @@ HOSTILE=(garbage headers line body chunks circle tls udp dns)
     config_balancer lb201
     config_service web "$VIP4/32 $VIP6/128" "tcp udp" "$PORT" 'table_size = 997' 'health = { kind = "tcp", interval_ms = 2000, timeout_ms = 2000 }'
     config_servers 1 "$SERVERS" direct6
+    config_table fragments 'ttl_ms = 5000'
 } > lb201.toml
 {
     cat lb201.toml

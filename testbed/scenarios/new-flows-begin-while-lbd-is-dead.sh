@@ -18,6 +18,7 @@ NEAR4=10.0.0.1 NEAR6=1000::1 ANY4=10.0.0.2 ANY6=1000::2
     config_servers 1 "$SERVERS" gre
     config_service any "$ANY4/32 $ANY6/128" "" "" 'table_size = 10007'
     config_servers 1 "$SERVERS" gre
+    config_table fragments 'ttl_ms = 5000'
 } > lb201.toml
 witness_up lb201
 balancer_start lb201 lb201.toml

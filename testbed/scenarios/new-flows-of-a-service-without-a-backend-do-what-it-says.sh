@@ -18,6 +18,7 @@ config() { # NO_BACKEND STEERING
     config_servers 3 3 gre
     config_service spare "$SPARE4/32 $SPARE6/128" "tcp udp" "$PORT" 'table_size = 10007'
     config_servers 3 4 gre
+    config_table fragments 'ttl_ms = 5000'
 }
 cat > ask.py <<'PYTHON'
 """How new flows to HOST:PORT fare: a line for each of TCP and UDP, IPv4 and IPv6."""

@@ -10,7 +10,7 @@
 
 SCRAPE_SECONDS=${SCRAPE_SECONDS:-120}
 RULES=${RESULTS%/target/testbed}/dist/prometheus/synrail.rules.yml
-{ web_config lb201 direct6; config_table http 'listen = "127.0.0.1:9469"'; } > lb201.toml
+{ web_config lb201 direct6; config_table http 'listen = "127.0.0.1:9469"'; config_table fragments 'ttl_ms = 5000'; } > lb201.toml
 balancers_up lb201
 serves() { in_ns lb201 curl --silent --fail --max-time 10 http://127.0.0.1:9469/readyz; }
 wait_until 60 "lbagent serves" serves
