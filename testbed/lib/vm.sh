@@ -16,17 +16,16 @@ vm_disk=''
 INITRAMFS_MODULES=(virtio_pci 9pnet_virtio 9p overlay virtio_console)
 VM_INIT=$TESTBED/lib/initramfs-init
 
-# vm_run RUN_DIRECTORY SECONDS MACHINES LOW MEANWHILE..: boot, run RUN_DIRECTORY/job inside each, pass their output on, and
-# call MEANWHILE some times a second; returns the first exit status that is not 0. Machine number LOW, if it is not 0, has a
-# low priority (SCHED_IDLE): it takes what time of the CPUs the others leave.
+# vm_run RUN_DIRECTORY SECONDS MACHINES MEANWHILE..: boot, run RUN_DIRECTORY/job inside each, pass their output on, and
+# call MEANWHILE some times a second; returns the first exit status that is not 0.
 # SECONDS 0: no limit, and the caller's terminal becomes the guest's.
 vm_run() {
-    local run=$1 seconds=$2 machines=$3 low=$4 machine cpus first=0 status
-    shift 4
+    local run=$1 seconds=$2 machines=$3 machine cpus first=0 status
+    shift 3
     vm_files "$run"
-    cpus=$(($(nproc) / (low ? machines - 1 : machines)))
+    cpus=$(($(nproc) / machines))
     cpus=$((cpus < 1 ? 1 : cpus > 2 ? 2 : cpus))
-    for ((machine = 1; machine <= machines; machine++)); do vm_start "$run" "$seconds" "$machine" "$cpus" $((machine == low)); done
+    for ((machine = 1; machine <= machines; machine++)); do vm_start "$run" "$seconds" "$machine" "$cpus"; done
     while ((${#vm_pids[@]})); do
         sleep 0.2
         for machine in "${!vm_pids[@]}"; do
@@ -41,9 +40,8 @@ vm_run() {
     return "$first"
 }
 
-vm_start() { # RUN_DIRECTORY SECONDS MACHINE CPUS LOW
-    local run=$1 seconds=$2 machine=$3 mine=$1/machine-$3 qemu ports policy=--other
-    ((!$5)) || policy=--idle
+vm_start() { # RUN_DIRECTORY SECONDS MACHINE CPUS
+    local run=$1 seconds=$2 machine=$3 mine=$1/machine-$3 qemu ports
     mkdir "$mine"
     vm_arguments "$run" "$mine/console.log" "$4" "$VM_MEMORY_MIB" "TESTBED_MACHINE=$machine"
     if ((seconds == 0)); then
@@ -60,7 +58,7 @@ vm_start() { # RUN_DIRECTORY SECONDS MACHINE CPUS LOW
     setpriv --pdeathsig TERM cat "$mine/err" >&2 & vm_cats+=($!)
     ports=(-chardev "file,id=out,path=$(qemu_path "$mine/out")" -device "virtserialport,name=out,chardev=out"
         -chardev "file,id=err,path=$(qemu_path "$mine/err")" -device "virtserialport,name=err,chardev=err")
-    chrt "$policy" 0 setpriv --pdeathsig TERM timeout -k 5 "$seconds" "${qemu[@]}" "${ports[@]}" </dev/null & vm_pids[machine]=$!
+    setpriv --pdeathsig TERM timeout -k 5 "$seconds" "${qemu[@]}" "${ports[@]}" </dev/null & vm_pids[machine]=$!
 }
 
 vm_result() { # RUN_DIRECTORY SECONDS MACHINE: it has ended

@@ -8,10 +8,17 @@
 # needs: kernel-tests ethtool tc
 # limit_s: 5400
 # captures: no
-# patient: no test of it is about time
 
-# What an emulated machine needs more than half of its time for, and why it need not.
+# What an emulated machine needs much of its time for, and why it need not. `cargo test --lib -- --ignored` has all on the host's kernel.
 declare -A LONG=(
+    [daemon::announce::tests::a_check_without_lbd_names_what_the_kernel_serves_and_mends_it]="vips-are-announced-by-bird-while-they-can-be-served shows it"
+    [daemon::audit::tests::a_kill_is_carried_out_once]="flows-of-a-disabled-or-killed-backend-move-at-once shows it"
+    [daemon::look::tests::what_is_looked_for_is_named_and_mended_and_nothing_else]="lbctl-check-names-and-mends-what-was-changed-by-hand shows it"
+    [sys::nft::tests::kernel_tables::the_kernel_decides_for_one_service_and_lbd_for_another]="a-service-decided-in-the-kernel-queues-nothing shows it"
+    [sys::nft::tests::kernel_tables::with_every_packet_the_kernel_decides_about_each_and_tracks_none]="every-packet-steering-keeps-no-state shows it"
+    [sys::nft::tests::no_backend::new_flows_are_rejected_in_the_name_of_the_vip_whatever_decides]="new-flows-of-a-service-without-a-backend-do-what-it-says shows it"
+    [sys::nft::tests::off_table::a_closing_flow_keeps_its_backend_and_yields_to_a_new_connection]="off-table-connections-outlive-forged-and-late-segments shows it"
+    [sys::nft::tests::pins::a_syn_that_comes_again_goes_where_the_first_went]="a-syn-sent-again-goes-where-the-first-one-went shows it"
     [daemon::audit::tests::flows_of_few_packets_have_a_small_share_of_the_maps_and_a_short_time]="floods-lose-no-connection shows it"
     [daemon::tests::the_kernels_tables_follow_a_change_and_give_way_to_the_next]="new-flows-begin-while-lbd-is-dead shows it"
     [sys::nft::tests::agreement::ten_thousand_flows_have_the_same_backend_whatever_decides]="lbctl-and-the-kernel-name-the-same-index shows it"
