@@ -58,7 +58,7 @@ const EXAMPLES: &str = "\
 Examples:
   lbagent                    check until SIGTERM, beside the lbd of this host
   lbagent --once             what do checks find and agents on backends say now? Changes nothing
-  lbagent --once --json | jq '.[] | select(.ok | not)'
+  lbagent --once --json | jq '.[] | select(.made and (.ok | not))'
   lbagent --shm test --socket /run/test.sock --log debug
 
 Exit status: 0 ended as asked, or (--once) all checks succeeded and no agent said down (one that

@@ -366,9 +366,15 @@ impl Agent {
     fn hold(&mut self, next: Reported, time: Timestamp) -> Option<Turn> {
         let from = self.holds.take();
         let same = from.as_ref().is_some_and(|from| words(from) == words(&next));
-        let since = if same { from.as_ref().map_or(time, |from| from.since) } else { time };
-        let reason =
-            if same { from.as_ref().and_then(|from| from.reason.clone()) } else { self.says.reason.clone() };
+        // What keeps the backend out goes on, with another weight.
+        let goes_on = |from: &&Reported| {
+            (from.mode, from.health) == (next.mode, next.health)
+                && (from.is_down() || from.mode != AgentMode::Ready)
+        };
+        let former = from.as_ref().filter(|from| same || goes_on(from));
+        let since = former.map_or(time, |from| from.since);
+        let said = self.says.reason.clone().filter(|_| !same);
+        let reason = said.or_else(|| former?.reason.clone());
         let to = Reported { since, reason, ..next };
         self.holds = Some(to.clone());
         (from.as_ref().map(parts) != Some(parts(&to))).then(|| Turn { names: self.names.clone(), from, to })

@@ -96,9 +96,12 @@ impl Reported {
         self.lowers() || self.silent.is_some()
     }
 
-    /// Returns it without times: "50%", "100%, drain", "50%, maint, down: disk full".
+    /// Returns it without times: "50%", "100%, drain", "50%, maint, down: disk full", "silent: connection refused".
     #[must_use]
     pub fn summary(&self) -> String {
+        if let Some(silent) = self.silent.as_ref().filter(|_| !self.lowers()) {
+            return format!("silent: {}", silent.reason);
+        }
         let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
         let silent =
             self.silent.as_ref().map_or_else(String::new, |silent| format!("; silent: {}", silent.reason));
@@ -113,9 +116,13 @@ impl Reported {
     }
 }
 
-/// "50%, down since 2026-11-29T12:00:00Z: disk full; silent since 2026-11-29T12:01:00Z: connection refused".
+/// "50%, down since 2026-11-29T12:00:00Z: disk full; silent since 2026-11-29T12:01:00Z: connection refused". Of an agent that takes
+/// nothing, or has never answered, only that it is silent.
 impl fmt::Display for Reported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(silent) = self.silent.as_ref().filter(|_| !self.lowers()) {
+            return write!(f, "silent since {}: {}", silent.since, silent.reason);
+        }
         write!(f, "{} since {}", self.words(), self.since)?;
         self.reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))?;
         let silent = self.silent.as_ref();

@@ -1,6 +1,6 @@
 //! The differences between two states, for display and for `--json`.
 
-use std::{collections::HashMap, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,12 +36,22 @@ impl fmt::Display for Change {
         if let Some(key) = &self.key {
             write!(f, " {key}")?;
         }
-        match (&self.from, &self.to) {
+        // Text that is sent may have control characters, which a terminal would obey.
+        match (self.from.as_deref().map(visible), self.to.as_deref().map(visible)) {
             (Some(from), Some(to)) => write!(f, ": {from} -> {to}"),
             (None, Some(value)) | (Some(value), None) if !value.is_empty() => write!(f, ": {value}"),
             _ => Ok(()),
         }
     }
+}
+
+/// Writes control characters as Rust does: "web\n".
+fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let written = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(written).collect::<String>().into()
 }
 
 impl State {
@@ -187,4 +197,18 @@ fn with_admission(mut keys: Keys, admission: &Admission) -> Keys {
     keys.push(("active".to_owned(), yes_or_no(admission.active())));
     keys.extend(admission.in_force().map(|order| ("override".to_owned(), order.to_string())));
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out() {
+        let what = "service web".to_owned();
+        let (from, to) = (Some("web\n".to_owned()), Some("\u{1b}[31mweb é\r\n".to_owned()));
+        let change = Change { what, key: Some("health agent_send".to_owned()), from, to };
+        let shown = r"~ service web health agent_send: web\n -> \u{1b}[31mweb é\r\n";
+        assert_eq!(change.to_string(), shown);
+    }
 }

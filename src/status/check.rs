@@ -265,7 +265,9 @@ impl Seen {
                 continue;
             }
             let advice = if service.backends.iter().any(Backend::enabled) {
-                format!("its new flows {new_flows} until a backend is up again")
+                format!(
+                    "its new flows {new_flows} until a backend is up again, and the agent on it, if one is asked, lets it have flows"
+                )
             } else {
                 format!("its new flows {new_flows}: lbctl enable --service {} BACKEND", service.name)
             };
@@ -304,17 +306,27 @@ impl Seen {
         for service in &state.services {
             for backend in &service.backends {
                 let what = format!("backend {}/{}", service.name, backend.name);
+                let out_until = |until: &str| {
+                    if service.in_panic() && backend.admitted() {
+                        "it gets new flows meanwhile, since too few backends are up".to_owned()
+                    } else {
+                        format!("it gets no new flows until {until}")
+                    }
+                };
                 if let Some(observed) =
                     backend.observed.as_ref().filter(|seen| seen.health == model::Health::Down)
                 {
-                    let advice = "it gets no new flows until its checks succeed".to_owned();
+                    let advice = out_until("its checks succeed");
                     found(Severity::Warning, &what, &observed.to_string(), "up", advice);
                 }
                 let Some(reported) = &backend.reported else { continue };
-                let value = format!("its agent reports {reported}");
+                let (what, value) = (format!("agent on {what}"), reported.to_string());
                 if reported.is_down() {
-                    let advice = "it gets no new flows until its agent reports `up`".to_owned();
-                    found(Severity::Warning, &what, &value, "up", advice);
+                    found(Severity::Warning, &what, &value, "up", out_until("its agent reports `up`"));
+                } else if reported.drains() {
+                    let back = if reported.mode == model::AgentMode::Ready { "a weight" } else { "`ready`" };
+                    let advice = out_until(&format!("its agent reports {back}"));
+                    found(Severity::Note, &what, &value, "one that lets it have flows", advice);
                 } else if reported.silent.is_some() {
                     let advice = "what the agent reported last stays in force".to_owned();
                     found(Severity::Warning, &what, &value, "answers of its agent", advice);

@@ -19,7 +19,7 @@ use crate::{
     lookup::classifier::{Classifier, Explanation, Match, Scope},
     model::{Decider, PortRange, Protocols, Steering},
     plan::kernel_tables,
-    state::{NewFlows, Service, State},
+    state::{Backend, NewFlows, Service, State},
     sys::region::Region,
 };
 
@@ -249,8 +249,13 @@ impl Which {
                 let service = &state.services[service];
                 let new_flows = state.new_flows(service);
                 let Service { name, backends, table_size, .. } = service;
+                let advice = if !backends.is_empty() && backends.iter().all(Backend::enabled) {
+                    "`lbctl show` says what checks and agents found of each".to_owned()
+                } else {
+                    format!("`lbctl enable --service {name} BACKEND` changes that")
+                };
                 reason.push(format!(
-                    "none of its backends is active (of {}), so its new flows {new_flows}; `lbctl enable --service {name} BACKEND` changes that",
+                    "none of its backends is active (of {}), so its new flows {new_flows}; {advice}",
                     backends.len()
                 ));
                 if let Some(other) = state.stand_in(service) {

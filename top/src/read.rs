@@ -115,7 +115,7 @@ fn backend(view: &BackendView) -> Backend {
     let found = observed.as_ref().filter(|observed| observed.health == Health::Down);
     let found = found.map(|Observed { reason, since, .. }| format!("{} (since {since})", reason.as_str()));
     let agent = reported.as_ref().filter(|reported| reported.is_notable());
-    let agent = agent.map(|reported| format!("agent: {reported}"));
+    let agent = agent.map(|reported| format!("agent: {}", reported.summary()));
     Backend {
         name: view.name.clone(),
         path: target.address.map_or_else(|| encap.to_owned(), |address| format!("{encap} {address}")),

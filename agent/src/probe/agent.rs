@@ -25,6 +25,9 @@ pub(super) async fn ask(target: &Target, send: &str) -> Result<Words, Failed> {
             break &received[..];
         }
     };
+    if received.is_empty() {
+        return Err("closed without a line".into());
+    }
     if whole.is_empty() {
         return Err("an empty line".into());
     }
@@ -129,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_without_a_known_word_says_why() {
-        assert_eq!(says(b"").await, Err("an empty line".into()));
+        assert_eq!(says(b"").await, Err("closed without a line".into()));
         assert_eq!(says(b"\r\nup\r\n").await, Err("an empty line".into()));
         assert_eq!(
             says(b"SSH-2.0-OpenSSH_9.2\r\n").await,

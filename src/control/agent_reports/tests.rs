@@ -197,8 +197,21 @@ fn silence_changes_nothing_but_what_the_region_says_of_it() {
     // One that never answered takes nothing.
     let mut world = World::new("interval_ms = 1000, fall = 2");
     world.run(5 * S, |_, _| String::new());
-    assert_eq!(world.of("web/s2"), [(S, "100%; silent: connection refused")]);
+    assert_eq!(world.of("web/s2"), [(S, "silent: connection refused")]);
     assert_eq!(world.active(0), ["s1", "s2"]);
+}
+
+#[test]
+fn another_weight_of_a_backend_that_is_out_leaves_why_and_since_when() {
+    let mut world = World::new("interval_ms = 1000");
+    world.run(25 * S, |now, name| match (name, now.as_secs()) {
+        ("web/s2", 0..3) => "drain #upgrade".to_owned(),
+        ("web/s2", 3..18) => "50%".to_owned(),
+        ("web/s2", _) => "ready".to_owned(),
+        _ => "100%".to_owned(),
+    });
+    let shown: Vec<&str> = world.of("web/s2").into_iter().map(|(_, what)| what).collect();
+    assert_eq!(shown, ["100%, drain: upgrade", "50%, drain: upgrade", "50%"]);
 }
 
 #[test]

@@ -221,7 +221,7 @@ fn rules_and_dashboard_name_metrics_that_there_are() {
 #[test]
 fn what_agents_report_is_printed_and_shown() {
     use crate::{
-        model::{AgentHealth, Name, Override, Percent, Remark, Reported, Silent},
+        model::{AgentHealth, AgentMode, Name, Override, Percent, Remark, Reported, Silent},
         state::Report,
     };
     let lb = Lb::new("agents");
@@ -274,6 +274,27 @@ fn what_agents_report_is_printed_and_shown() {
     let backends: Value = serde_json::from_str(&lb.done("backends --json")).unwrap();
     let s1 = backends.as_array().unwrap().iter().find(|one| one["service"] == "web" && one["name"] == "s1");
     assert_eq!(s1.unwrap()["reported"]["weight_percent"], 50);
+    let checked = lb.run("check").out;
+    let said =
+        "warning: agent on backend web/s2 is 100%, down since 1970-01-01T00:16:40Z: no database; silent";
+    let advice = "it gets no new flows until its agent reports `up`";
+    assert!(checked.lines().any(|line| line.starts_with(said) && line.contains(advice)), "{checked}");
+
+    // Nothing that an operator can enable.
+    let drained = Reported { mode: AgentMode::Drain, ..Reported::nothing(since) };
+    let reports = ["s1", "s2"].map(|backend| Report {
+        service: service(),
+        backend: Name::new(backend).unwrap(),
+        reported: drained.clone(),
+    });
+    let changed =
+        region.update(|state| Ok::<_, crate::sys::region::AccessError>((Some(state.hear(&reports)), ())));
+    changed.unwrap();
+    let checked = lb.run("check").out;
+    let (said, advice) = ("note: agent on backend web/s1 is 100%, drain", "until its agent reports `ready`");
+    assert!(checked.lines().any(|line| line.starts_with(said) && line.contains(advice)), "{checked}");
+    let which = lb.run("which tcp 50.0.0.1 40000 10.0.0.0 80").out;
+    assert!(which.contains("`lbctl show` says") && !which.contains("lbctl enable"), "{which}");
 }
 
 #[test]

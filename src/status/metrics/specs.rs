@@ -499,7 +499,7 @@ pub(super) const SPECS: &[Spec] = &[
     gauge(
         Scope::Backends,
         "synrail_backend_agent_weight_ratio{service,backend}",
-        "Share of its weight that the agent on a backend lets count, 0 to 1; 0 also where it reports drain or maint. Missing if it has reported nothing.",
+        "Share of its weight that the agent on a backend lets count, 0 to 1; 0 also where it reports drain or maint, 1 where it takes nothing. Missing until the agent has answered, or is known to be silent.",
         |seen| {
             some_backends(seen, |backend| {
                 let reported = backend.reported.as_ref()?;
