@@ -97,7 +97,7 @@ expect_eq "connections that s2 gets" "$(of_s2)" 0
 expect_eq "health by checks" "$(health)" up
 expect_eq "up, by the metrics" "$(metric synrail_backend_up)" 0
 lbctl_in lb201 check > check.txt || true
-expect_grep "lbctl check names it" 'web/s2.*agent.*down.*no database' check.txt
+expect_grep "lbctl check names it" 'agent on backend web/s2 is .*down.*no database' check.txt
 
 step "it does not answer"
 kill "$AGENT"
