@@ -18,7 +18,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{agent_line::Words, health::splitmix};
+use super::{
+    agent_line::Words,
+    health::{jittered, splitmix},
+};
 use crate::{
     model::{
         AgentCheck, AgentHealth, AgentMode, HealthCheck, Name, OuterAddresses, Path, Percent, Remark,
@@ -240,13 +243,12 @@ impl Agents {
     /// [`Agents::settle`].
     pub fn finished(&mut self, id: AgentId, answer: Answer, now: Duration, time: Timestamp) -> Option<Turn> {
         let agent = self.agents.get_mut(&id).filter(|agent| agent.running)?;
-        let (interval_ms, jitter) = (agent.identity.check.interval_ms, agent.identity.jitter_percent);
-        let jitter = u64::from(interval_ms) * u64::from(jitter) / 100;
-        let wait = u64::from(interval_ms) - jitter + splitmix(&mut self.random) % (2 * jitter + 1);
+        let Identity { check: AgentCheck { interval_ms, .. }, jitter_percent, .. } = agent.identity;
+        let wait = jittered(interval_ms, jitter_percent, &mut self.random);
         let began = agent.at;
         agent.running = false;
         self.running -= 1;
-        agent.at = (began + Duration::from_millis(wait)).max(now);
+        agent.at = (began + wait).max(now);
         self.waiting.insert((agent.at, id));
         agent.last = Some((answer.clone(), now.saturating_sub(began)));
         let turn = agent.takes(answer, time);

@@ -250,12 +250,11 @@ impl Checks {
     ) -> Option<Transition> {
         let check = self.checks.get_mut(&id).filter(|check| check.running)?;
         let HealthCheck { rise, fall, interval_ms, jitter_percent, grace_ms, .. } = check.identity.check;
-        let jitter = u64::from(interval_ms) * u64::from(jitter_percent) / 100;
-        let wait = u64::from(interval_ms) - jitter + splitmix(&mut self.random) % (2 * jitter + 1);
+        let wait = jittered(interval_ms, jitter_percent, &mut self.random);
         check.running = false;
         self.running -= 1;
         let began = check.at;
-        check.at = (began + Duration::from_millis(wait)).max(now);
+        check.at = (began + wait).max(now);
         self.waiting.insert((check.at, id));
         let took = now.saturating_sub(began);
         check.last = Some(Last { outcome: outcome.clone(), took });
@@ -349,6 +348,12 @@ fn destinations(service: &Service, health: &HealthCheck, path: Path) -> Vec<Sock
         (Via::Direct, Path::Via(_, address)) => vec![at(address)],
         (Via::Direct, Path::MarkOnly) => Vec::new(),
     }
+}
+
+/// Returns an interval that is shorter or longer by up to so many percent.
+pub(super) fn jittered(interval_ms: u32, percent: u8, random: &mut u64) -> Duration {
+    let jitter = u64::from(interval_ms) * u64::from(percent) / 100;
+    Duration::from_millis(u64::from(interval_ms) - jitter + splitmix(random) % (2 * jitter + 1))
 }
 
 /// Returns the next number of a sequence that looks random (Steele, Lea, Flood: "Fast splittable pseudorandom number
